@@ -1,0 +1,41 @@
+"""Data sets as LightningDataModules: ``--data MNIST`` on the command line, ``datamodules.MNIST`` in Python."""
+
+from datamodules.base import ImageDataModule
+from datamodules.celeba import CelebA
+from datamodules.cifar10 import CIFAR10
+from datamodules.digits import Digits
+from datamodules.episodes import EpisodeDataModule
+from datamodules.errors import DataError, DataWarning
+from datamodules.image_folder import ImageFolder
+from datamodules.lfw import LFW
+from datamodules.maps import Maps
+from datamodules.mnist import MNIST
+from datamodules.omniglot import Omniglot, OmniglotEpisodes
+from datamodules.samples import SampleRequest, Samples
+from datamodules.stl10 import STL10
+from datamodules.tensors import Episodes, GatherDataset, ImagePair, LabelledImages
+from datamodules.tiny_imagenet import TinyImageNet
+
+__all__ = [
+    "CIFAR10",
+    "LFW",
+    "MNIST",
+    "STL10",
+    "CelebA",
+    "DataError",
+    "DataWarning",
+    "Digits",
+    "EpisodeDataModule",
+    "Episodes",
+    "GatherDataset",
+    "ImageDataModule",
+    "ImageFolder",
+    "ImagePair",
+    "LabelledImages",
+    "Maps",
+    "Omniglot",
+    "OmniglotEpisodes",
+    "SampleRequest",
+    "Samples",
+    "TinyImageNet",
+]

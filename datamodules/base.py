@@ -1,0 +1,158 @@
+"""What all data modules share: where files lie, how batches reach the model, and the loaders.
+
+A data module says in ``prepare_data`` how its source files become arrays, in ``setup`` which rows make up each split,
+and if it likes in ``augment`` what happens to training batches. Everything else is here.
+"""
+
+import hashlib
+import os
+from pathlib import Path
+from typing import Any
+
+import platformdirs
+import torch
+from lightning.pytorch import LightningDataModule
+from torch import Tensor
+
+from datamodules.errors import DataError
+from datamodules.loaders import BatchLoader
+from datamodules.samplers import BatchSampler, SequentialBatches, ShuffledBatches
+from datamodules.tensors import GatherDataset
+
+
+def data_root(root: str | os.PathLike[str] | None = None) -> Path:
+    """The folder of all data sets: ``root`` if given, else ``$RELIT_DATA``, else the user's cache folder."""
+    return Path(root or os.environ.get("RELIT_DATA") or platformdirs.user_cache_path("relit")).expanduser().absolute()
+
+
+def run_seed() -> int:
+    """The seed that Lightning's ``seed_everything`` gave to this run (and to all its ranks); 0 without one."""
+    return int(os.environ.get("PL_GLOBAL_SEED", "0"))
+
+
+def split_rows(size: int, *sizes: int, seed: int) -> list[Tensor]:
+    """Random disjoint splits of ``range(size)`` of the given sizes, always the same for one seed.
+
+    Example:
+        >>> [len(rows) for rows in split_rows(10, 7, 3, seed=0)]
+        [7, 3]
+    """
+    if sum(sizes) > size:
+        raise DataError(f"Splits of {', '.join(map(str, sizes))} rows can't be taken from {size} rows.")
+    order = torch.randperm(size, generator=torch.Generator().manual_seed(seed))
+    return list(order.split([*sizes, size - sum(sizes)])[: len(sizes)])
+
+
+class ImageDataModule(LightningDataModule):
+    """Base of all data modules: uint8 tensors in, batches of float images in [0, 1] on the model's device out.
+
+    Attributes:
+        name: The data set's folder below the data root.
+        image_shape: ``(channels, height, width)`` of the images that the model gets.
+        num_classes: Number of classes; 0 if the data set has none.
+        class_names: The classes' names by label.
+        train_set, val_set, test_set, predict_set: The splits, after ``setup``.
+
+    Args:
+        root: Folder of all data sets; if None, ``$RELIT_DATA``, else the user's cache folder.
+        batch_size: Images in a training batch of one process.
+        eval_batch_size: Images in a validation, test or prediction batch of one process; if None, ``batch_size``.
+        on_device: Hold the data set in the accelerator's memory. If None, it is held there when it takes at most
+            a quarter of the memory that is free.
+    """
+
+    name: str
+    image_shape: tuple[int, int, int]
+    num_classes: int = 0
+    class_names: tuple[str, ...] = ()
+    train_set: GatherDataset[Any]
+    val_set: GatherDataset[Any]
+    test_set: GatherDataset[Any]
+    predict_set: GatherDataset[Any]
+
+    def __init__(
+        self,
+        root: str | None = None,
+        batch_size: int = 64,
+        eval_batch_size: int | None = None,
+        on_device: bool | None = None,
+    ) -> None:
+        super().__init__()
+        self.root = data_root(root)
+        self.batch_size = batch_size
+        self.eval_batch_size = eval_batch_size or batch_size
+        self.on_device = on_device
+
+    @property
+    def folder(self) -> Path:
+        """Where this data set's source files lie or are downloaded to."""
+        return self.root / self.name
+
+    @property
+    def prepared_folder(self) -> Path:
+        """Where this data set's arrays are written: beside the source files, or in the user's cache folder if the
+        data root may not be written to (a cluster's shared data sets, say)."""
+        if _writable(self.root):
+            return self.folder / "prepared"
+        root_name = hashlib.sha256(os.fsencode(self.root)).hexdigest()[:12]
+        return platformdirs.user_cache_path("relit") / "prepared" / root_name / self.name
+
+    def augment(self, batch: Any) -> Any:
+        """Changes a training batch (float images in [0, 1], on the device) at random; by default it doesn't."""
+        return batch
+
+    def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
+        """Turns uint8 images into floats in [0, 1]; augments in training."""
+        batch = to_unit_interval(batch)
+        trainer = self.trainer
+        if trainer is not None and trainer.training:
+            batch = self.augment(batch)
+        return batch
+
+    def train_batches(self) -> BatchSampler:
+        """The training split's sampler; override for episodes or class-balanced batches."""
+        return ShuffledBatches(len(self.train_set), self.batch_size, run_seed(), *self._rank_and_world_size())
+
+    def train_dataloader(self) -> BatchLoader[Any]:
+        return BatchLoader(self._placed(self.train_set), self.train_batches())
+
+    def val_dataloader(self) -> BatchLoader[Any]:
+        return self._eval_loader(self.val_set)
+
+    def test_dataloader(self) -> BatchLoader[Any]:
+        return self._eval_loader(self.test_set)
+
+    def predict_dataloader(self) -> BatchLoader[Any]:
+        return self._eval_loader(self.predict_set)
+
+    def _eval_loader(self, dataset: GatherDataset[Any]) -> BatchLoader[Any]:
+        sampler = SequentialBatches(len(dataset), self.eval_batch_size, *self._rank_and_world_size())
+        return BatchLoader(self._placed(dataset), sampler)
+
+    def _rank_and_world_size(self) -> tuple[int, int]:
+        return (self.trainer.global_rank, self.trainer.world_size) if self.trainer is not None else (0, 1)
+
+    def _placed(self, dataset: GatherDataset[Any]) -> GatherDataset[Any]:
+        """The data set on the trainer's device if it should be held there."""
+        device = self.trainer.strategy.root_device if self.trainer is not None else torch.device("cpu")
+        if device.type != "cuda" or self.on_device is False:
+            return dataset
+        size = sum(column.numel() * column.element_size() for column in dataset.columns)
+        if self.on_device or size <= torch.cuda.mem_get_info(device)[0] // 4:
+            return dataset.to(device)
+        return dataset
+
+
+def to_unit_interval(batch: Any) -> Any:
+    """The batch with every uint8 tensor turned into float32 in [0, 1] (255 becomes 1)."""
+    return type(batch)(*(column.float().div_(255) if column.dtype == torch.uint8 else column for column in batch))
+
+
+def _writable(folder: Path) -> bool:
+    """Whether files may be made below ``folder``, which need not exist yet.
+
+    A folder without any write permission is left alone by root, too, who could write to it.
+    """
+    while not folder.exists():
+        folder = folder.parent
+    return os.access(folder, os.W_OK) and bool(folder.stat().st_mode & 0o222)

@@ -1,0 +1,38 @@
+import os
+
+# Before torch is imported: with anything else on the machine, one thread is faster than two.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ["WANDB_MODE"] = "offline"
+
+import warnings
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import torch
+
+torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def digits_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A data root in which the digits are prepared."""
+    from datamodules import Digits
+
+    root = tmp_path_factory.mktemp("data")
+    Digits(root=str(root)).prepare_data()
+    return root
+
+
+@pytest.fixture
+def relit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, digits_root: Path) -> Iterator[Callable[..., int]]:
+    """Runs the command in this process, in an empty folder, with the prepared digits; returns its exit code."""
+    from lit_models.__main__ import main
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("RELIT_DATA", str(digits_root))
+    monkeypatch.delenv("PL_GLOBAL_SEED", raising=False)
+    monkeypatch.setattr("sys.argv", ["relit"])
+    with warnings.catch_warnings():
+        yield lambda *args: main([str(arg) for arg in args])
+    os.environ.pop("PL_GLOBAL_SEED", None)

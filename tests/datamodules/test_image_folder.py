@@ -1,0 +1,482 @@
+import functools
+import os
+import shutil
+import tarfile
+import threading
+import zipfile
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import torchvision
+from PIL import Image
+from torchvision import transforms
+
+from datamodules import DataError, DataWarning, ImageFolder, archives
+from datamodules.base import to_unit_interval
+from datamodules.image_folder import central_square
+
+REAL_FACES = Path(os.environ.get("RELIT_DATA", "")) / "lfw" / "lfw"
+COLOURS = {"red": (255, 0, 0), "green": (0, 255, 0), "blue": (0, 0, 255)}
+
+
+@pytest.fixture(autouse=True)
+def user_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setenv("RELIT_DATA", str(tmp_path / "root"))
+
+
+def write_image(path: Path, colour: tuple[int, int, int] = (9, 99, 199), size: tuple[int, int] = (20, 20)) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.new("RGB", size, colour).save(path)
+
+
+def write_noise(path: Path, size: tuple[int, int] = (64, 48)) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    noise = np.random.default_rng(0).integers(0, 256, (size[1], size[0], 3), np.uint8)
+    Image.fromarray(noise).save(path, quality=95)
+
+
+def truncate(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+def write_classes(folder: Path, counts: dict[str, int] | None = None) -> Path:
+    for name, count in (counts or {"red": 10, "green": 6, "blue": 4}).items():
+        for i in range(count):
+            write_image(folder / name / f"{i:02}.png", COLOURS[name])
+    return folder
+
+
+def prepared(path: Path | str, **arguments) -> ImageFolder:
+    data = ImageFolder(str(path), **{"image_size": 8, "batch_size": 4, **arguments})
+    data.prepare_data()
+    data.setup("fit")
+    return data
+
+
+def rows_of(*splits) -> list[list[int]]:
+    return [split.rows.tolist() for split in splits]
+
+
+# --- folders, classes and splits --------------------------------------------------------------------------------------
+
+
+def test_sub_folders_are_classes(tmp_path: Path) -> None:
+    (tmp_path / "data").mkdir()
+    write_classes(tmp_path / "data")
+    (tmp_path / "data" / "notes.txt").write_text("not an image")
+    (tmp_path / "data" / "red" / ".DS_Store").write_text("not an image")
+    data = prepared(tmp_path / "data")
+
+    assert data.image_shape == (3, 8, 8)
+    assert (data.num_classes, data.class_names) == (3, ("blue", "green", "red"))
+    assert data.file_names[:5] == ("blue/00.png", "blue/01.png", "blue/02.png", "blue/03.png", "green/00.png")
+    everything = data.predict_set.__getitems__(range(20))
+    assert everything.image.dtype == torch.uint8
+    for name, image, label in zip(data.file_names, everything.image, everything.label, strict=True):
+        colour = name.split("/")[0]
+        assert data.class_names[label] == colour
+        assert image.flatten(1).unique(dim=1).flatten().tolist() == list(COLOURS[colour])
+
+
+def test_splits_are_disjoint_and_complete_and_depend_on_their_seed(tmp_path: Path) -> None:
+    write_classes(tmp_path / "data")
+    data = prepared(tmp_path / "data", val_fraction=0.2, test_fraction=0.1)
+    train, val, test = rows_of(data.train_set, data.val_set, data.test_set)
+    assert [len(train), len(val), len(test)] == [14, 4, 2]
+    assert sorted(train + val + test) == list(range(20)) == data.predict_set.rows.tolist()
+    again = prepared(tmp_path / "data", val_fraction=0.2, test_fraction=0.1)
+    other = prepared(tmp_path / "data", val_fraction=0.2, test_fraction=0.1, split_seed=1)
+    assert rows_of(again.train_set, again.val_set, again.test_set) == [train, val, test]
+    assert rows_of(other.train_set) != [train]
+
+
+def test_a_flat_folder_has_no_classes(tmp_path: Path) -> None:
+    for i in range(5):
+        write_image(tmp_path / "data" / f"{i}.png", (i, 0, 0))
+    data = prepared(tmp_path / "data")
+    assert (data.num_classes, data.class_names) == (0, ())
+    batch = data.predict_set.__getitems__([0, 1, 2, 3, 4])
+    assert batch.label.tolist() == [0] * 5
+    assert batch.image[:, 0, 0, 0].tolist() == [0, 1, 2, 3, 4]  # in the order of the names
+
+
+@pytest.mark.parametrize("val_name", ["val", "valid", "validation"])
+def test_split_folders(tmp_path: Path, val_name: str) -> None:
+    for split, counts in {"train": {"red": 5, "blue": 5}, val_name: {"blue": 3}, "test": {"red": 2}}.items():
+        write_classes(tmp_path / "data" / split, counts)
+    data = prepared(tmp_path / "data")
+    assert data.class_names == ("blue", "red")
+    files = {
+        name: [data.file_names[row] for row in rows]
+        for name, rows in zip(
+            ("train", val_name, "test"), rows_of(data.train_set, data.val_set, data.test_set), strict=True
+        )
+    }
+    assert {name: len(rows) for name, rows in files.items()} == {"train": 10, val_name: 3, "test": 2}
+    assert all(file.startswith(f"{name}/") for name, rows in files.items() for file in rows)
+    assert len(data.predict_set) == 15
+
+
+def test_a_missing_split_folder_is_drawn_from_training(tmp_path: Path) -> None:
+    write_classes(tmp_path / "data" / "train", {"red": 10, "blue": 10})
+    write_classes(tmp_path / "data" / "test", {"red": 2})
+    data = prepared(tmp_path / "data", val_fraction=0.25)
+    train, val, test = rows_of(data.train_set, data.val_set, data.test_set)
+    assert [len(train), len(val), len(test)] == [15, 5, 2]
+    assert all(data.file_names[row].startswith("train/") for row in train + val)
+    assert not set(train) & set(val)
+
+
+def test_folders_around_and_below_the_classes_make_none(tmp_path: Path) -> None:
+    write_image(tmp_path / "data" / "wrapper" / "cat" / "deep" / "1.png")
+    write_image(tmp_path / "data" / "wrapper" / "cat" / "2.png")
+    write_image(tmp_path / "data" / "wrapper" / "dog" / "3.JPEG")
+    data = prepared(tmp_path / "data")
+    assert data.class_names == ("cat", "dog")
+    assert data.file_names == ("wrapper/cat/2.png", "wrapper/cat/deep/1.png", "wrapper/dog/3.JPEG")
+
+
+def test_images_beside_classes(tmp_path: Path) -> None:
+    write_classes(tmp_path / "data", {"red": 2, "blue": 2})
+    write_image(tmp_path / "data" / "loose.png")
+    with pytest.warns(DataWarning, match="1 images lie beside the sub-folders .* without classes"):
+        data = prepared(tmp_path / "data")
+    assert data.num_classes == 0
+    assert len(data.predict_set) == 5
+
+
+# --- pixels -----------------------------------------------------------------------------------------------------------
+
+
+def test_pixels_are_those_of_torchvision(tmp_path: Path) -> None:
+    """A square picture: exactly; an oblong one: but for the order of cutting and resizing."""
+    bicubic = transforms.InterpolationMode.BICUBIC
+    resize = transforms.Compose([transforms.Resize(24, bicubic), transforms.CenterCrop(24), transforms.PILToTensor()])
+    smooth = Image.fromarray(np.random.default_rng(0).integers(0, 256, (6, 9, 3), np.uint8)).resize((90, 60), 3)
+    (tmp_path / "data").mkdir()
+    smooth.save(tmp_path / "data" / "oblong.png")
+    smooth.crop((0, 0, 60, 60)).save(tmp_path / "data" / "square.png")
+    images = prepared(tmp_path / "data", image_size=24).predict_set.__getitems__([0, 1]).image
+    assert torch.equal(images[1], resize(smooth.crop((0, 0, 60, 60))))
+    difference = (images[0].int() - resize(smooth).int()).abs()
+    assert difference[:, 1:-1, 1:-1].max() <= 2
+    assert difference.max() <= 12  # at the border, the other order looks beyond the cut
+
+
+def test_the_central_square_is_cut_out() -> None:
+    image = Image.new("RGB", (60, 20), COLOURS["red"])
+    image.paste(COLOURS["green"], (20, 0, 40, 20))
+    assert central_square(image.resize((60, 20)), 10, 3)[0, :, 1:-1].max() == 0
+    upright = image.transpose(Image.Transpose.ROTATE_90)
+    assert central_square(upright, 10, 3)[0, 1:-1].max() == 0
+    cut = central_square(image, 10, 3, crop=10)
+    assert (cut == np.array(COLOURS["green"]).reshape(3, 1, 1)).all()
+    assert central_square(image, 10, 3, crop=500).shape == (3, 10, 10)
+
+
+def test_every_kind_of_picture(tmp_path: Path) -> None:
+    """16-bit grey, palette, transparency, CMYK, black and white; all of one colour, which must come out right."""
+    folder = tmp_path / "data"
+    folder.mkdir()
+    grey = np.full((10, 10), 128, np.uint8)
+    Image.fromarray(grey).save(folder / "0.png")
+    Image.fromarray(grey.astype(np.uint16) * 257).save(folder / "1.png")
+    Image.fromarray(grey).convert("P").save(folder / "2.gif")
+    Image.fromarray(grey).convert("RGBA").save(folder / "3.png")
+    Image.fromarray(grey).convert("RGB").save(folder / "4.webp", lossless=True)
+    Image.fromarray(grey).convert("RGB").save(folder / "5.bmp")
+    Image.fromarray(grey).convert("LA").save(folder / "6.png")
+    Image.fromarray(grey).convert("CMYK").save(folder / "7.tif")
+    for channels in (1, 3):
+        images = prepared(folder, channels=channels).predict_set.__getitems__(range(8)).image
+        assert images.shape == (8, channels, 8, 8)
+        assert images.int().sub(128).abs().max() <= 1
+    white = Image.new("1", (10, 10), 1)
+    assert (central_square(white, 8, 1) == 255).all()
+
+
+def test_a_photograph_held_sideways_is_turned() -> None:
+    image = Image.new("RGB", (40, 40), COLOURS["red"])
+    image.paste(COLOURS["blue"], (0, 0, 40, 20))  # blue above
+    exif = Image.Exif()
+    exif[0x0112] = 6  # turn by 90 degrees clockwise to look at it
+    turned = image.transpose(Image.Transpose.ROTATE_90)
+    turned.info["exif"] = exif.tobytes()
+    turned.getexif()[0x0112] = 6
+    square = central_square(turned, 8, 3)
+    assert square[2, 0].min() > 200
+    assert square[0, -1].min() > 200
+
+
+def test_training_batches(tmp_path: Path) -> None:
+    write_classes(tmp_path / "data")
+    data = prepared(tmp_path / "data", val_fraction=0, test_fraction=0)
+    batches = [to_unit_interval(batch) for batch in data.train_dataloader()]
+    assert [len(batch.label) for batch in batches] == [4] * 5
+    assert batches[0].image.dtype == torch.float32
+    assert {len(batch.label) for batch in data.predict_dataloader()} == {4}
+    assert len(data.val_dataloader()) == 0
+
+
+# --- archives and addresses -------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def archive(tmp_path: Path) -> Path:
+    folder = write_classes(tmp_path / "source" / "colours")
+    path = tmp_path / "colours.zip"
+    with zipfile.ZipFile(path, "w") as file:
+        for image in sorted(folder.rglob("*.png")):
+            file.write(image, image.relative_to(tmp_path / "source"))
+            file.writestr(f"__MACOSX/{image.relative_to(tmp_path / 'source').parent}/._{image.name}", b"junk")
+            file.writestr(f"__MACOSX/{image.relative_to(tmp_path / 'source')}", b"junk")
+    return path
+
+
+def test_zip_and_tar_equal_their_folder(tmp_path: Path, archive: Path) -> None:
+    tar = tmp_path / "colours.tar.gz"
+    with tarfile.open(tar, "w:gz") as file:
+        file.add(tmp_path / "source" / "colours", "colours")
+    expected = prepared(tmp_path / "source" / "colours")
+    for path in (archive, tar):
+        data = prepared(path)
+        assert data.class_names == expected.class_names
+        assert torch.equal(data.predict_set.columns.image, expected.predict_set.columns.image)
+        assert torch.equal(data.predict_set.columns.label, expected.predict_set.columns.label)
+    left = {path.name for path in (tmp_path / "root" / "image_folder" / "prepared").iterdir() if path.name[0] != "."}
+    assert len(left) == 3  # the prepared arrays, nothing of what was unpacked
+    assert not list((tmp_path / "root").rglob("*.png"))
+
+
+@pytest.fixture
+def server(tmp_path: Path, archive: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(archives, "RETRY_DELAYS", ())
+    for name in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+    served = []
+
+    class Handler(SimpleHTTPRequestHandler):
+        def log_message(self, *arguments) -> None:
+            pass
+
+        def do_GET(self) -> None:
+            served.append(self.path)
+            super().do_GET()
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Handler, directory=str(archive.parent)))
+    threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_port}", served
+    server.shutdown()
+    server.server_close()
+
+
+def test_an_archive_by_its_address(tmp_path: Path, server) -> None:
+    url, served = server
+    for _ in range(2):
+        data = prepared(f"{url}/colours.zip?raw=1")
+        assert data.class_names == ("blue", "green", "red")
+        assert len(data.predict_set) == 20
+    assert served == ["/colours.zip?raw=1"]
+
+
+def test_a_missing_address(server) -> None:
+    with pytest.raises(DataError, match=r"gone\.zip can't be downloaded \(.*404"):
+        prepared(f"{server[0]}/gone.zip")
+
+
+def test_a_page_instead_of_an_archive(tmp_path: Path, server) -> None:
+    (tmp_path / "login.html").write_text("<html>Please log in</html>")
+    with pytest.raises(DataError, match="neither a zip nor a tar archive"):
+        prepared(f"{server[0]}/login.html")
+
+
+# --- prepared once, until something changes ---------------------------------------------------------------------------
+
+
+def test_prepared_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_classes(tmp_path / "data")
+    prepared(tmp_path / "data")
+    monkeypatch.setattr(Image, "open", None)  # would be called to decode
+    data = prepared(tmp_path / "data", split_seed=3, batch_size=2)
+    assert len(data.predict_set) == 20
+    with pytest.raises(DataError, match="None of the 20 images"):
+        prepared(tmp_path / "data", image_size=9)
+
+
+@pytest.mark.parametrize("change", ["add", "remove", "rename", "replace"])
+def test_changed_folders_are_decoded_again(tmp_path: Path, change: str) -> None:
+    write_classes(tmp_path / "data")
+    prepared(tmp_path / "data")
+    if change == "add":
+        write_image(tmp_path / "data" / "red" / "99.png")
+    elif change == "remove":
+        (tmp_path / "data" / "red" / "00.png").unlink()
+    elif change == "rename":
+        (tmp_path / "data" / "red" / "00.png").rename(tmp_path / "data" / "red" / "77.png")
+    else:
+        write_noise(tmp_path / "data" / "red" / "00.png")
+    with pytest.warns(DataWarning, match="source files have changed"):
+        data = prepared(tmp_path / "data")
+    assert len(data.predict_set) == {"add": 21, "remove": 19}.get(change, 20)
+    assert ("red/77.png" in data.file_names) == (change == "rename")
+
+
+def test_a_folder_that_is_gone_is_not_needed_any_more(tmp_path: Path) -> None:
+    write_classes(tmp_path / "data")
+    prepared(tmp_path / "data")
+    shutil.rmtree(tmp_path / "data")
+    assert len(prepared(tmp_path / "data").predict_set) == 20
+
+
+def test_two_folders_of_one_name(tmp_path: Path) -> None:
+    write_image(tmp_path / "a" / "data" / "1.png", COLOURS["red"])
+    write_image(tmp_path / "b" / "data" / "1.png", COLOURS["blue"])
+    red, blue = prepared(tmp_path / "a" / "data"), prepared(tmp_path / "b" / "data")
+    assert red.predict_set[0].image[:, 0, 0].tolist() == list(COLOURS["red"])
+    assert blue.predict_set[0].image[:, 0, 0].tolist() == list(COLOURS["blue"])
+
+
+def test_a_data_root_without_write_permission(tmp_path: Path) -> None:
+    """Then the arrays go to the user's cache."""
+    write_classes(tmp_path / "root" / "photos")
+    (tmp_path / "root").chmod(0o555)
+    try:
+        data = prepared(tmp_path / "root" / "photos")
+    finally:
+        (tmp_path / "root").chmod(0o755)
+    assert len(data.predict_set) == 20
+    assert list((tmp_path / "cache").rglob("image.npy"))
+    assert not list((tmp_path / "root").rglob("image.npy"))
+
+
+# --- bad input --------------------------------------------------------------------------------------------------------
+
+
+def empty(tmp_path: Path) -> Path:
+    (tmp_path / "data").mkdir()
+    return tmp_path / "data"
+
+
+def only_text(tmp_path: Path) -> Path:
+    folder = empty(tmp_path)
+    (folder / "a.txt").write_text("text")
+    (folder / "b.csv").write_text("1,2")
+    return folder
+
+
+def all_truncated(tmp_path: Path) -> Path:
+    for i in range(5):
+        write_noise(tmp_path / "data" / f"{i}.jpg")
+        truncate(tmp_path / "data" / f"{i}.jpg")
+    return tmp_path / "data"
+
+
+def text_named_jpg(tmp_path: Path) -> Path:
+    (empty(tmp_path) / "a.jpg").write_text("text")
+    return tmp_path / "data"
+
+
+def zip_bomb(tmp_path: Path) -> Path:
+    with zipfile.ZipFile(tmp_path / "bomb.zip", "w", zipfile.ZIP_DEFLATED) as file:
+        file.writestr("a.png", bytes(20_000_000))
+    return tmp_path / "bomb.zip"
+
+
+def zip_of_text(tmp_path: Path) -> Path:
+    with zipfile.ZipFile(tmp_path / "text.zip", "w") as file:
+        file.writestr("a.txt", "text")
+    return tmp_path / "text.zip"
+
+
+def escaping_zip(tmp_path: Path) -> Path:
+    with zipfile.ZipFile(tmp_path / "evil.zip", "w") as file:
+        file.writestr("../a.png", "text")
+    return tmp_path / "evil.zip"
+
+
+def text_file(tmp_path: Path) -> Path:
+    (tmp_path / "a.txt").write_text("text")
+    return tmp_path / "a.txt"
+
+
+BAD_FOLDERS = {
+    "missing": (lambda tmp_path: tmp_path / "nowhere", "There is no folder or archive .*nowhere: set --data.path"),
+    "empty": (empty, r"data holds no images: set --data\.path to a folder or archive of images\."),
+    "only text": (only_text, r"data holds no images but 2 other files, such as a\.txt: set --data\.path"),
+    "all truncated": (all_truncated, r"None of the 5 images in .*data can be read: 0\.jpg \(.*truncated.*2\.jpg .*, …"),
+    "text named jpg": (text_named_jpg, r"None of the 1 images in .*data can be read: a\.jpg \(not an image\)"),
+    "zip bomb": (zip_bomb, r"bomb\.zip is refused: it would unpack to more than"),
+    "zip of text": (zip_of_text, r"text\.zip holds no images but 1 other files, such as a\.txt"),
+    "escaping zip": (escaping_zip, r"evil\.zip is refused: its member '\.\./a\.png' would leave the folder"),
+    "text file": (text_file, r"a\.txt is neither a zip nor a tar archive"),
+}
+
+
+@pytest.mark.parametrize(("make", "sentence"), BAD_FOLDERS.values(), ids=BAD_FOLDERS)
+def test_bad_folders(tmp_path: Path, make, sentence: str) -> None:
+    path = make(tmp_path)
+    with pytest.raises(DataError, match=sentence) as caught:
+        prepared(path)
+    assert "\n" not in str(caught.value)
+    left = [p for p in (tmp_path / "root").rglob("*") if p.is_file() and not p.name.endswith(".lock")]
+    assert left == []
+
+
+def test_damaged_images_are_left_out_with_one_note(tmp_path: Path, recwarn: pytest.WarningsRecorder) -> None:
+    write_classes(tmp_path / "data", {"red": 5, "blue": 5})
+    write_noise(tmp_path / "data" / "red" / "02b.jpg")
+    truncate(tmp_path / "data" / "red" / "02b.jpg")
+    (tmp_path / "data" / "blue" / "99.png").write_text("not an image")
+    data = prepared(tmp_path / "data", val_fraction=0.2, test_fraction=0.2)
+    notes = [str(warning.message) for warning in recwarn if issubclass(warning.category, DataWarning)]
+    assert len(notes) == 1
+    assert "2 of the 12 images" in notes[0]
+    assert "blue/99.png (not an image), red/02b.jpg (" in notes[0]
+    assert len(data.file_names) == len(data.predict_set) == 10
+    assert not {"red/02b.jpg", "blue/99.png"} & set(data.file_names)
+    everything = data.predict_set.__getitems__(range(10))
+    assert [data.class_names[label] for label in everything.label] == ["blue"] * 5 + ["red"] * 5
+    assert (everything.image.flatten(1).max(1).values == 255).all()  # none is the blank of an image left out
+    splits = rows_of(data.train_set, data.val_set, data.test_set)
+    assert sorted(row for rows in splits for row in rows) == data.predict_set.rows.tolist()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        ({"val_fraction": 0.5, "test_fraction": 0.5}, "leave something for training; they are 0.5 and 0.5"),
+        ({"val_fraction": -0.1}, "must not be negative"),
+        ({"image_size": 0}, "image_size and crop must be at least 1"),
+        ({"crop": 0}, "image_size and crop must be at least 1"),
+    ],
+)
+def test_bad_arguments(tmp_path: Path, arguments: dict, sentence: str) -> None:
+    with pytest.raises(DataError, match=sentence):
+        ImageFolder(str(tmp_path), **arguments)
+
+
+def test_nowhere_to_write(tmp_path: Path) -> None:
+    write_classes(tmp_path / "data")
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(DataError, match=r"prepared data can't be written to .*choose another folder with --data\.root"):
+        prepared(tmp_path / "data", root=str(tmp_path / "file" / "root"))
+
+
+# --- real data --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.skipif(not REAL_FACES.is_dir(), reason="set RELIT_DATA to a folder with lfw/lfw/")
+def test_real_faces_equal_torchvision() -> None:
+    resize = transforms.Compose([transforms.Resize(32, transforms.InterpolationMode.BICUBIC), transforms.PILToTensor()])
+    reference = torchvision.datasets.ImageFolder(str(REAL_FACES), transform=resize)
+    data = prepared(REAL_FACES, image_size=32)
+    assert data.class_names == tuple(reference.classes)
+    assert len(data.predict_set) == len(reference) == 100
+    everything = data.predict_set.__getitems__(range(100))
+    assert everything.label.tolist() == reference.targets
+    for row in range(0, 100, 7):
+        assert torch.equal(everything.image[row], reference[row][0])

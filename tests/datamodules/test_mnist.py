@@ -1,0 +1,153 @@
+import gzip
+import os
+import struct
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torchvision.datasets.mnist import read_image_file, read_label_file
+
+from datamodules import MNIST, DataError, DataWarning
+from datamodules.mnist import FILES, read_idx
+
+
+@pytest.fixture(autouse=True)
+def user_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+
+
+@pytest.fixture
+def real_root() -> Path:
+    root = os.environ.get("RELIT_DATA")
+    if root is None or not (Path(root) / "mnist" / FILES["train-images"].name).is_file():
+        pytest.skip("set RELIT_DATA to a folder with mnist/train-images-idx3-ubyte.gz")
+    return Path(root)
+
+
+def idx(values: np.ndarray) -> bytes:
+    return struct.pack(f">HBB{values.ndim}I", 0, 8, values.ndim, *values.shape) + values.astype(np.uint8).tobytes()
+
+
+def write_official_files(folder: Path) -> dict[str, np.ndarray]:
+    """The official number of images, which all show their own number in the first two pixels."""
+    folder.mkdir(parents=True)
+    arrays = {}
+    for split, count in (("train", 60_000), ("test", 10_000)):
+        images = np.zeros((count, 28, 28), np.uint8)
+        images[:, 0, 0], images[:, 0, 1] = np.arange(count) // 256, np.arange(count) % 256
+        images[:, 27, 27] = 255
+        arrays |= {f"{split}-images": images, f"{split}-labels": np.arange(count) % 10}
+    for name, values in arrays.items():
+        (folder / FILES[name].name).write_bytes(gzip.compress(idx(values), 1))
+    return arrays
+
+
+@pytest.fixture(scope="module")
+def official(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("official")
+    write_official_files(root / "mnist")
+    return root
+
+
+@pytest.mark.filterwarnings("ignore:.*checksum:datamodules.DataWarning")
+@pytest.mark.parametrize(("image_size", "padding"), [(28, 0), (32, 2)])
+def test_rows_pixels_and_padding(official: Path, image_size: int, padding: int) -> None:
+    data = MNIST(str(official), image_size=image_size)
+    data.prepare_data()
+    data.setup("fit")
+    splits = [data.train_set, data.val_set, data.test_set]
+    assert [len(split) for split in splits] == [55_000, 5_000, 10_000]
+    for split in splits:
+        batch = split.__getitems__(torch.arange(0, len(split), 97))
+        rows = torch.arange(10_000) if split.rows is None else split.rows
+        assert batch.image.shape[1:] == data.image_shape == (1, image_size, image_size)
+        inner = batch.image[:, 0, padding : padding + 28, padding : padding + 28].long()
+        numbers = inner[:, 0, 0] * 256 + inner[:, 0, 1]
+        assert torch.equal(numbers, rows[torch.arange(0, len(split), 97)])
+        assert torch.equal(batch.label, numbers % 10)
+        assert torch.equal(batch.image.long().sum((1, 2, 3)), inner.sum((1, 2)))  # the padding is black
+    rows = torch.cat([data.train_set.rows, data.val_set.rows])
+    assert torch.equal(rows.sort().values, torch.arange(60_000))
+
+
+def test_real_mnist_equals_torchvisions(real_root: Path, tmp_path: Path) -> None:
+    data = MNIST(str(real_root), image_size=28)
+    data.prepare_data()
+    data.setup("fit")
+    for split, columns in (("train", data.train_set.columns), ("test", data.test_set.columns)):
+        for kind in ("images", "labels"):
+            packed = real_root / "mnist" / FILES[f"{split}-{kind}"].name
+            (tmp_path / f"{split}-{kind}").write_bytes(gzip.decompress(packed.read_bytes()))
+        assert torch.equal(columns.image[:, 0], read_image_file(str(tmp_path / f"{split}-images")))
+        assert torch.equal(columns.label, read_label_file(str(tmp_path / f"{split}-labels")))
+
+
+def test_torchvisions_place_will_do(real_root: Path, tmp_path: Path) -> None:
+    raw = tmp_path / "MNIST" / "raw"
+    raw.mkdir(parents=True)
+    for file in FILES.values():
+        (raw / file.name).write_bytes((real_root / "mnist" / file.name).read_bytes())
+    data = MNIST(str(tmp_path))
+    data.prepare_data()
+    data.setup("test")
+    assert data.test_set.__getitems__(range(10)).label.tolist() == [7, 2, 1, 0, 4, 1, 4, 9, 5, 9]
+
+
+@pytest.mark.parametrize("shape", [(5,), (4, 3), (2, 3, 4)], ids=str)
+def test_read_idx(tmp_path: Path, shape: tuple[int, ...]) -> None:
+    values = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
+    (tmp_path / "file.gz").write_bytes(gzip.compress(idx(values)))
+    assert np.array_equal(read_idx(tmp_path / "file.gz"), values)
+
+
+GOOD = idx(np.arange(12).reshape(3, 4))
+
+
+@pytest.mark.parametrize(
+    ("content", "sentence"),
+    [
+        (b"hello", "is not a whole gzip file"),
+        (b"", "is not a whole gzip file|is not an idx file"),
+        (gzip.compress(GOOD)[:-12], "is not a whole gzip file"),
+        (gzip.compress(GOOD)[:20] + b"????" + gzip.compress(GOOD)[24:], "is not a whole gzip file"),
+        (gzip.compress(GOOD)[:10] + bytes([255] * 10), "is not a whole gzip file"),
+        (gzip.compress(b""), "is not an idx file"),
+        (gzip.compress(b"hello, world"), "is not an idx file"),
+        (gzip.compress(GOOD[:-1]), "is not an idx file"),
+        (gzip.compress(GOOD + b"\0"), "is not an idx file"),
+        (gzip.compress(b"\0\0\x0d\x01" + struct.pack(">I", 8) + bytes(8)), "is not an idx file"),  # floats
+        (gzip.compress(b"\0\0\x08\x03" + struct.pack(">I", 8)), "is not an idx file"),  # ends in its header
+        (gzip.compress(b"\0\0\x08\x02" + b"\xff" * 8), "is not an idx file"),  # 2**64 values
+        (gzip.compress(bytes(2**20)) * 100, "is not an idx file"),  # a bomb
+    ],
+    ids=lambda value: "",
+)
+def test_bad_idx_files(tmp_path: Path, content: bytes, sentence: str) -> None:
+    (tmp_path / "file.gz").write_bytes(content)
+    with pytest.raises(DataError, match=sentence):
+        read_idx(tmp_path / "file.gz")
+
+
+@pytest.mark.parametrize(
+    ("name", "values"),
+    [
+        ("train-images", np.zeros((59_999, 28, 28))),
+        ("train-images", np.zeros((100, 32, 32))),
+        ("train-labels", np.zeros(59_999)),
+        ("train-labels", np.zeros((60_000, 1))),
+    ],
+)
+def test_another_count_or_shape_is_an_error(official: Path, tmp_path: Path, name: str, values: np.ndarray) -> None:
+    (tmp_path / "mnist").mkdir()
+    for file in FILES.values():
+        (tmp_path / "mnist" / file.name).hardlink_to(official / "mnist" / file.name)
+    (tmp_path / "mnist" / FILES[name].name).unlink()
+    (tmp_path / "mnist" / FILES[name].name).write_bytes(gzip.compress(idx(values), 1))
+    with pytest.warns(DataWarning, match="checksum"), pytest.raises(DataError, match="not 60000 images of 28x28"):
+        MNIST(str(tmp_path)).prepare_data()
+
+
+def test_bad_arguments() -> None:
+    with pytest.raises(DataError, match="sizes 28 and 32"):
+        MNIST(image_size=64)
