@@ -1,0 +1,26 @@
+"""The methods, one LightningModule each: ``--model DCGAN`` on the command line, ``lit_models.DCGAN`` in Python.
+
+They are imported when they are asked for, so that ``relit --help`` doesn't wait for torch.
+"""
+
+from importlib import import_module
+from importlib.metadata import version
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from lit_models.dcgan import DCGAN
+
+__version__ = version("relit")
+
+METHODS = {
+    "DCGAN": "lit_models.dcgan",
+}
+"""Module of each method's class."""
+
+__all__ = ["DCGAN", "METHODS", "__version__"]
+
+
+def __getattr__(name: str) -> Any:
+    if name in METHODS:
+        return getattr(import_module(METHODS[name]), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,0 +1,261 @@
+"""The two-player training loop that every GAN shares.
+
+In each batch the discriminator takes a step, and in every ``n_critic``-th batch the generator takes one, too
+(Goodfellow et al. 2014, algorithm 1; ``n_critic`` is its k). A method says how it generates and what its two losses
+are; everything else about training two networks against each other is here.
+"""
+
+from abc import abstractmethod
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from copy import deepcopy
+from typing import Any, cast
+
+import torch
+from lightning.pytorch import LightningModule
+from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
+from lightning.pytorch.core.optimizer import LightningOptimizer
+from torch import Tensor, nn
+
+from datamodules import LabelledImages, SampleRequest
+from lit_models.checks import require_image_shape
+from lit_models.errors import ModelError
+
+NOT_SAVED = ["generator_optimizer", "discriminator_optimizer", "generator_scheduler", "discriminator_scheduler"]
+"""Arguments that a checkpoint doesn't hold: functions, which a safe reader wouldn't load."""
+
+
+class AdversarialModule(LightningModule):
+    """Base of the GANs: alternates the steps of ``discriminator`` and ``generator``.
+
+    A subclass builds both networks, passes them to ``super().__init__``, saves its own arguments by
+    ``save_hyperparameters(ignore=NOT_SAVED)`` and implements :meth:`generate`, :meth:`discriminator_loss` and
+    :meth:`generator_loss`. One batch makes one set of fakes: the discriminator learns
+    from them detached, and in the generator's turn the updated discriminator judges the same fakes.
+
+    ``trainer.global_step`` counts the generator's steps, and so do ``max_steps``, the loggers' x-axis and the intervals
+    of callbacks.
+
+    Logged: ``train/discriminator_loss``, ``train/generator_loss`` (each batch's value), and the same below ``val/`` and
+    ``test/`` for held-out images (means).
+
+    Args:
+        generator: Network that makes images.
+        discriminator: Network that judges images.
+        generator_optimizer: Optimiser of the generator's parameters.
+        discriminator_optimizer: Optimiser of the discriminator's parameters.
+        generator_scheduler: Learning-rate schedule of the generator, stepped after each epoch.
+        discriminator_scheduler: Learning-rate schedule of the discriminator, stepped after each epoch.
+        n_critic: Steps of the discriminator for each step of the generator.
+        gradient_clip_norm: Largest norm of either network's gradient, larger ones are scaled down; none if None.
+        ema_decay: Decay of an exponential moving average of the generator's weights, which then makes the samples
+            (0.999 is usual); none if None.
+    """
+
+    needs_find_unused_parameters = True
+    """Under DDP each backward pass reaches one of the two networks only."""
+
+    def __init__(
+        self,
+        generator: nn.Module,
+        discriminator: nn.Module,
+        generator_optimizer: OptimizerCallable,
+        discriminator_optimizer: OptimizerCallable,
+        generator_scheduler: LRSchedulerCallable | None = None,
+        discriminator_scheduler: LRSchedulerCallable | None = None,
+        n_critic: int = 1,
+        gradient_clip_norm: float | None = None,
+        ema_decay: float | None = None,
+    ) -> None:
+        super().__init__()
+        if n_critic < 1:
+            raise ModelError(f"n_critic is {n_critic}; it must be at least 1.")
+        if ema_decay is not None and not 0 < ema_decay < 1:
+            raise ModelError(f"ema_decay is {ema_decay}; it must lie between 0 and 1 (0.999 is usual).")
+        self.automatic_optimization = False
+        self.generator = generator
+        self.discriminator = discriminator
+        self.generator_average = deepcopy(generator).requires_grad_(False) if ema_decay else None
+        self.optimizer_callables = (generator_optimizer, discriminator_optimizer)
+        self.scheduler_callables = (generator_scheduler, discriminator_scheduler)
+        self.n_critic = n_critic
+        self.gradient_clip_norm = gradient_clip_norm
+        self.ema_decay = ema_decay
+
+    @abstractmethod
+    def generate(self, batch: Any) -> Tensor:
+        """Fake images for this batch, with the generator's graph."""
+
+    @abstractmethod
+    def discriminator_loss(self, batch: Any, fake: Tensor) -> Tensor:
+        """The discriminator's loss on the real images of ``batch`` and on detached fakes."""
+
+    @abstractmethod
+    def generator_loss(self, batch: Any, fake: Tensor) -> Tensor:
+        """The generator's loss on its fakes."""
+
+    @property
+    def sampling_generator(self) -> nn.Module:
+        """The network that makes samples: the averaged generator if there is one."""
+        return self.generator if self.generator_average is None else self.generator_average
+
+    def training_step(self, batch: Any, batch_idx: int) -> None:
+        generator_optimizer, discriminator_optimizer = cast("list[LightningOptimizer]", self.optimizers())
+        generator_turn = (self.trainer.fit_loop.total_batch_idx + 1) % self.n_critic == 0
+        # Lightning takes a logged "step" as the loggers' x-axis; its own would count batches.
+        self.log("step", float(self.global_step))
+
+        with torch.set_grad_enabled(generator_turn):
+            fake = self.generate(batch)
+
+        loss = self.discriminator_loss(batch, fake.detach())
+        self.log("train/discriminator_loss", loss.detach(), prog_bar=True)
+        discriminator_optimizer.zero_grad()
+        self.manual_backward(loss)
+        self._clip(self.discriminator)
+        self._uncounted_step(discriminator_optimizer)
+
+        if generator_turn:
+            with frozen(self.discriminator):
+                loss = self.generator_loss(batch, fake)
+                self.log("train/generator_loss", loss.detach(), prog_bar=True)
+                generator_optimizer.zero_grad()
+                self.manual_backward(loss)
+            self._clip(self.generator)
+            generator_optimizer.step()
+            self._update_average()
+
+    def on_train_epoch_end(self) -> None:
+        self._log_step_reached()
+        for scheduler in _as_list(self.lr_schedulers()):
+            scheduler.step()
+
+    def on_validation_epoch_end(self) -> None:
+        self._log_step_reached()
+
+    def _log_step_reached(self) -> None:
+        self.log("step", float(max(self.global_step - 1, 0)), sync_dist=True)
+
+    def validation_step(self, batch: Any, batch_idx: int) -> None:
+        self._evaluate(batch, "val")
+
+    def test_step(self, batch: Any, batch_idx: int) -> None:
+        self._evaluate(batch, "test")
+
+    def configure_optimizers(self) -> Any:
+        networks = (self.generator, self.discriminator)
+        optimizers = [
+            make(network.parameters()) for make, network in zip(self.optimizer_callables, networks, strict=True)
+        ]
+        schedulers = [
+            make(optimizer)
+            for make, optimizer in zip(self.scheduler_callables, optimizers, strict=True)
+            if make is not None
+        ]
+        return optimizers, schedulers
+
+    def _evaluate(self, batch: Any, stage: str) -> None:
+        fake = self.generate(batch)
+        size = len(fake)
+        for player, loss in (("discriminator", self.discriminator_loss), ("generator", self.generator_loss)):
+            self.log(f"{stage}/{player}_loss", loss(batch, fake), batch_size=size, sync_dist=True)
+
+    def _clip(self, network: nn.Module) -> None:
+        if self.gradient_clip_norm is not None:
+            nn.utils.clip_grad_norm_(network.parameters(), self.gradient_clip_norm)
+
+    def _uncounted_step(self, optimizer: LightningOptimizer) -> None:
+        """``optimizer.step()`` through Lightning's strategy and precision, but without raising ``global_step``."""
+        self.trainer.strategy.optimizer_step(optimizer.optimizer, closure=lambda: None, model=self)
+
+    @torch.no_grad()
+    def _update_average(self) -> None:
+        if self.generator_average is None or self.ema_decay is None:
+            return
+        # Early on, an average that forgets slowly would be mostly the random initial weights.
+        decay = min(self.ema_decay, (1 + self.global_step) / (10 + self.global_step))
+        for average, current in zip(self.generator_average.parameters(), self.generator.parameters(), strict=True):
+            average.lerp_(current, 1 - decay)
+        for buffer, current_buffer in zip(self.generator_average.buffers(), self.generator.buffers(), strict=True):
+            buffer.copy_(current_buffer)
+
+
+class UnconditionalGAN(AdversarialModule):
+    """A GAN whose generator turns standard normal latent vectors ``(N, latent_dim)`` into images in [−1, 1].
+
+    Args:
+        generator: Network from ``(N, latent_dim)`` to ``(N, *image_shape)`` in [−1, 1].
+        discriminator: Network from images in [−1, 1] to whatever the losses ask for.
+        image_shape: ``(channels, height, width)``.
+        latent_dim: Components of a latent vector.
+        **loop: Arguments of :class:`AdversarialModule`.
+    """
+
+    def __init__(
+        self,
+        generator: nn.Module,
+        discriminator: nn.Module,
+        image_shape: tuple[int, int, int],
+        latent_dim: int,
+        **loop: Any,
+    ) -> None:
+        super().__init__(generator, discriminator, **loop)
+        self.image_shape = image_shape
+        self.latent_dim = latent_dim
+
+    def setup(self, stage: str) -> None:
+        require_image_shape(self, self.image_shape)
+
+    def generate(self, batch: LabelledImages) -> Tensor:
+        return self.generator(torch.randn(len(batch.image), self.latent_dim, device=self.device))
+
+    def sample(self, n: int, labels: Tensor | None = None, generator: torch.Generator | None = None) -> Tensor:
+        """Draws images, in evaluation mode, with the averaged generator if there is one.
+
+        Args:
+            n: How many.
+            labels: Must be None; the model knows no classes.
+            generator: Random generator on the CPU, for the same images on every device; the global one if None.
+
+        Returns:
+            ``(n, C, H, W)`` in [0, 1], on the module's device.
+        """
+        if labels is not None:
+            raise ModelError(f"{type(self).__name__} knows no classes: leave the labels out.")
+        latent = torch.randn(n, self.latent_dim, generator=generator).to(self.device)
+        with evaluating(self.sampling_generator):
+            return (self.sampling_generator(latent) + 1) / 2
+
+    def predict_step(self, request: SampleRequest, batch_idx: int) -> Tensor:
+        return self.sample(len(request.number), request.labels, request.generator())
+
+
+@contextmanager
+def frozen(network: nn.Module) -> Iterator[None]:
+    """Within the block, gradients flow through ``network`` but not to its parameters."""
+    parameters = [parameter for parameter in network.parameters() if parameter.requires_grad]
+    for parameter in parameters:
+        parameter.requires_grad_(False)
+    try:
+        yield
+    finally:
+        for parameter in parameters:
+            parameter.requires_grad_(True)
+
+
+@contextmanager
+def evaluating(network: nn.Module) -> Iterator[None]:
+    """Within the block, ``network`` is in evaluation mode and nothing records gradients."""
+    training = network.training
+    network.eval()
+    try:
+        with torch.no_grad():
+            yield
+    finally:
+        network.train(training)
+
+
+def _as_list(value: Any) -> Iterable[Any]:
+    if value is None:
+        return ()
+    return value if isinstance(value, list) else (value,)

@@ -1,0 +1,41 @@
+"""Checks of a model's arguments against its data, before any training."""
+
+from lightning.pytorch import LightningModule
+
+from lit_models.errors import ModelError
+
+
+def require_image_shape(module: LightningModule, image_shape: tuple[int, int, int]) -> None:
+    """Refuses a data module whose images don't have the shape that ``module`` was built for.
+
+    Data modules that don't tell their ``image_shape`` are let through.
+
+    Raises:
+        ModelError: The shapes differ.
+    """
+    datamodule = getattr(module.trainer, "datamodule", None)
+    given = getattr(datamodule, "image_shape", None)
+    if given is None or tuple(given) == tuple(image_shape):
+        return
+    channels, height, width = given
+    size = f"--model.image_size {height}" if height == width else "a data set of square images"
+    raise ModelError(
+        f"{type(module).__name__} is built for images of {_spelled(image_shape)}, but {type(datamodule).__name__} "
+        f"gives {_spelled(given)} (channels x height x width): set {size} and --model.channels {channels}, "
+        "or choose other data."
+    )
+
+
+def require_power_of_two(image_size: int, smallest: int, largest: int) -> None:
+    """Refuses an ``image_size`` that can't be reached by doubling from 4.
+
+    Raises:
+        ModelError: Not a power of two within the limits.
+    """
+    if not smallest <= image_size <= largest or image_size & (image_size - 1):
+        sizes = [str(2**power) for power in range(12) if smallest <= 2**power <= largest]
+        raise ModelError(f"image_size is {image_size}; it must be one of {', '.join(sizes)}.")
+
+
+def _spelled(shape: tuple[int, ...]) -> str:
+    return "x".join(map(str, shape))

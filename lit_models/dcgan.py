@@ -1,0 +1,159 @@
+"""DCGAN (Radford, Metz & Chintala 2015, arXiv:1511.06434): the convolutional GAN that trains.
+
+The paper's guidelines (section 3): strided convolutions instead of pooling, batch normalisation in both networks
+except at the generator's output and the discriminator's input, no hidden fully connected layers, ReLU in the generator
+with tanh at its end, LeakyReLU with slope 0.2 in the discriminator; all weights drawn from N(0, 0.02²), Adam with
+learning rate 2e-4 and β₁ = 0.5.
+
+What differs from the paper: any power-of-two size from 16 to 256 instead of 64 only; ``feature_maps`` is 64 by default
+(the paper's figure 1 shows 128); the losses are computed on logits. Optional: noisy labels, and the choice of the
+label that means "real".
+"""
+
+from itertools import pairwise
+from typing import Any, Literal
+
+from lightning.pytorch.cli import OptimizerCallable
+from torch import Tensor, nn
+
+from datamodules import LabelledImages
+from lit_models.adversarial import NOT_SAVED, UnconditionalGAN
+from lit_models.checks import require_power_of_two
+from lit_models.errors import ModelError
+from lit_models.losses.adversarial import discriminator_bce, generator_bce
+from lit_models.optimizers import FusedAdam
+
+
+class Generator(nn.Module):
+    """From a latent vector to an image, by transposed convolutions that double the size from 4x4 on.
+
+    Shapes: ``(N, latent_dim)`` to ``(N, channels, image_size, image_size)`` in [−1, 1].
+
+    Args:
+        image_size: Height and width of the images, a power of two from 16 to 256.
+        channels: Channels of the images.
+        latent_dim: Components of the latent vector.
+        feature_maps: Width of the last hidden layer; earlier ones have twice the width of the next, up to 16 times.
+    """
+
+    def __init__(self, image_size: int, channels: int, latent_dim: int, feature_maps: int) -> None:
+        super().__init__()
+        widths = _widths(image_size, feature_maps)[::-1]
+        layers: list[nn.Module] = [
+            nn.ConvTranspose2d(latent_dim, widths[0], 4, bias=False),
+            nn.BatchNorm2d(widths[0]),
+            nn.ReLU(inplace=True),
+        ]
+        for width_in, width_out in pairwise(widths):
+            layers += [
+                nn.ConvTranspose2d(width_in, width_out, 4, stride=2, padding=1, bias=False),
+                nn.BatchNorm2d(width_out),
+                nn.ReLU(inplace=True),
+            ]
+        layers += [nn.ConvTranspose2d(widths[-1], channels, 4, stride=2, padding=1), nn.Tanh()]
+        self.layers = nn.Sequential(*layers)
+        self.apply(initialise)
+
+    def forward(self, latent: Tensor) -> Tensor:
+        return self.layers(latent[:, :, None, None])
+
+
+class Discriminator(nn.Module):
+    """From an image to one logit, by strided convolutions that halve the size down to 4x4.
+
+    Shapes: ``(N, channels, image_size, image_size)`` in [−1, 1] to ``(N,)``.
+
+    Args:
+        image_size: Height and width of the images, a power of two from 16 to 256.
+        channels: Channels of the images.
+        feature_maps: Width of the first layer; each further one has twice the width, up to 16 times.
+    """
+
+    def __init__(self, image_size: int, channels: int, feature_maps: int) -> None:
+        super().__init__()
+        widths = _widths(image_size, feature_maps)
+        layers: list[nn.Module] = [
+            nn.Conv2d(channels, widths[0], 4, stride=2, padding=1),
+            nn.LeakyReLU(0.2, inplace=True),
+        ]
+        for width_in, width_out in pairwise(widths):
+            layers += [
+                nn.Conv2d(width_in, width_out, 4, stride=2, padding=1, bias=False),
+                nn.BatchNorm2d(width_out),
+                nn.LeakyReLU(0.2, inplace=True),
+            ]
+        layers += [nn.Conv2d(widths[-1], 1, 4), nn.Flatten(0)]
+        self.layers = nn.Sequential(*layers)
+        self.apply(initialise)
+
+    def forward(self, image: Tensor) -> Tensor:
+        return self.layers(image)
+
+
+def _widths(image_size: int, feature_maps: int) -> list[int]:
+    """Widths of the layers from the image inwards, one for each halving from ``image_size`` to 4."""
+    halvings = image_size.bit_length() - 3
+    return [feature_maps * min(2**i, 16) for i in range(halvings)]
+
+
+def initialise(module: nn.Module) -> None:
+    """Convolutions from N(0, 0.02²), batch-norm scales from N(1, 0.02²), all biases zero (section 4)."""
+    if isinstance(module, (nn.Conv2d, nn.ConvTranspose2d)):
+        nn.init.normal_(module.weight, 0.0, 0.02)
+    elif isinstance(module, nn.BatchNorm2d):
+        nn.init.normal_(module.weight, 1.0, 0.02)
+    else:
+        return
+    if module.bias is not None:
+        nn.init.zeros_(module.bias)
+
+
+class DCGAN(UnconditionalGAN):
+    """The deep convolutional GAN of Radford et al. 2015.
+
+    Args:
+        image_size: Height and width of the images: 16, 32, 64, 128 or 256.
+        channels: Channels of the images: 1 for grey, 3 for colour.
+        latent_dim: Components of the latent vector (the paper's z has 100).
+        feature_maps: Width of the layers next to the image; doubled at each halving of the size.
+        data_label: The label that means "real" to the discriminator: 1, or 0 for the other way round.
+        label_noise: Half-width of the uniform noise on the discriminator's labels; 0 for none.
+        generator_optimizer: Optimiser of the generator.
+        discriminator_optimizer: Optimiser of the discriminator.
+        **loop: Arguments of :class:`lit_models.adversarial.AdversarialModule`.
+    """
+
+    def __init__(
+        self,
+        image_size: int = 64,
+        channels: int = 3,
+        latent_dim: int = 100,
+        feature_maps: int = 64,
+        data_label: Literal[0, 1] = 1,
+        label_noise: float = 0.0,
+        generator_optimizer: OptimizerCallable = lambda p: FusedAdam(p, lr=2e-4, beta1=0.5),
+        discriminator_optimizer: OptimizerCallable = lambda p: FusedAdam(p, lr=2e-4, beta1=0.5),
+        **loop: Any,
+    ) -> None:
+        require_power_of_two(image_size, 16, 256)
+        if not 0 <= label_noise < 0.5:
+            raise ModelError(f"label_noise is {label_noise}; it must be at least 0 and less than 0.5.")
+        super().__init__(
+            Generator(image_size, channels, latent_dim, feature_maps),
+            Discriminator(image_size, channels, feature_maps),
+            image_shape=(channels, image_size, image_size),
+            latent_dim=latent_dim,
+            generator_optimizer=generator_optimizer,
+            discriminator_optimizer=discriminator_optimizer,
+            **loop,
+        )
+        self.save_hyperparameters(ignore=NOT_SAVED)
+        self.data_label = data_label
+        self.label_noise = label_noise
+
+    def discriminator_loss(self, batch: LabelledImages, fake: Tensor) -> Tensor:
+        real = batch.image * 2 - 1
+        return discriminator_bce(self.discriminator(real), self.discriminator(fake), self.data_label, self.label_noise)
+
+    def generator_loss(self, batch: LabelledImages, fake: Tensor) -> Tensor:
+        return generator_bce(self.discriminator(fake), self.data_label)

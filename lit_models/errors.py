@@ -1,0 +1,9 @@
+"""Errors in a sentence for the person who started the run."""
+
+
+class ModelError(Exception):
+    """Arguments that no model can be built or run with; the message says what is wrong and what to change."""
+
+
+class RunError(Exception):
+    """A run folder or checkpoint that can't be used as asked; the message says what to do."""
