@@ -1,0 +1,422 @@
+"""The ``relit`` command: LightningCLI with this project's fixes, and nothing of any one method."""
+
+import logging
+import os
+import shutil
+import sys
+import tempfile
+import traceback
+import warnings
+from argparse import ArgumentError
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from jsonargparse import Namespace
+from lightning.pytorch import Callback, LightningDataModule, LightningModule, Trainer
+from lightning.pytorch.callbacks import TQDMProgressBar
+from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
+from lightning.pytorch.loggers import WandbLogger
+from lightning.pytorch.strategies import DDPStrategy
+
+import lit_models
+from datamodules import DataError, DataWarning, Samples
+from lit_models.adversarial import AdversarialModule
+from lit_models.callbacks import Checkpoints, ExactResume, ImageWriter, LossCurves
+from lit_models.callbacks.checkpoints import AtomicCheckpointIO, read_checkpoint
+from lit_models.cli_errors import explain
+from lit_models.errors import ModelError, RunError
+from lit_models.loggers import MetricsCSV, WandbOptions, finish_wandb, git_commit, wandb_logger
+from lit_models.runs import (
+    RunOptions,
+    announce_to_child_ranks,
+    find_checkpoint,
+    new_run_folder,
+    remove_if_empty_handed,
+    run_of,
+)
+
+# Short class names (`--model DCGAN`) are looked up among the classes that are imported.
+for _module in lit_models.METHODS.values():
+    import_module(_module)
+
+
+class RelitTrainer(Trainer):
+    """Lightning's Trainer with a method for ``relit prepare``."""
+
+    def prepare(self, model: LightningModule | None = None, datamodule: LightningDataModule | None = None) -> None:
+        """Downloads and prepares a data set, without training (on a cluster's login node, say)."""
+        if datamodule is None:
+            raise RunError("There is nothing to prepare: name a data set with --data or --config.")
+        datamodule.prepare_data()
+        print(f"{type(datamodule).__name__} is prepared.")
+
+
+class RelitCLI(LightningCLI):
+    """One command from YAML to a run folder.
+
+    Beyond LightningCLI: run folders, checkpoints found by name, a model rebuilt from its checkpoint alone, the CSV
+    logger always and W&B on demand, exact resume, and the DDP strategy that the method needs.
+    """
+
+    def __init__(self, args: list[str]) -> None:
+        self.run_folder: Path | None = None
+        self.run_is_new = False
+        self.checkpoint: dict[str, Any] | None = None
+        parser_kwargs = {"exit_on_error": False, "allow_abbrev": False}
+        super().__init__(
+            model_class=LightningModule,
+            datamodule_class=LightningDataModule,
+            subclass_mode_model=True,
+            subclass_mode_data=True,
+            save_config_callback=None,
+            trainer_class=RelitTrainer,
+            seed_everything_default=0,
+            auto_configure_optimizers=False,
+            # Modules keep their own arguments (`save_hyperparameters`): a checkpoint can be loaded without a CLI.
+            load_from_checkpoint_support=False,
+            parser_kwargs={
+                **parser_kwargs,
+                **{
+                    command: {**parser_kwargs, "usage": f"relit {command} [--config FILE ...] [--NAME VALUE ...]"}
+                    for command in self.subcommands()
+                },
+            },
+            args=args,
+        )
+
+    @staticmethod
+    def subcommands() -> dict[str, set[str]]:
+        """The commands, each with the arguments of the Trainer's method that relit fills in itself."""
+        commands = {command: {*skip, "weights_only"} for command, skip in LightningCLI.subcommands().items()}
+        commands["predict"].add("return_predictions")
+        return {**commands, "prepare": {"model", "datamodule"}}
+
+    def init_parser(self, **kwargs: Any) -> LightningArgumentParser:
+        kwargs["dump_header"] = [f"relit=={lit_models.__version__}"]
+        return super().init_parser(**kwargs)
+
+    def add_default_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        super().add_default_arguments_to_parser(parser)
+        parser.add_class_arguments(RunOptions, "run")
+        parser.add_class_arguments(WandbOptions, "wandb")
+        parser.add_lightning_class_args(Checkpoints, "checkpoint")
+        parser.add_lightning_class_args(ImageWriter, "predictions")
+        parser.add_argument(
+            "--channels_last",
+            type=bool,
+            default=False,
+            help="Keep the weights of convolutions, and so their images, in channels-last order (often faster).",
+        )
+        parser.add_argument(
+            "--compile", type=bool, default=False, help="Compile the networks with torch.compile (slow to start)."
+        )
+
+    def add_core_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        parser.add_class_arguments(
+            RelitTrainer,
+            "trainer",
+            fail_untyped=False,
+            instantiate=False,
+            sub_configs=True,
+            # relit sets these itself: one folder a run, and loaders that share out their batches.
+            skip={"default_root_dir", "use_distributed_sampler", "barebones", "model_registry", "enable_autolog_hparams"},
+        )
+        parser.add_lightning_class_args(LightningModule, "model", subclass_mode=True, required=False)
+        parser.add_lightning_class_args(LightningDataModule, "data", subclass_mode=True, required=False)
+
+    def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
+        self.config = parser.parse_args(args)  # type: ignore[arg-type]
+
+    def _parse_ckpt_path(self) -> None:
+        """Finds the checkpoint and its run, and takes from it what wasn't given.
+
+        LightningCLI's own version lays the checkpoint's arguments over the user's without a word.
+        """
+        config = self._given
+        command = self.config.subcommand
+        if command == "prepare":
+            return
+        _check_trainer_arguments(config)
+        if config.run.experiment is None:
+            config.run.experiment = _experiment_name(config)
+        if config.ckpt_path in ("last", "best") and config.run.experiment is None:
+            raise RunError(f"`--ckpt_path {config.ckpt_path}` of which experiment? Add --config or --run.experiment.")
+        if config.ckpt_path is not None:
+            path = find_checkpoint(config.ckpt_path, _run_options(config))
+            config.ckpt_path = str(path)
+            self.checkpoint = read_checkpoint(path)
+            self.run_folder = run_of(path)
+            self._complete_from_checkpoint(self.checkpoint.get("config", {}))
+        config = self._given
+        if config.model is None:
+            raise RunError(f"`relit {command}` needs a model: --config FILE, --model CLASS, or --ckpt_path FILE.")
+        if command == "predict" and (config.data is None or _generates_from_scratch(config)):
+            self._lay_under({"data": {"class_path": "datamodules.Samples"}}, replace=True)
+        if self._given.data is None:
+            raise RunError(f"`relit {command}` needs data: --config FILE or --data CLASS.")
+        if self._given.run.experiment is None:
+            self._given.run.experiment = _experiment_name(self._given)
+        if command == "fit" and self.run_folder is not None:
+            _tell_changes(self.run_folder, yaml.safe_load(self._dumped_config()))
+
+    @property
+    def _given(self) -> Namespace:
+        return self.config[self.config.subcommand]
+
+    def _complete_from_checkpoint(self, known: dict[str, Any]) -> None:
+        for key in ("model", "data"):
+            if self._given[key] is None and known.get(key) is not None:
+                self._lay_under({key: known[key]})
+        if self._given.run.experiment is None:
+            self._given.run.experiment = known.get("run", {}).get("experiment")
+
+    def _lay_under(self, values: dict[str, Any], replace: bool = False) -> None:
+        if replace:
+            for key in values:
+                self._given[key] = None
+        self.config = self.parser.parse_object({self.config.subcommand: values}, self.config)
+
+    def _dumped_config(self) -> str:
+        parser = self._parser(self.config.subcommand)
+        config = self._given.clone()
+        config.pop("config", None)
+        return parser.dump(config, skip_none=False)
+
+    def instantiate_trainer(self, **kwargs: Any) -> Trainer:
+        config = self._given
+        arguments = {**self._get(self.config_init, "trainer"), **kwargs}
+        if self.subcommand == "prepare":
+            return self.trainer_class(logger=False, enable_checkpointing=False)
+        if arguments["fast_dev_run"]:
+            self.run_folder = Path(tempfile.mkdtemp(prefix="relit-"))
+        elif self.run_folder is None:
+            self.run_folder = new_run_folder(_run_options(config))
+            self.run_is_new = True
+        arguments["default_root_dir"] = self.run_folder
+        arguments["logger"] = self._loggers(arguments["logger"], config)
+        arguments["enable_autolog_hparams"] = False  # RunRecord logs the whole configuration.
+        arguments["callbacks"] = [
+            RunRecord(self._dumped_config()),
+            ExactResume(),
+            *([] if arguments["enable_progress_bar"] is False else [TQDMProgressBar(refresh_rate=10)]),
+            *_as_list(arguments["callbacks"]),
+            *([] if arguments["enable_checkpointing"] is False else [self._get(self.config_init, "checkpoint")]),
+            self._get(self.config_init, "predictions"),
+            LossCurves(),
+        ]
+        arguments["plugins"] = [*_as_list(arguments["plugins"]), AtomicCheckpointIO()]
+        # The loaders share out their batches by themselves.
+        arguments["use_distributed_sampler"] = False
+        trainer = self.trainer_class(**arguments)
+        needs_find_unused = getattr(self.model, "needs_find_unused_parameters", False)
+        if needs_find_unused and arguments["strategy"] == "auto" and isinstance(trainer.strategy, DDPStrategy):
+            trainer = self.trainer_class(**{**arguments, "strategy": "ddp_find_unused_parameters_true"})
+        return trainer
+
+    def _loggers(self, given: Any, config: Namespace) -> list[Any]:
+        assert self.run_folder is not None
+        loggers = [MetricsCSV(self.run_folder), *(_as_list(given) if not isinstance(given, bool) else [])]
+        if config.wandb.enabled:
+            options = WandbOptions(**config.wandb.as_dict())
+            loggers.append(wandb_logger(options, self.run_folder, config.run.experiment))
+        return loggers
+
+    def after_instantiate_classes(self) -> None:
+        config = self._given
+        if config.channels_last:
+            self.model.to(memory_format=torch.channels_last)
+        if config.compile:
+            compile_networks(self.model)
+
+    def _prepare_subcommand_kwargs(self, subcommand: str) -> dict[str, Any]:
+        kwargs = super()._prepare_subcommand_kwargs(subcommand)
+        if subcommand != "prepare":
+            kwargs["ckpt_path"] = self._given.ckpt_path
+            kwargs["weights_only"] = True
+        if subcommand == "predict":
+            kwargs["return_predictions"] = False
+        return kwargs
+
+    def _run_subcommand(self, subcommand: str) -> None:
+        announce_to_child_ranks(self.run_folder)
+        try:
+            super()._run_subcommand(subcommand)
+        except BaseException:
+            if self.run_is_new and self.run_folder is not None and self.trainer.is_global_zero:
+                remove_if_empty_handed(self.run_folder)
+            raise
+        finally:
+            announce_to_child_ranks(None)
+            finish_wandb(exit_code=1)
+            if self._given.trainer.fast_dev_run and self.run_folder is not None:
+                shutil.rmtree(self.run_folder, ignore_errors=True)
+                self.run_folder = None
+        if self.run_folder is not None and self.trainer.is_global_zero:
+            print(f"The run is in {_shown(self.run_folder)}")
+
+
+class RunRecord(Callback):
+    """Keeps the resolved configuration in the run folder, in every checkpoint and in W&B."""
+
+    def __init__(self, config: str) -> None:
+        self.config = config
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        for logger in trainer.loggers:
+            if isinstance(logger, WandbLogger):
+                logger.log_hyperparams({**yaml.safe_load(self.config), "git_commit": git_commit()})
+
+    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        # In a forked rank nobody else would, and the run's file would stay empty.
+        if trainer.is_global_zero:
+            finish_wandb()
+
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if not trainer.is_global_zero:
+            return
+        run = Path(trainer.default_root_dir)
+        path = run / "config.yaml"
+        if path.is_file() and path.read_text() != self.config:
+            earlier = len(list(run.glob("config_before_resume_*.yaml")))
+            path.rename(run / f"config_before_resume_{earlier + 1}.yaml")
+        path.write_text(self.config)
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if trainer.ckpt_path is not None and trainer.is_global_zero:
+            for logger in trainer.loggers:
+                if isinstance(logger, MetricsCSV):
+                    logger.drop_from(trainer.global_step)
+
+    def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        checkpoint["config"] = yaml.safe_load(self.config)
+        checkpoint["relit_version"] = lit_models.__version__
+
+
+def compile_networks(model: LightningModule) -> None:
+    """Compiles each network of a module in place, except those that the method names in ``not_compiled``."""
+    for name, network in model.named_children():
+        if name not in getattr(model, "not_compiled", ()):
+            network.compile()
+
+
+def run(args: list[str]) -> int:
+    """Runs the command in this process and returns its exit code; errors are one or two sentences on stderr."""
+    debug = "--debug" in args or os.environ.get("RELIT_DEBUG", "") not in ("", "0")
+    _quieten()
+    try:
+        RelitCLI([argument for argument in args if argument != "--debug"])
+    except SystemExit as exit_:
+        return exit_.code if isinstance(exit_.code, int) else 1
+    except KeyboardInterrupt:
+        print("relit: interrupted.", file=sys.stderr)
+        return 130
+    except (Exception, ArgumentError) as error:
+        if debug:
+            traceback.print_exc()
+        print(f"relit: {explain(error)}", file=sys.stderr)
+        if not debug and not isinstance(error, (DataError, ModelError, RunError, ArgumentError)):
+            print("relit: add --debug for the whole traceback.", file=sys.stderr)
+        return 2 if isinstance(error, ArgumentError) else 1
+    return 0
+
+
+def _quieten() -> None:
+    """Leaves the user what is about the user's run: no hints about products, no advice that relit has already taken."""
+    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
+    logging.getLogger("lightning.fabric").setLevel(logging.WARNING)
+    for message in (
+        ".*does not have many workers.*",
+        ".*Checkpoint directory .* exists and is not empty.*",
+        ".*srun.* command is available on your system but is not used.*",
+        ".*tensorboardX.*",
+        ".*smaller than the logging interval.*",
+        ".*in eval mode at the start of training.*",
+    ):
+        warnings.filterwarnings("ignore", message=message)
+    for category in (DeprecationWarning, FutureWarning):
+        warnings.filterwarnings("ignore", category=category)
+    # torch and Lightning deprecate each other's functions by UserWarnings, which no user can do anything about.
+    warnings.filterwarnings("ignore", message=".*is deprecated.*")
+    warnings.showwarning = _show_warning
+
+
+def _show_warning(
+    message: Warning | str, category: type[Warning], filename: str, lineno: int, file: Any = None, line: Any = None
+) -> None:
+    place = "" if issubclass(category, DataWarning) else f" ({Path(filename).name}:{lineno})"
+    print(f"relit: note: {message}{place}", file=sys.stderr)
+
+
+def _check_trainer_arguments(config: Namespace) -> None:
+    """Refuses Trainer arguments that Lightning would refuse for a GAN only after everything is loaded."""
+    if config.model is None:
+        return
+    model_class = _class_of(config.model.class_path)
+    if issubclass(model_class, AdversarialModule):
+        if config.trainer.gradient_clip_val is not None:
+            raise ModelError(
+                f"{model_class.__name__} has two optimisers, which the Trainer can't clip: use "
+                "--model.gradient_clip_norm in place of --trainer.gradient_clip_val."
+            )
+        if config.trainer.accumulate_grad_batches != 1:
+            raise ModelError(
+                f"{model_class.__name__} has two optimisers, for which the Trainer can't accumulate gradients: use a "
+                "larger --data.batch_size in place of --trainer.accumulate_grad_batches."
+            )
+
+
+def _generates_from_scratch(config: Namespace) -> bool:
+    """Whether the model makes images from nothing, so that the data it was trained on don't matter to `predict`."""
+    model_class = _class_of(config.model.class_path)
+    return hasattr(model_class, "sample") and not issubclass(_class_of(config.data.class_path), Samples)
+
+
+def _tell_changes(run: Path, now: dict[str, Any]) -> None:
+    """Says which settings differ from those that the run was started with."""
+    before = _flat(yaml.safe_load((run / "config.yaml").read_text()))
+    after = _flat(now)
+    ignored = ("ckpt_path", "run.", "wandb.")
+    changed = [
+        key for key in sorted(before | after) if before.get(key) != after.get(key) and not key.startswith(ignored)
+    ]
+    for key in changed:
+        kept = "_optimizer." in key or "_scheduler." in key or key.startswith("model.init_args.optimizer.")
+        effect = "has no effect: optimisers and schedules go on from the checkpoint" if kept else "applies from here on"
+        print(
+            f"relit: note: resuming with {key} = {after.get(key)} (was {before.get(key)}); it {effect}.",
+            file=sys.stderr,
+        )
+
+
+def _flat(config: Any, prefix: str = "") -> dict[str, Any]:
+    if isinstance(config, dict):
+        return {key: value for name, part in config.items() for key, value in _flat(part, f"{prefix}{name}.").items()}
+    return {prefix.rstrip("."): config}
+
+
+def _experiment_name(config: Namespace) -> str | None:
+    names = [part.class_path.rsplit(".", 1)[-1].lower() for part in (config.model, config.data) if part is not None]
+    return "_".join(names) if config.model is not None else None
+
+
+def _run_options(config: Namespace) -> RunOptions:
+    return RunOptions(**config.run.as_dict())
+
+
+def _class_of(class_path: str) -> type:
+    module, name = class_path.rsplit(".", 1)
+    return getattr(import_module(module), name)
+
+
+def _as_list(value: Any) -> list[Any]:
+    if value is None:
+        return []
+    return list(value) if isinstance(value, (list, tuple)) else [value]
+
+
+def _shown(path: Path) -> Path:
+    """The path as a person would type it."""
+    return path.relative_to(Path.cwd()) if path.is_absolute() and path.is_relative_to(Path.cwd()) else path

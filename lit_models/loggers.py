@@ -1,0 +1,149 @@
+"""Where a run's figures go: ``metrics.csv`` always, W&B if asked."""
+
+import csv
+import os
+import subprocess
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from lightning.fabric.loggers.csv_logs import _ExperimentWriter
+from lightning.pytorch.loggers import CSVLogger, WandbLogger
+
+from lit_models.errors import RunError
+
+
+@dataclass
+class WandbOptions:
+    """Logging to Weights & Biases (needs the extra ``pip install 'relit[wandb]'``).
+
+    Args:
+        enabled: Log to W&B.
+        project: Project's name.
+        entity: User or team that owns the project; the key's default if null.
+        group: Name that several runs of one experiment share; the experiment's name if null.
+        tags: Tags of the run.
+        notes: A note of any length about the run.
+        mode: ``online`` or ``offline``; if null, online where an API key is found, else offline. Offline runs lie in
+            the run folder's ``wandb/`` and are sent with ``wandb sync``.
+    """
+
+    enabled: bool = False
+    project: str = "relit"
+    entity: str | None = None
+    group: str | None = None
+    tags: list[str] = field(default_factory=list)
+    notes: str | None = None
+    mode: Literal["online", "offline"] | None = None
+
+
+class MetricsCSV(CSVLogger):
+    """Lightning's CSV logger, writing ``<run>/metrics.csv``, whose file a resumed run continues."""
+
+    def __init__(self, run_folder: Path) -> None:
+        super().__init__(save_dir=run_folder, name="", version="")
+
+    @property
+    def experiment(self) -> Any:
+        if self._experiment is None:
+            self._experiment = _ContinuedWriter(self.log_dir)
+        return self._experiment
+
+    def log_metrics(self, metrics: dict[str, Any], step: int | None = None) -> None:
+        if metrics.keys() - {"epoch"}:
+            super().log_metrics(metrics, step)
+
+    def log_hyperparams(self, params: Any = None) -> None:
+        """Nothing: the whole configuration is in ``config.yaml``."""
+
+    def drop_from(self, step: int) -> None:
+        """Removes the rows that a killed run logged at or after ``step``, which are logged again."""
+        self.experiment.drop_from(step)
+
+
+class _ContinuedWriter(_ExperimentWriter):
+    def _check_log_dir_exists(self) -> None:
+        """Takes over the columns of an existing file, where the original would delete it."""
+        if os.path.isfile(self.metrics_file_path):
+            with open(self.metrics_file_path, newline="") as file:
+                self.metrics_keys = next(csv.reader(file), [])
+
+    def log_hparams(self, params: dict[str, Any]) -> None:
+        """Nothing: see :meth:`MetricsCSV.log_hyperparams`."""
+
+    def drop_from(self, step: int) -> None:
+        path = Path(self.metrics_file_path)
+        if not path.is_file():
+            return
+        with path.open(newline="") as file:
+            rows = [row for row in csv.DictReader(file) if row["step"] and int(float(row["step"])) < step]
+        unfinished = path.with_name(f".{path.name}.unfinished")
+        with unfinished.open("w", newline="") as file:
+            writer = csv.DictWriter(file, fieldnames=self.metrics_keys)
+            writer.writeheader()
+            writer.writerows(rows)
+        os.replace(unfinished, path)
+
+
+def wandb_logger(options: WandbOptions, run_folder: Path, experiment: str) -> WandbLogger:
+    """The W&B logger of a run: never asks for a key, and keeps one W&B run for one run folder.
+
+    Raises:
+        RunError: The package ``wandb`` isn't installed.
+    """
+    try:
+        import wandb
+    except ModuleNotFoundError as error:
+        raise RunError("W&B is switched on, but not installed: pip install 'relit[wandb]'.") from error
+    mode = options.mode or os.environ.get("WANDB_MODE") or ("online" if _has_key(wandb) else "offline")
+    run_folder.mkdir(parents=True, exist_ok=True)
+    return WandbLogger(
+        name=f"{experiment}/{run_folder.name}",
+        id=f"{experiment}-{run_folder.name}",
+        save_dir=run_folder.absolute(),
+        project=options.project,
+        entity=options.entity,
+        group=options.group or experiment,
+        tags=options.tags,
+        notes=options.notes,
+        mode=mode,
+        resume="allow",
+        settings=wandb.Settings(console="off"),
+    )
+
+
+def finish_wandb(exit_code: int = 0) -> None:
+    """Closes the W&B run of this process if one is open."""
+    wandb = sys.modules.get("wandb")
+    if wandb is not None and wandb.run is not None:
+        wandb.finish(exit_code=exit_code)
+
+
+def _has_key(wandb: Any) -> bool:
+    return bool(os.environ.get("WANDB_API_KEY")) or bool(wandb.setup().settings.api_key) or _key_in_netrc()
+
+
+def _key_in_netrc() -> bool:
+    import netrc
+
+    host = os.environ.get("WANDB_BASE_URL", "https://api.wandb.ai").split("://")[-1].split("/")[0].split(":")[0]
+    try:
+        return netrc.netrc(os.environ.get("NETRC")).authenticators(host) is not None
+    except (OSError, netrc.NetrcParseError):
+        return False
+
+
+def git_commit() -> str | None:
+    """The commit of the source tree that relit runs from, with ``+changes`` if files differ; None outside git."""
+    folder = Path(__file__).parent
+    try:
+        commit = _git(folder, "rev-parse", "HEAD")
+        return f"{commit}+changes" if _git(folder, "status", "--porcelain", "--untracked-files=no") else commit
+    except (OSError, subprocess.SubprocessError):
+        return None
+
+
+def _git(folder: Path, *arguments: str) -> str:
+    command = ["git", *arguments]
+    return subprocess.run(command, cwd=folder, capture_output=True, text=True, check=True, timeout=10).stdout.strip()

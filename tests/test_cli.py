@@ -1,0 +1,226 @@
+"""The command as a user meets it: layers of configuration, run folders, checkpoints by name, errors in a sentence."""
+
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+
+import lit_models
+from lit_models.__main__ import main
+from tests.tiny import CONFIGS, TINY, the_run
+
+Relit = Callable[..., int]
+Output = pytest.CaptureFixture[str]
+
+
+def test_version_and_help_need_no_torch() -> None:
+    code = (
+        "import sys; from lit_models.__main__ import main; "
+        "assert main(['--version']) == 0 and main(['--help']) == 0; assert 'torch' not in sys.modules"
+    )
+    output = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert output.startswith(f"relit {lit_models.__version__}\n")
+    for command in ("fit", "validate", "test", "predict", "prepare"):
+        assert f"\n  {command} " in output
+
+
+def test_no_arguments_print_the_usage(capsys: Output) -> None:
+    assert main([]) == 2
+    assert "usage: relit" in capsys.readouterr().out
+
+
+def test_help_of_a_command_and_of_a_method(relit: Relit, capsys: Output) -> None:
+    assert relit("fit", "--help") == 0
+    text = capsys.readouterr().out
+    assert text.startswith("usage: relit fit [--config FILE ...]")
+    assert "--checkpoint.every_n_steps" in text
+    assert relit("fit", "--model.help", "DCGAN") == 0
+    assert "Components of the latent vector" in capsys.readouterr().out
+
+
+def test_layers_of_configuration_and_short_names(relit: Relit, tmp_path: Path, capsys: Output) -> None:
+    (tmp_path / "more.yaml").write_text("model: {init_args: {latent_dim: 7}}\ntrainer: {max_epochs: 5}\n")
+    arguments = ["--config", CONFIGS / "dcgan_mnist.yaml", "--config", "more.yaml", "--data", "Digits"]
+    assert relit("fit", *arguments, "--trainer.max_epochs", 6, "--print_config") == 0
+    config = yaml.safe_load(capsys.readouterr().out)
+    assert config["model"]["class_path"] == "lit_models.DCGAN"
+    assert config["model"]["init_args"]["latent_dim"] == 7
+    assert config["model"]["init_args"]["feature_maps"] == 64
+    assert config["data"]["class_path"] == "datamodules.Digits"
+    assert config["trainer"]["max_epochs"] == 6
+    assert config["seed_everything"] == 0
+
+
+def test_the_defaults_of_a_method_can_be_printed_and_read_again(relit: Relit, capsys: Output) -> None:
+    assert relit("fit", "--model", "DCGAN", "--data", "Digits", "--print_config") == 0
+    text = capsys.readouterr().out
+    optimizer = yaml.safe_load(text)["model"]["init_args"]["generator_optimizer"]
+    assert optimizer == {
+        "class_path": "lit_models.optimizers.FusedAdam",
+        "init_args": {"lr": 2e-4, "beta1": 0.5, "beta2": 0.999, "eps": 1e-8, "weight_decay": 0.0},
+    } or optimizer["init_args"] == {"lr": 2e-4, "beta1": 0.5}
+    Path("printed.yaml").write_text(text)
+    assert relit("fit", "--config", "printed.yaml", "--print_config") == 0
+    assert yaml.safe_load(capsys.readouterr().out) == yaml.safe_load(text)
+
+
+def test_fit_leaves_a_run_folder_that_speaks_for_itself(relit: Relit, capsys: Output) -> None:
+    assert relit("fit", *TINY) == 0
+    run = the_run()
+    assert run.parent == Path("runs/dcgan_digits")
+    assert capsys.readouterr().out.endswith(f"The run is in {run}\n")
+    files = {str(path.relative_to(run)) for path in run.rglob("*") if path.is_file()}
+    assert files == {
+        "config.yaml",
+        "metrics.csv",
+        "checkpoints/last.ckpt",
+        "figures/losses.png",
+        "samples/epoch_0001.png",
+        "samples/epoch_0002.png",
+        "samples/epoch_0003.png",
+    }
+    config = yaml.safe_load((run / "config.yaml").read_text())
+    assert config["model"]["init_args"]["feature_maps"] == 2
+    header = (run / "metrics.csv").read_text().splitlines()[0]
+    assert header == "step,train/discriminator_loss,train/generator_loss,val/discriminator_loss,val/generator_loss"
+
+
+def test_the_saved_configuration_starts_the_same_run_again(relit: Relit) -> None:
+    assert relit("fit", *TINY, "--trainer.max_epochs=1") == 0
+    first = the_run()
+    assert relit("fit", "--config", first / "config.yaml", "--run.root=again") == 0
+    again = the_run(Path("again"))
+    assert (again / "metrics.csv").read_text() == (first / "metrics.csv").read_text()
+
+
+def test_two_runs_never_share_a_folder(relit: Relit) -> None:
+    for _ in range(2):
+        assert relit("fit", *TINY, "--trainer.max_epochs=1", "--trainer.limit_train_batches=1") == 0
+    assert len(list(Path("runs/dcgan_digits").iterdir())) == 2
+
+
+def test_test_and_predict_by_name_file_and_checkpoint_alone(relit: Relit, tmp_path: Path, capsys: Output) -> None:
+    arguments = ["--trainer.max_epochs=2", "--checkpoint.monitor=val/generator_loss"]
+    assert relit("fit", *TINY, *arguments) == 0
+    run = the_run()
+    capsys.readouterr()
+    for which in ("last", "best", run / "checkpoints" / "last.ckpt"):
+        assert relit("test", *TINY, f"--ckpt_path={which}") == 0
+        assert "test/generator_loss" in capsys.readouterr().out
+    assert the_run() == run, "a test of a run writes into its folder"
+
+    moved = tmp_path / "elsewhere" / "model.ckpt"
+    moved.parent.mkdir()
+    (run / "checkpoints" / "last.ckpt").rename(moved)
+    predict = ["predict", f"--ckpt_path={moved}", "--run.root=made", "--data=Samples", "--data.count=3"]
+    assert relit(*predict, "--data.seed=1") == 0
+    made = the_run(Path("made")) / "predictions"
+    assert sorted(path.name for path in made.iterdir()) == ["00000.png", "00001.png", "00002.png"]
+    for folder, seed in (("same", 1), ("other", 2)):
+        assert relit(*predict, f"--data.seed={seed}", f"--predictions.folder={folder}") == 0
+    first = (made / "00000.png").read_bytes()
+    assert Path("same/00000.png").read_bytes() == first
+    assert Path("other/00000.png").read_bytes() != first
+    assert relit("predict", f"--ckpt_path={moved}", "--predictions.grid=true", "--predictions.folder=grid") == 0
+    assert [path.name for path in Path("grid").iterdir()] == ["grid.png"]
+
+
+def test_a_checkpoint_without_a_cli(relit: Relit) -> None:
+    assert relit("fit", *TINY, "--trainer.max_epochs=1") == 0
+    model = lit_models.DCGAN.load_from_checkpoint(the_run() / "checkpoints" / "last.ckpt")
+    assert (model.latent_dim, model.image_shape) == (4, (1, 32, 32))
+    assert model.sample(2).shape == (2, 1, 32, 32)
+
+
+def test_a_malicious_checkpoint_is_not_executed(relit: Relit, tmp_path: Path, capsys: Output) -> None:
+    class Malicious:
+        def __reduce__(self) -> tuple:
+            return (Path.touch, (tmp_path / "executed",))
+
+    torch.save({"state_dict": {}, "x": Malicious()}, "malicious.ckpt")
+    for command in ("fit", "test", "predict"):
+        assert relit(command, *TINY, "--ckpt_path=malicious.ckpt") == 1
+    assert "not opened" in capsys.readouterr().err
+    assert not (tmp_path / "executed").exists()
+
+
+def test_prepare(relit: Relit, tmp_path: Path, capsys: Output) -> None:
+    assert relit("prepare", "--data", "Digits", f"--data.root={tmp_path}/new") == 0
+    assert "Digits is prepared." in capsys.readouterr().out
+    assert (tmp_path / "new/digits/prepared/32x32/image.npy").is_file()
+    assert not Path("runs").exists()
+
+
+def test_fast_dev_run_leaves_nothing(relit: Relit) -> None:
+    assert relit("fit", *TINY, "--trainer.fast_dev_run=true") == 0
+    assert not Path("runs").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "sentence"),
+    [
+        (["--modle", "DCGAN"], 2, "There is no option --modle. Did you mean --model?"),
+        (["--trainer.max_epoch", "3"], 2, "There is no option --trainer.max_epoch. Did you mean --trainer.max_epochs?"),
+        (["--trainer.default_root_dir", "x"], 2, "There is no option --trainer.default_root_dir."),
+        (["--model", "DCGANN"], 2, "There is no model 'DCGANN'; there are "),
+        (["--data", "Digitz"], 2, "Did you mean Digits?"),
+        (["--model.latent_dmi", "3"], 2, "DCGAN has no argument 'latent_dmi'. Did you mean latent_dim?"),
+        (["--model.latent_dim", "x"], 2, "model.latent_dim is x, but must be a whole number."),
+        (["--model.data_label", "3"], 2, "model.data_label is 3, but must be one of 0, 1."),
+        (["--trainer.callbacks", "SampleGrd"], 2, "Did you mean SampleGrid?"),
+        (["--config", "missing.yaml"], 2, "There is no configuration file"),
+        (["--config", "typo.yaml"], 2, "There is no setting 'modle'. Did you mean model?"),
+        (["--config", "broken.yaml"], 2, "The configuration file isn't valid YAML"),
+        (["--model.image_size", "33"], 1, "image_size is 33; it must be one of 16, 32, 64, 128, 256."),
+        (["--model.image_size", "64"], 1, "built for images of 1x64x64, but Digits gives 1x32x32"),
+        (["--model.n_critic", "0"], 1, "n_critic is 0; it must be at least 1."),
+        (["--model.label_noise", "0.7"], 1, "label_noise is 0.7"),
+        (["--data.batch_size", "5000"], 1, "set --data.batch_size to 1297 or less"),
+        (["--ckpt_path", "missing.ckpt"], 1, "There is no checkpoint missing.ckpt"),
+        (["--ckpt_path", "last"], 1, "No run in runs/dcgan_digits has a checkpoints/last.ckpt"),
+        (["--trainer.gradient_clip_val", "1"], 1, "use --model.gradient_clip_norm"),
+        (["--trainer.accumulate_grad_batches", "2"], 1, "use a larger --data.batch_size"),
+        (["--run.id", "../outside"], 1, "--run.id is '../outside', which can't name a folder"),
+        (["--run.root", "typo.yaml/x"], 1, "choose another place with --run.root"),
+    ],
+)
+def test_errors_are_a_sentence_and_leave_nothing(
+    relit: Relit, capsys: Output, arguments: list[str], code: int, sentence: str
+) -> None:
+    Path("typo.yaml").write_text("modle: DCGAN\n")
+    Path("broken.yaml").write_text("model: [1, 2\n")
+    before = set(Path().iterdir())
+    assert relit("fit", *TINY, *arguments) == code
+    error = capsys.readouterr().err
+    assert sentence in error
+    assert "Traceback" not in error
+    assert set(Path().iterdir()) == before
+
+
+def test_other_errors(relit: Relit, capsys: Output) -> None:
+    for arguments, sentence in (
+        (["fti"], "There is no command 'fti'"),
+        (["fit"], "needs a model"),
+        (["fit", "--model", "DCGAN"], "needs data"),
+        (["test", "--ckpt_path", "last"], "of which experiment?"),
+    ):
+        assert relit(*arguments) != 0
+        assert sentence in capsys.readouterr().err
+    assert relit("fit", *TINY, "--model.n_critic=0", "--debug") == 1
+    assert "Traceback" in capsys.readouterr().err
+
+
+def test_a_misspelt_monitor_loses_no_epoch(relit: Relit, capsys: Output) -> None:
+    assert relit("fit", *TINY, "--checkpoint.monitor=val/los") == 1
+    assert "it logs " in capsys.readouterr().err
+    assert relit("fit", *TINY, "--trainer.max_epochs=2", "--ckpt_path=last") == 0
+
+
+def test_weights_of_another_size(relit: Relit, capsys: Output) -> None:
+    assert relit("fit", *TINY, "--trainer.max_epochs=1") == 0
+    assert relit("test", *TINY, "--model.feature_maps=3", "--ckpt_path=last") == 1
+    assert "The checkpoint's weights don't fit the model" in capsys.readouterr().err

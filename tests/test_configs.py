@@ -1,0 +1,35 @@
+"""Every file in configs/ is complete, named after its experiment, and runs one real step."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import yaml
+
+from tests.tiny import CONFIGS
+
+Relit = Callable[..., int]
+EXPERIMENTS = sorted(CONFIGS.glob("*.yaml"))
+OVERLAYS = sorted(CONFIGS.glob("*/*.yaml"))
+
+
+@pytest.mark.parametrize("path", EXPERIMENTS, ids=lambda path: path.stem)
+def test_prints(relit: Relit, capsys: pytest.CaptureFixture[str], path: Path) -> None:
+    assert relit("fit", "--config", path, "--print_config") == 0
+    config = yaml.safe_load(capsys.readouterr().out)
+    assert config["run"]["experiment"] == path.stem
+    assert isinstance(config["seed_everything"], int)
+    assert f"--config configs/{path.name}" in path.read_text(), "the header shows the command"
+
+
+@pytest.mark.parametrize("path", EXPERIMENTS, ids=lambda path: path.stem)
+def test_one_step(relit: Relit, path: Path) -> None:
+    """One step on the digits, which stand in for MNIST; on the data set itself where they can't."""
+    data = ["--data=Digits", "--data.batch_size=8"] if "MNIST" in path.read_text() else []
+    assert relit("fit", "--config", path, *data, "--trainer.fast_dev_run=1", "--trainer.accelerator=cpu") == 0
+
+
+@pytest.mark.parametrize("path", OVERLAYS, ids=lambda path: f"{path.parent.name}/{path.stem}")
+def test_overlays_fit_on_an_experiment(relit: Relit, capsys: pytest.CaptureFixture[str], path: Path) -> None:
+    assert relit("fit", "--config", CONFIGS / "dcgan_digits.yaml", "--config", path, "--print_config") == 0
+    assert yaml.safe_load(capsys.readouterr().out)["run"]["experiment"] == "dcgan_digits"

@@ -1,0 +1,107 @@
+"""A killed run that is resumed equals the run that wasn't killed, bit for bit."""
+
+import multiprocessing
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+from lit_models.__main__ import main
+from tests.tiny import TINY, the_run, weights
+
+Relit = Callable[..., int]
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(tmp_path_factory: pytest.TempPathFactory, digits_root: Path) -> Path:
+    root = tmp_path_factory.mktemp("whole")
+    assert main(["fit", *TINY, f"--data.root={digits_root}", f"--run.root={root}"]) == 0
+    return the_run(root)
+
+
+def run_in_a_process_that_is_killed(relit: Relit, *args: str) -> None:
+    process = multiprocessing.get_context("fork").Process(target=relit, args=("fit", *TINY, *args))
+    process.start()
+    process.join(120)
+    assert process.exitcode == -signal.SIGKILL
+
+
+def assert_same_run(run: Path, other: Path) -> None:
+    state, expected = weights(run), weights(other)
+    assert state.keys() == expected.keys()
+    for name in expected:
+        assert torch.equal(state[name], expected[name]), name
+    assert (run / "metrics.csv").read_text() == (other / "metrics.csv").read_text()
+    for grid in other.glob("samples/*.png"):
+        assert (run / "samples" / grid.name).read_bytes() == grid.read_bytes()
+
+
+@pytest.mark.parametrize(
+    "moment",
+    [
+        {"batch": 27},  # in mid-epoch, two batches after a checkpoint
+        {"batch": 25},  # right after a batch with a checkpoint, before its metrics are written
+        {"batch": 40},  # at an epoch's last batch, before its checkpoint
+        {"epoch_end": 2},  # at an epoch's end, before its checkpoint
+    ],
+    ids=str,
+)
+def test_a_killed_run_goes_on_as_if_nothing_had_happened(relit: Relit, uninterrupted: Path, moment: dict) -> None:
+    killer = ["--trainer.callbacks+=tests.tiny.KillAt", *(f"--trainer.callbacks.{k}={v}" for k, v in moment.items())]
+    run_in_a_process_that_is_killed(relit, "--checkpoint.every_n_steps=5", *killer)
+    killed = the_run()
+    assert relit("fit", *TINY, "--checkpoint.every_n_steps=5", "--ckpt_path=last") == 0
+    assert the_run() == killed, "a resumed run goes on in its own folder"
+    assert_same_run(killed, uninterrupted)
+
+
+def test_a_run_killed_from_outside(relit: Relit, uninterrupted: Path) -> None:
+    """The same through the real command in a process of its own, killed whenever its first checkpoint is there."""
+    command = [sys.executable, "-m", "lit_models", "fit", *TINY, "--checkpoint.every_n_steps=3"]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    deadline = time.monotonic() + 100
+    while not list(Path("runs").glob("*/*/checkpoints/last.ckpt")):
+        assert process.poll() is None, "the run ended before it was killed"
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    killed = the_run()
+    reached = torch.load(killed / "checkpoints" / "last.ckpt", weights_only=True)["global_step"]
+    assert 0 < reached < 60
+    assert relit("fit", *TINY, "--checkpoint.every_n_steps=3", "--ckpt_path=last") == 0
+    assert_same_run(killed, uninterrupted)
+
+
+def test_resume_from_a_file_with_optimiser_state(relit: Relit, uninterrupted: Path) -> None:
+    """Two epochs, then one more from the file, equal three: Adam's moments and the schedule come back, too."""
+    assert relit("fit", *TINY, "--trainer.max_epochs=2") == 0
+    checkpoint = the_run() / "checkpoints" / "last.ckpt"
+    assert relit("fit", *TINY, f"--ckpt_path={checkpoint}") == 0
+    state, expected = weights(the_run()), weights(uninterrupted)
+    assert all(torch.equal(state[name], expected[name]) for name in expected)
+
+
+def test_a_changed_setting_is_said_aloud(relit: Relit, capsys: pytest.CaptureFixture[str]) -> None:
+    assert relit("fit", *TINY, "--trainer.max_epochs=1") == 0
+    capsys.readouterr()
+    changes = ["--trainer.max_epochs=2", "--model.label_noise=0.1", "--model.generator_optimizer.lr=0.5"]
+    assert relit("fit", *TINY, *changes, "--ckpt_path=last") == 0
+    said = capsys.readouterr().err
+    assert "model.init_args.label_noise = 0.1 (was 0.0); it applies from here on" in said
+    assert "generator_optimizer.init_args.lr = 0.5 (was 0.0002); it has no effect" in said
+    assert (the_run() / "config_before_resume_1.yaml").is_file()
+
+
+def test_a_cut_off_checkpoint_is_refused_in_a_sentence(relit: Relit, capsys: pytest.CaptureFixture[str]) -> None:
+    assert relit("fit", *TINY, "--trainer.max_epochs=1") == 0
+    checkpoint = the_run() / "checkpoints" / "last.ckpt"
+    checkpoint.write_bytes(checkpoint.read_bytes()[:1000])
+    assert relit("fit", *TINY, "--ckpt_path=last") == 1
+    assert "can't be read as a checkpoint" in capsys.readouterr().err

@@ -1,0 +1,53 @@
+"""Small runs that many tests share, and callbacks that disturb them."""
+
+import os
+import signal
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+
+CONFIGS = Path(__file__).parents[1] / "configs"
+
+# 20 batches an epoch of a network that takes a few milliseconds a step.
+TINY = (
+    "--config",
+    str(CONFIGS / "dcgan_digits.yaml"),
+    "--model.feature_maps=2",
+    "--model.latent_dim=4",
+    "--trainer.max_epochs=3",
+    "--trainer.enable_progress_bar=false",
+    "--trainer.enable_model_summary=false",
+    "--trainer.accelerator=cpu",
+)
+
+
+class KillAt(Callback):
+    """Kills the process with SIGKILL after a training batch, or at an epoch's end (a batch counts from 1)."""
+
+    def __init__(self, batch: int = 0, epoch_end: int = 0) -> None:
+        self.batch = batch
+        self.epoch_end = epoch_end
+        self.seen = 0
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        self.seen += 1
+        if self.seen == self.batch:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if trainer.current_epoch + 1 == self.epoch_end:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+
+def weights(run: Path) -> dict[str, torch.Tensor]:
+    return torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"]
+
+
+def the_run(root: Path = Path("runs")) -> Path:
+    """The only run below ``runs/``."""
+    (run,) = root.glob("*/*")
+    return run
