@@ -13,7 +13,8 @@ from datamodules.mnist import MNIST
 from datamodules.omniglot import Omniglot, OmniglotEpisodes
 from datamodules.samples import SampleRequest, Samples
 from datamodules.stl10 import STL10
-from datamodules.tensors import Episodes, GatherDataset, ImagePair, LabelledImages
+from datamodules.support_query import SupportQuery
+from datamodules.tensors import Codes, Episodes, GatherDataset, ImagePair, LabelledImages
 from datamodules.tiny_imagenet import TinyImageNet
 
 __all__ = [
@@ -22,6 +23,7 @@ __all__ = [
     "MNIST",
     "STL10",
     "CelebA",
+    "Codes",
     "DataError",
     "DataWarning",
     "Digits",
@@ -37,5 +39,6 @@ __all__ = [
     "OmniglotEpisodes",
     "SampleRequest",
     "Samples",
+    "SupportQuery",
     "TinyImageNet",
 ]

@@ -17,7 +17,7 @@ from torch import Tensor
 from datamodules.errors import DataError
 from datamodules.loaders import BatchLoader
 from datamodules.samplers import BatchSampler, SequentialBatches, ShuffledBatches
-from datamodules.tensors import GatherDataset
+from datamodules.tensors import Codes, GatherDataset
 
 
 def data_root(root: str | os.PathLike[str] | None = None) -> Path:
@@ -51,6 +51,8 @@ class ImageDataModule(LightningDataModule):
         image_shape: ``(channels, height, width)`` of the images that the model gets.
         num_classes: Number of classes; 0 if the data set has none.
         class_names: The classes' names by label.
+        inverted: Whether dark strokes on light paper are given as light on dark (1 for ink), so that a model has to
+            see other pictures inverted, too.
         train_set, val_set, test_set, predict_set: The splits, after ``setup``.
 
     Args:
@@ -65,6 +67,7 @@ class ImageDataModule(LightningDataModule):
     image_shape: tuple[int, int, int]
     num_classes: int = 0
     class_names: tuple[str, ...] = ()
+    inverted: bool = False
     train_set: GatherDataset[Any]
     val_set: GatherDataset[Any]
     test_set: GatherDataset[Any]
@@ -97,16 +100,19 @@ class ImageDataModule(LightningDataModule):
         root_name = hashlib.sha256(os.fsencode(self.root)).hexdigest()[:12]
         return platformdirs.user_cache_path("relit") / "prepared" / root_name / self.name
 
+    def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
+        """Makes of a batch of images what the model gets; a method's own codes are left alone."""
+        if isinstance(batch, Codes):
+            return batch
+        return self.transform(batch, training=self.trainer is not None and self.trainer.training)
+
+    def transform(self, batch: Any, training: bool) -> Any:
+        """Turns uint8 images into floats in [0, 1], on the device; augments them if they are for training."""
+        batch = to_unit_interval(batch)
+        return self.augment(batch) if training else batch
+
     def augment(self, batch: Any) -> Any:
         """Changes a training batch (float images in [0, 1], on the device) at random; by default it doesn't."""
-        return batch
-
-    def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
-        """Turns uint8 images into floats in [0, 1]; augments in training."""
-        batch = to_unit_interval(batch)
-        trainer = self.trainer
-        if trainer is not None and trainer.training:
-            batch = self.augment(batch)
         return batch
 
     def train_batches(self) -> BatchSampler:
@@ -145,6 +151,7 @@ class ImageDataModule(LightningDataModule):
 
 def to_unit_interval(batch: Any) -> Any:
     """The batch with every uint8 tensor turned into float32 in [0, 1] (255 becomes 1)."""
+    # In place on the fresh copy: `column / 255` allocates twice, which may cost ten times what the arithmetic does.
     return type(batch)(*(column.float().div_(255) if column.dtype == torch.uint8 else column for column in batch))
 
 

@@ -111,9 +111,9 @@ class CIFAR10(ImageDataModule):
         self.val_set = GatherDataset(train_columns, val)
         self.test_set = self.predict_set = GatherDataset(test_columns)
 
-    def on_after_batch_transfer(self, batch: LabelledImages, dataloader_idx: int) -> LabelledImages:
+    def transform(self, batch: LabelledImages, training: bool) -> LabelledImages:
         """Augments the bytes of training images, turns all images into floats in [0, 1], and resizes them."""
-        if self.trainer is not None and self.trainer.training:
+        if training:
             batch = self.augment(batch)
         batch = to_unit_interval(batch)
         size = self.image_shape[-1]

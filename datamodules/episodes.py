@@ -5,7 +5,7 @@ from typing import Any
 import torch
 
 from datamodules.base import ImageDataModule, run_seed
-from datamodules.errors import note
+from datamodules.errors import DataError, note
 from datamodules.loaders import BatchLoader
 from datamodules.samplers import EpisodeBatches
 from datamodules.tensors import Episodes, GatherDataset, LabelledImages
@@ -75,6 +75,7 @@ class EpisodeDataModule(ImageDataModule):
         self.images = images
         self.name = images.name
         self.image_shape = images.image_shape
+        self.inverted = images.inverted
         self.n_way, self.k_shot, self.n_query = n_way, k_shot, n_query
         self.test_way, self.test_shot, self.test_query = (
             test_way,
@@ -85,7 +86,10 @@ class EpisodeDataModule(ImageDataModule):
         self.eval_seed = eval_seed
 
     def prepare_data(self) -> None:
-        self.images.prepare_data()
+        try:
+            self.images.prepare_data()
+        except DataError as error:
+            raise DataError(str(error).replace("--data.path", "--data.images.path")) from error
 
     def setup(self, stage: str) -> None:
         self.images.setup(stage)

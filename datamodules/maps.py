@@ -158,9 +158,9 @@ class Maps(ImageDataModule):
         seeds = (2 * run_seed(), 2 * run_seed() + 1)
         return UnpairedBatches(*(ShuffledBatches(len(self.train_set), self.batch_size, seed, *place) for seed in seeds))
 
-    def on_after_batch_transfer(self, batch: ImagePair, dataloader_idx: int) -> ImagePair:
+    def transform(self, batch: ImagePair, training: bool) -> ImagePair:
         """Augments the bytes, before they become floats of four times their size."""
-        if self.trainer is not None and self.trainer.training:
+        if training:
             batch = self.augment(batch)
         return to_unit_interval(batch)
 

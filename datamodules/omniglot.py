@@ -106,6 +106,7 @@ class Omniglot(ImageDataModule):
     """
 
     name = "omniglot"
+    inverted = True
 
     def __init__(
         self,

@@ -5,11 +5,13 @@ See https://cs.stanford.edu/~acoates/stl10/.
 
 import tempfile
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import torch
 from torch.nn import functional
 
+from datamodules import augment
 from datamodules.archives import RemoteFile, extract, fetch, progress
 from datamodules.base import ImageDataModule, split_rows
 from datamodules.errors import DataError, note
@@ -40,6 +42,7 @@ class STL10(ImageDataModule):
         val_fraction: The part of the (labelled) training images that is kept for validation; may be 0.
         fold: Train and validate on the 1,000 images of this official fold (0 to 9) only; None for all 5,000.
         unlabelled: Add the 100,000 unlabelled images to the training images, with label -1.
+        augmentation: What happens to training images: "none" or "flip" (left-right, with probability 1/2).
         split_seed: Seed of the split between training and validation.
         on_device: Hold the data set in the accelerator's memory; if None, when it fits easily.
     """
@@ -57,6 +60,7 @@ class STL10(ImageDataModule):
         val_fraction: float = 0.1,
         fold: int | None = None,
         unlabelled: bool = False,
+        augmentation: Literal["none", "flip"] = "none",
         split_seed: int = 0,
         on_device: bool | None = None,
     ) -> None:
@@ -67,10 +71,13 @@ class STL10(ImageDataModule):
             raise DataError(f"--data.val_fraction is {val_fraction}; it must be at least 0 and less than 1.")
         if fold is not None and not 0 <= fold < 10:
             raise DataError(f"--data.fold is {fold}; the folds are 0 to 9, and null means all training images.")
+        if augmentation not in ("none", "flip"):
+            raise DataError(f"--data.augmentation is {augmentation!r}; it must be none or flip.")
         self.image_shape = (3, image_size, image_size)
         self.val_fraction = val_fraction
         self.fold = fold
         self.unlabelled = unlabelled
+        self.augmentation = augmentation
         self.split_seed = split_seed
 
     @property
@@ -111,6 +118,12 @@ class STL10(ImageDataModule):
         self.val_set = GatherDataset(train_columns, rows[val])
         self.test_set = self.predict_set = GatherDataset(test_columns)
 
+    def augment(self, batch: LabelledImages) -> LabelledImages:
+        """Mirrors images at random, each apart."""
+        if self.augmentation == "none":
+            return batch
+        return batch._replace(image=augment.random_horizontal_flip(batch.image))
+
     def _source(self) -> Path | None:
         """The folder or archive that the images are read from, or None if it has to be downloaded."""
         names = ("stl10_binary", ARCHIVE.name)
@@ -131,7 +144,7 @@ class STL10(ImageDataModule):
         label = {split: read_labels(source, split) for split in ("train", "test")}
         train_size, test_size = len(label["train"]), len(label["test"])
         unlabelled_size = count_images(source, "unlabeled") if self.unlabelled else 0
-        writer.write("train_label", np.concatenate([label["train"], np.full(unlabelled_size, -1)]))
+        writer.write("train_label", np.concatenate([label["train"], np.full(unlabelled_size, -1, np.int64)]))
         writer.write("test_label", label["test"])
         writer.write("folds", read_folds(source))
 

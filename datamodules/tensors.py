@@ -63,6 +63,16 @@ class Episodes(NamedTuple):
     query: Tensor
 
 
+class Codes(NamedTuple):
+    """A batch of what a network made of images, kept by a method that needs it again and again.
+
+    Attributes:
+        code: ``(B, D)``, floating point.
+    """
+
+    code: Tensor
+
+
 Batch = TypeVar("Batch", bound=tuple[Tensor, ...])
 
 

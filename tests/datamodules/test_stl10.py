@@ -218,11 +218,28 @@ def test_an_archive_of_something_else_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "arguments", [{"image_size": 97}, {"image_size": 0}, {"val_fraction": 1.0}, {"fold": 10}, {"fold": -1}]
+    "arguments",
+    [
+        *({"image_size": 97}, {"image_size": 0}, {"val_fraction": 1.0}, {"fold": 10}, {"fold": -1}),
+        {"augmentation": "crop"},
+    ],
 )
 def test_bad_arguments(arguments: dict) -> None:
     with pytest.raises(DataError, match=f"--data.{next(iter(arguments))} is "):
         STL10(**arguments)
+
+
+def test_flip_mirrors_half_of_the_images_for_training_only(root: Path) -> None:
+    torch.manual_seed(0)
+    data = prepared(root, augmentation="flip")
+    batch = data.train_set.__getitems__(torch.zeros(200).long())
+    image = batch.image.float() / 255
+    flipped = data.transform(batch, training=True).image
+    mirrored = (flipped == image.flip(-1)).flatten(1).all(1)
+    assert ((flipped == image).flatten(1).all(1) ^ mirrored).all()
+    assert 70 < mirrored.sum() < 130
+    assert torch.equal(data.transform(batch, training=False).image, image)
+    assert torch.equal(prepared(root).transform(batch, training=True).image, image)
 
 
 def test_readers_alone(root: Path) -> None:

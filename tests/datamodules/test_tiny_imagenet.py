@@ -76,7 +76,10 @@ def user_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
 
 
-pytestmark = pytest.mark.filterwarnings("ignore:.*checksum:datamodules.DataWarning")
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:.*checksum:datamodules.DataWarning"),
+    pytest.mark.filterwarnings("ignore:TinyImageNet is limited:datamodules.DataWarning"),
+]
 
 
 def prepared(root: Path, **arguments) -> TinyImageNet:
@@ -235,7 +238,7 @@ def test_class_balanced_batches(root: Path) -> None:
 
 
 def test_class_balanced_batches_that_are_impossible(root: Path) -> None:
-    with pytest.raises(DataError, match="--data.samples_per_class"):
+    with pytest.raises(DataError, match=r"--data\.samples_per_class"):
         prepared(root, classes_per_batch=6, samples_per_class=5).train_dataloader()
 
 
