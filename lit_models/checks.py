@@ -2,6 +2,7 @@
 
 from lightning.pytorch import LightningModule
 
+from datamodules import GatherDataset
 from lit_models.errors import ModelError
 
 
@@ -24,6 +25,41 @@ def require_image_shape(module: LightningModule, image_shape: tuple[int, int, in
         f"gives {_spelled(given)} (channels x height x width): set {size} and --model.channels {channels}, "
         "or choose other data."
     )
+
+
+def require_num_classes(module: LightningModule, num_classes: int) -> None:
+    """Refuses a data module whose images aren't of as many classes as ``module`` was built for.
+
+    Data modules that don't tell their ``num_classes`` are let through.
+
+    Raises:
+        ModelError: The numbers differ.
+    """
+    datamodule = getattr(module.trainer, "datamodule", None)
+    given = getattr(datamodule, "num_classes", None)
+    if given is None or given == num_classes:
+        return
+    classes = f"images of {given} classes: set --model.num_classes {given}" if given else "images without classes: take"
+    raise ModelError(
+        f"{type(module).__name__} is built for {num_classes} classes, but {type(datamodule).__name__} gives {classes}"
+        f"{', or choose' if given else ''} other data."
+    )
+
+
+def require_labels(module: LightningModule) -> None:
+    """Refuses a data module that has training images without labels (-1 in place of a class).
+
+    Raises:
+        ModelError: There are some.
+    """
+    datamodule = getattr(module.trainer, "datamodule", None)
+    train_set = getattr(datamodule, "train_set", None)
+    if isinstance(train_set, GatherDataset) and bool((train_set.column("label") < 0).any()):
+        remedy = "set --data.unlabelled false" if getattr(datamodule, "unlabelled", False) else "leave them out"
+        raise ModelError(
+            f"{type(module).__name__} learns classes, but {type(datamodule).__name__} gives training images without "
+            f"labels: {remedy}."
+        )
 
 
 def require_power_of_two(image_size: int, smallest: int, largest: int) -> None:

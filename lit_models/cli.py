@@ -10,7 +10,7 @@ import warnings
 from argparse import ArgumentError
 from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 import yaml
@@ -20,15 +20,17 @@ from lightning.pytorch.callbacks import TQDMProgressBar
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import WandbLogger
 from lightning.pytorch.strategies import DDPStrategy
+from lightning.pytorch.utilities import rank_zero_only
 
 import lit_models
 from datamodules import DataError, DataWarning, Samples
 from lit_models.adversarial import AdversarialModule
-from lit_models.callbacks import Checkpoints, ExactResume, ImageWriter, LossCurves
+from lit_models.callbacks import Checkpoints, ExactResume, LossCurves, PredictionWriter
 from lit_models.callbacks.checkpoints import AtomicCheckpointIO, read_checkpoint
 from lit_models.cli_errors import explain
 from lit_models.errors import ModelError, RunError
 from lit_models.loggers import MetricsCSV, WandbOptions, finish_wandb, git_commit, wandb_logger
+from lit_models.memory import keep_freed_memory
 from lit_models.runs import (
     RunOptions,
     announce_to_child_ranks,
@@ -103,7 +105,7 @@ class RelitCLI(LightningCLI):
         parser.add_class_arguments(RunOptions, "run")
         parser.add_class_arguments(WandbOptions, "wandb")
         parser.add_lightning_class_args(Checkpoints, "checkpoint")
-        parser.add_lightning_class_args(ImageWriter, "predictions")
+        parser.add_lightning_class_args(PredictionWriter, "predictions")
         parser.add_argument(
             "--channels_last",
             type=bool,
@@ -122,7 +124,13 @@ class RelitCLI(LightningCLI):
             instantiate=False,
             sub_configs=True,
             # relit sets these itself: one folder a run, and loaders that share out their batches.
-            skip={"default_root_dir", "use_distributed_sampler", "barebones", "model_registry", "enable_autolog_hparams"},
+            skip={
+                "default_root_dir",
+                "use_distributed_sampler",
+                "barebones",
+                "model_registry",
+                "enable_autolog_hparams",
+            },
         )
         parser.add_lightning_class_args(LightningModule, "model", subclass_mode=True, required=False)
         parser.add_lightning_class_args(LightningDataModule, "data", subclass_mode=True, required=False)
@@ -195,6 +203,8 @@ class RelitCLI(LightningCLI):
         elif self.run_folder is None:
             self.run_folder = new_run_folder(_run_options(config))
             self.run_is_new = True
+        if arguments["max_epochs"] is None:
+            arguments["max_epochs"] = getattr(self.model, "planned_epochs", None)
         arguments["default_root_dir"] = self.run_folder
         arguments["logger"] = self._loggers(arguments["logger"], config)
         arguments["enable_autolog_hparams"] = False  # RunRecord logs the whole configuration.
@@ -265,6 +275,8 @@ class RunRecord(Callback):
         self.config = config
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        if trainer.is_global_zero:
+            self._write(Path(trainer.default_root_dir), may_replace=stage == "fit")
         for logger in trainer.loggers:
             if isinstance(logger, WandbLogger):
                 logger.log_hyperparams({**yaml.safe_load(self.config), "git_commit": git_commit()})
@@ -274,15 +286,16 @@ class RunRecord(Callback):
         if trainer.is_global_zero:
             finish_wandb()
 
-    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if not trainer.is_global_zero:
-            return
-        run = Path(trainer.default_root_dir)
+    def _write(self, run: Path, may_replace: bool) -> None:
         path = run / "config.yaml"
-        if path.is_file() and path.read_text() != self.config:
+        if path.is_file():
+            if not may_replace or path.read_text() == self.config:
+                return
             earlier = len(list(run.glob("config_before_resume_*.yaml")))
-            path.rename(run / f"config_before_resume_{earlier + 1}.yaml")
-        path.write_text(self.config)
+            shutil.copyfile(path, run / f"config_before_resume_{earlier + 1}.yaml")
+        unfinished = run / ".config.yaml.unfinished"
+        unfinished.write_text(self.config)
+        unfinished.replace(path)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if trainer.ckpt_path is not None and trainer.is_global_zero:
@@ -306,12 +319,14 @@ def run(args: list[str]) -> int:
     """Runs the command in this process and returns its exit code; errors are one or two sentences on stderr."""
     debug = "--debug" in args or os.environ.get("RELIT_DEBUG", "") not in ("", "0")
     _quieten()
+    keep_freed_memory()
     try:
         RelitCLI([argument for argument in args if argument != "--debug"])
-    except SystemExit as exit_:
-        return exit_.code if isinstance(exit_.code, int) else 1
-    except KeyboardInterrupt:
-        print("relit: interrupted.", file=sys.stderr)
+    except (KeyboardInterrupt, SystemExit) as exit_:
+        # Lightning turns Ctrl-C into sys.exit(1).
+        if isinstance(exit_, SystemExit) and not isinstance(exit_.__context__, KeyboardInterrupt):
+            return exit_.code if isinstance(exit_.code, int) else int(exit_.code is not None)
+        print("relit: interrupted; `relit fit … --ckpt_path last` goes on from the last checkpoint.", file=sys.stderr)
         return 130
     except (Exception, ArgumentError) as error:
         if debug:
@@ -334,6 +349,7 @@ def _quieten() -> None:
         ".*tensorboardX.*",
         ".*smaller than the logging interval.*",
         ".*in eval mode at the start of training.*",
+        ".*callbacks used to create the checkpoint need to be provided.*",
     ):
         warnings.filterwarnings("ignore", message=message)
     for category in (DeprecationWarning, FutureWarning):
@@ -376,6 +392,8 @@ def _generates_from_scratch(config: Namespace) -> bool:
 
 def _tell_changes(run: Path, now: dict[str, Any]) -> None:
     """Says which settings differ from those that the run was started with."""
+    if cast(Any, rank_zero_only).rank != 0:
+        return
     before = _flat(yaml.safe_load((run / "config.yaml").read_text()))
     after = _flat(now)
     ignored = ("ckpt_path", "run.", "wandb.")

@@ -1,5 +1,6 @@
 """The command as a user meets it: layers of configuration, run folders, checkpoints by name, errors in a sentence."""
 
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -224,3 +225,17 @@ def test_weights_of_another_size(relit: Relit, capsys: Output) -> None:
     assert relit("fit", *TINY, "--trainer.max_epochs=1") == 0
     assert relit("test", *TINY, "--model.feature_maps=3", "--ckpt_path=last") == 1
     assert "The checkpoint's weights don't fit the model" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_compiled_networks_train_and_leave_an_ordinary_checkpoint(relit: Relit) -> None:
+    assert relit("fit", *TINY, "--trainer.max_epochs=1", "--compile=true") == 0
+    model = lit_models.DCGAN.load_from_checkpoint(the_run() / "checkpoints" / "last.ckpt")
+    assert model.sample(1).isfinite().all()
+
+
+def test_interrupted_from_the_keyboard(relit: Relit, capsys: Output, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(signal, "signal", lambda *_: None)  # Lightning would have pytest ignore Ctrl-C from here on
+    assert relit("fit", *TINY, "--trainer.callbacks+=tests.tiny.InterruptAt", "--trainer.callbacks.batch=25") == 130
+    assert "interrupted" in capsys.readouterr().err
+    assert relit("fit", *TINY, "--ckpt_path=last") == 0, "the epochs before are kept"

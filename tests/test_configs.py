@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from tests.small_data import SMALL_DATA
 from tests.tiny import CONFIGS
 
 Relit = Callable[..., int]
@@ -23,9 +24,10 @@ def test_prints(relit: Relit, capsys: pytest.CaptureFixture[str], path: Path) ->
 
 
 @pytest.mark.parametrize("path", EXPERIMENTS, ids=lambda path: path.stem)
-def test_one_step(relit: Relit, path: Path) -> None:
-    """One step on the digits, which stand in for MNIST; on the data set itself where they can't."""
-    data = ["--data=Digits", "--data.batch_size=8"] if "MNIST" in path.read_text() else []
+def test_one_step(relit: Relit, path: Path, digits_root: Path) -> None:
+    """One step on a small data set in the official format; on the data set itself where it needs no files."""
+    kind = yaml.safe_load(path.read_text())["data"]["class_path"]
+    data = SMALL_DATA[kind](digits_root) if kind in SMALL_DATA else []
     assert relit("fit", "--config", path, *data, "--trainer.fast_dev_run=1", "--trainer.accelerator=cpu") == 0
 
 

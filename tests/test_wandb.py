@@ -68,7 +68,9 @@ def test_an_offline_run_holds_configuration_curves_and_grids(relit: Relit, how: 
     assert [row["trainer/global_step"] for row in losses] == [9, 19, 29, 39], "the generator's steps"
     grids = [row["trainer/global_step"] for row in history if any(key.startswith("samples") for key in row)]
     assert grids == [20, 40]
-    pictures = [np.asarray(Image.open(path)) for path in run.glob("wandb/offline-run-*/files/media/images/samples_*.png")]
+    pictures = [
+        np.asarray(Image.open(path)) for path in run.glob("wandb/offline-run-*/files/media/images/samples_*.png")
+    ]
     assert len(pictures) == 2
     assert all(picture.dtype == np.uint8 and picture.max() > 100 for picture in pictures), "not black"
 

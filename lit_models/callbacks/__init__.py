@@ -1,9 +1,19 @@
-"""What happens around training: checkpoints, exact resume, sample grids, curves, predictions."""
+"""What happens around training: checkpoints, exact resume, sample grids, curves, reports, predictions."""
 
 from lit_models.callbacks.checkpoints import Checkpoints
+from lit_models.callbacks.classification import ClassificationReport
 from lit_models.callbacks.curves import LossCurves
-from lit_models.callbacks.predictions import ImageWriter
+from lit_models.callbacks.embeddings import EmbeddingPlot
+from lit_models.callbacks.predictions import PredictionWriter
 from lit_models.callbacks.resume import ExactResume
 from lit_models.callbacks.samples import SampleGrid
 
-__all__ = ["Checkpoints", "ExactResume", "ImageWriter", "LossCurves", "SampleGrid"]
+__all__ = [
+    "Checkpoints",
+    "ClassificationReport",
+    "EmbeddingPlot",
+    "ExactResume",
+    "LossCurves",
+    "PredictionWriter",
+    "SampleGrid",
+]

@@ -18,7 +18,8 @@ class Checkpoints(Checkpoint):
     """Saves ``checkpoints/last.ckpt`` after each epoch, and ``best.ckpt`` when a metric is better than ever.
 
     Args:
-        monitor: Logged metric that tells which checkpoint is the best, such as ``val/loss``; no ``best.ckpt`` if null.
+        monitor: Logged metric that tells which checkpoint is the best, such as ``val/loss``; no ``best.ckpt`` if null,
+            nor before the metric is logged, for a model that names it in its ``later_metrics``.
         mode: Whether the best is the smallest (``min``) or the largest (``max``) value.
         every_n_steps: Save ``last.ckpt`` after every so many steps, too, so that a run that is killed in a long epoch
             loses less; only after epochs if null.
@@ -65,11 +66,12 @@ class Checkpoints(Checkpoint):
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         known = self.monitor is None or self.monitor in trainer.callback_metrics
+        awaited = self.monitor in getattr(pl_module, "later_metrics", ())
         better = known and self._is_better(trainer)
         self._save(trainer, "last.ckpt")
         if better:
             self._save(trainer, "best.ckpt")
-        if not known:
+        if not known and not awaited:
             raise RunError(
                 f"--checkpoint.monitor is {self.monitor!r}, which this model doesn't log; it logs "
                 f"{', '.join(sorted(trainer.callback_metrics)) or 'nothing'}. The epoch is kept: change the name and "

@@ -1,9 +1,10 @@
-"""Loss curves of a finished run, drawn from its ``metrics.csv``."""
+"""Curves of a finished run, drawn from its ``metrics.csv``."""
 
 import csv
 import math
 from collections import defaultdict
 from pathlib import Path
+from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 from PIL import Image
@@ -15,7 +16,8 @@ Curve = list[tuple[float, float]]
 
 
 class LossCurves(Callback):
-    """Draws ``figures/losses.png`` at the end of training: every logged loss against the step, in one plot."""
+    """Draws every logged loss against the step at the end of training, in ``figures/losses.png``, and every accuracy in
+    ``figures/accuracies.png``; training and evaluation share a plot."""
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if not trainer.is_global_zero:
@@ -24,11 +26,14 @@ class LossCurves(Callback):
             logger.save()
         run = Path(trainer.default_root_dir)
         curves = read_curves(run / "metrics.csv")
-        losses = {name: curve for name, curve in curves.items() if name.endswith("loss")}
-        if losses:
-            path = run / "figures" / "losses.png"
-            draw_curves(losses, path, "loss")
-            log_image(trainer, "figures/losses", to_tensor(Image.open(path).convert("RGB")))
+        for picture, quantity in (("losses", "loss"), ("accuracies", "accuracy")):
+            chosen = {
+                name: curve for name, curve in curves.items() if quantity in name and not name.startswith("test/")
+            }
+            if chosen:
+                path = run / "figures" / f"{picture}.png"
+                draw_curves(chosen, path)
+                log_image(trainer, f"figures/{picture}", to_tensor(Image.open(path).convert("RGB")))
 
 
 def read_curves(path: Path) -> dict[str, Curve]:
@@ -43,32 +48,67 @@ def read_curves(path: Path) -> dict[str, Curve]:
     return dict(curves)
 
 
-def draw_curves(curves: dict[str, Curve], path: Path, quantity: str) -> None:
-    """Draws curves into one plot with a legend; noisy ones pale, with their running mean on top.
+def draw_curves(curves: dict[str, Curve], path: Path) -> None:
+    """Draws curves with a legend; noisy ones pale, with their running mean on top.
+
+    What is logged over the same steps shares a plot, such as the losses of the two players of a GAN, for training and
+    validation; phases that follow each other have a plot each.
 
     Args:
-        curves: ``(step, value)`` pairs by name.
+        curves: ``(step, value)`` pairs by name, ``<stage>/<quantity>``.
         path: The PNG file to write.
-        quantity: Label of the vertical axis.
     """
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(8, 4.5), layout="constrained")
-    axes = figure.subplots()
-    for name, curve in sorted(curves.items()):
-        steps, values = zip(*curve, strict=True)
-        window = len(values) // 20
-        if window < 2:
-            axes.plot(steps, values, label=name, marker="o" if len(values) < 50 else None, markersize=3)
-            continue
-        line = axes.plot(steps, values, alpha=0.25, linewidth=0.8)[0]
-        axes.plot(steps, running_mean(values, window), label=name, color=line.get_color())
-    axes.set_xlabel("step")
-    axes.set_ylabel(quantity)
-    axes.grid(alpha=0.3)
-    axes.legend()
+    phases = by_phase(curves)
+    columns = min(len(phases), 3)
+    rows = math.ceil(len(phases) / columns)
+    figure = Figure(figsize=(max(8, 5 * columns), max(4.5, 3.2 * rows)), layout="constrained")
+    plots = figure.subplots(rows, columns, squeeze=False).flatten()
+    for axes in plots[len(phases) :]:
+        axes.remove()
+    for axes, names in zip(plots, phases, strict=False):
+        for name in sorted(names):
+            _draw(axes, curves[name], name)
+        axes.set_xlabel("step")
+        axes.grid(alpha=0.3)
+        axes.legend()
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=120)
+
+
+def by_phase(curves: dict[str, Curve]) -> list[list[str]]:
+    """The names of the curves, in groups whose quantities were logged over overlapping steps.
+
+    Example:
+        >>> by_phase({"train/a": [(0, 1.0), (9, 1.0)], "val/a": [(9, 1.0)], "train/b": [(10, 1.0), (19, 1.0)]})
+        [['train/a', 'val/a'], ['train/b']]
+    """
+    quantities: dict[str, list[str]] = defaultdict(list)
+    for name in curves:
+        quantities[name.rpartition("/")[2]].append(name)
+    spans = []
+    for names in quantities.values():
+        steps = [step for name in names for step, _ in curves[name]]
+        spans.append((min(steps), max(steps), names))
+    groups: list[list[str]] = []
+    reached = -math.inf
+    for first, last, names in sorted(spans):
+        if first > reached:
+            groups.append([])
+        groups[-1] += names
+        reached = max(reached, last)
+    return groups
+
+
+def _draw(axes: Any, curve: Curve, label: str) -> None:
+    steps, values = zip(*curve, strict=True)
+    window = len(values) // 20
+    if window < 2:
+        axes.plot(steps, values, label=label, marker="o" if len(values) < 50 else None, markersize=3)
+        return
+    line = axes.plot(steps, values, alpha=0.25, linewidth=0.8)[0]
+    axes.plot(steps, running_mean(values, window), label=label, color=line.get_color())
 
 
 def running_mean(values: tuple[float, ...], window: int) -> list[float]:

@@ -1,16 +1,29 @@
-"""Writes the images that ``relit predict`` makes."""
+"""Writes what ``relit predict`` makes: images, or a table of classes."""
 
+import csv
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
 from torchvision.utils import make_grid, save_image
 
+from lit_models.callbacks.ranks import gather, gather_rows
 
-class ImageWriter(Callback):
-    """Writes predicted images as PNG files, one each, or all in one grid.
+
+class ClassProbabilities(NamedTuple):
+    """What a classifier's ``predict_step`` returns.
+
+    Attributes:
+        probability: ``(B, num_classes)``.
+    """
+
+    probability: Tensor
+
+
+class PredictionWriter(Callback):
+    """Writes predicted images as PNG files, one each, or all in one grid; predicted classes as ``classes.csv``.
 
     Args:
         folder: Where to write; if null, ``predictions/`` in the run folder.
@@ -23,6 +36,7 @@ class ImageWriter(Callback):
         self.grid = grid
         self.columns = columns
         self._images: dict[int, Tensor] = {}
+        self._probabilities: list[Tensor] = []
 
     def on_predict_batch_end(
         self,
@@ -33,6 +47,8 @@ class ImageWriter(Callback):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
+        if isinstance(outputs, ClassProbabilities):
+            self._probabilities.append(outputs.probability)
         if not isinstance(outputs, Tensor) or outputs.ndim != 4:
             return
         images = dict(zip(batch.number.tolist(), outputs.float().cpu(), strict=True))
@@ -44,12 +60,29 @@ class ImageWriter(Callback):
             save_image(image, folder / f"{index:05d}.png")
 
     def on_predict_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if not self.grid:
-            return
-        shares = [self._images]
-        if trainer.world_size > 1:
-            shares = [{} for _ in range(trainer.world_size)]
-            torch.distributed.all_gather_object(shares, self._images)
+        if self._probabilities:
+            probability = gather_rows(trainer, torch.cat(self._probabilities))
+            self._probabilities = []
+            if trainer.is_global_zero:
+                self._write_classes(trainer, pl_module, probability)
+        if self.grid:
+            self._write_grid(trainer)
+
+    def _write_classes(self, trainer: Trainer, pl_module: LightningModule, probability: Tensor) -> None:
+        """A row for each image: its file (its number if it has none), the likeliest class, and its probability."""
+        count, classes = probability.shape
+        files = getattr(getattr(trainer, "datamodule", None), "file_names", ()) or range(count)
+        names = getattr(pl_module, "class_names", ()) or range(classes)
+        highest, label = (column.tolist() for column in probability.max(1))
+        with (self._made_folder(trainer) / "classes.csv").open("w", newline="") as file:
+            writer = csv.writer(file)
+            writer.writerow(["image", "class", "probability"])
+            # With fewer batches than the data have, only the first files have a prediction.
+            for name, one, value in zip(files, label, highest, strict=False):
+                writer.writerow([name, names[one], f"{value:.4f}"])
+
+    def _write_grid(self, trainer: Trainer) -> None:
+        shares = gather(trainer, self._images)
         self._images = {}
         images = {index: image for share in shares for index, image in share.items()}
         if images and trainer.is_global_zero:

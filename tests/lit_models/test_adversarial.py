@@ -12,7 +12,7 @@ from torch.utils.data import DataLoader
 
 from datamodules import LabelledImages
 from lit_models import DCGAN
-from lit_models.adversarial import evaluating, frozen
+from lit_models.adversarial import batch_statistics, evaluating, frozen
 from lit_models.errors import ModelError
 from lit_models.losses.adversarial import discriminator_bce, generator_bce
 
@@ -183,6 +183,21 @@ def test_bf16() -> None:
     model = tiny()
     fit(model, 2, precision="bf16-mixed")
     assert all(p.dtype == torch.float32 and p.isfinite().all() for p in model.parameters())
+
+
+def test_held_out_losses_go_by_the_batch_and_change_nothing() -> None:
+    model = tiny()
+    model.eval()
+    batch = LabelledImages(torch.rand(4, 1, 16, 16), torch.zeros(4, dtype=torch.long))
+    before = deepcopy(model.state_dict())
+    with torch.no_grad(), batch_statistics(model):
+        loss = model.discriminator_loss(batch, batch.image * 2 - 1)
+    assert not model.discriminator.training
+    assert not any(module.training for module in model.modules())
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+    model.train()
+    assert torch.equal(loss, model.discriminator_loss(batch, batch.image * 2 - 1))
+    assert any(not torch.equal(value, before[name]) for name, value in model.state_dict().items())
 
 
 def test_frozen_lets_gradients_through() -> None:

@@ -1,0 +1,134 @@
+"""Pictures of what a network makes of test images, in two dimensions."""
+
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+from PIL import Image
+from torch import Tensor
+from torchvision.transforms.functional import to_tensor
+
+from lit_models.callbacks.logging import log_image
+from lit_models.callbacks.ranks import gather_rows
+from lit_models.errors import RunError
+
+
+class EmbeddingPlot(Callback):
+    """Draws after a test where the embeddings of test images lie: t-SNE (van der Maaten & Hinton 2008) beside the first
+    two principal components.
+
+    Writes ``figures/embedding.png`` in the run folder and to W&B, for any model with ``embed(image) -> (B, D)``. t-SNE
+    takes about half a minute for 5,000 points.
+
+    Args:
+        per_class: Images of each class: the first ones in the order of the test set.
+        perplexity: About how many neighbours count for a point in t-SNE; at most a third of the points.
+        seed: Seed of t-SNE.
+    """
+
+    def __init__(self, per_class: int = 500, perplexity: float = 30.0, seed: int = 0) -> None:
+        if per_class < 1 or perplexity <= 0:
+            raise RunError("EmbeddingPlot: per_class must be at least 1 and perplexity greater than 0.")
+        self.per_class = per_class
+        self.perplexity = perplexity
+        self.seed = seed
+        self._embeddings: list[Tensor] = []
+        self._labels: list[Tensor] = []
+
+    def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._embeddings, self._labels = [], []
+
+    def on_test_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        with trainer.precision_plugin.forward_context():
+            embedding = cast(Any, pl_module).embed(batch.image)
+        self._embeddings.append(embedding.float())
+        self._labels.append(batch.label)
+
+    def on_test_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if not self._labels:
+            return
+        embedding, label = (gather_rows(trainer, torch.cat(rows)) for rows in (self._embeddings, self._labels))
+        self._embeddings, self._labels = [], []
+        if not trainer.is_global_zero:
+            return
+        chosen = first_of_each_class(label, self.per_class)
+        if len(chosen) < 4 or embedding.shape[1] < 2:
+            size = f"{len(chosen)} test images with {embedding.shape[1]}-dimensional embeddings"
+            warnings.warn(f"{size} are too few to draw figures/embedding.png.", stacklevel=1)
+            return
+        names = getattr(getattr(trainer, "datamodule", None), "class_names", ())
+        path = Path(trainer.default_root_dir) / "figures" / "embedding.png"
+        draw_embedding(embedding[chosen], label[chosen], names, path, self.perplexity, self.seed)
+        log_image(trainer, "figures/embedding", to_tensor(Image.open(path).convert("RGB")))
+
+
+def first_of_each_class(label: Tensor, count: int) -> Tensor:
+    """The rows, in order, of the first ``count`` images of each class; of all where there are fewer.
+
+    Args:
+        label: ``(N,)``, int64.
+        count: How many of each class.
+    """
+    order = label.argsort(stable=True)
+    _, sizes = label.unique(return_counts=True)
+    starts = sizes.cumsum(0) - sizes
+    place_in_class = torch.arange(len(label)) - starts.repeat_interleave(sizes)
+    return order[place_in_class < count].sort().values
+
+
+def draw_embedding(
+    embedding: Tensor, label: Tensor, names: Sequence[str], path: Path, perplexity: float, seed: int
+) -> None:
+    """Draws points in two dimensions, by t-SNE and by PCA, in a colour for each class.
+
+    Args:
+        embedding: ``(N, D)``: at least 4 points of at least 2 dimensions.
+        label: ``(N,)``.
+        names: The classes' names by label; the labels themselves if empty.
+        path: The PNG file to write.
+        perplexity: That of t-SNE.
+        seed: Seed of t-SNE.
+    """
+    from matplotlib import colormaps
+    from matplotlib.figure import Figure
+    from matplotlib.lines import Line2D
+    from sklearn.decomposition import PCA
+    from sklearn.manifold import TSNE
+
+    points = embedding.cpu().numpy()
+    tsne = TSNE(init="pca", perplexity=min(perplexity, (len(points) - 1) / 3), random_state=seed)
+    pca = PCA(2, random_state=seed)
+    panels = {f"t-SNE (perplexity {tsne.perplexity:g})": tsne.fit_transform(points)}
+    projected = pca.fit_transform(points)
+    panels[f"PCA ({100 * pca.explained_variance_ratio_.sum():.0f} % of the variance)"] = projected
+
+    classes = label.unique().tolist()
+    colours = colormaps["tab10" if len(classes) <= 10 else "tab20" if len(classes) <= 20 else "turbo"]
+    palette = colours(np.arange(len(classes)) if len(classes) <= 20 else np.linspace(0, 1, len(classes)))
+    figure = Figure(figsize=(14, 6.5), layout="constrained")
+    for axes, (title, places) in zip(figure.subplots(1, 2), panels.items(), strict=True):
+        for colour, one in zip(palette, classes, strict=True):
+            member = (label == one).numpy()
+            axes.scatter(*places[member].T, s=6 if len(points) > 1000 else 16, alpha=0.6, linewidths=0, color=colour)
+        axes.set_title(title)
+        axes.set_xticks([])
+        axes.set_yticks([])
+    handles = [Line2D([], [], marker="o", linestyle="", color=colour) for colour in palette]
+    figure.legend(
+        handles, [names[one] if names else str(one) for one in classes], loc="outside right center", frameon=False
+    )
+    figure.suptitle(f"{points.shape[1]}-dimensional embeddings of {len(points):,} test images")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=120)

@@ -1,0 +1,25 @@
+"""Memory that is used again instead of being given back."""
+
+import ctypes
+import sys
+
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of glibc's malloc.h
+
+
+def keep_freed_memory(limit: int = 2**30) -> bool:
+    """Has the C library keep freed memory of up to ``limit`` bytes for the next tensor.
+
+    By default glibc returns every large block to the kernel as soon as it is freed, and each training step on a CPU
+    waits for the kernel to map and zero the same gigabytes again. Without that a step of a convolutional network takes
+    about half the time. Does nothing where the C library isn't glibc.
+
+    Returns:
+        Whether it was done.
+    """
+    if not sys.platform.startswith("linux"):
+        return False
+    library = ctypes.CDLL(None)
+    if not hasattr(library, "gnu_get_libc_version"):
+        return False
+    done = [library.mallopt(option, limit) for option in (M_TRIM_THRESHOLD, M_MMAP_THRESHOLD)]
+    return all(done)

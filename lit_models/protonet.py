@@ -1,0 +1,211 @@
+"""Prototypical Networks (Snell, Swersky & Zemel 2017, https://arxiv.org/abs/1703.05175): few-shot classification.
+
+An encoder f is trained on episodes, small classification tasks of N classes that are drawn anew each time. The
+prototype of a class is the mean embedding of its few support images (eq. 1), ``c_k = mean f(x_i)``, and a query image
+belongs to class k with probability ``p(y = k | x) ∝ exp(−d(f(x), c_k))`` (eq. 2), d being the squared Euclidean
+distance. The loss is the queries' mean ``−log p``. New classes need no training, only some support images each.
+
+Differences from the paper and the authors' code (https://github.com/jakesnell/prototypical-networks):
+
+1. An encoder's block takes the maximum before the ReLU, not after it. The result is the same, as the ReLU is monotonic,
+   and a quarter of the work.
+2. Several episodes may make one step; batch normalisation then takes its statistics over all of their images together
+   (in the authors' code over the support and query images of one episode).
+3. The cosine distance, which the paper tries, too, is multiplied by ``cosine_scale``.
+"""
+
+import math
+from typing import Any, Literal, cast
+
+import torch
+from lightning.pytorch import LightningModule
+from lightning.pytorch.cli import OptimizerCallable
+from torch import Tensor, nn
+from torch.optim.lr_scheduler import LambdaLR
+
+from datamodules import Episodes, LabelledImages, SupportQuery
+from lit_models.callbacks.predictions import ClassProbabilities
+from lit_models.callbacks.ranks import batch_weight, gather_rows
+from lit_models.checks import require_image_shape
+from lit_models.errors import ModelError
+from lit_models.losses.prototypical import cosine, episode_accuracy, prototypical_loss, squared_euclidean
+from lit_models.optimizers import FusedAdam
+
+
+class Conv4(nn.Sequential):
+    """The usual few-shot encoder of Vinyals et al. (2016), "Conv4-64": four blocks that halve the size.
+
+    Shapes: ``(B, channels, H, W)`` to ``(B, feature_maps * (H // 16) * (W // 16))``: 64 features of 28x28 images.
+
+    Args:
+        channels: Channels of the images.
+        feature_maps: Width of every block.
+    """
+
+    def __init__(self, channels: int, feature_maps: int) -> None:
+        layers: list[nn.Module] = []
+        for width in (channels, feature_maps, feature_maps, feature_maps):
+            layers += [
+                nn.Conv2d(width, feature_maps, 3, padding=1),
+                nn.BatchNorm2d(feature_maps),
+                nn.MaxPool2d(2),
+                nn.ReLU(inplace=True),
+            ]
+        super().__init__(*layers, nn.Flatten())
+
+
+class ProtoNet(LightningModule):
+    """Prototypical Network on episodes of images in [0, 1], with the paper's values for Omniglot.
+
+    Logged: ``train/loss``, ``train/accuracy`` (each batch's value); ``val/loss``, ``val/accuracy``, ``test/loss``,
+    ``test/accuracy`` (means over all episodes); ``test/accuracy_ci95``, half of the 95 % confidence interval of that
+    mean, ``1.96 · s / √n`` with s the standard deviation of the n episodes' accuracies; ``test/error``, the share of
+    wrong answers (on Lake's one-shot runs, his error rate).
+
+    Args:
+        image_size: Height and width of the images, at least 16.
+        channels: Channels of the images.
+        feature_maps: Width of the encoder's four blocks.
+        distance: "squared_euclidean", or "cosine" for ``cosine_scale * (1 - cosine)``.
+        cosine_scale: Factor of the cosine distance, without which the softmax could never be sure.
+        lr_halving_episodes: The learning rate is halved whenever so many training episodes more have been seen, by all
+            processes together; never if None.
+        optimizer: Optimiser of the encoder's parameters.
+    """
+
+    def __init__(
+        self,
+        image_size: int = 28,
+        channels: int = 1,
+        feature_maps: int = 64,
+        distance: Literal["squared_euclidean", "cosine"] = "squared_euclidean",
+        cosine_scale: float = 10.0,
+        lr_halving_episodes: int | None = 2000,
+        optimizer: OptimizerCallable = lambda p: FusedAdam(p, lr=1e-3),
+    ) -> None:
+        super().__init__()
+        if image_size < 16:
+            raise ModelError(f"image_size is {image_size}; four halvings need at least 16.")
+        if cosine_scale <= 0:
+            raise ModelError(f"cosine_scale is {cosine_scale}; it must be positive.")
+        if lr_halving_episodes is not None and lr_halving_episodes < 1:
+            raise ModelError(f"lr_halving_episodes is {lr_halving_episodes}; it must be at least 1, or null.")
+        self.save_hyperparameters(ignore=["optimizer"])
+        self.image_shape = (channels, image_size, image_size)
+        self.encoder = Conv4(channels, feature_maps)
+        self.distance = distance
+        self.cosine_scale = cosine_scale
+        self.lr_halving_episodes = lr_halving_episodes
+        self.optimizer_callable = optimizer
+        self.episodes_seen = 0
+        self.inverted = False
+        self.test_accuracies: list[Tensor] = []
+
+    def setup(self, stage: str) -> None:
+        data = getattr(self.trainer, "datamodule", None)
+        if stage == "predict":
+            if not isinstance(data, SupportQuery):
+                raise ModelError(
+                    "ProtoNet tells apart the classes of a folder of examples: add --data SupportQuery --data.support "
+                    "FOLDER (with a sub-folder of images for each class) --data.query FOLDER (with the images in "
+                    "question)."
+                )
+            return
+        require_image_shape(self, self.image_shape)
+        if stage == "fit":
+            self.inverted = getattr(data, "inverted", False)
+
+    def forward(self, image: Tensor) -> Tensor:
+        """Embeddings, ``(B, D)`` in float32, of images ``(B, C, H, W)`` in [0, 1]."""
+        return self.encoder(image).float()
+
+    def distances(self, query: Tensor, prototype: Tensor) -> Tensor:
+        """``(..., M, N)`` from embeddings ``(..., M, D)`` and prototypes ``(..., N, D)``, in float32."""
+        with torch.autocast(query.device.type, enabled=False):
+            if self.distance == "cosine":
+                return cosine(query, prototype, self.cosine_scale)
+            return squared_euclidean(query, prototype)
+
+    def episode_distances(self, batch: Episodes) -> Tensor:
+        """``(E, N, Q, N)``: of the Q queries of the N classes of E episodes to the N prototypes."""
+        shots = batch.support.shape[2]
+        image = torch.cat(batch, dim=2)
+        embedding = self(image.flatten(0, 2)).unflatten(0, image.shape[:3])
+        prototype, query = embedding[:, :, :shots].mean(2), embedding[:, :, shots:]
+        return self.distances(query.flatten(1, 2), prototype).unflatten(1, query.shape[1:3])
+
+    def training_step(self, batch: Episodes, batch_idx: int) -> Tensor:
+        distance = self.episode_distances(batch)
+        loss = prototypical_loss(distance)
+        self.log("train/loss", loss.detach(), prog_bar=True)
+        self.log("train/accuracy", episode_accuracy(distance).mean(), prog_bar=True)
+        self.episodes_seen += len(distance) * self.trainer.world_size
+        return loss
+
+    def validation_step(self, batch: Episodes, batch_idx: int) -> None:
+        self._evaluate(batch, "val")
+
+    def test_step(self, batch: Episodes, batch_idx: int) -> None:
+        self.test_accuracies.append(self._evaluate(batch, "test"))
+
+    def _evaluate(self, batch: Episodes, stage: str) -> Tensor:
+        """Logs the means over the episodes; returns the episodes' accuracies, ``(E,)``."""
+        distance = self.episode_distances(batch)
+        accuracy = episode_accuracy(distance)
+        means = {f"{stage}/loss": prototypical_loss(distance), f"{stage}/accuracy": accuracy.mean()}
+        self.log_dict(means, batch_size=batch_weight(len(distance)), sync_dist=True, prog_bar=stage == "val")
+        return accuracy
+
+    def on_test_start(self) -> None:
+        self.test_accuracies = []
+
+    def on_test_epoch_end(self) -> None:
+        accuracy = gather_rows(self.trainer, torch.cat(self.test_accuracies)).double()
+        half_width = 1.96 * float(accuracy.std()) / math.sqrt(len(accuracy))
+        self.log_dict({"test/accuracy_ci95": half_width, "test/error": 1 - float(accuracy.mean())}, sync_dist=True)
+
+    def configure_optimizers(self) -> Any:
+        optimizer = self.optimizer_callable(self.parameters())
+        every = self.lr_halving_episodes
+        if every is None:
+            return optimizer
+        schedule = LambdaLR(optimizer, lambda step: 0.5 ** (self.episodes_seen // every))
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        checkpoint["protonet"] = {"episodes_seen": self.episodes_seen, "inverted": self.inverted}
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        state = checkpoint.get("protonet", {})
+        self.episodes_seen = state.get("episodes_seen", 0)
+        self.inverted = state.get("inverted", False)
+
+    @torch.no_grad()
+    def prototypes(self, support: LabelledImages) -> Tensor:
+        """The prototypes ``(N, D)`` of classes 0 .. N - 1, of each of which ``support`` has one or more images.
+
+        The images are floats in [0, 1] of the polarity that the model was trained on (see :meth:`polarised`). Call
+        ``eval()`` first.
+        """
+        embedding = torch.cat([self(part) for part in support.image.split(256)])
+        count = support.label.bincount()
+        total = embedding.new_zeros(len(count), embedding.shape[1]).index_add_(0, support.label, embedding)
+        return total / count[:, None]
+
+    @torch.no_grad()
+    def classify(self, image: Tensor, prototype: Tensor) -> Tensor:
+        """The probabilities ``(B, N)`` of the classes with the given prototypes, for images ``(B, C, H, W)``."""
+        return (-self.distances(self(image), prototype)).softmax(-1)
+
+    def polarised(self, image: Tensor) -> Tensor:
+        """Pictures in [0, 1] as the model was trained to see them: inverted if its training data invert theirs."""
+        return 1 - image if self.inverted else image
+
+    def on_predict_start(self) -> None:
+        data = cast(SupportQuery, cast(Any, self.trainer).datamodule)
+        image, label = data.support_images()
+        support = LabelledImages(self.polarised(image.to(self.device)), label.to(self.device))
+        self.known, self.class_names = self.prototypes(support), data.class_names
+
+    def predict_step(self, batch: LabelledImages, batch_idx: int) -> ClassProbabilities:
+        return ClassProbabilities(self.classify(self.polarised(batch.image), self.known))

@@ -1,0 +1,66 @@
+import random
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from lit_models.callbacks import SampleGrid
+from lit_models.callbacks.checkpoints import AtomicCheckpointIO, load_safely
+from lit_models.callbacks.curves import draw_curves, read_curves, running_mean
+from lit_models.callbacks.resume import random_state, set_random_state
+from lit_models.errors import RunError
+
+
+@pytest.mark.parametrize(
+    ("every", "last", "expected"),
+    [
+        (None, 15, [1, 8, 15]),
+        (None, 3, [1, 2, 3]),
+        (None, 2, [1, 2]),
+        (5, 12, [1, 5, 6, 10, 12]),
+        (None, None, [1]),
+        (None, -1, [1]),
+    ],
+)
+def test_epochs_with_a_grid(every: int | None, last: int | None, expected: list[int]) -> None:
+    grid = SampleGrid(every_n_epochs=every)
+    epochs = range(1, max(last or 0, 3) + 1)
+    assert [epoch for epoch in epochs if grid._is_due(epoch, last)] == expected
+
+
+def test_running_mean_against_numpy() -> None:
+    values = tuple(np.random.default_rng(0).normal(size=50).tolist())
+    expected = [np.mean(values[max(0, i - 4) : i + 1]) for i in range(50)]
+    assert np.allclose(running_mean(values, 4), expected)
+
+
+def test_curves_are_read_and_drawn(tmp_path: Path) -> None:
+    (tmp_path / "metrics.csv").write_text("step,a/loss,b/loss\n0,1.0,\n1,,3.0\n2,2.0,nan\n")
+    curves = read_curves(tmp_path / "metrics.csv")
+    assert curves == {"a/loss": [(0, 1), (2, 2)], "b/loss": [(1, 3)]}
+    draw_curves(curves, tmp_path / "figures" / "x.png")
+    assert np.asarray(Image.open(tmp_path / "figures" / "x.png")).std() > 0
+    assert read_curves(tmp_path / "none.csv") == {}
+
+
+def test_random_states_survive_a_checkpoint(tmp_path: Path) -> None:
+    torch.save(random_state(), tmp_path / "state.pt")
+    drawn = [random.random(), np.random.rand(), torch.rand(2).tolist()]
+    set_random_state(torch.load(tmp_path / "state.pt", weights_only=True))
+    assert [random.random(), np.random.rand(), torch.rand(2).tolist()] == drawn
+
+
+def test_a_failed_save_keeps_the_checkpoint_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "checkpoints" / "last.ckpt"
+    AtomicCheckpointIO().save_checkpoint({"n": 1}, path)
+
+    def disk_full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("os.fsync", disk_full)
+    with pytest.raises(RunError, match=r"No space left on device.*the one before it is kept"):
+        AtomicCheckpointIO().save_checkpoint({"n": 2}, path)
+    assert load_safely(path) == {"n": 1}
+    assert [file.name for file in path.parent.iterdir()] == ["last.ckpt"]

@@ -1,0 +1,76 @@
+import os
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+from torch import Tensor
+
+from datamodules import GatherDataset, ImageDataModule, LabelledImages
+from lit_models.callbacks import PredictionWriter
+from lit_models.callbacks.predictions import ClassProbabilities
+from lit_models.callbacks.ranks import batch_weight, gather, gather_rows
+
+
+class Rows(ImageDataModule):
+    """So many images, whose pixels are their row's number."""
+
+    def __init__(self, count: int) -> None:
+        super().__init__(batch_size=2)
+        self.count = count
+
+    def setup(self, stage: str) -> None:
+        number = torch.arange(self.count)
+        self.predict_set = GatherDataset(LabelledImages(number.float().view(-1, 1, 1, 1), number))
+
+
+class Predictor(LightningModule):
+    def predict_step(self, batch: LabelledImages, batch_idx: int) -> ClassProbabilities:
+        return ClassProbabilities(torch.cat([batch.image[:, 0, 0] / 10, 1 - batch.image[:, 0, 0] / 10], 1))
+
+
+class Gathered(NamedTuple):
+    rows: Tensor
+    ranks: list[int]
+
+
+class Gatherer(Callback):
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.rows: list[Tensor] = []
+
+    def on_predict_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: object, batch: LabelledImages, *_: int
+    ) -> None:
+        self.rows.append(batch.label)
+
+    def on_predict_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        gathered = Gathered(gather_rows(trainer, torch.cat(self.rows)), gather(trainer, trainer.global_rank))
+        assert batch_weight(3) == 3 * trainer.world_size
+        torch.save(tuple(gathered), self.folder / f"{trainer.global_rank}.pt")
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+@pytest.mark.timeout(200)
+@pytest.mark.parametrize("count", [7, 2])
+@pytest.mark.parametrize("devices", [1, 2])
+def test_rows_come_together_in_order(tmp_path: Path, count: int, devices: int) -> None:
+    Trainer(
+        accelerator="cpu",
+        devices=devices,
+        strategy="auto" if devices == 1 else "ddp_fork",
+        callbacks=[Gatherer(tmp_path), PredictionWriter(folder=str(tmp_path))],
+        use_distributed_sampler=False,
+        logger=False,
+        enable_progress_bar=False,
+    ).predict(Predictor(), Rows(count), return_predictions=False)
+    for rank in range(devices):
+        rows, ranks = torch.load(tmp_path / f"{rank}.pt")
+        assert rows.tolist() == list(range(count))
+        assert ranks == list(range(devices))
+    expected = [f"{row},{int(row < 5)},{max(row, 10 - row) / 10:.4f}" for row in range(count) if row != 5]
+    lines = (tmp_path / "classes.csv").read_text().splitlines()
+    assert lines[0] == "image,class,probability"
+    assert [line for line in lines[1:] if not line.startswith("5,")] == expected
+    assert len(lines) == 1 + count

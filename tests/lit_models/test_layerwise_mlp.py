@@ -1,0 +1,640 @@
+import csv
+import math
+import multiprocessing
+import os
+import signal
+from collections.abc import Callable
+from copy import deepcopy
+from itertools import pairwise
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import pytest
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+from PIL import Image
+from torch import Tensor
+from torch.optim import SGD
+
+from datamodules import Codes, Digits, LabelledImages
+from lit_models import LayerwiseMLP, layerwise_mlp
+from lit_models.errors import ModelError, RunError
+from lit_models.layerwise_mlp import MLP, Decoder, mask, room_for_codes
+from tests.small_data import stl10
+from tests.tiny import CONFIGS, the_run, weights
+
+Relit = Callable[..., int]
+
+# Layers of 2 epochs each and 3 of fine-tuning, 10 batches each.
+TINY: dict[str, Any] = {
+    "image_size": 32,
+    "channels": 1,
+    "widths": [12, 8, 6],
+    "code_layer": 2,
+    "pretrain_epochs": 2,
+    "finetune_epochs": 3,
+}
+FIT = (
+    "--config",
+    str(CONFIGS / "layerwise_mlp_digits.yaml"),
+    *(f"--model.{name}={value}" for name, value in TINY.items()),
+    "--trainer.enable_progress_bar=false",
+    "--trainer.enable_model_summary=false",
+    "--trainer.accelerator=cpu",
+)
+
+
+def batch_of(model: LayerwiseMLP, size: int = 5) -> LabelledImages:
+    generator = torch.Generator().manual_seed(1)
+    image = torch.rand(size, *model.image_shape, generator=generator)
+    return LabelledImages(image, torch.randint(model.num_classes, (size,), generator=generator))
+
+
+def fitted(root: Path, model: LayerwiseMLP, *callbacks: Callback, devices: int = 1, **trainer: Any) -> LayerwiseMLP:
+    Trainer(
+        accelerator="cpu",
+        devices=devices,
+        strategy="auto" if devices == 1 else "ddp_fork_find_unused_parameters_true",
+        max_epochs=model.planned_epochs,
+        callbacks=list(callbacks),
+        use_distributed_sampler=False,
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        **trainer,
+    ).fit(model, Digits(root=str(root), batch_size=128 // devices))
+    return model
+
+
+# --- the networks -----------------------------------------------------------------------------------------------------
+
+
+def test_the_classifier_of_the_issue_at_96x96() -> None:
+    model = LayerwiseMLP(pretrain_epochs=0)
+    shapes = [tuple(parameter.shape) for name, parameter in model.named_parameters() if name.endswith("weight")]
+    widths = [27_648, 1024, 1000, 500, 256, 128, 64, 10]
+    assert shapes == [(width, below) for below, width in pairwise(widths)]
+    assert model.embed(torch.rand(2, 3, 96, 96)).shape == (2, 256)
+    assert model(torch.rand(2, 3, 96, 96)).shape == (2, 10)
+
+
+def test_forward_by_plain_loops() -> None:
+    torch.manual_seed(0)
+    mlp = MLP(12, [5, 4], num_classes=3, dropout=0.5, contrast_normalization=True).eval()
+    image = torch.rand(2, 3, 2, 2)
+    for logits, pixels in zip(mlp(image), image, strict=True):
+        code = pixels.flatten().tolist()
+        mean = sum(code) / 12
+        std = math.sqrt(sum((value - mean) ** 2 for value in code) / 12 + 10 / 255**2)
+        code = [(value - mean) / std for value in code]
+        for layer in [*mlp.layers, mlp.head]:
+            weight, bias = layer.weight.tolist(), layer.bias.tolist()
+            code = [sum(w * c for w, c in zip(row, code, strict=True)) + b for row, b in zip(weight, bias, strict=True)]
+            if layer is not mlp.head:
+                code = [max(value, 0.0) for value in code]
+        assert np.allclose(logits.tolist(), code, atol=1e-5)
+
+
+def test_contrast_normalization_can_be_left_out() -> None:
+    image = torch.rand(4, 1, 3, 3)
+    plain = MLP(9, [2], 2, dropout=0.0, contrast_normalization=False)
+    assert torch.equal(plain.input(image), image.flatten(1))
+    normalized = MLP(9, [2], 2, dropout=0.0, contrast_normalization=True)
+    assert torch.allclose(normalized.input(image), normalized.input(0.5 * image + 0.2), atol=0.02)
+    assert normalized.input(torch.full((1, 1, 3, 3), 0.7)).abs().max() < 1e-4, "a flat image stays flat"
+
+
+def test_dropout_is_for_fine_tuning_only() -> None:
+    torch.manual_seed(0)
+    mlp = MLP(4, [1000, 900], 2, dropout=0.2, contrast_normalization=False)
+    image = torch.rand(3, 1, 2, 2)
+    assert not torch.equal(mlp(image), mlp(image))
+    assert torch.equal(mlp.encode(image, 2), mlp.encode(image, 2)), "codes for pretraining have none"
+    with torch.no_grad():
+        mlp.layers[0].bias.fill_(100.0)
+        mlp.layers[1].weight.copy_(torch.eye(900, 1000))
+        mlp.layers[1].bias.zero_()
+        mlp.head.weight.fill_(1 / 900)
+        before = mlp.eval()(image)[0, 0].item()
+        after = mlp.train()(image)[0, 0].item()
+    # A unit comes through both layers with probability 0.8², and then counts 1 / 0.8² times.
+    assert after == pytest.approx(before, rel=0.1)
+    assert after != before
+
+
+# --- pretraining a layer ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("layer", [1, 2, 3])
+@pytest.mark.parametrize("tied", [False, True])
+def test_reconstruction_loss_by_numpy(layer: int, tied: bool) -> None:
+    torch.manual_seed(0)
+    model = LayerwiseMLP(**{**TINY, "tied_weights": tied})
+    batch = batch_of(model)
+    code = batch.image.flatten(1).double().numpy()
+    code = (code - code.mean(1, keepdims=True)) / np.sqrt(code.var(1, keepdims=True) + 10 / 255**2)
+    for below in range(layer - 1):
+        encoder = model.mlp.layers[below]
+        code = np.maximum(code @ encoder.weight.detach().numpy().T + encoder.bias.detach().numpy(), 0)
+    encoder, decoder = model.mlp.layers[layer - 1], model.decoders[layer - 1]
+    torch.nn.init.normal_(decoder.bias)
+    hidden = np.maximum(code @ encoder.weight.detach().numpy().T + encoder.bias.detach().numpy(), 0)
+    back = encoder.weight.detach().numpy().T if tied else decoder.weight.detach().numpy()
+    expected = ((hidden @ back.T + decoder.bias.detach().numpy() - code) ** 2).mean()
+    assert model.reconstruction_loss(batch, layer).item() == pytest.approx(expected, rel=1e-4)
+    codes = Codes(torch.from_numpy(code).float())
+    assert model.reconstruction_loss(codes, layer).item() == pytest.approx(expected, rel=1e-4)
+
+
+def test_a_sigmoid_decoder_of_the_first_layer_tells_the_pixels_by_cross_entropy() -> None:
+    torch.manual_seed(0)
+    model = LayerwiseMLP(**{**TINY, "decoder": "sigmoid"})
+    batch = batch_of(model)
+    with torch.no_grad():
+        logits = model.decoders[0](model.mlp.encode(batch.image, 1), model.mlp.layers[0]).double().numpy()
+    told, pixels = 1 / (1 + np.exp(-logits)), batch.image.flatten(1).double().numpy()
+    expected = -(pixels * np.log(told) + (1 - pixels) * np.log(1 - told)).mean()
+    assert model.reconstruction_loss(batch, 1).item() == pytest.approx(expected, rel=1e-5)
+    linear = LayerwiseMLP(**TINY)
+    linear.load_state_dict(model.state_dict())
+    assert torch.equal(model.reconstruction_loss(batch, 2), linear.reconstruction_loss(batch, 2))
+
+
+def test_masking_noise() -> None:
+    torch.manual_seed(0)
+    code = torch.rand(200, 500) + 1
+    masked = mask(code, 0.25)
+    kept = masked != 0
+    assert torch.equal(masked[kept], code[kept]), "what is kept isn't scaled"
+    assert float(kept.float().mean()) == pytest.approx(0.75, abs=0.01)
+    assert kept.float().mean(0).std() < 0.05, "each component is drawn apart"
+    assert mask(code, 0.0) is code
+
+
+def test_the_denoising_autoencoder_reconstructs_clean_codes_and_is_judged_without_noise() -> None:
+    torch.manual_seed(0)
+    model = LayerwiseMLP(**{**TINY, "mask_fraction": 0.4})
+    codes = Codes(torch.rand(6, 12))
+    encoder, decoder = model.mlp.layers[1], model.decoders[1]
+    torch.manual_seed(3)
+    loss = model.reconstruction_loss(codes, 2)
+    torch.manual_seed(3)
+    corrupted = mask(codes.code, 0.4)
+    assert not torch.equal(corrupted, codes.code)
+    expected = (decoder(encoder(corrupted).relu(), encoder) - codes.code).square().mean()
+    assert torch.allclose(loss, expected)
+    model.eval()
+    clean = (decoder(encoder(codes.code).relu(), encoder) - codes.code).square().mean()
+    assert torch.allclose(model.reconstruction_loss(codes, 2), clean)
+
+
+@pytest.mark.parametrize("tied", [False, True])
+def test_every_parameter_learns_in_its_phases_and_in_no_other(tied: bool) -> None:
+    torch.manual_seed(0)
+    model = LayerwiseMLP(**{**TINY, "tied_weights": tied, "dropout": 0.0, "widths": [40, 30, 20]})
+    batch = batch_of(model, 50)
+    optimizers = model.configure_optimizers()
+    assert len(optimizers) == 4
+    learning = []
+    for layer in (1, 2, 3, None):
+        model.zero_grad()
+        loss = (
+            torch.nn.functional.cross_entropy(model(batch.image), batch.label)
+            if layer is None
+            else model.reconstruction_loss(batch, layer)
+        )
+        loss.backward()
+        learning.append({name for name, p in model.named_parameters() if p.grad is not None and p.grad.abs().sum() > 0})
+        held = {id(p) for group in optimizers[-1 if layer is None else layer - 1].param_groups for p in group["params"]}
+        assert {name for name, p in model.named_parameters() if id(p) in held} == learning[-1]
+    for number, names in enumerate(learning[:3]):
+        decoder = ["bias"] if tied else ["bias", "weight"]
+        assert names == {
+            *(f"mlp.layers.{number}.{kind}" for kind in ("weight", "bias")),
+            *(f"decoders.{number}.{kind}" for kind in decoder),
+        }
+    assert learning[3] == {name for name, _ in model.named_parameters() if name.startswith("mlp.")}
+    assert set.union(*learning) == {name for name, _ in model.named_parameters()}
+
+
+def test_a_decoder_starts_as_its_layers_transpose_but_is_its_own() -> None:
+    layer = torch.nn.Linear(30, 40)
+    decoder = Decoder(layer, tied_weights=False)
+    assert decoder.weight is not None
+    assert torch.equal(decoder.weight, layer.weight.T)
+    with torch.no_grad():
+        decoder.weight.zero_()
+    assert layer.weight.any()
+    assert not decoder.bias.any()
+
+
+def test_pretraining_a_narrow_layer_turns_no_unit_off(digits_root: Path) -> None:
+    """With random decoders, all twelve units are off for all images after the first epoch."""
+    torch.manual_seed(0)
+    model = fitted(digits_root, LayerwiseMLP(**TINY), StopAfter(epochs=2))
+    data = Digits(root=str(digits_root))
+    data.setup("fit")
+    image = data.transform(data.train_set.__getitems__(range(300)), training=False).image
+    assert (model.mlp.encode(image, 1) > 0).any(0).all()
+    assert model.eval().reconstruction_loss(LabelledImages(image, torch.zeros(0)), 1) < 0.6, (
+        "with all units off it is 0.97"
+    )
+
+
+def test_optimisers_are_adam_at_1e_3() -> None:
+    for optimizer in LayerwiseMLP(**TINY).configure_optimizers():
+        assert isinstance(optimizer, torch.optim.Adam)
+        assert (optimizer.defaults["lr"], optimizer.defaults["weight_decay"]) == (1e-3, 0)
+
+
+# --- phases -----------------------------------------------------------------------------------------------------------
+
+
+def test_the_plan() -> None:
+    model = LayerwiseMLP(**TINY)
+    assert model.planned_epochs == 9
+    assert [model.layer_at(epoch) for epoch in range(9)] == [1, 1, 2, 2, 3, 3, None, None, None]
+    scratch = LayerwiseMLP(**{**TINY, "pretrain_epochs": 0})
+    assert scratch.planned_epochs == 3
+    assert [scratch.layer_at(epoch) for epoch in range(3)] == [None] * 3
+    assert len(scratch.decoders) == 0
+
+
+def test_the_control_starts_from_the_same_weights() -> None:
+    states = []
+    for epochs in (0, 2):
+        torch.manual_seed(5)
+        states.append(LayerwiseMLP(**{**TINY, "pretrain_epochs": epochs}).mlp.state_dict())
+    assert all(torch.equal(states[0][name], states[1][name]) for name in states[0])
+
+
+class StopAfter(Callback):
+    def __init__(self, epochs: int) -> None:
+        self.epochs = epochs
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        trainer.should_stop = trainer.current_epoch + 1 == self.epochs
+
+
+class Watch(Callback):
+    """Keeps the weights after each epoch, and what the batches were."""
+
+    def __init__(self) -> None:
+        self.states: list[dict[str, Tensor]] = []
+        self.kinds: list[set[str]] = []
+        self.moments: list[list[int]] = []
+
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self.kinds.append(set())
+
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
+        self.kinds[-1].add(f"{type(batch).__name__} {tuple(batch[0].shape[1:])}")
+
+    def on_validation_batch_start(
+        self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int, dataloader_idx: int = 0
+    ) -> None:
+        if not trainer.sanity_checking:
+            self.kinds[-1].add(f"val {type(batch).__name__} {tuple(batch[0].shape[1:])}")
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self.states.append(deepcopy(pl_module.state_dict()))
+        self.moments.append([len(optimizer.state) for optimizer in trainer.optimizers])
+
+
+def test_each_phase_trains_its_layer_on_cached_codes_and_leaves_the_others_alone(digits_root: Path) -> None:
+    watch = Watch()
+    torch.manual_seed(0)
+    model = LayerwiseMLP(**TINY)
+    start = deepcopy(model.state_dict())
+    fitted(digits_root, model, watch, check_val_every_n_epoch=1)
+    images, codes = "LabelledImages (1, 32, 32)", {2: "Codes (12,)", 3: "Codes (8,)"}
+    for epoch, (kinds, state) in enumerate(zip(watch.kinds, watch.states, strict=True)):
+        layer = model.layer_at(epoch)
+        kind = codes.get(layer or 0, images)
+        assert kinds == {kind, f"val {kind}"}
+        before = watch.states[epoch - 1] if epoch else start
+        changed = {name for name in state if not torch.equal(state[name], before[name])}
+        pretrained = {f"mlp.layers.{(layer or 0) - 1}.", f"decoders.{(layer or 0) - 1}."}
+        expected = {name for name in state if name.startswith("mlp." if layer is None else tuple(pretrained))}
+        assert changed == expected
+    assert watch.moments[1] == [4, 0, 0, 0]
+    assert watch.moments[3] == [0, 4, 0, 0], "the moments of a phase that is over are let go"
+    assert watch.moments[8] == [0, 0, 0, 8]
+
+
+def test_cached_codes_change_nothing_but_the_speed(digits_root: Path) -> None:
+    states = []
+    for cached in (True, False):
+        torch.manual_seed(0)
+        states.append(fitted(digits_root, LayerwiseMLP(**{**TINY, "cache_codes": cached, "dropout": 0.0})).state_dict())
+    torch.manual_seed(0)
+    start = LayerwiseMLP(**TINY).state_dict()
+    for name, value in states[0].items():
+        assert torch.allclose(value, states[1][name], atol=1e-4), name
+        assert not torch.allclose(value, start[name], atol=1e-3), f"{name} was not trained"
+
+
+def test_codes_in_a_file_change_nothing_and_leave_nothing(
+    digits_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    states = []
+    for limit in (1 << 30, 100):
+        monkeypatch.setattr(layerwise_mlp, "LARGEST_IN_MEMORY", limit)
+        torch.manual_seed(0)
+        states.append(fitted(digits_root, LayerwiseMLP(**TINY), default_root_dir=tmp_path).state_dict())
+    assert all(torch.equal(states[0][name], states[1][name]) for name in states[0])
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_room_for_codes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, dtype: torch.dtype) -> None:
+    in_memory = room_for_codes((3, 5), dtype, torch.device("cpu"), tmp_path / "none")
+    assert (in_memory.shape, in_memory.dtype) == ((3, 5), dtype)
+    monkeypatch.setattr(layerwise_mlp, "LARGEST_IN_MEMORY", 0)
+    mapped = room_for_codes((3, 5), dtype, torch.device("cpu"), tmp_path)
+    assert (mapped.shape, mapped.dtype) == ((3, 5), dtype)
+    values = torch.randn(3, 5).to(dtype)
+    mapped[:2] = values[:2]
+    mapped[2:] = values[2:]
+    assert torch.equal(mapped.index_select(0, torch.tensor([2, 0])), values[[2, 0]])
+    with pytest.raises(RunError, match=r"GiB of codes can't be written to .*none"):
+        room_for_codes((3, 5), dtype, torch.device("cpu"), tmp_path / "none")
+
+
+def test_augmented_images_are_cached_plain(tmp_path: Path, digits_root: Path) -> None:
+    """The codes are those of the images as they are, though the trainer is in training."""
+    model = LayerwiseMLP(**TINY)
+
+    class Inverted(Digits):
+        def augment(self, batch: LabelledImages) -> LabelledImages:
+            return batch._replace(image=1 - batch.image)
+
+    class Compare(Callback):
+        def on_train_batch_start(
+            self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int
+        ) -> None:
+            images = Digits(root=str(digits_root))
+            images.setup("fit")
+            rows = next(iter(trainer.train_dataloader.batch_sampler.epoch(trainer.current_epoch)))
+            plain = images.transform(images.train_set.__getitems__(rows), training=False)
+            if batch_idx == 0 and trainer.current_epoch < 2:
+                assert torch.allclose(batch.image, 1 - plain.image)
+            elif batch_idx == 0 and trainer.current_epoch == 2:
+                assert torch.allclose(batch.code, model.mlp.encode(plain.image, 1), atol=1e-5)
+                raise KeyboardInterrupt
+
+    trainer = Trainer(accelerator="cpu", max_epochs=9, callbacks=[Compare()], logger=False, enable_checkpointing=False)
+    with pytest.raises(SystemExit):
+        trainer.fit(model, Inverted(root=str(digits_root), batch_size=128))
+
+
+def test_without_our_data_modules_the_layers_below_run_again(digits_root: Path) -> None:
+    data = Digits(root=str(digits_root))
+    data.setup("fit")
+    plain = data.transform(data.train_set.__getitems__(range(64)), training=False)
+    batches = [LabelledImages(plain.image[rows], plain.label[rows]) for rows in torch.arange(64).split(16)]
+    loader = torch.utils.data.DataLoader(batches, batch_size=None)
+    model = LayerwiseMLP(**{**TINY, "pretrain_epochs": 1, "finetune_epochs": 1})
+    before = deepcopy(model.state_dict())
+    trainer = Trainer(accelerator="cpu", max_epochs=4, logger=False, enable_checkpointing=False)
+    trainer.fit(model, loader)
+    assert not any(torch.equal(before[name], value) for name, value in model.state_dict().items())
+
+
+def test_the_schedule_is_for_fine_tuning(digits_root: Path) -> None:
+    model = LayerwiseMLP(**TINY, finetune_schedule="cosine")
+    rates = []
+
+    class Rates(Callback):
+        def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+            rates.append(tuple(optimizer.param_groups[0]["lr"] for optimizer in trainer.optimizers))
+
+    fitted(digits_root, model, Rates(), limit_train_batches=1)
+    assert [rate[-1] for rate in rates] == pytest.approx([1e-3] * 7 + [7.5e-4, 2.5e-4])
+    assert {rate[:3] for rate in rates} == {(1e-3,) * 3}
+
+
+def test_bfloat16_codes_take_half_the_memory(digits_root: Path) -> None:
+    types = []
+
+    class Types(Callback):
+        def on_train_batch_start(
+            self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int
+        ) -> None:
+            types.append(batch[0].dtype)
+
+    model = fitted(digits_root, LayerwiseMLP(**TINY), Types(), precision="bf16-mixed", limit_train_batches=1)
+    assert types == [torch.float32] * 2 + [torch.bfloat16] * 4 + [torch.float32] * 3
+    assert all(parameter.isfinite().all() for parameter in model.parameters())
+
+
+# --- two processes, and one that is killed ----------------------------------------------------------------------------
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+@pytest.mark.timeout(200)
+def test_two_ranks_equal_one_process_on_the_same_global_batch(digits_root: Path) -> None:
+    states = []
+    for devices in (1, 2):
+        torch.manual_seed(0)
+        sgd = {f"{phase}_optimizer": lambda p: SGD(p, lr=0.1) for phase in ("pretrain", "finetune")}
+        model = LayerwiseMLP(**TINY, **sgd, dropout=0.0)
+        fitted(digits_root, model, devices=devices, limit_train_batches=5)
+        states.append({name: value.clone() for name, value in model.state_dict().items()})
+    torch.manual_seed(0)
+    start = LayerwiseMLP(**TINY).state_dict()
+    for name, alone in states[0].items():
+        assert torch.allclose(alone, states[1][name], atol=1e-5), name
+        assert not torch.allclose(alone, start[name], atol=1e-4), f"{name} was not trained"
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+@pytest.mark.timeout(200)
+def test_two_ranks_with_unequal_shares_measure_what_one_process_measures(digits_root: Path) -> None:
+    class Seven(Digits):
+        def setup(self, stage: str) -> None:
+            super().setup(stage)
+            self.test_set.rows = cast(Tensor, self.test_set.rows)[:7]
+
+    torch.manual_seed(0)
+    model = LayerwiseMLP(**TINY)
+    results = []
+    for devices in (1, 2):
+        trainer = Trainer(
+            accelerator="cpu",
+            devices=devices,
+            strategy="auto" if devices == 1 else "ddp_fork",
+            use_distributed_sampler=False,
+            logger=False,
+            enable_progress_bar=False,
+        )
+        results.append(trainer.test(model, Seven(root=str(digits_root), batch_size=3), verbose=False)[0])
+    assert results[1] == pytest.approx(results[0], rel=1e-5)
+    assert 0 < results[0]["test/accuracy"] < 1
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(tmp_path_factory: pytest.TempPathFactory, digits_root: Path) -> Path:
+    from lit_models.__main__ import main
+
+    root = tmp_path_factory.mktemp("whole")
+    assert main(["fit", *FIT, f"--data.root={digits_root}", f"--run.root={root}", "--model.mask_fraction=0.2"]) == 0
+    return the_run(root)
+
+
+@pytest.mark.parametrize(
+    "batch", [15, 36, 40, 55, 77], ids=["layer 1", "layer 2", "between layers", "layer 3", "fine-tuning"]
+)
+def test_a_killed_run_goes_on_exactly_in_any_phase(relit: Relit, uninterrupted: Path, batch: int) -> None:
+    killer = ["--trainer.callbacks+=tests.tiny.KillAt", f"--trainer.callbacks.batch={batch}"]
+    arguments = ["fit", *FIT, "--model.mask_fraction=0.2", "--checkpoint.every_n_steps=7"]
+    process = multiprocessing.get_context("fork").Process(target=relit, args=(*arguments, *killer))
+    process.start()
+    process.join(120)
+    assert process.exitcode == -signal.SIGKILL
+    assert relit(*arguments, "--ckpt_path=last") == 0
+    state, expected = weights(the_run()), weights(uninterrupted)
+    assert all(torch.equal(state[name], expected[name]) for name in expected)
+    assert (the_run() / "metrics.csv").read_text() == (uninterrupted / "metrics.csv").read_text()
+
+
+# --- as a user meets it -----------------------------------------------------------------------------------------------
+
+
+def test_fit_logs_every_phase_and_keeps_the_best_classifier(uninterrupted: Path) -> None:
+    with (uninterrupted / "metrics.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    logged: dict[str, set[int]] = {}
+    for row in rows:
+        for name, value in row.items():
+            if value and name not in ("epoch", "step"):
+                logged.setdefault(name, set()).add(int(row["step"]) // 10)
+    pretraining = {
+        f"{stage}/layer{layer}_reconstruction_loss": {2 * layer - 2, 2 * layer - 1}
+        for stage in ("train", "val")
+        for layer in (1, 2, 3)
+    }
+    finetuning = {f"{stage}/{name}": {6, 7, 8} for stage in ("train", "val") for name in ("loss", "accuracy")}
+    assert logged == {**pretraining, **finetuning}
+
+    best = torch.load(uninterrupted / "checkpoints" / "best.ckpt", weights_only=True)
+    accuracy = [float(row["val/accuracy"]) for row in rows if row["val/accuracy"]]
+    assert best["epoch"] == 6 + int(np.argmax(accuracy))
+    for name in ("losses", "accuracies"):
+        assert np.asarray(Image.open(uninterrupted / "figures" / f"{name}.png")).std() > 0
+
+
+def test_no_best_checkpoint_before_fine_tuning(relit: Relit) -> None:
+    assert relit("fit", *FIT, "--trainer.max_epochs=2", "--trainer.limit_train_batches=1") == 0
+    assert [path.name for path in (the_run() / "checkpoints").iterdir()] == ["last.ckpt"]
+
+
+def test_tests_write_tables_and_figures(relit: Relit, uninterrupted: Path, digits_root: Path) -> None:
+    checkpoint = uninterrupted / "checkpoints" / "best.ckpt"
+    assert relit("test", *FIT, f"--ckpt_path={checkpoint}", "--run.root=here") == 0
+    figures = uninterrupted / "figures"
+    model = LayerwiseMLP.load_from_checkpoint(checkpoint).eval()
+    assert model.class_names == tuple("0123456789")
+    data = Digits(root=str(digits_root))
+    data.setup("test")
+    batch = data.transform(data.test_set.__getitems__(range(300)), training=False)
+    with torch.no_grad():
+        guesses = model(batch.image).argmax(1).tolist()
+    pairs = list(zip(batch.label.tolist(), guesses, strict=True))
+    with (figures / "confusion_matrix.csv").open(newline="") as file:
+        table = list(csv.reader(file))
+    assert table[0] == ["class", *"0123456789"]
+    for true in range(10):
+        assert table[true + 1] == [str(true), *(str(pairs.count((true, guess))) for guess in range(10))]
+    with (figures / "class_accuracy.csv").open(newline="") as file:
+        last = list(csv.reader(file))[-1]
+    correct = sum(true == guess for true, guess in pairs)
+    assert last == ["all", "300", str(correct), f"{correct / 300:.4f}"]
+    for name in ("class_accuracy", "confusion_matrix", "embedding"):
+        assert np.asarray(Image.open(figures / f"{name}.png")).std() > 0
+
+
+def test_predictions_name_files_classes_and_probabilities(
+    relit: Relit, uninterrupted: Path, digits_root: Path, tmp_path: Path
+) -> None:
+    data = Digits(root=str(digits_root))
+    data.setup("predict")
+    batch = data.transform(data.test_set.__getitems__(range(7)), training=False)
+    folder = tmp_path / "scans"
+    folder.mkdir()
+    for number, image in enumerate(batch.image):
+        Image.fromarray((image[0] * 255).round().byte().numpy()).save(folder / f"scan{number}.png")
+    arguments = ["--data=ImageFolder", f"--data.path={folder}", "--data.image_size=32", "--data.channels=1"]
+    checkpoint = uninterrupted / "checkpoints" / "last.ckpt"
+    assert relit("predict", f"--ckpt_path={checkpoint}", *arguments, "--predictions.folder=told") == 0
+    with Path("told/classes.csv").open(newline="") as file:
+        rows = list(csv.reader(file))
+    model = LayerwiseMLP.load_from_checkpoint(checkpoint).eval()
+    with torch.no_grad():
+        highest, label = model(batch.image).softmax(1).max(1)
+    assert rows[0] == ["image", "class", "probability"]
+    for number, (name, guess, probability) in enumerate(rows[1:]):
+        assert (name, guess) == (f"scan{number}.png", str(label[number].item()))
+        assert float(probability) == pytest.approx(highest[number].item(), abs=1e-4)
+    assert len(rows) == 8
+
+
+@pytest.mark.parametrize(
+    ("argument", "sentence"),
+    [
+        ("model.widths=[]", "widths is []; it must name at least one layer, each of at least 1 unit."),
+        ("model.widths=[10, 0]", "widths is [10, 0]; it must name at least one layer, each of at least 1 unit."),
+        ("model.code_layer=4", "code_layer is 4, but widths names 3 layers: set it to one of 1 to 3, or add layers."),
+        ("model.code_layer=0", "code_layer is 0"),
+        ("model.image_size=96", "is built for images of 1x96x96, but Digits gives 1x32x32"),
+        ("model.channels=3", "set --model.image_size 32 and --model.channels 1, or choose other data."),
+        (
+            "model.num_classes=7",
+            "is built for 7 classes, but Digits gives images of 10 classes: set --model.num_classes",
+        ),
+        ("model.pretrain_epochs=-1", "pretrain_epochs is -1; it must be at least 0."),
+        ("model.finetune_epochs=0", "finetune_epochs is 0; it must be at least 1."),
+        ("model.mask_fraction=1", "mask_fraction is 1.0; it must be at least 0 and less than 1."),
+        ("model.dropout=-0.1", "dropout is -0.1; it must be at least 0 and less than 1."),
+        (
+            "trainer.max_epochs=10",
+            "The phases take 9 epochs (3 layers x 2 + 3), but --trainer.max_epochs is 10: leave it out, or change "
+            "--model.pretrain_epochs or --model.finetune_epochs.",
+        ),
+        ("trainer.max_epochs=-1", "but --trainer.max_epochs is -1"),
+    ],
+)
+def test_errors_are_a_sentence(relit: Relit, capsys: pytest.CaptureFixture[str], argument: str, sentence: str) -> None:
+    assert relit("fit", *FIT, f"--{argument}") == 1
+    error = capsys.readouterr().err
+    assert sentence in error
+    assert "Traceback" not in error
+    assert not Path("runs").exists()
+
+
+def test_images_without_classes_are_refused(relit: Relit, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for number in range(20):
+        Image.new("L", (32, 32), number).save(tmp_path / f"{number}.png")
+    data = ["--data=ImageFolder", f"--data.path={tmp_path}", "--data.image_size=32", "--data.channels=1"]
+    assert relit("fit", *FIT, *data, "--data.batch_size=4") == 1
+    assert "but ImageFolder gives images without classes: take other data." in capsys.readouterr().err
+
+
+def test_images_without_labels_are_refused_before_any_pretraining(
+    relit: Relit, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    stl10(tmp_path)
+    (tmp_path / "stl10" / "stl10_binary" / "unlabeled_X.bin").write_bytes(bytes(5 * 3 * 96 * 96))
+    data = ["--data=STL10", f"--data.root={tmp_path}", "--data.image_size=8", "--data.batch_size=4"]
+    assert relit("fit", *FIT, "--model.channels=3", "--model.image_size=8", *data, "--data.unlabelled=true") == 1
+    sentence = (
+        "LayerwiseMLP learns classes, but STL10 gives training images without labels: set --data.unlabelled false."
+    )
+    assert sentence in capsys.readouterr().err
+
+
+def test_arguments_are_checked_without_a_command_line() -> None:
+    with pytest.raises(ModelError, match="code_layer is 4"):
+        LayerwiseMLP(widths=[3, 2])

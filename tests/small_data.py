@@ -1,0 +1,105 @@
+"""Small data sets in the official formats, for configurations whose own data would have to be downloaded.
+
+Each function writes below a data root what isn't there yet, and returns the arguments that the configuration needs.
+"""
+
+import io
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from datamodules.omniglot import CHARACTERS, split_of
+
+
+def digits(root: Path) -> list[str]:
+    """Scikit-learn's digits in place of MNIST."""
+    return ["--data=Digits", "--data.batch_size=8"]
+
+
+def cifar10(root: Path) -> list[str]:
+    """Noise in CIFAR-10's binary format."""
+    folder = root / "cifar10" / "cifar-10-batches-bin"
+    if not folder.exists():
+        folder.mkdir(parents=True)
+        rng = np.random.default_rng(0)
+        for name in (*(f"data_batch_{i}" for i in range(1, 6)), "test_batch"):
+            label, pixels = rng.integers(10, size=(20, 1)), rng.integers(256, size=(20, 3072))
+            (folder / f"{name}.bin").write_bytes(np.hstack([label, pixels]).astype(np.uint8).tobytes())
+    return ["--data.batch_size=8"]
+
+
+def stl10(root: Path) -> list[str]:
+    """Noise in STL-10's binary format."""
+    folder = root / "stl10" / "stl10_binary"
+    if not folder.exists():
+        folder.mkdir(parents=True)
+        rng = np.random.default_rng(0)
+        for split, count in (("train", 20), ("test", 10)):
+            (folder / f"{split}_X.bin").write_bytes(rng.bytes(count * 3 * 96 * 96))
+            (folder / f"{split}_y.bin").write_bytes(rng.integers(1, 11, count).astype(np.uint8).tobytes())
+    return ["--data.batch_size=8"]
+
+
+def omniglot(root: Path) -> list[str]:
+    """Enough characters for 60-way training and 20-way evaluation, and Lake's one-shot runs, all of random strokes."""
+    folder = root / "omniglot"
+    if not folder.exists():
+        folder.mkdir(parents=True)
+        train, val, test = (
+            [
+                character
+                for character in CHARACTERS
+                if {split_of(character, s) for s in ("vinyals", "background")} == {of}
+            ]
+            for of in ("train", "val", "test")
+        )
+        chosen = [*train[:15], *val[:5], *test[:5]]
+        drawings = [_strokes(seed) for seed in range(20 * len(chosen))]
+        for part in ("background", "evaluation"):
+            with zipfile.ZipFile(folder / f"images_{part}.zip", "w") as archive:
+                for number, character in enumerate(chosen):
+                    for drawer in range(20 * (character.part == part)):
+                        name = f"images_{part}/{character}/{number:04}_{drawer + 1:02}.png"
+                        archive.writestr(name, drawings[20 * number + drawer])
+        with zipfile.ZipFile(folder / "all_runs.zip", "w") as archive:
+            for run in (f"run{number:02}" for number in range(1, 21)):
+                pairs = [(f"{run}/test/item{n:02}.png", f"{run}/training/class{n:02}.png") for n in range(1, 21)]
+                for number, name in enumerate(name for pair in pairs for name in pair):
+                    archive.writestr(name, drawings[number])
+                archive.writestr(f"{run}/class_labels.txt", "".join(f"{item} {known}\n" for item, known in pairs))
+    return []
+
+
+def episodes(root: Path) -> list[str]:
+    """A folder of noisy pictures with 20 classes for training, 5 for validation and 5 for testing."""
+    folder = root / "pictures"
+    if not folder.exists():
+        rng = np.random.default_rng(0)
+        classes = [f"train/{n:02}" for n in range(20)] + [f"{split}/{n}" for split in ("val", "test") for n in range(5)]
+        for name in classes:
+            (folder / name).mkdir(parents=True)
+            for number in range(20):
+                pixels = rng.integers(256, size=(12, 16, 3), dtype=np.uint8)
+                Image.fromarray(pixels).save(folder / name / f"{number}.png")
+    return [f"--data.images.path={folder}", "--data.n_way=5"]  # 20 ways of these large pictures take seconds
+
+
+def _strokes(seed: int) -> bytes:
+    """A drawing as in Omniglot: 105x105 pixels of one bit, black on white."""
+    paper = np.kron(np.random.default_rng(seed).random((15, 15)) > 0.25, np.ones((7, 7), bool))
+    buffer = io.BytesIO()
+    Image.fromarray(paper).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+SMALL_DATA: dict[str, Callable[[Path], list[str]]] = {
+    "MNIST": digits,
+    "CIFAR10": cifar10,
+    "STL10": stl10,
+    "OmniglotEpisodes": omniglot,
+    "EpisodeDataModule": episodes,
+}
+"""By the class of a configuration's data; others, such as Digits, need no files."""

@@ -1,0 +1,79 @@
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from lit_models.errors import RunError
+from lit_models.runs import RunOptions, find_checkpoint, new_run_folder, remove_if_empty_handed, run_of
+
+
+@pytest.fixture(autouse=True)
+def _in_an_empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in list(os.environ):
+        if name.startswith(("SLURM_", "TORCHELASTIC_", "RELIT_")):
+            monkeypatch.delenv(name)
+
+
+def made_checkpoint(run: str, name: str, age: float) -> Path:
+    path = Path("runs/x") / run / "checkpoints" / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.touch()
+    (path.parents[1] / "config.yaml").touch()
+    os.utime(path, (1e9 - age, 1e9 - age))
+    return path
+
+
+def test_runs_started_in_the_same_second_get_folders_of_their_own() -> None:
+    folders = {new_run_folder(RunOptions("x")) for _ in range(5)}
+    assert len(folders) == 5
+    assert all(folder.is_dir() and folder.parent == Path("runs/x") for folder in folders)
+
+
+def test_a_requeued_slurm_job_finds_its_folder_and_array_tasks_have_their_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SLURM_JOB_ID", "17")
+    assert new_run_folder(RunOptions("x")) == new_run_folder(RunOptions("x")) == Path("runs/x/slurm-17")
+    monkeypatch.setenv("SLURM_ARRAY_JOB_ID", "16")
+    monkeypatch.setenv("SLURM_ARRAY_TASK_ID", "3")
+    assert new_run_folder(RunOptions("x")) == Path("runs/x/slurm-16_3")
+
+
+def test_the_newest_checkpoint_is_meant() -> None:
+    made_checkpoint("a", "last.ckpt", age=1)
+    newest = made_checkpoint("b", "last.ckpt", age=0)
+    best = made_checkpoint("a", "best.ckpt", age=5)
+    assert find_checkpoint("last", RunOptions("x")) == newest
+    assert find_checkpoint("best", RunOptions("x")) == best
+    assert find_checkpoint("last", RunOptions("x", id="a")).parent == best.parent
+    assert find_checkpoint(str(newest), RunOptions(None)) == newest
+    assert run_of(newest) == Path("runs/x/b").absolute()
+    assert run_of(Path("elsewhere/last.ckpt")) is None
+
+
+@pytest.mark.parametrize("which", ["last", "best", "nothing.ckpt"])
+def test_no_checkpoint(which: str) -> None:
+    with pytest.raises(RunError, match="ckpt"):
+        find_checkpoint(which, RunOptions("x"))
+
+
+def test_a_folder_is_removed_only_if_it_holds_nothing_of_worth() -> None:
+    empty, kept = new_run_folder(RunOptions("x")), new_run_folder(RunOptions("y"))
+    (empty / "config.yaml").touch()
+    (kept / "metrics.csv").touch()
+    remove_if_empty_handed(empty)
+    remove_if_empty_handed(kept)
+    assert not empty.parent.exists()
+    assert kept.is_dir()
+
+
+def test_ranks_under_torchrun_agree_on_one_folder() -> None:
+    code = "from lit_models.runs import *; print('folder', new_run_folder(RunOptions('x')))"
+    Path("rank.py").write_text(code)
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "rank.py"]
+    output = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True).stdout
+    printed = [line for line in output.splitlines() if line.startswith("folder")]
+    assert len(printed) == 2
+    assert len(set(printed)) == 1
+    assert len(list(Path("runs/x").iterdir())) == 1
