@@ -1,0 +1,35 @@
+"""Measures this project against the textbook way of doing the same, in one run on one machine.
+
+    python scripts/benchmark.py data --data MNIST CIFAR10
+    python scripts/benchmark.py train --threads 2
+    python scripts/benchmark.py protonet
+    python scripts/benchmark.py layerwise
+
+Ratios within a run mean something anywhere; absolute figures hold for the machine that they come from.
+"""
+
+import argparse
+
+import benchmark_data
+import benchmark_layerwise
+import benchmark_protonet
+import benchmark_train
+
+
+def main() -> None:
+    """Reads the command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    for name, part, what in (
+        ("data", benchmark_data, "training loaders against torchvision's data sets and a DataLoader"),
+        ("train", benchmark_train, "training by `relit fit` against a bare loop and against the textbook's loop"),
+        ("protonet", benchmark_protonet, "episodes against the textbook's"),
+        ("layerwise", benchmark_layerwise, "cached codes against running the layers below again"),
+    ):
+        part.add_arguments(commands.add_parser(name, help=what, description=part.__doc__))
+    args = parser.parse_args()
+    args.run(args)
+
+
+if __name__ == "__main__":
+    main()
