@@ -23,7 +23,8 @@ from lightning.pytorch.strategies import DDPStrategy
 from lightning.pytorch.utilities import rank_zero_only
 
 import lit_models
-from datamodules import DataError, DataWarning, Samples
+from datamodules import DataError, DataWarning, ImageDataModule, Samples
+from datamodules.preview import draw_training_batch
 from lit_models.adversarial import AdversarialModule
 from lit_models.callbacks import Checkpoints, ExactResume, LossCurves, PredictionWriter
 from lit_models.callbacks.checkpoints import AtomicCheckpointIO, read_checkpoint
@@ -48,11 +49,24 @@ for _module in lit_models.METHODS.values():
 class RelitTrainer(Trainer):
     """Lightning's Trainer with a method for ``relit prepare``."""
 
-    def prepare(self, model: LightningModule | None = None, datamodule: LightningDataModule | None = None) -> None:
-        """Downloads and prepares a data set, without training (on a cluster's login node, say)."""
+    def prepare(
+        self,
+        model: LightningModule | None = None,
+        datamodule: LightningDataModule | None = None,
+        picture: str | None = None,
+    ) -> None:
+        """Downloads and prepares a data set, without training (on a cluster's login node, say).
+
+        Args:
+            model: Not used.
+            datamodule: The data set.
+            picture: PNG file in which to draw a training batch with its labels; none if null.
+        """
         if datamodule is None:
             raise RunError("There is nothing to prepare: name a data set with --data or --config.")
         datamodule.prepare_data()
+        if picture is not None:
+            draw_training_batch(cast(ImageDataModule, datamodule), Path(picture))
         print(f"{type(datamodule).__name__} is prepared.")
 
 

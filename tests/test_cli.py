@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
+from PIL import Image
 
 import lit_models
 from lit_models.__main__ import main
@@ -154,6 +155,12 @@ def test_prepare(relit: Relit, tmp_path: Path, capsys: Output) -> None:
     assert "Digits is prepared." in capsys.readouterr().out
     assert (tmp_path / "new/digits/prepared/32x32/image.npy").is_file()
     assert not Path("runs").exists()
+
+
+def test_a_picture_of_a_batch(relit: Relit) -> None:
+    assert relit("prepare", "--data", "Digits", "--picture", "new/batch.png") == 0
+    with Image.open("new/batch.png") as picture:
+        assert picture.convert("L").getextrema() == (0, 255)
 
 
 def test_fast_dev_run_leaves_nothing(relit: Relit) -> None:

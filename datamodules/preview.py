@@ -1,0 +1,69 @@
+"""A picture of a batch, to see with one's own eyes what a model gets."""
+
+from pathlib import Path
+from types import SimpleNamespace
+
+from torch import Tensor
+
+from datamodules.base import ImageDataModule
+from datamodules.tensors import Episodes, ImagePair, LabelledImages
+
+COLUMNS = 8
+MOST = 32
+"""Images in a picture."""
+
+
+def draw_training_batch(datamodule: ImageDataModule, path: Path) -> None:
+    """Draws the first images of a training batch, augmented as in training, each with the name of its class.
+
+    Args:
+        datamodule: A data module whose data are prepared.
+        path: The PNG file to write.
+    """
+    datamodule.setup("fit")
+    batch = next(iter(datamodule.train_dataloader()))
+    # Data modules augment only what is for training, and ask their trainer whether it is.
+    datamodule.trainer = SimpleNamespace(training=True)  # type: ignore[assignment]
+    try:
+        batch = datamodule.on_after_batch_transfer(batch, 0)
+    finally:
+        datamodule.trainer = None
+    draw(titled_images(batch, datamodule.class_names), path)
+
+
+def titled_images(batch: object, class_names: tuple[str, ...]) -> list[tuple[str, Tensor]]:
+    """Titles and images ``(C, H, W)`` of a batch: of pairs the source and the target in turns, of episodes the support
+    and the queries of the first classes."""
+    if isinstance(batch, LabelledImages):
+        names = [class_names[label] if 0 <= label < len(class_names) else str(label) for label in batch.label.tolist()]
+        return list(zip(names, batch.image, strict=True))
+    if isinstance(batch, ImagePair):
+        pairs = zip(batch.source, batch.target, strict=True)
+        return [(title, image) for pair in pairs for title, image in zip(("source", "target"), pair, strict=True)]
+    if isinstance(batch, Episodes):
+        support, query = batch.support[0], batch.query[0]
+        return [
+            (f"{kind} of class {place}", image)
+            for place in range(len(support))
+            for kind, images in (("support", support[place]), ("query", query[place]))
+            for image in images
+        ]
+    raise TypeError(f"{type(batch).__name__} is no batch of images")
+
+
+def draw(images: list[tuple[str, Tensor]], path: Path) -> None:
+    """Writes titled images in [0, 1] as a PNG file, in rows of eight."""
+    from matplotlib.figure import Figure
+
+    images = images[:MOST]
+    columns = min(COLUMNS, len(images))
+    rows = -(-len(images) // columns)
+    figure = Figure(figsize=(1.5 * columns, 1.7 * rows), layout="constrained")
+    plots = figure.subplots(rows, columns, squeeze=False).flatten()
+    for axes in plots:
+        axes.axis("off")
+    for axes, (title, image) in zip(plots, images, strict=False):
+        axes.imshow(image.permute(1, 2, 0).squeeze(-1).cpu(), cmap="gray", vmin=0, vmax=1)
+        axes.set_title(title if len(title) <= 22 else f"{title[:20]}…", fontsize=7)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=100)
