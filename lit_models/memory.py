@@ -10,8 +10,8 @@ def keep_freed_memory(limit: int = 2**30) -> bool:
     """Has the C library keep freed memory of up to ``limit`` bytes for the next tensor.
 
     By default glibc returns every large block to the kernel as soon as it is freed, and each training step on a CPU
-    waits for the kernel to map and zero the same gigabytes again. Without that a step of a convolutional network takes
-    about half the time. Does nothing where the C library isn't glibc.
+    waits for the kernel to map and zero the same gigabytes again. Steps with large tensors take up to half the time
+    without that; small ones don't change. Does nothing where the C library isn't glibc.
 
     Returns:
         Whether it was done.
