@@ -238,6 +238,50 @@ def resized_crop(image: Tensor, top: Tensor, left: Tensor, height: Tensor, width
     return vertical[:, None] @ image @ horizontal[:, None].mT
 
 
+def random_affine(
+    image: Tensor,
+    degrees: float = 0.0,
+    translate: float = 0.0,
+    scale: Sequence[float] = (1.0, 1.0),
+    generator: Generator | None = None,
+) -> Tensor:
+    """Turns, moves and resizes each image a little, by bilinear interpolation; what comes in at the sides is black.
+
+    Args:
+        image: ``(B, C, H, W)``.
+        degrees: The angle is uniform in ``[-degrees, degrees]``.
+        translate: The shifts down and to the right are uniform in ``[-translate, translate]``, as shares of the height
+            and of the width.
+        scale: The factor is uniform between these two.
+        generator: Source of the randomness.
+    """
+    angle, down, right = ((2 * _rand(image, 1, generator) - 1) * bound for bound in (degrees, translate, translate))
+    factor = scale[0] + (scale[1] - scale[0]) * _rand(image, 1, generator)
+    return affine(image, angle, down * image.shape[-2], right * image.shape[-1], factor)
+
+
+def affine(image: Tensor, degrees: Tensor, down: Tensor, right: Tensor, scale: Tensor) -> Tensor:
+    """Turns and resizes each image about its centre, then moves it.
+
+    Args:
+        image: ``(B, C, H, W)``.
+        degrees: ``(B,)``: the angles, clockwise.
+        down: ``(B,)``: the shifts downwards in pixels.
+        right: ``(B,)``: the shifts to the right in pixels.
+        scale: ``(B,)``: the factors by which the content grows.
+    """
+    height, width = image.shape[-2:]
+    # Where each pixel's content comes from: the inverse of the motion, in units of half a side for grid_sample.
+    cos, sin = (turn(degrees.deg2rad()) / scale for turn in (torch.cos, torch.sin))
+    x, y = 2 * right / width, 2 * down / height
+    rows = (
+        torch.stack([cos, sin * height / width, -cos * x - sin * height / width * y], 1),
+        torch.stack([-sin * width / height, cos, sin * width / height * x - cos * y], 1),
+    )
+    grid = functional.affine_grid(torch.stack(rows, 1).to(image.dtype), list(image.shape), align_corners=False)
+    return functional.grid_sample(image, grid, align_corners=False)
+
+
 def _random_corner(image: Tensor, size: tuple[int, int], generator: Generator | None) -> tuple[Tensor, Tensor]:
     """First rows and columns, ``(B,)`` each, of windows of ``size`` that lie within the images."""
     if image.shape[-2] < size[0] or image.shape[-1] < size[1]:

@@ -4,9 +4,11 @@ import gzip
 import math
 import zlib
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 
+from datamodules import augment
 from datamodules.archives import RemoteFile, fetch
 from datamodules.base import ImageDataModule, split_rows
 from datamodules.errors import DataError
@@ -37,6 +39,8 @@ class MNIST(ImageDataModule):
         batch_size: Images in a training batch of one process.
         eval_batch_size: Images in an evaluation batch of one process; if None, ``batch_size``.
         image_size: 32 (two black pixels are added on each side, so that the size can be halved five times) or 28.
+        augmentation: What happens to training images: "none", or "affine" (turned by up to 10 degrees, moved by up to a
+            sixteenth of the side, resized by up to 10 %).
         split_seed: Seed of the split between training and validation.
         on_device: Hold the data set in the accelerator's memory; if None, when it fits easily.
     """
@@ -51,6 +55,7 @@ class MNIST(ImageDataModule):
         batch_size: int = 64,
         eval_batch_size: int | None = None,
         image_size: int = 32,
+        augmentation: Literal["none", "affine"] = "none",
         split_seed: int = 0,
         on_device: bool | None = None,
     ) -> None:
@@ -59,7 +64,10 @@ class MNIST(ImageDataModule):
             raise DataError(
                 f"MNIST comes in the sizes 28 and 32 (padded); set --data.image_size to one, not {image_size}."
             )
+        if augmentation not in ("none", "affine"):
+            raise DataError(f"--data.augmentation is {augmentation!r}; it must be none or affine.")
         self.image_shape = (1, image_size, image_size)
+        self.augmentation = augmentation
         self.split_seed = split_seed
 
     @property
@@ -68,6 +76,11 @@ class MNIST(ImageDataModule):
         return TensorStore(
             self.prepared_folder / f"{size}x{size}", {}, [self.folder / file.name for file in FILES.values()]
         )
+
+    def augment(self, batch: LabelledImages) -> LabelledImages:
+        if self.augmentation == "none":
+            return batch
+        return batch._replace(image=augment.random_affine(batch.image, 10, 1 / 16, (0.9, 1.1)))
 
     def prepare_data(self) -> None:
         self.store.prepare(self._build)

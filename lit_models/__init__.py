@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from lit_models.dcgan import DCGAN
+    from lit_models.digit_classifier import DigitClassifier
     from lit_models.layerwise_mlp import LayerwiseMLP
     from lit_models.protonet import ProtoNet
 
@@ -16,12 +17,13 @@ __version__ = version("relit")
 
 METHODS = {
     "DCGAN": "lit_models.dcgan",
+    "DigitClassifier": "lit_models.digit_classifier",
     "LayerwiseMLP": "lit_models.layerwise_mlp",
     "ProtoNet": "lit_models.protonet",
 }
 """Module of each method's class."""
 
-__all__ = ["DCGAN", "METHODS", "LayerwiseMLP", "ProtoNet", "__version__"]
+__all__ = ["DCGAN", "METHODS", "DigitClassifier", "LayerwiseMLP", "ProtoNet", "__version__"]
 
 
 def __getattr__(name: str) -> Any:

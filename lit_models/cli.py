@@ -27,7 +27,7 @@ from datamodules import DataError, DataWarning, ImageDataModule, Samples
 from datamodules.preview import draw_training_batch
 from lit_models.adversarial import AdversarialModule
 from lit_models.callbacks import Checkpoints, ExactResume, LossCurves, PredictionWriter
-from lit_models.callbacks.checkpoints import AtomicCheckpointIO, read_checkpoint
+from lit_models.checkpoints import AtomicCheckpointIO, read_checkpoint
 from lit_models.cli_errors import explain
 from lit_models.errors import ModelError, RunError
 from lit_models.loggers import MetricsCSV, WandbOptions, finish_wandb, git_commit, wandb_logger

@@ -7,12 +7,14 @@ from lit_models.callbacks.embeddings import EmbeddingPlot
 from lit_models.callbacks.predictions import PredictionWriter
 from lit_models.callbacks.resume import ExactResume
 from lit_models.callbacks.samples import SampleGrid
+from lit_models.callbacks.scores import GenerationScores
 
 __all__ = [
     "Checkpoints",
     "ClassificationReport",
     "EmbeddingPlot",
     "ExactResume",
+    "GenerationScores",
     "LossCurves",
     "PredictionWriter",
     "SampleGrid",

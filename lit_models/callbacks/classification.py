@@ -91,7 +91,9 @@ def write_confusion(counts: Tensor, names: Sequence[str], path: Path) -> None:
         writer.writerows([name, *row] for name, row in zip(names, counts.tolist(), strict=True))
 
 
-def draw_class_accuracy(counts: Tensor, names: Sequence[str], path: Path) -> None:
+def draw_class_accuracy(
+    counts: Tensor, names: Sequence[str], path: Path, quantity: str = "accuracy on test images / %"
+) -> None:
     """A bar for each class, and a line for all."""
     from matplotlib.figure import Figure
 
@@ -105,7 +107,7 @@ def draw_class_accuracy(counts: Tensor, names: Sequence[str], path: Path) -> Non
     axes.set_yticks(range(len(names)), names)
     axes.invert_yaxis()
     axes.set_xlim(0, 105)
-    axes.set_xlabel("accuracy on test images / %")
+    axes.set_xlabel(quantity)
     axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1))
     figure.savefig(path, dpi=120)
 

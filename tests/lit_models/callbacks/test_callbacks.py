@@ -7,9 +7,9 @@ import torch
 from PIL import Image
 
 from lit_models.callbacks import SampleGrid
-from lit_models.callbacks.checkpoints import AtomicCheckpointIO, load_safely
 from lit_models.callbacks.curves import draw_curves, read_curves, running_mean
 from lit_models.callbacks.resume import random_state, set_random_state
+from lit_models.checkpoints import AtomicCheckpointIO, load_safely
 from lit_models.errors import RunError
 
 

@@ -1,0 +1,114 @@
+"""A small convolutional classifier of digits, which judges what the generative models make.
+
+The network (:class:`lit_models.networks.convnet.ConvNet`) is trained by cross-entropy and Adam under a one-cycle
+schedule (Smith & Topin 2019, arXiv:1708.07120).
+
+Its weights for MNIST come with relit (:func:`lit_models.metrics.extractors.digit_classifier`): scores over a network
+that knows digits tell more about generated digits than scores over one that knows ImageNet's photographs.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+from lightning.pytorch import LightningModule
+from lightning.pytorch.cli import OptimizerCallable
+from torch import Tensor
+from torch.nn import functional
+from torch.optim.lr_scheduler import OneCycleLR
+
+from datamodules import LabelledImages
+from lit_models.callbacks.predictions import ClassProbabilities
+from lit_models.callbacks.ranks import batch_weight
+from lit_models.checks import require_image_shape, require_labels, require_num_classes
+from lit_models.errors import ModelError
+from lit_models.networks.convnet import ConvNet
+from lit_models.optimizers import FusedAdam
+
+
+class DigitClassifier(LightningModule):
+    """The classifier that judges generated digits; it learns any small grey or colour images, too.
+
+    Logged: ``train/loss`` (each batch's value); ``val/loss``, ``val/accuracy``, ``test/loss``, ``test/accuracy``
+    (means over all images).
+
+    Args:
+        image_size: Height and width of the images.
+        channels: Channels of the images.
+        num_classes: Number of classes.
+        widths: Feature maps of each block, which halves the size; the last is the size of the embedding.
+        max_lr: The highest learning rate of the one-cycle schedule.
+        label_smoothing: Share of the label that is spread over all classes (Szegedy et al. 2016, section 7).
+        optimizer: Optimiser of all parameters; its learning rate is the schedule's.
+    """
+
+    def __init__(
+        self,
+        image_size: int = 32,
+        channels: int = 1,
+        num_classes: int = 10,
+        widths: Sequence[int] = (16, 32, 64),
+        max_lr: float = 1e-2,
+        label_smoothing: float = 0.0,
+        optimizer: OptimizerCallable = FusedAdam,
+    ) -> None:
+        super().__init__()
+        if not widths or min(widths) < 1:
+            raise ModelError(f"widths is {list(widths)}; it must name at least one block of at least one feature map.")
+        if image_size < 2 ** len(widths):
+            raise ModelError(
+                f"image_size is {image_size}, which can't be halved {len(widths)} times: shorten --model.widths."
+            )
+        if not 0 <= label_smoothing < 1:
+            raise ModelError(f"label_smoothing is {label_smoothing}; it must be at least 0 and less than 1.")
+        widths = list(widths)
+        self.save_hyperparameters(ignore=["optimizer"])
+        self.image_shape = (channels, image_size, image_size)
+        self.num_classes = num_classes
+        self.max_lr = max_lr
+        self.label_smoothing = label_smoothing
+        self.optimizer_callable = optimizer
+        self.network = ConvNet(channels, num_classes, widths)
+
+    def setup(self, stage: str) -> None:
+        require_image_shape(self, self.image_shape)
+        if stage != "predict":
+            require_num_classes(self, self.num_classes)
+        if stage == "fit":
+            require_labels(self)
+
+    def forward(self, image: Tensor) -> Tensor:
+        """Logits ``(N, num_classes)``, in float32, of images ``(N, C, H, W)`` in [0, 1]."""
+        return self.network(image).float()
+
+    def embed(self, image: Tensor) -> Tensor:
+        """The embedding ``(N, widths[-1])`` of images ``(N, C, H, W)`` in [0, 1]."""
+        return self.network.embed(image)
+
+    def training_step(self, batch: LabelledImages, batch_idx: int) -> Tensor:
+        loss = functional.cross_entropy(self(batch.image), batch.label, label_smoothing=self.label_smoothing)
+        self.log("train/loss", loss.detach(), prog_bar=True)
+        return loss
+
+    def validation_step(self, batch: LabelledImages, batch_idx: int) -> None:
+        self._evaluate(batch, "val")
+
+    def test_step(self, batch: LabelledImages, batch_idx: int) -> Tensor:
+        """Returns the logits, for callbacks."""
+        return self._evaluate(batch, "test")
+
+    def predict_step(self, batch: LabelledImages, batch_idx: int) -> ClassProbabilities:
+        return ClassProbabilities(self(batch.image).softmax(1))
+
+    def _evaluate(self, batch: LabelledImages, stage: str) -> Tensor:
+        logits = self(batch.image)
+        means = {
+            f"{stage}/loss": functional.cross_entropy(logits, batch.label),
+            f"{stage}/accuracy": (logits.argmax(1) == batch.label).float().mean(),
+        }
+        self.log_dict(means, batch_size=batch_weight(len(logits)), sync_dist=True, prog_bar=stage == "val")
+        return logits
+
+    def configure_optimizers(self) -> Any:
+        optimizer = self.optimizer_callable(self.parameters())
+        schedule = OneCycleLR(optimizer, self.max_lr, total_steps=int(self.trainer.estimated_stepping_batches))
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}

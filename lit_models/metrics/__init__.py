@@ -1,0 +1,1 @@
+"""How good generated images are, by what a network sees in them."""

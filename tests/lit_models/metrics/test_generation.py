@@ -1,0 +1,68 @@
+import math
+
+import numpy as np
+import pytest
+import torch
+from scipy.linalg import sqrtm
+
+from lit_models.metrics import generation
+from lit_models.metrics.generation import frechet_distance, inception_score, kernel_distance
+
+
+def features(count: int, dimensions: int, seed: int) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    mixing = torch.randn(dimensions, dimensions, generator=generator)
+    return torch.randn(count, dimensions, generator=generator) @ mixing + torch.randn(dimensions, generator=generator)
+
+
+def test_frechet_distance_is_heusels_formula() -> None:
+    real, fake = features(50, 4, 1), features(70, 4, 2)
+    x, y = real.double().numpy(), fake.double().numpy()
+    cov_x, cov_y = np.cov(x, rowvar=False), np.cov(y, rowvar=False)
+    expected = ((x.mean(0) - y.mean(0)) ** 2).sum() + np.trace(cov_x + cov_y - 2 * sqrtm(cov_x @ cov_y).real)
+    assert frechet_distance(real, fake) == pytest.approx(expected, rel=1e-6)
+    assert frechet_distance(fake, real) == pytest.approx(expected, rel=1e-6)
+
+
+def test_frechet_distance_of_shifted_features_is_the_squared_shift() -> None:
+    real = features(100, 3, 3)
+    assert frechet_distance(real, real + torch.tensor([3.0, 0, 4.0])) == pytest.approx(25, rel=1e-4)
+    assert frechet_distance(real, real) == pytest.approx(0, abs=1e-5)
+
+
+def test_frechet_distance_of_more_dimensions_than_images_is_finite() -> None:
+    assert math.isfinite(frechet_distance(features(5, 20, 1), features(6, 20, 2)))
+
+
+def test_kernel_distance_is_the_unbiased_estimate() -> None:
+    """With as many images as a subset holds, every subset is the whole set: eq. 4 of Bińkowski et al. by loops."""
+    real, fake = features(12, 4, 4).double(), features(12, 4, 5).double()
+
+    def kernel(x: torch.Tensor, y: torch.Tensor) -> float:
+        return (float(x @ y) / 4 + 1) ** 3
+
+    within = sum(kernel(x[i], x[j]) for x in (real, fake) for i in range(12) for j in range(12) if i != j) / (12 * 11)
+    across = sum(kernel(x, y) for x in real for y in fake) / 12**2
+    assert kernel_distance(real, fake) == pytest.approx(within - 2 * across, rel=1e-6)
+
+
+def test_kernel_distance_draws_its_subsets_by_its_seed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(generation, "KID_SUBSET_SIZE", 20)
+    real, fake = features(30, 4, 6), features(25, 4, 7)
+    state = torch.get_rng_state()
+    first = kernel_distance(real, fake, seed=1)
+    assert torch.equal(state, torch.get_rng_state()), "the run's own random stream is left alone"
+    torch.rand(5)
+    assert kernel_distance(real, fake, seed=1) == first
+    assert kernel_distance(real, fake, seed=2) != first
+
+
+def test_inception_score_in_closed_form() -> None:
+    sure = torch.eye(4).repeat(5, 1) * 1000
+    assert inception_score(sure) == pytest.approx(4)
+    assert inception_score(sure[:1].repeat(9, 1)) == pytest.approx(1), "all of one class"
+    assert inception_score(torch.zeros(8, 4)) == pytest.approx(1), "never sure"
+    logits = torch.randn(30, 3, generator=torch.Generator().manual_seed(0)).double()
+    p = logits.softmax(1)
+    expected = math.exp(sum(float((row * (row / p.mean(0)).log()).sum()) for row in p) / 30)
+    assert inception_score(logits) == pytest.approx(expected, rel=1e-6)

@@ -1,0 +1,77 @@
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from lightning.pytorch import Trainer
+from torch import nn
+
+from datamodules import Digits
+from lit_models import DigitClassifier
+from lit_models.errors import ModelError
+from tests.tiny import CONFIGS, the_run
+
+Relit = Callable[..., int]
+TINY = (
+    "--config",
+    str(CONFIGS / "digit_classifier_mnist.yaml"),
+    "--data=Digits",
+    "--data.batch_size=64",
+    "--model.widths=[3,4]",
+    "--trainer.max_epochs=1",
+    "--trainer.limit_train_batches=3",
+    "--trainer.enable_progress_bar=false",
+    "--trainer.accelerator=cpu",
+)
+
+
+def test_the_network() -> None:
+    """Two 3x3 convolutions and a halving a block, then a mean and a linear layer: 9·(1·16 + 16·16 + …) weights."""
+    model = DigitClassifier().eval()
+    convolutions = [module for module in model.modules() if isinstance(module, nn.Conv2d)]
+    assert [conv.out_channels for conv in convolutions] == [16, 16, 32, 32, 64, 64]
+    weights = 9 * (1 * 16 + 16 * 16 + 16 * 32 + 32 * 32 + 32 * 64 + 64 * 64) + 2 * 2 * (16 + 32 + 64) + 64 * 10 + 10
+    assert sum(parameter.numel() for parameter in model.parameters()) == weights
+    image = torch.rand(3, 1, 32, 32)
+    assert torch.allclose(model(image), model.network.head(model.embed(image)))
+    assert model.embed(image).shape == (3, 64)
+
+
+def test_it_learns_digits_under_its_schedule(digits_root: Path) -> None:
+    torch.manual_seed(0)
+    model = DigitClassifier(widths=(8, 16, 16))
+    trainer = Trainer(
+        accelerator="cpu",
+        max_epochs=3,
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        use_distributed_sampler=False,
+    )
+    trainer.fit(model, Digits(root=str(digits_root), batch_size=16))
+    assert trainer.callback_metrics["val/accuracy"] > 0.8
+    assert trainer.optimizers[0].param_groups[0]["lr"] < 1e-5, "one cycle ends near 0"
+
+
+def test_test_and_predict(relit: Relit) -> None:
+    assert relit("fit", *TINY) == 0
+    assert relit("test", *TINY, "--ckpt_path=last") == 0
+    assert (the_run() / "figures" / "confusion_matrix.csv").is_file()
+    checkpoint = the_run() / "checkpoints" / "last.ckpt"
+    assert relit("predict", f"--ckpt_path={checkpoint}", "--trainer.accelerator=cpu") == 0
+    rows = (the_run() / "predictions" / "classes.csv").read_text().splitlines()
+    assert len(rows) == 1 + 300
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"widths": []}, "at least one block"),
+        ({"image_size": 4, "widths": [2, 2, 2]}, "can't be halved 3 times"),
+        ({"label_smoothing": 1.0}, "label_smoothing is 1.0"),
+    ],
+)
+def test_impossible_arguments(arguments: dict, message: str) -> None:
+    with pytest.raises(ModelError, match=message):
+        DigitClassifier(**arguments)
