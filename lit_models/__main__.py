@@ -17,8 +17,10 @@ commands:
                                      relit predict --ckpt_path runs/…/checkpoints/last.ckpt
   prepare   download and prepare a data set, without training
                                      relit prepare --data MNIST
+  compare   put runs beside each other, in a table and in figures
+                                     relit compare runs/dcgan_mnist runs/sngan_mnist
 
-options of every command:
+options of every command but compare:
   --config FILE     values from a YAML file; several are laid over each other, the later one wins
   --NAME VALUE      any single value, such as --model.latent_dim 8 --data.batch_size 32 --trainer.max_epochs 3
   --model CLASS     a method by name; --model.help CLASS lists its arguments
@@ -40,6 +42,10 @@ def main(args: list[str] | None = None) -> int:
     if args[0] == "--version":
         print(f"relit {version('relit')}")
         return 0
+    if args[0] == "compare":
+        from lit_models.compare import main as compare
+
+        return compare(args[1:])
     from lit_models.cli import run
 
     return run(args)

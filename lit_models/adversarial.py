@@ -125,8 +125,9 @@ class AdversarialModule(LightningModule):
 
         if self._logs_this_batch():
             self.log_dict(losses, prog_bar=True)
-            # Lightning takes a logged "step" as the loggers' x-axis; its own would count batches.
-            self.log("step", float(step))
+            # Lightning takes a logged "step" as the loggers' x-axis; its own would count batches. With it, Lightning
+            # leaves the epoch out.
+            self.log_dict({"step": float(step), "epoch": float(self.current_epoch)})
 
     def on_train_epoch_end(self) -> None:
         self._log_step_reached()
@@ -142,7 +143,8 @@ class AdversarialModule(LightningModule):
         return (self.trainer.fit_loop.total_batch_idx + 1) % cast(Any, self.trainer).log_every_n_steps == 0
 
     def _log_step_reached(self) -> None:
-        self.log("step", float(max(self.global_step - 1, 0)), sync_dist=True)
+        step, epoch = float(max(self.global_step - 1, 0)), float(self.current_epoch)
+        self.log_dict({"step": step, "epoch": epoch}, sync_dist=True)
 
     def validation_step(self, batch: Any, batch_idx: int) -> None:
         self._evaluate(batch, "val")

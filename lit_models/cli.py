@@ -1,10 +1,12 @@
 """The ``relit`` command: LightningCLI with this project's fixes, and nothing of any one method."""
 
+import json
 import logging
 import os
 import shutil
 import sys
 import tempfile
+import time
 import traceback
 import warnings
 from argparse import ArgumentError
@@ -30,7 +32,7 @@ from lit_models.callbacks import Checkpoints, ExactResume, LossCurves, Predictio
 from lit_models.checkpoints import AtomicCheckpointIO, read_checkpoint
 from lit_models.cli_errors import explain
 from lit_models.errors import ModelError, RunError
-from lit_models.loggers import MetricsCSV, WandbOptions, finish_wandb, git_commit, wandb_logger
+from lit_models.loggers import MetricsCSV, WandbOptions, environment, finish_wandb, git_commit, wandb_logger
 from lit_models.memory import keep_freed_memory
 from lit_models.runs import (
     RunOptions,
@@ -39,6 +41,7 @@ from lit_models.runs import (
     new_run_folder,
     remove_if_empty_handed,
     run_of,
+    write_atomically,
 )
 
 # Short class names (`--model DCGAN`) are looked up among the classes that are imported.
@@ -283,10 +286,14 @@ class RelitCLI(LightningCLI):
 
 
 class RunRecord(Callback):
-    """Keeps the resolved configuration in the run folder, in every checkpoint and in W&B."""
+    """Keeps the resolved configuration in the run folder, in every checkpoint and in W&B; and in ``run.json`` whether
+    training has finished, how long it took so far, and on what."""
 
     def __init__(self, config: str) -> None:
         self.config = config
+        self._environment: dict[str, Any] = {}
+        self._started = 0.0
+        self._seconds_before = 0.0
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         if trainer.is_global_zero:
@@ -307,15 +314,32 @@ class RunRecord(Callback):
                 return
             earlier = len(list(run.glob("config_before_resume_*.yaml")))
             shutil.copyfile(path, run / f"config_before_resume_{earlier + 1}.yaml")
-        unfinished = run / ".config.yaml.unfinished"
-        unfinished.write_text(self.config)
-        unfinished.replace(path)
+        write_atomically(path, self.config)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if trainer.ckpt_path is not None and trainer.is_global_zero:
+        if not trainer.is_global_zero:
+            return
+        record = Path(trainer.default_root_dir) / "run.json"
+        resumed = trainer.ckpt_path is not None and record.is_file()
+        self._seconds_before = json.loads(record.read_text())["training_seconds"] if resumed else 0.0
+        self._started = time.monotonic()
+        self._environment = environment(trainer)
+        if trainer.ckpt_path is not None:
             for logger in trainer.loggers:
                 if isinstance(logger, MetricsCSV):
                     logger.drop_from(trainer.global_step)
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._write_progress(trainer, finished=False)
+
+    def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._write_progress(trainer, finished=True)
+
+    def _write_progress(self, trainer: Trainer, finished: bool) -> None:
+        if trainer.is_global_zero:
+            seconds = round(self._seconds_before + time.monotonic() - self._started, 1)
+            record = {"finished": finished, "training_seconds": seconds, **self._environment}
+            write_atomically(Path(trainer.default_root_dir) / "run.json", json.dumps(record, indent=2) + "\n")
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         checkpoint["config"] = yaml.safe_load(self.config)

@@ -2,13 +2,17 @@
 
 import csv
 import os
+import platform
+import re
 import subprocess
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+import torch
 from lightning.fabric.loggers.csv_logs import _ExperimentWriter
+from lightning.pytorch import Trainer
 from lightning.pytorch.loggers import CSVLogger, WandbLogger
 
 from lit_models.errors import RunError
@@ -132,6 +136,22 @@ def _key_in_netrc() -> bool:
         return netrc.netrc(os.environ.get("NETRC")).authenticators(host) is not None
     except (OSError, netrc.NetrcParseError):
         return False
+
+
+def environment(trainer: Trainer) -> dict[str, Any]:
+    """What a run runs on: processor or accelerator, processes, version of torch, commit."""
+    cpuinfo = Path("/proc/cpuinfo")
+    names = re.findall(r"model name\s*:\s*(.+)", cpuinfo.read_text()) if cpuinfo.is_file() else []
+    device = trainer.strategy.root_device
+    return {
+        "processor": names[0] if names else platform.processor(),
+        "threads": torch.get_num_threads(),
+        "accelerator": torch.cuda.get_device_name(device) if device.type == "cuda" else None,
+        "processes": trainer.world_size,
+        "precision": str(trainer.precision),
+        "torch": torch.__version__,
+        "git_commit": git_commit(),
+    }
 
 
 def git_commit() -> str | None:

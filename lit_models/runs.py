@@ -1,6 +1,6 @@
 """Run folders: everything that one run leaves lies in ``runs/<experiment>/<run id>/``.
 
-config.yaml  metrics.csv  checkpoints/{last,best}.ckpt  samples/  figures/  predictions/  wandb/
+config.yaml  run.json  metrics.csv  checkpoints/{last,best}.ckpt  samples/  figures/  predictions/  wandb/
 """
 
 import os
@@ -101,6 +101,13 @@ def remove_if_empty_handed(folder: Path) -> None:
         for parent in (folder.parent, folder.parent.parent):
             if parent.is_dir() and not any(parent.iterdir()):
                 parent.rmdir()
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """Writes a file so that a killed process leaves the old one whole."""
+    unfinished = path.with_name(f".{path.name}.unfinished")
+    unfinished.write_text(text)
+    unfinished.replace(path)
 
 
 def _experiment_folder(options: RunOptions) -> Path:

@@ -1,7 +1,6 @@
 """Scores of a generative model, while it learns and in its test."""
 
 import json
-import os
 import warnings
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -21,6 +20,7 @@ from lit_models.callbacks.ranks import gather
 from lit_models.errors import RunError
 from lit_models.metrics.extractors import ExtractorUnavailableError, Features, load_extractor
 from lit_models.metrics.generation import frechet_distance, inception_score, kernel_distance
+from lit_models.runs import write_atomically
 
 
 class GenerationScores(Callback):
@@ -93,21 +93,19 @@ class GenerationScores(Callback):
         due = epoch in (1, trainer.max_epochs) or epoch % self.every_n_epochs == 0
         if self._extractor is not None and not trainer.sanity_checking and due:
             scores, _ = self._measure(trainer, pl_module, self.count)
-            self._log(scores, "val", prog_bar=True)
+            _log(pl_module, scores, "val", prog_bar=True)
 
     def on_test_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if self._extractor is None:
             return
         scores, confusion = self._measure(trainer, pl_module, self.test_count)
         scores |= self._limits(trainer)
-        self._log(scores, "test")
+        _log(pl_module, scores, "test")
         if not trainer.is_global_zero:
             return
         run = Path(trainer.default_root_dir)
         text = json.dumps({"extractor": self.extractor_name, **scores}, indent=2)
-        unfinished = run / ".scores.json.unfinished"
-        unfinished.write_text(f"{text}\n")
-        os.replace(unfinished, run / "scores.json")
+        write_atomically(run / "scores.json", f"{text}\n")
         print(f"Scores by the extractor {self.extractor_name!r}, also in {run / 'scores.json'}:")
         if confusion is not None:
             names = cast(Any, trainer).datamodule.class_names or tuple(map(str, range(len(confusion))))
@@ -201,6 +199,7 @@ class GenerationScores(Callback):
         ordered = [all_batches[batch] for batch in sorted(all_batches)]
         return Features(*(torch.cat(column) for column in zip(*ordered, strict=True)))
 
-    def _log(self, scores: dict[str, float], stage: str, prog_bar: bool = False) -> None:
-        for name, value in scores.items():
-            self.log(f"{stage}/{name}", value, sync_dist=True, prog_bar=prog_bar and name == "fid")
+
+def _log(pl_module: LightningModule, scores: dict[str, float], stage: str, prog_bar: bool = False) -> None:
+    for name, value in scores.items():
+        pl_module.log(f"{stage}/{name}", value, sync_dist=True, prog_bar=prog_bar and name == "fid")

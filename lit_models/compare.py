@@ -1,0 +1,225 @@
+"""``relit compare RUN RUN …``: several runs in one table and one set of figures."""
+
+import argparse
+import csv
+import json
+import math
+import sys
+from collections import defaultdict
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from lit_models.errors import RunError
+
+Curve = list[tuple[float, float]]
+
+FEWEST_FOR_A_TREND = 5
+"""Points that a smoothing spline needs."""
+
+
+@dataclass
+class Run:
+    """What a run folder tells about its run.
+
+    Attributes:
+        name: What to call it.
+        folder: Where it lies.
+        curves: ``(epoch, value)`` of every metric; the value is the epoch's mean, the epoch counts from 1.
+        results: What the test said, by metric.
+        seconds: Time spent on training; None if it isn't known.
+    """
+
+    name: str
+    folder: Path
+    curves: dict[str, Curve]
+    results: dict[str, float]
+    seconds: float | None
+
+
+def main(args: list[str]) -> int:
+    """Runs the command; returns its exit code."""
+    parser = argparse.ArgumentParser(
+        prog="relit compare",
+        description="Puts several runs beside each other: a table with the smallest, largest and final value of each "
+        "metric and the training time, the metrics by epoch with their smooth trends, and the last sample grids.",
+    )
+    parser.add_argument("runs", nargs="+", metavar="RUN", help="a run folder, or an experiment's (its newest run)")
+    parser.add_argument("--metrics", nargs="+", help="metrics to draw and to list (default: all of val/… and test/…)")
+    parser.add_argument("--names", nargs="+", help="what to call the runs (their folders' names if left out)")
+    parser.add_argument("--output", default="comparison", help="folder to write (default: %(default)s)")
+    given = parser.parse_args(args)
+    if given.names is not None and len(given.names) != len(given.runs):
+        parser.error(f"--names gives {len(given.names)} names to {len(given.runs)} runs")
+    try:
+        runs = [
+            read_run(Path(run), name) for run, name in zip(given.runs, given.names or named(given.runs), strict=True)
+        ]
+        compare(runs, Path(given.output), given.metrics)
+    except RunError as error:
+        print(f"relit: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def compare(runs: list[Run], output: Path, metrics: list[str] | None = None) -> None:
+    """Prints the table and writes ``comparison.csv``, ``comparison.md``, ``metrics.png`` and ``samples.png``.
+
+    Raises:
+        RunError: None of the runs has the metrics.
+    """
+    known = {name for run in runs for name in (*run.curves, *run.results)}
+    if missing := [name for name in metrics or () if name not in known]:
+        raise RunError(f"No run has logged {', '.join(missing)}; they have {', '.join(sorted(known)) or 'nothing'}.")
+    chosen = metrics or sorted(name for name in known if not name.startswith("train/"))
+    output.mkdir(parents=True, exist_ok=True)
+    write_values(runs, chosen, output / "comparison.csv")
+    table = markdown_table(runs, chosen)
+    (output / "comparison.md").write_text(table)
+    print(table)
+    if drawn := [name for name in chosen if any(name in run.curves for run in runs)]:
+        draw_metrics(runs, drawn, output / "metrics.png")
+    draw_samples(runs, output / "samples.png")
+    print(f"Written to {output}: {', '.join(sorted(path.name for path in output.iterdir()))}")
+
+
+def read_run(folder: Path, name: str) -> Run:
+    """Reads a run folder, or the newest run of an experiment's folder.
+
+    Raises:
+        RunError: There is no run.
+    """
+    if not (folder / "metrics.csv").is_file():
+        runs = sorted(folder.glob("*/metrics.csv"), key=lambda path: path.stat().st_mtime)
+        if not runs:
+            raise RunError(f"{folder} is not the folder of a run or of an experiment: it has no metrics.csv.")
+        folder = runs[-1].parent
+    curves = read_epochs(folder / "metrics.csv")
+    results = {metric: curve[-1][1] for metric, curve in curves.items() if metric.startswith("test/")}
+    record = folder / "run.json"
+    seconds = json.loads(record.read_text())["training_seconds"] if record.is_file() else None
+    return Run(name, folder, {m: c for m, c in curves.items() if m not in results}, results, seconds)
+
+
+def named(folders: list[str]) -> list[str]:
+    """The shortest ends of the paths that tell them apart."""
+    parts = [Path(folder).absolute().parts for folder in folders]
+    for length in range(1, max(map(len, parts)) + 1):
+        names = ["/".join(part[-length:]) for part in parts]
+        if len(set(names)) == len(names):
+            break
+    return names
+
+
+def read_epochs(path: Path) -> dict[str, Curve]:
+    """The mean of each metric over each epoch, as ``(epoch, value)`` with epochs from 1, by metric."""
+    sums: dict[str, dict[int, list[float]]] = defaultdict(lambda: defaultdict(list))
+    with path.open(newline="") as file:
+        for row in csv.DictReader(file):
+            for name, value in row.items():
+                if name not in ("step", "epoch") and value and row["epoch"] and math.isfinite(float(value)):
+                    sums[name][int(float(row["epoch"])) + 1].append(float(value))
+    return {
+        name: [(float(epoch), sum(values) / len(values)) for epoch, values in sorted(epochs.items())]
+        for name, epochs in sums.items()
+    }
+
+
+def write_values(runs: list[Run], metrics: list[str], path: Path) -> None:
+    """A row for each run and metric, with the smallest, the largest and the final value."""
+    with path.open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["run", "metric", "smallest", "largest", "final", "epochs", "training_seconds"])
+        for run in runs:
+            for name in metrics:
+                if values := _values(run, name):
+                    epochs = len(run.curves.get(name, ()))
+                    writer.writerow([run.name, name, min(values), max(values), values[-1], epochs, run.seconds])
+
+
+def markdown_table(runs: list[Run], metrics: list[str]) -> str:
+    """A row for each run: each metric's smallest – largest value over the epochs and its final one, or the test's."""
+    rows = [["run", *metrics, "training time"]]
+    for run in runs:
+        cells = []
+        for name in metrics:
+            values = _values(run, name)
+            spread = f" ({min(values):.4g} – {max(values):.4g})" if len(values) > 1 else ""
+            cells.append(f"{values[-1]:.4g}{spread}" if values else "")
+        minutes = "" if run.seconds is None else f"{run.seconds / 60:.1f} min"
+        rows.append([run.name, *cells, minutes])
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    rows.insert(1, ["-" * width for width in widths])
+    lines = [
+        "| " + " | ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) + " |" for row in rows
+    ]
+    legend = "Final value (smallest – largest over all epochs)." if any(" – " in line for line in lines[2:]) else ""
+    return "\n".join([*lines, "", legend]).strip() + "\n"
+
+
+def draw_metrics(runs: list[Run], metrics: list[str], path: Path) -> None:
+    """A plot for each metric: the values as measured, pale, and their smooth trend; one colour a run."""
+    from matplotlib import colormaps
+    from matplotlib.figure import Figure
+
+    columns = min(len(metrics), 3)
+    rows = math.ceil(len(metrics) / columns)
+    figure = Figure(figsize=(max(7, 5.2 * columns), 3.8 * rows + 0.6), layout="constrained")
+    plots = figure.subplots(rows, columns, squeeze=False).flatten()
+    colours = colormaps["tab10" if len(runs) <= 10 else "tab20"].colors  # type: ignore[attr-defined]
+    handles: dict[str, Any] = {}
+    for axes in plots[len(metrics) :]:
+        axes.remove()
+    for axes, metric in zip(plots, metrics, strict=False):
+        for number, run in enumerate(runs):
+            if metric in run.curves:
+                epochs, values = map(np.array, zip(*run.curves[metric], strict=True))
+                colour = colours[number % len(colours)]
+                axes.plot(epochs, values, "o", markersize=3, alpha=0.45, color=colour)
+                handles[run.name] = axes.plot(epochs, trend(epochs, values), color=colour, linewidth=1.8)[0]
+        spread = [value for run in runs for _, value in run.curves.get(metric, ())]
+        if min(spread) > 0 and max(spread) > 30 * min(spread):
+            axes.set_yscale("log")
+        axes.set_title(metric)
+        axes.set_xlabel("epoch")
+        axes.grid(alpha=0.3)
+    figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=min(len(runs), 4), frameon=False)
+    figure.savefig(path, dpi=120)
+
+
+def trend(epochs: np.ndarray, values: np.ndarray) -> np.ndarray:
+    """The cubic smoothing spline through the values, its smoothness chosen by generalised cross-validation (Woltring
+    1986, as in SciPy); of fewer than five values, the values themselves."""
+    from scipy.interpolate import make_smoothing_spline
+
+    if len(epochs) < FEWEST_FOR_A_TREND:
+        return values
+    return make_smoothing_spline(epochs, values)(epochs)
+
+
+def draw_samples(runs: list[Run], path: Path) -> None:
+    """The last sample grid of each run that has one, side by side; no file if none has."""
+    from matplotlib.figure import Figure
+
+    grids = [(run, sorted((run.folder / "samples").glob("*.png"))) for run in runs]
+    grids = [(run, files) for run, files in grids if files]
+    if not grids:
+        return
+    columns = min(len(grids), 4)
+    rows = math.ceil(len(grids) / columns)
+    figure = Figure(figsize=(4 * columns, 4.3 * rows), layout="constrained")
+    for axes in figure.subplots(rows, columns, squeeze=False).flatten():
+        axes.set_axis_off()
+    for axes, (run, files) in zip(figure.axes, grids, strict=False):
+        axes.imshow(np.asarray(Image.open(files[-1]).convert("RGB")))
+        axes.set_title(f"{run.name}\n{files[-1].stem.replace('_', ' ')}", fontsize=10)
+    figure.savefig(path, dpi=100)
+
+
+def _values(run: Run, metric: str) -> list[float]:
+    if metric in run.results:
+        return [run.results[metric]]
+    return [value for _, value in run.curves.get(metric, ())]

@@ -1,0 +1,76 @@
+"""Trains one configuration with several values of an argument, and draws the runs in one figure.
+
+python scripts/sweep.py configs/wgan_mnist.yaml --vary model.n_critic 1 2 5 20
+
+Several --vary are combined, each with each; what stands after `--` goes to every `relit fit`. Runs that have finished
+are left alone and killed ones go on, so that the command can be repeated. In a Slurm array, each task takes one run;
+the same command without --only draws the figure when all have finished:
+
+sbatch --array=0-3 --wrap 'python scripts/sweep.py configs/wgan_mnist.yaml --vary model.n_critic 1 2 5 20 \
+    --only $SLURM_ARRAY_TASK_ID'
+"""
+
+import argparse
+import itertools
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import yaml
+
+from lit_models.compare import main as compare
+
+
+def main() -> int:
+    """Runs the sweep; returns an exit code."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("config", type=Path, help="the experiment's YAML file")
+    parser.add_argument("--vary", nargs="+", action="append", required=True, metavar=("NAME", "VALUE"))
+    parser.add_argument("--root", type=Path, default=Path("runs"), help="folder of all runs (default: %(default)s)")
+    parser.add_argument("--output", type=Path, help="folder of the figure (default: <root>/<experiment>/comparison)")
+    parser.add_argument("--metrics", nargs="+", help="metrics to draw (default: all of val/…)")
+    parser.add_argument("--only", type=int, help="do only this run, counted from 0, and draw nothing")
+    arguments = sys.argv[1:]
+    end = arguments.index("--") if "--" in arguments else len(arguments)
+    given, passed_on = parser.parse_args(arguments[:end]), arguments[end + 1 :]
+    if any(len(vary) < 2 for vary in given.vary):
+        parser.error("--vary takes the argument's name and at least one value")
+
+    experiment = yaml.safe_load(given.config.read_text())["run"]["experiment"]
+    names = [vary[0] for vary in given.vary]
+    combinations = list(itertools.product(*(vary[1:] for vary in given.vary)))
+    if given.only is not None and not 0 <= given.only < len(combinations):
+        parser.error(f"--only is {given.only}, but the sweep has the runs 0 to {len(combinations) - 1}")
+    folders = []
+    for number, values in enumerate(combinations):
+        settings = [f"{name}={value}" for name, value in zip(names, values, strict=True)]
+        run_id = "+".join(setting.rpartition(".")[2] for setting in settings)
+        folder = given.root / experiment / run_id
+        folders.append(folder)
+        if given.only in (None, number) and not finished(folder):
+            command = ["fit", "--config", str(given.config), f"--run.root={given.root}", f"--run.id={run_id}"]
+            command += [f"--{setting}" for setting in settings] + passed_on
+            if (folder / "checkpoints" / "last.ckpt").is_file():
+                command.append("--ckpt_path=last")
+            print(f"== relit {' '.join(command)}", flush=True)
+            code = subprocess.run([sys.executable, "-m", "lit_models", *command], check=False).returncode
+            if code != 0:
+                print(f"{folder} has failed: mend it and repeat the command; finished runs are kept.", file=sys.stderr)
+                return code
+    if given.only is not None:
+        return 0
+    output = given.output or given.root / experiment / "comparison"
+    chosen = ["--metrics", *given.metrics] if given.metrics else []
+    ids = [folder.name for folder in folders]
+    return compare([*map(str, folders), "--names", *ids, "--output", str(output), *chosen])
+
+
+def finished(run: Path) -> bool:
+    """Whether the training in this run folder has come to its end."""
+    record = run / "run.json"
+    return record.is_file() and bool(json.loads(record.read_text())["finished"])
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,98 @@
+import csv
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from lit_models.__main__ import main
+from lit_models.compare import named, read_epochs, trend
+from tests.tiny import TINY, the_run
+
+Relit = Callable[..., int]
+
+
+@pytest.fixture
+def runs(tmp_path: Path) -> list[Path]:
+    """Two run folders: one with 6 epochs of two metrics, a test and a grid; one with 2 epochs of one metric."""
+    first, second = tmp_path / "gan" / "a", tmp_path / "gan" / "b"
+    for folder in (first, second):
+        (folder / "samples").mkdir(parents=True)
+    rows = [f"{epoch},{10 * epoch + half},{epoch + half},,\n" for epoch in range(6) for half in (0, 1)]
+    rows += [f"{epoch},{10 * epoch + 9},,{8 - epoch if epoch < 5 else 4.5},\n" for epoch in range(6)]
+    header = "epoch,step,train/loss,val/fid,test/fid\n"
+    (first / "metrics.csv").write_text(header + "".join(rows) + "6,60,,,3.25\n")
+    (first / "run.json").write_text(json.dumps({"training_seconds": 90.0}))
+    Image.new("L", (8, 8), 255).save(first / "samples" / "epoch_0006.png")
+    (second / "metrics.csv").write_text("epoch,step,val/fid\n0,9,7.0\n1,19,nan\n")
+    return [first, second]
+
+
+def test_table_and_figures(runs: list[Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    output = tmp_path / "out"
+    assert main(["compare", *map(str, runs), "--output", str(output)]) == 0
+    said = capsys.readouterr().out.splitlines()
+    assert said[0].split() == ["|", "run", "|", "test/fid", "|", "val/fid", "|", "training", "time", "|"]
+    assert said[2].split() == ["|", "a", "|", "3.25", "|", "4.5", "(4", "–", "8)", "|", "1.5", "min", "|"]
+    assert said[3].split() == ["|", "b", "|", "|", "7", "|", "|"]
+    with (output / "comparison.csv").open(newline="") as file:
+        table = list(csv.DictReader(file))
+    assert {(row["run"], row["metric"], row["smallest"], row["largest"], row["final"]) for row in table} == {
+        ("a", "test/fid", "3.25", "3.25", "3.25"),
+        ("a", "val/fid", "4.0", "8.0", "4.5"),
+        ("b", "val/fid", "7.0", "7.0", "7.0"),
+    }
+    assert Image.open(output / "metrics.png").size[0] > 500
+    assert np.asarray(Image.open(output / "samples.png").convert("L")).std() > 0
+
+
+def test_chosen_metrics_and_names(runs: list[Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = ["--output", str(tmp_path / "out"), "--metrics", "train/loss", "--names", "DCGAN", "WGAN"]
+    assert main(["compare", *map(str, runs), *arguments]) == 0
+    assert "| DCGAN | 5.5 (0.5 – 5.5) | 1.5 min" in capsys.readouterr().out
+
+
+def test_an_epochs_value_is_its_mean(runs: list[Path]) -> None:
+    assert read_epochs(runs[0] / "metrics.csv")["train/loss"] == [(e + 1, e + 0.5) for e in range(6)]
+
+
+def test_trend_is_the_line_where_values_lie_on_one_and_smooth_where_they_scatter() -> None:
+    epochs = np.arange(1.0, 21.0)
+    assert np.allclose(trend(epochs, 3 * epochs + 1), 3 * epochs + 1)
+    noise = np.random.default_rng(0).normal(size=20)
+    smooth = trend(epochs, 3 * epochs + noise)
+    assert np.abs(np.diff(smooth, 2)).max() < np.abs(np.diff(3 * epochs + noise, 2)).max() / 10
+    assert trend(epochs[:4], noise[:4]) is not None
+    assert np.array_equal(trend(epochs[:4], noise[:4]), noise[:4])
+
+
+def test_names_are_the_shortest_ends_that_differ() -> None:
+    assert named(["runs/dcgan/1", "runs/wgan/1"]) == ["dcgan/1", "wgan/1"]
+    assert named(["runs/dcgan/1", "runs/dcgan/2"]) == ["1", "2"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["nowhere"], "nowhere is not the folder of a run or of an experiment"),
+        (["{run}", "--metrics", "val/fit"], "No run has logged val/fit; they have test/fid, train/loss, val/fid"),
+    ],
+)
+def test_errors_are_a_sentence(
+    runs: list[Path], capsys: pytest.CaptureFixture[str], arguments: list[str], message: str
+) -> None:
+    assert main(["compare", *(argument.format(run=runs[0]) for argument in arguments)]) == 1
+    assert message in capsys.readouterr().err
+
+
+def test_a_real_run_is_found_by_its_experiment(relit: Relit, capsys: pytest.CaptureFixture[str]) -> None:
+    assert relit("fit", *TINY, "--trainer.max_epochs=2", "--trainer.limit_train_batches=2") == 0
+    record = json.loads((the_run() / "run.json").read_text())
+    assert record["training_seconds"] > 0
+    assert record["processes"] == 1
+    capsys.readouterr()
+    assert main(["compare", str(the_run().parent)]) == 0
+    assert "val/discriminator_loss" in capsys.readouterr().out
+    assert Path("comparison/samples.png").is_file()
