@@ -149,12 +149,22 @@ def digit_classifier_card() -> dict[str, str]:
         return dict(file.metadata())
 
 
-def export_digit_classifier(checkpoint: Path, path: Path, card: dict[str, str]) -> None:
-    """Writes a trained :class:`lit_models.DigitClassifier` as the file that :func:`digit_classifier` reads."""
+def export_digit_classifier(checkpoint: Path, path: Path, card: dict[str, str], scale: float = 1.0) -> None:
+    """Writes a trained :class:`lit_models.DigitClassifier` as the file that :func:`digit_classifier` reads.
+
+    Args:
+        checkpoint: The classifier's checkpoint.
+        path: The file to write.
+        card: What to note about it.
+        scale: Factor of its logits.
+    """
     module = load_classifier(checkpoint)
     if not isinstance(getattr(module, "network", None), ConvNet):
         raise ModelError(f"{checkpoint} holds a {type(module).__name__}, not a DigitClassifier.")
-    tensors = {name: value.contiguous() for name, value in module.network.state_dict().items()}
+    tensors = {
+        name: (value * scale if name.startswith("head.") else value).contiguous()
+        for name, value in module.network.state_dict().items()
+    }
     save_file(tensors, path, {"widths": json.dumps(list(module.hparams["widths"])), **card})
 
 
