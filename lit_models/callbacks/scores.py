@@ -30,8 +30,8 @@ class GenerationScores(Callback):
     :mod:`lit_models.metrics.generation`), with the numbers of images that they go by, ``val/real_images`` and
     ``val/generated_images``. The test logs the same below ``test/``, and what FID is at best and at worst:
     ``test/fid_floor``, between two disjoint sets of training images (each as large as the real set, or half of all
-    training images), and ``test/fid_noise``, of uniformly random pixels. It writes all of them, with the extractor's
-    name, to ``scores.json`` in the run folder.
+    training images), and ``test/fid_noise``, of uniformly random pixels; and ``test/inception_score_real``, that of
+    training images. It writes all of them, with the extractor's name, to ``scores.json`` in the run folder.
 
     A model that knows classes is asked for all of them equally often. If the extractor tells the same classes apart,
     the share of images that it assigns to the class that was asked for is ``label_accuracy``; the test also draws and
@@ -149,7 +149,7 @@ class GenerationScores(Callback):
 
     def _limits(self, trainer: Trainer) -> dict[str, float]:
         first, second = self._real_rows(trainer, halves=True)
-        one, other = (self._real_features(trainer, rows)[0] for rows in (first, second))
+        one, other = (self._real_features(trainer, rows) for rows in (first, second))
         shape = cast(ImageDataModule, cast(Any, trainer).datamodule).image_shape
 
         def noise(batch: int) -> Tensor:
@@ -159,9 +159,10 @@ class GenerationScores(Callback):
         assert self._real is not None
         random = self._features(trainer, self.test_count, noise, "noise")[0]
         return {
-            "fid_floor": frechet_distance(one, other),
-            "fid_floor_images": float(len(one)),
+            "fid_floor": frechet_distance(one.embedding, other.embedding),
+            "fid_floor_images": float(len(first)),
             "fid_noise": frechet_distance(self._real, random),
+            "inception_score_real": inception_score(one.logits),
         }
 
     def _real_rows(self, trainer: Trainer, halves: bool = False) -> tuple[Tensor, ...]:
