@@ -25,12 +25,12 @@ from lightning.pytorch.strategies import DDPStrategy
 from lightning.pytorch.utilities import rank_zero_only
 
 import lit_models
-from datamodules import DataError, DataWarning, ImageDataModule, Samples
+from datamodules import DataWarning, ImageDataModule, Samples
 from datamodules.preview import draw_training_batch
 from lit_models.adversarial import AdversarialModule
 from lit_models.callbacks import Checkpoints, ExactResume, LossCurves, PredictionWriter
 from lit_models.checkpoints import AtomicCheckpointIO, read_checkpoint
-from lit_models.cli_errors import explain
+from lit_models.cli_errors import explain, told_by_us
 from lit_models.errors import ModelError, RunError
 from lit_models.loggers import MetricsCSV, WandbOptions, environment, finish_wandb, git_commit, wandb_logger
 from lit_models.memory import keep_freed_memory
@@ -370,7 +370,7 @@ def run(args: list[str]) -> int:
         if debug:
             traceback.print_exc()
         print(f"relit: {explain(error)}", file=sys.stderr)
-        if not debug and not isinstance(error, (DataError, ModelError, RunError, ArgumentError)):
+        if not debug and not isinstance(error, ArgumentError) and told_by_us(error) is None:
             print("relit: add --debug for the whole traceback.", file=sys.stderr)
         return 2 if isinstance(error, ArgumentError) else 1
     return 0

@@ -20,16 +20,32 @@ TOP_LEVEL = [
 ]
 
 
+def told_by_us(error: BaseException) -> BaseException | None:
+    """The error of this project that ``error`` is, or that a library has wrapped in its own; None if there is none.
+
+    jsonargparse wraps what a class raises when it is made.
+    """
+    cause: BaseException | None = error
+    while cause is not None and not isinstance(cause, (DataError, ModelError, RunError)):
+        cause = cause.__cause__
+    return cause
+
+
 def explain(error: BaseException) -> str:
     """What went wrong and what to do about it, without a traceback."""
-    if isinstance(error, (DataError, ModelError, RunError)):
-        return str(error)
+    if ours := told_by_us(error):
+        return str(ours)
     if isinstance(error, ArgumentError):
         return _explain_arguments(error.message or str(error))
     if isinstance(error, RuntimeError) and "Error(s) in loading state_dict" in str(error):
         return (
             "The checkpoint's weights don't fit the model: build it with the arguments that it was trained with (leave "
             "--config and --model out to take them from the checkpoint), or choose another checkpoint."
+        )
+    if found := re.search(r"gradient (clipping|accumulation) is not supported for manual optimization", str(error)):
+        option = "gradient_clip_val" if found[1] == "clipping" else "accumulate_grad_batches"
+        return (
+            f"This model has an optimiser for each of its parts, so that --trainer.{option} can't work: leave it out."
         )
     first_lines = str(error).strip().split("\n\n")[0]
     return f"{type(error).__name__}: {' '.join(first_lines.split())}"
@@ -71,9 +87,8 @@ def _plain_type(spelled: str) -> str:
     if choices := re.match(r"typing\.Literal\[(.*)\]", spelled):
         return f"one of {choices[1]}"
     name = re.sub(r"<class '(?:.*\.)?(\w+)'>", r"\1", spelled)
-    return {"int": "a whole number", "float": "a number", "str": "a text", "bool": "true or false"}.get(
-        name, f"a {name}"
-    )
+    spoken = {"int": "a whole number", "float": "a number", "str": "a text", "bool": "true or false"}
+    return {**spoken, "Sequence": "a list", "list": "a list"}.get(name, f"a {name}")
 
 
 def _did_you_mean(given: str, known: Iterable[str]) -> str:

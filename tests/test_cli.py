@@ -206,6 +206,7 @@ def test_errors_are_a_sentence_and_leave_nothing(
     error = capsys.readouterr().err
     assert sentence in error
     assert "Traceback" not in error
+    assert "--debug" not in error, "the sentence is our own, not that of a library around it"
     assert set(Path().iterdir()) == before
 
 
