@@ -94,20 +94,25 @@ def write_confusion(counts: Tensor, names: Sequence[str], path: Path) -> None:
 def draw_class_accuracy(
     counts: Tensor, names: Sequence[str], path: Path, quantity: str = "accuracy on test images / %"
 ) -> None:
-    """A bar for each class, and a line for all."""
+    """A bar for each class, with its number of images, and a line for all."""
     from matplotlib.figure import Figure
 
     accuracy = (100 * counts.diagonal() / counts.sum(1)).nan_to_num().tolist()
     overall = 100 * float(counts.diagonal().sum() / counts.sum())
     figure = Figure(figsize=(8, 1.5 + 0.32 * len(names)), layout="constrained")
     axes = figure.subplots()
-    bars = axes.barh(range(len(names)), accuracy, color="tab:blue", alpha=0.8)
+    bars = axes.barh(range(len(names)), accuracy, color="#5a9bc8")
     axes.bar_label(bars, fmt="%.1f", padding=3, bbox={"facecolor": "white", "edgecolor": "none", "pad": 1})
-    axes.axvline(overall, color="tab:red", linestyle="--", zorder=0, label=f"all classes: {overall:.1f} %")
-    axes.set_yticks(range(len(names)), names)
+    axes.axvline(
+        overall, color="tab:red", linestyle="--", zorder=0, label=f"all {int(counts.sum()):,}: {overall:.1f} %"
+    )
+    axes.set_yticks(
+        range(len(names)), [f"{name} ({int(size):,})" for name, size in zip(names, counts.sum(1), strict=True)]
+    )
     axes.invert_yaxis()
     axes.set_xlim(0, 105)
     axes.set_xlabel(quantity)
+    axes.set_ylabel("class (images)")
     axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1))
     figure.savefig(path, dpi=120)
 

@@ -117,11 +117,12 @@ def draw_embedding(
     classes = label.unique().tolist()
     colours = colormaps["tab10" if len(classes) <= 10 else "tab20" if len(classes) <= 20 else "turbo"]
     palette = colours(np.arange(len(classes)) if len(classes) <= 20 else np.linspace(0, 1, len(classes)))
+    size = min(max(20_000 / len(points), 5), 20)
     figure = Figure(figsize=(14, 6.5), layout="constrained")
     for axes, (title, places) in zip(figure.subplots(1, 2), panels.items(), strict=True):
         for colour, one in zip(palette, classes, strict=True):
             member = (label == one).numpy()
-            axes.scatter(*places[member].T, s=6 if len(points) > 1000 else 16, alpha=0.6, linewidths=0, color=colour)
+            axes.scatter(*places[member].T, s=size, alpha=0.6, linewidths=0, color=colour)
         axes.set_title(title)
         axes.set_xticks([])
         axes.set_yticks([])
