@@ -40,7 +40,7 @@ from lightning.pytorch.core.optimizer import LightningOptimizer
 from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor, nn
 from torch.nn import functional
-from torch.optim.lr_scheduler import CosineAnnealingLR
+from torch.optim.lr_scheduler import LambdaLR
 
 from datamodules import Codes, GatherDataset, ImageDataModule, LabelledImages
 from datamodules.loaders import BatchLoader
@@ -324,7 +324,9 @@ class LayerwiseMLP(LightningModule):
         optimizers.append(finetune(self.mlp.parameters()))
         if self.finetune_schedule == "constant":
             return optimizers
-        return optimizers, [CosineAnnealingLR(optimizers[-1], self.finetune_epochs)]
+        # Torch's CosineAnnealingLR would keep the length of a checkpoint's plan when a run goes on with a longer one.
+        cosine = LambdaLR(optimizers[-1], lambda epoch: (1 + math.cos(math.pi * epoch / self.finetune_epochs)) / 2)
+        return optimizers, [cosine]
 
     def _optimizers(self) -> list[LightningOptimizer]:
         optimizers = self.optimizers()
@@ -426,6 +428,12 @@ class LayerwiseMLP(LightningModule):
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         self.class_names = tuple(checkpoint["class_names"])
+        begun_with = checkpoint[self.CHECKPOINT_HYPER_PARAMS_KEY]["pretrain_epochs"]
+        if self._trainer is not None and self.trainer.training and begun_with != self.pretrain_epochs:
+            raise ModelError(
+                f"This run was begun with {begun_with} epochs of pretraining for each layer, not {self.pretrain_epochs}"
+                ": leave --model.pretrain_epochs as it was, or start a new run."
+            )
 
 
 def mask(code: Tensor, fraction: float) -> Tensor:

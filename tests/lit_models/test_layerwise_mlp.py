@@ -2,6 +2,7 @@ import csv
 import math
 import multiprocessing
 import os
+import re
 import signal
 from collections.abc import Callable
 from copy import deepcopy
@@ -500,6 +501,21 @@ def test_a_killed_run_goes_on_exactly_in_any_phase(relit: Relit, uninterrupted: 
     assert (the_run() / "metrics.csv").read_text() == (uninterrupted / "metrics.csv").read_text()
 
 
+def test_a_resumed_run_may_fine_tune_longer_but_keeps_its_phases(
+    relit: Relit, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ["fit", *FIT, "--model.finetune_schedule=cosine", "--trainer.limit_train_batches=1"]
+    assert relit(*arguments, "--trainer.max_epochs=8") == 0
+    assert relit(*arguments, "--model.pretrain_epochs=1", "--ckpt_path=last") == 1
+    sentence = "This run was begun with 2 epochs of pretraining for each layer, not 1: leave --model.pretrain_epochs"
+    assert sentence in capsys.readouterr().err
+    assert relit(*arguments, "--model.finetune_epochs=6", "--ckpt_path=last") == 0
+    state = torch.load(the_run() / "checkpoints" / "last.ckpt", weights_only=True)
+    assert state["epoch"] == 11
+    assert state["optimizer_states"][-1]["param_groups"][0]["lr"] == pytest.approx(0, abs=1e-12)
+    assert LayerwiseMLP.load_from_checkpoint(the_run() / "checkpoints" / "last.ckpt").finetune_epochs == 6
+
+
 # --- as a user meets it -----------------------------------------------------------------------------------------------
 
 
@@ -524,6 +540,23 @@ def test_fit_logs_every_phase_and_keeps_the_best_classifier(uninterrupted: Path)
     assert best["epoch"] == 6 + int(np.argmax(accuracy))
     for name in ("losses", "accuracies"):
         assert np.asarray(Image.open(uninterrupted / "figures" / f"{name}.png")).std() > 0
+
+
+def test_the_progress_bar_names_phase_and_layer(relit: Relit, capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = ["fit", *FIT, "--trainer.enable_progress_bar=true"]
+    killer = ["--trainer.callbacks+=tests.tiny.KillAt", "--trainer.callbacks.batch=15", "--checkpoint.every_n_steps=7"]
+    process = multiprocessing.get_context("fork").Process(target=relit, args=(*arguments, *killer))
+    process.start()
+    process.join(120)
+    capsys.readouterr()
+    assert relit(*arguments, "--ckpt_path=last") == 0
+    lines = [line for line in re.split(r"[\r\n]", capsys.readouterr().out) if line.startswith("Epoch ")]
+    shown = {int(line[6]): line for line in lines}
+    phases = [*[f"pretraining layer {layer} of 3" for layer in (1, 2, 3) for _ in range(2)], *["fine-tuning"] * 3]
+    assert list(shown) == list(range(1, 9)), "it goes on in the second epoch"
+    for epoch, line in shown.items():
+        assert line.startswith(f"Epoch {epoch}, {phases[epoch]}: ")
+        assert "loss=" in line
 
 
 def test_no_best_checkpoint_before_fine_tuning(relit: Relit) -> None:
@@ -604,14 +637,40 @@ def test_predictions_name_files_classes_and_probabilities(
             "--model.pretrain_epochs or --model.finetune_epochs.",
         ),
         ("trainer.max_epochs=-1", "but --trainer.max_epochs is -1"),
+        ("trainer.gradient_clip_val=1", "so that --trainer.gradient_clip_val can't work: leave it out."),
+        ("trainer.accumulate_grad_batches=2", "so that --trainer.accumulate_grad_batches can't work: leave it out."),
     ],
 )
 def test_errors_are_a_sentence(relit: Relit, capsys: pytest.CaptureFixture[str], argument: str, sentence: str) -> None:
     assert relit("fit", *FIT, f"--{argument}") == 1
     error = capsys.readouterr().err
     assert sentence in error
-    assert "Traceback" not in error
+    assert error.splitlines()[-1].startswith("relit: ")
+    assert "Error" not in error, "neither a traceback nor a library's words around ours"
     assert not Path("runs").exists()
+
+
+@pytest.mark.parametrize(
+    ("widths", "sentence"),
+    [
+        ("12", "model.widths is 12, but must be a list."),
+        ("[10.5, 3]", "model.widths is 10.5, but must be a whole number."),
+        ("[10, x]", "model.widths is x, but must be a whole number."),
+    ],
+)
+def test_widths_that_are_no_list_of_numbers(
+    relit: Relit, capsys: pytest.CaptureFixture[str], widths: str, sentence: str
+) -> None:
+    assert relit("fit", *FIT, f"--model.widths={widths}") == 2
+    assert capsys.readouterr().err == f"relit: {sentence}\n"
+
+
+def test_weights_of_other_layers_are_refused(
+    relit: Relit, uninterrupted: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    checkpoint = uninterrupted / "checkpoints" / "last.ckpt"
+    assert relit("test", *FIT, "--model.widths=[12, 8, 7]", f"--ckpt_path={checkpoint}") == 1
+    assert "The checkpoint's weights don't fit the model" in capsys.readouterr().err
 
 
 def test_images_without_classes_are_refused(relit: Relit, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
