@@ -1,5 +1,6 @@
 """The command as a user meets it: layers of configuration, run folders, checkpoints by name, errors in a sentence."""
 
+import json
 import signal
 import subprocess
 import sys
@@ -78,6 +79,7 @@ def test_fit_leaves_a_run_folder_that_speaks_for_itself(relit: Relit, capsys: Ou
     files = {str(path.relative_to(run)) for path in run.rglob("*") if path.is_file()}
     assert files == {
         "config.yaml",
+        "run.json",
         "metrics.csv",
         "checkpoints/last.ckpt",
         "figures/losses.png",
@@ -88,7 +90,12 @@ def test_fit_leaves_a_run_folder_that_speaks_for_itself(relit: Relit, capsys: Ou
     config = yaml.safe_load((run / "config.yaml").read_text())
     assert config["model"]["init_args"]["feature_maps"] == 2
     header = (run / "metrics.csv").read_text().splitlines()[0]
-    assert header == "step,train/discriminator_loss,train/generator_loss,val/discriminator_loss,val/generator_loss"
+    losses = [f"{stage}/{player}_loss" for stage in ("train", "val") for player in ("discriminator", "generator")]
+    assert header.split(",") == ["epoch", "step", *losses]
+    record = json.loads((run / "run.json").read_text())
+    assert record["finished"]
+    assert record["training_seconds"] > 0
+    assert record["processes"] == 1
 
 
 def test_the_saved_configuration_starts_the_same_run_again(relit: Relit) -> None:
