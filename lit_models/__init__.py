@@ -12,6 +12,8 @@ if TYPE_CHECKING:
     from lit_models.digit_classifier import DigitClassifier
     from lit_models.layerwise_mlp import LayerwiseMLP
     from lit_models.protonet import ProtoNet
+    from lit_models.sngan import SNGAN
+    from lit_models.wgan import WGAN
 
 __version__ = version("relit")
 
@@ -20,10 +22,21 @@ METHODS = {
     "DigitClassifier": "lit_models.digit_classifier",
     "LayerwiseMLP": "lit_models.layerwise_mlp",
     "ProtoNet": "lit_models.protonet",
+    "SNGAN": "lit_models.sngan",
+    "WGAN": "lit_models.wgan",
 }
 """Module of each method's class."""
 
-__all__ = ["DCGAN", "METHODS", "DigitClassifier", "LayerwiseMLP", "ProtoNet", "__version__"]
+__all__ = [
+    "DCGAN",
+    "METHODS",
+    "SNGAN",
+    "WGAN",
+    "DigitClassifier",
+    "LayerwiseMLP",
+    "ProtoNet",
+    "__version__",
+]
 
 
 def __getattr__(name: str) -> Any:

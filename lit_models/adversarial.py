@@ -9,7 +9,7 @@ from abc import abstractmethod
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from copy import deepcopy
-from typing import Any, cast
+from typing import Any, TypeAlias, cast
 
 import torch
 from lightning.pytorch import LightningModule
@@ -25,6 +25,9 @@ from lit_models.errors import ModelError
 NOT_SAVED = ["generator_optimizer", "discriminator_optimizer", "generator_scheduler", "discriminator_scheduler"]
 """Arguments that a checkpoint doesn't hold: functions, which a safe reader wouldn't load."""
 
+Loss: TypeAlias = Tensor | dict[str, Tensor]
+"""A loss, or the loss as ``"loss"`` among further values that are logged under their own names."""
+
 
 class AdversarialModule(LightningModule):
     """Base of the GANs: alternates the steps of ``discriminator`` and ``generator``.
@@ -39,7 +42,7 @@ class AdversarialModule(LightningModule):
 
     Logged: ``train/discriminator_loss``, ``train/generator_loss`` (each batch's value), and the same below ``val/`` and
     ``test/`` for held-out images (means); the latter are comparable with the former, as batch normalisation goes by
-    the batch there, too.
+    the batch there, too. So are the further values that a method's losses come with.
 
     Args:
         generator: Network that makes images.
@@ -89,12 +92,15 @@ class AdversarialModule(LightningModule):
         """Fake images for this batch, with the generator's graph."""
 
     @abstractmethod
-    def discriminator_loss(self, batch: Any, fake: Tensor) -> Tensor:
+    def discriminator_loss(self, batch: Any, fake: Tensor) -> Loss:
         """The discriminator's loss on the real images of ``batch`` and on detached fakes."""
 
     @abstractmethod
-    def generator_loss(self, batch: Any, fake: Tensor) -> Tensor:
+    def generator_loss(self, batch: Any, fake: Tensor) -> Loss:
         """The generator's loss on its fakes."""
+
+    def after_discriminator_step(self) -> None:
+        """What is done to the discriminator after each of its steps: nothing, unless a method says otherwise."""
 
     @property
     def sampling_generator(self) -> nn.Module:
@@ -108,15 +114,16 @@ class AdversarialModule(LightningModule):
         with torch.set_grad_enabled(generator_turn):
             fake = self.generate(batch)
 
-        losses = {"train/discriminator_loss": self.discriminator_loss(batch, fake.detach())}
+        losses = named("train/discriminator_loss", self.discriminator_loss(batch, fake.detach()))
         discriminator_optimizer.zero_grad()
         self.manual_backward(losses["train/discriminator_loss"])
         self._clip(self.discriminator)
         self._uncounted_step(discriminator_optimizer)
+        self.after_discriminator_step()
 
         if generator_turn:
             with frozen(self.discriminator):
-                losses["train/generator_loss"] = self.generator_loss(batch, fake)
+                losses |= named("train/generator_loss", self.generator_loss(batch, fake))
                 generator_optimizer.zero_grad()
                 self.manual_backward(losses["train/generator_loss"])
             self._clip(self.generator)
@@ -167,10 +174,9 @@ class AdversarialModule(LightningModule):
     def _evaluate(self, batch: Any, stage: str) -> None:
         with batch_statistics(self):
             fake = self.generate(batch)
-            for player, loss in (("discriminator", self.discriminator_loss), ("generator", self.generator_loss)):
-                self.log(
-                    f"{stage}/{player}_loss", loss(batch, fake), batch_size=batch_weight(len(fake)), sync_dist=True
-                )
+            losses = named(f"{stage}/discriminator_loss", self.discriminator_loss(batch, fake))
+            losses |= named(f"{stage}/generator_loss", self.generator_loss(batch, fake))
+        self.log_dict(losses, batch_size=batch_weight(len(fake)), sync_dist=True)
 
     def _clip(self, network: nn.Module) -> None:
         if self.gradient_clip_norm is not None:
@@ -240,6 +246,18 @@ class UnconditionalGAN(AdversarialModule):
 
     def predict_step(self, request: SampleRequest, batch_idx: int) -> Tensor:
         return self.sample(len(request.number), request.labels, request.generator())
+
+
+def named(key: str, loss: Loss) -> dict[str, Tensor]:
+    """The loss under ``key`` and whatever comes with it under its own name in the same stage, as it is logged.
+
+    Example:
+        >>> named("train/generator_loss", {"loss": torch.tensor(3.0), "distance": torch.tensor(1.0)})
+        {'train/generator_loss': tensor(3.), 'train/distance': tensor(1.)}
+    """
+    stage = key.split("/")[0]
+    values = {"loss": loss} if isinstance(loss, Tensor) else loss
+    return {key if name == "loss" else f"{stage}/{name}": value for name, value in values.items()}
 
 
 @contextmanager

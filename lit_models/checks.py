@@ -73,5 +73,15 @@ def require_power_of_two(image_size: int, smallest: int, largest: int) -> None:
         raise ModelError(f"image_size is {image_size}; it must be one of {', '.join(sizes)}.")
 
 
+def require_label_noise(label_noise: float) -> None:
+    """Refuses noise that could turn a label into the other one.
+
+    Raises:
+        ModelError: Not in [0, 0.5).
+    """
+    if not 0 <= label_noise < 0.5:
+        raise ModelError(f"label_noise is {label_noise}; it must be at least 0 and less than 0.5.")
+
+
 def _spelled(shape: tuple[int, ...]) -> str:
     return "x".join(map(str, shape))

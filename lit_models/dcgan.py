@@ -18,8 +18,7 @@ from torch import Tensor, nn
 
 from datamodules import LabelledImages
 from lit_models.adversarial import NOT_SAVED, UnconditionalGAN
-from lit_models.checks import require_power_of_two
-from lit_models.errors import ModelError
+from lit_models.checks import require_label_noise, require_power_of_two
 from lit_models.losses.adversarial import discriminator_bce, generator_bce
 from lit_models.optimizers import FusedAdam
 
@@ -38,7 +37,7 @@ class Generator(nn.Module):
 
     def __init__(self, image_size: int, channels: int, latent_dim: int, feature_maps: int) -> None:
         super().__init__()
-        widths = _widths(image_size, feature_maps)[::-1]
+        widths = layer_widths(image_size, feature_maps)[::-1]
         layers: list[nn.Module] = [
             nn.ConvTranspose2d(latent_dim, widths[0], 4, bias=False),
             nn.BatchNorm2d(widths[0]),
@@ -67,38 +66,47 @@ class Discriminator(nn.Module):
         image_size: Height and width of the images, a power of two from 16 to 256.
         channels: Channels of the images.
         feature_maps: Width of the first layer; each further one has twice the width, up to 16 times.
+        batch_norm: As in the paper. Methods that bound the discriminator's slope leave it out.
     """
 
-    def __init__(self, image_size: int, channels: int, feature_maps: int) -> None:
+    def __init__(self, image_size: int, channels: int, feature_maps: int, batch_norm: bool = True) -> None:
         super().__init__()
-        widths = _widths(image_size, feature_maps)
-        layers: list[nn.Module] = [
-            nn.Conv2d(channels, widths[0], 4, stride=2, padding=1),
-            nn.LeakyReLU(0.2, inplace=True),
-        ]
-        for width_in, width_out in pairwise(widths):
-            layers += [
-                nn.Conv2d(width_in, width_out, 4, stride=2, padding=1, bias=False),
-                nn.BatchNorm2d(width_out),
-                nn.LeakyReLU(0.2, inplace=True),
-            ]
-        layers += [nn.Conv2d(widths[-1], 1, 4), nn.Flatten(0)]
-        self.layers = nn.Sequential(*layers)
+        self.layers = nn.Sequential(
+            *downsampling(image_size, channels, feature_maps, batch_norm),
+            nn.Conv2d(layer_widths(image_size, feature_maps)[-1], 1, 4),
+            nn.Flatten(0),
+        )
         self.apply(initialise)
 
     def forward(self, image: Tensor) -> Tensor:
         return self.layers(image)
 
 
-def _widths(image_size: int, feature_maps: int) -> list[int]:
+def downsampling(image_size: int, channels: int, feature_maps: int, batch_norm: bool) -> list[nn.Module]:
+    """The discriminator's layers from ``(N, channels, image_size, image_size)`` to ``(N, widest, 4, 4)``."""
+    widths = layer_widths(image_size, feature_maps)
+    layers: list[nn.Module] = [
+        nn.Conv2d(channels, widths[0], 4, stride=2, padding=1),
+        nn.LeakyReLU(0.2, inplace=True),
+    ]
+    for width_in, width_out in pairwise(widths):
+        layers += [
+            nn.Conv2d(width_in, width_out, 4, stride=2, padding=1, bias=not batch_norm),
+            *([nn.BatchNorm2d(width_out)] if batch_norm else []),
+            nn.LeakyReLU(0.2, inplace=True),
+        ]
+    return layers
+
+
+def layer_widths(image_size: int, feature_maps: int) -> list[int]:
     """Widths of the layers from the image inwards, one for each halving from ``image_size`` to 4."""
     halvings = image_size.bit_length() - 3
     return [feature_maps * min(2**i, 16) for i in range(halvings)]
 
 
 def initialise(module: nn.Module) -> None:
-    """Convolutions from N(0, 0.02²), batch-norm scales from N(1, 0.02²), all biases zero (section 4)."""
-    if isinstance(module, (nn.Conv2d, nn.ConvTranspose2d)):
+    """Convolutions and dense layers from N(0, 0.02²), batch-norm scales from N(1, 0.02²), biases zero (section 4)."""
+    if isinstance(module, (nn.Conv2d, nn.ConvTranspose2d, nn.Linear)):
         nn.init.normal_(module.weight, 0.0, 0.02)
     elif isinstance(module, nn.BatchNorm2d):
         nn.init.normal_(module.weight, 1.0, 0.02)
@@ -136,8 +144,7 @@ class DCGAN(UnconditionalGAN):
         **loop: Any,
     ) -> None:
         require_power_of_two(image_size, 16, 256)
-        if not 0 <= label_noise < 0.5:
-            raise ModelError(f"label_noise is {label_noise}; it must be at least 0 and less than 0.5.")
+        require_label_noise(label_noise)
         super().__init__(
             Generator(image_size, channels, latent_dim, feature_maps),
             Discriminator(image_size, channels, feature_maps),

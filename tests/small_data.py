@@ -87,6 +87,18 @@ def episodes(root: Path) -> list[str]:
     return [f"--data.images.path={folder}", "--data.n_way=5"]  # 20 ways of these large pictures take seconds
 
 
+def lfw(root: Path) -> list[str]:
+    """Noise in place of the photographs of one person."""
+    folder = root / "lfw" / "lfw-deepfunneled" / "George_W_Bush"
+    if not folder.exists():
+        folder.mkdir(parents=True)
+        rng = np.random.default_rng(0)
+        for number in range(1, 17):
+            pixels = rng.integers(256, size=(250, 250, 3), dtype=np.uint8)
+            Image.fromarray(pixels).save(folder / f"George_W_Bush_{number:04}.jpg")
+    return ["--data.batch_size=4", "--model.feature_maps=4"]
+
+
 def _strokes(seed: int) -> bytes:
     """A drawing as in Omniglot: 105x105 pixels of one bit, black on white."""
     paper = np.kron(np.random.default_rng(seed).random((15, 15)) > 0.25, np.ones((7, 7), bool))
@@ -99,6 +111,7 @@ SMALL_DATA: dict[str, Callable[[Path], list[str]]] = {
     "MNIST": digits,
     "CIFAR10": cifar10,
     "STL10": stl10,
+    "LFW": lfw,
     "OmniglotEpisodes": omniglot,
     "EpisodeDataModule": episodes,
 }

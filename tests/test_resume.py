@@ -88,6 +88,20 @@ def test_resume_from_a_file_with_optimiser_state(relit: Relit, uninterrupted: Pa
     assert all(torch.equal(state[name], expected[name]) for name in expected)
 
 
+def test_spectral_normalisation_goes_on_from_its_checkpoint(relit: Relit) -> None:
+    """The vectors of the power iteration are part of the state, and so are a critic's rounds that were cut in two."""
+    model = ["--model=WGAN", "--model.spectral_norm=true", "--model.clip_value=null", "--model.n_critic=3"]
+    small = ["--model.feature_maps=2", "--model.latent_dim=4", "--data=Digits", "--data.batch_size=256"]
+    quiet = [f"--trainer.{name}=false" for name in ("enable_progress_bar", "enable_model_summary")]
+    run = ["fit", *model, *small, *quiet, "--trainer.accelerator=cpu", "--trainer.max_epochs=2"]
+    assert relit(*run, "--run.root=whole") == 0
+    assert relit(*run, "--trainer.max_epochs=1") == 0
+    assert relit(*run, "--ckpt_path=last") == 0
+    whole = the_run(Path("whole"))
+    assert any(name.endswith("_u") for name in weights(whole))
+    assert_same_run(the_run(), whole)
+
+
 def test_a_changed_setting_is_said_aloud(relit: Relit, capsys: pytest.CaptureFixture[str]) -> None:
     assert relit("fit", *TINY, "--trainer.max_epochs=1") == 0
     capsys.readouterr()

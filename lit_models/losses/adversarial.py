@@ -1,4 +1,6 @@
-"""Losses of the two players of a generative adversarial network, on the discriminator's logits."""
+"""Losses of the two players of a generative adversarial network, on the discriminator's outputs."""
+
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
@@ -40,6 +42,78 @@ def generator_bce(fake_logits: Tensor, data_label: float = 1.0) -> Tensor:
         The mean, a scalar.
     """
     return _bce(fake_logits, data_label, 0.0)
+
+
+def discriminator_hinge(real_score: Tensor, fake_score: Tensor) -> Tensor:
+    """``L_D = E_x[max(0, 1 − D(x))] + E_z[max(0, 1 + D(G(z)))]`` (Lim & Ye 2017; Miyato et al. 2018, eq. 16).
+
+    The generator's loss beside it is :func:`generator_linear`.
+
+    Args:
+        real_score: The discriminator's outputs for real images, of any shape.
+        fake_score: The discriminator's outputs for generated images, of any shape.
+
+    Returns:
+        The sum of both means, a scalar.
+    """
+    return functional.relu(1 - real_score.float()).mean() + functional.relu(1 + fake_score.float()).mean()
+
+
+def generator_linear(fake_score: Tensor) -> Tensor:
+    """``L_G = −E_z[D(G(z))]``: the generator's loss of WGAN (Arjovsky et al. 2017, eq. 2) and beside the hinge loss
+    (Miyato et al. 2018, eq. 17).
+
+    Args:
+        fake_score: The discriminator's outputs for generated images, of any shape.
+
+    Returns:
+        A scalar.
+    """
+    return -fake_score.float().mean()
+
+
+def wasserstein_distance(real_score: Tensor, fake_score: Tensor) -> Tensor:
+    """``E_x[f(x)] − E_z[f(G(z))]``, which WGAN's critic f maximises (Arjovsky et al. 2017, eq. 3).
+
+    If f is the best of all functions with slopes of at most K, it is K times the Wasserstein-1 distance.
+
+    Args:
+        real_score: The critic's outputs for real images, of any shape.
+        fake_score: The critic's outputs for generated images, of any shape.
+
+    Returns:
+        A scalar.
+    """
+    return real_score.float().mean() - fake_score.float().mean()
+
+
+def gradient_penalty(
+    critic: Callable[[Tensor], Tensor], real: Tensor, fake: Tensor, mix: Tensor | None = None
+) -> Tensor:
+    """``E[(‖∇_x̂ f(x̂)‖₂ − 1)²]`` at ``x̂ = ε x + (1 − ε) G(z)`` (Gulrajani et al. 2017, eq. 3 without its λ).
+
+    Works in every grad mode, and so for held-out losses, too. The points and the norms of the slopes are in float32,
+    whatever precision the critic computes in.
+
+    Args:
+        critic: f; each of its outputs must depend on one image only, which rules out batch normalisation.
+        real: ``(N, ...)``.
+        fake: ``(N, ...)``.
+        mix: ``(N,)`` in float32, the ε of each pair; drawn from U(0, 1) if None.
+
+    Returns:
+        The mean, a scalar.
+    """
+    graph = torch.is_grad_enabled()
+    with torch.inference_mode(False), torch.enable_grad():
+        if mix is None:
+            mix = torch.rand(len(real), device=real.device)
+        mix = mix.view(-1, *(1,) * (real.ndim - 1))
+        # Copies, because autograd refuses tensors that were made in inference mode.
+        real, fake = real.detach().clone(), fake.detach().clone()
+        between = (mix * real + (1 - mix) * fake).requires_grad_()
+        (slope,) = torch.autograd.grad(critic(between).sum(), between, create_graph=graph)
+    return (slope.flatten(1).norm(dim=1) - 1).square().mean()
 
 
 def _bce(logits: Tensor, label: float, noise: float) -> Tensor:

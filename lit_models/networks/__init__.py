@@ -1,1 +1,1 @@
-"""Architectures that more than one method uses: plain modules, which know nothing of training."""
+"""Parts of networks that more than one method uses: plain modules, which know nothing of training."""

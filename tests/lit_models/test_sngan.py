@@ -1,0 +1,122 @@
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+from torch.nn.utils import parametrize
+
+from datamodules import LabelledImages
+from lit_models import DCGAN, SNGAN
+from lit_models.errors import ModelError
+from lit_models.losses.adversarial import discriminator_bce, discriminator_hinge
+from lit_models.sngan import CNNDiscriminator, CNNGenerator
+
+
+def tiny(**arguments: Any) -> SNGAN:
+    torch.manual_seed(0)
+    return SNGAN(**{"image_size": 16, "channels": 1, "latent_dim": 3, "feature_maps": 2, **arguments})
+
+
+def batch(size: int = 4) -> LabelledImages:
+    return LabelledImages(torch.rand(size, 1, 16, 16), torch.zeros(size, dtype=torch.long))
+
+
+def test_the_networks_of_table_3() -> None:
+    generator, discriminator = CNNGenerator(32, 3, 128, 64), CNNDiscriminator(32, 3, 64)
+    shapes = [
+        (type(m).__name__, tuple(m.weight.shape))
+        for network in (generator, discriminator)
+        for m in network.modules()
+        if isinstance(m, (nn.Linear, nn.Conv2d, nn.ConvTranspose2d))
+    ]
+    assert shapes == [
+        ("Linear", (4 * 4 * 512, 128)),
+        ("ConvTranspose2d", (512, 256, 4, 4)),
+        ("ConvTranspose2d", (256, 128, 4, 4)),
+        ("ConvTranspose2d", (128, 64, 4, 4)),
+        ("Conv2d", (3, 64, 3, 3)),
+        ("Conv2d", (64, 3, 3, 3)),
+        ("Conv2d", (64, 64, 4, 4)),
+        ("Conv2d", (128, 64, 3, 3)),
+        ("Conv2d", (128, 128, 4, 4)),
+        ("Conv2d", (256, 128, 3, 3)),
+        ("Conv2d", (256, 256, 4, 4)),
+        ("Conv2d", (512, 256, 3, 3)),
+        ("Linear", (1, 4 * 4 * 512)),
+    ]
+    assert {m.negative_slope for m in discriminator.modules() if isinstance(m, nn.LeakyReLU)} == {0.1}
+
+
+@pytest.mark.parametrize("image_size", [16, 32, 48])
+def test_shapes_of_the_cnn(image_size: int) -> None:
+    model = tiny(image_size=image_size, architecture="cnn")
+    image = model.sample(2)
+    assert image.shape == (2, 1, image_size, image_size)
+    assert model.discriminator(image).shape == (2,)
+
+
+@pytest.mark.parametrize("architecture", ["dcgan", "cnn"])
+def test_the_discriminator_is_normalised_throughout_and_the_generator_nowhere(architecture: str) -> None:
+    model = tiny(architecture=architecture)
+    weighty = (nn.Conv2d, nn.Linear)
+    layers = [m for m in model.discriminator.modules() if isinstance(m, weighty)]
+    assert len(layers) == {"dcgan": 3, "cnn": 8}[architecture]
+    assert all(parametrize.is_parametrized(layer, "weight") for layer in layers)
+    assert not any(parametrize.is_parametrized(m) for m in model.generator.modules())
+    assert not any(isinstance(m, nn.BatchNorm2d) for m in model.discriminator.modules())
+
+
+def test_same_generator_as_dcgan_and_same_discriminator_but_for_the_norms() -> None:
+    def shapes(network: nn.Module, *kinds: type) -> list[torch.Size]:
+        return [m.weight.shape for m in network.modules() if isinstance(m, kinds)]
+
+    ours, theirs = SNGAN(image_size=32, channels=1), DCGAN(image_size=32, channels=1, latent_dim=128)
+    assert shapes(ours.generator, nn.ConvTranspose2d, nn.BatchNorm2d) == shapes(
+        theirs.generator, nn.ConvTranspose2d, nn.BatchNorm2d
+    )
+    assert shapes(ours.discriminator, nn.Conv2d) == shapes(theirs.discriminator, nn.Conv2d)
+
+
+@pytest.mark.parametrize("architecture", ["dcgan", "cnn"])
+@pytest.mark.parametrize("loss", ["bce", "hinge"])
+def test_every_parameter_gets_a_gradient(architecture: str, loss: str) -> None:
+    model = tiny(architecture=architecture, loss=loss, feature_maps=4)
+    data = batch()
+    fake = model.generate(data)
+    model.discriminator_loss(data, fake.detach()).backward()
+    for name, parameter in model.discriminator.named_parameters():
+        # With 0.02² weights both hinges are open, and then the last bias moves both means alike.
+        if not (loss == "hinge" and parameter.numel() == 1):
+            assert parameter.grad is not None, name
+            assert parameter.grad.abs().sum() > 0, name
+    assert all(p.grad is None for p in model.generator.parameters())
+    model.generator_loss(data, fake).backward()
+    assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in model.generator.parameters())
+
+
+def test_the_loss_that_is_asked_for() -> None:
+    data, fake = batch(), torch.rand(4, 1, 16, 16) * 2 - 1
+    for loss, function in (("bce", discriminator_bce), ("hinge", discriminator_hinge)):
+        model = tiny(loss=loss).eval()
+        real_score, fake_score = model.discriminator(data.image * 2 - 1), model.discriminator(fake)
+        assert torch.equal(model.discriminator_loss(data, fake), function(real_score, fake_score))
+    assert model.generator_loss(data, fake).item() == pytest.approx(-fake_score.mean().item())
+    swapped = tiny(data_label=0).eval()
+    assert swapped.generator_loss(data, fake).item() == pytest.approx(
+        -torch.nn.functional.logsigmoid(-swapped.discriminator(fake)).mean().item()
+    )
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"loss": "hinge", "label_noise": 0.1}, "hinge loss has no labels"),
+        ({"loss": "hinge", "data_label": 0}, "hinge loss has no labels"),
+        ({"label_noise": 0.7}, "label_noise is 0.7"),
+        ({"image_size": 48}, "must be one of 16, 32"),
+        ({"architecture": "cnn", "image_size": 20}, "multiple of 8"),
+    ],
+)
+def test_refused_arguments(arguments: dict[str, Any], message: str) -> None:
+    with pytest.raises(ModelError, match=message):
+        tiny(**arguments)

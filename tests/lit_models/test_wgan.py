@@ -1,0 +1,181 @@
+import csv
+from collections.abc import Callable
+from copy import deepcopy
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+from torch import nn
+from torch.nn.utils import parametrize
+from torch.optim import SGD
+
+from datamodules import LabelledImages
+from lit_models import WGAN
+from lit_models.cli import compile_networks
+from lit_models.errors import ModelError
+from lit_models.losses.adversarial import gradient_penalty
+from tests.lit_models.test_adversarial import fit, loader
+from tests.tiny import CONFIGS, the_run
+
+PENALTY = {"clip_value": None, "gradient_penalty_weight": 10.0}
+SPECTRAL = {"clip_value": None, "spectral_norm": True}
+VARIANTS = [{}, PENALTY, SPECTRAL, {"spectral_norm": True}, {**PENALTY, "spectral_norm": True}]
+
+
+def tiny(**arguments: Any) -> WGAN:
+    torch.manual_seed(1)
+    return WGAN(**{"image_size": 16, "channels": 1, "latent_dim": 3, "feature_maps": 2, **arguments})
+
+
+def batch(size: int = 4) -> LabelledImages:
+    return LabelledImages(torch.rand(size, 1, 16, 16), torch.zeros(size, dtype=torch.long))
+
+
+class ClipBounds(Callback):
+    """The largest parameter of each network after each batch."""
+
+    def __init__(self) -> None:
+        self.critic: list[float] = []
+        self.generator: list[float] = []
+
+    def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
+        for name, seen in (("discriminator", self.critic), ("generator", self.generator)):
+            seen.append(max(p.abs().max().item() for p in getattr(pl_module, name).parameters()))
+
+
+@pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
+def test_clip_bounds_hold_after_each_step(precision: str) -> None:
+    bounds = ClipBounds()
+    fit(tiny(clip_value=0.01, n_critic=2), 6, bounds, precision=precision)
+    assert len(bounds.critic) == 6
+    assert max(bounds.critic) <= 0.01
+    assert min(bounds.generator) > 0.5, "the generator isn't clipped"
+
+
+@pytest.mark.parametrize("weight", [0.0, 10.0])
+def test_equals_a_plain_loop(weight: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Algorithm 1 of either paper, written down again, with SGD and the mixing weights fixed to 0.3."""
+    monkeypatch.setattr("lit_models.wgan.gradient_penalty", partial(gradient_penalty, mix=torch.full((4,), 0.3)))
+    optimizer = {f"{player}_optimizer": lambda p: SGD(p, lr=0.05) for player in ("generator", "discriminator")}
+    model = tiny(n_critic=2, **optimizer, **(PENALTY if weight else {}))
+    generator, critic = deepcopy(model.generator), deepcopy(model.discriminator)
+    fit(model, 4)
+
+    torch.manual_seed(3)
+    optimizers = SGD(generator.parameters(), lr=0.05), SGD(critic.parameters(), lr=0.05)
+    for i, (image, _) in enumerate(loader(4)):
+        real, fake = image * 2 - 1, generator(torch.randn(4, 3))
+        loss = critic(fake.detach()).mean() - critic(real).mean()
+        if weight:
+            between = (0.3 * real + 0.7 * fake.detach()).requires_grad_()
+            slope = [torch.autograd.grad(critic(between)[j], between, create_graph=True)[0][j] for j in range(4)]
+            loss = loss + weight * sum((one.square().sum().sqrt() - 1) ** 2 for one in slope) / 4
+        optimizers[1].zero_grad()
+        loss.backward()
+        optimizers[1].step()
+        if not weight:
+            for parameter in critic.parameters():
+                parameter.data = parameter.data.clamp(-0.01, 0.01)
+        if i % 2:
+            optimizers[0].zero_grad()
+            (-critic(fake).mean()).backward()
+            optimizers[0].step()
+    for ours, plain in ((model.generator, generator), (model.discriminator, critic)):
+        for name, parameter in plain.named_parameters():
+            assert torch.allclose(ours.get_parameter(name), parameter, atol=1e-6), name
+
+
+@pytest.mark.parametrize("arguments", VARIANTS, ids=str)
+def test_batch_norm_is_in_the_critic_with_clipping_alone(arguments: dict[str, Any]) -> None:
+    model = tiny(**arguments)
+    norms = [m for m in model.discriminator.modules() if isinstance(m, nn.BatchNorm2d)]
+    assert bool(norms) == (not arguments)
+    spectral = [parametrize.is_parametrized(m) for m in model.discriminator.modules() if isinstance(m, nn.Conv2d)]
+    assert all(spectral) if arguments.get("spectral_norm") else not any(spectral)
+
+
+@pytest.mark.parametrize("arguments", VARIANTS, ids=str)
+def test_every_parameter_gets_a_gradient(arguments: dict[str, Any]) -> None:
+    model = tiny(**arguments)
+    data = batch()
+    fake = model.generate(data)
+    model.discriminator_loss(data, fake.detach())["loss"].backward()
+    for name, parameter in model.discriminator.named_parameters():
+        assert parameter.grad is not None, name
+        # A bias of the last layer moves both means alike.
+        assert parameter.grad.abs().sum() > 0 or parameter.numel() == 1, name
+    assert all(p.grad is None for p in model.generator.parameters())
+    model.generator_loss(data, fake).backward()
+    assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in model.generator.parameters())
+
+
+@pytest.mark.parametrize("mode", [torch.enable_grad, torch.no_grad, torch.inference_mode])
+def test_the_whole_loss_is_logged_in_any_grad_mode(mode: Any) -> None:
+    model = tiny(**PENALTY)
+    data, fake = batch(), torch.rand(4, 1, 16, 16)
+    with mode():
+        values = model.discriminator_loss(LabelledImages(data.image.clone(), data.label), fake.clone())
+    assert values["gradient_penalty"] > 0
+    expected = -values["wasserstein_distance"] + 10 * values["gradient_penalty"]
+    assert values["loss"].item() == pytest.approx(expected.item())
+
+
+@pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
+def test_what_a_run_logs(relit: Callable[..., int], precision: str) -> None:
+    code = relit(
+        *("fit", "--config", CONFIGS / "wgan_gp_digits.yaml", "--model.feature_maps=2", "--model.latent_dim=4"),
+        *("--trainer.max_epochs=1", "--trainer.limit_train_batches=5", "--trainer.log_every_n_steps=5"),
+        *("--trainer.enable_progress_bar=false", "--trainer.accelerator=cpu", f"--trainer.precision={precision}"),
+        *("--trainer.limit_val_batches=2", "--data.batch_size=8"),
+    )
+    assert code == 0
+    with (the_run() / "metrics.csv").open() as file:
+        rows = {key: float(value) for row in csv.DictReader(file) for key, value in row.items() if value}
+    for stage in ("train", "val"):
+        distance, penalty = rows[f"{stage}/wasserstein_distance"], rows[f"{stage}/gradient_penalty"]
+        assert rows[f"{stage}/discriminator_loss"] == pytest.approx(10 * penalty - distance, rel=1e-4)
+        assert 0 < penalty < 1.1
+        assert f"{stage}/generator_loss" in rows
+
+
+@pytest.mark.parametrize(("arguments", "compiled"), [({}, True), (PENALTY, False)])
+def test_a_critic_with_a_penalty_is_not_compiled(
+    arguments: dict[str, Any], compiled: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[nn.Module] = []
+
+    def note(network: nn.Module) -> None:
+        seen.append(network)
+
+    monkeypatch.setattr(nn.Module, "compile", note)
+    model = tiny(**arguments)
+    compile_networks(model)
+    assert any(network is model.generator for network in seen)
+    assert any(network is model.discriminator for network in seen) == compiled
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"gradient_penalty_weight": 10.0}, "set clip_value to null, or gradient_penalty_weight to 0"),
+        ({"clip_value": None}, "Nothing bounds the critic's slope"),
+        ({"clip_value": 0.0}, "clip_value is 0.0"),
+        ({"clip_value": None, "gradient_penalty_weight": -1.0}, "must not be negative"),
+        ({"n_critic": 0}, "n_critic is 0"),
+    ],
+)
+def test_refused_arguments(arguments: dict[str, Any], message: str) -> None:
+    with pytest.raises(ModelError, match=message):
+        tiny(**arguments)
+
+
+def test_a_checkpoint_stands_alone(tmp_path: Path) -> None:
+    model = tiny(**PENALTY, n_critic=1)
+    fit(model, 2).save_checkpoint(tmp_path / "x.ckpt")
+    again = WGAN.load_from_checkpoint(tmp_path / "x.ckpt", weights_only=True)
+    assert again.gradient_penalty_weight == 10
+    images = [m.sample(2, generator=torch.Generator().manual_seed(0)) for m in (model, again)]
+    assert torch.equal(*images)
