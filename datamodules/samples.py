@@ -60,6 +60,8 @@ class Samples(LightningDataModule):
         super().__init__()
         if count < 1 or batch_size < 1:
             raise DataError(f"count is {count} and batch_size {batch_size}; both must be at least 1.")
+        if labels and min(labels) < 0:
+            raise DataError(f"labels holds {min(labels)}; classes are numbered from 0 on.")
         self.requests = _Requests(count, labels or [], seed)
         self.batch_size = batch_size
 

@@ -8,6 +8,7 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from lit_models.conditional_gan import ConditionalGAN
     from lit_models.dcgan import DCGAN
     from lit_models.digit_classifier import DigitClassifier
     from lit_models.layerwise_mlp import LayerwiseMLP
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 __version__ = version("relit")
 
 METHODS = {
+    "ConditionalGAN": "lit_models.conditional_gan",
     "DCGAN": "lit_models.dcgan",
     "DigitClassifier": "lit_models.digit_classifier",
     "LayerwiseMLP": "lit_models.layerwise_mlp",
@@ -32,6 +34,7 @@ __all__ = [
     "METHODS",
     "SNGAN",
     "WGAN",
+    "ConditionalGAN",
     "DigitClassifier",
     "LayerwiseMLP",
     "ProtoNet",

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.optim import SGD
 
 from datamodules import Digits, LabelledImages
-from lit_models import DCGAN, SNGAN, WGAN
+from lit_models import DCGAN, SNGAN, WGAN, ConditionalGAN
 from lit_models.adversarial import AdversarialModule
 from lit_models.losses.adversarial import gradient_penalty
 from tests.tiny import TINY, the_run, weights
@@ -34,7 +34,7 @@ def reproducible(kind: type[AdversarialModule], critic_lr: float = 0.05, **argum
     class Reproducible(kind):  # type: ignore[valid-type, misc]
         def generate(self, batch: LabelledImages) -> Tensor:
             latent = batch.image[:, 0, 8:24:4, 15] * 2 - 1
-            return self.generator(latent)
+            return self.generator(latent, batch.label) if kind is ConditionalGAN else self.generator(latent)
 
     torch.manual_seed(0)
     model = Reproducible(
@@ -71,6 +71,11 @@ GANS = {
     "WGAN-GP, spectral norm": (
         WGAN,
         {"clip_value": None, "gradient_penalty_weight": 10.0, "spectral_norm": True, "n_critic": 1},
+    ),
+    "conditional, concat": (ConditionalGAN, {"condition": "image"}),
+    "conditional, projection": (
+        ConditionalGAN,
+        {"discriminator": "projection", "spectral_norm": True, "critic_lr": 0.01},
     ),
 }
 

@@ -15,6 +15,8 @@ from lit_models.errors import RunError
 class SampleGrid(Callback):
     """Draws the same latent vectors after some epochs, so that the grids show how the images of each one develop.
 
+    If the model knows classes, each row is of one class: ``count: 100, columns: 10`` draws all digits.
+
     Writes ``samples/epoch_0001.png`` … into the run folder and to W&B: after the first, the middle and the last epoch,
     and after every ``every_n_epochs``.
 
@@ -37,12 +39,18 @@ class SampleGrid(Callback):
         epoch = trainer.current_epoch + 1
         if not trainer.is_global_zero or not self._is_due(epoch, trainer.max_epochs):
             return
-        images: Tensor = cast(Any, pl_module).sample(self.count, generator=torch.Generator().manual_seed(self.seed))
+        generator = torch.Generator().manual_seed(self.seed)
+        images: Tensor = cast(Any, pl_module).sample(self.count, self.labels(pl_module), generator)
         grid = make_grid(images.float().cpu(), nrow=self.columns)
         folder = Path(trainer.default_root_dir) / "samples"
         folder.mkdir(parents=True, exist_ok=True)
         save_image(grid, folder / f"epoch_{epoch:04d}.png")
         log_image(trainer, "samples", grid)
+
+    def labels(self, pl_module: LightningModule) -> Tensor | None:
+        """The class of each image of the grid, ``(count,)``; None if the model knows none."""
+        num_classes = getattr(pl_module, "num_classes", None)
+        return None if num_classes is None else torch.arange(self.count) // self.columns % num_classes
 
     def _is_due(self, epoch: int, last_epoch: int | None) -> bool:
         if self.every_n_epochs is not None and epoch % self.every_n_epochs == 0:

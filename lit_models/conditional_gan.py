@@ -1,0 +1,254 @@
+"""Conditional GAN (Mirza & Osindero 2014, https://arxiv.org/abs/1411.1784), and the projection discriminator (Miyato &
+Koyama 2018, https://arxiv.org/abs/1802.05637): images of a class that one may choose.
+
+Both players are told the class y. The generator G(z, y) makes an image of it; the discriminator D(x, y) has to tell
+whether x is real *and* of class y. The game is that of any GAN under the condition y (Mirza & Osindero, eq. 2). Each
+player learns its own embedding of the classes.
+
+The generator hears of the class at one of two places:
+
+- ``condition: latent``: the embedding is joined to z before the decoder, so that all layers can draw by it;
+- ``condition: image``: the decoder makes feature maps of the image's size from z alone; the embedding becomes one more
+  map of that size, by a linear layer, and two 3x3 convolutions make the image of all of them. What is joined there
+  can't be the finished image, or nothing would be left to draw the class with.
+
+So does the discriminator:
+
+- ``discriminator: concat``: the embedding becomes an image-sized channel, which is joined to the image's own;
+- ``discriminator: projection``: ``D(x, y) = ψ(φ(x)) + e_y · φ(x)`` with φ the last feature maps, summed over their
+  places, and ψ linear (Miyato & Koyama, eq. 8).
+
+Differences from the papers:
+
+1. DCGAN's networks, in place of dense ones (Mirza & Osindero) or ResNets with conditional batch normalisation (Miyato &
+   Koyama). φ ends with a LeakyReLU of slope 0.2.
+2. Learned embeddings in place of one-hot vectors (Mirza & Osindero).
+3. The fakes are of the classes of the batch's real images, not of classes drawn anew.
+4. Spectral normalisation leaves the label channel of ``concat`` alone: the bound that it gives is on the slopes
+   towards the image, and a label channel of length 1 spread over all pixels could hardly be seen.
+"""
+
+from typing import Any, Literal
+
+import torch
+from lightning.pytorch.cli import OptimizerCallable
+from torch import Tensor, nn
+
+from datamodules import LabelledImages, SampleRequest
+from lit_models.adversarial import NOT_SAVED, AdversarialModule, evaluating
+from lit_models.checks import require_image_shape, require_labels, require_num_classes, require_power_of_two
+from lit_models.dcgan import Discriminator, Generator, downsampling, initialise, layer_widths
+from lit_models.errors import ModelError
+from lit_models.losses.adversarial import discriminator_bce, discriminator_hinge, generator_bce, generator_linear
+from lit_models.networks.spectral import spectrally_normalised
+from lit_models.optimizers import FusedAdam
+
+
+class LabelChannel(nn.Sequential):
+    """From a class to one image-sized channel, by a learned embedding and a linear layer.
+
+    Shapes: ``(N,)`` int64 to ``(N, 1, image_size, image_size)``.
+    """
+
+    def __init__(self, num_classes: int, embedding_dim: int, image_size: int) -> None:
+        super().__init__(
+            nn.Embedding(num_classes, embedding_dim),
+            nn.Linear(embedding_dim, image_size**2),
+            nn.Unflatten(1, (1, image_size, image_size)),
+        )
+
+
+class LatentConditionedGenerator(nn.Module):
+    """DCGAN's generator of the latent vector and the class's embedding.
+
+    Shapes: ``(N, latent_dim)`` and ``(N,)`` int64 to ``(N, channels, image_size, image_size)`` in [−1, 1].
+    """
+
+    def __init__(
+        self, image_size: int, channels: int, latent_dim: int, feature_maps: int, num_classes: int, embedding_dim: int
+    ) -> None:
+        super().__init__()
+        self.embedding = nn.Embedding(num_classes, embedding_dim)
+        self.decoder = Generator(image_size, channels, latent_dim + embedding_dim, feature_maps)
+
+    def forward(self, latent: Tensor, label: Tensor) -> Tensor:
+        return self.decoder(torch.cat([latent, self.embedding(label)], dim=1))
+
+
+class ImageConditionedGenerator(nn.Module):
+    """DCGAN's generator makes ``feature_maps / 2`` maps of the latent vector; they and the label's make the image.
+
+    Shapes: ``(N, latent_dim)`` and ``(N,)`` int64 to ``(N, channels, image_size, image_size)`` in [−1, 1].
+    """
+
+    def __init__(
+        self, image_size: int, channels: int, latent_dim: int, feature_maps: int, num_classes: int, embedding_dim: int
+    ) -> None:
+        super().__init__()
+        width = max(feature_maps // 2, 1)
+        self.decoder = Generator(image_size, width, latent_dim, feature_maps)
+        self.label_channel = LabelChannel(num_classes, embedding_dim, image_size)
+        self.painter = nn.Sequential(
+            nn.Conv2d(width + 1, width, 3, padding=1, bias=False),
+            nn.BatchNorm2d(width),
+            nn.ReLU(inplace=True),
+            nn.Conv2d(width, channels, 3, padding=1),
+            nn.Tanh(),
+        ).apply(initialise)
+
+    def forward(self, latent: Tensor, label: Tensor) -> Tensor:
+        return self.painter(torch.cat([self.decoder(latent), self.label_channel(label)], dim=1))
+
+
+class ConcatDiscriminator(nn.Module):
+    """DCGAN's discriminator of the image and the label's channel.
+
+    Shapes: ``(N, channels, image_size, image_size)`` and ``(N,)`` int64 to ``(N,)``.
+    """
+
+    def __init__(
+        self,
+        image_size: int,
+        channels: int,
+        feature_maps: int,
+        num_classes: int,
+        embedding_dim: int,
+        spectral_norm: bool,
+    ) -> None:
+        super().__init__()
+        self.label_channel = LabelChannel(num_classes, embedding_dim, image_size)
+        body = Discriminator(image_size, channels + 1, feature_maps, batch_norm=not spectral_norm)
+        self.body = spectrally_normalised(body) if spectral_norm else body
+
+    def forward(self, image: Tensor, label: Tensor) -> Tensor:
+        return self.body(torch.cat([image, self.label_channel(label)], dim=1))
+
+
+class ProjectionDiscriminator(nn.Module):
+    """``ψ(φ(x)) + e_y · φ(x)`` on the features φ of DCGAN's discriminator (Miyato & Koyama 2018, eq. 8, figure 1d).
+
+    Shapes: ``(N, channels, image_size, image_size)`` and ``(N,)`` int64 to ``(N,)`` float32.
+    """
+
+    def __init__(
+        self, image_size: int, channels: int, feature_maps: int, num_classes: int, spectral_norm: bool
+    ) -> None:
+        super().__init__()
+        width = layer_widths(image_size, feature_maps)[-1]
+        self.features = nn.Sequential(*downsampling(image_size, channels, feature_maps, batch_norm=not spectral_norm))
+        self.unconditional = nn.Linear(width, 1)
+        self.embedding = nn.Embedding(num_classes, width)
+        self.apply(initialise)
+        if spectral_norm:
+            spectrally_normalised(self)
+
+    def forward(self, image: Tensor, label: Tensor) -> Tensor:
+        feature = self.features(image).float().sum((2, 3))
+        return self.unconditional(feature)[:, 0].float() + (self.embedding(label) * feature).sum(1)
+
+
+class ConditionalGAN(AdversarialModule):
+    """The conditional GAN on DCGAN's networks.
+
+    Args:
+        image_size: Height and width of the images: 16, 32, 64, 128 or 256.
+        channels: Channels of the images: 1 for grey, 3 for colour.
+        num_classes: Classes of the images.
+        latent_dim: Components of the latent vector (100 in Mirza & Osindero).
+        embedding_dim: Components of the classes' embeddings, except in the projection discriminator, where they are as
+            many as the features.
+        feature_maps: Width of the layers next to the image; doubled at each halving of the size.
+        condition: Where the generator hears of the class: "latent" or "image".
+        discriminator: How the discriminator does: "concat" or "projection".
+        spectral_norm: Divide the discriminator's weights by their largest singular value, in place of its batch
+            normalisation.
+        loss: "bce", the cross-entropy (in the generator's non-saturating form), or "hinge".
+        generator_optimizer: Optimiser of the generator.
+        discriminator_optimizer: Optimiser of the discriminator.
+        **loop: Arguments of :class:`lit_models.adversarial.AdversarialModule`.
+    """
+
+    def __init__(
+        self,
+        image_size: int = 32,
+        channels: int = 1,
+        num_classes: int = 10,
+        latent_dim: int = 100,
+        embedding_dim: int = 20,
+        feature_maps: int = 64,
+        condition: Literal["latent", "image"] = "latent",
+        discriminator: Literal["concat", "projection"] = "concat",
+        spectral_norm: bool = False,
+        loss: Literal["bce", "hinge"] = "bce",
+        generator_optimizer: OptimizerCallable = lambda p: FusedAdam(p, lr=2e-4, beta1=0.5),
+        discriminator_optimizer: OptimizerCallable = lambda p: FusedAdam(p, lr=2e-4, beta1=0.5),
+        **loop: Any,
+    ) -> None:
+        require_power_of_two(image_size, 16, 256)
+        if num_classes < 1 or embedding_dim < 1:
+            raise ModelError(
+                f"num_classes is {num_classes} and embedding_dim {embedding_dim}; both must be at least 1."
+            )
+        make_generator = LatentConditionedGenerator if condition == "latent" else ImageConditionedGenerator
+        judge: nn.Module
+        if discriminator == "projection":
+            judge = ProjectionDiscriminator(image_size, channels, feature_maps, num_classes, spectral_norm)
+        else:
+            judge = ConcatDiscriminator(image_size, channels, feature_maps, num_classes, embedding_dim, spectral_norm)
+        super().__init__(
+            make_generator(image_size, channels, latent_dim, feature_maps, num_classes, embedding_dim),
+            judge,
+            generator_optimizer=generator_optimizer,
+            discriminator_optimizer=discriminator_optimizer,
+            **loop,
+        )
+        self.save_hyperparameters(ignore=NOT_SAVED)
+        self.image_shape = (channels, image_size, image_size)
+        self.num_classes = num_classes
+        self.latent_dim = latent_dim
+        self.loss = loss
+
+    def setup(self, stage: str) -> None:
+        require_image_shape(self, self.image_shape)
+        require_num_classes(self, self.num_classes)
+        if stage == "fit":
+            require_labels(self)
+
+    def generate(self, batch: LabelledImages) -> Tensor:
+        return self.generator(torch.randn(len(batch.image), self.latent_dim, device=self.device), batch.label)
+
+    def discriminator_loss(self, batch: LabelledImages, fake: Tensor) -> Tensor:
+        real, fake = self.discriminator(batch.image * 2 - 1, batch.label), self.discriminator(fake, batch.label)
+        return discriminator_hinge(real, fake) if self.loss == "hinge" else discriminator_bce(real, fake)
+
+    def generator_loss(self, batch: LabelledImages, fake: Tensor) -> Tensor:
+        fake = self.discriminator(fake, batch.label)
+        return generator_linear(fake) if self.loss == "hinge" else generator_bce(fake)
+
+    def sample(self, n: int, labels: Tensor | None = None, generator: torch.Generator | None = None) -> Tensor:
+        """Draws images, in evaluation mode, with the averaged generator if there is one.
+
+        Args:
+            n: How many.
+            labels: ``(n,)`` classes to draw; if None, all in turns: 0, 1, …, num_classes − 1, 0, 1, …
+            generator: Random generator on the CPU, for the same images on every device; the global one if None.
+
+        Returns:
+            ``(n, C, H, W)`` in [0, 1], on the module's device.
+
+        Raises:
+            ModelError: Other than n labels, or one that is no class.
+        """
+        labels = torch.arange(n) % self.num_classes if labels is None else labels
+        if labels.shape != (n,):
+            raise ModelError(f"{n} images need {n} labels, not {' x '.join(map(str, labels.shape))}.")
+        if n and not 0 <= int(labels.min()) <= int(labels.max()) < self.num_classes:
+            wrong = next(label for label in labels.tolist() if not 0 <= label < self.num_classes)
+            raise ModelError(f"There is no class {wrong}: the labels go from 0 to {self.num_classes - 1}.")
+        latent = torch.randn(n, self.latent_dim, generator=generator).to(self.device)
+        with evaluating(self.sampling_generator):
+            return (self.sampling_generator(latent, labels.to(self.device)) + 1) / 2
+
+    def predict_step(self, request: SampleRequest, batch_idx: int) -> Tensor:
+        labels = request.number % self.num_classes if request.labels is None else request.labels
+        return self.sample(len(labels), labels, request.generator())

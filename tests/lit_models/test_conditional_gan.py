@@ -1,0 +1,189 @@
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import nn
+from torch.nn.utils import parametrize
+
+from datamodules import LabelledImages, SampleRequest
+from lit_models import ConditionalGAN
+from lit_models.callbacks import SampleGrid
+from lit_models.errors import ModelError
+from lit_models.losses.adversarial import discriminator_bce, discriminator_hinge
+from tests.lit_models.test_adversarial import fit
+from tests.tiny import CONFIGS, the_run
+
+Relit = Callable[..., int]
+
+VARIANTS = [
+    {"condition": condition, "discriminator": discriminator, "spectral_norm": spectral, "loss": loss}
+    for condition, discriminator, spectral, loss in (
+        ("latent", "concat", False, "bce"),
+        ("image", "concat", True, "hinge"),
+        ("latent", "projection", True, "hinge"),
+        ("image", "projection", False, "bce"),
+    )
+]
+
+
+def tiny(**arguments: Any) -> ConditionalGAN:
+    torch.manual_seed(0)
+    defaults = {"image_size": 16, "num_classes": 5, "latent_dim": 3, "embedding_dim": 4, "feature_maps": 4}
+    return ConditionalGAN(**{**defaults, **arguments})
+
+
+def batch(size: int = 8) -> LabelledImages:
+    return LabelledImages(torch.rand(size, 1, 16, 16), torch.arange(size) % 5)
+
+
+@pytest.mark.parametrize("variant", VARIANTS, ids=str)
+class TestVariants:
+    def test_every_parameter_gets_a_gradient(self, variant: dict[str, Any]) -> None:
+        model, data = tiny(**variant), batch()
+        for parameter in model.discriminator.parameters():
+            if parameter.ndim > 1:
+                nn.init.normal_(parameter, 0, 0.2)
+        fake = model.generate(data)
+        model.discriminator_loss(data, fake.detach()).backward()
+        for name, parameter in model.discriminator.named_parameters():
+            assert parameter.grad is not None, name
+            # A last bias moves the scores of real and fake images alike, which an open hinge doesn't see.
+            assert parameter.grad.abs().sum() > 0 or parameter.numel() == 1, name
+        assert all(p.grad is None for p in model.generator.parameters())
+        model.generator_loss(data, fake).backward()
+        for name, parameter in model.generator.named_parameters():
+            assert parameter.grad is not None, name
+            assert parameter.grad.abs().sum() > 0, name
+
+    def test_the_label_changes_images_and_judgements(self, variant: dict[str, Any]) -> None:
+        model = tiny(**variant)
+        for parameter in model.parameters():
+            if parameter.ndim > 1:
+                nn.init.normal_(parameter, 0, 0.2)
+
+        def sample(label: int) -> torch.Tensor:
+            labels = torch.full((4,), label)
+            return model.sample(4, labels, torch.Generator().manual_seed(0))
+
+        images = [sample(label) for label in range(5)]
+        assert torch.equal(images[2], sample(2))
+        assert all((images[i] - images[j]).abs().max() > 1e-3 for i in range(5) for j in range(i))
+        model.eval()
+        scores = torch.stack([model.discriminator(images[0], torch.full((4,), label)) for label in range(5)])
+        assert scores.shape == (5, 4)
+        assert (scores.std(0) > 1e-4).all()
+
+    def test_the_loss_that_is_asked_for(self, variant: dict[str, Any]) -> None:
+        model, data, fake = tiny(**variant).eval(), batch(), torch.rand(8, 1, 16, 16)
+        scores = model.discriminator(data.image * 2 - 1, data.label), model.discriminator(fake, data.label)
+        function = discriminator_hinge if variant["loss"] == "hinge" else discriminator_bce
+        assert torch.equal(model.discriminator_loss(data, fake), function(*scores))
+
+    @pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
+    def test_a_checkpoint_stands_alone(self, variant: dict[str, Any], precision: str, tmp_path: Path) -> None:
+        model = tiny(**variant, ema_decay=0.9)
+        fit(model, 2, precision=precision).save_checkpoint(tmp_path / "x.ckpt")
+        again = ConditionalGAN.load_from_checkpoint(tmp_path / "x.ckpt", weights_only=True)
+        images = [m.sample(3, torch.tensor([4, 0, 4]), torch.Generator().manual_seed(0)) for m in (model, again)]
+        assert torch.equal(*images)
+        assert images[0].isfinite().all()
+
+
+def test_the_projection_is_the_papers() -> None:
+    """ψ(φ(x)) + e_y · φ(x), image by image."""
+    model = tiny(discriminator="projection").eval()
+    network, data = model.discriminator, batch()
+    for i in range(8):
+        feature = network.features(data.image[i : i + 1])[0].sum((1, 2))
+        linear = network.unconditional
+        expected = (linear.weight[0] * feature).sum() + linear.bias[0]
+        expected = expected + (network.embedding.weight[data.label[i]] * feature).sum()
+        assert torch.allclose(network(data.image, data.label)[i], expected, atol=1e-6)
+
+
+def test_what_is_spectrally_normalised() -> None:
+    def names(model: ConditionalGAN) -> set[str]:
+        modules = model.discriminator.named_modules()
+        return {name for name, module in modules if parametrize.is_parametrized(module, "weight")}
+
+    assert names(tiny(discriminator="projection", spectral_norm=True)) == {
+        *("features.0", "features.2", "unconditional", "embedding")
+    }
+    assert names(tiny(spectral_norm=True)) == {"body.layers.0", "body.layers.2", "body.layers.4"}
+    assert not any(isinstance(m, nn.BatchNorm2d) for m in tiny(spectral_norm=True).discriminator.modules())
+    assert names(tiny()) == set()
+    assert any(isinstance(m, nn.BatchNorm2d) for m in tiny().discriminator.modules())
+
+
+def test_samples_take_the_classes_in_turns() -> None:
+    model = tiny()
+    images = model.sample(7, generator=torch.Generator().manual_seed(0))
+    assert images.shape == (7, 1, 16, 16)
+    assert 0 <= images.min() <= images.max() <= 1
+    in_turns = torch.tensor([0, 1, 2, 3, 4, 0, 1])
+    assert torch.equal(images, model.sample(7, in_turns, torch.Generator().manual_seed(0)))
+
+
+def test_predictions_take_the_classes_in_turns_over_all_batches() -> None:
+    model, number = tiny(), torch.arange(13, 17)
+    request = SampleRequest(number, torch.full((4,), -1), torch.zeros(4, dtype=torch.long))
+    expected = model.sample(4, torch.tensor([3, 4, 0, 1]), request.generator())
+    assert torch.equal(model.predict_step(request, 0), expected)
+
+
+@pytest.mark.parametrize(
+    ("labels", "message"),
+    [([0, 5], "no class 5: the labels go from 0 to 4"), ([-1, 2], "no class -1"), ([1], "2 images need 2 labels")],
+)
+def test_wrong_labels_are_refused(labels: list[int], message: str) -> None:
+    with pytest.raises(ModelError, match=message):
+        tiny().sample(2, torch.tensor(labels))
+
+
+@pytest.mark.parametrize("arguments", [{"num_classes": 0}, {"embedding_dim": 0}, {"image_size": 20}])
+def test_refused_arguments(arguments: dict[str, Any]) -> None:
+    with pytest.raises(ModelError):
+        tiny(**arguments)
+
+
+def test_rows_of_the_grid_are_classes() -> None:
+    labels = SampleGrid(count=100, columns=10).labels(tiny(num_classes=10))
+    assert labels.tolist() == [row for row in range(10) for _ in range(10)]
+    assert SampleGrid(count=14, columns=2).labels(tiny()).tolist() == [0, 0, 1, 1, 2, 2, 3, 3, 4, 4, 0, 0, 1, 1]
+
+
+SMALL = (
+    *("--config", CONFIGS / "conditional_gan_digits.yaml", "--model.feature_maps=2", "--model.latent_dim=3"),
+    *("--trainer.max_epochs=1", "--trainer.limit_train_batches=3", "--trainer.limit_val_batches=1"),
+    *("--trainer.enable_progress_bar=false", "--trainer.enable_model_summary=false", "--trainer.accelerator=cpu"),
+)
+
+
+def test_from_a_run_to_25_samples_of_one_digit(relit: Relit, capsys: pytest.CaptureFixture[str]) -> None:
+    assert relit("fit", *SMALL) == 0
+    grid = Image.open(the_run() / "samples" / "epoch_0001.png")
+    assert grid.size == (10 * 34 + 2, 10 * 34 + 2)
+    checkpoint = the_run() / "checkpoints" / "last.ckpt"
+    predict = ["predict", f"--ckpt_path={checkpoint}", "--data=Samples", "--trainer.enable_progress_bar=false"]
+    grid_of_5 = ["--predictions.grid=true", "--predictions.columns=5"]
+    assert relit(*predict, "--data.count=25", "--data.labels=[4]", *grid_of_5) == 0
+    grid = Image.open(the_run() / "predictions" / "grid.png")
+    assert grid.size == (5 * 34 + 2, 5 * 34 + 2)
+    model = ConditionalGAN.load_from_checkpoint(checkpoint, map_location="cpu")
+    first = model.sample(25, torch.full((25,), 4), torch.Generator().manual_seed(0))[0, 0]
+    assert np.abs(np.asarray(grid)[2:34, 2:34, 0] / 255 - first.numpy()).max() < 1 / 255
+
+    capsys.readouterr()
+    assert relit(*predict, "--data.labels=[12]") == 1
+    assert "There is no class 12: the labels go from 0 to 9." in capsys.readouterr().err
+    assert relit(*predict, "--data.labels=[-4]") == 1
+    assert "labels holds -4" in capsys.readouterr().err
+
+
+def test_data_with_other_classes_are_refused(relit: Relit, capsys: pytest.CaptureFixture[str]) -> None:
+    assert relit("fit", *SMALL, "--model.num_classes=7") == 1
+    assert "is built for 7 classes, but Digits gives images of 10 classes" in capsys.readouterr().err
