@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from lit_models.layerwise_mlp import LayerwiseMLP
     from lit_models.protonet import ProtoNet
     from lit_models.sngan import SNGAN
+    from lit_models.triplet_gan import TripletGAN
     from lit_models.wgan import WGAN
 
 __version__ = version("relit")
@@ -25,6 +26,7 @@ METHODS = {
     "LayerwiseMLP": "lit_models.layerwise_mlp",
     "ProtoNet": "lit_models.protonet",
     "SNGAN": "lit_models.sngan",
+    "TripletGAN": "lit_models.triplet_gan",
     "WGAN": "lit_models.wgan",
 }
 """Module of each method's class."""
@@ -38,6 +40,7 @@ __all__ = [
     "DigitClassifier",
     "LayerwiseMLP",
     "ProtoNet",
+    "TripletGAN",
     "__version__",
 ]
 

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.optim import SGD
 
 from datamodules import Digits, LabelledImages
-from lit_models import DCGAN, SNGAN, WGAN, ConditionalGAN
+from lit_models import DCGAN, SNGAN, WGAN, ConditionalGAN, TripletGAN
 from lit_models.adversarial import AdversarialModule
 from lit_models.losses.adversarial import gradient_penalty
 from tests.tiny import TINY, the_run, weights
@@ -77,6 +77,7 @@ GANS = {
         ConditionalGAN,
         {"discriminator": "projection", "spectral_norm": True, "critic_lr": 0.01},
     ),
+    "triplet": (TripletGAN, {}),
 }
 
 

@@ -1,0 +1,86 @@
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+from torch.nn.utils import parametrize
+
+from datamodules import LabelledImages
+from lit_models import TripletGAN
+from lit_models.errors import ModelError
+from tests.lit_models.test_adversarial import fit
+
+OBJECTIVES = ["distance", "norm", "negative_norm"]
+
+
+def tiny(**arguments: Any) -> TripletGAN:
+    torch.manual_seed(0)
+    defaults = {"image_size": 16, "channels": 1, "latent_dim": 3, "feature_maps": 2, "embedding_dim": 4}
+    return TripletGAN(**{**defaults, **arguments})
+
+
+def batch(size: int = 4) -> LabelledImages:
+    return LabelledImages(torch.rand(size, 1, 16, 16), torch.zeros(size, dtype=torch.long))
+
+
+@pytest.mark.parametrize("size", [4, 5])
+def test_the_losses_of_a_batch_image_by_image(size: int) -> None:
+    """Each image is once an anchor, with the image half a batch further on as its positive and a fake of its own."""
+    model, data, fake = tiny(margin=0.01).eval(), batch(size), torch.rand(size, 1, 16, 16)
+    f = [model.discriminator(image[None] * 2 - 1)[0] for image in data.image]
+    g = [model.discriminator(image[None])[0] for image in fake]
+    positives = [f[(i - size // 2) % size] for i in range(size)]
+    assert all(positive is not f[i] for i, positive in enumerate(positives))
+    near = [(f[i] - positives[i]).square().sum() for i in range(size)]
+    far = [(f[i] - g[i]).square().sum() for i in range(size)]
+    values = model.discriminator_loss(data, fake)
+    expected = sum(torch.relu(a - b + 0.01) for a, b in zip(near, far, strict=True)) / size
+    assert torch.allclose(values["loss"], expected, atol=1e-7)
+    assert torch.allclose(values["real_distance"], sum(near) / size, atol=1e-7)
+    assert torch.allclose(values["fake_distance"], sum(far) / size, atol=1e-7)
+    norm = sum(one.square().sum() for one in g) / size
+    for objective, loss in zip(OBJECTIVES, (sum(far) / size, norm, -norm), strict=True):
+        model = tiny(generator_objective=objective).eval()
+        assert torch.allclose(model.generator_loss(data, fake), loss, atol=1e-7)
+
+
+@pytest.mark.parametrize("objective", OBJECTIVES)
+@pytest.mark.parametrize("spectral_norm", [True, False])
+def test_every_parameter_gets_a_gradient(objective: str, spectral_norm: bool) -> None:
+    model = tiny(generator_objective=objective, spectral_norm=spectral_norm)
+    data = batch()
+    fake = model.generate(data)
+    model.discriminator_loss(data, fake.detach())["loss"].backward()
+    last_bias = model.discriminator[-2].bias  # moves all embeddings alike, and no distance
+    for name, parameter in model.discriminator.named_parameters():
+        assert parameter.grad is not None, name
+        assert parameter.grad.abs().sum() > 0 or parameter is last_bias, name
+    assert all(p.grad is None for p in model.generator.parameters())
+    model.generator_loss(data, fake).backward()
+    assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in model.generator.parameters())
+
+
+def test_spectral_norm_is_the_default_and_in_place_of_batch_norm() -> None:
+    for spectral in (True, False):
+        layers = list(tiny(**({} if spectral else {"spectral_norm": False})).discriminator)
+        convolutions = [layer for layer in layers if isinstance(layer, nn.Conv2d)]
+        assert len(convolutions) == 3
+        assert all(parametrize.is_parametrized(layer, "weight") == spectral for layer in convolutions)
+        assert any(isinstance(layer, nn.BatchNorm2d) for layer in layers) != spectral
+
+
+@pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
+def test_a_checkpoint_stands_alone(tmp_path: Path, precision: str) -> None:
+    model = tiny(hinge=False, generator_objective="norm")
+    fit(model, 2, precision=precision).save_checkpoint(tmp_path / "x.ckpt")
+    again = TripletGAN.load_from_checkpoint(tmp_path / "x.ckpt", weights_only=True)
+    assert (again.hinge, again.generator_objective) == (False, "norm")
+    images = [m.sample(2, generator=torch.Generator().manual_seed(0)) for m in (model, again)]
+    assert torch.equal(*images)
+
+
+@pytest.mark.parametrize("arguments", [{"embedding_dim": 0}, {"margin": -1.0}, {"image_size": 17}])
+def test_refused_arguments(arguments: dict[str, Any]) -> None:
+    with pytest.raises(ModelError):
+        tiny(**arguments)
