@@ -2,6 +2,7 @@
 
     python scripts/benchmark.py data --data MNIST CIFAR10
     python scripts/benchmark.py train --threads 2
+    python scripts/benchmark.py train --method sngan wgan_gp
     python scripts/benchmark.py protonet
     python scripts/benchmark.py layerwise
 

@@ -1,7 +1,7 @@
-"""The ``train`` part of ``benchmark.py``: our training against a bare loop and against the textbook's, in turns.
+"""The ``train`` part of ``benchmark.py``: our GANs' training against a bare loop, DCGAN's against the textbook's, too.
 
-Each side of a comparison runs the same number of steps again and again in one process, A B C A B C …, so that a change
-in the machine's speed meets all of them; ratios are medians over the rounds.
+Each side of a comparison runs the same number of batches again and again in one process, A B C A B C …, so that a
+change in the machine's speed meets all of them; ratios are medians over the rounds.
 """
 
 import argparse
@@ -20,6 +20,8 @@ from pathlib import Path
 from typing import Any, cast
 
 CONFIGS = Path(__file__).parents[1] / "configs"
+METHODS = ["dcgan", "sngan", "wgan", "wgan_sn", "wgan_gp", "conditional_gan", "triplet_gan"]
+BATCH = 64
 WARM_UP = 3
 
 
@@ -72,36 +74,59 @@ def timed(step: Callable[[], None], steps: int) -> float:
     return time.perf_counter() - start
 
 
-def dcgan_bare(steps: int, bf16: bool) -> Callable[[], float]:
-    """A bare loop of DCGAN's step, as ours does it, on one batch that is in memory."""
+def built(config: Path) -> Any:
+    """The GAN of a configuration file, in channels-last order."""
+    import torch
+    import yaml
+    from jsonargparse import ArgumentParser
+    from lightning.pytorch import LightningModule
+
+    from lit_models import cli  # makes the methods' short names known
+
+    assert cli
+    parser = ArgumentParser(exit_on_error=False)
+    parser.add_subclass_arguments(LightningModule, "model")
+    given = parser.parse_object({"model": yaml.safe_load(config.read_text())["model"]})
+    return parser.instantiate_classes(given).model.to(memory_format=torch.channels_last)
+
+
+def bare_loop(config: Path, steps: int, bf16: bool) -> Callable[[], float]:
+    """A bare loop of a GAN's step, as ours does it, on one batch that is in memory: its networks and losses, without
+    the Trainer, a loader, logs or callbacks."""
 
     def measure() -> float:
         import torch
 
-        from lit_models import DCGAN
-        from lit_models.adversarial import frozen
-        from lit_models.losses.adversarial import discriminator_bce, generator_bce
+        from datamodules import LabelledImages
+        from lit_models.adversarial import frozen, named
 
         torch.manual_seed(0)
-        model = DCGAN(image_size=32, channels=1, latent_dim=256, feature_maps=64)
-        model.to(memory_format=torch.channels_last)
-        generator, discriminator = model.generator, model.discriminator
+        model = built(config)
         (generator_optimizer, discriminator_optimizer), _ = model.configure_optimizers()
-        real = torch.rand(64, 1, 32, 32) * 2 - 1
+        batch = LabelledImages(torch.rand(BATCH, 1, 32, 32), torch.arange(BATCH) % 10)
+        done = 0
 
         def step() -> None:
+            nonlocal done
+            done += 1
+            generator_turn = done % model.n_critic == 0
             with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
-                fake = generator(torch.randn(64, 256))
-                loss = discriminator_bce(discriminator(real), discriminator(fake.detach()))
+                with torch.set_grad_enabled(generator_turn):
+                    fake = model.generate(batch)
+                loss = named("train/loss", model.discriminator_loss(batch, fake.detach()))["train/loss"]
             discriminator_optimizer.zero_grad()
             loss.backward()
             discriminator_optimizer.step()
-            with frozen(discriminator):
+            model.after_discriminator_step()
+            if not generator_turn:
+                return
+            with frozen(model.discriminator):
                 with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
-                    loss = generator_bce(discriminator(fake))
+                    loss = named("train/loss", model.generator_loss(batch, fake))["train/loss"]
                 generator_optimizer.zero_grad()
                 loss.backward()
             generator_optimizer.step()
+            model._update_average()
 
         return timed(step, steps)
 
@@ -179,34 +204,48 @@ def run_train(args: argparse.Namespace) -> None:
     torch.set_num_threads(args.threads)
     root = Path(args.root or "").expanduser().absolute()
     data = ["--data=MNIST", f"--data.root={root}"] if (root / "mnist").is_dir() else ["--data=Digits"]
-    config = ["--config", str(CONFIGS / "dcgan_mnist.yaml"), *data, "--trainer.accelerator=cpu"]
-    sides = {
-        "relit fit": relit_fit(args.steps, *config),
-        "bare loop": dcgan_bare(args.steps, bf16=False),
-        "textbook": dcgan_textbook(args.steps, root, args.threads),
-        "relit fit, bf16": relit_fit(args.steps, *config, "--trainer.precision=bf16-mixed"),
-        "bare loop, bf16": dcgan_bare(args.steps, bf16=True),
-    }
-    seconds: dict[str, list[float]] = {name: [] for name in sides}
-    for _ in range(args.rounds):
-        for name, measure in sides.items():
-            seconds[name].append(measure())
+    results = {}
+    for method in args.method:
+        path = CONFIGS / f"{method}_mnist.yaml"
+        config = ["--config", str(path), *data, "--trainer.accelerator=cpu"]
+        sides = {
+            "relit fit": relit_fit(args.steps, *config),
+            "bare loop": bare_loop(path, args.steps, bf16=False),
+        }
+        if method == "dcgan":
+            sides["textbook"] = dcgan_textbook(args.steps, root, args.threads)
+        if args.bf16:
+            sides["relit fit, bf16"] = relit_fit(args.steps, *config, "--trainer.precision=bf16-mixed")
+            sides["bare loop, bf16"] = bare_loop(path, args.steps, bf16=True)
+        seconds: dict[str, list[float]] = {name: [] for name in sides}
+        for _ in range(args.rounds):
+            for name, measure in sides.items():
+                seconds[name].append(measure())
+        print(f"{method}, 1x32x32, batch {BATCH}, on {data[0].removeprefix('--data=')}\n")
+        print_table(seconds, args.steps)
+        results[method] = seconds
+    print(
+        f"Medians of {args.rounds} rounds of {args.steps} batches each, in turns, {args.threads} threads on "
+        f"{os.cpu_count()} processors, torch {torch.__version__}."
+    )
+    if args.json:
+        args.json.write_text(json.dumps({"steps": args.steps, "batch_size": BATCH, "seconds": results}, indent=1))
+
+
+def print_table(seconds: dict[str, list[float]], steps: int) -> None:
+    """Images a second of each side, and the ratio of the times of ``relit fit`` and that side, as Markdown."""
 
     def ratio(a: str, b: str) -> float:
         return statistics.median(x / y for x, y in zip(seconds[a], seconds[b], strict=True))
 
-    print(f"DCGAN, 1x32x32, batch 64, 64 feature maps, on {data[0].removeprefix('--data=')}\n")
     print("| side            | images/s | time: ours / this |\n| --------------- | -------: | ----------------: |")
     for name, times in seconds.items():
         ours = "relit fit, bf16" if "bf16" in name else "relit fit"
-        print(f"| {name:15} | {64 * args.steps / statistics.median(times):8,.0f} | {ratio(ours, name):17.2f} |")
-    print(
-        f"\nbf16 against fp32, relit fit: {ratio('relit fit', 'relit fit, bf16'):.2f} times as fast; bf16 against the "
-        f"textbook: {ratio('textbook', 'relit fit, bf16'):.2f} times.\nMedians of {args.rounds} rounds of {args.steps} "
-        f"steps each, in turns, {args.threads} threads on {os.cpu_count()} processors, torch {torch.__version__}."
-    )
-    if args.json:
-        args.json.write_text(json.dumps({"steps": args.steps, "batch_size": 64, "seconds": seconds}, indent=1))
+        print(f"| {name:15} | {BATCH * steps / statistics.median(times):8,.0f} | {ratio(ours, name):17.2f} |")
+    for other, what in (("relit fit", "fp32"), ("textbook", "the textbook")):
+        if {other, "relit fit, bf16"} <= seconds.keys():
+            print(f"\nbf16 against {what}: {ratio(other, 'relit fit, bf16'):.2f} times as fast.", end="")
+    print("\n")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -214,7 +253,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--root", type=Path, default=os.environ.get("RELIT_DATA"), help="folder of all data sets (default: $RELIT_DATA)"
     )
-    parser.add_argument("--steps", type=int, default=40, help="steps of each measurement (default: 40)")
+    parser.add_argument(
+        "--method",
+        nargs="+",
+        choices=METHODS,
+        default=["dcgan"],
+        help="which, each by configs/METHOD_mnist.yaml (default: dcgan)",
+    )
+    parser.add_argument(
+        "--bf16",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="measure bf16, too (needless on a CPU without instructions for it)",
+    )
+    parser.add_argument("--steps", type=int, default=40, help="batches of each measurement (default: 40)")
     parser.add_argument("--rounds", type=int, default=5, help="measurements of each side (default: 5)")
     parser.add_argument("--threads", type=int, default=os.cpu_count(), help="threads (default: all processors)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures to this file, too")
