@@ -22,6 +22,8 @@ from lit_models.metrics.extractors import ExtractorUnavailableError, Features, l
 from lit_models.metrics.generation import frechet_distance, inception_score, kernel_distance
 from lit_models.runs import write_atomically
 
+FAST_DEV_RUN_IMAGES = 16
+
 
 class GenerationScores(Callback):
     """Measures generated images against training images by FID, KID and the Inception Score.
@@ -38,7 +40,7 @@ class GenerationScores(Callback):
     lists it by class, in ``figures/label_accuracy.png`` and ``.csv``.
 
     Ranks share the work. The latent vectors are the same every time. If Inception's weights can't be had, a warning
-    says so and training goes on without scores.
+    says so and training goes on without scores. A ``fast_dev_run`` measures few images.
 
     Args:
         extractor: Network whose features are compared: ``digits``, ``inception``, or a checkpoint of any classifier.
@@ -92,7 +94,8 @@ class GenerationScores(Callback):
         epoch = trainer.current_epoch + 1
         due = epoch in (1, trainer.max_epochs) or epoch % self.every_n_epochs == 0
         if self._extractor is not None and not trainer.sanity_checking and due:
-            scores, _ = self._measure(trainer, pl_module, self.count)
+            count = FAST_DEV_RUN_IMAGES if cast(Any, trainer).fast_dev_run else self.count
+            scores, _ = self._measure(trainer, pl_module, count)
             _log(pl_module, scores, "val", prog_bar=True)
 
     def on_test_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -169,6 +172,8 @@ class GenerationScores(Callback):
         """Rows of the training set: one set of ``real_count``, or two disjoint ones."""
         size = len(cast(ImageDataModule, cast(Any, trainer).datamodule).train_set)
         order = torch.randperm(size, generator=torch.Generator().manual_seed(self.seed))
+        if cast(Any, trainer).fast_dev_run:
+            return (order[:FAST_DEV_RUN_IMAGES],)
         if not halves:
             return (order[: self.real_count],)
         share = min(self.real_count, size // 2)
