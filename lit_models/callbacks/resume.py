@@ -11,9 +11,9 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 class ExactResume(Callback):
     """Keeps the random states of all ranks in the checkpoint, and evaluation apart from training's random stream.
 
-    The state is put back right before the first batch, after everything that start-up drew. Evaluation always draws
-    from the same seed and leaves training's stream as it was, so that neither its length nor a resumed run's extra
-    sanity check changes what training draws.
+    The state is put back when training starts: after everything that start-up drew, and before the first batch, which
+    is augmented before ``on_train_batch_start``. Evaluation always draws from the same seed and leaves training's
+    stream as it was, so that neither its length nor a resumed run's extra sanity check changes what training draws.
     """
 
     evaluation_seed = 0
@@ -35,10 +35,18 @@ class ExactResume(Callback):
         # With another number of ranks there is nothing to continue; each rank goes on with the run's seed.
         self._to_restore = states[trainer.global_rank] if len(states) == trainer.world_size else None
 
-    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if self._to_restore is not None:
             set_random_state(self._to_restore)
-            self._to_restore = None
+
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        # Once more, after what other callbacks and the module draw when training starts; a run that is resumed within
+        # an epoch doesn't get here before its first batch.
+        if self._to_restore is not None:
+            set_random_state(self._to_restore)
+
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
+        self._to_restore = None
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._training_state = random_state()
