@@ -1,0 +1,50 @@
+"""Paths between latent vectors."""
+
+from typing import Literal, TypeAlias
+
+import torch
+from torch import Tensor
+
+Path: TypeAlias = Literal["lerp", "slerp"]
+"""How to go from one vector to another: in a straight line, or along a great circle."""
+
+
+def lerp(start: Tensor, end: Tensor, share: Tensor) -> Tensor:
+    """(1 − t) a + t b.
+
+    Args:
+        start: a, ``(N, D)``.
+        end: b, ``(N, D)``.
+        share: t, ``(T,)``.
+
+    Returns:
+        ``(N, T, D)``.
+    """
+    return torch.lerp(start[:, None], end[:, None], share[None, :, None])
+
+
+def slerp(start: Tensor, end: Tensor, share: Tensor) -> Tensor:
+    """(sin((1 − t) ω) a + sin(t ω) b) / sin ω, with ω the angle between a and b (Shoemake 1985; White 2016,
+    arXiv:1609.04468, for latent vectors: in many dimensions nearly all of a normal prior lies about a sphere, which a
+    straight line leaves). Where a and b point the same or the opposite way, it is :func:`lerp`.
+
+    Args:
+        start: a, ``(N, D)``.
+        end: b, ``(N, D)``.
+        share: t, ``(T,)``.
+
+    Returns:
+        ``(N, T, D)``.
+    """
+    cosine = torch.cosine_similarity(start, end, dim=1)
+    angle = cosine.clamp(-1, 1).acos()[:, None, None]
+    sine = angle.sin()
+    along = share[None, :, None]
+    arc = (((1 - along) * angle).sin() * start[:, None] + (along * angle).sin() * end[:, None]) / sine
+    return torch.where(sine > 1e-4, arc, lerp(start, end, share))
+
+
+def between(start: Tensor, end: Tensor, steps: int, path: Path) -> Tensor:
+    """``steps`` vectors at equal distances of t, the first ``start`` and the last ``end``: ``(N, steps, D)``."""
+    share = torch.linspace(0, 1, steps, device=start.device)
+    return {"lerp": lerp, "slerp": slerp}[path](start, end, share)
