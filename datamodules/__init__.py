@@ -6,6 +6,7 @@ from datamodules.cifar10 import CIFAR10
 from datamodules.digits import Digits
 from datamodules.episodes import EpisodeDataModule
 from datamodules.errors import DataError, DataWarning
+from datamodules.few_labels import FewLabels, FoldedImages
 from datamodules.image_folder import ImageFolder
 from datamodules.lfw import LFW
 from datamodules.maps import Maps
@@ -29,6 +30,8 @@ __all__ = [
     "Digits",
     "EpisodeDataModule",
     "Episodes",
+    "FewLabels",
+    "FoldedImages",
     "GatherDataset",
     "ImageDataModule",
     "ImageFolder",

@@ -123,15 +123,16 @@ class ImageDataModule(LightningDataModule):
         return BatchLoader(self._placed(self.train_set), self.train_batches())
 
     def val_dataloader(self) -> BatchLoader[Any]:
-        return self._eval_loader(self.val_set)
+        return self.eval_dataloader(self.val_set)
 
     def test_dataloader(self) -> BatchLoader[Any]:
-        return self._eval_loader(self.test_set)
+        return self.eval_dataloader(self.test_set)
 
     def predict_dataloader(self) -> BatchLoader[Any]:
-        return self._eval_loader(self.predict_set)
+        return self.eval_dataloader(self.predict_set)
 
-    def _eval_loader(self, dataset: GatherDataset[Any]) -> BatchLoader[Any]:
+    def eval_dataloader(self, dataset: GatherDataset[Any]) -> BatchLoader[Any]:
+        """Goes once through this process's share of a split, in order."""
         sampler = SequentialBatches(len(dataset), self.eval_batch_size, *self._rank_and_world_size())
         return BatchLoader(self._placed(dataset), sampler)
 

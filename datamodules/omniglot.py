@@ -291,7 +291,7 @@ class OmniglotEpisodes(EpisodeDataModule):
 
     def test_dataloader(self) -> BatchLoader[Any]:
         if self.test_on == "one_shot_runs":
-            return self._eval_loader(GatherDataset(self.images.one_shot_runs()))
+            return self.eval_dataloader(GatherDataset(self.images.one_shot_runs()))
         return super().test_dataloader()
 
 

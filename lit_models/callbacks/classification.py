@@ -11,19 +11,29 @@ from PIL import Image
 from torch import Tensor
 from torchvision.transforms.functional import to_tensor
 
+from datamodules import ImageDataModule
 from lit_models.callbacks.logging import log_image
 from lit_models.callbacks.ranks import gather
+from lit_models.errors import RunError
 
 
 class ClassificationReport(Callback):
     """Says after a test which classes are recognised, and what they are taken for.
 
-    Writes into ``figures/`` in the run folder (and the figures to W&B): ``class_accuracy.csv`` and ``.png``, and
-    ``confusion_matrix.csv`` and ``.png``, with the true classes as rows. For any model whose ``test_step`` returns the
-    logits ``(B, num_classes)`` of a batch with a ``label``.
+    Writes into ``figures/`` in the run folder (and the figures to W&B): ``class_accuracy.csv`` and ``.png``,
+    ``confusion_matrix.csv`` and ``.png``, with the true classes as rows, and ``classification_report.csv``: precision,
+    recall, F1 and support of each class and their means. For any model whose ``test_step`` returns the logits
+    ``(B, num_classes)`` of a batch with a ``label``.
+
+    Args:
+        table: Print the classification report, too.
+        train: Report on the training split as well (without augmentation, by calling the model on its images), in
+            ``confusion_matrix_train.png`` and so on.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, table: bool = False, train: bool = False) -> None:
+        self.table = table
+        self.train = train
         self._counts: Tensor | None = None
 
     def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -44,19 +54,30 @@ class ClassificationReport(Callback):
     def on_test_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if self._counts is None:
             return
-        counts = torch.stack(gather(trainer, self._counts.cpu())).sum(0)
-        if not trainer.is_global_zero:
-            return
+        splits = {"test": self._counts}
+        if self.train:
+            splits["train"] = count_training_split(trainer, pl_module)
+        for split, own_counts in splits.items():
+            counts = torch.stack(gather(trainer, own_counts.cpu())).sum(0)
+            if trainer.is_global_zero:
+                self._report(trainer, counts, split)
+
+    def _report(self, trainer: Trainer, counts: Tensor, split: str) -> None:
         given = getattr(getattr(trainer, "datamodule", None), "class_names", ())
         names = list(given) if len(given) == len(counts) else [str(label) for label in range(len(counts))]
         folder = Path(trainer.default_root_dir) / "figures"
         folder.mkdir(parents=True, exist_ok=True)
-        write_class_accuracy(counts, names, folder / "class_accuracy.csv")
-        write_confusion(counts, names, folder / "confusion_matrix.csv")
-        draw_class_accuracy(counts, names, folder / "class_accuracy.png")
-        draw_confusion(counts, names, folder / "confusion_matrix.png")
-        for name in ("class_accuracy", "confusion_matrix"):
+        suffix = "" if split == "test" else f"_{split}"
+        report = classification_report(counts, names)
+        write_report(report, folder / f"classification_report{suffix}.csv")
+        write_class_accuracy(counts, names, folder / f"class_accuracy{suffix}.csv")
+        write_confusion(counts, names, folder / f"confusion_matrix{suffix}.csv")
+        draw_class_accuracy(counts, names, folder / f"class_accuracy{suffix}.png", f"accuracy on {split} images / %")
+        draw_confusion(counts, names, folder / f"confusion_matrix{suffix}.png")
+        for name in (f"class_accuracy{suffix}", f"confusion_matrix{suffix}"):
             log_image(trainer, f"figures/{name}", to_tensor(Image.open(folder / f"{name}.png").convert("RGB")))
+        if self.table:
+            print(f"\n{counts.sum()} {split} images\n{as_table(report)}")
 
 
 def confusion_counts(logits: Tensor, label: Tensor) -> Tensor:
@@ -71,6 +92,70 @@ def confusion_counts(logits: Tensor, label: Tensor) -> Tensor:
     """
     classes = logits.shape[1]
     return torch.bincount(label * classes + logits.argmax(1), minlength=classes**2).view(classes, classes)
+
+
+@torch.no_grad()
+def count_training_split(trainer: Trainer, module: LightningModule) -> Tensor:
+    """:func:`confusion_counts` of this rank's share of the training split, without augmentation."""
+    datamodule = getattr(trainer, "datamodule", None)
+    if not isinstance(datamodule, ImageDataModule):
+        raise RunError("ClassificationReport: train is true, but there is no data module with a training split.")
+    total: Tensor | None = None
+    for batch in datamodule.eval_dataloader(datamodule.train_set):
+        batch = datamodule.transform(module.transfer_batch_to_device(batch, module.device, 0), training=False)
+        with trainer.precision_plugin.forward_context():
+            counts = confusion_counts(module(batch.image), batch.label)
+        total = counts if total is None else total + counts
+    assert total is not None, "no data module has an empty split"
+    return total
+
+
+Report = list[tuple[str, float, float, float, int]]
+"""Rows of a classification report: name, precision, recall, F1, support."""
+
+
+def classification_report(counts: Tensor, names: Sequence[str]) -> Report:
+    """Precision, recall, F1 (harmonic mean of both) and support (number of images) of each class, by scikit-learn; then
+    their means over the classes ("macro average") and over the images ("weighted average").
+
+    What can't be told, such as the precision of a class that nothing was taken for, counts as 0.
+
+    Args:
+        counts: ``(num_classes, num_classes)``: how often each class (row) was taken for each (column).
+        names: The classes' names.
+    """
+    from sklearn.metrics import precision_recall_fscore_support
+
+    # Each cell of the matrix is an example that counts as often as the cell says.
+    true, taken_for = torch.cartesian_prod(*[torch.arange(len(counts))] * 2).T.numpy()
+    arguments = {"sample_weight": counts.flatten().numpy(), "labels": range(len(counts)), "zero_division": 0}
+    columns = precision_recall_fscore_support(true, taken_for, **arguments)
+    total = int(counts.sum())
+    rows = [
+        (name, float(precision), float(recall), float(f1), int(support))
+        for name, precision, recall, f1, support in zip(names, *columns, strict=True)
+    ]
+    for mean in ("macro", "weighted"):
+        precision, recall, f1, _ = precision_recall_fscore_support(true, taken_for, average=mean, **arguments)
+        rows.append((f"{mean} average", float(precision), float(recall), float(f1), total))
+    return rows
+
+
+def write_report(report: Report, path: Path) -> None:
+    """Writes a classification report as a table."""
+    with path.open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["class", "precision", "recall", "f1", "support"])
+        writer.writerows([name, *(f"{value:.4f}" for value in scores), support] for name, *scores, support in report)
+
+
+def as_table(report: Report) -> str:
+    """A classification report for the terminal."""
+    width = max(len(row[0]) for row in report)
+    lines = [f"{'':{width}}  precision  recall      f1  support"]
+    for name, precision, recall, f1, support in report:
+        lines.append(f"{name:{width}}  {precision:9.3f}  {recall:6.3f}  {f1:6.3f}  {support:7}")
+    return "\n".join(lines)
 
 
 def write_class_accuracy(counts: Tensor, names: Sequence[str], path: Path) -> None:

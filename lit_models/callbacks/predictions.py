@@ -9,6 +9,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
 from torchvision.utils import make_grid, save_image
 
+from datamodules import SampleRequest
 from lit_models.callbacks.ranks import gather, gather_rows
 
 
@@ -36,7 +37,11 @@ class PredictionWriter(Callback):
         self.grid = grid
         self.columns = columns
         self._images: dict[int, Tensor] = {}
+        self._seen = 0
         self._probabilities: list[Tensor] = []
+
+    def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._seen = 0
 
     def on_predict_batch_end(
         self,
@@ -51,13 +56,19 @@ class PredictionWriter(Callback):
             self._probabilities.append(outputs.probability)
         if not isinstance(outputs, Tensor) or outputs.ndim != 4:
             return
-        images = dict(zip(batch.number.tolist(), outputs.float().cpu(), strict=True))
+        numbers = batch.number.tolist() if isinstance(batch, SampleRequest) else self._rows(trainer, len(outputs))
+        images = dict(zip(numbers, outputs.float().cpu(), strict=True))
         if self.grid:
             self._images.update(images)
             return
         folder = self._made_folder(trainer)
         for index, image in images.items():
             save_image(image, folder / f"{index:05d}.png")
+
+    def _rows(self, trainer: Trainer, count: int) -> list[int]:
+        """The numbers of the next ``count`` rows of this rank, which takes turns with the others."""
+        first, self._seen = self._seen, self._seen + count
+        return [trainer.global_rank + trainer.world_size * row for row in range(first, self._seen)]
 
     def on_predict_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if self._probabilities:

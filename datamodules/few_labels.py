@@ -1,0 +1,128 @@
+"""Learning from a handful of labels: the first images of any other data module, and folds to validate with them."""
+
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from datamodules.augment import random_affine
+from datamodules.base import ImageDataModule, run_seed
+from datamodules.errors import DataError
+from datamodules.loaders import BatchLoader
+from datamodules.samplers import ShuffledBatches
+from datamodules.tensors import GatherDataset, LabelledImages
+
+
+class FoldedImages(NamedTuple):
+    """A batch of images with their classes and folds.
+
+    Attributes:
+        image: ``(B, C, H, W)``; uint8 in 0..255 as stored, float32 in [0, 1] once it reaches ``training_step``.
+        label: ``(B,)``, int64 in ``0 .. num_classes - 1``.
+        fold: ``(B,)``, int64 in ``0 .. folds - 1``: the fold that holds the image out.
+    """
+
+    image: Tensor
+    label: Tensor
+    fold: Tensor
+
+
+class FewLabels(ImageDataModule):
+    """The first ``count`` labelled images, in the order of the data set's files, that another data module doesn't keep
+    for testing; they are all that there is for training *and* validation. The test split is the other data module's.
+
+    The images are dealt out into folds with the same share of each class, as far as the numbers go. A model that is
+    trained on all folds but one can be validated on that one: that costs no image, and no label but these
+    (see :class:`lit_models.transfer_classifier.TransferClassifier`). ``val_set`` is ``train_set`` without augmentation.
+
+    Args:
+        images: The data module of the labelled images, for example ``MNIST``. Its augmentation is not used.
+        count: How many images.
+        folds: How many folds.
+        repeats: How often an epoch goes through the images, each time augmented anew.
+        batch_size: Images in a training batch of one process; if None, ``count`` (shared out over the processes).
+        eval_batch_size: Images in an evaluation batch of one process.
+        max_rotation: Augmentation: largest angle by which a training image is turned, in degrees.
+        max_translation: Augmentation: largest shift, as a share of the image's size.
+        max_scaling: Augmentation: largest change of the size; factors from 1 − this to 1 + this.
+        on_device: Hold the data set in the accelerator's memory; if None, when it fits easily.
+    """
+
+    def __init__(
+        self,
+        images: ImageDataModule,
+        count: int = 50,
+        folds: int = 4,
+        repeats: int = 20,
+        batch_size: int | None = None,
+        eval_batch_size: int = 1000,
+        max_rotation: float = 0.0,
+        max_translation: float = 0.0,
+        max_scaling: float = 0.0,
+        on_device: bool | None = None,
+    ) -> None:
+        super().__init__(str(images.root), batch_size or count, eval_batch_size, on_device)
+        if not 2 <= folds <= count or repeats < 1:
+            raise DataError(
+                f"count is {count}, folds {folds} and repeats {repeats}; there must be at least 2 folds, an image for "
+                "each of them, and 1 repeat."
+            )
+        self.images = images
+        self.name = images.name
+        self.image_shape = images.image_shape
+        self.inverted = images.inverted
+        self.num_classes, self.class_names = images.num_classes, images.class_names
+        self.count, self.folds, self.repeats = count, folds, repeats
+        self.share_out = batch_size is None
+        self.max_rotation, self.max_translation, self.max_scaling = max_rotation, max_translation, max_scaling
+
+    def prepare_data(self) -> None:
+        self.images.prepare_data()
+
+    def setup(self, stage: str) -> None:
+        self.images.setup(stage)
+        self.num_classes, self.class_names = self.images.num_classes, self.images.class_names
+        self.test_set, self.predict_set = self.images.test_set, self.images.predict_set
+        chosen = first_rows(self.images.train_set, self.images.val_set, self.count)
+        image, label = (column[chosen] for column in self.images.train_set.columns)
+        self.train_set = self.val_set = GatherDataset(FoldedImages(image, label, dealt_out(label, self.folds)))
+
+    def train_batches(self) -> ShuffledBatches:
+        rank, world_size = self._rank_and_world_size()
+        size = self.batch_size // world_size if self.share_out else self.batch_size
+        return ShuffledBatches(self.count * self.repeats, size, run_seed(), rank, world_size)
+
+    def train_dataloader(self) -> BatchLoader[Any]:
+        rows = torch.arange(self.count).repeat(self.repeats)
+        return BatchLoader(self._placed(GatherDataset(self.train_set.columns, rows)), self.train_batches())
+
+    def augment(self, batch: FoldedImages) -> FoldedImages:
+        """Turns, shifts and resizes the images at random, by as much as the arguments say."""
+        if not (self.max_rotation or self.max_translation or self.max_scaling):
+            return batch
+        scale = (1 - self.max_scaling, 1 + self.max_scaling)
+        image = random_affine(batch.image, self.max_rotation, self.max_translation, scale)
+        return batch._replace(image=image)
+
+
+def first_rows(train_set: GatherDataset[LabelledImages], val_set: GatherDataset[LabelledImages], count: int) -> Tensor:
+    """The first ``count`` rows, in the order of the files, for training or (if drawn from the same files) validation.
+
+    Raises:
+        DataError: There are too few.
+    """
+    splits = [train_set]
+    if val_set.columns.image.data_ptr() == train_set.columns.image.data_ptr():
+        splits.append(val_set)
+    rows = [torch.arange(len(split)) if split.rows is None else split.rows for split in splits]
+    ordered = torch.cat(rows).unique()  # sorts
+    if len(ordered) < count:
+        raise DataError(f"count is {count}, but there are {len(ordered)} images: set --data.count to that or less.")
+    return ordered[:count]
+
+
+def dealt_out(label: Tensor, folds: int) -> Tensor:
+    """The fold of each image: those of one class are dealt out in turns, then those of the next."""
+    fold = torch.empty_like(label)
+    fold[label.argsort(stable=True)] = torch.arange(len(label)) % folds
+    return fold
