@@ -4,9 +4,11 @@ from lit_models.callbacks.checkpoints import Checkpoints
 from lit_models.callbacks.classification import ClassificationReport
 from lit_models.callbacks.curves import LossCurves
 from lit_models.callbacks.embeddings import EmbeddingPlot
+from lit_models.callbacks.interpolations import Interpolations
+from lit_models.callbacks.latent_map import LatentMap
 from lit_models.callbacks.predictions import PredictionWriter
 from lit_models.callbacks.resume import ExactResume
-from lit_models.callbacks.samples import SampleGrid
+from lit_models.callbacks.samples import ReconstructionGrid, SampleGrid
 from lit_models.callbacks.scores import GenerationScores
 
 __all__ = [
@@ -15,7 +17,10 @@ __all__ = [
     "EmbeddingPlot",
     "ExactResume",
     "GenerationScores",
+    "Interpolations",
+    "LatentMap",
     "LossCurves",
     "PredictionWriter",
+    "ReconstructionGrid",
     "SampleGrid",
 ]

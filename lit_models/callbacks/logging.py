@@ -1,4 +1,6 @@
-"""Pictures to the loggers that can show them."""
+"""What goes to the loggers."""
+
+from typing import Any, cast
 
 from lightning.pytorch import Trainer
 from lightning.pytorch.loggers import WandbLogger
@@ -14,3 +16,9 @@ def log_image(trainer: Trainer, key: str, image: Tensor) -> None:
     for logger in trainer.loggers:
         if isinstance(logger, WandbLogger):
             logger.log_image(key, [to_pil_image(image.clamp(0, 1).cpu())], step=trainer.global_step)
+
+
+def logs_this_batch(trainer: Trainer) -> bool:
+    """Whether the loggers will take this training batch's values: handing over values that nobody takes costs half a
+    millisecond on a CPU, which matters beside a small step."""
+    return (trainer.fit_loop.total_batch_idx + 1) % cast(Any, trainer).log_every_n_steps == 0

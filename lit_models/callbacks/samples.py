@@ -1,4 +1,4 @@
-"""Grids of generated images while a generative model learns."""
+"""Grids of generated and of reconstructed images while a model learns."""
 
 from pathlib import Path
 from typing import Any, cast
@@ -18,21 +18,30 @@ class SampleGrid(Callback):
     If the model knows classes, each row is of one class: ``count: 100, columns: 10`` draws all digits.
 
     Writes ``samples/epoch_0001.png`` … into the run folder and to W&B: after the first, the middle and the last epoch,
-    and after every ``every_n_epochs``.
+    and after every ``every_n_epochs``; or after the given ``epochs`` only.
 
     Args:
         count: Images in a grid.
         columns: Images in a row.
         every_n_epochs: Draw after every so many epochs, too; not if null.
+        epochs: Draw after these epochs (from 1) and no others.
         seed: Seed of the latent vectors.
     """
 
-    def __init__(self, count: int = 64, columns: int = 8, every_n_epochs: int | None = None, seed: int = 0) -> None:
-        if count < 1 or columns < 1 or (every_n_epochs is not None and every_n_epochs < 1):
-            raise RunError("SampleGrid: count, columns and every_n_epochs must be at least 1.")
+    def __init__(
+        self,
+        count: int = 64,
+        columns: int = 8,
+        every_n_epochs: int | None = None,
+        epochs: list[int] | None = None,
+        seed: int = 0,
+    ) -> None:
+        if min(count, columns, every_n_epochs or 1, *(epochs or [1])) < 1:
+            raise RunError(f"{type(self).__name__}: count, columns, every_n_epochs and epochs must be at least 1.")
         self.count = count
         self.columns = columns
         self.every_n_epochs = every_n_epochs
+        self.epochs = epochs
         self.seed = seed
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -41,11 +50,15 @@ class SampleGrid(Callback):
             return
         generator = torch.Generator().manual_seed(self.seed)
         images: Tensor = cast(Any, pl_module).sample(self.count, self.labels(pl_module), generator)
-        grid = make_grid(images.float().cpu(), nrow=self.columns)
+        self._write(trainer, images, self.columns, "epoch", "samples")
+
+    def _write(self, trainer: Trainer, images: Tensor, columns: int, name: str, key: str) -> None:
+        """Writes ``samples/<name>_<epoch>.png``."""
+        grid = make_grid(images.float().cpu(), nrow=columns)
         folder = Path(trainer.default_root_dir) / "samples"
         folder.mkdir(parents=True, exist_ok=True)
-        save_image(grid, folder / f"epoch_{epoch:04d}.png")
-        log_image(trainer, "samples", grid)
+        save_image(grid, folder / f"{name}_{trainer.current_epoch + 1:04d}.png")
+        log_image(trainer, key, grid)
 
     def labels(self, pl_module: LightningModule) -> Tensor | None:
         """The class of each image of the grid, ``(count,)``; None if the model knows none."""
@@ -53,8 +66,79 @@ class SampleGrid(Callback):
         return None if num_classes is None else torch.arange(self.count) // self.columns % num_classes
 
     def _is_due(self, epoch: int, last_epoch: int | None) -> bool:
+        if self.epochs is not None:
+            return epoch in self.epochs
         if self.every_n_epochs is not None and epoch % self.every_n_epochs == 0:
             return True
         if last_epoch is None or last_epoch < 1:
             return epoch == 1
         return epoch in (1, (last_epoch + 1) // 2, last_epoch)
+
+
+class ReconstructionGrid(SampleGrid):
+    """Draws validation images and what an autoencoder makes of them, after some epochs.
+
+    Writes ``samples/reconstructions_0001.png`` … into the run folder and to W&B, at the same times as
+    :class:`SampleGrid`: rows of originals, with their reconstructions below. A denoising autoencoder (a model with
+    ``corrupt``) gets two rows more: the corrupted images, and what it makes of those. For any model with
+    ``reconstruct(image)``.
+
+    Args:
+        count: Images: the first ones of the first validation batch.
+        columns: Images in a row.
+        every_n_epochs: Draw after every so many epochs, too; not if null.
+        epochs: Draw after these epochs (from 1) and no others.
+        seed: Seed of the corruption.
+    """
+
+    def __init__(
+        self,
+        count: int = 16,
+        columns: int = 16,
+        every_n_epochs: int | None = None,
+        epochs: list[int] | None = None,
+        seed: int = 0,
+    ) -> None:
+        super().__init__(count, columns, every_n_epochs, epochs, seed)
+        self._images: Tensor | None = None
+
+    def on_validation_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        if batch_idx == 0:
+            self._images = batch.image[: self.count].clone()
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        due = self._is_due(trainer.current_epoch + 1, trainer.max_epochs)
+        if self._images is None or not trainer.is_global_zero or not due:
+            return
+        model = cast(Any, pl_module)
+        rows = [self._images, model.reconstruct(self._images)]
+        if hasattr(model, "corrupt"):
+            devices = [pl_module.device] if pl_module.device.type == "cuda" else []
+            with torch.random.fork_rng(devices):  # the run's own random numbers stay what they are without the picture
+                torch.manual_seed(self.seed)
+                corrupted = model.corrupt(self._images)
+            rows += [corrupted.clamp(0, 1), model.reconstruct(corrupted)]
+        columns = min(self.columns, len(self._images))
+        self._write(trainer, in_turns(rows, columns), columns, "reconstructions", "reconstructions")
+
+
+def in_turns(rows: list[Tensor], columns: int) -> Tensor:
+    """Images in the order of a grid in which each line of ``columns`` images of the first of ``rows`` has those of the
+    others below it; a last line that isn't full is filled up with black.
+
+    Args:
+        rows: Each ``(N, C, H, W)``.
+        columns: Images in a line.
+    """
+    images = torch.stack([row.float().cpu() for row in rows])
+    missing = -images.shape[1] % columns
+    images = torch.cat((images, images.new_zeros(len(rows), missing, *images.shape[2:])), 1)
+    return images.unflatten(1, (-1, columns)).transpose(0, 1).flatten(0, 2)
