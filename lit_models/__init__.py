@@ -8,13 +8,17 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from lit_models.autoencoder import DenoisingAutoencoder
     from lit_models.conditional_gan import ConditionalGAN
     from lit_models.dcgan import DCGAN
     from lit_models.digit_classifier import DigitClassifier
+    from lit_models.latent_gan import LatentGAN
     from lit_models.layerwise_mlp import LayerwiseMLP
     from lit_models.protonet import ProtoNet
     from lit_models.sngan import SNGAN
+    from lit_models.transfer_classifier import TransferClassifier
     from lit_models.triplet_gan import TripletGAN
+    from lit_models.vae import VAE
     from lit_models.wgan import WGAN
 
 __version__ = version("relit")
@@ -22,11 +26,15 @@ __version__ = version("relit")
 METHODS = {
     "ConditionalGAN": "lit_models.conditional_gan",
     "DCGAN": "lit_models.dcgan",
+    "DenoisingAutoencoder": "lit_models.autoencoder",
     "DigitClassifier": "lit_models.digit_classifier",
+    "LatentGAN": "lit_models.latent_gan",
     "LayerwiseMLP": "lit_models.layerwise_mlp",
     "ProtoNet": "lit_models.protonet",
     "SNGAN": "lit_models.sngan",
+    "TransferClassifier": "lit_models.transfer_classifier",
     "TripletGAN": "lit_models.triplet_gan",
+    "VAE": "lit_models.vae",
     "WGAN": "lit_models.wgan",
 }
 """Module of each method's class."""
@@ -35,11 +43,15 @@ __all__ = [
     "DCGAN",
     "METHODS",
     "SNGAN",
+    "VAE",
     "WGAN",
     "ConditionalGAN",
+    "DenoisingAutoencoder",
     "DigitClassifier",
+    "LatentGAN",
     "LayerwiseMLP",
     "ProtoNet",
+    "TransferClassifier",
     "TripletGAN",
     "__version__",
 ]

@@ -7,6 +7,7 @@ import io
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -17,6 +18,23 @@ from datamodules.omniglot import CHARACTERS, split_of
 def digits(root: Path) -> list[str]:
     """Scikit-learn's digits in place of MNIST."""
     return ["--data=Digits", "--data.batch_size=8"]
+
+
+def few_digits(root: Path) -> list[str]:
+    """Scikit-learn's digits as the data module whose first images are learnt from."""
+    return ["--data.images=Digits"]
+
+
+def lfw(root: Path) -> list[str]:
+    """Noise as photographs of one person."""
+    folder = root / "lfw" / "lfw-deepfunneled" / "George_W_Bush"
+    if not folder.exists():
+        folder.mkdir(parents=True)
+        rng = np.random.default_rng(0)
+        for number in range(1, 21):
+            pixels = rng.integers(256, size=(250, 250, 3), dtype=np.uint8)
+            Image.fromarray(pixels).save(folder / f"George_W_Bush_{number:04}.jpg")
+    return ["--data.batch_size=8"]
 
 
 def cifar10(root: Path) -> list[str]:
@@ -109,6 +127,8 @@ def _strokes(seed: int) -> bytes:
 
 SMALL_DATA: dict[str, Callable[[Path], list[str]]] = {
     "MNIST": digits,
+    "FewLabels": few_digits,
+    "LFW": lfw,
     "CIFAR10": cifar10,
     "STL10": stl10,
     "LFW": lfw,
@@ -116,3 +136,40 @@ SMALL_DATA: dict[str, Callable[[Path], list[str]]] = {
     "EpisodeDataModule": episodes,
 }
 """By the class of a configuration's data; others, such as Digits, need no files."""
+
+
+def write_autoencoder(path: Path, kind: Any = None, **arguments: Any) -> Path:
+    """The checkpoint of an untrained model for images of 1x32x32, by default of a DenoisingAutoencoder."""
+    import lightning
+    import torch
+
+    from lit_models import DenoisingAutoencoder
+
+    torch.manual_seed(1)
+    model = (kind or DenoisingAutoencoder)(image_size=32, channels=1, **arguments)
+    content = {
+        "pytorch-lightning_version": lightning.__version__,
+        "state_dict": model.state_dict(),
+        "hyper_parameters": dict(model.hparams),
+    }
+    torch.save(content, path)
+    return path
+
+
+def encoder_checkpoint(root: Path) -> list[str]:
+    return [
+        f"--model.encoder_checkpoint={write_autoencoder(root / 'autoencoder.ckpt', latent_dim=64, feature_maps=16)}"
+    ]
+
+
+def decoder_checkpoint(root: Path) -> list[str]:
+    return [
+        f"--model.decoder_checkpoint={write_autoencoder(root / 'autoencoder.ckpt', latent_dim=64, feature_maps=16)}"
+    ]
+
+
+SMALL_CHECKPOINTS: dict[str, Callable[[Path], list[str]]] = {
+    "TransferClassifier": encoder_checkpoint,
+    "LatentGAN": decoder_checkpoint,
+}
+"""By the class of a configuration's model: the checkpoint of an autoencoder that it starts from."""

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from tests.small_data import SMALL_DATA
+from tests.small_data import SMALL_CHECKPOINTS, SMALL_DATA
 from tests.tiny import CONFIGS
 
 Relit = Callable[..., int]
@@ -26,9 +26,15 @@ def test_prints(relit: Relit, capsys: pytest.CaptureFixture[str], path: Path) ->
 @pytest.mark.parametrize("path", EXPERIMENTS, ids=lambda path: path.stem)
 def test_one_step(relit: Relit, path: Path, digits_root: Path) -> None:
     """One step on a small data set in the official format; on the data set itself where it needs no files."""
-    kind = yaml.safe_load(path.read_text())["data"]["class_path"]
-    data = SMALL_DATA[kind](digits_root) if kind in SMALL_DATA else []
-    assert relit("fit", "--config", path, *data, "--trainer.fast_dev_run=1", "--trainer.accelerator=cpu") == 0
+    config = yaml.safe_load(path.read_text())
+    data, model = (config[part]["class_path"] for part in ("data", "model"))
+    arguments = [
+        argument
+        for known, kind in ((SMALL_DATA, data), (SMALL_CHECKPOINTS, model))
+        if kind in known
+        for argument in known[kind](digits_root)
+    ]
+    assert relit("fit", "--config", path, *arguments, "--trainer.fast_dev_run=1", "--trainer.accelerator=cpu") == 0
 
 
 @pytest.mark.parametrize("path", OVERLAYS, ids=lambda path: f"{path.parent.name}/{path.stem}")

@@ -1,0 +1,91 @@
+"""Networks that start with what an autoencoder has learnt."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+from torch import Tensor
+
+from lit_models.checkpoints import read_checkpoint
+from lit_models.errors import ModelError, RunError
+from lit_models.networks.convolutional import Decoder, Encoder
+from lit_models.runs import CHECKPOINTS
+
+
+def load_pretrained(
+    network: Encoder | Decoder,
+    part: Literal["encoder", "decoder"],
+    checkpoint: str,
+    image_size: int,
+    channels: int,
+    code_dim: int,
+    feature_maps: int,
+) -> None:
+    """Gives ``network``, an encoder or decoder, the weights of that part of an autoencoder's checkpoint.
+
+    Args:
+        network: The encoder or the decoder.
+        part: Which of both.
+        checkpoint: A checkpoint's file, or a run's or an experiment's folder (see :func:`find_pretrained`).
+        image_size: What the network was built with, as the autoencoder must have been.
+        channels: Likewise.
+        code_dim: Likewise; the autoencoder's ``latent_dim``.
+        feature_maps: Likewise.
+
+    Raises:
+        RunError: There is no such checkpoint, or it can't be read.
+        ModelError: It is of another kind of model, or of one that was built with other arguments.
+    """
+    path = find_pretrained(checkpoint)
+    content = read_checkpoint(path)
+    state = {
+        name.removeprefix(f"{part}."): value
+        for name, value in content["state_dict"].items()
+        if name.startswith(f"{part}.")
+    }
+    needed = network.state_dict()
+    if not needed.keys() <= state.keys():
+        raise ModelError(
+            f"{path} holds no {part} of an autoencoder: name the checkpoint of a DenoisingAutoencoder or a VAE."
+        )
+    arguments = {"image_size": image_size, "channels": channels, "code_dim": code_dim, "feature_maps": feature_maps}
+    theirs = content.get("hyper_parameters", {})
+    _require_same(path, part, {**theirs, "code_dim": theirs.get("latent_dim")}, arguments)
+    # A VAE's encoder also says how sure it is (`log_variance`), which nobody asks for here.
+    weights: dict[str, Tensor] = {name: state[name] for name in needed}
+    if any(weights[name].shape != value.shape for name, value in needed.items()):
+        raise ModelError(f"The {part} in {path} doesn't have the shapes that {_spelled(arguments)} make.")
+    network.load_state_dict(weights)
+
+
+def find_pretrained(checkpoint: str) -> Path:
+    """The checkpoint's file that a name means: the file itself; of a run's folder its ``best.ckpt``, or ``last.ckpt``
+    if it has no best; of an experiment's folder that of its newest run.
+
+    Raises:
+        RunError: There is none.
+    """
+    path = Path(checkpoint).expanduser()
+    for name in ("best.ckpt", "last.ckpt") if path.is_dir() else ():
+        found = [*path.glob(f"{CHECKPOINTS}/{name}"), *path.glob(f"*/{CHECKPOINTS}/{name}")]
+        if found:
+            return max(found, key=lambda file: file.stat().st_mtime)
+    if not path.is_file():
+        raise RunError(
+            f"There is no checkpoint of an autoencoder in {checkpoint}: train one "
+            "(`relit fit --config configs/autoencoder_mnist.yaml`), or name a checkpoint, a run or an experiment."
+        )
+    return path
+
+
+def _require_same(path: Path, part: str, theirs: Mapping[str, Any], ours: Mapping[str, int]) -> None:
+    for name, value in ours.items():
+        if theirs.get(name) not in (value, None):
+            raise ModelError(
+                f"{name} is {value}, but the {part} in {path} was trained with {theirs[name]}: set --model.{name} "
+                f"{theirs[name]}, or choose another checkpoint."
+            )
+
+
+def _spelled(arguments: Mapping[str, int]) -> str:
+    return ", ".join(f"{name} {value}" for name, value in arguments.items())

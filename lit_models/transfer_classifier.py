@@ -1,0 +1,225 @@
+"""A classifier from a handful of labels, on top of what an autoencoder has learnt from images without labels.
+
+The encoder f of a trained autoencoder (:mod:`lit_models.autoencoder` or :mod:`lit_models.vae`) turns an image x into a
+code; a head h turns the code into classes, p(y|x) = softmax(h(f(x))), and learns by the cross-entropy −log p(y|x). The
+encoder stays as it is ("frozen") or learns on with the head.
+
+**When to stop** must be told without the test images, and with so few labels there are none to spare for a validation
+split either. So the labelled images are split into K folds (:class:`datamodules.FewLabels`), and K + 1 models learn
+side by side from the same batches: one from all images, and for each fold one from all images but that fold's. What
+each of the K says about its own fold gives the cross-validated loss and accuracy of all labelled images, ``val/loss``
+and ``val/accuracy``. Early stopping and ``best.ckpt`` go by ``val/loss``; the model of all images is the classifier. No
+model affects another: none shares a parameter with another that learns, and Adam treats each parameter by itself.
+"""
+
+from typing import Any, Literal, cast
+
+import torch
+from lightning.pytorch import LightningModule
+from lightning.pytorch.cli import OptimizerCallable
+from torch import Tensor, nn
+from torch.nn import functional
+
+from datamodules import FoldedImages, LabelledImages
+from lit_models.callbacks.predictions import ClassProbabilities
+from lit_models.callbacks.ranks import batch_weight
+from lit_models.checks import require_image_shape, require_num_classes
+from lit_models.errors import ModelError
+from lit_models.networks.convolutional import Encoder
+from lit_models.optimizers import FusedAdam
+from lit_models.pretrained import load_pretrained
+
+
+class TransferClassifier(LightningModule):
+    """A linear layer or a small MLP on the encoder of an autoencoder.
+
+    A checkpoint of it holds the encoder: it needs the autoencoder's file no more.
+
+    Logged: ``train/loss``, ``train/accuracy`` of the classifier (means over an epoch, of augmented images);
+    ``val/loss``, ``val/accuracy`` by cross-validation, or on the validation split of a data module without folds;
+    ``test/loss``, ``test/accuracy``.
+
+    Args:
+        encoder_checkpoint: Checkpoint of the autoencoder: a file, a run's folder, or an experiment's folder, of which
+            the newest run is taken. It is read when training starts. If None, the encoder learns from scratch.
+        freeze_encoder: Leave the encoder as it is.
+        head: "linear" for one linear layer, "mlp" for one hidden layer of ReLU units with dropout.
+        hidden: Units of the MLP's hidden layer.
+        dropout: Part of these units that is dropped in training.
+        image_size: Height and width of the images.
+        channels: Channels of the images.
+        num_classes: Number of classes.
+        code_dim: Components of the encoder's code (the autoencoder's ``latent_dim``).
+        feature_maps: Width of the encoder's first layer.
+        folds: Folds K of the labelled images; 0 for data with a validation split of their own.
+        encoder_lr: Learning rate of an encoder that is trained along.
+        optimizer: Optimiser of heads and encoders.
+    """
+
+    def __init__(
+        self,
+        encoder_checkpoint: str | None = None,
+        freeze_encoder: bool = True,
+        head: Literal["linear", "mlp"] = "linear",
+        hidden: int = 128,
+        dropout: float = 0.5,
+        image_size: int = 32,
+        channels: int = 1,
+        num_classes: int = 10,
+        code_dim: int = 64,
+        feature_maps: int = 32,
+        folds: int = 4,
+        encoder_lr: float = 1e-4,
+        optimizer: OptimizerCallable = lambda p: FusedAdam(p, lr=1e-3),
+    ) -> None:
+        super().__init__()
+        if encoder_checkpoint is None and freeze_encoder:
+            raise ModelError(
+                "A frozen encoder must have learnt before: name an autoencoder's checkpoint with "
+                "--model.encoder_checkpoint, or train it along with --model.freeze_encoder false."
+            )
+        if folds < 0 or folds == 1:
+            raise ModelError(f"folds is {folds}; it must be at least 2, or 0 for data with a validation split.")
+        if not 0 <= dropout < 1:
+            raise ModelError(f"dropout is {dropout}; it must be at least 0 and less than 1.")
+        self.save_hyperparameters(ignore=["optimizer"])
+        self.image_shape = (channels, image_size, image_size)
+        self.num_classes = num_classes
+        self.class_names: tuple[str, ...] = ()
+        self.encoder_checkpoint = encoder_checkpoint
+        self.freeze_encoder = freeze_encoder
+        self.folds = folds
+        self.encoder_lr = encoder_lr
+        self.optimizer_callable = optimizer
+        self.architecture = {
+            "image_size": image_size,
+            "channels": channels,
+            "code_dim": code_dim,
+            "feature_maps": feature_maps,
+        }
+        # The first head and encoder are the classifier's, the others are the folds'.
+        self.encoders = nn.ModuleList(
+            Encoder(image_size, channels, code_dim, feature_maps) for _ in range(1 if freeze_encoder else folds + 1)
+        )
+        self.heads = nn.ModuleList(
+            nn.Linear(code_dim, num_classes)
+            if head == "linear"
+            else nn.Sequential(
+                nn.Linear(code_dim, hidden), nn.ReLU(), nn.Dropout(dropout), nn.Linear(hidden, num_classes)
+            )
+            for _ in range(folds + 1)
+        )
+        if freeze_encoder:
+            self.encoders.requires_grad_(False)
+        self._is_loaded = False  # by an autoencoder's checkpoint, or by one of this model's own
+
+    def setup(self, stage: str) -> None:
+        require_image_shape(self, self.image_shape)
+        if stage == "predict":
+            return
+        require_num_classes(self, self.num_classes)
+        if stage != "fit":
+            return
+        datamodule = getattr(self.trainer, "datamodule", None)
+        given = getattr(datamodule, "folds", 0)
+        if given != self.folds:
+            raise ModelError(
+                f"TransferClassifier validates by {self.folds} folds, but {type(datamodule).__name__} has {given}: set "
+                f"--model.folds {given}."
+            )
+        self.class_names = tuple(getattr(datamodule, "class_names", ()))
+
+    def on_fit_start(self) -> None:
+        if self.encoder_checkpoint is not None and not self._is_loaded:
+            for encoder in self.encoders:
+                load_pretrained(cast(Encoder, encoder), "encoder", self.encoder_checkpoint, **self.architecture)
+            self._is_loaded = True
+
+    def forward(self, image: Tensor) -> Tensor:
+        """Logits ``(N, num_classes)`` of images ``(N, C, H, W)`` in [0, 1], by the model of all labelled images."""
+        return self.heads[0](self.embed(image)).float()
+
+    def embed(self, image: Tensor) -> Tensor:
+        """Codes ``(N, code_dim)`` of images ``(N, C, H, W)`` in [0, 1]."""
+        with torch.set_grad_enabled(torch.is_grad_enabled() and not self.freeze_encoder):
+            return self.encoders[0](image).float()
+
+    def all_logits(self, image: Tensor) -> Tensor:
+        """Logits ``(1 + folds, N, num_classes)`` of the model of all images and those of the folds."""
+        if self.freeze_encoder:
+            code = self.embed(image)
+            return torch.stack([head(code) for head in self.heads]).float()
+        pairs = zip(self.encoders, self.heads, strict=True)
+        return torch.stack([head(encoder(image)) for encoder, head in pairs]).float()
+
+    def training_step(self, batch: FoldedImages | LabelledImages, batch_idx: int) -> Tensor:
+        logits = self.all_logits(batch.image)
+        losses = cross_entropies(logits, batch.label)
+        self.log_dict(
+            {"train/loss": losses[0].detach().mean(), "train/accuracy": accuracy(logits[0], batch.label)},
+            on_step=False,
+            on_epoch=True,
+            batch_size=len(batch.label),
+            sync_dist=True,
+        )
+        if isinstance(batch, FoldedImages):
+            losses = losses * self.learns(batch.fold)
+        return losses.mean(1).sum()
+
+    def learns(self, fold: Tensor) -> Tensor:
+        """Whether each model learns from each image, ``(1 + folds, N)``: the first from all, those of the folds from
+        the images of other folds."""
+        model = torch.arange(-1, self.folds, device=fold.device)
+        return model[:, None] != fold
+
+    def validation_step(self, batch: FoldedImages | LabelledImages, batch_idx: int) -> None:
+        if isinstance(batch, FoldedImages):
+            rows = torch.arange(len(batch.label), device=self.device)
+            logits = self.all_logits(batch.image)[1 + batch.fold, rows]
+        else:
+            logits = self(batch.image)
+        self._log(logits, batch.label, "val")
+
+    def test_step(self, batch: LabelledImages, batch_idx: int) -> Tensor:
+        """Returns the logits, for callbacks."""
+        logits = self(batch.image)
+        self._log(logits, batch.label, "test")
+        return logits
+
+    def _log(self, logits: Tensor, label: Tensor, stage: str) -> None:
+        values = {
+            f"{stage}/loss": functional.cross_entropy(logits, label),
+            f"{stage}/accuracy": accuracy(logits, label),
+        }
+        self.log_dict(values, batch_size=batch_weight(len(label)), sync_dist=True, prog_bar=stage == "val")
+
+    def predict_step(self, batch: LabelledImages, batch_idx: int) -> ClassProbabilities:
+        return ClassProbabilities(self(batch.image).softmax(1))
+
+    def configure_optimizers(self) -> Any:
+        groups: list[dict[str, Any]] = [{"params": list(self.heads.parameters())}]
+        if not self.freeze_encoder:
+            groups.append({"params": list(self.encoders.parameters()), "lr": self.encoder_lr})
+        return self.optimizer_callable(cast(Any, groups))
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        checkpoint["class_names"] = list(self.class_names)
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        self.class_names = tuple(checkpoint["class_names"])
+        self._is_loaded = True
+
+
+def cross_entropies(logits: Tensor, label: Tensor) -> Tensor:
+    """−log p(y|x) of each model for each image, ``(M, N)``.
+
+    Args:
+        logits: ``(M, N, num_classes)``.
+        label: ``(N,)``.
+    """
+    return functional.cross_entropy(logits.transpose(1, 2), label.expand(len(logits), -1), reduction="none")
+
+
+def accuracy(logits: Tensor, label: Tensor) -> Tensor:
+    """The share of images whose class has the largest logit."""
+    return (logits.argmax(1) == label).float().mean()

@@ -1,0 +1,155 @@
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from lightning.pytorch import Trainer
+from torch import nn
+from torch.nn import functional
+
+from datamodules import Digits, LabelledImages
+from lit_models import DenoisingAutoencoder, LatentGAN
+from lit_models.errors import ModelError, RunError
+from tests.small_data import write_autoencoder
+from tests.tiny import CONFIGS, the_run, weights
+
+Relit = Callable[..., int]
+
+FIT = (
+    "--config",
+    str(CONFIGS / "latent_gan_mnist.yaml"),
+    "--data=Digits",
+    "--model.feature_maps=2",
+    "--model.discriminator_feature_maps=2",
+    "--model.code_dim=4",
+    "--model.hidden=8",
+    "--model.decoder_checkpoint=autoencoder.ckpt",
+    "--trainer.max_epochs=2",
+    "--trainer.limit_train_batches=5",
+    "--trainer.callbacks=SampleGrid",
+    "--trainer.callbacks.epochs=[2]",
+    "--trainer.enable_progress_bar=false",
+    "--trainer.enable_model_summary=false",
+    "--trainer.accelerator=cpu",
+)
+
+
+@pytest.fixture
+def decoder(tmp_path: Path) -> Path:
+    return write_autoencoder(tmp_path / "autoencoder.ckpt", latent_dim=4, feature_maps=2)
+
+
+def gan(decoder: Path, **arguments: Any) -> LatentGAN:
+    torch.manual_seed(0)
+    sizes = {"latent_dim": 3, "hidden": 8, "code_dim": 4, "feature_maps": 2, "discriminator_feature_maps": 2}
+    return LatentGAN(str(decoder), **{**sizes, **arguments})
+
+
+def fitted(root: Path, model: LatentGAN, batches: int = 3) -> LatentGAN:
+    Trainer(
+        accelerator="cpu",
+        max_epochs=1,
+        limit_train_batches=batches,
+        limit_val_batches=1,
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+    ).fit(model, Digits(root=str(root), batch_size=8))
+    return model
+
+
+@pytest.mark.parametrize("extra_convolution", [False, True])
+def test_it_starts_from_the_decoders_images(digits_root: Path, decoder: Path, extra_convolution: bool) -> None:
+    """Whatever the code, the untrained convolution included, as the autoencoder decodes it."""
+    model = fitted(digits_root, gan(decoder, extra_convolution=extra_convolution, ema_decay=0.9), batches=0)
+    autoencoder = DenoisingAutoencoder.load_from_checkpoint(decoder, weights_only=True)
+    model.generator.eval()
+    latent = torch.randn(5, 3)
+    expected = autoencoder.decode(model.generator.code(latent))
+    assert torch.allclose((model.generator(latent) + 1) / 2, expected, atol=1e-6)
+    average = model.generator_average.eval()
+    assert torch.allclose((average(latent) + 1) / 2, autoencoder.decode(average.code(latent)), atol=1e-6)
+
+
+@pytest.mark.parametrize("freeze_decoder", [True, False])
+def test_what_is_trained(digits_root: Path, decoder: Path, freeze_decoder: bool) -> None:
+    model = fitted(digits_root, gan(decoder, freeze_decoder=freeze_decoder))
+    saved = torch.load(decoder, weights_only=True)["state_dict"]
+    for name, value in model.generator.decoder.state_dict().items():
+        assert torch.equal(value, saved[f"decoder.{name}"]) == freeze_decoder, name
+    start = gan(decoder)
+    pairs = zip(model.generator.code.parameters(), start.generator.code.parameters(), strict=True)
+    assert all(not torch.equal(now, before) for now, before in pairs)
+
+
+def test_every_parameter_gets_a_gradient(decoder: Path) -> None:
+    model = gan(decoder, freeze_decoder=False, extra_convolution=True)
+    batch = LabelledImages(torch.rand(6, 1, 32, 32), torch.zeros(6, dtype=torch.long))
+    fake = model.generate(batch)
+    assert fake.shape == batch.image.shape
+    model.discriminator_loss(batch, fake.detach()).backward()
+    assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in model.discriminator.parameters())
+    assert all(p.grad is None for p in model.generator.parameters())
+    model.generator_loss(batch, fake).backward()
+    assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in model.generator.parameters())
+
+
+def test_projection_finds_what_was_generated(decoder: Path) -> None:
+    model = gan(decoder, extra_convolution=True)
+    for module in model.generator.modules():
+        if isinstance(module, (nn.Linear, nn.ConvTranspose2d)):
+            nn.init.normal_(module.weight, 0, 0.5)
+    image = model.sample(4, generator=torch.Generator().manual_seed(5))
+    with torch.inference_mode():
+        first, found = (model.project(image, candidates=64, steps=steps) for steps in (0, 100))
+    model.generator.eval()
+    errors = [functional.mse_loss((model.generator(latent) + 1) / 2, image) for latent in (first, found)]
+    assert errors[1] < 0.5 * errors[0]
+    assert errors[0] < 0.5 * functional.mse_loss(model.sample(4), image), "the nearest candidate is near"
+    assert all(p.grad is None for p in model.parameters())
+    assert model.training
+
+
+@pytest.mark.parametrize("path", ["lerp", "slerp"])
+def test_interpolation(decoder: Path, path: str) -> None:
+    model = gan(decoder)
+    model.project = partial(model.project, candidates=8, steps=2)  # type: ignore[method-assign]
+    start, end = torch.rand(2, 3, 1, 32, 32)
+    with torch.inference_mode():
+        way = model.interpolate(start, end, 5, path)  # type: ignore[arg-type]
+    assert way.shape == (3, 5, 1, 32, 32)
+    model.generator.eval()
+    assert torch.allclose(way[:, 0], (model.generator(model.project(start)) + 1) / 2, atol=1e-5)
+    assert torch.allclose(way[:, -1], (model.generator(model.project(end)) + 1) / 2, atol=1e-5)
+
+
+def test_a_run_its_resumption_and_its_checkpoint_without_the_decoders(relit: Relit, decoder: Path) -> None:
+    assert relit("fit", *FIT, "--run.root=whole") == 0
+    assert relit("fit", *FIT, "--trainer.max_epochs=1") == 0
+    decoder.unlink()
+    assert relit("fit", *FIT, "--ckpt_path=last") == 0
+    run, whole = the_run(), the_run(Path("whole"))
+    expected = weights(whole)
+    assert all(torch.equal(value, expected[name]) for name, value in weights(run).items())
+    assert [file.name for file in (run / "samples").iterdir()] == ["epoch_0002.png"]
+    last = run / "checkpoints" / "last.ckpt"
+    assert LatentGAN.load_from_checkpoint(last, weights_only=True).sample(2).shape == (2, 1, 32, 32)
+    quiet = ["--trainer.accelerator=cpu", "--trainer.enable_progress_bar=false"]
+    assert relit("predict", "--ckpt_path", last, *quiet) == 0
+    assert len(list((run / "predictions").glob("*.png"))) == 64
+
+
+def test_no_decoder_and_one_of_another_size(tmp_path: Path, digits_root: Path, decoder: Path) -> None:
+    with pytest.raises(ModelError, match=r"name an autoencoder's checkpoint with --model.decoder_checkpoint"):
+        LatentGAN()
+    with pytest.raises(RunError, match="There is no checkpoint of an autoencoder in"):
+        fitted(digits_root, gan(tmp_path / "missing.ckpt"))
+    with pytest.raises(
+        ModelError, match=r"code_dim is 8, but the decoder in .* trained with 4: set --model.code_dim 4"
+    ):
+        fitted(digits_root, gan(decoder, code_dim=8))
+    with pytest.raises(ModelError, match="image_size is 24; it must be one of 16"):
+        gan(decoder, image_size=24)

@@ -1,0 +1,277 @@
+import csv
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from lightning.pytorch import Trainer
+from PIL import Image
+from torch import Tensor, nn
+from torch.optim import SGD
+
+from datamodules import Digits, LabelledImages, SampleRequest
+from lit_models import VAE
+from lit_models.errors import ModelError
+from lit_models.losses.vae import bits_per_dim, importance_weighted_bound
+from tests.tiny import CONFIGS, the_run, weights
+
+Relit = Callable[..., int]
+
+TINY = (
+    "--config",
+    str(CONFIGS / "vae_digits.yaml"),
+    "--model.feature_maps=2",
+    "--model.latent_dim=3",
+    "--model.importance_samples=2",
+    "--trainer.max_epochs=2",
+    "--trainer.limit_train_batches=5",
+    "--trainer.log_every_n_steps=5",
+    "--trainer.enable_progress_bar=false",
+    "--trainer.enable_model_summary=false",
+    "--trainer.accelerator=cpu",
+)
+
+
+def tiny(**arguments: Any) -> VAE:
+    torch.manual_seed(0)
+    return VAE(**{"image_size": 8, "channels": 1, "latent_dim": 3, "feature_maps": 2, "x_sigma2": 1e-3, **arguments})
+
+
+def images(count: int, size: int = 8, channels: int = 1) -> Tensor:
+    return torch.randint(256, (count, channels, size, size), generator=torch.Generator().manual_seed(1)) / 255
+
+
+# --- the networks -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("image_size", [8, 16, 64, 512])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_any_power_of_two(image_size: int, channels: int) -> None:
+    model = tiny(image_size=image_size, channels=channels)
+    image = images(2, image_size, channels)
+    mean, log_variance = model.encode(image)
+    assert mean.shape == log_variance.shape == (2, 3)
+    reconstruction = model.reconstruct(image)
+    assert reconstruction.shape == image.shape
+    assert reconstruction.min() >= 0
+    assert reconstruction.max() <= 1
+
+
+@pytest.mark.parametrize("image_size", [4, 28, 96, 1024])
+def test_other_sizes_are_refused(image_size: int) -> None:
+    with pytest.raises(ModelError, match=rf"image_size is {image_size}; it must be one of 8, 16, .*512"):
+        tiny(image_size=image_size)
+
+
+def test_the_decoder_mirrors_the_encoder() -> None:
+    model = VAE(image_size=64, channels=3, feature_maps=4)
+    down = [(m.in_channels, m.out_channels) for m in model.encoder.modules() if isinstance(m, nn.Conv2d)]
+    up = [(m.out_channels, m.in_channels) for m in model.decoder.modules() if isinstance(m, nn.ConvTranspose2d)]
+    assert down == up[::-1] == [(3, 4), (4, 8), (8, 16), (16, 32)]
+    assert isinstance(model.encoder.head, nn.Linear)
+    assert isinstance(model.encoder.log_variance, nn.Linear)
+
+
+@pytest.mark.parametrize(
+    "arguments", [{"x_sigma2": 0.0}, {"latent_dim": 0}, {"kl_weight": -1.0}, {"importance_samples": 0}]
+)
+def test_refused_arguments(arguments: dict[str, Any]) -> None:
+    with pytest.raises(ModelError, match=next(iter(arguments))):
+        tiny(**arguments)
+
+
+def test_every_parameter_gets_a_gradient() -> None:
+    model = tiny()
+    image = images(4)
+    mean, log_variance = model.encode(image)
+    model.terms(image, model.decode(model.draw(mean, log_variance)), mean, log_variance)["loss"].backward()
+    assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in model.parameters())
+
+
+# --- training ---------------------------------------------------------------------------------------------------------
+
+
+def test_draws_have_the_posteriors_moments_and_pass_gradients_on() -> None:
+    model = tiny()
+    mean = torch.tensor([[1.0, -2.0, 0.0]]).expand(20_000, 3).clone().requires_grad_()
+    log_variance = torch.tensor([[0.0, -2.0, 1.0]]).expand(20_000, 3).clone().requires_grad_()
+    torch.manual_seed(0)
+    latent = model.draw(mean, log_variance)
+    assert torch.allclose(latent.mean(0), mean[0], atol=0.05)
+    assert torch.allclose(latent.var(0), log_variance[0].exp(), rtol=0.05)
+    latent.sum().backward()
+    torch.manual_seed(0)
+    noise = torch.randn(20_000, 3)
+    assert torch.equal(mean.grad, torch.ones_like(mean))
+    assert torch.allclose(log_variance.grad, 0.5 * (log_variance / 2).exp() * noise, atol=1e-5)
+
+
+def test_terms_by_hand() -> None:
+    model = tiny(kl_weight=0.5)
+    image = images(3)
+    mean, log_variance = model.encode(image)
+    reconstruction = model.decode(model.draw(mean, log_variance))
+    terms = {name: value.item() for name, value in model.terms(image, reconstruction, mean, log_variance).items()}
+    variance = 1e-3 * 64
+    error = (image - reconstruction).square().sum((1, 2, 3)).mean().item()
+    kl = 0.5 * (log_variance.exp() + mean**2 - 1 - log_variance).sum(1).mean().item()
+    assert terms["reconstruction_nats"] == pytest.approx(error / (2 * variance), rel=1e-5)
+    assert terms["kl_nats"] == pytest.approx(kl, rel=1e-5)
+    assert terms["loss"] == pytest.approx(error / variance + 0.5 * 2 * kl, rel=1e-5)
+    bits = (error + 64 / (12 * 255**2)) / (2 * variance) + kl
+    bits += 64 * (0.5 * np.log(2 * np.pi * variance) + np.log(255))
+    assert terms["bits_per_dim"] == pytest.approx(bits / (64 * np.log(2)), rel=1e-5)
+
+
+def test_train_and_val_weigh_alike_and_warm_up_changes_the_objective_only(
+    digits_root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: dict[str, list[float]] = {"objective": [], "loss": [], "reconstruction": [], "kl": []}
+
+    class Spy(VAE):
+        def training_step(self, batch: LabelledImages, batch_idx: int) -> Tensor:
+            loss = super().training_step(batch, batch_idx)
+            logged = self.trainer.callback_metrics
+            seen["objective"].append(float(loss))
+            for name, key in (("loss", "loss"), ("reconstruction", "reconstruction_nats"), ("kl", "kl_nats")):
+                seen[name].append(float(logged[f"train/{key}"]))
+            return loss
+
+    torch.manual_seed(0)
+    model = Spy(32, 1, 3, 2, x_sigma2=1e-3, kl_weight=2.0, kl_warmup_steps=4)
+    with torch.no_grad():
+        model.encoder.head.bias.fill_(1.0)  # so that there is a divergence from the first step on
+    trainer = Trainer(
+        accelerator="cpu", max_steps=6, log_every_n_steps=1, logger=False, enable_checkpointing=False,
+        enable_progress_bar=False, enable_model_summary=False, limit_val_batches=1,
+    )  # fmt: skip
+    trainer.fit(model, Digits(root=str(digits_root), batch_size=16))
+    for step, (objective, loss, reconstruction, kl) in enumerate(zip(*seen.values(), strict=True)):
+        weight = 2.0 * min(1.0, step / 4)
+        assert objective == pytest.approx(2 * (reconstruction + weight * kl), rel=1e-5)
+        assert loss == pytest.approx(2 * (reconstruction + 2.0 * kl), rel=1e-5), "what is logged has the whole weight"
+    (result,) = trainer.validate(model, Digits(root=str(digits_root), batch_size=16), verbose=False)
+    expected = 2 * (result["val/reconstruction_nats"] + 2.0 * result["val/kl_nats"])
+    assert result["val/loss"] == pytest.approx(expected, rel=1e-5)
+
+
+class Reproducible(VAE):
+    """Draws made from the mean itself: then how a batch is shared out must not matter."""
+
+    def draw(self, mean: Tensor, log_variance: Tensor) -> Tensor:
+        return mean + (0.5 * log_variance).exp() * (5 * mean).sin()
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+@pytest.mark.timeout(200)
+def test_two_ranks_equal_one_process(digits_root: Path) -> None:
+    states, results = [], []
+    for processes in (1, 2):
+        torch.manual_seed(0)
+        model = Reproducible(32, 1, 3, 2, x_sigma2=1e-3, kl_warmup_steps=2, optimizer=lambda p: SGD(p, lr=0.01))
+        trainer = Trainer(
+            accelerator="cpu",
+            devices=processes,
+            strategy="auto" if processes == 1 else "ddp_fork",
+            use_distributed_sampler=False,
+            max_epochs=1,
+            limit_train_batches=5,
+            logger=False,
+            enable_checkpointing=False,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+        )
+        trainer.fit(model, Digits(root=str(digits_root), batch_size=16 // processes, eval_batch_size=30))
+        states.append({name: value.clone() for name, value in model.state_dict().items()})
+        results.append({name: float(trainer.callback_metrics[name]) for name in ("val/loss", "val/bits_per_dim")})
+    torch.manual_seed(0)
+    start = Reproducible(32, 1, 3, 2).state_dict()
+    for name, alone in states[0].items():
+        assert torch.allclose(alone, states[1][name], atol=1e-6), name
+        assert not torch.allclose(alone, start[name], atol=1e-6), f"{name} was not trained"
+    assert results[0] == pytest.approx(results[1], rel=1e-5)
+
+
+# --- what it makes ----------------------------------------------------------------------------------------------------
+
+
+def test_samples_are_decoded_draws_of_the_prior() -> None:
+    model = tiny()
+    sample = model.sample(5, generator=torch.Generator().manual_seed(2))
+    latent = torch.randn(5, 3, generator=torch.Generator().manual_seed(2))
+    assert torch.equal(sample, model.decode(latent))
+    assert not sample.requires_grad
+    request = SampleRequest(torch.arange(5), torch.full((5,), -1), torch.zeros(5, dtype=torch.long))
+    assert model.predict_step(request, 0).shape == (5, 1, 8, 8)
+    with pytest.raises(ModelError, match="knows no classes"):
+        model.sample(2, labels=torch.zeros(2, dtype=torch.long))
+
+
+@pytest.mark.parametrize("path", ["lerp", "slerp"])
+def test_interpolation_goes_from_one_reconstruction_to_the_other(path: str) -> None:
+    model = tiny()
+    start, end = images(4).split(2)
+    way = model.interpolate(start, end, 6, path)  # type: ignore[arg-type]
+    assert way.shape == (2, 6, 1, 8, 8)
+    assert torch.allclose(way[:, 0], model.reconstruct(start), atol=1e-5)
+    assert torch.allclose(way[:, -1], model.reconstruct(end), atol=1e-5)
+
+
+def test_the_importance_weighted_bound_is_the_tighter() -> None:
+    model = tiny()
+    image = images(200)
+    with torch.no_grad():
+        mean, log_variance = model.encode(image)
+        torch.manual_seed(0)
+        weight = model.log_importance_weights(image, mean, log_variance, 50)
+        assert weight.shape == (50, 200)
+        single = bits_per_dim(weight.mean(0), image).mean().item()
+        many = bits_per_dim(importance_weighted_bound(weight), image).mean().item()
+        torch.manual_seed(0)
+        terms = model.terms(image, model.decode(model.draw(mean, log_variance)), mean, log_variance)
+    assert many < single
+    assert terms["bits_per_dim"].item() == pytest.approx(single, rel=0.02), "the mean weight is the bound itself"
+
+
+# --- the command ------------------------------------------------------------------------------------------------------
+
+
+def test_a_run_its_pictures_and_its_resumption(relit: Relit, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert relit("fit", *TINY, "--run.root=whole") == 0
+    assert relit("fit", *TINY, "--trainer.max_epochs=1") == 0
+    assert relit("fit", *TINY, "--ckpt_path=last") == 0
+    run, whole = the_run(), the_run(Path("whole"))
+    expected = weights(whole)
+    assert all(torch.equal(value, expected[name]) for name, value in weights(run).items())
+    assert (run / "metrics.csv").read_text() == (whole / "metrics.csv").read_text()
+    for name in ("epoch_0002.png", "reconstructions_0002.png"):
+        assert (run / "samples" / name).read_bytes() == (whole / "samples" / name).read_bytes()
+        assert np.asarray(Image.open(run / "samples" / name)).std() > 0
+    with (run / "metrics.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    for stage in ("train", "val"):
+        for name in ("loss", "reconstruction_nats", "kl_nats", "bits_per_dim"):
+            assert any(row[f"{stage}/{name}"] for row in rows), f"{stage}/{name} is logged"
+
+    alone = VAE.load_from_checkpoint(run / "checkpoints" / "best.ckpt", weights_only=True)
+    assert alone.sample(2).shape == (2, 1, 32, 32)
+    arguments = ["--trainer.callbacks=null", "--trainer.accelerator=cpu", "--trainer.enable_progress_bar=false"]
+    assert relit("test", *TINY, *arguments, "--ckpt_path=best") == 0
+    with (run / "metrics.csv").open(newline="") as file:
+        last = list(csv.DictReader(file))[-1]
+    assert float(last["test/bits_per_dim_importance_weighted"]) > 0
+    assert relit("predict", "--ckpt_path", run / "checkpoints" / "best.ckpt", *arguments[1:]) == 0
+    assert len(list((run / "predictions").glob("*.png"))) == 64
+
+
+def test_bf16_and_channels_last(digits_root: Path) -> None:
+    trainer = Trainer(
+        accelerator="cpu", precision="bf16-mixed", max_steps=2, logger=False, enable_checkpointing=False,
+        enable_progress_bar=False, enable_model_summary=False, limit_val_batches=1,
+    )  # fmt: skip
+    model = VAE(32, 1, 3, 2).to(memory_format=torch.channels_last)
+    trainer.fit(model, Digits(root=str(digits_root), batch_size=8))
+    assert all(p.dtype == torch.float32 and p.isfinite().all() for p in model.parameters())
