@@ -5,12 +5,14 @@
     python scripts/benchmark.py train --method sngan wgan_gp
     python scripts/benchmark.py protonet
     python scripts/benchmark.py layerwise
+    python scripts/benchmark.py autoencoders
 
 Ratios within a run mean something anywhere; absolute figures hold for the machine that they come from.
 """
 
 import argparse
 
+import benchmark_autoencoders
 import benchmark_data
 import benchmark_layerwise
 import benchmark_protonet
@@ -26,6 +28,7 @@ def main() -> None:
         ("train", benchmark_train, "training by `relit fit` against a bare loop and against the textbook's loop"),
         ("protonet", benchmark_protonet, "episodes against the textbook's"),
         ("layerwise", benchmark_layerwise, "cached codes against running the layers below again"),
+        ("autoencoders", benchmark_autoencoders, "VAE, autoencoder, latent-space GAN and transfer against bare loops"),
     ):
         part.add_arguments(commands.add_parser(name, help=what, description=part.__doc__))
     args = parser.parse_args()
