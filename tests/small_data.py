@@ -25,18 +25,6 @@ def few_digits(root: Path) -> list[str]:
     return ["--data.images=Digits"]
 
 
-def lfw(root: Path) -> list[str]:
-    """Noise as photographs of one person."""
-    folder = root / "lfw" / "lfw-deepfunneled" / "George_W_Bush"
-    if not folder.exists():
-        folder.mkdir(parents=True)
-        rng = np.random.default_rng(0)
-        for number in range(1, 21):
-            pixels = rng.integers(256, size=(250, 250, 3), dtype=np.uint8)
-            Image.fromarray(pixels).save(folder / f"George_W_Bush_{number:04}.jpg")
-    return ["--data.batch_size=8"]
-
-
 def cifar10(root: Path) -> list[str]:
     """Noise in CIFAR-10's binary format."""
     folder = root / "cifar10" / "cifar-10-batches-bin"
@@ -128,7 +116,6 @@ def _strokes(seed: int) -> bytes:
 SMALL_DATA: dict[str, Callable[[Path], list[str]]] = {
     "MNIST": digits,
     "FewLabels": few_digits,
-    "LFW": lfw,
     "CIFAR10": cifar10,
     "STL10": stl10,
     "LFW": lfw,
