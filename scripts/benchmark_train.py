@@ -244,8 +244,8 @@ def print_table(seconds: dict[str, list[float]], steps: int) -> None:
         print(f"| {name:15} | {BATCH * steps / statistics.median(times):8,.0f} | {ratio(ours, name):17.2f} |")
     for other, what in (("relit fit", "fp32"), ("textbook", "the textbook")):
         if {other, "relit fit, bf16"} <= seconds.keys():
-            print(f"\nbf16 against {what}: {ratio(other, 'relit fit, bf16'):.2f} times as fast.", end="")
-    print("\n")
+            print(f"\nbf16 against {what}: {ratio(other, 'relit fit, bf16'):.2f} times as fast.")
+    print()
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
