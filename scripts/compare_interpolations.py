@@ -1,5 +1,5 @@
 """Ways from one digit to another through several models' latent spaces, in one figure, and how many of the images on
-the way relit's digit classifier is sure of.
+the way relit's digit classifier is sure of (in the figure: sure that they show one of both digits).
 
     python scripts/compare_interpolations.py --digits 3 8 --figure interpolations.png \
         --checkpoints runs/autoencoder_mnist runs/vae_mnist runs/latent_gan_mnist
@@ -18,7 +18,7 @@ from torch import Tensor
 
 import lit_models
 from datamodules import MNIST, Digits, LabelledImages
-from lit_models.callbacks.interpolations import paired_rows, pixel_interpolation, share_sure
+from lit_models.callbacks.interpolations import Sureness, paired_rows, pixel_interpolation, share_sure
 from lit_models.checkpoints import read_checkpoint
 from lit_models.metrics.extractors import digit_classifier
 from lit_models.pretrained import find_pretrained
@@ -41,7 +41,7 @@ def first_test_images(root: str | None, data: str, count: int) -> LabelledImages
     )
 
 
-def draw(rows: list[tuple[str, Tensor, float]], path: Path) -> None:
+def draw(rows: list[tuple[str, Tensor, Sureness]], path: Path) -> None:
     """A row of images for each way, with its name and its share of sure images."""
     from matplotlib.figure import Figure
 
@@ -51,7 +51,9 @@ def draw(rows: list[tuple[str, Tensor, float]], path: Path) -> None:
         axes.imshow(torch.cat(list(images[:, 0]), dim=1).cpu().numpy(), cmap="gray", vmin=0, vmax=1)
         axes.set_xticks([])
         axes.set_yticks([])
-        axes.set_ylabel(f"{name}\n{100 * share:.0f} % sure", rotation=0, ha="right", va="center", fontsize=9)
+        axes.set_ylabel(
+            f"{name}\n{100 * float(share.of_either):.0f} % sure", rotation=0, ha="right", va="center", fontsize=9
+        )
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=100)
 
@@ -78,22 +80,28 @@ def main() -> None:
     wanted = tuple(sorted(args.digits))
     shown = list(zip(batch.label[start].tolist(), batch.label[end].tolist(), strict=True)).index(wanted)
     classifier = digit_classifier()
-    real = (classifier(batch.image).softmax(1).amax(1) > args.sure_above).float().mean()
+    logits = classifier(batch.image)
+    right = float((logits.argmax(1) == batch.label).float().mean())
 
     ways = [("pixels", pixel_interpolation(*ends, args.steps))]
     for checkpoint in args.checkpoints:
         model = load(checkpoint)
         ways += [(f"{type(model).__name__}, {path}", model.interpolate(*ends, args.steps, path)) for path in args.paths]
-    rows = [(name, images[shown], float(share_sure(images, classifier, args.sure_above))) for name, images in ways]
+    classes = batch.label[start], batch.label[end]
+    rows = [(name, images[shown], share_sure(images, *classes, classifier, args.sure_above)) for name, images in ways]
     draw(rows, args.figure)
 
-    print(f"Share of {len(start) * (args.steps - 2):,} images between two digits with p > {args.sure_above}")
+    count = len(start) * (args.steps - 2)
+    print(
+        f"Of {count:,} images between two digits, the classifier (right about {100 * right:.1f} % of the test images)"
+    )
+    print(f"is sure (p > {args.sure_above}) that they show a digit / one of both digits:")
     for name, _, share in rows:
-        print(f"  {name:28} {100 * share:5.1f} %")
-    print(f"  {'(the test images themselves)':28} {100 * float(real):5.1f} %")
+        print(f"  {name:28} {100 * float(share.between):5.1f} % / {100 * float(share.of_either):5.1f} %")
     if args.csv:
+        table = [(name, *(f"{float(value):.4f}" for value in share)) for name, _, share in rows]
         with args.csv.open("w", newline="") as file:
-            csv.writer(file).writerows([("way", "share_sure"), *((name, f"{share:.4f}") for name, _, share in rows)])
+            csv.writer(file).writerows([("way", "share_sure", "share_sure_of_either"), *table])
 
 
 if __name__ == "__main__":

@@ -1,9 +1,10 @@
 """Figures of the way from one test image to another through a model's latent space."""
 
 import csv
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
@@ -14,6 +15,7 @@ from torchvision.utils import make_grid, save_image
 
 from lit_models import interpolation
 from lit_models.callbacks.logging import log_image
+from lit_models.callbacks.ranks import gather
 from lit_models.errors import RunError
 
 
@@ -23,9 +25,12 @@ class Interpolations(Callback):
     Writes ``figures/interpolation_lerp.png`` and ``interpolation_slerp.png`` (and to W&B): a row for each pair of
     images, the first and the last column as the model reconstructs them.
 
-    For digits, a number comes with it: the share of the images in between of which relit's digit classifier is sure, in
-    ``figures/interpolation.csv`` and logged as ``test/sure_between_lerp`` and ``test/sure_between_slerp``. The pairs
-    are of any two classes, so that a classifier that is sure has to see one digit or another, not a mixture of both.
+    For digits, numbers come with it, in ``figures/interpolation.csv`` and logged: the share of the images in between of
+    which relit's digit classifier is sure, ``test/sure_between_lerp`` and ``…_slerp``, and the share of which it is
+    sure that they show one of the pair's two digits, ``test/sure_of_either_lerp`` and ``…_slerp``. The pairs are of any
+    two classes. The first share alone can mislead: to a network that knows nothing but digits, a blot may be one, too.
+    A row for faded pixels says what no model at all gets. On data whose real images the classifier doesn't recognise,
+    it judges nothing, and a warning says so.
 
     Args:
         steps: Images in a row, with both ends.
@@ -78,6 +83,7 @@ class Interpolations(Callback):
         model = cast(Any, pl_module)
         drawn = shown_rows(label[start], label[end], self.shown)
         folder = Path(trainer.default_root_dir) / "figures"
+        judge = None if self.sure_above is None else recognising_classifier(trainer, image, label)
         shares = {}
         for path in ("lerp", "slerp"):
             images = model.interpolate(image[start], image[end], self.steps, path)
@@ -86,11 +92,15 @@ class Interpolations(Callback):
                 folder.mkdir(parents=True, exist_ok=True)
                 save_image(make_grid(images[drawn].float().cpu().flatten(0, 1), self.steps), folder / f"{name}.png")
                 log_image(trainer, f"figures/{name}", to_tensor(Image.open(folder / f"{name}.png").convert("RGB")))
-            if self.sure_above is not None:
-                shares[path] = share_sure(images, the_digit_classifier(image), self.sure_above)
-        if shares:
+            if judge is not None:
+                shares[path] = share_sure(images, label[start], label[end], judge, cast(float, self.sure_above))
+        if judge is not None:
             # Under DDP each process has its own share of the test images, and so its own pairs.
-            model.log_dict({f"test/sure_between_{path}": share for path, share in shares.items()}, sync_dist=True)
+            for path, share in shares.items():
+                values = {f"test/sure_between_{path}": share.between, f"test/sure_of_either_{path}": share.of_either}
+                model.log_dict(values, sync_dist=True)
+            faded = pixel_interpolation(image[start], image[end], self.steps)
+            shares["pixels"] = share_sure(faded, label[start], label[end], judge, cast(float, self.sure_above))
             if trainer.is_global_zero:
                 write_shares(shares, self.steps, len(start), cast(float, self.sure_above), folder / "interpolation.csv")
 
@@ -135,27 +145,60 @@ def the_digit_classifier(image: Tensor) -> nn.Module:
     return digit_classifier().to(image.device)
 
 
+def recognising_classifier(trainer: Trainer, image: Tensor, label: Tensor) -> nn.Module | None:
+    """The digit classifier, or None, with a warning, if it is wrong about more than a tenth of these real images."""
+    classifier = the_digit_classifier(image)
+    logits = torch.cat([classifier(part) for part in image.split(500)])
+    shares = gather(trainer, (logits.argmax(1) == label).float().mean().item())
+    right = sum(shares) / len(shares)  # all ranks must come to the same decision
+    if right >= 0.9:
+        return classifier
+    warnings.warn(
+        f"The digit classifier recognises only {100 * right:.0f} % of these test images, so that it can't judge what "
+        "lies between them: no share of sure images is computed.",
+        stacklevel=1,
+    )
+    return None
+
+
+class Sureness(NamedTuple):
+    """How many of the images between both ends a classifier is sure of, scalars.
+
+    Attributes:
+        between: The share of which it is sure, whatever they show.
+        of_either: The share of which it is sure that they show one of the ends' classes.
+    """
+
+    between: Tensor
+    of_either: Tensor
+
+
 @torch.no_grad()
-def share_sure(images: Tensor, classifier: nn.Module, sure_above: float) -> Tensor:
-    """The share of the images between both ends of which a classifier is sure.
+def share_sure(images: Tensor, start: Tensor, end: Tensor, classifier: nn.Module, sure_above: float) -> Sureness:
+    """The shares of the images between both ends of which a classifier is sure.
 
     Args:
         images: ``(P, steps, C, H, W)``.
+        start: Class of the one end, ``(P,)``.
+        end: Class of the other, ``(P,)``.
         classifier: From ``(N, C, H, W)`` to logits.
-        sure_above: Least probability of the likeliest class.
+        sure_above: Probability above which it counts as sure.
     """
     between = images[:, 1:-1].flatten(0, 1).float()
-    highest = torch.cat([classifier(part).softmax(1).amax(1) for part in between.split(500)])
-    return (highest > sure_above).float().mean()
+    probability = torch.cat([classifier(part).softmax(1) for part in between.split(500)])
+    highest, taken_for = (column.unflatten(0, (len(images), -1)) for column in probability.max(1))
+    sure = highest > sure_above
+    either = (taken_for == start[:, None]) | (taken_for == end[:, None])
+    return Sureness(sure.float().mean(), (sure & either).float().mean())
 
 
-def write_shares(shares: dict[str, Tensor], steps: int, pairs: int, sure_above: float, path: Path) -> None:
+def write_shares(shares: dict[str, Sureness], steps: int, pairs: int, sure_above: float, path: Path) -> None:
     """A row for each way, with how many images were judged."""
     with path.open("w", newline="") as file:
         writer = csv.writer(file)
-        writer.writerow(["path", "images", "sure_above", "share_sure"])
+        writer.writerow(["path", "images", "sure_above", "share_sure", "share_sure_of_either"])
         for name, share in shares.items():
-            writer.writerow([name, pairs * (steps - 2), sure_above, f"{float(share):.4f}"])
+            writer.writerow([name, pairs * (steps - 2), sure_above, *(f"{float(value):.4f}" for value in share)])
 
 
 def pixel_interpolation(start: Tensor, end: Tensor, steps: int) -> Tensor:

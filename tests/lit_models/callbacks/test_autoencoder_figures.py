@@ -131,12 +131,25 @@ def test_which_pairs_are_shown() -> None:
 
 def test_share_of_sure_images() -> None:
     images = torch.tensor([0.0, 0.1, 0.5, 0.52, 1.0]).view(1, 5, 1, 1, 1).expand(1, 5, 1, 2, 2)
-    assert share_sure(images, Brightness(), 0.9).item() == pytest.approx(1 / 3), "both ends don't count"
-    assert share_sure(images, Brightness(), 0.8).item() == pytest.approx(2 / 3)
+    zero, one, two = torch.tensor([[0], [1], [2]])
+    assert share_sure(images, zero, one, Brightness(), 0.9).between.item() == pytest.approx(1 / 3), "without both ends"
+    assert share_sure(images, zero, one, Brightness(), 0.8).between.item() == pytest.approx(2 / 3)
+    for start, end, expected in ((zero, one, 2 / 3), (zero, two, 1 / 3), (two, one, 1 / 3), (two, two, 0)):
+        assert share_sure(images, start, end, Brightness(), 0.8).of_either.item() == pytest.approx(expected)
+
+
+def test_a_classifier_that_does_not_recognise_the_real_images_judges_nothing(tmp_path: Path, digits_root: Path) -> None:
+    """Scikit-learn's digits are larger and blurrier than the digits that the shipped classifier knows."""
+    run = trainer(tmp_path, Interpolations(steps=3, per_pair=1))
+    with pytest.warns(UserWarning, match="recognises only .* % of these test images, so that it can't judge"):
+        (result,) = run.test(Fader(), Digits(root=str(digits_root), eval_batch_size=200), verbose=False)
+    assert result == {}
+    assert (tmp_path / "figures" / "interpolation_lerp.png").is_file()
+    assert not (tmp_path / "figures" / "interpolation.csv").exists()
 
 
 def test_figures_and_share_of_a_test(tmp_path: Path, digits_root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "the_digit_classifier", lambda image: Brightness())
+    monkeypatch.setattr(module, "recognising_classifier", lambda *_: Brightness())
     run = trainer(tmp_path, Interpolations(steps=5, per_pair=2, shown=[(3, 8)]))
     data = Digits(root=str(digits_root), eval_batch_size=200)
     (result,) = run.test(Fader(), data, verbose=False)
@@ -150,8 +163,11 @@ def test_figures_and_share_of_a_test(tmp_path: Path, digits_root: Path, monkeypa
             assert np.allclose(picture[2:34, 2 + 34 * step : 34 + 34 * step], expected, atol=0.003)
     with (tmp_path / "figures" / "interpolation.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
-    assert [(row["path"], row["images"]) for row in rows] == [("lerp", "270"), ("slerp", "270")]  # 45 pairs, 2, 3
+    # 45 pairs of classes, 2 pairs of images of each, 3 images in between
+    assert [(row["path"], row["images"]) for row in rows] == [("lerp", "270"), ("slerp", "270"), ("pixels", "270")]
     assert float(rows[0]["share_sure"]) == pytest.approx(result["test/sure_between_lerp"], abs=1e-4)
+    assert float(rows[0]["share_sure_of_either"]) == pytest.approx(result["test/sure_of_either_lerp"], abs=1e-4)
+    assert rows[0]["share_sure"] == rows[2]["share_sure"], "this model fades pixels"
 
 
 def test_faces_get_no_number(tmp_path: Path, digits_root: Path) -> None:
