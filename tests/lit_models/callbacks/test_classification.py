@@ -12,11 +12,14 @@ from torch import Tensor
 from datamodules import Digits, LabelledImages
 from lit_models.callbacks import ClassificationReport
 from lit_models.callbacks.classification import (
+    as_table,
+    classification_report,
     confusion_counts,
     draw_class_accuracy,
     draw_confusion,
     write_class_accuracy,
     write_confusion,
+    write_report,
 )
 
 
@@ -85,3 +88,33 @@ def test_two_ranks_write_what_one_process_writes(tmp_path: Path, digits_root: Pa
     numbers = [list(map(int, line.split(",")[1:])) for line in tables[0].splitlines()[1:]]
     assert np.sum(numbers) == 300
     assert np.count_nonzero(numbers) > 50
+
+
+def test_report_by_plain_loops(tmp_path: Path) -> None:
+    """Class 2 has no images, and nothing is taken for class 3: what can't be told counts as 0."""
+    counts = torch.tensor([[5, 2, 1, 0], [1, 3, 0, 0], [0, 0, 0, 0], [2, 0, 0, 0]])
+    names = ["a", "b", "c", "d"]
+    expected = []
+    for one in range(4):
+        hits, taken_for, support = (int(n) for n in (counts[one, one], counts[:, one].sum(), counts[one].sum()))
+        precision = hits / taken_for if taken_for else 0.0
+        recall = hits / support if support else 0.0
+        f1 = 2 * precision * recall / (precision + recall) if precision + recall else 0.0
+        expected.append((precision, recall, f1, support))
+    report = classification_report(counts, names)
+    assert [row[0] for row in report] == [*names, "macro average", "weighted average"]
+    for row, values in zip(report, expected, strict=False):
+        assert row[1:] == pytest.approx(values)
+    assert report[4][1:] == pytest.approx([*(sum(row[i] for row in expected) / 4 for i in range(3)), 14])
+    weighted = [sum(row[i] * row[3] for row in expected) / 14 for i in range(3)]
+    assert report[5][1:] == pytest.approx([*weighted, 14])
+    assert report[5][2] == pytest.approx(8 / 14), "the weighted recall is the accuracy"
+
+    write_report(report, tmp_path / "report.csv")
+    with (tmp_path / "report.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert rows[0] == {"class": "a", "precision": "0.6250", "recall": "0.6250", "f1": "0.6250", "support": "8"}
+    table = as_table(report).splitlines()
+    assert table[0].split() == ["precision", "recall", "f1", "support"]
+    assert table[1].split() == ["a", "0.625", "0.625", "0.625", "8"]
+    assert len({len(line) for line in table}) == 1

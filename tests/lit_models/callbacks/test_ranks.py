@@ -1,5 +1,6 @@
 import os
 from pathlib import Path
+from types import SimpleNamespace
 from typing import NamedTuple
 
 import pytest
@@ -8,6 +9,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
 
 from datamodules import GatherDataset, ImageDataModule, LabelledImages
+from datamodules.samplers import SequentialBatches
 from lit_models.callbacks import PredictionWriter
 from lit_models.callbacks.predictions import ClassProbabilities
 from lit_models.callbacks.ranks import batch_weight, gather, gather_rows
@@ -74,3 +76,12 @@ def test_rows_come_together_in_order(tmp_path: Path, count: int, devices: int) -
     assert lines[0] == "image,class,probability"
     assert [line for line in lines[1:] if not line.startswith("5,")] == expected
     assert len(lines) == 1 + count
+
+
+@pytest.mark.parametrize("world_size", [1, 2, 3])
+def test_images_are_numbered_by_the_rows_that_they_were_made_of(world_size: int) -> None:
+    """Ranks take turns with the rows, in batches of 2."""
+    for rank in range(world_size):
+        writer, trainer = PredictionWriter(), SimpleNamespace(global_rank=rank, world_size=world_size)
+        batches = list(SequentialBatches(7, 2, rank, world_size).epoch(0))
+        assert [writer._rows(trainer, len(batch)) for batch in batches] == [batch.tolist() for batch in batches]
