@@ -55,7 +55,7 @@ def draw(rows: list[tuple[str, Tensor, Sureness]], path: Path) -> None:
             f"{name}\n{100 * float(share.of_either):.0f} % sure", rotation=0, ha="right", va="center", fontsize=9
         )
     path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=100)
+    figure.savefig(path, dpi=100, bbox_inches="tight")
 
 
 @torch.no_grad()

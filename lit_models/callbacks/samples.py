@@ -36,7 +36,7 @@ class SampleGrid(Callback):
         epochs: list[int] | None = None,
         seed: int = 0,
     ) -> None:
-        if min(count, columns, every_n_epochs or 1, *(epochs or [1])) < 1:
+        if min(count, columns, *([] if every_n_epochs is None else [every_n_epochs]), *(epochs or [])) < 1:
             raise RunError(f"{type(self).__name__}: count, columns, every_n_epochs and epochs must be at least 1.")
         self.count = count
         self.columns = columns

@@ -46,8 +46,9 @@ def pixels(path: Path) -> np.ndarray:
 def test_grids_after_the_given_epochs_only(epochs: list[int]) -> None:
     grid = SampleGrid(epochs=epochs)
     assert [epoch for epoch in range(1, 101) if grid._is_due(epoch, 100)] == epochs
-    with pytest.raises(RunError, match="SampleGrid: count, columns, every_n_epochs and epochs must be at least 1"):
-        SampleGrid(epochs=[0])
+    for arguments in ({"epochs": [0]}, {"every_n_epochs": 0}, {"count": 0}, {"columns": 0}):
+        with pytest.raises(RunError, match="SampleGrid: count, columns, every_n_epochs and epochs must be at least 1"):
+            SampleGrid(**arguments)
 
 
 def test_lines_of_originals_with_reconstructions_below() -> None:
