@@ -14,6 +14,7 @@ import sys
 import tempfile
 import time
 import warnings
+from collections.abc import Callable
 from contextlib import redirect_stderr, redirect_stdout
 from io import StringIO
 from pathlib import Path
@@ -24,7 +25,7 @@ from benchmark_train import CONFIGS, WARM_UP, timed
 BATCH_SIZE = 128
 
 
-def relit_phases(steps: int, *arguments: str) -> tuple[list[float], list[float]]:
+def relit_phases(steps: int, clock: Callable[[], float], *arguments: str) -> tuple[list[float], list[float]]:
     """Seconds of ``steps`` batches in each phase of ``relit fit``, once it runs, with all that it does beside them, and
     the seconds that each phase takes to begin (to compute codes, above all)."""
     from lightning.pytorch import Callback, Trainer
@@ -37,14 +38,14 @@ def relit_phases(steps: int, *arguments: str) -> tuple[list[float], list[float]]
     class Clock(Callback):
         def on_train_epoch_start(self, trainer: Trainer, *_: Any) -> None:
             moments.append([])
-            begins.append(time.perf_counter())  # callbacks come before the model, which computes the codes
+            begins.append(clock())  # callbacks come before the model, which computes the codes
 
         def on_train_batch_start(self, trainer: Trainer, module: Any, batch: Any, batch_idx: int) -> None:
             if batch_idx == 0:
-                begins[-1] = time.perf_counter() - begins[-1]
+                begins[-1] = clock() - begins[-1]
 
         def on_train_batch_end(self, *_: Any) -> None:
-            moments[-1].append(time.perf_counter())
+            moments[-1].append(clock())
 
     def with_clock(self: cli.RelitCLI, **kwargs: Any) -> Any:
         trainer: Any = instantiate(self, **kwargs)
@@ -68,7 +69,7 @@ def relit_phases(steps: int, *arguments: str) -> tuple[list[float], list[float]]
     return [epoch[-1] - epoch[WARM_UP - 1] for epoch in moments], begins
 
 
-def bare_phases(steps: int, image_size: int, bf16: bool) -> list[float]:
+def bare_phases(steps: int, clock: Callable[[], float], image_size: int, bf16: bool) -> list[float]:
     """Seconds of ``steps`` steps of each phase in a loop of nothing else, on one batch that is in memory."""
     import torch
     from torch.nn import functional
@@ -95,7 +96,7 @@ def bare_phases(steps: int, image_size: int, bf16: bool) -> list[float]:
             loss.backward()
             optimizer.step()  # noqa: B023
 
-        seconds.append(timed(step, steps))
+        seconds.append(timed(step, steps, clock))
     return seconds
 
 
@@ -113,14 +114,15 @@ def run_layerwise(args: argparse.Namespace) -> None:
         *(f"--{part}.image_size={args.image_size}" for part in ("model", "data")),
         *(["--trainer.precision=bf16-mixed"] if args.bf16 else []),
     ]
+    clock = time.process_time if args.cpu_time else time.perf_counter
     seconds: dict[str, list[list[float]]] = {"cached": [], "again": [], "bare": []}
     begins: list[list[float]] = []
     for _ in range(args.rounds):
-        cached, begin = relit_phases(args.steps, *config)
+        cached, begin = relit_phases(args.steps, clock, *config)
         seconds["cached"].append(cached)
         begins.append(begin)
-        seconds["again"].append(relit_phases(args.steps, *config, "--model.cache_codes=false")[0])
-        seconds["bare"].append(bare_phases(args.steps, args.image_size, args.bf16))
+        seconds["again"].append(relit_phases(args.steps, clock, *config, "--model.cache_codes=false")[0])
+        seconds["bare"].append(bare_phases(args.steps, clock, args.image_size, args.bf16))
 
     def milliseconds(side: str, phase: int) -> float:
         return 1000 * statistics.median(round_[phase] for round_ in seconds[side]) / args.steps
@@ -158,10 +160,10 @@ def run_layerwise(args: argparse.Namespace) -> None:
         f"\nWith {args.epochs} epochs a layer of {args.batches} batches each, codes included: pretraining of all but "
         f"the first layer is {gain:.2f} times as fast with cached codes as without; the whole plan takes {cost:.2f} "
         f"times the bare loop.\nMedians of {args.rounds} rounds of {args.steps} steps each, in turns, {args.threads} "
-        f"threads on {os.cpu_count()} processors, torch {torch.__version__}."
+        f"threads{', CPU time,' if args.cpu_time else ''} on {os.cpu_count()} processors, torch {torch.__version__}."
     )
     if args.json:
-        settings = {name: getattr(args, name) for name in ("image_size", "steps", "bf16", "threads")}
+        settings = {name: getattr(args, name) for name in ("image_size", "steps", "bf16", "threads", "cpu_time")}
         args.json.write_text(json.dumps({**settings, "seconds": seconds, "begins": begins}, indent=1))
 
 
@@ -176,6 +178,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--epochs", type=int, default=10, help="epochs of a layer in the sum (default: 10)")
     parser.add_argument("--batches", type=int, default=140, help="batches of an epoch in the sum (default: 140)")
     parser.add_argument("--bf16", action="store_true", help="in bfloat16 mixed precision")
+    parser.add_argument(
+        "--cpu_time",
+        action="store_true",
+        help="count the CPU's time in place of the clock's, for a busy machine; with --threads 1",
+    )
     parser.add_argument("--threads", type=int, default=os.cpu_count(), help="threads (default: all processors)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures to this file, too")
     parser.set_defaults(run=run_layerwise)
