@@ -1,0 +1,113 @@
+"""How well embeddings tell classes apart: nearest neighbours, and nearest centroids, by Euclidean distance.
+
+Distances of many queries to many references are taken in blocks, so that no N x N matrix is ever held.
+"""
+
+import torch
+from torch import Tensor
+
+from lit_models.losses.prototypical import squared_euclidean
+
+BLOCK = 1 << 25
+"""Distances that are held at once."""
+
+
+def nearest(query: Tensor, reference: Tensor, k: int, itself: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    """The k nearest references of each query, nearest first.
+
+    Args:
+        query: ``(Q, D)``.
+        reference: ``(R, D)``.
+        k: How many, at most R (R - 1 with ``itself``).
+        itself: ``(Q,)``, int64: the row of ``reference`` that is the query itself, and doesn't count.
+
+    Returns:
+        Their squared distances and their rows, ``(Q, k)`` each.
+    """
+    rows = max(1, BLOCK // max(1, len(reference)))
+    found = []
+    for start in range(0, len(query), rows):
+        distance = squared_euclidean(query[start : start + rows], reference)
+        if itself is not None:
+            distance.scatter_(1, itself[start : start + rows, None], torch.inf)
+        found.append(distance.topk(k, largest=False))
+    if not found:
+        return query.new_empty(0, k), torch.empty(0, k, dtype=torch.int64, device=query.device)
+    return torch.cat([block.values for block in found]), torch.cat([block.indices for block in found])
+
+
+def neighbour_votes(square: Tensor, label: Tensor, num_classes: int) -> Tensor:
+    """k-nearest-neighbour classification: each neighbour votes for its class with the weight 1 / distance.
+
+    Args:
+        square: ``(Q, k)``: the squared distances of the neighbours.
+        label: ``(Q, k)``, int64: their classes.
+        num_classes: Number of classes.
+
+    Returns:
+        Shares of the votes, ``(Q, num_classes)``.
+    """
+    weight = square.clamp(min=torch.finfo(square.dtype).tiny).rsqrt()
+    weight = weight / weight.amax(1, keepdim=True)  # neighbours at distance 0 have all the votes, and no overflow
+    votes = weight.new_zeros(len(square), num_classes).scatter_add_(1, label, weight)
+    return votes / votes.sum(1, keepdim=True)
+
+
+def class_centroids(embedding: Tensor, label: Tensor, num_classes: int) -> Tensor:
+    """The mean embedding of each class, ``(num_classes, D)``; nan for a class without embeddings.
+
+    Args:
+        embedding: ``(N, D)``.
+        label: ``(N,)``, int64.
+        num_classes: Number of classes.
+    """
+    total = embedding.new_zeros(num_classes, embedding.shape[1]).index_add_(0, label, embedding)
+    count = embedding.new_zeros(num_classes).index_add_(0, label, torch.ones_like(label, dtype=embedding.dtype))
+    return total / count[:, None]
+
+
+def centroid_scores(embedding: Tensor, centroid: Tensor) -> Tensor:
+    """Minus the squared distance of each embedding ``(N, D)`` to each centroid, ``(N, num_classes)``; minus infinity
+    for a class without one."""
+    unknown = centroid.isnan().any(1)
+    distance = squared_euclidean(embedding, centroid.masked_fill(unknown[:, None], 0.0))
+    return (-distance).masked_fill(unknown, -torch.inf)
+
+
+def fitted_sharpness(score: Tensor, label: Tensor, steps: int = 30) -> Tensor:
+    """The factor β > 0 for which the probabilities ``softmax(β · score)`` make the labels likeliest (temperature
+    scaling; Guo et al. 2017, https://arxiv.org/abs/1706.04599).
+
+    The likelihood is concave in β; Newton's steps are limited to half and twice the value before.
+
+    Args:
+        score: ``(N, num_classes)``, at most 0; minus infinity for classes that don't count.
+        label: ``(N,)``, int64.
+        steps: Steps to take.
+
+    Returns:
+        A scalar.
+    """
+    possible = score.isfinite()
+    score = score.masked_fill(~possible, 0.0)
+    own = score.gather(1, label[:, None])
+    sharpness = 1 / -own.mean().clamp(max=-torch.finfo(score.dtype).tiny)
+    for _ in range(steps):
+        probability = (sharpness * score).masked_fill(~possible, -torch.inf).softmax(1)
+        mean = (probability * score).sum(1, keepdim=True)
+        slope = (own - mean).mean()
+        curvature = (probability * (score - mean).square()).sum(1).mean()
+        step = slope / curvature.clamp(min=torch.finfo(score.dtype).tiny)
+        sharpness = torch.clamp(sharpness + step, sharpness / 2, sharpness * 2)
+    return sharpness
+
+
+def hits(ranked: Tensor, label: Tensor) -> Tensor:
+    """The share of rows that have their label among the ranked ones: Recall@k of neighbours' labels, top-k accuracy of
+    classes by descending score.
+
+    Args:
+        ranked: ``(N, k)``, int64.
+        label: ``(N,)``, int64.
+    """
+    return (ranked == label[:, None]).any(1).float().mean()

@@ -1,0 +1,137 @@
+import math
+
+import numpy as np
+import pytest
+import torch
+from sklearn.neighbors import KNeighborsClassifier, NearestCentroid
+from torch import Tensor
+from torchmetrics.functional.classification import multiclass_accuracy
+from torchmetrics.functional.retrieval import retrieval_hit_rate
+
+from lit_models.metrics import retrieval
+from lit_models.metrics.retrieval import (
+    centroid_scores,
+    class_centroids,
+    fitted_sharpness,
+    hits,
+    nearest,
+    neighbour_votes,
+)
+
+
+def points(count: int, seed: int, classes: int = 5) -> tuple[Tensor, Tensor]:
+    """Embeddings that tell their classes, but not surely."""
+    generator = torch.Generator().manual_seed(seed)
+    label = torch.randint(classes, (count,), generator=generator)
+    return torch.nn.functional.one_hot(label, 8) + torch.randn(count, 8, generator=generator) * 0.7, label
+
+
+@pytest.mark.parametrize("block", [1, 100, 1 << 20])
+def test_neighbours_in_blocks_are_those_of_the_whole_matrix(monkeypatch: pytest.MonkeyPatch, block: int) -> None:
+    monkeypatch.setattr(retrieval, "BLOCK", block)
+    query, reference = points(13, 0)[0], points(40, 1)[0]
+    square, row = nearest(query, reference, 7)
+    whole = torch.cdist(query, reference).square()
+    expected = whole.sort(1)
+    assert torch.equal(row, expected.indices[:, :7])
+    assert torch.allclose(square, expected.values[:, :7], atol=1e-5)
+
+
+def test_no_more_distances_than_a_block_are_held(monkeypatch: pytest.MonkeyPatch) -> None:
+    sizes = []
+
+    def recorded(query: Tensor, reference: Tensor) -> Tensor:
+        distance = torch.cdist(query, reference).square()
+        sizes.append(distance.numel())
+        return distance
+
+    monkeypatch.setattr(retrieval, "squared_euclidean", recorded)
+    monkeypatch.setattr(retrieval, "BLOCK", 200)
+    nearest(points(13, 0)[0], points(40, 1)[0], 3)
+    assert sizes == [200, 200, 120]
+
+
+def test_no_queries() -> None:
+    square, row = nearest(torch.empty(0, 8), points(4, 1)[0], 3)
+    assert square.shape == row.shape == (0, 3)
+
+
+def test_an_image_is_not_its_own_neighbour_even_if_it_has_a_twin() -> None:
+    embedding = torch.tensor([[0.0], [0.0], [5.0], [1.0]])
+    _, row = nearest(embedding[1:], embedding, 1, itself=torch.tensor([1, 2, 3]))
+    assert row.flatten().tolist() == [0, 3, 0] or row.flatten().tolist() == [0, 3, 1]
+
+
+def test_votes_are_scikit_learns() -> None:
+    (query, _), (reference, label) = points(50, 0), points(200, 1)
+    square, row = nearest(query, reference, 20)
+    votes = neighbour_votes(square, label[row], 5)
+    classifier = KNeighborsClassifier(20, weights="distance").fit(reference.numpy(), label.numpy())
+    assert np.allclose(votes.numpy(), classifier.predict_proba(query.numpy()), atol=1e-4)
+
+
+def test_neighbours_at_distance_zero_have_all_the_votes() -> None:
+    votes = neighbour_votes(torch.tensor([[0.0, 0.0, 1e-3, 1e-3, 1e-3]]), torch.tensor([[1, 2, 0, 0, 0]]), 3)
+    assert torch.allclose(votes, torch.tensor([[0.0, 0.5, 0.5]]))
+
+
+def test_centroids_are_scikit_learns() -> None:
+    (query, _), (reference, label) = points(50, 0), points(200, 1)
+    centroid = class_centroids(reference, label, 5)
+    classifier = NearestCentroid().fit(reference.numpy(), label.numpy())
+    assert np.allclose(centroid.numpy(), classifier.centroids_, atol=1e-5)
+    score = centroid_scores(query, centroid)
+    assert score.argmax(1).tolist() == classifier.predict(query.numpy()).tolist()
+    assert torch.allclose(score, -torch.cdist(query, centroid).square(), atol=1e-4)
+
+
+def test_a_class_without_images_is_never_chosen() -> None:
+    reference, label = points(60, 1)
+    score = centroid_scores(reference, class_centroids(reference, label * 2, 10))
+    assert score[:, 1::2].eq(-torch.inf).all()
+    assert score[:, ::2].isfinite().all()
+    sharpness = fitted_sharpness(score, label * 2)
+    compact = centroid_scores(reference, class_centroids(reference, label, 5))
+    assert sharpness.item() == pytest.approx(fitted_sharpness(compact, label).item(), rel=1e-4)
+
+
+@pytest.mark.parametrize("scale", [1e-3, 1.0, 100.0])
+def test_the_sharpness_is_the_likeliest(scale: float) -> None:
+    """Against a fine grid; whatever the embeddings are multiplied by, the probabilities are the same."""
+    reference, label = points(300, 1)
+    score = centroid_scores(scale * reference, class_centroids(scale * reference, label, 5))
+    grid = torch.linspace(0.2, 5, 2000) / scale**2
+    likelihood = torch.tensor([torch.nn.functional.cross_entropy(beta * score, label) for beta in grid])
+    best = grid[likelihood.argmin()].item()
+    assert 0.3 < best * scale**2 < 4.9
+    assert fitted_sharpness(score, label).item() == pytest.approx(best, rel=0.01)
+
+
+def test_the_sharpness_of_degenerate_scores_is_finite() -> None:
+    label = torch.arange(6) % 3
+    for embedding in (torch.zeros(6, 2), torch.nn.functional.one_hot(label, 3).float()):
+        score = centroid_scores(embedding, class_centroids(embedding, label, 3))
+        sharpness = fitted_sharpness(score, label)
+        assert sharpness.isfinite()
+        assert sharpness > 0
+        assert (sharpness * score).softmax(1).isfinite().all()
+
+
+@pytest.mark.parametrize("k", [1, 3])
+def test_hits_are_torchmetrics(k: int) -> None:
+    score, label = torch.randn(80, 5, generator=torch.Generator().manual_seed(0)), points(80, 2)[1]
+    found = hits(score.topk(k).indices, label)
+    assert found.item() == pytest.approx(multiclass_accuracy(score, label, 5, "micro", top_k=k).item())
+    assert 0 < found < 1
+
+
+def test_recall_is_torchmetrics_hit_rate() -> None:
+    embedding, label = points(60, 3)
+    _, row = nearest(embedding, embedding, 5, torch.arange(60))
+    rates = []
+    for i in range(60):
+        others = [j for j in range(60) if j != i]
+        similarity = -torch.cdist(embedding[i : i + 1], embedding[others])[0]
+        rates.append(retrieval_hit_rate(similarity, label[others] == label[i], top_k=5).item())
+    assert hits(label[row], label).item() == pytest.approx(math.fsum(rates) / 60)
+    assert 0 < sum(rates) < 60
