@@ -4,6 +4,7 @@ from lit_models.callbacks.checkpoints import Checkpoints
 from lit_models.callbacks.classification import ClassificationReport
 from lit_models.callbacks.curves import LossCurves
 from lit_models.callbacks.embeddings import EmbeddingPlot
+from lit_models.callbacks.examples import ClassExamples
 from lit_models.callbacks.interpolations import Interpolations
 from lit_models.callbacks.latent_map import LatentMap
 from lit_models.callbacks.predictions import PredictionWriter
@@ -13,6 +14,7 @@ from lit_models.callbacks.scores import GenerationScores
 
 __all__ = [
     "Checkpoints",
+    "ClassExamples",
     "ClassificationReport",
     "EmbeddingPlot",
     "ExactResume",

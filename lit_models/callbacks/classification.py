@@ -3,7 +3,7 @@
 import csv
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
@@ -21,17 +21,22 @@ class ClassificationReport(Callback):
     """Says after a test which classes are recognised, and what they are taken for.
 
     Writes into ``figures/`` in the run folder (and the figures to W&B): ``class_accuracy.csv`` and ``.png``,
-    ``confusion_matrix.csv`` and ``.png``, with the true classes as rows, and ``classification_report.csv``: precision,
-    recall, F1 and support of each class and their means. For any model whose ``test_step`` returns the logits
-    ``(B, num_classes)`` of a batch with a ``label``.
+    ``confusion_matrix.csv`` and ``.png``, with the true classes as rows, ``confused_pairs.csv`` and ``.png``, the pairs
+    of classes that are taken for each other most often, and ``classification_report.csv``: precision, recall, F1 and
+    support of each class and their means. For any model whose ``test_step`` returns the logits ``(B, num_classes)`` of
+    a batch with a ``label``.
 
     Args:
+        confused_pairs: Pairs to show.
         table: Print the classification report, too.
         train: Report on the training split as well (without augmentation, by calling the model on its images), in
             ``confusion_matrix_train.png`` and so on.
     """
 
-    def __init__(self, table: bool = False, train: bool = False) -> None:
+    def __init__(self, confused_pairs: int = 20, table: bool = False, train: bool = False) -> None:
+        if confused_pairs < 1:
+            raise RunError(f"ClassificationReport: confused_pairs is {confused_pairs}; it must be at least 1.")
+        self.confused_pairs = confused_pairs
         self.table = table
         self.train = train
         self._counts: Tensor | None = None
@@ -74,7 +79,12 @@ class ClassificationReport(Callback):
         write_confusion(counts, names, folder / f"confusion_matrix{suffix}.csv")
         draw_class_accuracy(counts, names, folder / f"class_accuracy{suffix}.png", f"accuracy on {split} images / %")
         draw_confusion(counts, names, folder / f"confusion_matrix{suffix}.png")
-        for name in (f"class_accuracy{suffix}", f"confusion_matrix{suffix}"):
+        pictures = [f"class_accuracy{suffix}", f"confusion_matrix{suffix}"]
+        if pairs := most_confused(counts, self.confused_pairs):
+            write_confused_pairs(pairs, names, folder / f"confused_pairs{suffix}.csv")
+            draw_confused_pairs(pairs, names, folder / f"confused_pairs{suffix}.png", split)
+            pictures.append(f"confused_pairs{suffix}")
+        for name in pictures:
             log_image(trainer, f"figures/{name}", to_tensor(Image.open(folder / f"{name}.png").convert("RGB")))
         if self.table:
             print(f"\n{counts.sum()} {split} images\n{as_table(report)}")
@@ -158,6 +168,50 @@ def as_table(report: Report) -> str:
     return "\n".join(lines)
 
 
+class ConfusedPair(NamedTuple):
+    """Two classes, of which the one is taken for the other.
+
+    Attributes:
+        first: The class of the two that is taken for the other more often, or the one with the lower label.
+        second: The other class.
+        mistakes: Images of the first that were taken for the second, and the other way round.
+        images: Images of the first, and of the second.
+    """
+
+    first: int
+    second: int
+    mistakes: tuple[int, int]
+    images: tuple[int, int]
+
+    @property
+    def share(self) -> float:
+        """The part of both classes' images that was taken for the other class."""
+        return sum(self.mistakes) / sum(self.images)
+
+
+def most_confused(counts: Tensor, limit: int) -> list[ConfusedPair]:
+    """The pairs of classes with the largest share of images that were taken for the other class of the pair, most
+    confused first; at most ``limit``, and none without a mistake.
+
+    Args:
+        counts: ``(num_classes, num_classes)``, as of :func:`confusion_counts`.
+        limit: How many.
+    """
+    totals = counts.sum(1)
+    mistakes = (counts + counts.T).triu(1)
+    share = mistakes / (totals[:, None] + totals).clamp(min=1)
+    order = share.flatten().argsort(descending=True, stable=True)[:limit]
+    pairs = []
+    for first, second in zip(*(part.tolist() for part in torch.unravel_index(order, share.shape)), strict=True):
+        if not mistakes[first, second]:
+            break
+        if counts[second, first] > counts[first, second]:
+            first, second = second, first
+        numbers = (int(counts[first, second]), int(counts[second, first]))
+        pairs.append(ConfusedPair(first, second, numbers, (int(totals[first]), int(totals[second]))))
+    return pairs
+
+
 def write_class_accuracy(counts: Tensor, names: Sequence[str], path: Path) -> None:
     """A table with a row for each class and one for all; the accuracy of a class without images is left empty."""
     correct, images = counts.diagonal().tolist(), counts.sum(1).tolist()
@@ -176,39 +230,75 @@ def write_confusion(counts: Tensor, names: Sequence[str], path: Path) -> None:
         writer.writerows([name, *row] for name, row in zip(names, counts.tolist(), strict=True))
 
 
+def write_confused_pairs(pairs: Sequence[ConfusedPair], names: Sequence[str], path: Path) -> None:
+    """A row for each pair: how many images of the first class were taken for the second, the other way round, and the
+    part of both classes' images that these are."""
+    with path.open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["class", "taken for", "times", "of images", "the other way", "of images", "share of both"])
+        for pair in pairs:
+            (there, back), (images, others) = pair.mistakes, pair.images
+            first, second = names[pair.first], names[pair.second]
+            writer.writerow([first, second, there, images, back, others, f"{pair.share:.4f}"])
+
+
+def draw_confused_pairs(pairs: Sequence[ConfusedPair], names: Sequence[str], path: Path, split: str = "test") -> None:
+    """Two bars for each pair: the part of one class's images that was taken for the other, and the other way."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(9, 1.5 + 0.36 * len(pairs)), layout="constrained")
+    axes = figure.subplots()
+    labels = ("first class taken for the second", "second class taken for the first")
+    for side, (label, colour) in enumerate(zip(labels, ("tab:blue", "tab:orange"), strict=True)):
+        percent = [100 * pair.mistakes[side] / max(1, pair.images[side]) for pair in pairs]
+        places = [row + 0.4 * side - 0.2 for row in range(len(pairs))]
+        bars = axes.barh(places, percent, 0.4, color=colour, alpha=0.8, label=label)
+        axes.bar_label(bars, [str(pair.mistakes[side]) for pair in pairs], padding=3, fontsize=7)
+    axes.set_yticks(range(len(pairs)), [f"{names[pair.first]} – {names[pair.second]}" for pair in pairs])
+    axes.set_ylim(len(pairs) - 0.4, -0.6)
+    axes.set_xlabel(f"% of the class's {split} images (beside the bar: their number)")
+    axes.margins(x=0.08)
+    axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1), ncols=2)
+    figure.savefig(path, dpi=120)
+
+
 def draw_class_accuracy(
     counts: Tensor, names: Sequence[str], path: Path, quantity: str = "accuracy on test images / %"
 ) -> None:
-    """A bar for each class, with its number of images, and a line for all."""
+    """A bar for each class, with its number of images, and a line for all; more than 40 classes are sorted, best first,
+    in columns of 50."""
     from matplotlib.figure import Figure
 
-    accuracy = (100 * counts.diagonal() / counts.sum(1)).nan_to_num().tolist()
+    accuracy = (100 * counts.diagonal() / counts.sum(1)).nan_to_num()
     overall = 100 * float(counts.diagonal().sum() / counts.sum())
-    figure = Figure(figsize=(8, 1.5 + 0.32 * len(names)), layout="constrained")
-    axes = figure.subplots()
-    bars = axes.barh(range(len(names)), accuracy, color="#5a9bc8")
-    axes.bar_label(bars, fmt="%.1f", padding=3, bbox={"facecolor": "white", "edgecolor": "none", "pad": 1})
-    axes.axvline(
-        overall, color="tab:red", linestyle="--", zorder=0, label=f"all {int(counts.sum()):,}: {overall:.1f} %"
-    )
-    axes.set_yticks(
-        range(len(names)), [f"{name} ({int(size):,})" for name, size in zip(names, counts.sum(1), strict=True)]
-    )
-    axes.invert_yaxis()
-    axes.set_xlim(0, 105)
-    axes.set_xlabel(quantity)
-    axes.set_ylabel("class (images)")
-    axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1))
+    labels = [f"{name} ({int(size):,})" for name, size in zip(names, counts.sum(1), strict=True)]
+    many = len(names) > 40
+    order = accuracy.argsort(descending=True, stable=True) if many else torch.arange(len(names))
+    columns = order.split(50 if many else len(names))
+    rows = len(columns[0])
+    figure = Figure(figsize=(max(8, 4.5 * len(columns)), 1.5 + (0.2 if many else 0.32) * rows), layout="constrained")
+    size = {"fontsize": 8} if many else {}
+    for axes, classes in zip(figure.subplots(1, len(columns), squeeze=False)[0], columns, strict=True):
+        bars = axes.barh(range(len(classes)), accuracy[classes].tolist(), color="#5a9bc8")
+        box = {"facecolor": "white", "edgecolor": "none", "pad": 0 if many else 1}
+        axes.bar_label(bars, fmt="%.0f" if many else "%.1f", padding=3, bbox=box, **size)
+        line = axes.axvline(overall, color="tab:red", linestyle="--", zorder=0)
+        axes.set_yticks(range(len(classes)), [labels[label] for label in classes.tolist()], **size)
+        axes.set_ylim(rows - 0.4, -0.6)
+        axes.set_xlim(0, 110 if many else 105)
+        axes.set_xlabel(quantity)
+    figure.axes[0].set_ylabel("class (images)")
+    figure.legend([line], [f"all {int(counts.sum()):,}: {overall:.1f} %"], loc="outside upper center")
     figure.savefig(path, dpi=120)
 
 
 def draw_confusion(counts: Tensor, names: Sequence[str], path: Path) -> None:
     """A square for each pair of classes, as dark as the share of the true class's images; up to 20 classes also get
-    the number in percent."""
+    the number in percent. With many classes the picture grows and the names shrink."""
     from matplotlib.figure import Figure
 
     percent = (100 * counts / counts.sum(1, keepdim=True)).nan_to_num()
-    size = 2.5 + 0.5 * min(len(names), 20)
+    size = 2.5 + 0.5 * min(len(names), 20) + 0.07 * max(0, len(names) - 20)
     figure = Figure(figsize=(size + 0.8, size), layout="constrained")
     axes = figure.subplots()
     picture = axes.imshow(percent.numpy(), cmap="Blues", vmin=0, vmax=100)
@@ -218,9 +308,11 @@ def draw_confusion(counts: Tensor, names: Sequence[str], path: Path) -> None:
             if value >= 0.5:
                 colour = "white" if value > 50 else "black"
                 axes.text(column, row, f"{value:.0f}", ha="center", va="center", color=colour)
-    axes.set_xticks(range(len(names)), names, rotation=45, ha="right", rotation_mode="anchor")
-    axes.set_yticks(range(len(names)), names)
+    font: dict[str, Any] = {"fontsize": max(5, 10 - len(names) // 20)}
+    turn: dict[str, Any] = {"rotation": 45 if len(names) <= 40 else 90, "ha": "right", "rotation_mode": "anchor"}
+    axes.set_xticks(range(len(names)), names, **turn, **font, va="top" if len(names) <= 40 else "center")
+    axes.set_yticks(range(len(names)), names, **font)
     axes.set_xlabel("taken for")
     axes.set_ylabel("true class")
-    figure.colorbar(picture, ax=axes, label="% of the true class's images", shrink=0.8)
+    figure.colorbar(picture, ax=axes, label="% of the true class's images", shrink=0.8, aspect=max(20, len(names) // 4))
     figure.savefig(path, dpi=120)

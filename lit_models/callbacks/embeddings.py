@@ -26,14 +26,16 @@ class EmbeddingPlot(Callback):
 
     Args:
         per_class: Images of each class: the first ones in the order of the test set.
+        max_classes: Draw the first so many classes only, as more colours can't be told apart.
         perplexity: About how many neighbours count for a point in t-SNE; at most a third of the points.
         seed: Seed of t-SNE.
     """
 
-    def __init__(self, per_class: int = 500, perplexity: float = 30.0, seed: int = 0) -> None:
-        if per_class < 1 or perplexity <= 0:
-            raise RunError("EmbeddingPlot: per_class must be at least 1 and perplexity greater than 0.")
+    def __init__(self, per_class: int = 500, max_classes: int = 20, perplexity: float = 30.0, seed: int = 0) -> None:
+        if per_class < 1 or max_classes < 1 or perplexity <= 0:
+            raise RunError("EmbeddingPlot: per_class and max_classes must be at least 1, perplexity greater than 0.")
         self.per_class = per_class
+        self.max_classes = max_classes
         self.perplexity = perplexity
         self.seed = seed
         self._embeddings: list[Tensor] = []
@@ -64,6 +66,7 @@ class EmbeddingPlot(Callback):
         if not trainer.is_global_zero:
             return
         chosen = first_of_each_class(label, self.per_class)
+        chosen = chosen[torch.isin(label[chosen], label.unique()[: self.max_classes])]
         if len(chosen) < 4 or embedding.shape[1] < 2:
             size = f"{len(chosen)} test images with {embedding.shape[1]}-dimensional embeddings"
             warnings.warn(f"{size} are too few to draw figures/embedding.png.", stacklevel=1)

@@ -11,6 +11,7 @@ from torchvision.utils import make_grid, save_image
 
 from datamodules import SampleRequest
 from lit_models.callbacks.ranks import gather, gather_rows
+from lit_models.errors import RunError
 
 
 class ClassProbabilities(NamedTuple):
@@ -30,12 +31,16 @@ class PredictionWriter(Callback):
         folder: Where to write; if null, ``predictions/`` in the run folder.
         grid: Write one ``grid.png`` in place of single files.
         columns: Images in a row of the grid.
+        top_classes: How many of the likeliest classes of each image to write, with their probabilities.
     """
 
-    def __init__(self, folder: str | None = None, grid: bool = False, columns: int = 8) -> None:
+    def __init__(self, folder: str | None = None, grid: bool = False, columns: int = 8, top_classes: int = 5) -> None:
+        if top_classes < 1:
+            raise RunError(f"--predictions.top_classes is {top_classes}; it must be at least 1.")
         self.folder = folder
         self.grid = grid
         self.columns = columns
+        self.top_classes = top_classes
         self._images: dict[int, Tensor] = {}
         self._seen = 0
         self._probabilities: list[Tensor] = []
@@ -80,17 +85,20 @@ class PredictionWriter(Callback):
             self._write_grid(trainer)
 
     def _write_classes(self, trainer: Trainer, pl_module: LightningModule, probability: Tensor) -> None:
-        """A row for each image: its file (its number if it has none), the likeliest class, and its probability."""
+        """A row for each image: its file (its number if it has none), then the likeliest classes with their
+        probabilities: ``class``, ``probability``, ``class_2``, ``probability_2`` …"""
         count, classes = probability.shape
         files = getattr(getattr(trainer, "datamodule", None), "file_names", ()) or range(count)
         names = getattr(pl_module, "class_names", ()) or range(classes)
-        highest, label = (column.tolist() for column in probability.max(1))
+        highest, label = (part.tolist() for part in probability.topk(min(self.top_classes, classes)))
+        ranks = ["", *(f"_{rank}" for rank in range(2, len(label[0]) + 1))]
         with (self._made_folder(trainer) / "classes.csv").open("w", newline="") as file:
             writer = csv.writer(file)
-            writer.writerow(["image", "class", "probability"])
+            writer.writerow(["image", *(f"{column}{rank}" for rank in ranks for column in ("class", "probability"))])
             # With fewer batches than the data have, only the first files have a prediction.
-            for name, one, value in zip(files, label, highest, strict=False):
-                writer.writerow([name, names[one], f"{value:.4f}"])
+            for file_name, likeliest, values in zip(files, label, highest, strict=False):
+                pairs = zip(likeliest, values, strict=True)
+                writer.writerow([file_name, *(cell for one, value in pairs for cell in (names[one], f"{value:.4f}"))])
 
     def _write_grid(self, trainer: Trainer) -> None:
         shares = gather(trainer, self._images)

@@ -5,6 +5,7 @@ from typing import TypeVar
 from lightning.pytorch import Trainer
 from torch import Tensor
 from torch import distributed as dist
+from torchmetrics.utilities.distributed import gather_all_tensors
 
 Value = TypeVar("Value")
 
@@ -29,10 +30,28 @@ def gather_rows(trainer: Trainer, values: Tensor) -> Tensor:
     Returns:
         ``(rows, ...)``.
     """
-    shares = gather(trainer, values.cpu())
+    return _in_turns(gather(trainer, values.cpu()))
+
+
+def gather_on_device(values: Tensor) -> Tensor:
+    """As :func:`gather_rows`, but on the values' own device: for large tensors on an accelerator.
+
+    Args:
+        values: ``(rows of this rank, ...)``, in order, on the device of the strategy; no gradients flow back.
+
+    Returns:
+        ``(rows, ...)``; ``values`` itself where there is one process.
+    """
+    if not (dist.is_available() and dist.is_initialized()):
+        return values
+    return _in_turns(gather_all_tensors(values))
+
+
+def _in_turns(shares: list[Tensor]) -> Tensor:
+    """The rows of all ranks in the order of the evaluation set."""
     rows = shares[0].new_empty(sum(map(len, shares)), *shares[0].shape[1:])
     for rank, share in enumerate(shares):
-        rows[rank :: trainer.world_size] = share
+        rows[rank :: len(shares)] = share
     return rows
 
 

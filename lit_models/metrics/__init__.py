@@ -1,1 +1,1 @@
-"""Figures that say how good a model, or what it makes, is: by what a network sees in generated images, and by neighbours."""
+"""Figures that say how good a model is, or what it generates."""

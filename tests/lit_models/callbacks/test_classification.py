@@ -16,11 +16,15 @@ from lit_models.callbacks.classification import (
     classification_report,
     confusion_counts,
     draw_class_accuracy,
+    draw_confused_pairs,
     draw_confusion,
+    most_confused,
     write_class_accuracy,
+    write_confused_pairs,
     write_confusion,
     write_report,
 )
+from lit_models.errors import RunError
 
 
 class Guesser(LightningModule):
@@ -65,6 +69,54 @@ def test_tables_and_a_class_without_images(tmp_path: Path) -> None:
     draw_confusion(counts, names, tmp_path / "c.png")
     for name in "ac":
         assert np.asarray(Image.open(tmp_path / f"{name}.png")).std() > 0
+
+
+def test_most_confused_pairs_by_a_loop(tmp_path: Path) -> None:
+    counts = torch.randint(6, (7, 7), generator=torch.Generator().manual_seed(0))
+    counts[5] = 0
+    counts[:, 5] = 0
+    pairs = most_confused(counts, 100)
+    expected = {}
+    for a in range(7):
+        for b in range(a + 1, 7):
+            mistakes = counts[a, b].item() + counts[b, a].item()
+            if mistakes:
+                expected[frozenset((a, b))] = mistakes / (counts[a].sum().item() + counts[b].sum().item())
+    assert {frozenset((pair.first, pair.second)): pair.share for pair in pairs} == pytest.approx(expected)
+    shares = [pair.share for pair in pairs]
+    assert shares == sorted(shares, reverse=True)
+    for pair in pairs:
+        assert pair.mistakes == (counts[pair.first, pair.second], counts[pair.second, pair.first])
+        assert pair.mistakes[0] >= pair.mistakes[1]
+        assert pair.images == (counts[pair.first].sum(), counts[pair.second].sum())
+    assert most_confused(counts, 3) == pairs[:3]
+    assert most_confused(torch.eye(3, dtype=torch.int64), 3) == []
+
+    names = [f"class {label}" for label in range(7)]
+    write_confused_pairs(pairs[:1], names, tmp_path / "p.csv")
+    with (tmp_path / "p.csv").open(newline="") as file:
+        (row,) = csv.DictReader(file)
+    first = pairs[0]
+    assert row["class"] == names[first.first]
+    assert row["taken for"] == names[first.second]
+    assert (row["times"], row["the other way"]) == tuple(map(str, first.mistakes))
+    draw_confused_pairs(pairs, names, tmp_path / "p.png")
+    assert np.asarray(Image.open(tmp_path / "p.png")).std() > 0
+
+
+def test_two_hundred_classes_are_drawn(tmp_path: Path) -> None:
+    counts = torch.randint(3, (200, 200), generator=torch.Generator().manual_seed(0))
+    names = [f"class {label}" for label in range(200)]
+    draw_class_accuracy(counts, names, tmp_path / "a.png")
+    width, height = Image.open(tmp_path / "a.png").size
+    assert height < width < 3000
+    draw_confusion(counts[:60, :60], names[:60], tmp_path / "c.png")
+    assert np.asarray(Image.open(tmp_path / "c.png")).std() > 0
+
+
+def test_at_least_one_pair() -> None:
+    with pytest.raises(RunError, match="confused_pairs is 0; it must be at least 1"):
+        ClassificationReport(confused_pairs=0)
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")

@@ -67,9 +67,10 @@ def test_one_process_and_two_draw_the_first_of_each_class(
     data = Digits(root=str(digits_root))
     data.setup("test")
     batch = data.transform(data.test_set.__getitems__(range(300)), training=False)
-    rows = torch.cat([(batch.label == one).nonzero()[:4, 0] for one in range(10)]).sort().values
+    rows = torch.cat([(batch.label == one).nonzero()[:4, 0] for one in range(7)]).sort().values
     for devices in (1, 2):
-        run_test(digits_root, tmp_path / str(devices), Embedder(), EmbeddingPlot(per_class=4), devices)
+        plot = EmbeddingPlot(per_class=4, max_classes=7)
+        run_test(digits_root, tmp_path / str(devices), Embedder(), plot, devices)
         embedding, label = torch.load(tmp_path / str(devices) / "figures" / "embedding.pt")
         assert torch.equal(label, batch.label[rows])
         assert torch.equal(embedding, Embedder().embed(batch.image[rows]))
@@ -96,7 +97,9 @@ def test_one_dimension_is_too_few(tmp_path: Path, digits_root: Path) -> None:
     assert not (tmp_path / "figures").exists()
 
 
-@pytest.mark.parametrize("arguments", [{"per_class": 0}, {"perplexity": 0.0}])
+@pytest.mark.parametrize("arguments", [{"per_class": 0}, {"max_classes": 0}, {"perplexity": 0.0}])
 def test_bad_arguments(arguments: dict[str, Any]) -> None:
-    with pytest.raises(RunError, match="EmbeddingPlot: per_class must be at least 1 and perplexity greater than 0"):
+    with pytest.raises(
+        RunError, match="EmbeddingPlot: per_class and max_classes must be at least 1, perplexity greater"
+    ):
         EmbeddingPlot(**arguments)

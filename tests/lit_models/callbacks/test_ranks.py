@@ -12,7 +12,8 @@ from datamodules import GatherDataset, ImageDataModule, LabelledImages
 from datamodules.samplers import SequentialBatches
 from lit_models.callbacks import PredictionWriter
 from lit_models.callbacks.predictions import ClassProbabilities
-from lit_models.callbacks.ranks import batch_weight, gather, gather_rows
+from lit_models.callbacks.ranks import batch_weight, gather, gather_on_device, gather_rows
+from lit_models.errors import RunError
 
 
 class Rows(ImageDataModule):
@@ -50,6 +51,7 @@ class Gatherer(Callback):
     def on_predict_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         gathered = Gathered(gather_rows(trainer, torch.cat(self.rows)), gather(trainer, trainer.global_rank))
         assert batch_weight(3) == 3 * trainer.world_size
+        assert torch.equal(gather_on_device(torch.cat(self.rows)), gathered.rows)
         torch.save(tuple(gathered), self.folder / f"{trainer.global_rank}.pt")
 
 
@@ -71,9 +73,13 @@ def test_rows_come_together_in_order(tmp_path: Path, count: int, devices: int) -
         rows, ranks = torch.load(tmp_path / f"{rank}.pt")
         assert rows.tolist() == list(range(count))
         assert ranks == list(range(devices))
-    expected = [f"{row},{int(row < 5)},{max(row, 10 - row) / 10:.4f}" for row in range(count) if row != 5]
+    expected = [
+        f"{row},{int(row < 5)},{max(row, 10 - row) / 10:.4f},{int(row > 5)},{min(row, 10 - row) / 10:.4f}"
+        for row in range(count)
+        if row != 5
+    ]
     lines = (tmp_path / "classes.csv").read_text().splitlines()
-    assert lines[0] == "image,class,probability"
+    assert lines[0] == "image,class,probability,class_2,probability_2"
     assert [line for line in lines[1:] if not line.startswith("5,")] == expected
     assert len(lines) == 1 + count
 
@@ -85,3 +91,8 @@ def test_images_are_numbered_by_the_rows_that_they_were_made_of(world_size: int)
         writer, trainer = PredictionWriter(), SimpleNamespace(global_rank=rank, world_size=world_size)
         batches = list(SequentialBatches(7, 2, rank, world_size).epoch(0))
         assert [writer._rows(trainer, len(batch)) for batch in batches] == [batch.tolist() for batch in batches]
+
+
+def test_at_least_one_class_is_written() -> None:
+    with pytest.raises(RunError, match=r"--predictions.top_classes is 0; it must be at least 1"):
+        PredictionWriter(top_classes=0)
