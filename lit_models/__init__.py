@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from lit_models.digit_classifier import DigitClassifier
     from lit_models.latent_gan import LatentGAN
     from lit_models.layerwise_mlp import LayerwiseMLP
+    from lit_models.metric_resnet import MetricResNet
     from lit_models.protonet import ProtoNet
     from lit_models.sngan import SNGAN
     from lit_models.transfer_classifier import TransferClassifier
@@ -30,6 +31,7 @@ METHODS = {
     "DigitClassifier": "lit_models.digit_classifier",
     "LatentGAN": "lit_models.latent_gan",
     "LayerwiseMLP": "lit_models.layerwise_mlp",
+    "MetricResNet": "lit_models.metric_resnet",
     "ProtoNet": "lit_models.protonet",
     "SNGAN": "lit_models.sngan",
     "TransferClassifier": "lit_models.transfer_classifier",
@@ -50,6 +52,7 @@ __all__ = [
     "DigitClassifier",
     "LatentGAN",
     "LayerwiseMLP",
+    "MetricResNet",
     "ProtoNet",
     "TransferClassifier",
     "TripletGAN",

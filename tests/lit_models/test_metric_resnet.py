@@ -1,0 +1,539 @@
+import csv
+import math
+import multiprocessing
+import os
+import signal
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import pytest
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+from PIL import Image
+from sklearn.neighbors import KNeighborsClassifier, NearestCentroid
+from torch import Tensor, nn
+from torch.nn import functional
+from torch.optim import SGD
+from torch.optim.lr_scheduler import OneCycleLR
+
+from datamodules import Digits, LabelledImages
+from datamodules.samplers import BatchSampler, ClassBalancedBatches
+from lit_models import MetricResNet
+from lit_models.errors import ModelError
+from lit_models.losses.triplet import batch_hard, distances
+from lit_models.networks.resnet import ResNet18
+from lit_models.optimizers import one_cycle
+from tests.tiny import the_run
+
+Relit = Callable[..., int]
+
+pytestmark = pytest.mark.timeout(200)
+
+LOSSES = ["cross_entropy", "center", "triplet"]
+TINY: dict[str, Any] = {
+    "image_size": 32,
+    "channels": 1,
+    "num_classes": 10,
+    "stem": "7x7",
+    "feature_maps": 2,
+    "mean": [0.5],
+    "std": [0.5],
+}
+
+
+def batch_of(size: int = 24) -> LabelledImages:
+    generator = torch.Generator().manual_seed(1)
+    return LabelledImages(torch.rand(size, 1, 32, 32, generator=generator), torch.arange(size) % 5)
+
+
+def a_trainer(processes: int = 1, *callbacks: Callback, **arguments: Any) -> Trainer:
+    return Trainer(
+        accelerator="cpu",
+        devices=processes,
+        strategy="auto" if processes == 1 else "ddp_fork",
+        callbacks=list(callbacks),
+        use_distributed_sampler=False,
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        **arguments,
+    )
+
+
+def step_of(model: MetricResNet, batch: LabelledImages) -> Tensor:
+    """The loss of one training step, without a trainer."""
+    model.log = lambda *_, **__: None  # type: ignore[method-assign]
+    model.joined = lambda values: values  # type: ignore[method-assign]
+    return model.training_step(batch, 0)
+
+
+# --- the losses -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+def test_the_loss_of_a_step_by_its_parts(loss: Any) -> None:
+    torch.manual_seed(0)
+    model = MetricResNet(**TINY, loss=loss, label_smoothing=0.1, center_weight=0.2, embedding_dim=7).eval()
+    batch = batch_of()
+    with torch.no_grad():
+        feature = model.projection(model.encoder(batch.image * 2 - 1))
+    if loss == "triplet":
+        expected = 0.0
+        for anchor in range(24):
+            gap = (feature[anchor] - feature).square().sum(1).sqrt()
+            same = batch.label == batch.label[anchor]
+            expected += math.log1p(math.exp(gap[same].max() - gap[~same].min())) / 24
+    else:
+        probability = model.classifier(feature).softmax(1)
+        target = functional.one_hot(batch.label, 10) * 0.9 + 0.01
+        expected = -(target * probability.log()).sum(1).mean().item()
+    if loss == "center":
+        center = torch.randn(10, 7)
+        model.center.copy_(center)
+        expected += 0.2 / 2 * (feature - center[batch.label]).square().sum(1).mean().item()
+    assert step_of(model, batch).item() == pytest.approx(expected, rel=1e-5)
+
+
+def test_centers_follow_the_features_of_each_step() -> None:
+    for rule, rate in (("paper", 0.5), ("sgd", 3.0)):
+        torch.manual_seed(0)
+        model = MetricResNet(**TINY, loss="center", center_rule=cast(Any, rule), center_rate=rate).eval()
+        model.center.normal_()
+        before, batch = model.center.clone(), batch_of()
+        feature = model.features(batch.image).detach()
+        step_of(model, batch).backward()
+        for j in range(10):
+            own = feature[batch.label == j]
+            divisor = 1 + len(own) if rule == "paper" else 24
+            expected = before[j] - rate * (before[j] - own).sum(0) / divisor
+            assert torch.allclose(model.center[j], expected, atol=1e-5)
+
+
+def test_unit_length_compares_directions() -> None:
+    torch.manual_seed(0)
+    model = MetricResNet(**TINY, loss="triplet", unit_length=True, margin=0.2).eval()
+    batch = batch_of()
+    embedding = model.embed(batch.image)
+    assert torch.allclose(embedding.norm(dim=1), torch.ones(24))
+    feature = model.features(batch.image)
+    cosine = 1 - functional.normalize(feature) @ functional.normalize(feature).T
+    expected = batch_hard((2 * cosine).clamp(min=0).sqrt().fill_diagonal_(0), batch.label, 0.2).loss
+    assert step_of(model, batch).item() == pytest.approx(expected.item(), rel=1e-4)
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+def test_every_parameter_gets_a_gradient(loss: Any) -> None:
+    torch.manual_seed(0)
+    model = MetricResNet(**TINY, loss=loss, embedding_dim=6)
+    step_of(model, batch_of()).backward()
+    for name, parameter in model.named_parameters():
+        assert parameter.grad is not None, name
+        # What is added to all embeddings alike changes no distance.
+        moves_nothing = loss == "triplet" and name == "projection.bias"
+        assert (parameter.grad.abs().max() > 1e-6) != moves_nothing, name
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+def test_distances_and_losses_are_float32_under_autocast(loss: Any) -> None:
+    torch.manual_seed(0)
+    model = MetricResNet(**TINY, loss=loss).eval()
+    batch = batch_of()
+    with torch.autocast("cpu", torch.bfloat16):
+        value = step_of(model, batch)
+        feature = model.features(batch.image)
+        assert model.encoder.conv1(batch.image).dtype == torch.bfloat16
+        if loss == "triplet":
+            found = model.triplet_loss(feature, batch.label).loss
+    assert value.dtype == feature.dtype == model(batch.image).dtype == torch.float32
+    if loss == "triplet":
+        with torch.autocast("cpu", enabled=False):
+            assert found == batch_hard(distances(feature), batch.label, "soft").loss
+    value.backward()
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in model.parameters())
+
+
+def test_weight_decay_is_for_weights_only() -> None:
+    model = MetricResNet(**TINY, optimizer=lambda p: SGD(p, lr=0.1, weight_decay=0.5))
+    decayed, rest = model.configure_optimizers().param_groups
+    names = {parameter: name for name, parameter in model.named_parameters()}
+    assert decayed["weight_decay"] == 0.5
+    assert rest["weight_decay"] == 0
+    for parameter in decayed["params"]:
+        assert parameter.ndim in (2, 4), names[parameter]
+    for parameter in rest["params"]:
+        assert names[parameter].endswith("bias") or ".bn" in names[parameter] or parameter.ndim == 1
+    assert len(decayed["params"]) + len(rest["params"]) == len(names)
+
+
+# --- training ---------------------------------------------------------------------------------------------------------
+
+
+class Balanced(Digits):
+    """Batches of P classes x K digits."""
+
+    def __init__(self, root: Path, classes: int, samples: int, **arguments: Any) -> None:
+        super().__init__(root=str(root), **arguments)
+        self.classes_per_batch, self.samples = classes, samples
+
+    def train_batches(self) -> BatchSampler:
+        label = self.train_set.column("label")
+        return ClassBalancedBatches(label, self.classes_per_batch, self.samples, 0, *self._rank_and_world_size())
+
+
+class WithoutBatchNorm(MetricResNet):
+    """Each image's embedding then depends on nothing but the image, and how a batch is shared out must not matter."""
+
+    def __init__(self, **arguments: Any) -> None:
+        arguments = {"center_weight": 0.1, "references_per_class": 7, "knn_neighbours": 5} | arguments
+        # Slow steps: without normalisation, rounding errors grow where a maximum changes its place.
+        super().__init__(**TINY, optimizer=lambda p: SGD(p, lr=0.005), **arguments)
+        for module in list(self.encoder.modules()):
+            for name, child in list(module.named_children()):
+                if isinstance(child, nn.BatchNorm2d):
+                    setattr(module, name, nn.Identity())
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+@pytest.mark.parametrize(
+    ("loss", "arguments"),
+    [("cross_entropy", {}), ("center", {}), ("center", {"center_rule": "sgd", "center_rate": 5.0}), ("triplet", {})],
+)
+def test_two_ranks_equal_one_process_on_the_same_global_batch(
+    digits_root: Path, loss: Any, arguments: dict[str, Any]
+) -> None:
+    states, figures = [], []
+    for processes in (1, 2):
+        torch.manual_seed(0)
+        model = WithoutBatchNorm(loss=loss, **arguments)
+        data = Balanced(digits_root, 8 // processes, 4, eval_batch_size=32 // processes)
+        trainer = a_trainer(processes, max_epochs=1, limit_train_batches=3)
+        trainer.fit(model, data)
+        states.append({name: value.clone() for name, value in model.state_dict().items()})
+        figures.append({name: float(value) for name, value in trainer.callback_metrics.items()})
+    torch.manual_seed(0)
+    start = WithoutBatchNorm(loss=loss, **arguments).state_dict()
+    for name, alone in states[0].items():
+        assert torch.allclose(alone, states[1][name], rtol=1e-3, atol=1e-5), name
+        if name.endswith("weight") or name in ("center", "centroid", "sharpness"):
+            assert not torch.allclose(alone, start[name], atol=1e-5), f"{name} was not trained"
+    local = {"train/loss", "train/center_loss"} | ({"train/accuracy"} if loss != "triplet" else set())
+    for name, value in figures[0].items():
+        if name not in local:
+            assert figures[1][name] == pytest.approx(value, rel=1e-3, abs=1e-6), name
+    assert "val/recall_at_5" in figures[0]
+
+
+def test_mining_sees_the_other_ranks_images(digits_root: Path) -> None:
+    """Each rank's batch is of one class: alone it would have no negative at all."""
+    if not hasattr(os, "fork"):
+        pytest.skip("needs fork")
+    torch.manual_seed(0)
+    model = WithoutBatchNorm(loss="triplet")
+    trainer = a_trainer(2, max_epochs=1, limit_train_batches=2, limit_val_batches=0)
+    trainer.fit(model, Balanced(digits_root, 1, 4))
+    assert float(trainer.callback_metrics["train/loss"]) > 0.1
+
+
+class Recorder(MetricResNet):
+    """Keeps the learning rate of every step."""
+
+    def on_train_batch_start(self, *_: Any) -> None:
+        self.__dict__.setdefault("rates", []).append(self.trainer.optimizers[0].param_groups[0]["lr"])
+
+
+@pytest.mark.parametrize("schedule", ["constant", "one_cycle"])
+def test_the_schedule_is_torchs(digits_root: Path, schedule: Any) -> None:
+    model = Recorder(**TINY, schedule=schedule, optimizer=lambda p: SGD(p, lr=0.5))
+    a_trainer(max_epochs=2, limit_train_batches=10, limit_val_batches=0).fit(model, Digits(root=str(digits_root)))
+    rates = model.__dict__["rates"]
+    if schedule == "constant":
+        assert rates == [0.5] * 20
+        return
+    optimizer = SGD(model.parameters(), lr=0.5)
+    torchs = OneCycleLR(optimizer, max_lr=0.5, total_steps=20, cycle_momentum=False)
+    for rate in rates:
+        assert rate == pytest.approx(optimizer.param_groups[0]["lr"], abs=1e-5)
+        optimizer.step()
+        if rate is not rates[-1]:
+            torchs.step()
+    assert max(rates) == pytest.approx(0.5)
+
+
+def test_a_schedule_without_an_end_is_refused(digits_root: Path) -> None:
+    model = MetricResNet(**TINY, schedule="one_cycle")
+    with pytest.raises(ModelError, match=r"set --trainer.max_epochs or max_steps"):
+        a_trainer(max_epochs=-1).fit(model, Digits(root=str(digits_root)))
+
+
+def test_pretrained_weights_are_loaded_for_training_only(digits_root: Path, tmp_path: Path) -> None:
+    torch.manual_seed(1)
+    source = ResNet18(1, 2, "7x7")
+    torch.save(source.state_dict(), tmp_path / "w.pth")
+    model = MetricResNet(**TINY, pretrained=str(tmp_path / "w.pth"), optimizer=lambda p: SGD(p, lr=0.0))
+    trainer = a_trainer(max_epochs=1, limit_train_batches=1, limit_val_batches=0)
+    trainer.fit(model, Digits(root=str(digits_root)))
+    assert torch.equal(model.encoder.layer4[1].conv2.weight, source.layer4[1].conv2.weight)
+    trainer.save_checkpoint(tmp_path / "model.ckpt")
+    (tmp_path / "w.pth").unlink()
+    MetricResNet.load_from_checkpoint(tmp_path / "model.ckpt")
+    a_trainer(max_epochs=1).fit(model, Digits(root=str(digits_root)), ckpt_path=tmp_path / "model.ckpt")
+
+
+# --- evaluation -------------------------------------------------------------------------------------------------------
+
+
+class Noisy(MetricResNet):
+    """Embeddings that are known: some pixels of the image, so that no training is needed."""
+
+    def features(self, image: Tensor) -> Tensor:
+        return functional.avg_pool2d(image, 8).flatten(1)
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+@pytest.mark.parametrize("loss", LOSSES)
+def test_evaluation_by_scikit_learn(digits_root: Path, loss: Any, processes: int) -> None:
+    """Every figure of a test, of one process and of two with batches of different sizes, against scikit-learn's of all
+    images at once."""
+    if processes == 2 and not hasattr(os, "fork"):
+        pytest.skip("needs fork")
+    torch.manual_seed(0)
+    model = Noisy(**TINY, loss=loss, knn_neighbours=9, center_weight=0.5)
+    if loss != "triplet":
+        nn.init.normal_(model.classifier.weight)
+    if loss == "center":
+        model.center.normal_()
+    data = Digits(root=str(digits_root), eval_batch_size=37)
+    trainer = a_trainer(processes)
+    trainer.test(model, data, verbose=False)
+    found = {name.removeprefix("test/"): float(value) for name, value in trainer.callback_metrics.items()}
+
+    data.setup("test")  # the ranks are other processes
+    (train, train_label), (test, label) = (
+        data.transform(split.__getitems__(torch.arange(len(split))), training=False)
+        for split in (data.train_set, data.test_set)
+    )
+    x, y, z, t = model.features(train).numpy(), train_label.numpy(), model.features(test).numpy(), label.numpy()
+    centroids = NearestCentroid().fit(x, y).centroids_
+    square = ((z[:, None] - centroids) ** 2).sum(-1)
+    votes = KNeighborsClassifier(9, weights="distance").fit(x, y).predict_proba(z)
+    neighbours = KNeighborsClassifier(1).fit(z, t).kneighbors(n_neighbors=5, return_distance=False)
+
+    def top(score: np.ndarray, k: int) -> float:
+        return float(
+            np.mean([label in np.argsort(-row, kind="stable")[:k] for row, label in zip(score, t, strict=True)])
+        )
+
+    expected = {
+        "centroid_accuracy": top(-square, 1),
+        "centroid_accuracy_top5": top(-square, 5),
+        "knn_accuracy": top(votes, 1),
+        "recall_at_1": np.mean(t[neighbours[:, 0]] == t),
+        "recall_at_5": np.mean((t[neighbours] == t[:, None]).any(1)),
+    }
+    if loss == "triplet":
+        expected |= {"accuracy": expected["centroid_accuracy"], "accuracy_top5": expected["centroid_accuracy_top5"]}
+        own = ((x[:, None] - centroids) ** 2).sum(-1)
+
+        def surprise(beta: float, distance: np.ndarray, label: np.ndarray) -> float:
+            score = -beta * distance
+            return float(np.mean(np.log(np.exp(score).sum(1)) - score[np.arange(len(label)), label]))
+
+        betas = np.linspace(0.1, 40, 1000)
+        best = betas[np.argmin([surprise(beta, own, y) for beta in betas])]
+        assert 1 < best < 39
+        assert found["cross_entropy"] == pytest.approx(surprise(best, square, t), rel=2e-2)
+        assert found.pop("loss") > 0
+    else:
+        logits = model.classifier(torch.from_numpy(z)).detach()
+        expected |= {"accuracy": top(logits.numpy(), 1), "accuracy_top5": top(logits.numpy(), 5)}
+        expected["cross_entropy"] = expected["loss"] = functional.cross_entropy(logits, label).item()
+    if loss == "center":
+        expected["loss"] += 0.25 * (torch.from_numpy(z) - model.center[label]).square().sum(1).mean().item()
+    for name, value in expected.items():
+        assert found[name] == pytest.approx(value, abs=2e-5), name
+    assert 0.3 < found["centroid_accuracy"] < found["centroid_accuracy_top5"] < 1
+    assert found["knn_accuracy"] <= found["knn_accuracy_top5"] <= 1
+    assert {"loss", "cross_entropy", "accuracy", "accuracy_top5", "knn_accuracy_top5", *expected} >= set(found)
+
+
+def test_the_triplet_loss_of_a_split_is_that_of_balanced_batches() -> None:
+    torch.manual_seed(0)
+    model = MetricResNet(**TINY, loss="triplet")
+    embedding, label = torch.randn(60, 4), torch.arange(60) % 6
+    label[label == 5] = 0
+    label[3] = 5  # a class with one image is left out
+    rows = (label != 5).nonzero().flatten()
+    expected = []
+    for batch in ClassBalancedBatches(label[rows], 5, 4).epoch(0):
+        assert len(batch) == 20
+        chosen = rows[batch]
+        expected.append(batch_hard(torch.cdist(embedding[chosen], embedding[chosen]), label[chosen], "soft").loss)
+    assert len(expected) == 2
+    found = model._split_triplet_loss(embedding, label)
+    assert found.item() == pytest.approx(torch.stack(expected).mean().item(), rel=1e-5)
+    assert model._split_triplet_loss(embedding[:5], torch.arange(5)).item() == 0, "no class has two images"
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+def test_validation_takes_few_references_and_says_how_training_images_fare(digits_root: Path, loss: Any) -> None:
+    seen: list[int] = []
+
+    class Counting(MetricResNet):
+        def _embed_references(self, per_class: int | None) -> None:
+            super()._embed_references(per_class)
+            seen.append(len(self._reference))
+
+    torch.manual_seed(0)
+    model = Counting(**TINY, loss=loss, references_per_class=3)
+    data = Digits(root=str(digits_root), batch_size=128)
+    trainer = a_trainer(max_epochs=1, limit_train_batches=2, num_sanity_val_steps=1)
+    trainer.fit(model, data)
+    trainer.test(model, data, verbose=False)
+    assert seen == [10, 30, 1297]
+    names = {"train/accuracy", "train/centroid_accuracy", "val/accuracy"}
+    trainer.validate(model, data, verbose=False)
+    assert not names - {"val/accuracy"} & set(trainer.callback_metrics)
+
+
+# --- the command ------------------------------------------------------------------------------------------------------
+
+COMMAND = (
+    "--model=MetricResNet",
+    *(f"--model.{name}={value}" for name, value in TINY.items()),
+    "--model.schedule=one_cycle",
+    "--model.optimizer=SGD",
+    "--model.optimizer.lr=0.05",
+    "--model.optimizer.momentum=0.9",
+    "--data=Digits",
+    "--data.batch_size=64",
+    "--trainer.max_epochs=2",
+    "--trainer.gradient_clip_val=5",
+    "--trainer.log_every_n_steps=1",
+    "--trainer.enable_progress_bar=false",
+    "--trainer.enable_model_summary=false",
+    "--trainer.accelerator=cpu",
+    "--run.experiment=tiny",
+)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+@pytest.mark.parametrize("loss", ["center", "triplet"])
+def test_a_killed_run_that_is_resumed_equals_the_one_that_was_not(relit: Relit, loss: str) -> None:
+    command = (*COMMAND, f"--model.loss={loss}", "--trainer.limit_train_batches=8", "--model.references_per_class=5")
+    assert relit("fit", *command, "--run.root=whole") == 0
+    killer = ["--trainer.callbacks+=tests.tiny.KillAt", "--trainer.callbacks.batch=12", "--checkpoint.every_n_steps=11"]
+    process = multiprocessing.get_context("fork").Process(target=relit, args=("fit", *command, *killer))
+    process.start()
+    process.join(120)
+    assert process.exitcode == -signal.SIGKILL
+    assert relit("fit", *command, "--ckpt_path=last") == 0
+    run, whole = the_run(), the_run(Path("whole"))
+    last = [torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True) for folder in (run, whole)]
+    assert all(torch.equal(value, last[1]["state_dict"][name]) for name, value in last[0]["state_dict"].items())
+    assert (run / "metrics.csv").read_text() == (whole / "metrics.csv").read_text()
+    assert last[0]["state_dict"]["center" if loss == "center" else "centroid"].any()
+
+
+@pytest.mark.parametrize("loss", ["center", "triplet"])
+def test_a_run_its_test_and_predictions_from_its_checkpoint_alone(
+    relit: Relit, capsys: pytest.CaptureFixture[str], digits_root: Path, loss: str
+) -> None:
+    # oneDNN's strided 1x1 convolutions write beyond their memory with channels_last and less than 8 channels.
+    options = [f"--model.loss={loss}", "--model.feature_maps=8", "--channels_last=true"]
+    options += ["--checkpoint.monitor=val/accuracy"]
+    assert relit("fit", *COMMAND, *options, "--checkpoint.mode=max") == 0
+    run = the_run()
+    header = set((run / "metrics.csv").read_text().splitlines()[0].split(","))
+    assert {
+        "train/loss",
+        "train/accuracy",
+        "val/loss",
+        "val/accuracy",
+        "val/accuracy_top5",
+        "val/recall_at_1",
+    } <= header
+    callbacks = ["--trainer.callbacks+=ClassificationReport", "--trainer.callbacks+=EmbeddingPlot"]
+    callbacks.append("--trainer.callbacks.per_class=2")
+    assert relit("test", *COMMAND, *options, *callbacks, "--ckpt_path=best") == 0
+    assert "test/knn_accuracy_top5" in capsys.readouterr().out
+    assert (run / "figures" / "embedding.png").is_file()
+
+    data = Digits(root=str(digits_root))
+    data.setup("test")
+    image, label = data.test_set.__getitems__(torch.arange(60))
+    Path("pictures").mkdir()
+    for number, pixels in enumerate(image):
+        Image.fromarray(pixels[0].numpy()).save(f"pictures/{number:02}.png")
+    folder = ["--data=ImageFolder", "--data.path=pictures", "--data.image_size=32", "--data.channels=1"]
+    quiet = ["--trainer.enable_progress_bar=false", "--trainer.accelerator=cpu", "--predictions.folder=out"]
+    assert relit("predict", f"--ckpt_path={run}/checkpoints/last.ckpt", *folder, *quiet) == 0
+    with open("out/classes.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    model = MetricResNet.load_from_checkpoint(run / "checkpoints" / "last.ckpt").eval()
+    with torch.no_grad():
+        probability = model(image / 255).softmax(1)
+    ranked = probability.sort(1, descending=True)
+    assert len(rows) == 60
+    for row, values, indices in zip(rows, ranked.values.tolist(), ranked.indices.tolist(), strict=True):
+        assert [row[f"class{n}"] for n in ("", "_2", "_3", "_4", "_5")] == [str(i) for i in indices[:5]]
+        told = [float(row[f"probability{n}"]) for n in ("", "_2", "_3", "_4", "_5")]
+        assert told == pytest.approx(values[:5], abs=1e-4)
+    assert sum(int(row["class"]) == one for row, one in zip(rows, label.tolist(), strict=True)) > 12, "chance is 6"
+
+
+def test_a_longer_training_stretches_the_schedule(relit: Relit) -> None:
+    """After two steps of two, and after two more of four."""
+    command = (*COMMAND, "--trainer.limit_train_batches=2", "--trainer.limit_val_batches=0")
+    rates = []
+    for more in (["--trainer.max_epochs=1"], ["--ckpt_path=last"]):
+        assert relit("fit", *command, *more) == 0
+        checkpoint = torch.load(the_run() / "checkpoints" / "last.ckpt", weights_only=True)
+        rates.append(checkpoint["optimizer_states"][0]["param_groups"][0]["lr"])
+        assert checkpoint["global_step"] == checkpoint["lr_schedulers"][0]["last_epoch"]
+    assert rates == pytest.approx([0.05 * one_cycle(2, 2), 0.05 * one_cycle(4, 4)], abs=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["--model.image_size=64"], "built for images of 1x64x64, but Digits gives 1x32x32"),
+        (["--model.num_classes=12"], "built for 12 classes, but Digits gives images of 10 classes"),
+        (["--model.channels=3"], "mean is [0.5]; it must have 3 numbers, one for each of --model.channels"),
+        (["--model.std=[0]"], "std is [0.0]; it must have 1 positive numbers"),
+        (["--model.loss=triplet", "--data.batch_size=16"], "set --data.batch_size to 20 or more"),
+        (["--model.loss=tripet"], "must be one of"),
+        (["--model.margin=hard"], "model.margin"),
+        (["--model.margin=-1"], "margin is -1.0; it must be at least 0, or soft"),
+        (["--model.label_smoothing=1"], "label_smoothing is 1.0"),
+        (["--model.center_rate=1.5"], "by the paper's rule at most 1"),
+        (["--model.feature_maps=0"], "feature_maps is 0; it must be at least 1"),
+        (["--model.pretrained=none.pth"], "There is no file none.pth"),
+        (["--data=TinyImageNet", "--model.loss=triplet"], "set --data.classes_per_batch 32 --data.samples_per_class 4"),
+    ],
+)
+def test_errors_are_a_sentence(
+    relit: Relit,
+    capsys: pytest.CaptureFixture[str],
+    arguments: list[str],
+    sentence: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    if "--data=TinyImageNet" in arguments:
+        monkeypatch.setattr("datamodules.TinyImageNet.prepare_data", lambda self: None)
+        monkeypatch.setattr("datamodules.TinyImageNet.setup", lambda self, stage: setattr(self, "num_classes", 10))
+        monkeypatch.setattr("datamodules.TinyImageNet.image_shape", (1, 32, 32))
+        arguments = [*arguments, "--model.num_classes=10", "--data.batch_size=16"]
+    assert relit("fit", *COMMAND, *arguments) != 0
+    error = capsys.readouterr().err
+    assert sentence in error
+    assert "Traceback" not in error
+    assert not Path("runs").exists()
+
+
+def test_plain_loaders_are_refused() -> None:
+    loader = torch.utils.data.DataLoader([0])  # type: ignore[arg-type]
+    with pytest.raises(ModelError, match="give it a data module"):
+        a_trainer(max_epochs=1).fit(cast(LightningModule, MetricResNet(**TINY)), loader)
