@@ -6,6 +6,7 @@
     python scripts/benchmark.py protonet
     python scripts/benchmark.py layerwise
     python scripts/benchmark.py autoencoders
+    python scripts/benchmark.py resnet
 
 Ratios within a run mean something anywhere; absolute figures hold for the machine that they come from.
 """
@@ -16,6 +17,7 @@ import benchmark_autoencoders
 import benchmark_data
 import benchmark_layerwise
 import benchmark_protonet
+import benchmark_resnet
 import benchmark_train
 
 
@@ -29,6 +31,7 @@ def main() -> None:
         ("protonet", benchmark_protonet, "episodes against the textbook's"),
         ("layerwise", benchmark_layerwise, "cached codes against running the layers below again"),
         ("autoencoders", benchmark_autoencoders, "VAE, autoencoder, latent-space GAN and transfer against bare loops"),
+        ("resnet", benchmark_resnet, "ResNet18 and its losses against the textbook's"),
     ):
         part.add_arguments(commands.add_parser(name, help=what, description=part.__doc__))
     args = parser.parse_args()

@@ -35,9 +35,11 @@ class ClassExamples(Callback):
         self._images: list[Tensor] = []
         self._probabilities: list[Tensor] = []
         self._places: list[int] = []
+        self._rows_seen = 0
 
     def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._images, self._probabilities, self._places = [], [], []
+        self._rows_seen = 0
         self._label = chosen_label(self.class_name, class_names(trainer))
 
     def on_test_batch_end(
@@ -49,14 +51,14 @@ class ClassExamples(Callback):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
+        first, self._rows_seen = self._rows_seen, self._rows_seen + len(batch.label)
         if len(self._places) >= self.count:
             return
         rows = (batch.label == self._label).nonzero().flatten()[: self.count - len(self._places)]
         self._images += batch.image[rows].cpu().unbind()
         self._probabilities += outputs[rows].float().softmax(1).cpu().unbind()
-        # Ranks take turns with the rows; only their order matters here.
-        in_order = batch_idx * trainer.test_dataloaders.batch_sampler.batch_size + rows.cpu()
-        self._places += (in_order * trainer.world_size + trainer.global_rank).tolist()
+        # Ranks take turns with the rows of the data set.
+        self._places += [(first + row) * trainer.world_size + trainer.global_rank for row in rows.tolist()]
 
     def on_test_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         own = list(zip(self._places, self._images, self._probabilities, strict=True))
@@ -112,7 +114,7 @@ def draw_examples(image: Tensor, probability: Tensor, label: int, names: Sequenc
         axes.axis("off")
     highest, likeliest = (column.tolist() for column in probability.max(1))
     for axes, picture, value, answer in zip(plots, image, highest, likeliest, strict=False):
-        axes.imshow(picture.permute(1, 2, 0).squeeze(-1), cmap="gray", vmin=0, vmax=1)
+        axes.imshow(picture.permute(1, 2, 0).squeeze(-1).numpy(), cmap="gray", vmin=0, vmax=1)
         name = names[answer]
         title = f"{name if len(name) <= 18 else f'{name[:17]}…'}\n{100 * value:.0f} %"
         axes.set_title(title, fontsize=8, color="tab:green" if answer == label else "tab:red")

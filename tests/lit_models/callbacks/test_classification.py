@@ -104,13 +104,13 @@ def test_most_confused_pairs_by_a_loop(tmp_path: Path) -> None:
     assert np.asarray(Image.open(tmp_path / "p.png")).std() > 0
 
 
-def test_two_hundred_classes_are_drawn(tmp_path: Path) -> None:
-    counts = torch.randint(3, (200, 200), generator=torch.Generator().manual_seed(0))
-    names = [f"class {label}" for label in range(200)]
+def test_many_classes_are_drawn_side_by_side(tmp_path: Path) -> None:
+    counts = torch.randint(3, (101, 101), generator=torch.Generator().manual_seed(0))
+    names = [f"class {label}" for label in range(101)]
     draw_class_accuracy(counts, names, tmp_path / "a.png")
     width, height = Image.open(tmp_path / "a.png").size
-    assert height < width < 3000
-    draw_confusion(counts[:60, :60], names[:60], tmp_path / "c.png")
+    assert height < width < 2000
+    draw_confusion(counts[:45, :45], names[:45], tmp_path / "c.png")
     assert np.asarray(Image.open(tmp_path / "c.png")).std() > 0
 
 
