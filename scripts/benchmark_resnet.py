@@ -20,7 +20,7 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
-from benchmark_data import our_batches, textbook_batches, textbook_tiny_imagenet
+from benchmark_data import WORKERS, our_batches, textbook_batches, textbook_tiny_imagenet
 from benchmark_train import CONFIGS, relit_fit, timed
 
 CLASSES = 200
@@ -53,18 +53,18 @@ def our_bare(steps: int, args: argparse.Namespace, bf16: bool) -> Callable[[], f
     return measure
 
 
-def textbook(steps: int, args: argparse.Namespace, root: Path) -> Callable[[], float]:
+def textbook(steps: int, args: argparse.Namespace, dataset: Any) -> Callable[[], float]:
     """torchvision's ImageFolder with per-image transforms, a DataLoader with 2 workers, torchvision's ResNet18 in
     float32, figures read off in every step; in a process of its own, where nobody has tuned the memory allocation."""
 
     def measure() -> float:
         with ProcessPoolExecutor(1, get_context("spawn")) as pool:
-            return pool.submit(textbook_seconds, steps, args, root).result()
+            return pool.submit(textbook_seconds, steps, args, dataset).result()
 
     return measure
 
 
-def textbook_seconds(steps: int, args: argparse.Namespace, root: Path) -> float:
+def textbook_seconds(steps: int, args: argparse.Namespace, dataset: Any) -> float:
     """See :func:`textbook`."""
     import torch
     from torch import nn
@@ -74,30 +74,28 @@ def textbook_seconds(steps: int, args: argparse.Namespace, root: Path) -> float:
 
     torch.set_num_threads(args.threads)
     torch.manual_seed(0)
-    with tempfile.TemporaryDirectory() as scratch:
-        dataset = textbook_tiny_imagenet(root, Path(scratch))
-        normalize = transforms.Normalize((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
-        dataset.transform = transforms.Compose([dataset.transform, normalize])
-        network = resnet18(num_classes=CLASSES)
-        if args.stem == "3x3":
-            network.conv1, network.maxpool = nn.Conv2d(3, 64, 3, padding=1, bias=False), nn.Identity()
-        criterion = nn.CrossEntropyLoss()
-        optimizer = torch.optim.SGD(network.parameters(), lr=1e-3, momentum=0.9)
-        batches = iter(DataLoader(dataset, args.batch_size, shuffle=True, num_workers=2, drop_last=True))
+    normalize = transforms.Normalize((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+    dataset.transform = transforms.Compose([dataset.transform, normalize])
+    network = resnet18(num_classes=CLASSES)
+    if args.stem == "3x3":
+        network.conv1, network.maxpool = nn.Conv2d(3, 64, 3, padding=1, bias=False), nn.Identity()
+    criterion = nn.CrossEntropyLoss()
+    optimizer = torch.optim.SGD(network.parameters(), lr=1e-3, momentum=0.9)
+    batches = iter(DataLoader(dataset, args.batch_size, shuffle=True, num_workers=WORKERS, drop_last=True))
 
-        def step() -> None:
-            image, label = next(batches)
-            optimizer.zero_grad()
-            output = network(image)
-            loss = criterion(output, label)
-            loss.backward()
-            optimizer.step()
-            _ = f"{loss.item():.4f} {(output.argmax(1) == label).float().mean().item():.4f}"  # as printed in the loop
+    def step() -> None:
+        image, label = next(batches)
+        optimizer.zero_grad()
+        output = network(image)
+        loss = criterion(output, label)
+        loss.backward()
+        optimizer.step()
+        _ = f"{loss.item():.4f} {(output.argmax(1) == label).float().mean().item():.4f}"  # as printed in the loop
 
-        return timed(step, steps)
+    return timed(step, steps)
 
 
-def loader_rates(args: argparse.Namespace, root: Path) -> tuple[float, float]:
+def loader_rates(args: argparse.Namespace, root: Path, dataset: Any) -> tuple[float, float]:
     """Images a second of our training loader (float images, augmented) and of the textbook's, in turns; the first round
     of each isn't counted."""
     import torch
@@ -109,16 +107,15 @@ def loader_rates(args: argparse.Namespace, root: Path) -> tuple[float, float]:
     data.prepare_data()
     data.setup("fit")
     ours = our_batches(data)
-    with tempfile.TemporaryDirectory() as scratch:
-        theirs = textbook_batches(textbook_tiny_imagenet(root, Path(scratch)), 128)
-        rates: list[list[float]] = [[], []]
-        for _ in range(args.rounds + 1):
-            for batches, found in zip((ours, theirs), rates, strict=True):
-                images, start = 0, time.perf_counter()
-                while time.perf_counter() - start < args.seconds:
-                    images += next(batches)
-                found.append(images / (time.perf_counter() - start))
-        theirs.close()  # ends the workers
+    theirs = textbook_batches(dataset, 128)
+    rates: list[list[float]] = [[], []]
+    for _ in range(args.rounds + 1):
+        for batches, found in zip((ours, theirs), rates, strict=True):
+            images, start = 0, time.perf_counter()
+            while time.perf_counter() - start < args.seconds:
+                images += next(batches)
+            found.append(images / (time.perf_counter() - start))
+    theirs.close()  # ends the workers
     return statistics.median(rates[0][1:]), statistics.median(rates[1][1:])
 
 
@@ -216,6 +213,14 @@ def run_resnet(args: argparse.Namespace) -> None:
     root = Path(args.root or "").expanduser().absolute()
     if not (root / "tiny-imagenet-200" / "tiny-imagenet-200.zip").is_file():
         sys.exit(f"Not found: {root}/tiny-imagenet-200/tiny-imagenet-200.zip. Set --root or $RELIT_DATA.")
+    with tempfile.TemporaryDirectory() as scratch:
+        compare(args, root, textbook_tiny_imagenet(root, Path(scratch)))
+
+
+def compare(args: argparse.Namespace, root: Path, dataset: Any) -> None:
+    """Measures all sides, the textbook's on its own data set, and prints the figures."""
+    import torch
+
     config = [
         *("--config", str(CONFIGS / "resnet18_tiny_imagenet.yaml"), "--trainer.accelerator=cpu"),
         *("--trainer.callbacks=null", "--checkpoint.monitor=null", "--trainer.num_sanity_val_steps=0"),
@@ -225,7 +230,7 @@ def run_resnet(args: argparse.Namespace) -> None:
     sides = {
         "relit fit": relit_fit(args.steps, *config),
         "bare loop": our_bare(args.steps, args, bf16=False),
-        "textbook": textbook(args.steps, args, root),
+        "textbook": textbook(args.steps, args, dataset),
     }
     if args.bf16:
         sides["relit fit, bf16"] = relit_fit(args.steps, *config, "--trainer.precision=bf16-mixed")
@@ -247,7 +252,7 @@ def run_resnet(args: argparse.Namespace) -> None:
     print(f"\nAgainst the textbook, relit fit is {ratio('textbook', 'relit fit'):.2f} times as fast", end="")
     print(f", in bf16 {ratio('textbook', 'relit fit, bf16'):.2f} times." if args.bf16 else ".")
 
-    ours, theirs = loader_rates(args, root)
+    ours, theirs = loader_rates(args, root, dataset)
     print(f"Loaders alone, images/s: ours {ours:,.0f}, textbook {theirs:,.0f}: {ours / theirs:.1f} times as fast.\n")
 
     losses = loss_milliseconds(args)
