@@ -420,7 +420,7 @@ COMMAND = (
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
-@pytest.mark.parametrize("loss", ["center", "triplet"])
+@pytest.mark.parametrize("loss", ["center", pytest.param("triplet", marks=pytest.mark.slow)])
 def test_a_killed_run_that_is_resumed_equals_the_one_that_was_not(relit: Relit, loss: str) -> None:
     command = (*COMMAND, f"--model.loss={loss}", "--trainer.limit_train_batches=8", "--model.references_per_class=5")
     assert relit("fit", *command, "--run.root=whole") == 0
@@ -437,7 +437,7 @@ def test_a_killed_run_that_is_resumed_equals_the_one_that_was_not(relit: Relit, 
     assert last[0]["state_dict"]["center" if loss == "center" else "centroid"].any()
 
 
-@pytest.mark.parametrize("loss", ["center", "triplet"])
+@pytest.mark.parametrize("loss", [pytest.param("center", marks=pytest.mark.slow), "triplet"])
 def test_a_run_its_test_and_predictions_from_its_checkpoint_alone(
     relit: Relit, capsys: pytest.CaptureFixture[str], digits_root: Path, loss: str
 ) -> None:
