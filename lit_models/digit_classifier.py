@@ -8,7 +8,7 @@ that knows digits tell more about generated digits than scores over one that kno
 """
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 
 from lightning.pytorch import LightningModule
 from lightning.pytorch.cli import OptimizerCallable
@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.nn import functional
 from torch.optim.lr_scheduler import OneCycleLR
 
-from datamodules import LabelledImages
+from datamodules import ImageDataModule, LabelledImages
 from lit_models.callbacks.predictions import ClassProbabilities
 from lit_models.callbacks.ranks import batch_weight
 from lit_models.checks import require_image_shape, require_labels, require_num_classes
@@ -75,6 +75,12 @@ class DigitClassifier(LightningModule):
             require_num_classes(self, self.num_classes)
         if stage == "fit":
             require_labels(self)
+            if not isinstance(getattr(self.trainer, "datamodule", None), ImageDataModule):
+                raise ModelError(
+                    "DigitClassifier plans its learning rate by a data module of datamodules/: give it one."
+                )
+            if (self.trainer.max_epochs or -1) < 1:
+                raise ModelError("A one-cycle schedule needs to know its end: set --trainer.max_epochs.")
 
     def forward(self, image: Tensor) -> Tensor:
         """Logits ``(N, num_classes)``, in float32, of images ``(N, C, H, W)`` in [0, 1]."""
@@ -110,5 +116,7 @@ class DigitClassifier(LightningModule):
 
     def configure_optimizers(self) -> Any:
         optimizer = self.optimizer_callable(self.parameters())
-        schedule = OneCycleLR(optimizer, self.max_lr, total_steps=int(self.trainer.estimated_stepping_batches))
+        # Not the trainer's `estimated_stepping_batches`, which makes the loader too early for its place to be restored.
+        batches = len(cast(Any, self.trainer).datamodule.train_batches())
+        schedule = OneCycleLR(optimizer, self.max_lr, total_steps=cast(int, self.trainer.max_epochs) * batches)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}

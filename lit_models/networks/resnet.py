@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torchvision.models import ResNet18_Weights
 from torchvision.models.resnet import BasicBlock
 
-from lit_models.callbacks.checkpoints import load_safely
+from lit_models.checkpoints import load_safely
 from lit_models.errors import ModelError
 
 IMAGENET = "imagenet"
