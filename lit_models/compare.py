@@ -164,6 +164,7 @@ def draw_metrics(runs: list[Run], metrics: list[str], path: Path) -> None:
     """A plot for each metric: the values as measured, pale, and their smooth trend; one colour a run."""
     from matplotlib import colormaps
     from matplotlib.figure import Figure
+    from matplotlib.ticker import MaxNLocator
 
     columns = min(len(metrics), 3)
     rows = math.ceil(len(metrics) / columns)
@@ -185,6 +186,7 @@ def draw_metrics(runs: list[Run], metrics: list[str], path: Path) -> None:
             axes.set_yscale("log")
         axes.set_title(metric)
         axes.set_xlabel("epoch")
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.grid(alpha=0.3)
     figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=min(len(runs), 4), frameon=False)
     figure.savefig(path, dpi=120)
