@@ -13,9 +13,10 @@ from datamodules.maps import Maps
 from datamodules.mnist import MNIST
 from datamodules.omniglot import Omniglot, OmniglotEpisodes
 from datamodules.samples import SampleRequest, Samples
+from datamodules.search import SearchDataModule
 from datamodules.stl10 import STL10
 from datamodules.support_query import SupportQuery
-from datamodules.tensors import Codes, Episodes, GatherDataset, ImagePair, LabelledImages
+from datamodules.tensors import Codes, Episodes, GatherDataset, ImagePair, LabelledImages, SearchBatch
 from datamodules.tiny_imagenet import TinyImageNet
 
 __all__ = [
@@ -42,6 +43,8 @@ __all__ = [
     "OmniglotEpisodes",
     "SampleRequest",
     "Samples",
+    "SearchBatch",
+    "SearchDataModule",
     "SupportQuery",
     "TinyImageNet",
 ]

@@ -6,7 +6,7 @@ from types import SimpleNamespace
 from torch import Tensor
 
 from datamodules.base import ImageDataModule
-from datamodules.tensors import Episodes, ImagePair, LabelledImages
+from datamodules.tensors import Episodes, ImagePair, LabelledImages, SearchBatch
 
 COLUMNS = 8
 MOST = 32
@@ -33,10 +33,14 @@ def draw_training_batch(datamodule: ImageDataModule, path: Path) -> None:
 
 def titled_images(batch: object, class_names: tuple[str, ...]) -> list[tuple[str, Tensor]]:
     """Titles and images ``(C, H, W)`` of a batch: of pairs the source and the target in turns, of episodes the support
-    and the queries of the first classes."""
+    and the queries of the first classes, of an architecture search rows of both halves in turns."""
     if isinstance(batch, LabelledImages):
         names = [class_names[label] if 0 <= label < len(class_names) else str(label) for label in batch.label.tolist()]
         return list(zip(names, batch.image, strict=True))
+    if isinstance(batch, SearchBatch):
+        halves = [titled_images(half, class_names) for half in batch]
+        rows = range(0, len(halves[0]), COLUMNS)
+        return [image for row in rows for half in halves for image in half[row : row + COLUMNS]]
     if isinstance(batch, ImagePair):
         pairs = zip(batch.source, batch.target, strict=True)
         return [(title, image) for pair in pairs for title, image in zip(("source", "target"), pair, strict=True)]

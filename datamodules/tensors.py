@@ -63,6 +63,18 @@ class Episodes(NamedTuple):
     query: Tensor
 
 
+class SearchBatch(NamedTuple):
+    """What one step of an architecture search takes.
+
+    Attributes:
+        train: Images from which the weights learn.
+        val: Images from which the architecture learns; as many.
+    """
+
+    train: LabelledImages
+    val: LabelledImages
+
+
 class Codes(NamedTuple):
     """A batch of what a network made of images, kept by a method that needs it again and again.
 
