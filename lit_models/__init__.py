@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from lit_models.autoencoder import DenoisingAutoencoder
     from lit_models.conditional_gan import ConditionalGAN
+    from lit_models.darts.retrain import DARTSRetrain
+    from lit_models.darts.search import DARTSSearch
     from lit_models.dcgan import DCGAN
     from lit_models.digit_classifier import DigitClassifier
     from lit_models.latent_gan import LatentGAN
@@ -26,6 +28,8 @@ __version__ = version("relit")
 
 METHODS = {
     "ConditionalGAN": "lit_models.conditional_gan",
+    "DARTSRetrain": "lit_models.darts.retrain",
+    "DARTSSearch": "lit_models.darts.search",
     "DCGAN": "lit_models.dcgan",
     "DenoisingAutoencoder": "lit_models.autoencoder",
     "DigitClassifier": "lit_models.digit_classifier",
@@ -48,6 +52,8 @@ __all__ = [
     "VAE",
     "WGAN",
     "ConditionalGAN",
+    "DARTSRetrain",
+    "DARTSSearch",
     "DenoisingAutoencoder",
     "DigitClassifier",
     "LatentGAN",

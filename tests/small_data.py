@@ -37,6 +37,12 @@ def cifar10(root: Path) -> list[str]:
     return ["--data.batch_size=8"]
 
 
+def search_halves(root: Path) -> list[str]:
+    """CIFAR-10's noise, and smaller networks: one step of the paper's takes a CPU many seconds."""
+    cifar10(root)
+    return ["--data.batch_size=8", "--model.init_channels=2", "--model.layers=3"]
+
+
 def stl10(root: Path) -> list[str]:
     """Noise in STL-10's binary format."""
     folder = root / "stl10" / "stl10_binary"
@@ -143,6 +149,7 @@ SMALL_DATA: dict[str, Callable[[Path], list[str]]] = {
     "MNIST": digits,
     "FewLabels": few_digits,
     "CIFAR10": cifar10,
+    "SearchDataModule": search_halves,
     "STL10": stl10,
     "LFW": lfw,
     "TinyImageNet": tiny_imagenet,

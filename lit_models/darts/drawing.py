@@ -1,0 +1,136 @@
+"""Pictures of cells and of how a search went."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from lit_models.darts.genotype import CELLS, EDGES, NODES, OPERATIONS, Cell, Genotype
+
+COLOURS = dict(
+    zip(
+        OPERATIONS,
+        ("white", "#f4a582", "#fddbc7", "#e0e0e0", "#92c5de", "#4393c3", "#b8e186", "#7fbc41"),
+        strict=True,
+    )
+)
+"""Fill of each operation's box: poolings reddish, separable convolutions blue, dilated ones green."""
+STATES = ("$c_{k-2}$", "$c_{k-1}$", *map(str, range(NODES)))
+COLUMN, ROW = 3.0, 1.15
+"""Distance of the nodes' columns, and of the upper and lower nodes from the middle."""
+
+
+def draw_genotype(genotype: Genotype, path: Path, title: str = "") -> Path:
+    """Draws both cells, from their inputs (the outputs of the two cells before) on the left to their output on the
+    right.
+
+    Args:
+        genotype: The cells.
+        path: The PNG file to write.
+        title: What to add to their names.
+
+    Returns:
+        ``path``.
+    """
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(13, 7.6), layout="constrained")
+    for axes, kind, cell in zip(figure.subplots(2, 1), CELLS, genotype, strict=True):
+        _draw_cell(axes, cell)
+        axes.set_title(f"{kind} cell {title}".rstrip(), fontsize=12)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=100)
+    return path
+
+
+def _draw_cell(axes: Any, cell: Cell) -> None:
+    # Not at the height of the upper nodes, so that its edges to the later ones pass below the earlier ones.
+    places = [(0.0, 0.35 * ROW), (0.0, -ROW)]
+    places += [(COLUMN * (node + 1), ROW * (-1) ** node) for node in range(NODES)]
+    output = (COLUMN * (NODES + 1) - 0.9, 0.0)
+    for node in range(NODES):
+        x, y = places[2 + node]
+        _curve(axes, (x, y), output, colour="0.75")
+        pair = sorted(cell[2 * node : 2 * node + 2], key=lambda edge: -places[edge[1]][1])
+        for (operation, state), shift in zip(pair, (0.42, -0.42), strict=True):
+            start, box = places[state], (x - 1.25, y + shift)
+            _curve(axes, start, (box[0] - 0.4, box[1]), colour="0.35")
+            _curve(axes, (box[0] + 0.4, box[1]), (x - 0.17, y), colour="0.35", arrow=True)
+            style = {"boxstyle": "round,pad=0.25", "facecolor": COLOURS[operation], "edgecolor": "0.4"}
+            axes.text(*box, operation, ha="center", va="center", fontsize=9, bbox=style, zorder=3)
+    for place, name in zip((*places, output), (*STATES, "$c_k$"), strict=True):
+        style = {"boxstyle": "circle,pad=0.35", "facecolor": "#ffeda0", "edgecolor": "0.2"}
+        axes.text(*place, name, ha="center", va="center", fontsize=11, bbox=style, zorder=4)
+    axes.set_xlim(-0.6, output[0] + 0.6)
+    axes.set_ylim(-2.0, 2.0)
+    axes.axis("off")
+
+
+def _curve(axes: Any, start: tuple[float, float], end: tuple[float, float], colour: str, arrow: bool = False) -> None:
+    """A line that leaves and arrives horizontally."""
+    from matplotlib.patches import FancyArrowPatch
+    from matplotlib.path import Path as Outline
+
+    middle = (start[0] + end[0]) / 2
+    outline = Outline(
+        [start, (middle, start[1]), (middle, end[1]), end],
+        [Outline.MOVETO, Outline.CURVE4, Outline.CURVE4, Outline.CURVE4],
+    )
+    style = "-|>,head_width=3,head_length=5" if arrow else "-"
+    axes.add_patch(FancyArrowPatch(path=outline, arrowstyle=style, color=colour, linewidth=1.3, zorder=1))
+
+
+def draw_search(history: Sequence[dict[str, Any]], path: Path) -> Path:
+    """Draws how the weights of the operations developed, the accuracies, and the learning rate.
+
+    Args:
+        history: For each epoch ``alpha``, ``(2, 14, 8)``: α of the normal and of the reduction cells before the
+            softmax; ``accuracy``, by stage; ``learning_rate``.
+        path: The PNG file to write.
+
+    Returns:
+        ``path``.
+    """
+    import torch
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import MaxNLocator
+
+    epochs = range(1, len(history) + 1)
+    marker = "o" if len(history) < 50 else None
+    weight = torch.stack([entry["alpha"] for entry in history]).softmax(-1)  # (epochs, 2, 14, 8)
+    figure = Figure(figsize=(14, 13), layout="constrained")
+    grid = figure.add_gridspec(2, 2, height_ratios=[1, 3.6])
+    accuracies = figure.add_subplot(grid[0, 0])
+    for stage in ("train", "val"):
+        known = [epoch for epoch in epochs if stage in history[epoch - 1]["accuracy"]]
+        values = [history[epoch - 1]["accuracy"][stage] for epoch in known]
+        accuracies.plot(known, values, label=stage, marker=marker, markersize=3)
+    accuracies.set_ylabel("accuracy")
+    accuracies.legend()
+    rates = figure.add_subplot(grid[0, 1])
+    rates.plot(epochs, [entry["learning_rate"] for entry in history], marker=marker, markersize=3)
+    rates.set_ylabel("learning rate of w")
+    for axes in (accuracies, rates):
+        axes.set_xlabel("epoch")
+        axes.grid(alpha=0.3)
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    largest = float(weight.max())
+    for number, kind in enumerate(CELLS):
+        axes = figure.add_subplot(grid[1, number])
+        # A row for each operation on each edge, edge by edge.
+        table = weight[:, number].flatten(1).T
+        extent = (0.5, len(history) + 0.5, len(table), 0)
+        scale: dict[str, Any] = {"cmap": "viridis", "vmin": 0, "vmax": largest}
+        picture = axes.imshow(table, aspect="auto", interpolation="nearest", extent=extent, **scale)
+        size = len(OPERATIONS)
+        for row in range(1, len(EDGES)):
+            axes.axhline(row * size, color="white", linewidth=1.2)
+        names = [f"{STATES[state]} → {node}" for node, state in EDGES]
+        axes.set_yticks([size * (row + 0.5) for row in range(len(EDGES))], names)
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axes.set_xlabel("epoch")
+        axes.set_title(f"softmax of α, {kind} cells")
+    figure.supxlabel(f"rows of each edge, from the top: {', '.join(OPERATIONS)}", fontsize=10)
+    figure.colorbar(picture, ax=figure.axes[-2:], shrink=0.4, location="right")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=90)
+    return path

@@ -1,0 +1,349 @@
+"""DARTS (Liu, Simonyan & Yang 2019, https://arxiv.org/abs/1806.09055): architecture search by gradient descent.
+
+Each edge of a cell computes all candidate operations and mixes them by the softmax of its numbers α (eq. 2). The
+weights w of the operations and the architecture α are trained together, w on one half of the training images and α on
+the other:
+
+    min_α  L_val(w*(α), α)    where    w*(α) = argmin_w L_train(w, α)                              (eq. 3, 4)
+
+1. Take a step in α along the gradient of L_val(w − ξ ∇_w L_train(w, α), α) (eq. 5; see
+   :mod:`lit_models.darts.hypergradient`); with ξ = 0, the first-order approximation, along that of L_val(w, α).
+2. Take a step in w along ∇_w L_train(w, α).
+
+At the end each node keeps its two strongest edges, each with its strongest operation (section 2.4). What comes out is a
+genotype, with which :class:`lit_models.darts.retrain.DARTSRetrain` builds a network to be trained from scratch.
+
+Differences from the paper and the authors' code (https://github.com/quark0/darts):
+
+1. The supernet is computed in wide operations (:mod:`lit_models.darts.supernet`), which changes its speed only.
+2. The second-order gradient can be had by an exact Hessian-vector product instead of finite differences, which go wrong
+   on ReLU and max-pooling.
+3. Passes that are for α only leave the running means of batch normalisation alone.
+4. The images from which α learns aren't augmented, unless the data module is told to.
+"""
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Literal, cast
+
+import torch
+from lightning.pytorch import LightningModule
+from lightning.pytorch.cli import OptimizerCallable
+from lightning.pytorch.core.optimizer import LightningOptimizer
+from PIL import Image
+from torch import Tensor, nn
+from torch.func import functional_call
+from torch.nn import functional
+from torch.optim import SGD, Optimizer
+from torch.optim.lr_scheduler import CosineAnnealingLR
+from torchvision.transforms.functional import to_tensor
+
+from datamodules import ImageDataModule, LabelledImages, SearchBatch, SearchDataModule
+from lit_models.callbacks.logging import log_image
+from lit_models.callbacks.predictions import ClassProbabilities
+from lit_models.callbacks.ranks import batch_weight
+from lit_models.checks import require_image_shape, require_labels, require_num_classes
+from lit_models.darts.drawing import draw_genotype, draw_search
+from lit_models.darts.genotype import EDGES, OPERATIONS, Genotype, derive_genotype
+from lit_models.darts.hypergradient import (
+    Hypergradient,
+    Loss,
+    Tensors,
+    exact_product,
+    finite_difference,
+    first_order,
+    second_order,
+)
+from lit_models.darts.supernet import Supernet, statistics_kept
+from lit_models.errors import ModelError
+from lit_models.optimizers import FusedAdam
+
+
+class DARTSSearch(LightningModule):
+    """Searches the cells of an image classifier (Liu et al. 2019).
+
+    α are the parameters ``arch_parameters.normal`` and ``arch_parameters.reduction``, of shape ``(14, 8)``: a row for
+    each edge, a column for each operation.
+
+    After each epoch the run folder gets ``genotype.json`` (what the search would end with now; also
+    ``genotypes/epoch_0001.json`` …), ``figures/cells.png`` with its two cells, and ``figures/search.png`` with the
+    development of α, the accuracies and the learning rate; W&B gets the pictures, too.
+
+    Logged: for each batch ``train/loss`` and ``train/accuracy`` of the weights' images, ``train/arch_loss`` of the
+    architecture's (at w' in second order), and ``learning_rate``; for each epoch ``train/epoch_loss``,
+    ``train/epoch_accuracy``, and ``loss`` and ``accuracy`` below ``val/`` (of the architecture's images) and ``test/``.
+
+    Args:
+        image_size: Height and width of the images, divisible by 4.
+        channels: Channels of the images: 1 for grey, 3 for colour.
+        num_classes: Number of classes.
+        init_channels: Channels of each node in the first cells; each of the two reduction cells doubles them.
+        layers: Number of cells.
+        epochs: Epochs of the search, over which the learning rate of w falls; ``trainer.max_epochs`` unless a smaller
+            one is given, to stop early.
+        order: 1 for ξ = 0, 2 for ξ = the learning rate of w.
+        mixed_product: How the second-order term is computed: "finite_difference" as in the paper, or "exact". See
+            :mod:`lit_models.darts.hypergradient`.
+        weight_optimizer: Optimiser of w; in second order it must be SGD.
+        last_learning_rate: Learning rate of w to which its optimiser's falls, along half a cosine.
+        gradient_clip_norm: Largest norm of the gradient of w; larger ones are scaled down.
+        arch_optimizer: Optimiser of α.
+    """
+
+    def __init__(
+        self,
+        image_size: int = 32,
+        channels: int = 3,
+        num_classes: int = 10,
+        init_channels: int = 16,
+        layers: int = 8,
+        epochs: int = 50,
+        order: Literal[1, 2] = 1,
+        mixed_product: Literal["finite_difference", "exact"] = "finite_difference",
+        weight_optimizer: OptimizerCallable = lambda p: SGD(p, lr=0.025, momentum=0.9, weight_decay=3e-4),
+        last_learning_rate: float = 0.001,
+        gradient_clip_norm: float = 5.0,
+        arch_optimizer: OptimizerCallable = lambda p: FusedAdam(p, lr=3e-4, beta1=0.5, weight_decay=1e-3),
+    ) -> None:
+        if image_size < 4 or image_size % 4:
+            raise ModelError(f"image_size is {image_size}; two halvings need a multiple of 4.")
+        for name, number, least in (
+            ("channels", channels, 1),
+            ("num_classes", num_classes, 2),
+            ("init_channels", init_channels, 2),
+            ("layers", layers, 3),
+            ("epochs", epochs, 1),
+        ):
+            if number < least:
+                raise ModelError(f"{name} is {number}; it must be at least {least}.")
+        if init_channels % 2:
+            raise ModelError(
+                f"init_channels is {init_channels}; it must be even, as reductions are made of two halves."
+            )
+        if order not in (1, 2):
+            raise ModelError(f"order is {order}; it must be 1 or 2.")
+        if mixed_product not in ("finite_difference", "exact"):
+            raise ModelError(f"mixed_product is {mixed_product!r}; it must be finite_difference or exact.")
+        if gradient_clip_norm <= 0 or last_learning_rate < 0:
+            raise ModelError("gradient_clip_norm must be positive, and last_learning_rate at least 0.")
+        super().__init__()
+        self.save_hyperparameters(ignore=["weight_optimizer", "arch_optimizer"])
+        self.automatic_optimization = False
+        self.image_shape = (channels, image_size, image_size)
+        self.num_classes = num_classes
+        self.epochs, self.order, self.mixed_product = epochs, order, mixed_product
+        self.optimizer_callables = (weight_optimizer, arch_optimizer)
+        self.last_learning_rate, self.gradient_clip_norm = last_learning_rate, gradient_clip_norm
+        self.supernet = Supernet(channels, num_classes, init_channels, layers)
+        shape = (len(EDGES), len(OPERATIONS))
+        self.arch_parameters = nn.ParameterDict(
+            {kind: nn.Parameter(1e-3 * torch.randn(shape)) for kind in Genotype._fields}
+        )
+        self.history: list[dict[str, Any]] = []
+
+    def forward(self, image: Tensor) -> Tensor:
+        """Logits ``(N, num_classes)`` of images ``(N, C, H, W)`` in [0, 1], by the supernet."""
+        return self.supernet(image, *self.alphas)
+
+    @property
+    def alphas(self) -> tuple[nn.Parameter, ...]:
+        """α of the normal and of the reduction cells."""
+        return tuple(self.arch_parameters[kind] for kind in Genotype._fields)
+
+    @property
+    def planned_epochs(self) -> int:
+        """Epochs of the whole search."""
+        return self.epochs
+
+    def genotype(self) -> Genotype:
+        """The architecture that α stands for now."""
+        return derive_genotype(*(alpha.detach().cpu() for alpha in self.alphas))
+
+    def setup(self, stage: str) -> None:
+        require_image_shape(self, self.image_shape)
+        if stage != "predict":
+            require_num_classes(self, self.num_classes)
+        if stage == "fit":
+            datamodule = getattr(self.trainer, "datamodule", None)
+            if isinstance(datamodule, ImageDataModule) and not isinstance(datamodule, SearchDataModule):
+                raise ModelError(
+                    "DARTSSearch learns from two halves of the training images at once: set --data SearchDataModule "
+                    f"--data.images {type(datamodule).__name__}."
+                )
+            require_labels(self)
+            if self.trainer.precision == "16-mixed":
+                raise ModelError(
+                    "DARTSSearch makes the gradient of α by hand, which float16's loss scaling doesn't allow: use "
+                    "--trainer.precision bf16-mixed or 32-true."
+                )
+
+    # --- one step -----------------------------------------------------------------------------------------------------
+
+    def training_step(self, batch: SearchBatch, batch_idx: int) -> None:
+        weight_optimizer, arch_optimizer = cast("list[LightningOptimizer]", self.optimizers())
+
+        arch = self.hypergradient(batch, weight_optimizer.optimizer)
+        for alpha, gradient in zip(self.alphas, arch.gradient, strict=True):
+            alpha.grad = gradient
+        # Through the strategy and not `arch_optimizer.step()`, which would raise global_step.
+        self.trainer.strategy.optimizer_step(arch_optimizer.optimizer, closure=lambda: None, model=self)
+        arch_optimizer.zero_grad()
+
+        logits = self(batch.train.image).float()
+        loss = functional.cross_entropy(logits, batch.train.label)
+        weight_optimizer.zero_grad()
+        self.manual_backward(loss)
+        nn.utils.clip_grad_norm_(self.supernet.parameters(), self.gradient_clip_norm)
+        weight_optimizer.step()
+        self._log_step(loss.detach(), logits.detach(), batch, arch.loss)
+
+    def hypergradient(self, batch: SearchBatch, weight_optimizer: Optimizer) -> Hypergradient:
+        """The gradient of α on this batch, the mean over all processes.
+
+        Args:
+            batch: The images of both halves.
+            weight_optimizer: The optimiser of w, whose next step second order anticipates.
+        """
+        names, parameters = zip(*self.supernet.named_parameters(), strict=True)
+
+        def loss_on(images: LabelledImages) -> Loss:
+            def loss(weights: Tensors, alphas: Tensors) -> Tensor:
+                values = dict(zip(names, weights, strict=True))
+                logits = functional_call(self.supernet, values, (images.image, *alphas))
+                return functional.cross_entropy(logits.float(), images.label)
+
+            return loss
+
+        with statistics_kept(self.supernet):
+            if self.order == 1:
+                return first_order(loss_on(batch.val), parameters, self.alphas, self._mean_over_processes)
+            return second_order(
+                loss_on(batch.train),
+                loss_on(batch.val),
+                parameters,
+                self.alphas,
+                weight_optimizer.param_groups[0]["lr"],
+                drift_of(weight_optimizer, parameters),
+                self._mixed_product_in_full_precision,
+                self._mean_over_processes,
+            )
+
+    def _mixed_product_in_full_precision(self, *arguments: Any) -> Tensors:
+        """Without autocast, in which ± ε would be lost."""
+        with full_precision(self.device):
+            return {"finite_difference": finite_difference, "exact": exact_product}[self.mixed_product](*arguments)
+
+    def _mean_over_processes(self, tensors: Tensors) -> Tensors:
+        """Gradients that are made by hand aren't averaged by DDP."""
+        if self.trainer.world_size == 1:
+            return tensors
+        flat = torch.cat([tensor.flatten() for tensor in tensors])
+        flat = cast(Tensor, self.trainer.strategy.reduce(flat, reduce_op="mean"))
+        parts = flat.split([tensor.numel() for tensor in tensors])
+        return tuple(part.view(tensor.shape) for part, tensor in zip(parts, tensors, strict=True))
+
+    def _log_step(self, loss: Tensor, logits: Tensor, batch: SearchBatch, arch_loss: Tensor) -> None:
+        accuracy = (logits.argmax(1) == batch.train.label).float().mean()
+        rate = self.trainer.optimizers[0].param_groups[0]["lr"]
+        self.log_dict({"train/loss": loss, "train/accuracy": accuracy}, prog_bar=True)
+        self.log_dict({"train/arch_loss": arch_loss, "learning_rate": rate})
+        means = {"train/epoch_loss": loss, "train/epoch_accuracy": accuracy}
+        self.log_dict(means, on_step=False, on_epoch=True, sync_dist=True, batch_size=len(logits))
+
+    def configure_optimizers(self) -> Any:
+        """The optimisers of w and of α; their parameters are known by name."""
+        make_weight, make_arch = self.optimizer_callables
+        weight = make_weight(cast(Any, list(self.supernet.named_parameters(prefix="supernet"))))
+        arch = make_arch(cast(Any, list(self.arch_parameters.named_parameters(prefix="arch_parameters"))))
+        plain_sgd = isinstance(weight, SGD) and not weight.defaults["nesterov"] and not weight.defaults["dampening"]
+        if self.order == 2 and not plain_sgd:
+            raise ModelError(
+                "The second order anticipates the step of SGD, with or without momentum and weight decay: take SGD as "
+                "--model.weight_optimizer (without nesterov and dampening), or --model.order 1."
+            )
+        return [weight, arch], [CosineAnnealingLR(weight, self.epochs, self.last_learning_rate)]
+
+    # --- after an epoch -----------------------------------------------------------------------------------------------
+
+    def on_train_epoch_end(self) -> None:
+        rate = self.trainer.optimizers[0].param_groups[0]["lr"]
+        cast(Any, self.lr_schedulers()).step()
+        metrics = self.trainer.callback_metrics
+        accuracies = {
+            stage: float(metrics[name])
+            for stage, name in (("train", "train/epoch_accuracy"), ("val", "val/accuracy"))
+            if name in metrics
+        }
+        alpha = torch.stack([alpha.detach().float().cpu() for alpha in self.alphas])
+        self.history.append({"alpha": alpha, "learning_rate": rate, "accuracy": accuracies})
+        if self.trainer.is_global_zero and not cast(Any, self.trainer).fast_dev_run:
+            self._report(Path(self.trainer.default_root_dir))
+
+    def _report(self, run: Path) -> None:
+        genotype, epoch = self.genotype(), self.current_epoch + 1
+        (run / "genotypes").mkdir(parents=True, exist_ok=True)
+        for path in (run / "genotypes" / f"epoch_{epoch:04d}.json", run / "genotype.json"):
+            path.write_text(genotype.to_json())
+        figures = {
+            "cells": draw_genotype(genotype, run / "figures" / "cells.png", f"after epoch {epoch}"),
+            "search": draw_search(self.history, run / "figures" / "search.png"),
+        }
+        for name, path in figures.items():
+            log_image(self.trainer, f"figures/{name}", to_tensor(Image.open(path).convert("RGB")))
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        checkpoint["history"] = self.history
+        checkpoint["genotype"] = json.loads(self.genotype().to_json())
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        self.history = list(checkpoint["history"])
+
+    # --- evaluation ---------------------------------------------------------------------------------------------------
+
+    def validation_step(self, batch: LabelledImages, batch_idx: int) -> None:
+        self._evaluate(batch, "val")
+
+    def test_step(self, batch: LabelledImages, batch_idx: int) -> Tensor:
+        """Returns the logits, for callbacks."""
+        return self._evaluate(batch, "test")
+
+    def predict_step(self, batch: LabelledImages, batch_idx: int) -> ClassProbabilities:
+        return ClassProbabilities(self(batch.image).float().softmax(1))
+
+    def _evaluate(self, batch: LabelledImages, stage: str) -> Tensor:
+        logits = self(batch.image).float()
+        loss = functional.cross_entropy(logits, batch.label)
+        accuracy = (logits.argmax(1) == batch.label).float().mean()
+        means = {f"{stage}/loss": loss, f"{stage}/accuracy": accuracy}
+        self.log_dict(means, batch_size=batch_weight(len(batch.label)), prog_bar=stage == "val", sync_dist=True)
+        return logits
+
+
+def drift_of(optimizer: Optimizer, parameters: Tensors) -> Tensors:
+    """What SGD will add to the gradient in its next step: weight decay, and momentum from earlier steps.
+
+    Args:
+        optimizer: An SGD of one group.
+        parameters: Its parameters.
+    """
+    (group,) = optimizer.param_groups
+    drift = torch._foreach_mul([parameter.detach() for parameter in parameters], group["weight_decay"])
+    buffers = [optimizer.state[parameter].get("momentum_buffer") for parameter in parameters]
+    if all(buffer is not None for buffer in buffers):
+        torch._foreach_add_(drift, cast("list[Tensor]", buffers), alpha=group["momentum"])
+    return tuple(drift)
+
+
+@contextmanager
+def full_precision(device: torch.device) -> Iterator[None]:
+    """Within the block everything is computed in float32 proper, and nothing in compiled networks."""
+    cudnn, matmul = torch.backends.cudnn, torch.backends.cuda.matmul
+    before = (cudnn.allow_tf32, matmul.allow_tf32)
+    cudnn.allow_tf32 = matmul.allow_tf32 = False
+    try:
+        with torch.autocast(device.type, enabled=False), torch.compiler.set_stance("force_eager"):
+            yield
+    finally:
+        cudnn.allow_tf32, matmul.allow_tf32 = before
