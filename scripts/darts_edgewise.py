@@ -1,5 +1,6 @@
-"""The supernet of DARTS as the paper draws it and the public codes write it: each edge on its own, each operation on its
-own. Slow and plain, to test and to measure :mod:`lit_models.darts.supernet` against.
+"""The supernet of DARTS as the paper draws it and the public codes write it: each operation on each edge on its own.
+
+Slow and plain, to test and to measure :mod:`lit_models.darts.supernet` against.
 """
 
 from typing import Any, cast
@@ -126,8 +127,7 @@ class EdgewiseSupernet(nn.Module):
 
 
 def edgewise_tensors(supernet: Supernet, values: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Values of a wide supernet's parameters and buffers (or their gradients), cut up and named as those of the edgewise
-    one are.
+    """Values of a wide supernet's parameters and buffers (or gradients), cut up and named as the edgewise one's are.
 
     Args:
         supernet: The wide supernet.
@@ -188,7 +188,7 @@ def edgewise_twin(
     supernet: Supernet, in_channels: int, num_classes: int, channels: int, layers: int
 ) -> EdgewiseSupernet:
     """The edgewise supernet with the weights and running means of a wide one."""
-    twin = EdgewiseSupernet(in_channels, num_classes, channels, layers)
+    twin = EdgewiseSupernet(in_channels, num_classes, channels, layers).to(supernet.stem.weight.dtype)
     state = edgewise_tensors(supernet, dict(supernet.state_dict()))
     missing, unexpected = twin.load_state_dict(state, strict=False)
     assert not unexpected, unexpected

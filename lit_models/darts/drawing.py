@@ -117,7 +117,7 @@ def draw_search(history: Sequence[dict[str, Any]], path: Path) -> Path:
     for number, kind in enumerate(CELLS):
         axes = figure.add_subplot(grid[1, number])
         # A row for each operation on each edge, edge by edge.
-        table = weight[:, number].flatten(1).T
+        table = weight[:, number].flatten(1).T.numpy()
         extent = (0.5, len(history) + 0.5, len(table), 0)
         scale: dict[str, Any] = {"cmap": "viridis", "vmin": 0, "vmax": largest}
         picture = axes.imshow(table, aspect="auto", interpolation="nearest", extent=extent, **scale)

@@ -86,7 +86,7 @@ def exact_product(loss: Loss, weights: Tensors, alphas: Tensors, vector: Tensors
     """∇²_{α,w} L(w, α) v by automatic differentiation: forwards along v, then backwards to α.
 
     Args:
-        loss: L.
+        loss: L. In place of torch's batch normalisation it must use :func:`lit_models.darts.normalization.batch_norm`.
         weights: w.
         alphas: α.
         vector: v, shaped like w.

@@ -44,8 +44,8 @@ def relu_conv_norm(channels: int, out_channels: int) -> nn.Sequential:
 
 
 class FactorizedReduction(nn.Module):
-    """Halves the size: of two pointwise convolutions of stride 2, the second moved by a pixel, each gives half of the
-    channels.
+    """Halves height and width, which must be even: of each 2x2 block, one pixel gives half of the output's channels,
+    and the opposite pixel the other half.
 
     Args:
         channels: Channels of the input.
@@ -55,13 +55,15 @@ class FactorizedReduction(nn.Module):
     def __init__(self, channels: int, out_channels: int) -> None:
         super().__init__()
         half = out_channels // 2
-        self.first = nn.Conv2d(channels, half, 1, stride=2, bias=False)
-        self.second = nn.Conv2d(channels, out_channels - half, 1, stride=2, bias=False)
+        self.first = nn.Conv2d(channels, half, 1, bias=False)
+        self.second = nn.Conv2d(channels, out_channels - half, 1, bias=False)
         self.norm = nn.BatchNorm2d(out_channels)
 
     def forward(self, x: Tensor) -> Tensor:
+        # Not by convolutions of stride 2: torch 2.14 on a CPU writes past the end of their gradients if there are less than
+        # 8 channels in channels-last order.
         x = functional.relu(x)
-        return self.norm(torch.cat((self.first(x), self.second(x[..., 1:, 1:])), 1))
+        return self.norm(torch.cat((self.first(x[..., ::2, ::2]), self.second(x[..., 1::2, 1::2])), 1))
 
 
 def separable(channels: int, kernel_size: int, stride: int, dilation: int = 1) -> list[nn.Module]:

@@ -92,6 +92,8 @@ class DARTSSearch(LightningModule):
         arch_optimizer: Optimiser of α.
     """
 
+    epoch_sums: Tensor
+
     def __init__(
         self,
         image_size: int = 32,
@@ -142,6 +144,9 @@ class DARTSSearch(LightningModule):
             {kind: nn.Parameter(1e-3 * torch.randn(shape)) for kind in Genotype._fields}
         )
         self.history: list[dict[str, Any]] = []
+        # Loss, accuracy and number of this epoch's batches: Lightning's own means forget, in a run that is resumed within
+        # an epoch, what came before.
+        self.register_buffer("epoch_sums", torch.zeros(3), persistent=False)
 
     def forward(self, image: Tensor) -> Tensor:
         """Logits ``(N, num_classes)`` of images ``(N, C, H, W)`` in [0, 1], by the supernet."""
@@ -232,8 +237,9 @@ class DARTSSearch(LightningModule):
 
     def _mixed_product_in_full_precision(self, *arguments: Any) -> Tensors:
         """Without autocast, in which ± ε would be lost."""
-        with full_precision(self.device):
-            return {"finite_difference": finite_difference, "exact": exact_product}[self.mixed_product](*arguments)
+        exact = self.mixed_product == "exact"
+        with full_precision(self.device), statistics_kept(self.supernet, twice_differentiable=exact):
+            return exact_product(*arguments) if exact else finite_difference(*arguments)
 
     def _mean_over_processes(self, tensors: Tensors) -> Tensors:
         """Gradients that are made by hand aren't averaged by DDP."""
@@ -249,8 +255,7 @@ class DARTSSearch(LightningModule):
         rate = self.trainer.optimizers[0].param_groups[0]["lr"]
         self.log_dict({"train/loss": loss, "train/accuracy": accuracy}, prog_bar=True)
         self.log_dict({"train/arch_loss": arch_loss, "learning_rate": rate})
-        means = {"train/epoch_loss": loss, "train/epoch_accuracy": accuracy}
-        self.log_dict(means, on_step=False, on_epoch=True, sync_dist=True, batch_size=len(logits))
+        self.epoch_sums += torch.stack((loss, accuracy, torch.ones_like(loss)))
 
     def configure_optimizers(self) -> Any:
         """The optimisers of w and of α; their parameters are known by name."""
@@ -270,16 +275,19 @@ class DARTSSearch(LightningModule):
     def on_train_epoch_end(self) -> None:
         rate = self.trainer.optimizers[0].param_groups[0]["lr"]
         cast(Any, self.lr_schedulers()).step()
-        metrics = self.trainer.callback_metrics
-        accuracies = {
-            stage: float(metrics[name])
-            for stage, name in (("train", "train/epoch_accuracy"), ("val", "val/accuracy"))
-            if name in metrics
-        }
+        loss, accuracy = (self._mean_epoch_sums()[:2] / self.epoch_sums[2]).tolist()
+        self.epoch_sums.zero_()
+        self.log_dict({"train/epoch_loss": loss, "train/epoch_accuracy": accuracy})
+        accuracies = {"train": accuracy}
+        if "val/accuracy" in self.trainer.callback_metrics:
+            accuracies["val"] = float(self.trainer.callback_metrics["val/accuracy"])
         alpha = torch.stack([alpha.detach().float().cpu() for alpha in self.alphas])
         self.history.append({"alpha": alpha, "learning_rate": rate, "accuracy": accuracies})
         if self.trainer.is_global_zero and not cast(Any, self.trainer).fast_dev_run:
             self._report(Path(self.trainer.default_root_dir))
+
+    def _mean_epoch_sums(self) -> Tensor:
+        return self._mean_over_processes((self.epoch_sums,))[0]
 
     def _report(self, run: Path) -> None:
         genotype, epoch = self.genotype(), self.current_epoch + 1
@@ -295,10 +303,12 @@ class DARTSSearch(LightningModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint["history"] = self.history
+        checkpoint["epoch_sums"] = self._mean_epoch_sums().cpu()
         checkpoint["genotype"] = json.loads(self.genotype().to_json())
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         self.history = list(checkpoint["history"])
+        self.epoch_sums.copy_(checkpoint["epoch_sums"])
 
     # --- evaluation ---------------------------------------------------------------------------------------------------
 

@@ -25,6 +25,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from lit_models.darts.genotype import CELLS, EDGES, NODES, OPERATIONS
+from lit_models.darts.normalization import batch_norm
 
 STEM_MULTIPLIER = 3
 """Channels of the stem, in those of a node of the first cell."""
@@ -59,26 +60,34 @@ class BatchNorm(nn.Module):
         super().__init__()
         self.register_buffer("running_mean", torch.zeros(channels))
         self.register_buffer("running_var", torch.ones(channels))
-        self.updates = True
+        self.updates, self.twice_differentiable = True, False
 
     def forward(self, x: Tensor, factor: Tensor | None = None) -> Tensor:
         """``(B, C, H, W)`` to the same; ``factor``, ``(C,)``, multiplies the normalised channels."""
+        if self.training and self.twice_differentiable:
+            return batch_norm(x, factor)
         known = self.updates or not self.training
         mean, var = (self.running_mean, self.running_var) if known else (None, None)
         return functional.batch_norm(x, mean, var, factor, None, training=self.training)
 
 
 @contextmanager
-def statistics_kept(network: nn.Module) -> Iterator[None]:
-    """Within the block, training passes leave the running means of batch normalisation as they are."""
+def statistics_kept(network: nn.Module, twice_differentiable: bool = False) -> Iterator[None]:
+    """Within the block, training passes leave the running means of batch normalisation as they are.
+
+    Args:
+        network: A supernet.
+        twice_differentiable: Whether the passes are for :func:`lit_models.darts.hypergradient.exact_product`.
+    """
     norms = [module for module in network.modules() if isinstance(module, BatchNorm)]
+    before = [(norm.updates, norm.twice_differentiable) for norm in norms]
     for norm in norms:
-        norm.updates = False
+        norm.updates, norm.twice_differentiable = False, twice_differentiable
     try:
         yield
     finally:
-        for norm in norms:
-            norm.updates = True
+        for norm, modes in zip(norms, before, strict=True):
+            norm.updates, norm.twice_differentiable = modes
 
 
 class Conv(nn.Module):
@@ -327,7 +336,7 @@ class Supernet(nn.Module):
             for kind, alpha in zip(CELLS, (normal, reduction), strict=True)
         }
         stem = self.stem(image.contiguous(memory_format=torch.channels_last))
-        last = self.stem_norm(stem, self.stem_scale) + self.stem_bias[:, None, None]
+        last = self.stem_norm(stem) * self.stem_scale[:, None, None] + self.stem_bias[:, None, None]
         before_last = last
         for cell in self.cells:
             before_last, last = last, cell(before_last, last, mixtures[cast(WideCell, cell).kind])

@@ -1,0 +1,365 @@
+import csv
+import json
+import multiprocessing
+import os
+import signal
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from darts_edgewise import edgewise_tensors, edgewise_twin
+from lightning.pytorch import Callback, LightningModule, Trainer
+from PIL import Image
+from torch import Tensor, nn
+from torch.func import functional_call
+from torch.nn import functional
+from torch.optim import SGD, Adam
+
+from datamodules import ImageDataModule, LabelledImages, SearchBatch, SearchDataModule
+from datamodules.tensors import GatherDataset
+from lit_models import DARTSSearch
+from lit_models.darts.genotype import derive_genotype, read_genotype
+from lit_models.errors import ModelError
+from tests.tiny import CONFIGS, the_run, weights
+
+Relit = Callable[..., int]
+
+TINY: dict[str, Any] = {"image_size": 8, "channels": 1, "num_classes": 3, "init_channels": 2, "layers": 3, "epochs": 2}
+
+
+class Noise(ImageDataModule):
+    """Random images of 8x8 pixels in three classes, 24 for either half and 7 for the test."""
+
+    name = "noise"
+    image_shape = (1, 8, 8)
+    num_classes = 3
+
+    def __init__(self, dtype: torch.dtype = torch.float32) -> None:
+        super().__init__()
+        self.dtype = dtype
+
+    def transform(self, batch: LabelledImages, training: bool) -> LabelledImages:
+        image = super().transform(batch, training).image
+        return batch._replace(image=image.to(self.dtype))
+
+    def setup(self, stage: str) -> None:
+        generator = torch.Generator().manual_seed(0)
+        image = torch.randint(256, (55, 1, 8, 8), dtype=torch.uint8, generator=generator)
+        columns = LabelledImages(image, torch.randint(3, (55,), generator=generator))
+        splits = (GatherDataset(columns, rows) for rows in torch.arange(55).split([24, 24, 7]))
+        self.train_set, self.val_set, self.test_set = splits
+        self.predict_set = self.test_set
+
+
+class Keep(Callback):
+    """Keeps the batches."""
+
+    def __init__(self) -> None:
+        self.batches: list[SearchBatch] = []
+
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
+        self.batches.append(batch)
+
+
+def searched(root: Path, model: DARTSSearch, *callbacks: Callback, devices: int = 1, **arguments: Any) -> Trainer:
+    dtype = torch.float64 if arguments.get("precision") == "64-true" else torch.float32
+    trainer = Trainer(
+        **{
+            "accelerator": "cpu",
+            "devices": devices,
+            "strategy": "auto" if devices == 1 else "ddp_fork",
+            "max_epochs": 2,
+            "callbacks": list(callbacks),
+            "default_root_dir": root,
+            "use_distributed_sampler": False,
+            "logger": False,
+            "enable_checkpointing": False,
+            "enable_progress_bar": False,
+            "enable_model_summary": False,
+            **arguments,
+        }
+    )
+    model._report = lambda run: None  # type: ignore[method-assign]  # pictures take longer than these searches
+    trainer.fit(model, SearchDataModule(Noise(dtype), batch_size=8 // devices))
+    return trainer
+
+
+# --- one step -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("order", [1, 2])
+def test_steps_by_plain_code_on_the_edgewise_network(tmp_path: Path, order: int) -> None:
+    """Three steps in float64, with momentum, weight decay, a schedule that hasn't begun and clipping, against torch's
+    optimisers on the network written edge by edge; in second order with autograd through the unrolled step."""
+    torch.manual_seed(0)
+    model = DARTSSearch(**TINY, order=order, mixed_product="exact", gradient_clip_norm=2.0).double()
+    supernet = model.supernet
+    edgewise = edgewise_twin(supernet, 1, 3, 2, 3)
+    alphas = [alpha.detach().clone().requires_grad_() for alpha in model.alphas]
+    sgd = SGD(edgewise.parameters(), lr=0.025, momentum=0.9, weight_decay=3e-4)
+    adam = Adam(alphas, lr=3e-4, betas=(0.5, 0.999), weight_decay=1e-3)
+    keep = Keep()
+    searched(tmp_path, model, keep, precision="64-true", max_epochs=1, limit_val_batches=0)
+    assert len(keep.batches) == 3
+
+    names, parameters = zip(*edgewise.named_parameters(), strict=True)
+    norms = []
+    for batch in keep.batches:
+        train, val = (LabelledImages(images.image.double(), images.label) for images in batch)
+        buffers = {name: buffer.clone() for name, buffer in edgewise.named_buffers()}
+
+        def loss(images: LabelledImages, values: tuple[Tensor, ...]) -> Tensor:
+            state = {**dict(zip(names, values, strict=True)), **buffers}  # noqa: B023
+            return functional.cross_entropy(functional_call(edgewise, state, (images.image, *alphas)), images.label)
+
+        moved = parameters
+        if order == 2:
+            gradients = torch.autograd.grad(loss(train, parameters), parameters, create_graph=True)
+            moved = tuple(
+                p - 0.025 * (g + 3e-4 * p.detach() + 0.9 * sgd.state[p].get("momentum_buffer", torch.zeros_like(p)))
+                for p, g in zip(parameters, gradients, strict=True)
+            )
+        for alpha, gradient in zip(alphas, torch.autograd.grad(loss(val, moved), alphas), strict=True):
+            alpha.grad = gradient
+        adam.step()
+        sgd.zero_grad()
+        functional.cross_entropy(edgewise(train.image, *(alpha.detach() for alpha in alphas)), train.label).backward()
+        norms.append(float(nn.utils.clip_grad_norm_(edgewise.parameters(), 2.0)))
+        sgd.step()
+
+    assert max(norms) > 2, "something was clipped"
+    for ours, theirs in zip(model.alphas, alphas, strict=True):
+        assert torch.allclose(ours, theirs, atol=1e-9)
+    found = edgewise_tensors(supernet, dict(supernet.state_dict()))
+    for name, value in edgewise.state_dict().items():
+        if not name.endswith("num_batches_tracked"):
+            assert torch.allclose(found[name], value, atol=1e-8), name
+
+
+def test_finite_differences_come_near_the_exact_product_where_they_can(tmp_path: Path) -> None:
+    """On the whole module: same term, so the same order of size and about the same direction on float64 images."""
+    gradients = []
+    for product in ("exact", "finite_difference"):
+        torch.manual_seed(0)
+        model = DARTSSearch(**TINY, order=2, mixed_product=product)
+        keep = Keep()
+        trainer = searched(tmp_path, model, keep, max_epochs=1, limit_train_batches=1, limit_val_batches=0)
+        optimizer = trainer.optimizers[0]
+        gradients.append(torch.cat([g.flatten() for g in model.hypergradient(keep.batches[0], optimizer).gradient]))
+    assert functional.cosine_similarity(*gradients, dim=0) > 0.5
+
+
+def test_only_the_weights_pass_moves_running_means(tmp_path: Path) -> None:
+    for order in (1, 2):
+        torch.manual_seed(0)
+        model = DARTSSearch(**TINY, order=order)
+        searched(tmp_path, model, max_epochs=1, limit_train_batches=1, limit_val_batches=0)
+        stem = model.supernet.stem_norm
+        assert stem.running_var.mean() != 1
+        # One update of momentum 0.1 from a variance of 1: 0.9 + 0.1 v. Two would leave at most 0.81 + 0.19 v.
+        assert stem.running_var.min() > 0.89
+
+
+def test_every_parameter_is_trained_and_known_by_name(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    model = DARTSSearch(**TINY)
+    before = {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
+    trainer = searched(tmp_path, model)
+    assert trainer.global_step == 6, "the steps of α don't count"
+    for name, parameter in model.named_parameters():
+        assert not torch.equal(parameter, before[name]), name
+    weight, arch = (optimizer.state_dict()["param_groups"] for optimizer in trainer.optimizers)
+    assert arch[0]["param_names"] == ["arch_parameters.normal", "arch_parameters.reduction"]
+    assert [*weight[0]["param_names"], *arch[0]["param_names"]] == [name for name, _ in model.named_parameters()]
+
+
+def test_the_papers_optimisers_and_schedule(tmp_path: Path) -> None:
+    model = DARTSSearch(**{**TINY, "epochs": 4})
+    (weight, arch), _ = model.configure_optimizers()
+    assert isinstance(weight, SGD)
+    group = weight.param_groups[0]
+    assert (group["lr"], group["momentum"], group["weight_decay"]) == (0.025, 0.9, 3e-4)
+    assert isinstance(arch, Adam)
+    group = arch.param_groups[0]
+    assert (group["lr"], group["betas"], group["weight_decay"]) == (3e-4, (0.5, 0.999), 1e-3)
+    rates = [0.001 + 0.012 * (1 + np.cos(np.pi * epoch / 4)) for epoch in range(4)]
+    searched(tmp_path, model, max_epochs=4, limit_train_batches=1, limit_val_batches=0)
+    assert [entry["learning_rate"] for entry in model.history] == pytest.approx(rates)
+
+
+# --- two processes ------------------------------------------------------------------------------------------------------
+
+
+class FixedStatistics(DARTSSearch):
+    """Normalises by the running means, which stay: then each image's part of a step depends on nothing but the image."""
+
+    def training_step(self, batch: SearchBatch, batch_idx: int) -> None:
+        self.supernet.eval()
+        super().training_step(batch, batch_idx)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+@pytest.mark.timeout(200)
+@pytest.mark.parametrize("order", [1, 2])
+def test_two_ranks_equal_one_process_on_the_same_global_batch(tmp_path: Path, order: int) -> None:
+    states = []
+    for devices in (1, 2):
+        torch.manual_seed(0)
+        # SGD, because Adam's first steps depend on the signs of gradients more than on their sizes.
+        model = FixedStatistics(
+            **TINY, order=order, mixed_product="exact", arch_optimizer=lambda p: SGD(p, lr=1.0, momentum=0.5)
+        ).double()
+        searched(tmp_path, model, devices=devices, precision="64-true")
+        states.append({name: value.clone() for name, value in model.state_dict().items()})
+    torch.manual_seed(0)
+    start = FixedStatistics(**TINY).state_dict()
+    for name, alone in states[0].items():
+        assert torch.allclose(alone, states[1][name], atol=1e-9), name
+        if "running" not in name and name != "supernet.by_state":
+            assert not torch.allclose(alone, start[name].double(), atol=1e-7), f"{name} was not trained"
+
+
+# --- as a user meets it -------------------------------------------------------------------------------------------------
+
+FIT = (
+    "--config",
+    str(CONFIGS / "darts_search_digits.yaml"),
+    "--model.init_channels=2",
+    "--model.epochs=2",
+    "--data.batch_size=4",
+    "--data.eval_batch_size=50",
+    "--trainer.limit_train_batches=4",
+    "--trainer.limit_val_batches=2",
+    "--trainer.log_every_n_steps=1",
+    "--trainer.enable_progress_bar=false",
+    "--trainer.enable_model_summary=false",
+    "--trainer.accelerator=cpu",
+)
+SECOND = ("--model.order=2",)
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(tmp_path_factory: pytest.TempPathFactory, digits_root: Path) -> Path:
+    from lit_models.__main__ import main
+
+    root = tmp_path_factory.mktemp("whole")
+    assert main(["fit", *FIT, *SECOND, f"--data.images.root={digits_root}", f"--run.root={root}"]) == 0
+    return the_run(root)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_a_killed_search_goes_on_exactly(relit: Relit, uninterrupted: Path) -> None:
+    killer = ["--trainer.callbacks+=tests.tiny.KillAt", "--trainer.callbacks.batch=6"]
+    arguments = ["fit", *FIT, *SECOND, "--checkpoint.every_n_steps=1"]
+    process = multiprocessing.get_context("fork").Process(target=relit, args=(*arguments, *killer))
+    process.start()
+    process.join(120)
+    assert process.exitcode == -signal.SIGKILL
+    assert relit(*arguments, "--ckpt_path=last") == 0
+    run = the_run()
+    state, expected = weights(run), weights(uninterrupted)
+    assert all(torch.equal(state[name], expected[name]) for name in expected)
+    for name in ("metrics.csv", "genotype.json", "genotypes/epoch_0001.json", "genotypes/epoch_0002.json"):
+        assert (run / name).read_text() == (uninterrupted / name).read_text(), name
+    for name in ("cells", "search"):
+        assert (run / "figures" / f"{name}.png").read_bytes() == (
+            uninterrupted / "figures" / f"{name}.png"
+        ).read_bytes()
+
+
+def test_a_search_leaves_genotypes_figures_and_metrics(uninterrupted: Path) -> None:
+    checkpoint = torch.load(uninterrupted / "checkpoints" / "last.ckpt", weights_only=True)
+    alphas = [checkpoint["state_dict"][f"arch_parameters.{kind}"] for kind in ("normal", "reduction")]
+    genotype = derive_genotype(*alphas)
+    assert read_genotype(str(uninterrupted / "genotype.json")) == genotype
+    assert read_genotype(str(uninterrupted / "genotypes" / "epoch_0002.json")) == genotype
+    assert checkpoint["genotype"] == json.loads(genotype.to_json())
+    assert torch.equal(checkpoint["history"][-1]["alpha"], torch.stack(alphas))
+    for name in ("cells", "search", "losses", "accuracies"):
+        assert np.asarray(Image.open(uninterrupted / "figures" / f"{name}.png")).std() > 0
+    with (uninterrupted / "metrics.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    counts = {name: sum(bool(row.get(name)) for row in rows) for name in rows[0]}
+    for name in ("loss", "accuracy", "arch_loss"):
+        assert counts[f"train/{name}"] == 8
+    for name in ("train/epoch_loss", "train/epoch_accuracy", "val/loss", "val/accuracy"):
+        assert counts[name] == 2
+    assert counts["learning_rate"] == 8
+    known = [entry["accuracy"] for entry in checkpoint["history"]]
+    assert [entry["val"] for entry in known] == pytest.approx(
+        [float(row["val/accuracy"]) for row in rows if row["val/accuracy"]]
+    )
+    for epoch, entry in enumerate(known):
+        batches = [float(row["train/accuracy"]) for row in rows if row["train/accuracy"] and row["epoch"] == str(epoch)]
+        assert entry["train"] == pytest.approx(sum(batches) / 4)
+
+
+def test_a_checkpoint_stands_alone(uninterrupted: Path) -> None:
+    path = uninterrupted / "checkpoints" / "last.ckpt"
+    model = DARTSSearch.load_from_checkpoint(path).eval()
+    assert model.genotype() == read_genotype(str(uninterrupted / "genotype.json"))
+    assert model(torch.rand(2, 1, 32, 32)).shape == (2, 10)
+    assert len(model.history) == 2
+
+
+def test_test_and_predict(relit: Relit, uninterrupted: Path) -> None:
+    checkpoint = f"--ckpt_path={uninterrupted / 'checkpoints' / 'last.ckpt'}"
+    assert relit("test", checkpoint, "--trainer.enable_progress_bar=false") == 0
+    assert relit("predict", checkpoint, "--predictions.folder=told") == 0
+    assert len(Path("told/classes.csv").read_text().splitlines()) == 301
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("order", [1, 2])
+def test_a_compiled_search_equals_one_that_isnt(tmp_path: Path, order: int) -> None:
+    states = []
+    for compiled in (False, True):
+        torch.manual_seed(0)
+        model = DARTSSearch(**TINY, order=order, mixed_product="exact")
+        if compiled:
+            model.supernet.compile()
+        searched(tmp_path, model, max_epochs=1, limit_val_batches=1)
+        states.append(model.state_dict())
+    for name, value in states[0].items():
+        assert torch.allclose(value, states[1][name], atol=1e-4), name
+
+
+@pytest.mark.parametrize("order", [1, 2])
+def test_bfloat16(tmp_path: Path, order: int) -> None:
+    torch.manual_seed(0)
+    model = DARTSSearch(**TINY, order=order)
+    searched(tmp_path, model, max_epochs=1, precision="bf16-mixed")
+    assert all(parameter.isfinite().all() for parameter in model.parameters())
+    assert all(parameter.dtype == torch.float32 for parameter in model.parameters())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["--model.image_size=30"], "image_size is 30; two halvings need a multiple of 4."),
+        (["--model.init_channels=3"], "init_channels is 3; it must be even"),
+        (["--model.layers=2"], "layers is 2; it must be at least 3."),
+        (["--model.order=2", "--model.weight_optimizer=FusedAdam"], "The second order anticipates the step of SGD"),
+        (["--model.channels=3"], "set --model.image_size 32 and --model.channels 1, or choose other data."),
+        (["--data=Digits"], "set --data SearchDataModule --data.images Digits."),
+        (["--data.batch_size=201"], "set --data.batch_size to 200 or less"),
+    ],
+    ids=str,
+)
+def test_errors_are_a_sentence(
+    relit: Relit, capsys: pytest.CaptureFixture[str], arguments: list[str], sentence: str
+) -> None:
+    assert relit("fit", *FIT[:2], "--trainer.enable_progress_bar=false", "--trainer.accelerator=cpu", *arguments) == 1
+    error = capsys.readouterr().err
+    assert sentence in error
+    assert "Traceback" not in error
+    assert not Path("runs").exists()
+
+
+def test_arguments_are_checked_without_a_command_line() -> None:
+    for arguments in ({"order": 3}, {"mixed_product": "none"}, {"gradient_clip_norm": 0}, {"epochs": 0}):
+        with pytest.raises(ModelError):
+            DARTSSearch(**{**TINY, **arguments})
