@@ -1,12 +1,12 @@
-"""Draws how good DARTS's second-order gradient of the architecture is: finite differences and the exact product, against
-automatic differentiation twice, on a network with kinks (ReLU, max-pooling) and on a smooth one (softplus, average
-pooling).
+"""Draws how good DARTS's second-order gradient of the architecture is: finite differences and the exact product,
+against automatic differentiation twice, on a network with kinks (ReLU, max-pooling) and on a smooth one (softplus,
+average pooling).
 
     python scripts/darts_hypergradient.py docs/images/darts_hypergradient.png
 
-Both networks are the supernet of 2 channels and 3 cells on 16x16 images of noise, in float64; for the smooth one ReLU and
-max-pooling are replaced. Each point is the term ∇²_{α,w} L_train v of one step, for another random start, in which w and α
-have been trained for some steps first.
+Both networks are the supernet of 2 channels and 3 cells on 16x16 images of noise, in float64; for the smooth one ReLU
+and max-pooling are replaced. Each point is the term ∇²_{α,w} L_train v of one step, for another random start, in which
+w and α have been trained for some steps first.
 """
 
 import argparse
@@ -32,7 +32,7 @@ def smooth_operations() -> Iterator[None]:
     """Within the block, softplus stands for ReLU and average pooling for max-pooling."""
     names: dict[str, Callable[..., Tensor]] = {
         "relu": functional.softplus,
-        "max_pool2d": lambda x, *window: functional.avg_pool2d(x, *window),
+        "max_pool2d": functional.avg_pool2d,
     }
     before = {name: getattr(functional, name) for name in names}
     for name, replacement in names.items():

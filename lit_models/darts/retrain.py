@@ -60,8 +60,8 @@ class FactorizedReduction(nn.Module):
         self.norm = nn.BatchNorm2d(out_channels)
 
     def forward(self, x: Tensor) -> Tensor:
-        # Not by convolutions of stride 2: torch 2.14 on a CPU writes past the end of their gradients if there are less than
-        # 8 channels in channels-last order.
+        # Not by convolutions of stride 2: torch 2.14 on a CPU writes past the end of their gradients if there are less
+        # than 8 channels in channels-last order.
         x = functional.relu(x)
         return self.norm(torch.cat((self.first(x[..., ::2, ::2]), self.second(x[..., 1::2, 1::2])), 1))
 

@@ -144,8 +144,8 @@ class DARTSSearch(LightningModule):
             {kind: nn.Parameter(1e-3 * torch.randn(shape)) for kind in Genotype._fields}
         )
         self.history: list[dict[str, Any]] = []
-        # Loss, accuracy and number of this epoch's batches: Lightning's own means forget, in a run that is resumed within
-        # an epoch, what came before.
+        # Loss, accuracy and number of this epoch's batches: Lightning's own means forget, in a run that is resumed
+        # within an epoch, what came before.
         self.register_buffer("epoch_sums", torch.zeros(3), persistent=False)
 
     def forward(self, image: Tensor) -> Tensor:

@@ -123,9 +123,9 @@ def test_evaluation_sees_the_splits_of_the_images() -> None:
 
 
 def test_halves_that_are_too_small_are_refused() -> None:
-    with pytest.raises(DataError, match="has no validation images, .* set --data.images.val_fraction 0.5"):
+    with pytest.raises(DataError, match=r"has no validation images, .* set --data.images.val_fraction 0.5"):
         module_of(images=Numbered(val_size=0))
-    with pytest.raises(DataError, match="set --data.batch_size to 3 or less"):
+    with pytest.raises(DataError, match=r"set --data.batch_size to 3 or less"):
         module_of(images=Numbered(val_size=3))
 
 

@@ -116,7 +116,7 @@ def test_wrong_genotypes_are_refused_in_a_sentence(tmp_path: Path, content: str,
 
 
 def test_a_name_that_is_none() -> None:
-    with pytest.raises(ModelError, match="genotype is 'DARTS_V3', but there is no such file: give the genotype.json"):
+    with pytest.raises(ModelError, match=r"genotype is 'DARTS_V3', but there is no such file: give the genotype.json"):
         read_genotype("DARTS_V3")
 
 

@@ -21,7 +21,7 @@ Relit = Callable[..., int]
 TINY: dict[str, Any] = {"channels": 1, "init_channels": 2, "layers": 3, "epochs": 4}
 
 
-# --- the network --------------------------------------------------------------------------------------------------------
+# --- the network ------------------------------------------------------------------------------------------------------
 
 
 def parameters(model: torch.nn.Module) -> int:
@@ -127,7 +127,7 @@ def test_the_auxiliary_classifier_sees_8x8_as_the_authors_does_and_larger_maps_t
     assert head(torch.randn(2, 4, 16, 16)).shape == (2, 10)
 
 
-# --- training -----------------------------------------------------------------------------------------------------------
+# --- training ---------------------------------------------------------------------------------------------------------
 
 
 def test_the_loss_has_the_auxiliary_one_with_its_weight() -> None:

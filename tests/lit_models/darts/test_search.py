@@ -87,7 +87,7 @@ def searched(root: Path, model: DARTSSearch, *callbacks: Callback, devices: int 
     return trainer
 
 
-# --- one step -----------------------------------------------------------------------------------------------------------
+# --- one step ---------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("order", [1, 2])
@@ -190,11 +190,11 @@ def test_the_papers_optimisers_and_schedule(tmp_path: Path) -> None:
     assert [entry["learning_rate"] for entry in model.history] == pytest.approx(rates)
 
 
-# --- two processes ------------------------------------------------------------------------------------------------------
+# --- two processes ----------------------------------------------------------------------------------------------------
 
 
 class FixedStatistics(DARTSSearch):
-    """Normalises by the running means, which stay: then each image's part of a step depends on nothing but the image."""
+    """Normalises by the running means, which stay: each image's part of a step depends on nothing but the image."""
 
     def training_step(self, batch: SearchBatch, batch_idx: int) -> None:
         self.supernet.eval()
@@ -222,7 +222,7 @@ def test_two_ranks_equal_one_process_on_the_same_global_batch(tmp_path: Path, or
             assert not torch.allclose(alone, start[name].double(), atol=1e-7), f"{name} was not trained"
 
 
-# --- as a user meets it -------------------------------------------------------------------------------------------------
+# --- as a user meets it -----------------------------------------------------------------------------------------------
 
 FIT = (
     "--config",

@@ -8,8 +8,8 @@ from torch.nn import functional
 
 from lit_models.darts.supernet import Supernet, WideOperations, from_grids, reduction_layers, statistics_kept, to_grids
 
-# Arguments of both: images of one channel, 3 classes, 4 channels, and cells of all kinds: a normal cell after the stem, a
-# reduction cell after a normal one and one after a reduction cell, and a normal cell after a reduction cell.
+# Arguments of both: images of one channel, 3 classes, 4 channels, and cells of all kinds: a normal cell after the stem,
+# a reduction cell after a normal one and one after a reduction cell, and a normal cell after a reduction cell.
 SMALL = (1, 3, 4, 4)
 
 
