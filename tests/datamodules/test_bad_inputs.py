@@ -392,8 +392,9 @@ NOTES = {
 def test_the_table_is_complete() -> None:
     public = [getattr(datamodules, name) for name in datamodules.__all__]
     concrete = {cls.__name__ for cls in public if isinstance(cls, type) and issubclass(cls, ImageDataModule)}
-    # SupportQuery reads two ImageFolders, in the shape that a model asks for; two read another module's files.
-    assert concrete - {"ImageDataModule", "EpisodeDataModule", "FewLabels", "SupportQuery"} == SMALL.keys()
+    # SupportQuery reads two ImageFolders, in the shape that a model asks for; three read another module's files.
+    others = {"ImageDataModule", "EpisodeDataModule", "FewLabels", "SearchDataModule", "SupportQuery"}
+    assert concrete - others == SMALL.keys()
     from_files = SMALL.keys() - {"Digits"}  # which come with scikit-learn
     for case in (no_root, empty_folder, text_files, bomb):
         assert ERRORS[case].keys() == from_files
