@@ -26,15 +26,15 @@ def main(checkpoint: Path, path: Path = DIGIT_CLASSIFIER) -> None:
     trainer = Trainer(logger=False, enable_checkpointing=False, enable_model_summary=False)
     (results,) = trainer.test(load_classifier(checkpoint), data)
     data.setup("fit")
-    scale = 1 / best_temperature(load_classifier(checkpoint), data)
+    temperature = best_temperature(load_classifier(checkpoint), data)
     card = {
         "data": "MNIST at 32x32 (55,000 training images)",
         "test_accuracy": f"{results['test/accuracy']:.4f}",
         "command": "relit fit --config configs/digit_classifier_mnist.yaml",
         "torch": torch.__version__,
-        "temperature": f"{1 / scale:.4f}",
+        "temperature": f"{temperature:.4f}",
     }
-    export_digit_classifier(checkpoint, path, card, scale)
+    export_digit_classifier(checkpoint, path, card, 1 / temperature)
     print(f"{path}: {path.stat().st_size:,} bytes, {card['test_accuracy']} of the test images right")
 
 

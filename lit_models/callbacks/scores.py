@@ -43,7 +43,8 @@ class GenerationScores(Callback):
     says so and training goes on without scores. A ``fast_dev_run`` measures few images.
 
     Args:
-        extractor: Network whose features are compared: ``digits``, ``inception``, or a checkpoint of any classifier.
+        extractor: Network whose features are compared: ``digits`` (made for MNIST; it doesn't know other digits),
+            ``inception``, or a checkpoint of any classifier.
         every_n_epochs: Measure after the first epoch, after every so many, and after the last.
         count: Generated images while training.
         test_count: Generated images in a test.
@@ -73,7 +74,7 @@ class GenerationScores(Callback):
         self.batch_size = batch_size
         self.seed = seed
         self._extractor: Callable[[Tensor], Features] | None = None
-        self._real: Tensor | None = None
+        self._real: Features | None = None
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         if stage not in ("fit", "validate", "test"):
@@ -86,7 +87,7 @@ class GenerationScores(Callback):
             raise RunError("GenerationScores needs a data module of datamodules/ to compare generated images with.")
         self._real = None
         try:
-            self._extractor = load_extractor(self.extractor_name).to(pl_module.device)
+            self._extractor = load_extractor(self.extractor_name).to(trainer.strategy.root_device)
         except ExtractorUnavailableError as error:
             warnings.warn(f"{error}; the run goes on without scores.", stacklevel=1)
 
@@ -101,8 +102,11 @@ class GenerationScores(Callback):
     def on_test_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if self._extractor is None:
             return
+        # Twice as many training images as the scores go by, if there are: the floor compares two sets.
+        training = self._training_features(trainer, 2 * self.real_count)
+        self._real = Features(*(column[: self.real_count] for column in training))
         scores, confusion = self._measure(trainer, pl_module, self.test_count)
-        scores |= self._limits(trainer)
+        scores |= self._limits(trainer, training, self._real)
         _log(pl_module, scores, "test")
         if not trainer.is_global_zero:
             return
@@ -124,8 +128,9 @@ class GenerationScores(Callback):
     ) -> tuple[dict[str, float], Tensor | None]:
         """All scores of ``count`` generated images; and the confusion counts of asked and judged classes, if known."""
         if self._real is None:
-            self._real = self._real_features(trainer, *self._real_rows(trainer)[:1])[0]
-        real = self._real
+            fast = cast(Any, trainer).fast_dev_run
+            self._real = self._training_features(trainer, FAST_DEV_RUN_IMAGES if fast else self.real_count)
+        real = self._real.embedding
         classes = getattr(pl_module, "num_classes", 0)
         labels = torch.arange(count) % classes if classes else None
 
@@ -150,42 +155,33 @@ class GenerationScores(Callback):
         confusion = confusion_counts(logits, labels)
         return scores | {"label_accuracy": float(confusion.diagonal().sum()) / count}, confusion
 
-    def _limits(self, trainer: Trainer) -> dict[str, float]:
-        first, second = self._real_rows(trainer, halves=True)
-        one, other = (self._real_features(trainer, rows) for rows in (first, second))
+    def _limits(self, trainer: Trainer, training: Features, real: Features) -> dict[str, float]:
+        """What FID is at best and at worst, and the Inception Score of real images."""
+        share = min(self.real_count, len(training.embedding) // 2)
+        first, second = training.embedding[:share], training.embedding[share : 2 * share]
         shape = cast(ImageDataModule, cast(Any, trainer).datamodule).image_shape
 
         def noise(batch: int) -> Tensor:
             size = min(self.batch_size, self.test_count - batch * self.batch_size)
             return torch.rand(size, *shape, generator=torch.Generator().manual_seed(batch))
 
-        assert self._real is not None
-        random = self._features(trainer, self.test_count, noise, "noise")[0]
+        random = self._features(trainer, self.test_count, noise, "noise")
         return {
-            "fid_floor": frechet_distance(one.embedding, other.embedding),
-            "fid_floor_images": float(len(first)),
-            "fid_noise": frechet_distance(self._real, random),
-            "inception_score_real": inception_score(one.logits),
+            "fid_floor": frechet_distance(first, second),
+            "fid_floor_images": float(share),
+            "fid_noise": frechet_distance(real.embedding, random.embedding),
+            "inception_score_real": inception_score(real.logits),
         }
 
-    def _real_rows(self, trainer: Trainer, halves: bool = False) -> tuple[Tensor, ...]:
-        """Rows of the training set: one set of ``real_count``, or two disjoint ones."""
-        size = len(cast(ImageDataModule, cast(Any, trainer).datamodule).train_set)
-        order = torch.randperm(size, generator=torch.Generator().manual_seed(self.seed))
-        if cast(Any, trainer).fast_dev_run:
-            return (order[:FAST_DEV_RUN_IMAGES],)
-        if not halves:
-            return (order[: self.real_count],)
-        share = min(self.real_count, size // 2)
-        return order[:share], order[share : 2 * share]
-
-    def _real_features(self, trainer: Trainer, rows: Tensor) -> Features:
+    def _training_features(self, trainer: Trainer, count: int) -> Features:
+        """The features of that many training images (of all if there are fewer), drawn at random but always alike."""
         datamodule = cast(ImageDataModule, cast(Any, trainer).datamodule)
         images: GatherDataset[LabelledImages] = datamodule.train_set
-        parts = rows.split(self.batch_size)
+        order = torch.randperm(len(images), generator=torch.Generator().manual_seed(self.seed))
+        parts = order[:count].split(self.batch_size)
         return self._features(
             trainer,
-            len(rows),
+            min(count, len(images)),
             lambda batch: datamodule.transform(images.__getitems__(parts[batch]), training=False).image,
             "training images",
         )

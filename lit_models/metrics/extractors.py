@@ -44,14 +44,12 @@ class Extractor(nn.Module):
     Args:
         classifier: From images ``(N, *image_shape)`` in [0, 1] to logits ``(N, classes)``.
         image_shape: ``(channels, height, width)`` of the images that it takes.
-        name: Which one it is, for tables.
     """
 
-    def __init__(self, classifier: nn.Module, image_shape: tuple[int, int, int], name: str) -> None:
+    def __init__(self, classifier: nn.Module, image_shape: tuple[int, int, int]) -> None:
         super().__init__()
         self.classifier = classifier.eval().requires_grad_(False)
         self.image_shape = image_shape
-        self.name = name
         self._embedding: Tensor | None = None
         for module in classifier.modules():
             if isinstance(module, nn.Linear):
@@ -72,8 +70,6 @@ class Extractor(nn.Module):
 class Inception(nn.Module):
     """The Inception v3 of published FID, KID and Inception Scores, with the weights of the original TensorFlow code
     (Szegedy et al. 2016, arXiv:1512.00567; ported by torch-fidelity), which are downloaded once (92 MB)."""
-
-    name = "inception"
 
     def __init__(self) -> None:
         super().__init__()
@@ -109,14 +105,14 @@ def load_extractor(which: str) -> Extractor | Inception:
         ExtractorUnavailableError: Its weights can't be downloaded now.
     """
     if which == "digits":
-        return Extractor(digit_classifier(), (1, 32, 32), "digits")
+        return Extractor(digit_classifier(), (1, 32, 32))
     if which == "inception":
         return Inception()
     path = Path(which)
     if not path.is_file():
         raise RunError(f"There is no extractor {which}: it is `digits`, `inception`, or a classifier's checkpoint.")
     classifier = load_classifier(path)
-    return Extractor(classifier, classifier.image_shape, str(path))
+    return Extractor(classifier, classifier.image_shape)
 
 
 def load_classifier(path: Path) -> Any:

@@ -39,7 +39,7 @@ def test_the_embedding_is_what_the_last_linear_layer_sees() -> None:
     torch.manual_seed(0)
     network = ConvNet(1, 10, (4, 6)).eval()
     image = torch.rand(3, 1, 32, 32)
-    features = Extractor(network, (1, 32, 32), "test")(image)
+    features = Extractor(network, (1, 32, 32))(image)
     assert torch.equal(features.embedding, network.embed(image))
     assert torch.equal(features.logits, network.head(features.embedding))
 
@@ -47,7 +47,7 @@ def test_the_embedding_is_what_the_last_linear_layer_sees() -> None:
 def test_of_several_linear_layers_the_last_one_counts() -> None:
     network = nn.Sequential(nn.Flatten(), nn.Linear(4, 3), nn.ReLU(), nn.Linear(3, 2))
     image = torch.rand(5, 1, 2, 2)
-    assert torch.equal(Extractor(network, (1, 2, 2), "test")(image).embedding, network[:3](image))
+    assert torch.equal(Extractor(network, (1, 2, 2))(image).embedding, network[:3](image))
 
 
 def test_images_are_made_to_fit() -> None:
