@@ -292,7 +292,7 @@ class RunRecord(Callback):
     def __init__(self, config: str) -> None:
         self.config = config
         self._environment: dict[str, Any] = {}
-        self._started = 0.0
+        self._started: float | None = None
         self._seconds_before = 0.0
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
@@ -336,7 +336,8 @@ class RunRecord(Callback):
         self._write_progress(trainer, finished=True)
 
     def _write_progress(self, trainer: Trainer, finished: bool) -> None:
-        if trainer.is_global_zero:
+        # A run that was finished before is resumed without a start.
+        if trainer.is_global_zero and self._started is not None:
             seconds = round(self._seconds_before + time.monotonic() - self._started, 1)
             record = {"finished": finished, "training_seconds": seconds, **self._environment}
             write_atomically(Path(trainer.default_root_dir) / "run.json", json.dumps(record, indent=2) + "\n")

@@ -206,7 +206,7 @@ def draw_samples(runs: list[Run], path: Path) -> None:
     """The last sample grid of each run that has one, side by side; no file if none has."""
     from matplotlib.figure import Figure
 
-    grids = [(run, sorted((run.folder / "samples").glob("*.png"))) for run in runs]
+    grids = [(run, sorted((run.folder / "samples").glob("epoch_*.png"))) for run in runs]
     grids = [(run, files) for run, files in grids if files]
     if not grids:
         return

@@ -98,6 +98,13 @@ def test_fit_leaves_a_run_folder_that_speaks_for_itself(relit: Relit, capsys: Ou
     assert record["processes"] == 1
 
 
+def test_resuming_a_finished_run_leaves_its_record(relit: Relit) -> None:
+    assert relit("fit", *TINY, "--trainer.max_epochs=1") == 0
+    record = (the_run() / "run.json").read_text()
+    assert relit("fit", *TINY, "--trainer.max_epochs=1", "--ckpt_path=last") == 0
+    assert (the_run() / "run.json").read_text() == record
+
+
 def test_the_saved_configuration_starts_the_same_run_again(relit: Relit) -> None:
     assert relit("fit", *TINY, "--trainer.max_epochs=1") == 0
     first = the_run()
