@@ -18,6 +18,7 @@ from lightning.pytorch.core.optimizer import LightningOptimizer
 from torch import Tensor, nn
 
 from datamodules import LabelledImages, SampleRequest
+from lit_models.callbacks.logging import logs_this_batch
 from lit_models.callbacks.ranks import batch_weight
 from lit_models.checks import require_image_shape
 from lit_models.errors import ModelError
@@ -130,7 +131,7 @@ class AdversarialModule(LightningModule):
             generator_optimizer.step()
             self._update_average()
 
-        if self._logs_this_batch():
+        if logs_this_batch(self.trainer):
             self.log_dict(losses, prog_bar=True)
             # Lightning takes a logged "step" as the loggers' x-axis; its own would count batches. With it, Lightning
             # leaves the epoch out.
@@ -143,11 +144,6 @@ class AdversarialModule(LightningModule):
 
     def on_validation_epoch_end(self) -> None:
         self._log_step_reached()
-
-    def _logs_this_batch(self) -> bool:
-        """Whether the loggers will take this batch's values: handing over a value that nobody takes costs half a
-        millisecond on a CPU, which adds up to more than all else around a small step."""
-        return (self.trainer.fit_loop.total_batch_idx + 1) % cast(Any, self.trainer).log_every_n_steps == 0
 
     def _log_step_reached(self) -> None:
         step, epoch = float(max(self.global_step - 1, 0)), float(self.current_epoch)

@@ -32,7 +32,7 @@ from lit_models.callbacks.logging import logs_this_batch
 from lit_models.callbacks.ranks import batch_weight
 from lit_models.checks import require_image_shape
 from lit_models.errors import ModelError
-from lit_models.interpolation import Path, between
+from lit_models.interpolation import Path, decoded_between
 from lit_models.networks.convolutional import Decoder, Encoder
 from lit_models.optimizers import FusedAdam
 
@@ -162,8 +162,7 @@ class DenoisingAutoencoder(LightningModule):
         Returns:
             ``(N, steps, C, H, W)`` in [0, 1].
         """
-        code = between(self.embed(start), self.embed(end), steps, path)
-        return self.decode(code.flatten(0, 1)).unflatten(0, code.shape[:2])
+        return decoded_between(self.decode, self.embed(start), self.embed(end), steps, path)
 
     def predict_step(self, batch: LabelledImages, batch_idx: int) -> Tensor:
         """Reconstructions of the images as they are."""

@@ -1,5 +1,6 @@
 """Paths between latent vectors."""
 
+from collections.abc import Callable
 from typing import Literal, TypeAlias
 
 import torch
@@ -43,6 +44,12 @@ def slerp(start: Tensor, end: Tensor, share: Tensor) -> Tensor:
     arc = (((1 - along) * angle).sin() * start[:, None] + (along * angle).sin() * end[:, None]) / sine
     # In float32, the sine of an angle of nearly 0 or π is rounding noise of up to 5e-4.
     return torch.where(sine > 1e-3, arc, lerp(start, end, share))
+
+
+def decoded_between(decode: Callable[[Tensor], Tensor], start: Tensor, end: Tensor, steps: int, path: Path) -> Tensor:
+    """What ``decode`` makes, ``(N, steps, C, H, W)``, of the vectors :func:`between` ``start`` and ``end``."""
+    latent = between(start, end, steps, path)
+    return decode(latent.flatten(0, 1)).unflatten(0, latent.shape[:2])
 
 
 def between(start: Tensor, end: Tensor, steps: int, path: Path) -> Tensor:

@@ -23,7 +23,7 @@ from lit_models.adversarial import NOT_SAVED, UnconditionalGAN, evaluating
 from lit_models.checks import require_power_of_two
 from lit_models.dcgan import Discriminator
 from lit_models.errors import ModelError
-from lit_models.interpolation import Path, between
+from lit_models.interpolation import Path, decoded_between
 from lit_models.losses.adversarial import discriminator_bce, generator_bce
 from lit_models.networks.convolutional import Decoder
 from lit_models.optimizers import FusedAdam
@@ -193,7 +193,6 @@ class LatentGAN(UnconditionalGAN):
         Returns:
             ``(N, steps, C, H, W)`` in [0, 1].
         """
-        latent = between(self.project(start), self.project(end), steps, path)
-        with evaluating(self.sampling_generator):
-            image = (self.sampling_generator(latent.flatten(0, 1)) + 1) / 2
-        return image.unflatten(0, latent.shape[:2])
+        generator, ends = self.sampling_generator, (self.project(start), self.project(end))
+        with evaluating(generator):
+            return decoded_between(lambda latent: (generator(latent) + 1) / 2, *ends, steps, path)

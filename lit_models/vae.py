@@ -32,7 +32,7 @@ from lit_models.callbacks.logging import logs_this_batch
 from lit_models.callbacks.ranks import batch_weight
 from lit_models.checks import require_image_shape
 from lit_models.errors import ModelError
-from lit_models.interpolation import Path, between
+from lit_models.interpolation import Path, decoded_between
 from lit_models.losses.vae import (
     bits_per_dim,
     discrete_log_likelihood,
@@ -231,8 +231,7 @@ class VAE(LightningModule):
         Returns:
             ``(N, steps, C, H, W)`` in [0, 1].
         """
-        latent = between(self.embed(start), self.embed(end), steps, path)
-        return self.decode(latent.flatten(0, 1)).unflatten(0, latent.shape[:2])
+        return decoded_between(self.decode, self.embed(start), self.embed(end), steps, path)
 
     def predict_step(self, request: SampleRequest, batch_idx: int) -> Tensor:
         return self.sample(len(request.number), request.labels, request.generator())
