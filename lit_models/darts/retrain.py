@@ -215,8 +215,7 @@ class DARTSRetrain(LightningModule):
     """Trains a network of cells that a search found, from scratch (Liu et al. 2019, section 3.2).
 
     Logged: ``train/loss`` for each batch, ``train/accuracy`` for each epoch; ``loss`` and ``accuracy`` below ``val/``
-    and
-    ``test/``; ``learning_rate`` and ``drop_path`` for each epoch.
+    and ``test/``; ``learning_rate`` and ``drop_path`` for each epoch.
 
     Args:
         genotype: The cells: "DARTS_V1" or "DARTS_V2" (those of the paper's first- and second-order search), "random",

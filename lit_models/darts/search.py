@@ -59,6 +59,7 @@ from lit_models.darts.hypergradient import (
 from lit_models.darts.supernet import Supernet, statistics_kept
 from lit_models.errors import ModelError
 from lit_models.optimizers import FusedAdam
+from lit_models.runs import write_atomically
 
 
 class DARTSSearch(LightningModule):
@@ -293,7 +294,7 @@ class DARTSSearch(LightningModule):
         genotype, epoch = self.genotype(), self.current_epoch + 1
         (run / "genotypes").mkdir(parents=True, exist_ok=True)
         for path in (run / "genotypes" / f"epoch_{epoch:04d}.json", run / "genotype.json"):
-            path.write_text(genotype.to_json())
+            write_atomically(path, genotype.to_json())
         figures = {
             "cells": draw_genotype(genotype, run / "figures" / "cells.png", f"after epoch {epoch}"),
             "search": draw_search(self.history, run / "figures" / "search.png"),
