@@ -22,6 +22,11 @@ What is known: as z and x are independent, L_G = ‖E f(x) − f(G(z))‖² + co
 mean of the real embeddings, not to their distribution. That makes for variety only as long as f sees no variety either,
 that is, if it draws all real images to nearly one point: then it is a classifier of real and fake, whose "real" is that
 point and which has a least-squares loss.
+
+What was measured, one run each: with the hinge and L_G the distance it trains, slowly at first; on MNIST with
+``feature_maps: 16`` the FID over digits was 10.7 after 3 epochs and 2.8 after 5 (WGAN's 3.1), with varied digits. On
+scikit-learn's digits, in a few hundred steps of narrower networks, the other variants collapsed: without the hinge to
+one grey image, while the fakes' squared distances grew to 2,000; with ``norm`` and with ``negative_norm`` to one image.
 """
 
 from typing import Any, Literal
