@@ -1,13 +1,16 @@
 """Checkpoint files: written atomically, read without executing anything in them."""
 
 import os
+import zipfile
 from pathlib import Path
 from typing import Any
 
 import torch
 from lightning.pytorch.plugins.io import TorchCheckpointIO
+from lightning.pytorch.utilities import rank_zero_warn
 
-from lit_models.errors import RunError
+from lit_models.errors import RunError, RunWarning
+from lit_models.runs import LAST, PREVIOUS
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
@@ -26,7 +29,12 @@ class AtomicCheckpointIO(TorchCheckpointIO):
             os.replace(unfinished, target)
         except (OSError, RuntimeError) as error:
             unfinished.unlink(missing_ok=True)
-            raise RunError(f"The checkpoint {target} can't be written ({error}); the one before it is kept.") from error
+            # torch's zip writer covers what the file system said.
+            reason = error.__context__.strerror if isinstance(error.__context__, OSError) else error
+            raise RunError(
+                f"A checkpoint can't be written into {target.parent} ({reason}). The one before it is kept: make room, or "
+                "make the folder writable, and go on from it with --ckpt_path last."
+            ) from error
 
     def load_checkpoint(self, path: Any, map_location: Any = "cpu", weights_only: bool | None = True) -> dict[str, Any]:
         return load_safely(Path(path))
@@ -42,6 +50,38 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     if not isinstance(checkpoint, dict) or "state_dict" not in checkpoint:
         raise RunError(f"{path} is not a checkpoint of a model (it has no `state_dict`).")
     return checkpoint
+
+
+def read_or_fall_back(path: Path) -> tuple[Path, dict[str, Any]]:
+    """Reads a model's checkpoint; where a run's ``last.ckpt`` can't be read, the one before it, with a warning.
+
+    Returns:
+        The file that was read, and what it holds.
+
+    Raises:
+        RunError: As :func:`read_checkpoint`; of ``last.ckpt`` only if there is none before it that can be read.
+    """
+    previous = path.with_name(PREVIOUS)
+    try:
+        return path, read_checkpoint(path)
+    except RunError as error:
+        if path.name != LAST or not previous.is_file():
+            raise
+        checkpoint = read_checkpoint(previous)
+        step = checkpoint.get("global_step")
+        rank_zero_warn(f"{error} The one before it, {previous} of step {step}, is taken.", category=RunWarning)
+        return previous, checkpoint
+
+
+def put_in_place(written: Path, target: Path) -> None:
+    """Renames a checkpoint that is completely written to ``target``; an earlier ``last.ckpt`` becomes ``previous.ckpt``.
+
+    Whenever the process is killed, there is a whole checkpoint under one of the two names. A ``last.ckpt`` that was cut
+    off (its file has lost its end) doesn't replace the ``previous.ckpt`` that stood in for it.
+    """
+    if target.name == LAST and zipfile.is_zipfile(target):
+        os.replace(target, target.with_name(PREVIOUS))
+    os.replace(written, target)
 
 
 def load_safely(path: Path) -> Any:

@@ -29,9 +29,9 @@ from datamodules import DataWarning, ImageDataModule, Samples
 from datamodules.preview import draw_training_batch
 from lit_models.adversarial import AdversarialModule
 from lit_models.callbacks import Checkpoints, ExactResume, LossCurves, PredictionWriter
-from lit_models.checkpoints import AtomicCheckpointIO, read_checkpoint
+from lit_models.checkpoints import AtomicCheckpointIO, read_or_fall_back
 from lit_models.cli_errors import explain, told_by_us
-from lit_models.errors import ModelError, RunError
+from lit_models.errors import ModelError, RunError, RunWarning
 from lit_models.loggers import MetricsCSV, WandbOptions, environment, finish_wandb, git_commit, wandb_logger
 from lit_models.memory import keep_freed_memory
 from lit_models.runs import (
@@ -40,6 +40,7 @@ from lit_models.runs import (
     find_checkpoint,
     new_run_folder,
     remove_if_empty_handed,
+    require_writable,
     run_of,
     write_atomically,
 )
@@ -170,9 +171,8 @@ class RelitCLI(LightningCLI):
         if config.ckpt_path in ("last", "best") and config.run.experiment is None:
             raise RunError(f"`--ckpt_path {config.ckpt_path}` of which experiment? Add --config or --run.experiment.")
         if config.ckpt_path is not None:
-            path = find_checkpoint(config.ckpt_path, _run_options(config))
+            path, self.checkpoint = read_or_fall_back(find_checkpoint(config.ckpt_path, _run_options(config)))
             config.ckpt_path = str(path)
-            self.checkpoint = read_checkpoint(path)
             self.run_folder = run_of(path)
             self._complete_from_checkpoint(self.checkpoint.get("config", {}))
         config = self._given
@@ -220,6 +220,7 @@ class RelitCLI(LightningCLI):
         elif self.run_folder is None:
             self.run_folder = new_run_folder(_run_options(config))
             self.run_is_new = True
+        require_writable(self.run_folder)
         if arguments["max_epochs"] is None:
             arguments["max_epochs"] = getattr(self.model, "planned_epochs", None)
         arguments["default_root_dir"] = self.run_folder
@@ -401,7 +402,7 @@ def _quieten() -> None:
 def _show_warning(
     message: Warning | str, category: type[Warning], filename: str, lineno: int, file: Any = None, line: Any = None
 ) -> None:
-    place = "" if issubclass(category, DataWarning) else f" ({Path(filename).name}:{lineno})"
+    place = "" if issubclass(category, (DataWarning, RunWarning)) else f" ({Path(filename).name}:{lineno})"
     print(f"relit: note: {message}{place}", file=sys.stderr)
 
 

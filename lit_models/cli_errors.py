@@ -1,6 +1,7 @@
 """Turns the errors of the argument parser and of libraries into a sentence or two for the person at the keyboard."""
 
 import difflib
+import errno
 import re
 from argparse import ArgumentError
 from collections.abc import Iterable
@@ -46,6 +47,12 @@ def explain(error: BaseException) -> str:
         option = "gradient_clip_val" if found[1] == "clipping" else "accumulate_grad_batches"
         return (
             f"This model has an optimiser for each of its parts, so that --trainer.{option} can't work: leave it out."
+        )
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS):
+        what = error.filename or "A file of the run"
+        return (
+            f"{what} can't be written ({error.strerror}): make room, or make the place writable, and go on from the "
+            "last checkpoint with --ckpt_path last."
         )
     first_lines = str(error).strip().split("\n\n")[0]
     return f"{type(error).__name__}: {' '.join(first_lines.split())}"

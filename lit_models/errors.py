@@ -7,3 +7,7 @@ class ModelError(Exception):
 
 class RunError(Exception):
     """A run folder or checkpoint that can't be used as asked; the message says what to do."""
+
+
+class RunWarning(UserWarning):
+    """What a run does otherwise than asked, and why."""

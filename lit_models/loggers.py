@@ -1,6 +1,7 @@
 """Where a run's figures go: ``metrics.csv`` always, W&B if asked."""
 
 import csv
+import io
 import os
 import platform
 import re
@@ -16,6 +17,7 @@ from lightning.pytorch import Trainer
 from lightning.pytorch.loggers import CSVLogger, WandbLogger
 
 from lit_models.errors import RunError
+from lit_models.runs import write_atomically
 
 
 @dataclass
@@ -69,25 +71,32 @@ class MetricsCSV(CSVLogger):
 class _ContinuedWriter(_ExperimentWriter):
     def _check_log_dir_exists(self) -> None:
         """Takes over the columns of an existing file, where the original would delete it."""
-        if os.path.isfile(self.metrics_file_path):
-            with open(self.metrics_file_path, newline="") as file:
-                self.metrics_keys = next(csv.reader(file), [])
+        self.metrics_keys = next(csv.reader(self._lines()), [])
 
     def log_hparams(self, params: dict[str, Any]) -> None:
         """Nothing: see :meth:`MetricsCSV.log_hyperparams`."""
 
     def drop_from(self, step: int) -> None:
+        rows = [row for row in csv.DictReader(self._lines()) if row["step"] and int(float(row["step"])) < step]
+        self._write_whole(rows)
+
+    def _rewrite_with_new_header(self, fieldnames: list[str]) -> None:
+        """As the original, but so that a process killed in between leaves the old file whole."""
+        self._write_whole(list(csv.DictReader(self._lines())))
+
+    def _lines(self) -> list[str]:
+        """The lines of the file, without one that was cut off by a kill or a full disk; none if there is no file."""
         path = Path(self.metrics_file_path)
-        if not path.is_file():
-            return
-        with path.open(newline="") as file:
-            rows = [row for row in csv.DictReader(file) if row["step"] and int(float(row["step"])) < step]
-        unfinished = path.with_name(f".{path.name}.unfinished")
-        with unfinished.open("w", newline="") as file:
-            writer = csv.DictWriter(file, fieldnames=self.metrics_keys)
+        lines = path.read_bytes().decode().splitlines(keepends=True) if path.is_file() else []
+        return [line for line in lines if line.endswith("\n")]
+
+    def _write_whole(self, rows: list[dict[str, str]]) -> None:
+        text = io.StringIO(newline="")
+        writer = csv.DictWriter(text, fieldnames=self.metrics_keys)
+        if self.metrics_keys:
             writer.writeheader()
-            writer.writerows(rows)
-        os.replace(unfinished, path)
+        writer.writerows(rows)
+        write_atomically(Path(self.metrics_file_path), text.getvalue())
 
 
 def wandb_logger(options: WandbOptions, run_folder: Path, experiment: str) -> WandbLogger:

@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 from torch import Tensor
 
-from lit_models.checkpoints import read_checkpoint
+from lit_models.checkpoints import read_or_fall_back
 from lit_models.errors import ModelError, RunError
 from lit_models.networks.convolutional import Decoder, Encoder
 from lit_models.runs import CHECKPOINTS
@@ -36,8 +36,7 @@ def load_pretrained(
         RunError: There is no such checkpoint, or it can't be read.
         ModelError: It is of another kind of model, or of one that was built with other arguments.
     """
-    path = find_pretrained(checkpoint)
-    content = read_checkpoint(path)
+    path, content = read_or_fall_back(find_pretrained(checkpoint))
     state = {
         name.removeprefix(f"{part}."): value
         for name, value in content["state_dict"].items()

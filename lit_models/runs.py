@@ -1,11 +1,12 @@
 """Run folders: everything that one run leaves lies in ``runs/<experiment>/<run id>/``.
 
-config.yaml  run.json  metrics.csv  checkpoints/{last,best}.ckpt  samples/  figures/  predictions/  wandb/
+config.yaml  run.json  metrics.csv  checkpoints/{last,previous,best}.ckpt  samples/  figures/  predictions/  wandb/
 """
 
 import os
 import re
 import shutil
+import tempfile
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -15,6 +16,7 @@ import torch
 from lit_models.errors import RunError
 
 CHECKPOINTS = "checkpoints"
+LAST, PREVIOUS, BEST = "last.ckpt", "previous.ckpt", "best.ckpt"
 _AGREED_RUN = "RELIT_RUN_FOLDER"
 
 
@@ -81,8 +83,10 @@ def find_checkpoint(which: str, options: RunOptions) -> Path:
         return path
     folder = _experiment_folder(options)
     runs = [folder / options.id] if options.id is not None else sorted(folder.glob("*"))
-    found = [run / CHECKPOINTS / f"{which}.ckpt" for run in runs]
-    found = [path for path in found if path.is_file()]
+    # A process that is killed just between two renames leaves `previous.ckpt` alone.
+    names = (LAST, PREVIOUS) if which == "last" else (BEST,)
+    of_each_run = [[run / CHECKPOINTS / name for name in names] for run in runs]
+    found = [next(filter(Path.is_file, paths)) for paths in of_each_run if any(map(Path.is_file, paths))]
     if not found:
         what = f"The run {folder / options.id}" if options.id is not None else f"No run in {folder}"
         remedy = (
@@ -106,8 +110,28 @@ def remove_if_empty_handed(folder: Path) -> None:
 def write_atomically(path: Path, text: str) -> None:
     """Writes a file so that a killed process leaves the old one whole."""
     unfinished = path.with_name(f".{path.name}.unfinished")
-    unfinished.write_text(text)
+    try:
+        unfinished.write_bytes(text.encode())
+    except OSError:
+        unfinished.unlink(missing_ok=True)
+        raise
     unfinished.replace(path)
+
+
+def require_writable(folder: Path) -> None:
+    """Refuses a run folder that nothing can be written into.
+
+    Raises:
+        RunError: It is read-only, or its disk is full.
+    """
+    try:
+        with tempfile.NamedTemporaryFile(dir=folder, prefix=".writable") as file:
+            file.write(bytes(4096))
+    except OSError as error:
+        raise RunError(
+            f"The run folder {folder} can't be written into ({error.strerror}): make it writable or make room; or copy "
+            "the checkpoint elsewhere and name it by --ckpt_path, which starts a run of its own below --run.root."
+        ) from error
 
 
 def _experiment_folder(options: RunOptions) -> Path:

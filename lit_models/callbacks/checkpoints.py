@@ -1,4 +1,5 @@
-"""Checkpoints of a run: ``last.ckpt`` to go on from, ``best.ckpt`` by a metric; written atomically."""
+"""Checkpoints of a run: ``last.ckpt`` to go on from, ``best.ckpt`` by a metric; written atomically, and never of a
+training that has diverged."""
 
 import math
 from pathlib import Path
@@ -6,13 +7,25 @@ from typing import Any, Literal
 
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint
+from lightning.pytorch.utilities import rank_zero_warn
 
-from lit_models.errors import RunError
-from lit_models.runs import CHECKPOINTS
+from lit_models.callbacks.finite import losses_are_finite, training_losses, weights_are_finite
+from lit_models.callbacks.logging import logs_this_batch
+from lit_models.checkpoints import put_in_place
+from lit_models.errors import RunError, RunWarning
+from lit_models.runs import BEST, CHECKPOINTS, LAST
 
 
 class Checkpoints(Checkpoint):
     """Saves ``checkpoints/last.ckpt`` after each epoch, and ``best.ckpt`` when a metric is better than ever.
+
+    The ``last.ckpt`` before is kept as ``previous.ckpt``, in case the new one gets damaged. A checkpoint takes its place
+    when what was logged up to it is on the disk, too, so that a run that is killed and goes on from it misses no row of
+    ``metrics.csv``.
+
+    A training has diverged when a training loss or a weight is NaN or infinite. Losses are looked at when they are
+    logged (``--trainer.log_every_n_steps``), weights before each checkpoint: a diverged training is noticed at most that
+    many steps late, costs no step a wait for the device, and leaves the checkpoint from before it in place.
 
     Args:
         monitor: Logged metric that tells which checkpoint is the best, such as ``val/loss``; no ``best.ckpt`` if null,
@@ -20,19 +33,28 @@ class Checkpoints(Checkpoint):
         mode: Whether the best is the smallest (``min``) or the largest (``max``) value.
         every_n_steps: Save ``last.ckpt`` after every so many steps, too, so that a run that is killed in a long epoch
             loses less; only after epochs if null.
+        diverged: What becomes of a training that has diverged: ``stop`` ends it with an error; ``go_on`` says so once
+            and saves nothing while weights aren't finite.
     """
 
     def __init__(
-        self, monitor: str | None = None, mode: Literal["min", "max"] = "min", every_n_steps: int | None = None
+        self,
+        monitor: str | None = None,
+        mode: Literal["min", "max"] = "min",
+        every_n_steps: int | None = None,
+        diverged: Literal["stop", "go_on"] = "stop",
     ) -> None:
         if every_n_steps is not None and every_n_steps < 1:
             raise RunError(f"--checkpoint.every_n_steps is {every_n_steps}; it must be at least 1, or null.")
         self.monitor = monitor
         self.mode = mode
         self.every_n_steps = every_n_steps
+        self.diverged = diverged
         self.best_score: float | None = None
         self._saved_step = 0
-        self._metrics_unsaved = False
+        self._has_saved = False
+        self._waiting: list[str] = []
+        self._warned = False
 
     def state_dict(self) -> dict[str, Any]:
         return {"best_score": self.best_score}
@@ -42,32 +64,34 @@ class Checkpoints(Checkpoint):
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._saved_step = trainer.global_step
+        self._has_saved = trainer.ckpt_path is not None
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
-        # What belongs to a checkpoint's batch or epoch is logged after it is saved; a resumed run won't log it again.
-        if self._metrics_unsaved:
-            self._metrics_unsaved = False
-            for logger in trainer.loggers:
-                logger.save()
+        self._put_in_place(trainer)
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._put_in_place(trainer)
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        self._put_in_place(trainer)
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
+        if logs_this_batch(trainer) and not losses_are_finite(trainer):
+            self._handle_divergence(trainer, ", ".join(f"{k} {float(v)}" for k, v in training_losses(trainer).items()))
         # The epoch's last batch is left to on_train_epoch_end, which comes after its validation.
         if self.every_n_steps is None or trainer.is_last_batch:
             return
         step = trainer.global_step
         if step > self._saved_step and step % self.every_n_steps == 0:
-            self._saved_step = step
-            self._save(trainer, "last.ckpt")
+            self._save(trainer, pl_module, LAST)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         known = self.monitor is None or self.monitor in trainer.callback_metrics
         awaited = self.monitor in getattr(pl_module, "later_metrics", ())
         better = known and self._is_better(trainer)
-        self._save(trainer, "last.ckpt")
-        if better:
-            self._save(trainer, "best.ckpt")
+        self._save(trainer, pl_module, LAST, *([BEST] if better else []))
         if not known and not awaited:
             raise RunError(
                 f"--checkpoint.monitor is {self.monitor!r}, which this model doesn't log; it logs "
@@ -85,6 +109,54 @@ class Checkpoints(Checkpoint):
         self.best_score = score
         return True
 
-    def _save(self, trainer: Trainer, name: str) -> None:
-        trainer.save_checkpoint(Path(trainer.default_root_dir) / CHECKPOINTS / name)
-        self._metrics_unsaved = True
+    def _save(self, trainer: Trainer, pl_module: LightningModule, *names: str) -> None:
+        """Writes checkpoints, which :meth:`_put_in_place` will give their names."""
+        if not weights_are_finite(trainer, pl_module):
+            self._handle_divergence(trainer, "weights that aren't finite, which are not saved")
+            return
+        for name in names:
+            trainer.save_checkpoint(_written(trainer, name))
+            self._waiting.append(name)
+        self._saved_step = trainer.global_step
+        self._has_saved = True
+
+    def _put_in_place(self, trainer: Trainer) -> None:
+        """Gives the checkpoints that wait their names, when the loggers' files hold all that belongs to them.
+
+        A batch's and an epoch's figures come after the hooks in which checkpoints are written, and a run that goes on
+        from a checkpoint doesn't log them again.
+        """
+        if not self._waiting:
+            return
+        for logger in trainer.loggers:
+            logger.save()
+        if trainer.is_global_zero:
+            for name in self._waiting:
+                put_in_place(_written(trainer, name), _folder(trainer) / name)
+        self._waiting = []
+
+    def _handle_divergence(self, trainer: Trainer, what: str) -> None:
+        """Stops a training that has diverged, or says that it goes on."""
+        found = f"The training has diverged: at step {trainer.global_step} it has {what}."
+        if self.diverged == "stop":
+            kept = (
+                f"{CHECKPOINTS}/{LAST} is from before, of step {self._saved_step}: go on from it with --ckpt_path last "
+                "and clipped gradients or another --trainer.precision"
+                if self._has_saved
+                else "Nothing was saved before"
+            )
+            raise RunError(
+                f"{found} {kept}; or start again with a smaller learning rate. (--checkpoint.diverged go_on trains on.)"
+            )
+        if not self._warned:
+            self._warned = True
+            rank_zero_warn(f"{found} It goes on, and saves nothing while weights aren't finite.", category=RunWarning)
+
+
+def _folder(trainer: Trainer) -> Path:
+    return Path(trainer.default_root_dir) / CHECKPOINTS
+
+
+def _written(trainer: Trainer, name: str) -> Path:
+    """Where a checkpoint waits until it gets its name."""
+    return _folder(trainer) / f".{name}.written"
