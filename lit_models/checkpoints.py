@@ -29,11 +29,11 @@ class AtomicCheckpointIO(TorchCheckpointIO):
             os.replace(unfinished, target)
         except (OSError, RuntimeError) as error:
             unfinished.unlink(missing_ok=True)
-            # torch's zip writer covers what the file system said.
-            reason = error.__context__.strerror if isinstance(error.__context__, OSError) else error
+            # torch's zip writer raises an error of its own over the file system's.
+            reason = error.__context__ if isinstance(error.__context__, OSError) else error
             raise RunError(
-                f"A checkpoint can't be written into {target.parent} ({reason}). The one before it is kept: make room, or "
-                "make the folder writable, and go on from it with --ckpt_path last."
+                f"A checkpoint can't be written into {target.parent} ({getattr(reason, 'strerror', reason)}); the one "
+                "before it is kept: make room, or make the folder writable, and go on with --ckpt_path last."
             ) from error
 
     def load_checkpoint(self, path: Any, map_location: Any = "cpu", weights_only: bool | None = True) -> dict[str, Any]:
@@ -74,7 +74,7 @@ def read_or_fall_back(path: Path) -> tuple[Path, dict[str, Any]]:
 
 
 def put_in_place(written: Path, target: Path) -> None:
-    """Renames a checkpoint that is completely written to ``target``; an earlier ``last.ckpt`` becomes ``previous.ckpt``.
+    """Renames a checkpoint that is completely written to ``target``; a ``last.ckpt`` there becomes ``previous.ckpt``.
 
     Whenever the process is killed, there is a whole checkpoint under one of the two names. A ``last.ckpt`` that was cut
     off (its file has lost its end) doesn't replace the ``previous.ckpt`` that stood in for it.

@@ -32,7 +32,7 @@ from lit_models.callbacks import Checkpoints, ExactResume, LossCurves, Predictio
 from lit_models.checkpoints import AtomicCheckpointIO, read_or_fall_back
 from lit_models.cli_errors import explain, told_by_us
 from lit_models.errors import ModelError, RunError, RunWarning
-from lit_models.loggers import MetricsCSV, WandbOptions, environment, finish_wandb, git_commit, wandb_logger
+from lit_models.loggers import MetricsCSV, WandbOptions, environment, finish_wandb, log_checkpoints, wandb_logger
 from lit_models.memory import keep_freed_memory
 from lit_models.runs import (
     RunOptions,
@@ -227,7 +227,7 @@ class RelitCLI(LightningCLI):
         arguments["logger"] = self._loggers(arguments["logger"], config)
         arguments["enable_autolog_hparams"] = False  # RunRecord logs the whole configuration.
         arguments["callbacks"] = [
-            RunRecord(self._dumped_config()),
+            RunRecord(self._dumped_config(), config.wandb.checkpoints),
             ExactResume(),
             *([] if arguments["enable_progress_bar"] is False else [TQDMProgressBar(refresh_rate=10)]),
             *_as_list(arguments["callbacks"]),
@@ -287,21 +287,26 @@ class RelitCLI(LightningCLI):
 
 
 class RunRecord(Callback):
-    """Keeps the resolved configuration in the run folder, in every checkpoint and in W&B; and in ``run.json`` whether
-    training has finished, how long it took so far, and on what."""
+    """Keeps the resolved configuration in the run folder, in every checkpoint and in W&B; in ``run.json`` whether
+    training has finished, how long it took so far, and on what; and, if asked, the checkpoints in W&B."""
 
-    def __init__(self, config: str) -> None:
+    def __init__(self, config: str, upload_checkpoints: bool = False) -> None:
         self.config = config
+        self.upload_checkpoints = upload_checkpoints
         self._environment: dict[str, Any] = {}
         self._started: float | None = None
         self._seconds_before = 0.0
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        if trainer.is_global_zero:
-            self._write(Path(trainer.default_root_dir), may_replace=stage == "fit")
-        for logger in trainer.loggers:
-            if isinstance(logger, WandbLogger):
-                logger.log_hyperparams({**yaml.safe_load(self.config), "git_commit": git_commit()})
+        if not trainer.is_global_zero:
+            return
+        run = Path(trainer.default_root_dir)
+        self._write(run, may_replace=stage == "fit")
+        # A test of a trained model leaves the training's configuration in place, here and in W&B.
+        if (run / "config.yaml").read_text() == self.config:
+            for logger in trainer.loggers:
+                if isinstance(logger, WandbLogger):
+                    logger.log_hyperparams({**yaml.safe_load(self.config), "environment": environment(trainer)})
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         # In a forked rank nobody else would, and the run's file would stay empty.
@@ -335,6 +340,9 @@ class RunRecord(Callback):
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._write_progress(trainer, finished=True)
+        for logger in trainer.loggers:
+            if isinstance(logger, WandbLogger) and self.upload_checkpoints and trainer.is_global_zero:
+                log_checkpoints(logger, Path(trainer.default_root_dir), step=trainer.global_step)
 
     def _write_progress(self, trainer: Trainer, finished: bool) -> None:
         # A run that was finished before is resumed without a start.

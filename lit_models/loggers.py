@@ -5,6 +5,7 @@ import io
 import os
 import platform
 import re
+import secrets
 import subprocess
 import sys
 from dataclasses import dataclass, field
@@ -15,9 +16,10 @@ import torch
 from lightning.fabric.loggers.csv_logs import _ExperimentWriter
 from lightning.pytorch import Trainer
 from lightning.pytorch.loggers import CSVLogger, WandbLogger
+from lightning.pytorch.utilities import rank_zero_only
 
 from lit_models.errors import RunError
-from lit_models.runs import write_atomically
+from lit_models.runs import BEST, CHECKPOINTS, LAST, write_atomically
 
 
 @dataclass
@@ -33,6 +35,8 @@ class WandbOptions:
         notes: A note of any length about the run.
         mode: ``online`` or ``offline``; if null, online where an API key is found, else offline. Offline runs lie in
             the run folder's ``wandb/`` and are sent with ``wandb sync``.
+        checkpoints: Upload ``last.ckpt`` and ``best.ckpt`` as versions of the artifact ``checkpoint-<W&B id>`` when
+            training has ended; with ``offline``, when the run is sent.
     """
 
     enabled: bool = False
@@ -42,6 +46,7 @@ class WandbOptions:
     tags: list[str] = field(default_factory=list)
     notes: str | None = None
     mode: Literal["online", "offline"] | None = None
+    checkpoints: bool = False
 
 
 class MetricsCSV(CSVLogger):
@@ -113,7 +118,7 @@ def wandb_logger(options: WandbOptions, run_folder: Path, experiment: str) -> Wa
     run_folder.mkdir(parents=True, exist_ok=True)
     return WandbLogger(
         name=f"{experiment}/{run_folder.name}",
-        id=f"{experiment}-{run_folder.name}",
+        id=wandb_id(run_folder),
         save_dir=run_folder.absolute(),
         project=options.project,
         entity=options.entity,
@@ -124,6 +129,30 @@ def wandb_logger(options: WandbOptions, run_folder: Path, experiment: str) -> Wa
         resume="allow",
         settings=wandb.Settings(console="off"),
     )
+
+
+def wandb_id(run_folder: Path) -> str:
+    """The id of a run folder's W&B run: kept in its file ``wandb_id``, so that every process that works in this folder
+    goes on with the same one. A W&B agent chooses it for the runs that it starts."""
+    path = run_folder / "wandb_id"
+    if path.is_file():
+        return path.read_text().strip()
+    identifier = os.environ.get("WANDB_RUN_ID") or secrets.token_hex(5)
+    if rank_zero_only.rank == 0:  # the other ranks have no W&B run
+        write_atomically(path, identifier)
+    return identifier
+
+
+def log_checkpoints(logger: WandbLogger, run_folder: Path, step: int) -> None:
+    """Makes W&B artifacts of a run's checkpoints, with the aliases ``last`` and ``best``; ``step`` is the last one's."""
+    import wandb
+
+    for name in (LAST, BEST):
+        path = run_folder / CHECKPOINTS / name
+        if path.is_file():
+            artifact = wandb.Artifact(f"checkpoint-{logger.experiment.id}", "model", metadata={"last_step": step})
+            artifact.add_file(str(path))
+            logger.experiment.log_artifact(artifact, aliases=[path.stem])
 
 
 def finish_wandb(exit_code: int = 0) -> None:

@@ -1,19 +1,18 @@
 """What goes wrong around a run: it is said in a sentence, and what was reached is kept."""
 
-import csv
 import multiprocessing
 import os
-import resource
 import signal
+import subprocess
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from lightning.pytorch import Callback, LightningModule, Trainer
 
+import lit_models
 from lit_models.__main__ import main
 from lit_models.checkpoints import put_in_place
 from lit_models.loggers import MetricsCSV
@@ -134,3 +133,188 @@ def test_killed_while_saving(relit: Relit, uninterrupted: Path, before: Callable
     assert torch.load(found[0], weights_only=True)["global_step"] == reached
     assert relit("fit", *TINY, "--checkpoint.every_n_steps=5", "--ckpt_path=last") == 0
     assert_same_run(run, uninterrupted)
+
+
+def test_killed_while_preparing_data(relit: Relit, uninterrupted: Path) -> None:
+    """Half of what is prepared is never taken for the whole."""
+    fresh = ("--data.root=fresh", "--run.id=one")
+    half_way = lambda: kill_at_call(os, "replace", 1, lambda _, target: Path(target).is_relative_to("fresh"))  # noqa: E731
+    assert in_a_process(relit, *fresh, before=half_way) == -signal.SIGKILL
+    assert list(Path("fresh").rglob("*")), "something was written"
+    assert not list(Path("fresh").rglob("image.npy"))
+    assert relit("fit", *TINY, *fresh) == 0
+    assert_same_run(the_run(), uninterrupted)
+
+
+# --- full disks and read-only folders ---------------------------------------------------------------------------------
+
+
+def test_a_full_disk_stops_the_run_and_loses_nothing(
+    relit: Relit, uninterrupted: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Files that may not grow fail like those on a full disk: half-way, by an OSError."""
+    limit = ("--trainer.callbacks+=tests.tiny.LimitFilesAt", "--trainer.callbacks.batch=30")
+    assert in_a_process(relit, *limit, "--trainer.callbacks.size=20000") == 1
+    said = capfd.readouterr().err
+    assert "can't be written into" in said
+    assert "File too large); the one before it is kept" in said
+    run = the_run()
+    assert [path.name for path in (run / "checkpoints").iterdir()] == ["last.ckpt"]
+    assert relit("fit", *TINY, "--ckpt_path=last") == 0
+    assert_same_run(run, uninterrupted)
+
+
+@pytest.mark.parametrize("cut", [b"9,1", b"9,19,0.5"], ids=["no step", "no end"])
+def test_half_a_row_of_metrics_is_dropped(tmp_path: Path, cut: bytes) -> None:
+    logger = MetricsCSV(tmp_path)
+    for step in (9, 19):
+        logger.log_metrics({"epoch": 0, "train/loss": 1.5}, step)
+    logger.save()
+    path = tmp_path / "metrics.csv"
+    whole = path.read_bytes()
+    assert whole == b"epoch,step,train/loss\r\n0,9,1.5\r\n0,19,1.5\r\n"
+    path.write_bytes(whole + cut)
+    resumed = MetricsCSV(tmp_path)
+    resumed.drop_from(20)
+    assert path.read_bytes() == whole
+    resumed.log_metrics({"epoch": 1, "val/loss": 2.5}, 29)
+    resumed.save()
+    assert path.read_bytes() == b"epoch,step,train/loss,val/loss\r\n0,9,1.5,\r\n0,19,1.5,\r\n1,29,,2.5\r\n"
+
+
+def test_a_header_cut_off_by_a_full_disk_is_written_again(tmp_path: Path) -> None:
+    (tmp_path / "metrics.csv").write_bytes(b"epoch,st")
+    logger = MetricsCSV(tmp_path)
+    logger.drop_from(0)
+    logger.log_metrics({"epoch": 0, "train/loss": 1.5}, 9)
+    logger.save()
+    assert (tmp_path / "metrics.csv").read_bytes() == b"epoch,step,train/loss\r\n0,9,1.5\r\n"
+
+
+@pytest.fixture
+def small_disk() -> Iterator[Path]:
+    """A file system of 400 KB, which can be made read-only."""
+    with tempfile.TemporaryDirectory() as folder:
+        mounted = subprocess.run(
+            ["mount", "-t", "tmpfs", "-o", "size=400k", "tmpfs", folder], check=False, capture_output=True
+        )
+        if mounted.returncode != 0:
+            pytest.skip(f"file systems can't be mounted here: {mounted.stderr.decode().strip()}")
+        try:
+            yield Path(folder)
+        finally:
+            subprocess.run(["umount", "-l", folder], check=True)
+
+
+def test_a_disk_that_is_full_and_then_read_only(
+    relit: Relit, small_disk: Path, uninterrupted: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert relit("fit", *TINY, f"--run.root={small_disk}", "--trainer.max_epochs=1") == 0
+    run = the_run(small_disk)
+    reached = weights(run)
+    filler = small_disk / "filler"
+    filler.write_bytes(bytes(max(0, os.statvfs(small_disk).f_bavail - 3) * os.statvfs(small_disk).f_frsize))
+    capsys.readouterr()
+    resumed = ("fit", *TINY, f"--run.root={small_disk}", "--ckpt_path=last")
+    assert relit(*resumed) == 1
+    assert "No space left on device" in capsys.readouterr().err
+    assert all(torch.equal(value, reached[name]) for name, value in weights(run).items())
+
+    filler.unlink()
+    subprocess.run(["mount", "-o", "remount,ro", small_disk], check=True)
+    assert relit(*resumed) == 1
+    assert "can't be written into (Read-only file system): make it writable" in capsys.readouterr().err
+    assert relit("fit", *TINY, f"--run.root={small_disk}") == 1
+    assert "choose another place with --run.root" in capsys.readouterr().err
+
+    subprocess.run(["mount", "-o", "remount,rw", small_disk], check=True)
+    assert relit(*resumed) == 0
+    assert_same_run(run, uninterrupted)
+
+
+# --- a training that diverges -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("batch", "every", "noticed", "kept"), [(33, "null", 40, 20), (33, 5, 35, 30)], ids=["by a loss", "by the weights"]
+)
+def test_a_diverged_training_stops_and_keeps_the_checkpoint_before(
+    relit: Relit,
+    uninterrupted: Path,
+    capsys: pytest.CaptureFixture[str],
+    batch: int,
+    every: object,
+    noticed: int,
+    kept: int,
+) -> None:
+    poison = ("--trainer.callbacks+=tests.tiny.PoisonAt", f"--trainer.callbacks.batch={batch}")
+    assert relit("fit", *TINY, *poison, f"--checkpoint.every_n_steps={every}") == 1
+    said = capsys.readouterr().err
+    assert f"relit: The training has diverged: at step {noticed} it has" in said
+    assert f"checkpoints/last.ckpt is from before, of step {kept}: go on from it with --ckpt_path last" in said
+    assert "Traceback" not in said
+    run = the_run()
+    assert torch.load(run / "checkpoints/last.ckpt", weights_only=True)["global_step"] == kept
+    assert all(value.isfinite().all() for value in weights(run).values())
+    assert relit("fit", *TINY, "--ckpt_path=last") == 0
+    assert_same_run(run, uninterrupted)
+
+
+def test_a_diverged_training_goes_on_if_asked_to(relit: Relit, capsys: pytest.CaptureFixture[str]) -> None:
+    poison = ("--trainer.callbacks+=tests.tiny.PoisonAt", "--trainer.callbacks.batch=33")
+    assert relit("fit", *TINY, *poison, "--checkpoint.diverged=go_on") == 0
+    said = capsys.readouterr().err
+    assert said.count("The training has diverged: at step 40 it has") == 1
+    assert "It goes on, and saves nothing while weights aren't finite" in said
+    assert torch.load(the_run() / "checkpoints/last.ckpt", weights_only=True)["global_step"] == 20
+
+
+def test_a_training_that_diverges_before_its_first_checkpoint(relit: Relit, capsys: pytest.CaptureFixture[str]) -> None:
+    assert relit("fit", *TINY, "--trainer.callbacks+=tests.tiny.PoisonAt", "--trainer.callbacks.batch=1") == 1
+    assert "at step 10 it has train/discriminator_loss nan" in (said := capsys.readouterr().err)
+    assert "Nothing was saved before; or start again" in said
+
+
+# --- files that would run code ----------------------------------------------------------------------------------------
+
+LOADED_BY = {
+    "fit": ("fit", *TINY, "--ckpt_path=malicious.ckpt"),
+    "validate": ("validate", *TINY, "--ckpt_path=malicious.ckpt"),
+    "test": ("test", *TINY, "--ckpt_path=malicious.ckpt"),
+    "predict": ("predict", "--ckpt_path=malicious.ckpt"),
+    "encoder": ("fit", "--model=TransferClassifier", "--model.encoder_checkpoint=malicious.ckpt", "--data=Digits"),
+    "decoder": ("fit", "--model=LatentGAN", "--model.decoder_checkpoint=malicious.ckpt", "--data=Digits"),
+    "pretrained": ("fit", "--model=MetricResNet", "--model.pretrained=malicious.ckpt", "--data=Digits"),
+    "extractor": (
+        *("fit", *TINY, "--trainer.callbacks+=GenerationScores", "--trainer.callbacks.extractor=malicious.ckpt"),
+    ),
+}
+
+
+@pytest.fixture
+def malicious(tmp_path: Path) -> Path:
+    """``malicious.ckpt`` in this folder; the file that it makes when it is unpickled."""
+
+    class Malicious:
+        def __reduce__(self) -> tuple:
+            return (os.mkdir, (str(tmp_path / "executed"),))
+
+    torch.save({"state_dict": {"weight": torch.zeros(1)}, "hyper_parameters": Malicious()}, tmp_path / "malicious.ckpt")
+    torch.load(tmp_path / "malicious.ckpt", weights_only=False)
+    (tmp_path / "executed").rmdir()  # the file does what it is made for
+    return tmp_path / "executed"
+
+
+@pytest.mark.parametrize("arguments", LOADED_BY.values(), ids=LOADED_BY)
+def test_a_malicious_file_is_not_executed(
+    relit: Relit, malicious: Path, arguments: tuple[str, ...], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert relit(*arguments) == 1
+    assert "malicious.ckpt can't be read as a checkpoint" in capsys.readouterr().err
+    assert not malicious.exists()
+
+
+def test_a_malicious_file_is_not_executed_in_python(relit: Relit, malicious: Path) -> None:
+    with pytest.raises(Exception, match="Weights only load failed"):
+        lit_models.DCGAN.load_from_checkpoint("malicious.ckpt")
+    assert not malicious.exists()

@@ -1,6 +1,7 @@
 """Small runs that many tests share, and callbacks that disturb them."""
 
 import os
+import resource
 import signal
 from pathlib import Path
 from typing import Any
@@ -41,6 +42,30 @@ class KillAt(Callback):
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if trainer.current_epoch + 1 == self.epoch_end:
             os.kill(os.getpid(), signal.SIGKILL)
+
+
+class PoisonAt(Callback):
+    """Makes a weight NaN before a training batch (which counts from 1)."""
+
+    def __init__(self, batch: int) -> None:
+        self.batch = batch
+
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
+        if trainer.fit_loop.total_batch_idx + 1 == self.batch:
+            with torch.no_grad():
+                next(pl_module.parameters()).view(-1)[0] = torch.nan
+
+
+class LimitFilesAt(Callback):
+    """From a training batch on (which counts from 1), no file of this process may grow beyond a size in bytes."""
+
+    def __init__(self, batch: int, size: int) -> None:
+        self.batch = batch
+        self.size = size
+
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
+        if trainer.fit_loop.total_batch_idx + 1 == self.batch:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (self.size, self.size))
 
 
 class InterruptAt(Callback):

@@ -19,13 +19,14 @@ from lit_models.runs import BEST, CHECKPOINTS, LAST
 class Checkpoints(Checkpoint):
     """Saves ``checkpoints/last.ckpt`` after each epoch, and ``best.ckpt`` when a metric is better than ever.
 
-    The ``last.ckpt`` before is kept as ``previous.ckpt``, in case the new one gets damaged. A checkpoint takes its place
-    when what was logged up to it is on the disk, too, so that a run that is killed and goes on from it misses no row of
+    The ``last.ckpt`` before is kept as ``previous.ckpt``, in case the new one gets damaged. A checkpoint gets its name
+    when what was logged up to it is on the disk, too, so that a run that is killed and goes on misses no row of
     ``metrics.csv``.
 
-    A training has diverged when a training loss or a weight is NaN or infinite. Losses are looked at when they are
-    logged (``--trainer.log_every_n_steps``), weights before each checkpoint: a diverged training is noticed at most that
-    many steps late, costs no step a wait for the device, and leaves the checkpoint from before it in place.
+    A training has diverged when a training loss or a weight is NaN or infinite. Losses are looked at in the batches in
+    which they are logged (every ``--trainer.log_every_n_steps``), weights before each checkpoint. So no step waits for
+    the device on that account, divergence is noticed at most that many steps late, and no checkpoint of a diverged
+    training takes the place of one from before.
 
     Args:
         monitor: Logged metric that tells which checkpoint is the best, such as ``val/loss``; no ``best.ckpt`` if null,

@@ -7,12 +7,10 @@ from typing import Any, NamedTuple
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
-from PIL import Image
 from torch import Tensor
-from torchvision.transforms.functional import to_tensor
 
 from datamodules import ImageDataModule
-from lit_models.callbacks.logging import log_image
+from lit_models.callbacks.logging import log_confusion, log_figure, log_table
 from lit_models.callbacks.ranks import gather
 from lit_models.errors import RunError
 
@@ -85,7 +83,10 @@ class ClassificationReport(Callback):
             draw_confused_pairs(pairs, names, folder / f"confused_pairs{suffix}.png", split)
             pictures.append(f"confused_pairs{suffix}")
         for name in pictures:
-            log_image(trainer, f"figures/{name}", to_tensor(Image.open(folder / f"{name}.png").convert("RGB")))
+            log_figure(trainer, folder / f"{name}.png")
+            log_table(trainer, folder / f"{name}.csv")
+        log_confusion(trainer, f"confusion_matrix{suffix}", counts, names)
+        log_table(trainer, folder / f"classification_report{suffix}.csv")
         if self.table:
             print(f"\n{counts.sum()} {split} images\n{as_table(report)}")
 

@@ -7,10 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
-from PIL import Image
-from torchvision.transforms.functional import to_tensor
 
-from lit_models.callbacks.logging import log_image
+from lit_models.callbacks.logging import log_figure
 
 Curve = list[tuple[float, float]]
 
@@ -33,7 +31,7 @@ class LossCurves(Callback):
             if chosen:
                 path = run / "figures" / f"{picture}.png"
                 draw_curves(chosen, path)
-                log_image(trainer, f"figures/{picture}", to_tensor(Image.open(path).convert("RGB")))
+                log_figure(trainer, path)
 
 
 def read_curves(path: Path) -> dict[str, Curve]:

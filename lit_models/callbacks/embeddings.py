@@ -8,11 +8,9 @@ from typing import Any, cast
 import numpy as np
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
-from PIL import Image
 from torch import Tensor
-from torchvision.transforms.functional import to_tensor
 
-from lit_models.callbacks.logging import log_image
+from lit_models.callbacks.logging import log_figure
 from lit_models.callbacks.ranks import gather_rows
 from lit_models.errors import RunError
 
@@ -74,7 +72,7 @@ class EmbeddingPlot(Callback):
         names = getattr(getattr(trainer, "datamodule", None), "class_names", ())
         path = Path(trainer.default_root_dir) / "figures" / "embedding.png"
         draw_embedding(embedding[chosen], label[chosen], names, path, self.perplexity, self.seed)
-        log_image(trainer, "figures/embedding", to_tensor(Image.open(path).convert("RGB")))
+        log_figure(trainer, path)
 
 
 def first_of_each_class(label: Tensor, count: int) -> Tensor:

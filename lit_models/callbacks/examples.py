@@ -6,11 +6,9 @@ from typing import Any
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
-from PIL import Image
 from torch import Tensor
-from torchvision.transforms.functional import to_tensor
 
-from lit_models.callbacks.logging import log_image
+from lit_models.callbacks.logging import log_figure
 from lit_models.callbacks.ranks import gather
 from lit_models.errors import RunError
 
@@ -71,7 +69,7 @@ class ClassExamples(Callback):
         safe_name = "".join(letter if letter.isalnum() else "_" for letter in names[self._label])
         path = Path(trainer.default_root_dir) / "figures" / f"examples_{safe_name}.png"
         draw_examples(images, probability, self._label, names, path)
-        log_image(trainer, f"figures/{path.stem}", to_tensor(Image.open(path).convert("RGB")))
+        log_figure(trainer, path)
 
 
 def class_names(trainer: Trainer) -> list[str]:

@@ -8,13 +8,11 @@ from typing import Any, NamedTuple, cast
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
-from PIL import Image
 from torch import Tensor, nn
-from torchvision.transforms.functional import to_tensor
 from torchvision.utils import make_grid, save_image
 
 from lit_models import interpolation
-from lit_models.callbacks.logging import log_image
+from lit_models.callbacks.logging import log_figure
 from lit_models.callbacks.ranks import gather
 from lit_models.errors import RunError
 
@@ -91,7 +89,7 @@ class Interpolations(Callback):
                 name = f"interpolation_{path}"
                 folder.mkdir(parents=True, exist_ok=True)
                 save_image(make_grid(images[drawn].float().cpu().flatten(0, 1), self.steps), folder / f"{name}.png")
-                log_image(trainer, f"figures/{name}", to_tensor(Image.open(folder / f"{name}.png").convert("RGB")))
+                log_figure(trainer, folder / f"{name}.png")
             if judge is not None:
                 shares[path] = share_sure(images, label[start], label[end], judge, cast(float, self.sure_above))
         if judge is not None:

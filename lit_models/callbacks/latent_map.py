@@ -6,12 +6,10 @@ from typing import Any, cast
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
-from PIL import Image
 from torch import Tensor
-from torchvision.transforms.functional import to_tensor
 from torchvision.utils import make_grid, save_image
 
-from lit_models.callbacks.logging import log_image
+from lit_models.callbacks.logging import log_figure
 from lit_models.callbacks.ranks import gather_rows
 from lit_models.errors import RunError
 
@@ -70,7 +68,7 @@ class LatentMap(Callback):
         names = getattr(getattr(trainer, "datamodule", None), "class_names", ())
         draw_plane(latent, label, names, folder / "latent_plane.png")
         for name in ("latent_map", "latent_plane"):
-            log_image(trainer, f"figures/{name}", to_tensor(Image.open(folder / f"{name}.png").convert("RGB")))
+            log_figure(trainer, folder / f"{name}.png")
 
 
 def plane(columns: int) -> Tensor:

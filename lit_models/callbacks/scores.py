@@ -8,14 +8,12 @@ from typing import Any, cast
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
-from PIL import Image
 from torch import Tensor
-from torchvision.transforms.functional import to_tensor
 from tqdm import tqdm
 
 from datamodules import GatherDataset, ImageDataModule, LabelledImages
 from lit_models.callbacks.classification import confusion_counts, draw_class_accuracy, write_class_accuracy
-from lit_models.callbacks.logging import log_image
+from lit_models.callbacks.logging import log_figure, log_table
 from lit_models.callbacks.ranks import gather
 from lit_models.errors import RunError
 from lit_models.metrics.extractors import ExtractorUnavailableError, Features, load_extractor
@@ -121,7 +119,8 @@ class GenerationScores(Callback):
             write_class_accuracy(confusion, names, path)
             picture = path.with_suffix(".png")
             draw_class_accuracy(confusion, names, picture, "generated images judged to be of the class asked for / %")
-            log_image(trainer, "figures/label_accuracy", to_tensor(Image.open(picture).convert("RGB")))
+            log_figure(trainer, picture)
+            log_table(trainer, path)
 
     def _measure(
         self, trainer: Trainer, pl_module: LightningModule, count: int

@@ -20,15 +20,13 @@ from typing import Any, cast
 import torch
 from lightning.pytorch import LightningModule
 from lightning.pytorch.cli import OptimizerCallable
-from PIL import Image
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.optim import SGD, Optimizer
 from torch.optim.lr_scheduler import CosineAnnealingLR
-from torchvision.transforms.functional import to_tensor
 
 from datamodules import LabelledImages
-from lit_models.callbacks.logging import log_image
+from lit_models.callbacks.logging import log_figure
 from lit_models.callbacks.predictions import ClassProbabilities
 from lit_models.callbacks.ranks import batch_weight
 from lit_models.checks import require_image_shape, require_labels, require_num_classes
@@ -307,7 +305,7 @@ class DARTSRetrain(LightningModule):
             run = Path(self.trainer.default_root_dir)
             path = draw_genotype(self.cells, run / "figures" / "cells.png")
             (run / "genotype.json").write_text(self.cells.to_json())
-            log_image(self.trainer, "figures/cells", to_tensor(Image.open(path).convert("RGB")))
+            log_figure(self.trainer, path)
 
     def on_train_start(self) -> None:
         self._raise_drop_path()  # a run that is resumed within an epoch gets no on_train_epoch_start

@@ -32,16 +32,14 @@ import torch
 from lightning.pytorch import LightningModule
 from lightning.pytorch.cli import OptimizerCallable
 from lightning.pytorch.core.optimizer import LightningOptimizer
-from PIL import Image
 from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn import functional
 from torch.optim import SGD, Optimizer
 from torch.optim.lr_scheduler import CosineAnnealingLR
-from torchvision.transforms.functional import to_tensor
 
 from datamodules import ImageDataModule, LabelledImages, SearchBatch, SearchDataModule
-from lit_models.callbacks.logging import log_image
+from lit_models.callbacks.logging import log_figure
 from lit_models.callbacks.predictions import ClassProbabilities
 from lit_models.callbacks.ranks import batch_weight
 from lit_models.checks import require_image_shape, require_labels, require_num_classes
@@ -295,12 +293,8 @@ class DARTSSearch(LightningModule):
         (run / "genotypes").mkdir(parents=True, exist_ok=True)
         for path in (run / "genotypes" / f"epoch_{epoch:04d}.json", run / "genotype.json"):
             write_atomically(path, genotype.to_json())
-        figures = {
-            "cells": draw_genotype(genotype, run / "figures" / "cells.png", f"after epoch {epoch}"),
-            "search": draw_search(self.history, run / "figures" / "search.png"),
-        }
-        for name, path in figures.items():
-            log_image(self.trainer, f"figures/{name}", to_tensor(Image.open(path).convert("RGB")))
+        log_figure(self.trainer, draw_genotype(genotype, run / "figures" / "cells.png", f"after epoch {epoch}"))
+        log_figure(self.trainer, draw_search(self.history, run / "figures" / "search.png"))
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint["history"] = self.history
