@@ -144,7 +144,7 @@ def wandb_id(run_folder: Path) -> str:
 
 
 def log_checkpoints(logger: WandbLogger, run_folder: Path, step: int) -> None:
-    """Makes W&B artifacts of a run's checkpoints, with the aliases ``last`` and ``best``; ``step`` is the last one's."""
+    """Makes W&B artifacts of a run's checkpoints, with the aliases ``last`` (of ``step``) and ``best``."""
     import wandb
 
     for name in (LAST, BEST):

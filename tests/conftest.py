@@ -24,6 +24,17 @@ def digits_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
+@pytest.fixture(scope="session")
+def uninterrupted(tmp_path_factory: pytest.TempPathFactory, digits_root: Path) -> Path:
+    """The folder of a run of ``tests.tiny.TINY`` that nothing has disturbed."""
+    from lit_models.__main__ import main
+    from tests.tiny import TINY, the_run
+
+    root = tmp_path_factory.mktemp("whole")
+    assert main(["fit", *TINY, f"--data.root={digits_root}", f"--run.root={root}"]) == 0
+    return the_run(root)
+
+
 @pytest.fixture
 def relit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, digits_root: Path) -> Iterator[Callable[..., int]]:
     """Runs the command in this process, in an empty folder, with the prepared digits; returns its exit code."""

@@ -12,17 +12,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from lit_models.__main__ import main
 from tests.tiny import TINY, the_run, weights
 
 Relit = Callable[..., int]
-
-
-@pytest.fixture(scope="module")
-def uninterrupted(tmp_path_factory: pytest.TempPathFactory, digits_root: Path) -> Path:
-    root = tmp_path_factory.mktemp("whole")
-    assert main(["fit", *TINY, f"--data.root={digits_root}", f"--run.root={root}"]) == 0
-    return the_run(root)
 
 
 def run_in_a_process_that_is_killed(relit: Relit, *args: str) -> None:

@@ -1,5 +1,6 @@
 """What an offline W&B run holds, read back from its files."""
 
+import csv
 import json
 import time
 from collections.abc import Callable, Iterator
@@ -8,13 +9,15 @@ from typing import Any
 
 import numpy as np
 import pytest
+from lightning.pytorch.loggers import WandbLogger
 from PIL import Image
 
 from tests.tiny import CONFIGS, TINY, the_run
 
-pytest.importorskip("wandb")
+wandb = pytest.importorskip("wandb")
 
 Relit = Callable[..., int]
+QUIET = ("--trainer.enable_progress_bar=false", "--trainer.enable_model_summary=false", "--trainer.accelerator=cpu")
 
 
 def items(record: Any) -> dict[str, Any]:
@@ -63,7 +66,7 @@ def test_an_offline_run_holds_configuration_curves_and_grids(relit: Relit, how: 
     config, history = read_back(run)
     assert config["model"]["init_args"]["latent_dim"] == 4
     assert config["data"]["class_path"] == "datamodules.Digits"
-    assert "git_commit" in config
+    assert {"git_commit", "torch", "processes"} <= config["environment"].keys()
     losses = [row for row in history if "train/generator_loss" in row]
     assert [row["trainer/global_step"] for row in losses] == [9, 19, 29, 39], "the generator's steps"
     grids = [row["trainer/global_step"] for row in history if any(key.startswith("samples") for key in row)]
@@ -82,3 +85,101 @@ def test_without_a_key_it_is_offline_and_never_asks(relit: Relit, monkeypatch: p
     monkeypatch.setattr("builtins.input", lambda *_: pytest.fail("asked for input"))
     assert relit("fit", *TINY, "--wandb.enabled=true", "--trainer.max_epochs=1") == 0
     assert list(the_run().glob("wandb/offline-run-*"))
+
+
+# --- what each callback and method shows ------------------------------------------------------------------------------
+
+
+class Recorder:
+    """Stands in for a W&B run: keeps what is logged, by key."""
+
+    id = "recorded"
+
+    def __init__(self) -> None:
+        self.config: dict[str, Any] = {}
+        self.logged: dict[str, list[Any]] = {}
+
+    def log(self, metrics: dict[str, Any]) -> None:
+        assert metrics["trainer/global_step"] >= 0
+        for key, value in metrics.items():
+            self.logged.setdefault(key, []).append(value)
+
+    def pictures(self) -> dict[str, np.ndarray]:
+        """The last picture of each key, ``(H, W)`` or ``(H, W, 3)``."""
+        return {key: np.asarray(values[-1][0].image) for key, values in self.logged.items() if key in self._keys(list)}
+
+    def tables(self) -> dict[str, Any]:
+        return {key: self.logged[key][-1] for key in self._keys(wandb.Table)}
+
+    def _keys(self, kind: type) -> list[str]:
+        return [key for key, values in self.logged.items() if isinstance(values[-1], kind)]
+
+
+CLASSES = ("class_accuracy", "confusion_matrix", "confused_pairs")
+SHOWN = {
+    "generation": (
+        *("conditional_gan_digits", ["--model.feature_maps=2", "--trainer.callbacks+=GenerationScores"]),
+        [f"--trainer.callbacks.{count}=20" for count in ("test_count", "real_count", "count")],
+        {"samples", "figures/losses", "figures/label_accuracy"},
+        {"tables/label_accuracy"},
+    ),
+    "autoencoder": (
+        *("vae_mnist_2d", ["--data=Digits", "--data.batch_size=256", "--model.feature_maps=2"]),
+        ["--trainer.callbacks+=Interpolations"],
+        {"samples", "reconstructions", "figures/losses", "figures/latent_map", "figures/latent_plane"}
+        | {"figures/interpolation_lerp", "figures/interpolation_slerp"},
+        set(),
+    ),
+    "classification": (
+        *("resnet18_digits", ["--model.feature_maps=2", "--data.batch_size=256"]),
+        ["--trainer.callbacks.per_class=5"],
+        {"figures/losses", "figures/accuracies", "figures/examples_0", "figures/embedding"}
+        | {f"figures/{name}" for name in CLASSES},
+        {"tables/classification_report", "tables/embedding", *(f"tables/{name}" for name in CLASSES)},
+    ),
+    "architecture search": (
+        *("darts_search_digits", ["--model.init_channels=2", "--model.layers=2", "--trainer.limit_train_batches=2"]),
+        [],
+        {"figures/cells", "figures/search", "figures/losses", "figures/accuracies"},
+        set(),
+    ),
+    "found architecture": (
+        *("darts_retrain_cifar10", ["--data=Digits", "--data.batch_size=16", "--model.channels=1"]),
+        [*("--model.image_size=32", "--model.init_channels=2", "--model.layers=3"), "--trainer.limit_train_batches=2"],
+        {"figures/cells"},
+        set(),
+    ),
+}
+
+
+@pytest.mark.parametrize(("config", "arguments", "more", "pictures", "tables"), SHOWN.values(), ids=SHOWN)
+def test_all_that_is_drawn_is_shown(
+    relit: Relit,
+    monkeypatch: pytest.MonkeyPatch,
+    config: str,
+    arguments: list[str],
+    more: list[str],
+    pictures: set[str],
+    tables: set[str],
+) -> None:
+    recorder = Recorder()
+    monkeypatch.setattr("lit_models.cli.wandb_logger", lambda *_: WandbLogger(experiment=recorder))
+    common = ["--config", str(CONFIGS / f"{config}.yaml"), *arguments, *more, "--wandb.enabled=true", *QUIET]
+    assert relit("fit", *common, "--trainer.max_epochs=1", "--trainer.limit_val_batches=2") == 0
+    assert relit("test", *common, "--ckpt_path=last", "--trainer.limit_test_batches=2") == 0
+    shown = recorder.pictures()
+    assert shown.keys() == pictures
+    for key, picture in shown.items():
+        assert picture.dtype == np.uint8
+        assert picture.max() > 100 > picture.min(), f"{key} shows nothing"
+    assert recorder.tables().keys() == tables
+    for table in recorder.tables().values():
+        assert len(table.data) > 0
+    drawn = {path.stem for path in the_run().glob("figures/*.png")}
+    assert drawn == {key.removeprefix("figures/") for key in pictures if key.startswith("figures/")}, "nothing else"
+    if "tables/confusion_matrix" in tables:
+        (chart,) = recorder.logged["charts/confusion_matrix"]
+        counts = [
+            list(map(int, row[1:])) for row in list(csv.reader((the_run() / "figures/confusion_matrix.csv").open()))[1:]
+        ]
+        assert [row[2] for row in chart.table.data] == [count for row in counts for count in row]

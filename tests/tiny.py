@@ -53,7 +53,7 @@ class PoisonAt(Callback):
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
         if trainer.fit_loop.total_batch_idx + 1 == self.batch:
             with torch.no_grad():
-                next(pl_module.parameters()).view(-1)[0] = torch.nan
+                next(pl_module.parameters()).fill_(torch.nan)
 
 
 class LimitFilesAt(Callback):

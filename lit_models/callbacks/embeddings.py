@@ -1,5 +1,6 @@
 """Pictures of what a network makes of test images, in two dimensions."""
 
+import csv
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,7 +11,7 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
 
-from lit_models.callbacks.logging import log_figure
+from lit_models.callbacks.logging import log_figure, log_table
 from lit_models.callbacks.ranks import gather_rows
 from lit_models.errors import RunError
 
@@ -19,8 +20,8 @@ class EmbeddingPlot(Callback):
     """Draws after a test where the embeddings of test images lie: t-SNE (van der Maaten & Hinton 2008) beside the first
     two principal components.
 
-    Writes ``figures/embedding.png`` in the run folder and to W&B, for any model with ``embed(image) -> (B, D)``. t-SNE
-    takes about half a minute for 5,000 points.
+    Writes ``figures/embedding.png`` in the run folder, the points in ``figures/embedding.csv``, and both to W&B, for
+    any model with ``embed(image) -> (B, D)``. t-SNE takes about half a minute for 5,000 points.
 
     Args:
         per_class: Images of each class: the first ones in the order of the test set.
@@ -73,6 +74,7 @@ class EmbeddingPlot(Callback):
         path = Path(trainer.default_root_dir) / "figures" / "embedding.png"
         draw_embedding(embedding[chosen], label[chosen], names, path, self.perplexity, self.seed)
         log_figure(trainer, path)
+        log_table(trainer, path.with_suffix(".csv"))
 
 
 def first_of_each_class(label: Tensor, count: int) -> Tensor:
@@ -92,13 +94,13 @@ def first_of_each_class(label: Tensor, count: int) -> Tensor:
 def draw_embedding(
     embedding: Tensor, label: Tensor, names: Sequence[str], path: Path, perplexity: float, seed: int
 ) -> None:
-    """Draws points in two dimensions, by t-SNE and by PCA, in a colour for each class.
+    """Draws points in two dimensions, by t-SNE and by PCA, in a colour for each class; writes them to a table.
 
     Args:
         embedding: ``(N, D)``: at least 4 points of at least 2 dimensions.
         label: ``(N,)``.
         names: The classes' names by label; the labels themselves if empty.
-        path: The PNG file to write.
+        path: The PNG file to write; the table has its name with ``.csv``.
         perplexity: That of t-SNE.
         seed: Seed of t-SNE.
     """
@@ -134,3 +136,8 @@ def draw_embedding(
     figure.suptitle(f"{points.shape[1]}-dimensional embeddings of {len(points):,} test images")
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=120)
+    with path.with_suffix(".csv").open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["class", "tsne_1", "tsne_2", "pca_1", "pca_2"])
+        for one, *place in zip(label.tolist(), *np.hstack(list(panels.values())).T.tolist(), strict=True):
+            writer.writerow([names[one] if names else one, *(f"{coordinate:.4f}" for coordinate in place)])

@@ -1,0 +1,248 @@
+"""A small stand-in for W&B's server: as much of its GraphQL and file-stream protocols as runs, ``wandb sync``, artifacts,
+sweeps with their agents and saved workspaces need. What it answers is W&B 0.31's idea of an answer; that the real server
+agrees isn't shown by it."""
+
+import gzip
+import itertools
+import json
+import re
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+import yaml
+
+ENTITY = "somebody"
+
+
+@dataclass
+class StoredRun:
+    """What the server knows about a run."""
+
+    name: str
+    project: str
+    settings: dict[str, Any] = field(default_factory=dict)
+    config: dict[str, Any] = field(default_factory=dict)
+    summary: dict[str, Any] = field(default_factory=dict)
+    lines: dict[str, dict[int, str]] = field(default_factory=dict)
+    files: dict[str, bytes] = field(default_factory=dict)
+    exit_code: int | None = None
+    times_started: int = 0
+
+    @property
+    def history(self) -> list[dict[str, Any]]:
+        return [json.loads(line) for _, line in sorted(self.lines.get("wandb-history.jsonl", {}).items())]
+
+
+class WandbServer:
+    """The server; ``with WandbServer() as server`` listens at ``server.url`` on a free port of this machine.
+
+    Attributes:
+        runs: Runs by id.
+        artifacts: Committed artifacts: name, aliases, and the files' contents by name.
+        sweeps: Configurations of sweeps by id.
+        views: Specifications of saved workspaces by their names.
+        asked: Names of all GraphQL operations, in order.
+        unknown: Operations that it has no answer to.
+    """
+
+    def __init__(self, runs_per_sweep: int = 2) -> None:
+        self.runs: dict[str, StoredRun] = {}
+        self.artifacts: dict[str, dict[str, Any]] = {}
+        self.sweeps: dict[str, dict[str, Any]] = {}
+        self.views: dict[str, dict[str, Any]] = {}
+        self.asked: list[str] = []
+        self.unknown: list[str] = []
+        self.runs_per_sweep = runs_per_sweep
+        self._numbers = itertools.count(1)
+        self._given: dict[str, int] = {}
+        self._lock = threading.Lock()
+        handler = type("Handler", (_Handler,), {"server_state": self})
+        self._http = ThreadingHTTPServer(("127.0.0.1", 0), handler)
+        self.url = f"http://127.0.0.1:{self._http.server_port}"
+
+    def __enter__(self) -> "WandbServer":
+        threading.Thread(target=self._http.serve_forever, daemon=True).start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._http.shutdown()
+        self._http.server_close()
+
+    # --- GraphQL ------------------------------------------------------------------------------------------------------
+
+    def answer(self, query: str, variables: dict[str, Any]) -> dict[str, Any]:
+        """The ``data`` of the answer to a GraphQL query."""
+        operation = (re.search(r"(?:query|mutation)\s+(\w+)", query) or [None, "?"])[1]
+        with self._lock:
+            self.asked.append(operation)
+            for pattern, answer in self._answers().items():
+                if re.fullmatch(pattern, operation):
+                    return answer(variables)
+            self.unknown.append(f"{operation}: {query}")
+        return {}
+
+    def _answers(self) -> dict[str, Any]:
+        return {
+            "Viewer": lambda _: {"viewer": _viewer()},
+            "ServerInfo.*": lambda _: {"serverInfo": {"features": [], "cliVersionInfo": {}, "latestLocalVersionInfo": None}},
+            "ServerFeatures.*": lambda _: {"serverInfo": {"features": []}},
+            "UpsertBucket": self._upsert_run,
+            "RunResumeStatus": self._resume_status,
+            "CreateRunFiles": self._create_files,
+            "UpsertSweep": self._upsert_sweep,
+            "Sweep.*": self._sweep,
+            "CreateAgent": lambda _: {"createAgent": {"agent": {"id": "agent"}}},
+            "Heartbeat": self._heartbeat,
+            "UpsertView2": self._upsert_view,
+        }
+
+    def _upsert_run(self, asked: dict[str, Any]) -> dict[str, Any]:
+        name, project = asked["name"], asked.get("project") or "uncategorized"
+        inserted = name not in self.runs
+        run = self.runs.setdefault(name, StoredRun(name, project))
+        run.settings |= {key: value for key, value in asked.items() if value is not None}
+        if asked.get("config"):
+            run.config |= {key: entry["value"] for key, entry in json.loads(asked["config"]).items()}
+        if asked.get("summaryMetrics"):
+            run.summary |= json.loads(asked["summaryMetrics"])
+        if asked.get("displayName"):
+            run.times_started += 1
+        return {"upsertBucket": {"bucket": self._described(run), "inserted": inserted}}
+
+    def _resume_status(self, asked: dict[str, Any]) -> dict[str, Any]:
+        run = self.runs.get(asked["name"])
+        if run is None:
+            return {"model": None}
+        return {"model": {"id": "p", "name": run.project, "entity": _entity(), "bucket": self._described(run)}}
+
+    def _described(self, run: StoredRun) -> dict[str, Any]:
+        history = run.lines.get("wandb-history.jsonl", {})
+        return {
+            **{"id": run.name, "name": run.name, "displayName": run.settings.get("displayName"), "description": None},
+            **{"project": {"id": "p", "name": run.project, "entity": _entity()}, "sweepName": run.settings.get("sweep")},
+            **{"historyLineCount": len(history), "eventsLineCount": len(run.lines.get("wandb-events.jsonl", {}))},
+            **{"logLineCount": 0, "eventsTail": "[]", "tags": run.settings.get("tags", [])},
+            "historyTail": json.dumps([line for _, line in sorted(history.items())][-1:]),
+            "summaryMetrics": json.dumps(run.summary),
+            "config": json.dumps({key: {"value": value} for key, value in run.config.items()}),
+            "wandbConfig": json.dumps({"t": {}}),
+        }
+
+    def _create_files(self, asked: dict[str, Any]) -> dict[str, Any]:
+        upload = f"{self.url}/upload/{asked['run']}"
+        files = [{"name": name, "uploadUrl": f"{upload}/{name}"} for name in asked["files"]]
+        return {"createRunFiles": {"runID": asked["run"], "uploadHeaders": [], "files": files}}
+
+    # --- sweeps -------------------------------------------------------------------------------------------------------
+
+    def _upsert_sweep(self, asked: dict[str, Any]) -> dict[str, Any]:
+        name = asked.get("id") or f"sweep{next(self._numbers)}"
+        if asked.get("config"):
+            self.sweeps[name] = yaml.safe_load(asked["config"])
+        project = {"id": "p", "name": asked.get("projectName"), "entity": _entity()}
+        return {"upsertSweep": {"sweep": {"id": name, "name": name, "project": project}, "configValidationWarnings": []}}
+
+    def _sweep(self, asked: dict[str, Any]) -> dict[str, Any]:
+        name = asked.get("sweep") or asked.get("name")
+        config = self.sweeps[name]
+        empty = dict.fromkeys(("bestLoss", "controller", "scheduler", "heartbeatAt", "description", "displayName"))
+        facts = {"id": name, "name": name, "state": "RUNNING", "config": yaml.safe_dump(config), "runCount": 0}
+        facts |= {"method": config["method"], "runs": {"edges": []}, "createdAt": "2026-01-01T00:00:00"}
+        return {"project": {"sweep": {**empty, **facts, "priorRunsFilters": None, "earlyStopJobRunning": False}}}
+
+    def _heartbeat(self, _: dict[str, Any]) -> dict[str, Any]:
+        """The next run of the newest sweep, whose parameters each take their next value in turn; then the end."""
+        name = list(self.sweeps)[-1]
+        number = self._given[name] = self._given.get(name, -1) + 1
+        if number >= self.runs_per_sweep:
+            return {"agentHeartbeat": {"agent": {"id": "agent"}, "commands": json.dumps([{"type": "exit"}])}}
+        parameters = self.sweeps[name]["parameters"]
+        arguments = {key: {"value": _value(parameter, number)} for key, parameter in parameters.items()}
+        command = {"type": "run", "run_id": f"{name}run{number}", "program": "", "args": arguments}
+        return {"agentHeartbeat": {"agent": {"id": "agent"}, "commands": json.dumps([command])}}
+
+    # --- workspaces ---------------------------------------------------------------------------------------------------
+
+    def _upsert_view(self, asked: dict[str, Any]) -> dict[str, Any]:
+        self.views[asked["displayName"]] = json.loads(asked["spec"])
+        return {"upsertView": {"view": {"id": "view", "name": asked["name"]}, "inserted": True}}
+
+    # --- files --------------------------------------------------------------------------------------------------------
+
+    def stream(self, name: str, body: dict[str, Any]) -> None:
+        """Takes lines of a run's growing files."""
+        with self._lock:
+            run = self.runs[name]
+            for file, chunk in (body.get("files") or {}).items():
+                for number, line in enumerate(chunk["content"]):
+                    run.lines.setdefault(file, {})[chunk["offset"] + number] = line
+            for line in (body.get("files") or {}).get("wandb-summary.json", {}).get("content", []):
+                run.summary |= json.loads(line)
+            if body.get("complete"):
+                run.exit_code = body["exitcode"]
+
+    def upload(self, path: str, content: bytes) -> None:
+        run, _, name = path.removeprefix("/upload/").partition("/")
+        with self._lock:
+            self.runs[run].files[name] = content
+
+
+def _value(parameter: dict[str, Any], number: int) -> Any:
+    values = parameter.get("values") or [parameter.get("value", parameter.get("min"))]
+    return values[number % len(values)]
+
+
+def _entity() -> dict[str, str]:
+    return {"id": "e", "name": ENTITY}
+
+
+def _viewer() -> dict[str, Any]:
+    names = dict.fromkeys(("entity", "username", "name"), ENTITY)
+    return {**names, "id": "u", "flags": "{}", "admin": False, "email": "", "teams": {"edges": []}}
+
+
+class _Handler(BaseHTTPRequestHandler):
+    server_state: WandbServer
+    protocol_version = "HTTP/1.1"
+
+    def log_message(self, format: str, *_: Any) -> None:
+        """Nothing: a test's output is no place for a log of requests."""
+
+    def _body(self) -> bytes:
+        body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        return gzip.decompress(body) if self.headers.get("Content-Encoding") == "gzip" else body
+
+    def _reply(self, answer: dict[str, Any]) -> None:
+        content = json.dumps(answer).encode()
+        self.send_response(200)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(content)))
+        self.end_headers()
+        self.wfile.write(content)
+
+    def do_GET(self) -> None:  # noqa: N802 (http.server's name)
+        self._reply({})
+
+    def do_PUT(self) -> None:  # noqa: N802
+        self.server_state.upload(self.path, self._body())
+        self._reply({})
+
+    def do_POST(self) -> None:  # noqa: N802
+        body = self._body()
+        if found := re.fullmatch(r"/files/[^/]+/[^/]+/([^/]+)/file_stream", self.path):
+            self.server_state.stream(found[1], json.loads(body))
+            self._reply({"exitcode": None, "limits": {}})
+        elif self.path == "/graphql":
+            asked = json.loads(body)
+            self._reply({"data": self.server_state.answer(asked["query"], asked.get("variables") or {})})
+        else:
+            self._reply({})
+
+
+def serve() -> Iterator[WandbServer]:
+    """A server for as long as a fixture lasts."""
+    with WandbServer() as server:
+        yield server
