@@ -1,6 +1,8 @@
-"""A small stand-in for W&B's server: as much of its GraphQL and file-stream protocols as runs, ``wandb sync``, artifacts,
-sweeps with their agents and saved workspaces need. What it answers is W&B 0.31's idea of an answer; that the real server
-agrees isn't shown by it."""
+"""A small stand-in for W&B's server.
+
+It speaks as much of GraphQL and of the file-stream protocol as runs, ``wandb sync``, artifacts, sweeps with their
+agents and saved workspaces need. It shows what W&B's client (0.31) sends, not that the real server takes it.
+"""
 
 import gzip
 import itertools
@@ -41,7 +43,7 @@ class WandbServer:
 
     Attributes:
         runs: Runs by id.
-        artifacts: Committed artifacts: name, aliases, and the files' contents by name.
+        artifacts: Committed artifacts: name, type, aliases, metadata, and the files' contents by name.
         sweeps: Configurations of sweeps by id.
         views: Specifications of saved workspaces by their names.
         asked: Names of all GraphQL operations, in order.
@@ -50,7 +52,8 @@ class WandbServer:
 
     def __init__(self, runs_per_sweep: int = 2) -> None:
         self.runs: dict[str, StoredRun] = {}
-        self.artifacts: dict[str, dict[str, Any]] = {}
+        self.artifacts: list[dict[str, Any]] = []
+        self._uncommitted: dict[str, dict[str, Any]] = {}
         self.sweeps: dict[str, dict[str, Any]] = {}
         self.views: dict[str, dict[str, Any]] = {}
         self.asked: list[str] = []
@@ -87,8 +90,9 @@ class WandbServer:
     def _answers(self) -> dict[str, Any]:
         return {
             "Viewer": lambda _: {"viewer": _viewer()},
-            "ServerInfo.*": lambda _: {"serverInfo": {"features": [], "cliVersionInfo": {}, "latestLocalVersionInfo": None}},
-            "ServerFeatures.*": lambda _: {"serverInfo": {"features": []}},
+            "ServerInfo.*|ServerFeatures.*": lambda _: {
+                "serverInfo": {"features": [], "cliVersionInfo": {}, "latestLocalVersionInfo": None}
+            },
             "UpsertBucket": self._upsert_run,
             "RunResumeStatus": self._resume_status,
             "CreateRunFiles": self._create_files,
@@ -97,6 +101,12 @@ class WandbServer:
             "CreateAgent": lambda _: {"createAgent": {"agent": {"id": "agent"}}},
             "Heartbeat": self._heartbeat,
             "UpsertView2": self._upsert_view,
+            "OrganizationCoreWeaveOrganizationID": lambda _: {"entity": {"organization": None}},
+            "ArtifactType": lambda _: {"project": {"artifact": None}},
+            "CreateArtifact": self._create_artifact,
+            "CreateArtifactManifest": self._create_manifest,
+            "CreateArtifactFiles": self._create_artifact_files,
+            "CommitArtifact": self._commit_artifact,
         }
 
     def _upsert_run(self, asked: dict[str, Any]) -> dict[str, Any]:
@@ -121,11 +131,18 @@ class WandbServer:
     def _described(self, run: StoredRun) -> dict[str, Any]:
         history = run.lines.get("wandb-history.jsonl", {})
         return {
-            **{"id": run.name, "name": run.name, "displayName": run.settings.get("displayName"), "description": None},
-            **{"project": {"id": "p", "name": run.project, "entity": _entity()}, "sweepName": run.settings.get("sweep")},
-            **{"historyLineCount": len(history), "eventsLineCount": len(run.lines.get("wandb-events.jsonl", {}))},
-            **{"logLineCount": 0, "eventsTail": "[]", "tags": run.settings.get("tags", [])},
+            "id": run.name,
+            "name": run.name,
+            "displayName": run.settings.get("displayName"),
+            "description": None,
+            "project": {"id": "p", "name": run.project, "entity": _entity()},
+            "sweepName": run.settings.get("sweep"),
+            "tags": run.settings.get("tags", []),
+            "historyLineCount": len(history),
+            "eventsLineCount": len(run.lines.get("wandb-events.jsonl", {})),
+            "logLineCount": 0,
             "historyTail": json.dumps([line for _, line in sorted(history.items())][-1:]),
+            "eventsTail": "[]",
             "summaryMetrics": json.dumps(run.summary),
             "config": json.dumps({key: {"value": value} for key, value in run.config.items()}),
             "wandbConfig": json.dumps({"t": {}}),
@@ -136,6 +153,43 @@ class WandbServer:
         files = [{"name": name, "uploadUrl": f"{upload}/{name}"} for name in asked["files"]]
         return {"createRunFiles": {"runID": asked["run"], "uploadHeaders": [], "files": files}}
 
+    # --- artifacts ----------------------------------------------------------------------------------------------------
+
+    def _create_artifact(self, asked: dict[str, Any]) -> dict[str, Any]:
+        """Begins a version of an artifact; it counts when it is committed, with all its files."""
+        identifier = f"artifact{next(self._numbers)}"
+        described = asked["input"]
+        self._uncommitted[identifier] = {
+            "name": described["artifactCollectionName"],
+            "type": described["artifactTypeName"],
+            "aliases": [alias["alias"] for alias in described["aliases"]],
+            "metadata": json.loads(described.get("metadata") or "{}"),
+            "files": {},
+        }
+        return {"createArtifact": {"artifact": {"id": identifier, "state": "PENDING", "artifactSequence": {"id": "s"}}}}
+
+    def _create_manifest(self, asked: dict[str, Any]) -> dict[str, Any]:
+        upload = {"uploadUrl": f"{self.url}/artifact/{asked['artifactID']}/{asked['name']}", "uploadHeaders": []}
+        return {"createArtifactManifest": {"artifactManifest": {"id": "manifest", "file": {"id": "file", **upload}}}}
+
+    def _create_artifact_files(self, asked: dict[str, Any]) -> dict[str, Any]:
+        nodes = [
+            {
+                "storagePath": f"stored/{one['name']}",
+                "uploadHeaders": [],
+                "uploadMultipartUrls": None,
+                "uploadUrl": f"{self.url}/artifact/{one['artifactID']}/{one['name']}",
+                "artifact": {"id": one["artifactID"]},
+            }
+            for one in asked["input"]["artifactFiles"]
+        ]
+        return {"createArtifactFiles": {"files": {"edges": [{"node": node} for node in nodes]}}}
+
+    def _commit_artifact(self, asked: dict[str, Any]) -> dict[str, Any]:
+        artifact = self._uncommitted.pop(asked["artifactID"])
+        self.artifacts.append(artifact)
+        return {"commitArtifact": {"artifact": {"id": asked["artifactID"], "digest": "digest"}}}
+
     # --- sweeps -------------------------------------------------------------------------------------------------------
 
     def _upsert_sweep(self, asked: dict[str, Any]) -> dict[str, Any]:
@@ -143,7 +197,9 @@ class WandbServer:
         if asked.get("config"):
             self.sweeps[name] = yaml.safe_load(asked["config"])
         project = {"id": "p", "name": asked.get("projectName"), "entity": _entity()}
-        return {"upsertSweep": {"sweep": {"id": name, "name": name, "project": project}, "configValidationWarnings": []}}
+        return {
+            "upsertSweep": {"sweep": {"id": name, "name": name, "project": project}, "configValidationWarnings": []}
+        }
 
     def _sweep(self, asked: dict[str, Any]) -> dict[str, Any]:
         name = asked.get("sweep") or asked.get("name")
@@ -185,9 +241,10 @@ class WandbServer:
                 run.exit_code = body["exitcode"]
 
     def upload(self, path: str, content: bytes) -> None:
-        run, _, name = path.removeprefix("/upload/").partition("/")
+        kind, owner, name = path.lstrip("/").split("/", 2)
         with self._lock:
-            self.runs[run].files[name] = content
+            files = self._uncommitted[owner]["files"] if kind == "artifact" else self.runs[owner].files
+            files[name] = content
 
 
 def _value(parameter: dict[str, Any], number: int) -> Any:
@@ -223,14 +280,14 @@ class _Handler(BaseHTTPRequestHandler):
         self.end_headers()
         self.wfile.write(content)
 
-    def do_GET(self) -> None:  # noqa: N802 (http.server's name)
+    def do_GET(self) -> None:
         self._reply({})
 
-    def do_PUT(self) -> None:  # noqa: N802
+    def do_PUT(self) -> None:
         self.server_state.upload(self.path, self._body())
         self._reply({})
 
-    def do_POST(self) -> None:  # noqa: N802
+    def do_POST(self) -> None:
         body = self._body()
         if found := re.fullmatch(r"/files/[^/]+/[^/]+/([^/]+)/file_stream", self.path):
             self.server_state.stream(found[1], json.loads(body))
