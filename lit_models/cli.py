@@ -33,7 +33,7 @@ from lit_models.checkpoints import AtomicCheckpointIO, read_or_fall_back
 from lit_models.cli_errors import explain, told_by_us
 from lit_models.errors import ModelError, RunError, RunWarning
 from lit_models.loggers import MetricsCSV, WandbOptions, environment, finish_wandb, log_checkpoints, wandb_logger
-from lit_models.memory import keep_freed_memory
+from lit_models.memory import keep_freed_memory, peak_memory
 from lit_models.runs import (
     RunOptions,
     announce_to_child_ranks,
@@ -227,7 +227,7 @@ class RelitCLI(LightningCLI):
         arguments["logger"] = self._loggers(arguments["logger"], config)
         arguments["enable_autolog_hparams"] = False  # RunRecord logs the whole configuration.
         arguments["callbacks"] = [
-            RunRecord(self._dumped_config(), config.wandb.checkpoints),
+            RunRecord(self._dumped_config(), (self.checkpoint or {}).get("global_step"), config.wandb.checkpoints),
             ExactResume(),
             *([] if arguments["enable_progress_bar"] is False else [TQDMProgressBar(refresh_rate=10)]),
             *_as_list(arguments["callbacks"]),
@@ -288,14 +288,22 @@ class RelitCLI(LightningCLI):
 
 class RunRecord(Callback):
     """Keeps the resolved configuration in the run folder, in every checkpoint and in W&B; in ``run.json`` whether
-    training has finished, how long it took so far, and on what; and, if asked, the checkpoints in W&B."""
+    training has finished, how long it took so far, how much memory at most, on what, and how many images there were;
+    in ``tests.json`` the figures of each test; and, if asked, the checkpoints in W&B.
 
-    def __init__(self, config: str, upload_checkpoints: bool = False) -> None:
+    Args:
+        config: The resolved configuration, as YAML.
+        step: The step of the checkpoint that is loaded.
+        upload_checkpoints: Whether W&B gets the checkpoints when training has finished.
+    """
+
+    def __init__(self, config: str, step: int | None = None, upload_checkpoints: bool = False) -> None:
         self.config = config
+        self.step = step
         self.upload_checkpoints = upload_checkpoints
         self._environment: dict[str, Any] = {}
         self._started: float | None = None
-        self._seconds_before = 0.0
+        self._before: dict[str, Any] = {}
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         if not trainer.is_global_zero:
@@ -327,7 +335,7 @@ class RunRecord(Callback):
             return
         record = Path(trainer.default_root_dir) / "run.json"
         resumed = trainer.ckpt_path is not None and record.is_file()
-        self._seconds_before = json.loads(record.read_text())["training_seconds"] if resumed else 0.0
+        self._before = json.loads(record.read_text()) if resumed else {}
         self._started = time.monotonic()
         self._environment = environment(trainer)
         if trainer.ckpt_path is not None:
@@ -346,14 +354,63 @@ class RunRecord(Callback):
 
     def _write_progress(self, trainer: Trainer, finished: bool) -> None:
         # A run that was finished before is resumed without a start.
-        if trainer.is_global_zero and self._started is not None:
-            seconds = round(self._seconds_before + time.monotonic() - self._started, 1)
-            record = {"finished": finished, "training_seconds": seconds, **self._environment}
-            write_atomically(Path(trainer.default_root_dir) / "run.json", json.dumps(record, indent=2) + "\n")
+        if not trainer.is_global_zero or self._started is None:
+            return
+        seconds = self._before.get("training_seconds", 0.0) + time.monotonic() - self._started
+        earlier = self._before.get("peak_memory_bytes", {})
+        peak = {
+            kind: max(filter(None, (now, earlier.get(kind))), default=None)
+            for kind, now in peak_memory(trainer.strategy.root_device).items()
+        }
+        record = {
+            "finished": finished,
+            "training_seconds": round(seconds, 1),
+            "peak_memory_bytes": peak,
+            "data": split_sizes(trainer),
+            **self._environment,
+        }
+        write_atomically(Path(trainer.default_root_dir) / "run.json", json.dumps(record, indent=2) + "\n")
+
+    def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._started = time.monotonic()
+
+    def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Adds the test to ``tests.json``, in place of an earlier one of the same checkpoint on the same data."""
+        if not trainer.is_global_zero or self._started is None:
+            return
+        config = yaml.safe_load(self.config)
+        test = {
+            "experiment": config["run"]["experiment"],
+            "checkpoint": config["ckpt_path"] and Path(config["ckpt_path"]).name,
+            "step": self.step,
+            "settings": config["data"],
+            "figures": {
+                name: float(value)
+                for name, value in sorted(trainer.callback_metrics.items())
+                if name.startswith("test/")
+            },
+            "seconds": round(time.monotonic() - self._started, 1),
+            "peak_memory_bytes": peak_memory(trainer.strategy.root_device),
+            "data": split_sizes(trainer),
+            **environment(trainer),
+        }
+        path = Path(trainer.default_root_dir) / "tests.json"
+        tests = json.loads(path.read_text()) if path.is_file() else []
+        same = ("experiment", "checkpoint", "settings")
+        kept = [other for other in tests if any(other[key] != test[key] for key in same)]
+        write_atomically(path, json.dumps([*kept, test], indent=2) + "\n")
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         checkpoint["config"] = yaml.safe_load(self.config)
         checkpoint["relit_version"] = lit_models.__version__
+
+
+def split_sizes(trainer: Trainer) -> dict[str, Any]:
+    """The name of the trainer's data module, and how many images each of its splits holds."""
+    datamodule = getattr(trainer, "datamodule", None)
+    splits = {split: getattr(datamodule, f"{split}_set", None) for split in ("train", "val", "test")}
+    sizes = {f"{split}_images": len(images) for split, images in splits.items() if images is not None}
+    return {"name": type(datamodule).__name__, **sizes}
 
 
 def compile_networks(model: LightningModule) -> None:
@@ -442,8 +499,8 @@ def _tell_changes(run: Path, now: dict[str, Any]) -> None:
     """Says which settings differ from those that the run was started with."""
     if cast(Any, rank_zero_only).rank != 0:
         return
-    before = _flat(yaml.safe_load((run / "config.yaml").read_text()))
-    after = _flat(now)
+    before = flat(yaml.safe_load((run / "config.yaml").read_text()))
+    after = flat(now)
     ignored = ("ckpt_path", "run.", "wandb.")
     changed = [
         key for key in sorted(before | after) if before.get(key) != after.get(key) and not key.startswith(ignored)
@@ -457,9 +514,15 @@ def _tell_changes(run: Path, now: dict[str, Any]) -> None:
         )
 
 
-def _flat(config: Any, prefix: str = "") -> dict[str, Any]:
+def flat(config: Any, prefix: str = "") -> dict[str, Any]:
+    """The values of a nested configuration by their dotted names.
+
+    Example:
+        >>> flat({"model": {"class_path": "DCGAN", "init_args": {"latent_dim": 8}}})
+        {'model.class_path': 'DCGAN', 'model.init_args.latent_dim': 8}
+    """
     if isinstance(config, dict):
-        return {key: value for name, part in config.items() for key, value in _flat(part, f"{prefix}{name}.").items()}
+        return {key: value for name, part in config.items() for key, value in flat(part, f"{prefix}{name}.").items()}
     return {prefix.rstrip("."): config}
 
 

@@ -1,7 +1,9 @@
-"""Memory that is used again instead of being given back."""
+"""Memory: how much a run takes, and that it is used again instead of being given back."""
 
 import ctypes
 import sys
+
+import torch
 
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of glibc's malloc.h
 
@@ -23,3 +25,24 @@ def keep_freed_memory(limit: int = 2**30) -> bool:
         return False
     done = [library.mallopt(option, limit) for option in (M_TRIM_THRESHOLD, M_MMAP_THRESHOLD)]
     return all(done)
+
+
+def peak_memory(device: torch.device) -> dict[str, int | None]:
+    """The most bytes that this process has held so far: in main memory, and of tensors on an accelerator.
+
+    Args:
+        device: Where the run computes.
+
+    Returns:
+        ``process`` (None on Windows, which doesn't tell) and ``accelerator`` (None without CUDA).
+    """
+    process = None
+    if sys.platform != "win32":
+        import resource
+
+        largest = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        process = largest if sys.platform == "darwin" else 1024 * largest
+    return {
+        "process": process,
+        "accelerator": torch.cuda.max_memory_allocated(device) if device.type == "cuda" else None,
+    }
