@@ -13,8 +13,10 @@ sbatch --array=0-3 --wrap 'python scripts/sweep.py configs/wgan_mnist.yaml --var
 import argparse
 import itertools
 import json
+import shlex
 import subprocess
 import sys
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import yaml
@@ -48,14 +50,9 @@ def main() -> int:
         run_id = "+".join(setting.rpartition(".")[2] for setting in settings)
         folder = given.root / experiment / run_id
         folders.append(folder)
-        if given.only in (None, number) and not finished(folder):
-            command = ["fit", "--config", str(given.config), f"--run.root={given.root}", f"--run.id={run_id}"]
-            command += [f"--{setting}" for setting in settings] + passed_on
-            if (folder / "checkpoints" / "last.ckpt").is_file():
-                command.append("--ckpt_path=last")
-            print(f"== relit {' '.join(command)}", flush=True)
-            code = subprocess.run([sys.executable, "-m", "lit_models", *command], check=False).returncode
-            if code != 0:
+        if given.only in (None, number):
+            arguments = ["--config", str(given.config), *(f"--{setting}" for setting in settings), *passed_on]
+            if (code := train(folder, arguments)) != 0:
                 print(f"{folder} has failed: mend it and repeat the command; finished runs are kept.", file=sys.stderr)
                 return code
     if given.only is not None:
@@ -64,6 +61,31 @@ def main() -> int:
     chosen = ["--metrics", *given.metrics] if given.metrics else []
     ids = [folder.name for folder in folders]
     return compare([*map(str, folders), "--names", *ids, "--output", str(output), *chosen])
+
+
+def train(folder: Path, arguments: Iterable[str]) -> int:
+    """Runs `relit fit` in the run folder `<root>/<experiment>/<id>`; goes on with a run that was killed, and leaves one
+    alone that has finished.
+
+    Args:
+        folder: The run's folder.
+        arguments: What `relit fit` is given beside it; a configuration whose experiment is the folder's.
+
+    Returns:
+        The exit code.
+    """
+    if finished(folder):
+        return 0
+    command = ["fit", *arguments, f"--run.root={folder.parent.parent}", f"--run.id={folder.name}"]
+    if (folder / "checkpoints" / "last.ckpt").is_file():
+        command.append("--ckpt_path=last")
+    return relit(command)
+
+
+def relit(command: Sequence[str]) -> int:
+    """Runs a command of relit in a process of its own; returns its exit code."""
+    print(f"== relit {shlex.join(command)}", flush=True)
+    return subprocess.run([sys.executable, "-m", "lit_models", *command], check=False).returncode
 
 
 def finished(run: Path) -> bool:

@@ -1,0 +1,633 @@
+"""The experiments that `scripts/reproduce.py` runs: their steps, what is reported of them, and what each budget cuts.
+
+An experiment is read from top to bottom: which trainings it takes, which figures of them are reported, and by how much
+a budget shortens them. Budget "paper" cuts nothing from the configurations in `configs/`.
+"""
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+GPU = ("--config=configs/trainer/gpu.yaml",)
+
+
+@dataclass(frozen=True)
+class Data:
+    """A data set, and how large it is when it is whole.
+
+    Attributes:
+        name: What the results call it.
+        train: Images of the training and the validation split together.
+        test: Images of the test split.
+    """
+
+    name: str
+    train: int
+    test: int
+
+
+MNIST = Data("MNIST", 60_000, 10_000)
+FIFTY_LABELS = Data("MNIST, 50 labels", 100, 10_000)  # these images are the validation split, too
+CIFAR10 = Data("CIFAR-10", 50_000, 10_000)
+STL10 = Data("STL-10", 5_000, 8_000)
+TINY_IMAGENET = Data("Tiny ImageNet", 105_000, 5_000)  # half of the official validation images are for the test
+OMNIGLOT = Data("Omniglot", 20 * (4_112 + 688), 20 * 1_692)  # Vinyals's split
+LAKE = Data("Omniglot, Lake's runs", 20 * 964, 800)
+LFW = Data("LFW, one person", 424 + 53, 53)
+
+
+@dataclass(frozen=True)
+class Step:
+    """A training with its tests.
+
+    Attributes:
+        name: Names the step on the command line and its run folders.
+        method: What the results call it.
+        page: The method's page, `docs/methods/<page>.md`.
+        config: The configuration, `configs/<config>.yaml`.
+        data: What it learns from.
+        arguments: What is given to `relit fit` beside the configuration; `{seed}` stands for the seed.
+        uses: Arguments whose value is the run folder of an earlier step, or a file in it.
+        checkpoint: Which one is tested.
+        tests: The tests by name, each with what it changes in the run's own configuration.
+    """
+
+    name: str
+    method: str
+    page: str
+    config: str
+    data: Data
+    arguments: tuple[str, ...] = ()
+    uses: dict[str, str] = field(default_factory=dict)
+    checkpoint: Literal["best", "last"] = "best"
+    tests: dict[str, tuple[str, ...]] = field(default_factory=lambda: {"test": ()})
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A number that is reported of a step.
+
+    Attributes:
+        step: The step's name.
+        label: What the results call it.
+        metric: The logged metric: below `test/`, or below `val/` with an epoch.
+        test: Which of the step's tests.
+        epoch: The epoch (from 1) after which a metric of validation is read.
+        kind: How it is shown: "number", "percent", or "error" (what a share lacks to 100 %).
+        interval: Metric of half a confidence interval, which is shown where there is but one seed.
+        main: Whether the README's table has it, too, and not the method's page alone.
+    """
+
+    step: str
+    label: str
+    metric: str
+    test: str = "test"
+    epoch: int | None = None
+    kind: Literal["number", "percent", "error"] = "number"
+    interval: str | None = None
+    main: bool = True
+
+
+@dataclass(frozen=True)
+class Budget:
+    """How much an experiment is shortened.
+
+    Attributes:
+        cuts: What is cut, for a reader.
+        arguments: What is given to `relit fit` for it, by step; "*" for all steps.
+        configs: Configurations in place of the steps' own.
+        only: The steps that are affordable; all of them if None.
+    """
+
+    cuts: str
+    arguments: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    configs: dict[str, str] = field(default_factory=dict)
+    only: tuple[str, ...] | None = None
+
+    def of(self, step: Step) -> tuple[str, ...]:
+        """The arguments for one step."""
+        return (*self.arguments.get("*", ()), *self.arguments.get(step.name, ()))
+
+
+@dataclass(frozen=True)
+class Analysis:
+    """A script that is run on the first seed's runs when all steps are done.
+
+    Attributes:
+        command: The script and its arguments; `{run:STEP}` stands for a step's run folder, `{folder}` for the folder of
+            the experiment's figures, `{runs}` for the folder of all runs, `{seeds}` for the number of seeds.
+        needs: The steps whose runs it takes.
+    """
+
+    command: tuple[str, ...]
+    needs: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """Trainings that belong together, and what is reported of them.
+
+    Attributes:
+        title: What it asks.
+        steps: In the order in which they are run.
+        figures: In the order in which they are reported.
+        budgets: By name; "smoke" shows within minutes that everything runs, and measures nothing.
+        drawn: Metrics whose curves are drawn in one figure.
+        analyses: Run at the end.
+    """
+
+    title: str
+    steps: tuple[Step, ...]
+    figures: tuple[Figure, ...]
+    budgets: dict[str, Budget]
+    drawn: tuple[str, ...] = ()
+    analyses: tuple[Analysis, ...] = ()
+
+    def step(self, name: str) -> Step:
+        """The step of that name."""
+        return next(step for step in self.steps if step.name == name)
+
+
+# --- What several budgets share ---------------------------------------------------------------------------------------
+
+FEW_BATCHES = (
+    "--trainer.max_epochs=1",
+    "--trainer.limit_train_batches=3",
+    "--trainer.limit_val_batches=1",
+    "--trainer.log_every_n_steps=1",
+)
+FEW_SCORES = (
+    '--trainer.callbacks=[{"class_path": "SampleGrid"}, {"class_path": "GenerationScores", '
+    '"init_args": {"extractor": "digits", "count": 50, "test_count": 50, "real_count": 50}}]'
+)
+DIGITS_SMOKE = ("--data=Digits", *FEW_BATCHES)
+GAN_SMOKE = (*DIGITS_SMOKE, "--model.feature_maps=4", FEW_SCORES)
+SAYS_SMOKE = "all but three batches of scikit-learn's digits by narrow networks"
+
+# --- GANs -------------------------------------------------------------------------------------------------------------
+
+GANS = {
+    "dcgan": ("DCGAN", "dcgan"),
+    "sngan": ("SN-GAN", "sngan"),
+    "wgan": ("WGAN", "wgan"),
+    "wgan_sn": ("WGAN-SN", "wgan"),
+    "wgan_gp": ("WGAN-GP", "wgan"),
+    "triplet_gan": ("siamese-triplet GAN", "triplet_gan"),
+}
+
+gans_mnist = Experiment(
+    title="Six GANs on MNIST, at equal epochs",
+    steps=tuple(Step(name, method, page, f"{name}_mnist", MNIST) for name, (method, page) in GANS.items()),
+    figures=tuple(
+        figure
+        for name in GANS
+        for figure in (
+            Figure(name, "FID (digits) of 1,000 after 5 epochs", "val/fid", epoch=5),
+            Figure(name, "FID (digits) of 10,000, best epoch", "test/fid", main=False),
+            Figure(name, "Inception Score (digits) of 10,000, best epoch", "test/inception_score", main=False),
+        )
+    ),
+    budgets={
+        "smoke": Budget(SAYS_SMOKE, {"*": GAN_SMOKE}),
+        "cpu": Budget(
+            "a quarter of the width, 5 epochs of 15", {"*": ("--model.feature_maps=16", "--trainer.max_epochs=5")}
+        ),
+        "gpu": Budget("nothing; bfloat16", {"*": GPU}),
+        "paper": Budget("nothing"),
+    },
+    drawn=("val/fid", "val/inception_score"),
+)
+
+N_CRITIC = (1, 2, 5, 20)
+CRITICS = {"wgan": "WGAN", "wgan_sn": "WGAN-SN"}
+
+wgan_n_critic = Experiment(
+    title="How many steps of the critic for one of the generator, at equal epochs",
+    steps=tuple(
+        Step(
+            f"{name}+n_critic={count}",
+            f"{method}, `n_critic` {count}",
+            "wgan",
+            f"{name}_mnist",
+            MNIST,
+            (f"--model.n_critic={count}",),
+        )
+        for name, method in CRITICS.items()
+        for count in N_CRITIC
+    ),
+    figures=tuple(
+        Figure(f"{name}+n_critic={count}", label, metric, epoch=5, main=False)
+        for name in CRITICS
+        for count in N_CRITIC
+        for label, metric in (
+            ("FID (digits) of 1,000 after 5 epochs", "val/fid"),
+            ("Inception Score (digits) of 1,000 after 5 epochs", "val/inception_score"),
+        )
+    ),
+    budgets={
+        "smoke": Budget(
+            f"{SAYS_SMOKE}; only n_critic 1 and 2 of WGAN",
+            {"*": GAN_SMOKE},
+            only=("wgan+n_critic=1", "wgan+n_critic=2"),
+        ),
+        "cpu": Budget(
+            "a quarter of the width, 5 epochs of 15", {"*": ("--model.feature_maps=16", "--trainer.max_epochs=5")}
+        ),
+        "gpu": Budget("nothing; bfloat16", {"*": GPU}),
+        "paper": Budget("nothing"),
+    },
+    drawn=("val/fid", "val/inception_score"),
+)
+
+conditional_gan = Experiment(
+    title="Digits on demand",
+    steps=(
+        Step("concat", "conditional GAN", "conditional_gan", "conditional_gan_mnist", MNIST),
+        Step(
+            "projection",
+            "conditional GAN, projection discriminator",
+            "conditional_gan",
+            "conditional_gan_mnist_projection",
+            MNIST,
+        ),
+    ),
+    figures=tuple(
+        figure
+        for name in ("concat", "projection")
+        for figure in (
+            Figure(name, "images judged to be the digit asked for / %", "test/label_accuracy", kind="percent"),
+            Figure(name, "FID (digits) of 10,000", "test/fid"),
+            Figure(name, "Inception Score (digits) of 10,000", "test/inception_score", main=False),
+        )
+    ),
+    budgets={
+        "smoke": Budget(SAYS_SMOKE, {"*": GAN_SMOKE}),
+        "cpu": Budget("half the width, 6 epochs of 15", {"*": ("--model.feature_maps=32", "--trainer.max_epochs=6")}),
+        "gpu": Budget("nothing; bfloat16", {"*": GPU}),
+        "paper": Budget("nothing"),
+    },
+    drawn=("val/label_accuracy", "val/fid"),
+)
+
+INCEPTION = (
+    '--trainer.callbacks+={"class_path": "GenerationScores", '
+    '"init_args": {"extractor": "inception", "every_n_epochs": 50, "test_count": 10000}}'
+)
+
+gans_lfw = Experiment(
+    title="Faces of one person at 64x64",
+    steps=tuple(
+        Step(name, method, page, f"{name}_lfw", LFW, checkpoint="last") for name, (method, page) in GANS.items()
+    ),
+    figures=tuple(Figure(name, "FID (Inception) of 10,000", "test/fid") for name in ("dcgan", "sngan")),
+    budgets={
+        "smoke": Budget(
+            "all but three batches, and width; DCGAN and SN-GAN only",
+            {"*": (*FEW_BATCHES, "--model.feature_maps=4")},
+            only=("dcgan", "sngan"),
+        ),
+        "cpu": Budget(
+            "half the width, 100 epochs of 500; DCGAN and SN-GAN only; no scores, as Inception is slow without a GPU",
+            {"*": ("--model.feature_maps=32", "--trainer.max_epochs=100")},
+            only=("dcgan", "sngan"),
+        ),
+        "gpu": Budget("nothing; bfloat16", {"*": (*GPU, INCEPTION)}),
+        "paper": Budget("nothing", {"*": (INCEPTION,)}),
+    },
+)
+
+# --- Few-shot ---------------------------------------------------------------------------------------------------------
+
+TWENTY_WAY = ("--data.test_way=20", "--data.eval_episodes_per_batch=1")
+WAYS = {"5-way": (), "20-way": TWENTY_WAY}
+FEW_EPISODES = (
+    "--trainer.max_epochs=1",
+    "--data.n_way=5",
+    "--data.train_episodes=3",
+    "--data.val_episodes=3",
+    "--data.test_episodes=4",
+    "--model.feature_maps=8",
+)
+
+protonet = Experiment(
+    title="New characters from one or five examples",
+    steps=(
+        Step("1-shot", "ProtoNet, 1-shot", "protonet", "protonet_omniglot_5way1shot", OMNIGLOT, tests=WAYS),
+        Step("5-shot", "ProtoNet, 5-shot", "protonet", "protonet_omniglot_5way5shot", OMNIGLOT, tests=WAYS),
+        Step("lake", "ProtoNet, Lake's one-shot runs", "protonet", "protonet_omniglot_lake", LAKE),
+    ),
+    figures=(
+        *(
+            Figure(f"{shot}-shot", f"{way} accuracy / %", "test/accuracy", way, None, "percent", "test/accuracy_ci95")
+            for shot in (1, 5)
+            for way in WAYS
+        ),
+        Figure("lake", "20-way error / %", "test/error", kind="percent"),
+    ),
+    budgets={
+        "smoke": Budget("all but three 5-way episodes, and width", {"*": FEW_EPISODES}),
+        "cpu": Budget(
+            "at most 6,000 episodes of 5-shot and 5,000 for Lake's runs, of 20,000",
+            {"5-shot": ("--trainer.max_epochs=60",), "lake": ("--trainer.max_epochs=50",)},
+        ),
+        "gpu": Budget("nothing; bfloat16", {"*": GPU}),
+        "paper": Budget("nothing"),
+    },
+    drawn=("val/accuracy", "val/loss"),
+)
+
+# --- Layer-wise pretraining -------------------------------------------------------------------------------------------
+
+layerwise_mlp = Experiment(
+    title="Is layer-wise pretraining worth anything?",
+    steps=(
+        Step(
+            "masked",
+            "layer-wise MLP, pretrained with 25 % masking noise",
+            "layerwise_mlp",
+            "layerwise_mlp_cifar10",
+            CIFAR10,
+            ("--model.mask_fraction=0.25",),
+        ),
+        Step("pretrained", "layer-wise MLP, pretrained", "layerwise_mlp", "layerwise_mlp_cifar10", CIFAR10),
+        Step("scratch", "the same MLP from scratch", "layerwise_mlp", "layerwise_mlp_cifar10_scratch", CIFAR10),
+        Step("mnist", "layer-wise MLP, pretrained", "layerwise_mlp", "layerwise_mlp_mnist", MNIST),
+        Step(
+            "mnist_scratch",
+            "the same MLP from scratch",
+            "layerwise_mlp",
+            "layerwise_mlp_mnist",
+            MNIST,
+            ("--model.pretrain_epochs=0",),
+        ),
+        Step("stl10", "layer-wise MLP, pretrained", "layerwise_mlp", "layerwise_mlp_stl10", STL10),
+    ),
+    figures=tuple(
+        Figure(name, "test accuracy / %", "test/accuracy", kind="percent")
+        for name in ("masked", "pretrained", "scratch", "mnist", "mnist_scratch", "stl10")
+    ),
+    budgets={
+        "smoke": Budget(
+            "all but an epoch of three batches a layer, and width; CIFAR-10 only",
+            {
+                "*": (*FEW_BATCHES[1:], "--model.finetune_epochs=1", "--model.widths=[16,8]", "--model.code_layer=2"),
+                "masked": ("--model.pretrain_epochs=1",),
+                "pretrained": ("--model.pretrain_epochs=1",),
+            },
+            only=("masked", "pretrained", "scratch"),
+        ),
+        "cpu": Budget("nothing, but without STL-10", only=("masked", "scratch", "mnist", "mnist_scratch")),
+        "gpu": Budget("nothing; bfloat16", {"*": GPU}),
+        "paper": Budget("nothing"),
+    },
+    drawn=("val/accuracy", "val/loss"),
+)
+
+# --- Autoencoders -----------------------------------------------------------------------------------------------------
+
+AUTOENCODER = {"--model.encoder_checkpoint": "autoencoder"}
+TRANSFERS = {
+    "linear_frozen": "linear layer on frozen codes",
+    "mlp_frozen": "MLP on frozen codes",
+    "linear_finetuned": "linear layer, encoder trained along",
+    "mlp_finetuned": "MLP, encoder trained along",
+}
+VAE_MNIST = Step("vae", "VAE", "vae", "vae_mnist", MNIST)
+
+autoencoders_transfer = Experiment(
+    title="What an autoencoder's codes are good for: classes from 50 labels, and ways from one digit to another",
+    steps=(
+        Step("classifier", "digit classifier", "digit_classifier", "digit_classifier_mnist", MNIST, checkpoint="last"),
+        Step("autoencoder", "denoising autoencoder", "autoencoder", "autoencoder_mnist", MNIST),
+        *(
+            Step(name, f"transfer: {method}", "autoencoder", f"transfer_mnist_{name}", FIFTY_LABELS, uses=AUTOENCODER)
+            for name, method in TRANSFERS.items()
+        ),
+        Step(
+            "scratch", "transfer: the same network from scratch", "autoencoder", "transfer_mnist_scratch", FIFTY_LABELS
+        ),
+        VAE_MNIST,
+        Step(
+            "latent_gan",
+            "latent-space GAN",
+            "latent_gan",
+            "latent_gan_mnist",
+            MNIST,
+            uses={"--model.decoder_checkpoint": "autoencoder"},
+            checkpoint="last",
+        ),
+    ),
+    figures=(
+        Figure("classifier", "test accuracy / %", "test/accuracy", kind="percent"),
+        Figure("autoencoder", "squared error of a pixel, denoised", "test/squared_error", main=False),
+        *(Figure(name, "test accuracy / %", "test/accuracy", kind="percent") for name in (*TRANSFERS, "scratch")),
+    ),
+    budgets={
+        "smoke": Budget(
+            SAYS_SMOKE,
+            {
+                "*": FEW_BATCHES,
+                **dict.fromkeys(("classifier", "autoencoder", "vae", "latent_gan"), ("--data=Digits",)),
+                **dict.fromkeys((*TRANSFERS, "scratch"), ("--data.images=Digits",)),
+            },
+        ),
+        "cpu": Budget("30 epochs of 100 of the latent-space GAN", {"latent_gan": ("--trainer.max_epochs=30",)}),
+        "gpu": Budget("nothing; bfloat16", {"*": GPU}),
+        "paper": Budget("nothing"),
+    },
+    analyses=(
+        Analysis(
+            (
+                "scripts/compare_interpolations.py",
+                *("--checkpoints", "{run:autoencoder}", "{run:vae}", "{run:latent_gan}"),
+                *("--figure", "{folder}/interpolations.png", "--csv", "{folder}/interpolations.csv"),
+            ),
+            needs=("autoencoder", "vae", "latent_gan"),
+        ),
+    ),
+)
+
+vae = Experiment(
+    title="Variational autoencoders of digits and of a face",
+    steps=(
+        VAE_MNIST,
+        Step("vae_2d", "VAE, 2 latent components", "vae", "vae_mnist_2d", MNIST),
+        Step("vae_lfw", "VAE", "vae", "vae_lfw", LFW),
+    ),
+    figures=tuple(
+        figure
+        for name in ("vae", "vae_2d", "vae_lfw")
+        for figure in (
+            Figure(name, "bits per dimension, bound", "test/bits_per_dim"),
+            Figure(
+                name,
+                "bits per dimension, importance-weighted bound",
+                "test/bits_per_dim_importance_weighted",
+                main=False,
+            ),
+        )
+    ),
+    budgets={
+        "smoke": Budget(
+            "all but three batches of scikit-learn's digits and of LFW",
+            {"*": FEW_BATCHES, "vae": ("--data=Digits",), "vae_2d": ("--data=Digits",)},
+        ),
+        "cpu": Budget("nothing"),
+        "gpu": Budget("nothing; bfloat16", {"*": GPU}),
+        "paper": Budget("nothing"),
+    },
+    drawn=("val/bits_per_dim", "val/reconstruction_nats", "val/kl_nats"),
+)
+
+# --- Architecture search ----------------------------------------------------------------------------------------------
+
+SEARCHES = ("search", "search_2nd")
+RETRAININGS = ("retrain", "retrain_2nd", "random")
+DARTS_SMOKE = (
+    "--model.channels=1",
+    "--model.init_channels=2",
+    "--model.layers=3",
+    "--model.epochs=1",
+    *FEW_BATCHES[1:],
+)
+
+darts = Experiment(
+    title="Cells found by DARTS against random cells, trained alike",
+    steps=(
+        Step("search", "DARTS, first-order search", "darts", "darts_search_cifar10", CIFAR10, checkpoint="last"),
+        Step(
+            "search_2nd",
+            "DARTS, second-order search",
+            "darts",
+            "darts_search_cifar10_second_order",
+            CIFAR10,
+            checkpoint="last",
+        ),
+        Step(
+            "retrain",
+            "DARTS, cells of the first-order search",
+            "darts",
+            "darts_retrain_cifar10",
+            CIFAR10,
+            uses={"--model.genotype": "search/genotype.json"},
+            checkpoint="last",
+        ),
+        Step(
+            "retrain_2nd",
+            "DARTS, cells of the second-order search",
+            "darts",
+            "darts_retrain_cifar10",
+            CIFAR10,
+            uses={"--model.genotype": "search_2nd/genotype.json"},
+            checkpoint="last",
+        ),
+        Step(
+            "random",
+            "DARTS's space, random cells",
+            "darts",
+            "darts_retrain_cifar10",
+            CIFAR10,
+            ("--model.genotype=random", "--model.genotype_seed={seed}"),
+            checkpoint="last",
+        ),
+    ),
+    figures=(
+        *(Figure(name, "test error / %", "test/accuracy", kind="error") for name in RETRAININGS),
+        *(Figure(name, "supernet's accuracy / %", "test/accuracy", kind="percent", main=False) for name in SEARCHES),
+    ),
+    budgets={
+        "smoke": Budget(
+            "all but three batches of scikit-learn's digits, three cells and two channels; first order only",
+            {
+                "search": ("--data.images=Digits", "--data.batch_size=16", *DARTS_SMOKE),
+                "retrain": ("--data=Digits", "--data.batch_size=16", *DARTS_SMOKE),
+                "random": ("--data=Digits", "--data.batch_size=16", *DARTS_SMOKE),
+            },
+            {"search": "darts_search_cifar10_small", **dict.fromkeys(RETRAININGS, "darts_retrain_cifar10_small")},
+            only=("search", "retrain", "random"),
+        ),
+        "cpu": Budget(
+            "3/4 of the search's channels, half of its cells, 35 of its 50 epochs; in retraining 28 of 36 channels, 15 "
+            "of 20 cells, 585 of 600 epochs; the second order",
+            configs={
+                "search": "darts_search_cifar10_small",
+                **dict.fromkeys(RETRAININGS, "darts_retrain_cifar10_small"),
+            },
+            only=("search", "retrain", "random"),
+        ),
+        "gpu": Budget(
+            "100 epochs of 600 of retraining; bfloat16",
+            {"*": GPU, **dict.fromkeys(RETRAININGS, ("--model.epochs=100",))},
+        ),
+        "paper": Budget("nothing; one search a seed, where the paper takes the best of four"),
+    },
+    drawn=("val/accuracy", "val/loss"),
+)
+
+# --- Embeddings -------------------------------------------------------------------------------------------------------
+
+RESNETS = {
+    "plain": ("ResNet18, cross-entropy, plain", "resnet18_tiny_imagenet"),
+    "strong": ("ResNet18, cross-entropy", "resnet18_tiny_imagenet_strong"),
+    "center": ("ResNet18, center loss", "resnet18_tiny_imagenet_center"),
+    "triplet": ("ResNet18, batch-hard triplet loss", "resnet18_tiny_imagenet_triplet"),
+}
+SMALL_RESNET = (
+    *("--model.num_classes=20", "--data.max_classes=20", "--model.stem=7x7", "--model.feature_maps=32"),
+    "--trainer.log_every_n_steps=3",
+)
+
+resnet18 = Experiment(
+    title="One network, three losses",
+    steps=tuple(
+        Step(name, method, "metric_resnet", config, TINY_IMAGENET) for name, (method, config) in RESNETS.items()
+    ),
+    figures=tuple(
+        figure
+        for name in RESNETS
+        for figure in (
+            Figure(name, "top-1 accuracy / %", "test/accuracy", kind="percent"),
+            Figure(name, "top-5 accuracy / %", "test/accuracy_top5", kind="percent", main=False),
+            Figure(name, "accuracy by nearest neighbours / %", "test/knn_accuracy", kind="percent", main=False),
+            Figure(name, "recall at 1 / %", "test/recall_at_1", kind="percent", main=False),
+        )
+    ),
+    budgets={
+        "smoke": Budget(
+            SAYS_SMOKE,
+            {
+                "*": (*FEW_BATCHES, "--model.feature_maps=4"),
+                "center": ("--model.loss=center",),
+                "triplet": ("--model.loss=triplet",),
+            },
+            dict.fromkeys(RESNETS, "resnet18_digits"),
+            only=("strong", "center", "triplet"),
+        ),
+        "cpu": Budget(
+            "20 classes of 200, half the width, the 7x7 stem",
+            {
+                "*": SMALL_RESNET,
+                "strong": ("--data.batch_size=64",),
+                "center": ("--data.batch_size=64",),
+                "triplet": ("--data.classes_per_batch=16", "--data.samples_per_class=4"),
+            },
+            only=("strong", "center", "triplet"),
+        ),
+        "gpu": Budget("nothing; bfloat16", {"*": GPU}),
+        "paper": Budget("nothing"),
+    },
+    drawn=("val/accuracy", "val/knn_accuracy", "val/recall_at_1", "val/cross_entropy"),
+)
+
+EXPERIMENTS: dict[str, Experiment] = {
+    "gans_mnist": gans_mnist,
+    "wgan_n_critic": wgan_n_critic,
+    "conditional_gan": conditional_gan,
+    "gans_lfw": gans_lfw,
+    "vae": vae,
+    "autoencoders_transfer": autoencoders_transfer,
+    "protonet": protonet,
+    "layerwise_mlp": layerwise_mlp,
+    "darts": darts,
+    "resnet18": resnet18,
+}
+"""In the order of the README's table."""

@@ -1,0 +1,401 @@
+"""Runs an experiment's whole chain of trainings and tests, and writes what came out to `results/<experiment>.json`.
+
+    python scripts/reproduce.py --list
+    python scripts/reproduce.py gans_mnist --seeds 3 --budget cpu
+    python scripts/reproduce.py darts --budget paper -- --trainer.devices 4
+
+What follows `--` goes to every `relit fit`. The experiments are in `scripts/experiments.py`. The command can be
+repeated: what has finished is left alone, what was killed goes on from its last checkpoint. The runs lie in
+`<root>/<the configuration's experiment>/<step>-<budget>-seed<n>`.
+
+A run that was trained by hand is recorded (and tested, if it hasn't been) by the following, which trains nothing:
+
+    python scripts/reproduce.py gans_mnist --take dcgan=runs/dcgan_mnist/20260101-120000 --take sngan=…
+
+The file of results keeps what is already in it, unless the same step is recorded anew with the same settings and seed.
+`scripts/results_table.py` makes the tables of README.md and docs/methods/ from it. Budget "smoke" measures nothing: its
+results go to `<root>/smoke/`.
+"""
+
+import argparse
+import contextlib
+import functools
+import io
+import json
+import re
+import shlex
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import yaml
+from experiments import EXPERIMENTS, Budget, Experiment, Step
+from sweep import finished, relit, train
+
+from lit_models.checkpoints import read_checkpoint
+from lit_models.cli import flat, run
+from lit_models.compare import main as compare
+from lit_models.compare import read_epochs
+from lit_models.errors import RunError
+from lit_models.runs import write_atomically
+
+REPOSITORY = Path(__file__).parents[1]
+ABOUT_THE_RUN = (
+    *("seed_everything", "config", "ckpt_path", "run.", "wandb.", "predictions.", "verbose"),
+    *("trainer.logger", "trainer.enable_", "data.init_args.root", "data.init_args.images.init_args.root"),
+)
+"""Settings that change nothing in what is learnt and measured."""
+
+Settings = dict[str, Any]
+
+
+def main() -> int:
+    """Reads the command line; returns an exit code."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("experiment", choices=EXPERIMENTS, nargs="?", help="what to run")
+    parser.add_argument("--list", action="store_true", help="list the experiments, their steps and budgets, and stop")
+    parser.add_argument("--seeds", type=int, default=1, help="how many seeds, from 0 (default: %(default)s)")
+    parser.add_argument(
+        "--budget", choices=("smoke", "cpu", "gpu", "paper"), default="cpu", help="(default: %(default)s)"
+    )
+    parser.add_argument("--steps", nargs="+", metavar="STEP", help="only these steps (default: all of the budget's)")
+    parser.add_argument("--root", type=Path, default=Path("runs"), help="folder of all runs (default: %(default)s)")
+    parser.add_argument("--results", type=Path, help="folder of the results (default: results/ of the repository)")
+    parser.add_argument(
+        "--take", action="append", default=[], metavar="STEP=FOLDER", help="record this finished run; train nothing"
+    )
+    arguments = sys.argv[1:]
+    end = arguments.index("--") if "--" in arguments else len(arguments)
+    given, passed_on = parser.parse_args(arguments[:end]), arguments[end + 1 :]
+    if given.list:
+        print(listing())
+        return 0
+    if given.experiment is None:
+        parser.error("name an experiment (--list shows them)")
+    experiment = EXPERIMENTS[given.experiment]
+    budget = experiment.budgets[given.budget]
+    known = [step.name for step in experiment.steps]
+    if unknown := [
+        name for name in (*(given.steps or ()), *(t.partition("=")[0] for t in given.take)) if name not in known
+    ]:
+        parser.error(f"{given.experiment} has no step {unknown[0]}; it has {', '.join(known)}")
+    results = given.results or (given.root / "smoke" if given.budget == "smoke" else REPOSITORY / "results")
+
+    chain = Chain(given.experiment, results)
+    try:
+        if given.take:
+            for taken in given.take:
+                name, _, folder = taken.partition("=")
+                chain.take(experiment.step(name), Path(folder))
+        else:
+            print(f"{experiment.title}. Cut: {budget.cuts}.")
+            chosen = given.steps or budget.only or known
+            steps = [step for step in experiment.steps if step.name in chosen]
+            for seed in range(given.seeds):
+                for step in steps:
+                    chain.train(step, budget, f"{given.budget}-seed{seed}", seed, given.root, passed_on)
+            chain.analyse(given.root, given.seeds)
+        chain.draw()
+    except RunError as error:
+        print(f"reproduce: {error}", file=sys.stderr)
+        return 1
+    for failure in chain.failed:
+        print(f"reproduce: {failure}", file=sys.stderr)
+    return 1 if chain.failed else 0
+
+
+def listing() -> str:
+    """The experiments with their steps and budgets, for people."""
+    lines = []
+    for name, experiment in EXPERIMENTS.items():
+        lines += [f"{name}: {experiment.title}", f"    steps: {', '.join(step.name for step in experiment.steps)}"]
+        lines += [f"    --budget {budget}: cuts {what.cuts}" for budget, what in experiment.budgets.items()]
+    return "\n".join(lines)
+
+
+class Chain:
+    """An experiment on its way: which runs there are, what has failed, and the file of results.
+
+    Args:
+        name: The experiment's name.
+        results: Folder of the results.
+    """
+
+    def __init__(self, name: str, results: Path) -> None:
+        self.name = name
+        self.experiment: Experiment = EXPERIMENTS[name]
+        self.path = results / f"{name}.json"
+        self.runs: dict[tuple[str, int], Path] = {}
+        self.failed: list[str] = []
+
+    @property
+    def folder(self) -> Path:
+        """Where the experiment's pictures go."""
+        return self.path.with_suffix("")
+
+    def train(self, step: Step, budget: Budget, run_id: str, seed: int, root: Path, passed_on: list[str]) -> None:
+        """Trains, tests and records one step with one seed; what fails is noted in ``failed``."""
+        arguments = [
+            f"--config={REPOSITORY / 'configs' / budget.configs.get(step.name, step.config)}.yaml",
+            *(argument.replace("{seed}", str(seed)) for argument in (*step.arguments, *budget.of(step))),
+            f"--seed_everything={seed}",
+            *passed_on,
+        ]
+        arguments = [argument.replace("--config=configs/", f"--config={REPOSITORY}/configs/") for argument in arguments]
+        for option, source in step.uses.items():
+            earlier, _, file = source.partition("/")
+            if (earlier, seed) not in self.runs:
+                self.failed.append(f"{step.name}, seed {seed}, was left out: it needs {earlier}.")
+                return
+            arguments.append(f"{option}={self.runs[earlier, seed].absolute() / file}")
+        planned = resolved("fit", *arguments)
+        folder = root / planned["run"]["experiment"] / f"{step.name}-{run_id}"
+        if finished(folder) and (other := changes(read_settings(folder), planned, step)):
+            raise RunError(
+                f"{folder} was trained with other settings ({_listed(other)}): name another --root, or record it with "
+                f"--take {step.name}={folder}."
+            )
+        if train(folder, arguments) != 0:
+            self.failed.append(f"{step.name}, seed {seed}, has failed: mend it and repeat the command.")
+            return
+        self.take(step, folder)
+
+    def take(self, step: Step, folder: Path) -> None:
+        """Tests a finished run where it hasn't been, and adds it to the file of results.
+
+        Raises:
+            RunError: It is no run, hasn't finished, or was made by another configuration than the step's.
+        """
+        if not (folder / "config.yaml").is_file():
+            raise RunError(f"{folder} is not a run's folder: it has no config.yaml.")
+        record = json.loads((folder / "run.json").read_text()) if (folder / "run.json").is_file() else {}
+        if record.get("finished") is False:
+            raise RunError(f"{folder} hasn't finished: go on with `relit fit … --ckpt_path last` first.")
+        settings = read_settings(folder)
+        seed = settings["seed_everything"]
+        own = [argument.replace("{seed}", str(seed)) for argument in step.arguments]
+        expected = flat(resolved("fit", f"--config={REPOSITORY / configuration_of(settings, step)}", *own))
+        for key in (key_of(argument.partition("=")[0]) for argument in own):
+            if flat(settings).get(key) != expected[key]:
+                raise RunError(f"{folder} is no run of {step.name}: its {key} is not {expected[key]}.")
+        tests = {}
+        for name, arguments in step.tests.items():
+            test = tested(folder, step.checkpoint, arguments)
+            if test is None:
+                self.failed.append(f"The test {name} of {step.name}, seed {seed}, has failed.")
+                return
+            tests[name] = test
+        self.runs[step.name, seed] = folder
+        self._record(step, folder, settings, record, tests)
+
+    def _record(
+        self, step: Step, folder: Path, settings: Settings, record: Settings, tests: dict[str, Settings]
+    ) -> None:
+        config = configuration_of(settings, step)
+        changed = changes(settings, resolved("fit", f"--config={REPOSITORY / config}"), step)
+        first = next(iter(tests.values()))
+        sizes = {name: count for name, count in first["data"].items() if name != "name"}
+        found = (sizes["train_images"] + sizes["val_images"], sizes["test_images"])
+        told_elsewhere = ("seed_everything", "run", "wandb")
+        kept = {name: value for name, value in without_nulls(settings).items() if name not in told_elsewhere}
+        for option in step.uses:  # a path on this machine
+            kept = without(kept, key_of(option))
+        entry: dict[str, Any] = {
+            "config": config,
+            "changed": changed,
+            "command": command_line(config, changed, step),
+            "data": {"name": step.data.name, "whole": found == (step.data.train, step.data.test), **sizes},
+            "settings": kept,
+            "seeds": {},
+        }
+        results = json.loads(self.path.read_text()) if self.path.is_file() else {"steps": {}}
+        entries = results["steps"].setdefault(step.name, [])
+        same = [other for other in entries if all(other[key] == entry[key] for key in ("config", "changed", "data"))]
+        if same:
+            entry["seeds"] = same[0]["seeds"]
+            entries[entries.index(same[0])] = entry
+        else:
+            entries.append(entry)
+        seed = settings["seed_everything"]
+        entry["seeds"][str(seed)] = {
+            "run": f"{folder.parent.name}/{folder.name}",
+            "commit": record.get("git_commit"),
+            "training_seconds": record.get("training_seconds"),
+            "peak_memory_bytes": record.get("peak_memory_bytes"),
+            "hardware": hardware(record or first),
+            "tests": {
+                name: {
+                    "commit": test["git_commit"],
+                    **{key: test[key] for key in ("checkpoint", "step", "seconds", "peak_memory_bytes", "figures")},
+                }
+                for name, test in tests.items()
+            },
+            "validation": {
+                name: [[int(epoch), float(f"{value:.6g}")] for epoch, value in curve]
+                for name, curve in read_epochs(folder / "metrics.csv").items()
+                if name.startswith("val/")
+            },
+        }
+        entry["seeds"] = dict(sorted(entry["seeds"].items(), key=lambda item: int(item[0])))
+        order = [other.name for other in self.experiment.steps]
+        steps = dict(sorted(results["steps"].items(), key=lambda item: order.index(item[0])))
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        content = {"experiment": self.name, "title": self.experiment.title, "steps": steps}
+        text = json.dumps(content, indent=1, ensure_ascii=False)
+        # A point of a curve takes one line, not four.
+        text = re.sub(r"\[\s+([^\s,]+),\s+([^\s,]+)\s+\]", r"[\1, \2]", text)
+        write_atomically(self.path, f"{text}\n")
+        print(f"{step.name}, seed {seed}, is recorded in {self.path}.")
+
+    def analyse(self, root: Path, seeds: int) -> None:
+        """Runs the experiment's scripts on the first seed's runs."""
+        for analysis in self.experiment.analyses:
+            if any((step, 0) not in self.runs for step in analysis.needs):
+                continue
+            self.folder.mkdir(parents=True, exist_ok=True)
+            places = {f"{{run:{step}}}": str(folder) for (step, seed), folder in self.runs.items() if seed == 0}
+            places |= {"{folder}": str(self.folder), "{runs}": str(root), "{seeds}": str(seeds)}
+            command = list(analysis.command)
+            for place, value in places.items():
+                command = [part.replace(place, value) for part in command]
+            print(f"== python {shlex.join(command)}", flush=True)
+            script = str(REPOSITORY / command[0])
+            if subprocess.run([sys.executable, script, *command[1:]], check=False).returncode != 0:
+                self.failed.append(f"{command[0]} has failed.")
+
+    def draw(self) -> None:
+        """Puts the runs of the first seed into one figure, if there are several."""
+        runs = {step: folder for (step, seed), folder in self.runs.items() if seed == min(s for _, s in self.runs)}
+        if len(runs) < 2 or not self.experiment.drawn:
+            return
+        logged = {name for folder in runs.values() for name in read_epochs(folder / "metrics.csv")}
+        drawn = [name for name in self.experiment.drawn if name in logged]
+        if drawn:
+            compare(
+                [
+                    *map(str, runs.values()),
+                    *("--names", *runs, "--metrics", *drawn, "--output", str(self.folder)),
+                ]
+            )
+
+
+def tested(folder: Path, which: str, arguments: tuple[str, ...]) -> Settings | None:
+    """What the test of a run's checkpoint says; it is run if it hasn't been. None if it fails."""
+    checkpoint = folder / "checkpoints" / f"{which}.ckpt"
+    config = f"--config={folder / 'config.yaml'}"
+    data = resolved("test", config, *arguments)["data"]
+    step = read_checkpoint(checkpoint)["global_step"]
+
+    def known() -> Iterator[Settings]:
+        path = folder / "tests.json"
+        for test in json.loads(path.read_text()) if path.is_file() else []:
+            if (test["checkpoint"], test["step"], test["settings"]) == (checkpoint.name, step, data):
+                yield test
+
+    if next(known(), None) is None and relit(["test", config, f"--ckpt_path={checkpoint}", *arguments]) != 0:
+        return None
+    return next(known())
+
+
+@functools.cache
+def resolved(command: str, *arguments: str) -> Settings:
+    """The whole configuration that relit makes of these arguments.
+
+    Raises:
+        RunError: They aren't valid; relit has said why.
+    """
+    output = io.StringIO()
+    with contextlib.redirect_stdout(output):
+        code = run([command, *arguments, "--print_config"])
+    if code != 0:
+        raise RunError(f"`relit {command} {shlex.join(arguments)}` is not a valid command.")
+    return yaml.safe_load(output.getvalue())
+
+
+def read_settings(folder: Path) -> Settings:
+    """The resolved configuration of a run."""
+    return yaml.safe_load((folder / "config.yaml").read_text())
+
+
+def configuration_of(settings: Settings, step: Step) -> str:
+    """The file in configs/ that a run was started with, going by its experiment: the step's, or a budget's.
+
+    Raises:
+        RunError: Neither.
+    """
+    name = settings["run"]["experiment"]
+    experiments = [one for one in EXPERIMENTS.values() if step in one.steps]
+    allowed = {
+        step.config,
+        *(b.configs[step.name] for e in experiments for b in e.budgets.values() if step.name in b.configs),
+    }
+    if name not in allowed:
+        raise RunError(f"The run is of the experiment {name}, but {step.name} takes {', '.join(sorted(allowed))}.")
+    return f"configs/{name}.yaml"
+
+
+def changes(settings: Settings, others: Settings, step: Step) -> dict[str, list[Any]]:
+    """Which settings that matter differ, each with both values."""
+    mine, theirs = flat(without_nulls(settings)), flat(without_nulls(others))
+    ignored = (*ABOUT_THE_RUN, *(key_of(option) for option in step.uses))
+    # What was set to null is a change; what an older relit didn't know isn't.
+    keys = {*mine, *(theirs.keys() & flat(settings).keys())}
+    return {
+        key: [mine.get(key), theirs.get(key)]
+        for key in sorted(keys)
+        if not key.startswith(ignored) and mine.get(key) != theirs.get(key)
+    }
+
+
+def command_line(config: str, changed: dict[str, list[Any]], step: Step) -> str:
+    """The command that trains with these settings."""
+    parts = ["relit", "fit", "--config", config]
+    for key, (value, _) in changed.items():
+        name = key.replace(".init_args", "").removesuffix(".class_path")
+        if key.endswith(".class_path"):
+            value = value.rpartition(".")[2]
+        parts += [f"--{name}", value if isinstance(value, str) else json.dumps(value)]
+    for option, source in step.uses.items():
+        earlier, _, file = source.partition("/")
+        parts += [option, f"runs/{earlier.upper()}/{file}".rstrip("/")]
+    return shlex.join(parts)
+
+
+def hardware(record: Settings) -> str:
+    """The machine of a run, in words."""
+    precision = {"32-true": "fp32", "bf16-mixed": "bf16"}.get(record["precision"], record["precision"])
+    if record["accelerator"]:
+        return f"{record['processes']} x {record['accelerator']}, {precision}"
+    threads = record["threads"] * record["processes"]
+    return f"{record['processor']}, {threads} thread{'s' if threads > 1 else ''}, {precision}"
+
+
+def key_of(option: str) -> str:
+    """Where an option's value is in a configuration."""
+    part, _, name = option.removeprefix("--").partition(".")
+    return f"{part}.init_args.{name}"
+
+
+def without_nulls(value: Any) -> Any:
+    """The same without what is null in it, so that an argument that an older relit didn't have makes no difference."""
+    if isinstance(value, dict):
+        return {name: without_nulls(part) for name, part in value.items() if part is not None}
+    return [without_nulls(part) for part in value] if isinstance(value, list) else value
+
+
+def without(settings: Settings, key: str) -> Settings:
+    """The settings without the one at a dotted key."""
+    name, _, rest = key.partition(".")
+    if not rest:
+        return {other: value for other, value in settings.items() if other != name}
+    return {other: without(value, rest) if other == name else value for other, value in settings.items()}
+
+
+def _listed(changed: dict[str, list[Any]]) -> str:
+    return ", ".join(f"{key} is {mine}, not {theirs}" for key, (mine, theirs) in changed.items())
+
+
+if __name__ == "__main__":
+    sys.exit(main())
