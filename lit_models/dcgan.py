@@ -5,9 +5,12 @@ except at the generator's output and the discriminator's input, no hidden fully 
 with tanh at its end, LeakyReLU with slope 0.2 in the discriminator; all weights drawn from N(0, 0.02²), Adam with
 learning rate 2e-4 and β₁ = 0.5.
 
-What differs from the paper: any power-of-two size from 16 to 256 instead of 64 only; ``feature_maps`` is 64 by default
-(the paper's figure 1 shows 128); the losses are computed on logits. Optional: noisy labels, and the choice of the
-label that means "real".
+Differences from the paper:
+
+1. Any power-of-two size from 16 to 256, where the paper has 64.
+2. ``feature_maps`` is 64 by default; the paper's figure 1 shows 128.
+3. The losses are computed on logits, which is the same but for rounding.
+4. Optional: noisy labels, and the choice of the label that means "real".
 """
 
 from itertools import pairwise

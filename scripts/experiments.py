@@ -420,6 +420,14 @@ autoencoders_transfer = Experiment(
         Figure("classifier", "test accuracy / %", "test/accuracy", kind="percent"),
         Figure("autoencoder", "squared error of a pixel, denoised", "test/squared_error", main=False),
         *(Figure(name, "test accuracy / %", "test/accuracy", kind="percent") for name in (*TRANSFERS, "scratch")),
+        *(
+            Figure(name, "images on the way that are surely one of both digits / %", metric, kind="percent", main=False)
+            for name, metric in (
+                ("autoencoder", "test/sure_of_either_lerp"),
+                ("vae", "test/sure_of_either_slerp"),
+                ("latent_gan", "test/sure_of_either_slerp"),
+            )
+        ),
     ),
     budgets={
         "smoke": Budget(

@@ -1,14 +1,17 @@
-"""Writes the tables of results into README.md and docs/methods/*.md, from results/*.json and results/published.yaml.
+"""Writes what README.md and docs/methods/*.md take from elsewhere: the tables of results, from results/*.json and
+results/published.yaml, and the numbered differences from the papers, from the methods' docstrings.
 
     python scripts/results_table.py            # after scripts/reproduce.py
-    python scripts/results_table.py --check    # exit code 1 if a table is out of date
+    python scripts/results_table.py --check    # exit code 1 if something is out of date
 
 A table stands between `<!-- results … -->` and `<!-- end of results -->`; `<!-- results: all -->` is the README's, and
 `<!-- results: dcgan -->` holds what `scripts/experiments.py` reports on the page docs/methods/dcgan.md. What lies
-between is written anew; what hasn't been measured says so.
+between is written anew; what hasn't been measured says so. Likewise `<!-- differences: lit_models/dcgan.py -->` …
+`<!-- end of differences -->`.
 """
 
 import argparse
+import ast
 import json
 import re
 import statistics
@@ -34,6 +37,7 @@ HEADER = (
     "hardware, time of a training",
     "command",
 )
+DIFFERENCES = re.compile(r"<!-- differences: (\S+) -->\n.*?<!-- end of differences -->", re.DOTALL)
 UNMEASURED = "not measured"
 
 
@@ -90,7 +94,24 @@ def with_tables(text: str, results: Path) -> str:
         body = "\n".join("| " + " | ".join(cells) + " |" for cells in lines)
         return f"<!-- results: {page} -->\n{body}\n<!-- end of results -->"
 
-    return MARKED.sub(table, text)
+    return DIFFERENCES.sub(_differences, MARKED.sub(table, text))
+
+
+def _differences(match: re.Match[str]) -> str:
+    return f"<!-- differences: {match[1]} -->\n{numbered_differences(match[1])}\n<!-- end of differences -->"
+
+
+def numbered_differences(path: str) -> str:
+    """The numbered list of a module's docstring that says what differs from the paper, in Markdown."""
+    docstring = ast.get_docstring(ast.parse((REPOSITORY / path).read_text())) or ""
+    found = re.search(
+        r"^(?:Differences from|What differs|.*Choices:)[^\n]*\n\n(1\. .*?)(?:\n\n|\Z)",
+        docstring,
+        re.DOTALL | re.MULTILINE,
+    )
+    if found is None:
+        raise SystemExit(f"The docstring of {path} lists no differences from the paper (`Differences from …`, `1. …`).")
+    return re.sub(r":\w+:`~?(?:\w+\.)*(\w+)`", r"`\1`", found[1]).replace("``", "`")
 
 
 def all_rows(results: Path) -> Iterator[Row]:

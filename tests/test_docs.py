@@ -1,0 +1,217 @@
+"""What README.md and docs/ say: tables, commands, logged names and links are those of the code."""
+
+import csv
+import re
+import shlex
+from collections.abc import Callable, Iterator
+from itertools import pairwise, product
+from pathlib import Path
+
+import pytest
+import yaml
+from experiments import EXPERIMENTS
+from results_table import with_tables
+
+import lit_models
+from tests.small_data import SMALL_CHECKPOINTS, SMALL_DATA
+from tests.tiny import CONFIGS
+
+Relit = Callable[..., int]
+REPOSITORY = CONFIGS.parent
+METHODS = sorted((REPOSITORY / "docs" / "methods").glob("*.md"))
+PAGES = [REPOSITORY / "README.md", *sorted((REPOSITORY / "docs").rglob("*.md"))]
+SECTIONS = ["Overview", "Usage", "What is logged", "Results", "Known failure modes"]
+
+
+def pages(test: Callable[..., None]) -> Callable[..., None]:
+    return pytest.mark.parametrize("page", PAGES, ids=lambda path: str(path.relative_to(REPOSITORY)))(test)
+
+
+@pages
+def test_what_is_generated_is_up_to_date(page: Path) -> None:
+    text = page.read_text()
+    assert with_tables(text, REPOSITORY / "results") == text, "run scripts/results_table.py"
+
+
+@pages
+def test_links_lead_somewhere(page: Path) -> None:
+    text = re.sub(r"```.*?```", "", page.read_text(), flags=re.DOTALL)
+    for target in re.findall(r"\]\(([^)\s]+)", text):
+        path, _, anchor = target.partition("#")
+        if "://" in path:
+            continue
+        linked = (page.parent / path).resolve() if path else page
+        assert linked.exists(), target
+        if anchor:
+            headings = re.findall(r"^#+ (.+)$", linked.read_text(), re.MULTILINE)
+            assert anchor in {re.sub(r"[^\w -]", "", heading).lower().replace(" ", "-") for heading in headings}, target
+
+
+@pytest.mark.parametrize("page", [path for path in METHODS if path.stem != "README"], ids=lambda path: path.stem)
+def test_a_method_page_has_all_sections(page: Path) -> None:
+    text = page.read_text()
+    headings = re.findall(r"^## (.+)$", text, re.MULTILINE)
+    known = [heading for heading in headings if not re.match(r"Differences from the papers?$|Choices$", heading)]
+    assert known == SECTIONS
+    assert len(headings) == len(SECTIONS) + 1, "differences from the paper, or the choices where there is none"
+    assert f"<!-- results: {page.stem} -->" in text
+    assert f"({page.name})" in (page.parent / "README.md").read_text(), "the index lists the page"
+
+
+@pytest.mark.parametrize("module", sorted(set(lit_models.METHODS.values())))
+def test_every_method_has_a_page(module: str) -> None:
+    link = f"({'../../' + module.replace('.', '/')}.py)"
+    assert any(link in path.read_text() or link.split("/")[-1] in path.read_text() for path in METHODS)
+
+
+# --- commands ---------------------------------------------------------------------------------------------------------
+
+
+def commands() -> Iterator[tuple[str, ...]]:
+    """The commands in the pages' shell blocks, each once."""
+    found = {}
+    for page in PAGES:
+        for block in re.findall(r"```sh\n(.*?)```", page.read_text(), re.DOTALL):
+            for line in block.replace("\\\n", " ").splitlines():
+                for part in line.split("&&"):
+                    if words := shlex.split(part, comments=True):
+                        found[tuple(words)] = None
+    yield from found
+
+
+COMMANDS = list(commands())
+OF_SCRIPTS = [words for words in COMMANDS if words[:1] == ("python",) and words[1].endswith(".py")]
+FILLED_IN = ("--config", "--ckpt_path", "--print_config")
+
+
+def of_relit() -> Iterator[tuple[str, ...]]:
+    """The commands of relit that set something; tests/test_configs.py prints the configurations as they are."""
+    for words in COMMANDS:
+        if words[:1] == ("relit",) and any(w.startswith("--") and w not in FILLED_IN for w in words[2:]):
+            yield words
+
+
+def test_configurations_in_commands_exist() -> None:
+    named = [word for words in COMMANDS for word in words if word.startswith("configs/")]
+    assert len(named) > 50
+    assert all((REPOSITORY / word).is_file() for word in named)
+
+
+@pytest.mark.parametrize("words", of_relit(), ids=lambda words: " ".join(words)[:100])
+def test_a_command_of_relit_is_valid(relit: Relit, words: tuple[str, ...]) -> None:
+    arguments = [str(REPOSITORY / word) if word.startswith("configs/") else word for word in words[1:]]
+    if words[1] in ("compare", "export", "report"):  # have parsers, and tests, of their own
+        return
+    assert relit(*arguments, *([] if "help" in words[2] else ["--print_config"])) == 0
+
+
+def test_commands_of_scripts_name_what_exists() -> None:
+    for _, script, *arguments in OF_SCRIPTS:
+        assert (REPOSITORY / script).is_file(), script
+        if Path(script).name == "reproduce.py" and not arguments[0].startswith("--"):
+            assert arguments[0] in EXPERIMENTS
+            options = [word for word in arguments if word.startswith("--") and len(word) > 2]
+            assert set(options) <= {"--seeds", "--budget", "--steps", "--take", "--root", "--results"}
+
+
+# --- logged names -----------------------------------------------------------------------------------------------------
+
+FEW = (
+    *("--trainer.limit_train_batches=2", "--trainer.limit_val_batches=1", "--trainer.limit_test_batches=1"),
+    *("--trainer.log_every_n_steps=1", "--trainer.num_sanity_val_steps=0", "--trainer.accelerator=cpu"),
+    *("--trainer.enable_progress_bar=false", "--trainer.enable_model_summary=false", "--checkpoint.monitor=null"),
+)
+ONE_EPOCH, NO_CALLBACKS = "--trainer.max_epochs=1", "--trainer.callbacks=null"
+SCORES = (
+    '--trainer.callbacks=[{"class_path": "GenerationScores", "init_args": {"test_count": 20, "count": 20, '
+    '"real_count": 20}}]'
+)
+NARROW = ("--data=Digits", "--model.feature_maps=2")
+RUNS: dict[str, list[tuple[str, ...]]] = {
+    "dcgan": [("dcgan_digits", "--model.feature_maps=2", NO_CALLBACKS)],
+    "sngan": [("sngan_mnist", *NARROW, NO_CALLBACKS)],
+    "wgan": [("wgan_gp_digits", "--model.feature_maps=2", "--model.n_critic=1", NO_CALLBACKS)],
+    "conditional_gan": [("conditional_gan_mnist", *NARROW, SCORES)],
+    "triplet_gan": [("triplet_gan_mnist", *NARROW, NO_CALLBACKS)],
+    "latent_gan": [("latent_gan_mnist", "--data=Digits", NO_CALLBACKS)],
+    "vae": [("vae_digits", "--model.feature_maps=2", "--model.importance_samples=2", NO_CALLBACKS)],
+    "autoencoder": [
+        ("autoencoder_digits", "--model.feature_maps=2", NO_CALLBACKS),
+        ("transfer_mnist_linear_frozen", "--data.images=Digits", NO_CALLBACKS),
+    ],
+    "protonet": [
+        (
+            "protonet_omniglot_5way1shot",
+            "--model.feature_maps=2",
+            "--data.n_way=5",
+            "--data.test_episodes=4",
+            NO_CALLBACKS,
+        )
+    ],
+    "darts": [
+        ("darts_search_digits", "--data.batch_size=8", "--model.epochs=1", NO_CALLBACKS),
+        (
+            *("darts_retrain_cifar10_small", "--data=Digits", "--data.batch_size=8", "--model.channels=1"),
+            *("--model.init_channels=2", "--model.layers=3", "--model.epochs=1", NO_CALLBACKS),
+        ),
+    ],
+    "metric_resnet": [
+        ("resnet18_digits", f"--model.loss={loss}", "--model.feature_maps=2", NO_CALLBACKS)
+        for loss in ("cross_entropy", "center", "triplet")
+    ],
+    "layerwise_mlp": [
+        (
+            *("layerwise_mlp_digits", "--model.widths=[4,4]", "--model.code_layer=1", "--model.pretrain_epochs=1"),
+            *("--model.finetune_epochs=1", NO_CALLBACKS),
+        )
+    ],
+    "digit_classifier": [("digit_classifier_mnist", "--data=Digits", "--model.widths=[2,2]", NO_CALLBACKS)],
+}
+
+
+def documented(page: Path) -> list[str]:
+    """Patterns of the names in the first column of a page's tables, with `{a,b}` spelt out."""
+    names = []
+    for cell in re.findall(r"^\| (`(?:\{|train|val|test|[a-z_]+`).*?) \| ", page.read_text(), re.MULTILINE):
+        for name in re.findall(r"`([^`]+)`", cell):
+            parts = [part.split(",") for part in re.split(r"[{}]", name)]
+            names += ["".join(choice) for choice in product(*parts)]
+    return [re.escape(name).replace(r"\[k\]", r"\d+") for name in names]
+
+
+def test_documented_names_are_read_from_tables(tmp_path: Path) -> None:
+    page = tmp_path / "page.md"
+    page.write_text("| logged | meaning |\n| --- | --- |\n| `{train,val}/layer[k]_loss`, `test/x` | a `word` |\n")
+    assert documented(page) == [r"train/layer\d+_loss", r"val/layer\d+_loss", "test/x"]
+
+
+def test_every_page_is_checked() -> None:
+    assert RUNS.keys() == {path.stem for path in METHODS} - {"README"}
+
+
+@pytest.mark.parametrize("page", RUNS)
+def test_the_page_documents_what_is_logged(relit: Relit, digits_root: Path, page: str) -> None:
+    """All that a training and a test log is explained, and all that is explained is logged."""
+    logged: set[str] = set()
+    for config, *arguments in RUNS[page]:
+        path = CONFIGS / f"{config}.yaml"
+        given = yaml.safe_load(path.read_text())
+        model, data = given["model"]["class_path"], given["data"]["class_path"]
+        if model in SMALL_CHECKPOINTS:
+            arguments = [*SMALL_CHECKPOINTS[model](digits_root), *arguments]
+        if data == "OmniglotEpisodes":
+            SMALL_DATA[data](digits_root)
+        epochs = [] if any("epochs=" in argument for argument in arguments) else [ONE_EPOCH]
+        common = ["--config", path, *FEW, *epochs, *arguments]
+        assert relit("fit", *common) == 0
+        assert relit("test", *common, "--ckpt_path=last") == 0
+        (metrics,) = Path("runs", config).glob("*/metrics.csv")
+        with metrics.open() as file:
+            logged |= set(next(csv.reader(file))) - {"step", "epoch"}
+        metrics.rename(metrics.with_suffix(".read"))
+    own = documented(REPOSITORY / "docs" / "methods" / f"{page}.md")
+    shared = documented(REPOSITORY / "docs" / "methods" / "README.md")
+    unexplained = {name for name in logged if not any(re.fullmatch(one, name) for one in (*own, *shared))}
+    assert not unexplained
+    unheard = {one for one in own if not any(re.fullmatch(one, name) for name in logged)}
+    assert not unheard
