@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from lit_models.latent_gan import LatentGAN
     from lit_models.layerwise_mlp import LayerwiseMLP
     from lit_models.metric_resnet import MetricResNet
+    from lit_models.pix2pix import Pix2Pix
     from lit_models.protonet import ProtoNet
     from lit_models.sngan import SNGAN
     from lit_models.transfer_classifier import TransferClassifier
@@ -36,6 +37,7 @@ METHODS = {
     "LatentGAN": "lit_models.latent_gan",
     "LayerwiseMLP": "lit_models.layerwise_mlp",
     "MetricResNet": "lit_models.metric_resnet",
+    "Pix2Pix": "lit_models.pix2pix",
     "ProtoNet": "lit_models.protonet",
     "SNGAN": "lit_models.sngan",
     "TransferClassifier": "lit_models.transfer_classifier",
@@ -59,6 +61,7 @@ __all__ = [
     "LatentGAN",
     "LayerwiseMLP",
     "MetricResNet",
+    "Pix2Pix",
     "ProtoNet",
     "TransferClassifier",
     "TripletGAN",

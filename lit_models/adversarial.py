@@ -287,7 +287,7 @@ def batch_statistics(network: nn.Module) -> Iterator[None]:
     norms = [
         module
         for module in network.modules()
-        if isinstance(module, nn.modules.batchnorm._BatchNorm) and not module.training
+        if isinstance(module, nn.modules.batchnorm._BatchNorm) and module.track_running_stats and not module.training
     ]
     for norm in norms:
         norm.train()

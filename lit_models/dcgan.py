@@ -23,6 +23,7 @@ from datamodules import LabelledImages
 from lit_models.adversarial import NOT_SAVED, UnconditionalGAN
 from lit_models.checks import require_label_noise, require_power_of_two
 from lit_models.losses.adversarial import discriminator_bce, generator_bce
+from lit_models.networks.initialisation import initialise
 from lit_models.optimizers import FusedAdam
 
 
@@ -105,18 +106,6 @@ def layer_widths(image_size: int, feature_maps: int) -> list[int]:
     """Widths of the layers from the image inwards, one for each halving from ``image_size`` to 4."""
     halvings = image_size.bit_length() - 3
     return [feature_maps * min(2**i, 16) for i in range(halvings)]
-
-
-def initialise(module: nn.Module) -> None:
-    """Convolutions and dense layers from N(0, 0.02²), batch-norm scales from N(1, 0.02²), biases zero (section 4)."""
-    if isinstance(module, (nn.Conv2d, nn.ConvTranspose2d, nn.Linear)):
-        nn.init.normal_(module.weight, 0.0, 0.02)
-    elif isinstance(module, nn.BatchNorm2d):
-        nn.init.normal_(module.weight, 1.0, 0.02)
-    else:
-        return
-    if module.bias is not None:
-        nn.init.zeros_(module.bias)
 
 
 class DCGAN(UnconditionalGAN):

@@ -54,3 +54,20 @@ def one_cycle(step: int, steps: int, warmup: float = 0.3, start: float = 1 / 25)
     if step < top:
         return start + (1 - start) * (1 - math.cos(math.pi * step / top)) / 2
     return (1 + math.cos(math.pi * min(1.0, (step - top) / (last - top)))) / 2
+
+
+def linear_decay(epoch: int, epochs: int, start: float = 0.5) -> float:
+    """The learning rate of an epoch, as a part of the first one: constant, then down a straight line that would reach 0
+    after the last epoch (Isola et al. 2017 and Zhu et al. 2017: 200 epochs, of which the first 100 are constant).
+
+    Args:
+        epoch: The epoch, from 0.
+        epochs: Epochs of the training.
+        start: Part of the epochs that are constant.
+
+    Example:
+        >>> [round(linear_decay(epoch, 6), 2) for epoch in range(6)]
+        [1.0, 1.0, 1.0, 0.75, 0.5, 0.25]
+    """
+    constant = round(start * epochs)
+    return 1 - max(0, epoch + 1 - constant) / (epochs - constant + 1)

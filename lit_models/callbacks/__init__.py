@@ -11,6 +11,7 @@ from lit_models.callbacks.predictions import PredictionWriter
 from lit_models.callbacks.resume import ExactResume
 from lit_models.callbacks.samples import ReconstructionGrid, SampleGrid
 from lit_models.callbacks.scores import GenerationScores
+from lit_models.callbacks.translation import TranslationScores, Triptychs
 
 __all__ = [
     "Checkpoints",
@@ -25,4 +26,6 @@ __all__ = [
     "PredictionWriter",
     "ReconstructionGrid",
     "SampleGrid",
+    "TranslationScores",
+    "Triptychs",
 ]

@@ -50,14 +50,14 @@ class SampleGrid(Callback):
             return
         generator = torch.Generator().manual_seed(self.seed)
         images: Tensor = cast(Any, pl_module).sample(self.count, self.labels(pl_module), generator)
-        self._write(trainer, images, self.columns, "epoch", "samples")
+        self._write(trainer, images, self.columns, f"epoch_{epoch:04d}", "samples")
 
     def _write(self, trainer: Trainer, images: Tensor, columns: int, name: str, key: str) -> None:
-        """Writes ``samples/<name>_<epoch>.png``."""
+        """Writes ``samples/<name>.png``, and sends it to W&B as ``key``."""
         grid = make_grid(images.float().cpu(), nrow=columns)
         folder = Path(trainer.default_root_dir) / "samples"
         folder.mkdir(parents=True, exist_ok=True)
-        save_image(grid, folder / f"{name}_{trainer.current_epoch + 1:04d}.png")
+        save_image(grid, folder / f"{name}.png")
         log_image(trainer, key, grid)
 
     def labels(self, pl_module: LightningModule) -> Tensor | None:
@@ -115,8 +115,8 @@ class ReconstructionGrid(SampleGrid):
             self._images = batch.image[: self.count].clone()
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        due = self._is_due(trainer.current_epoch + 1, trainer.max_epochs)
-        if self._images is None or not trainer.is_global_zero or not due:
+        epoch = trainer.current_epoch + 1
+        if self._images is None or not trainer.is_global_zero or not self._is_due(epoch, trainer.max_epochs):
             return
         model = cast(Any, pl_module)
         rows = [self._images, model.reconstruct(self._images)]
@@ -127,7 +127,7 @@ class ReconstructionGrid(SampleGrid):
                 corrupted = model.corrupt(self._images)
             rows += [corrupted.clamp(0, 1), model.reconstruct(corrupted)]
         columns = min(self.columns, len(self._images))
-        self._write(trainer, in_turns(rows, columns), columns, "reconstructions", "reconstructions")
+        self._write(trainer, in_turns(rows, columns), columns, f"reconstructions_{epoch:04d}", "reconstructions")
 
 
 def in_turns(rows: list[Tensor], columns: int) -> Tensor:

@@ -44,6 +44,31 @@ def generator_bce(fake_logits: Tensor, data_label: float = 1.0) -> Tensor:
     return _bce(fake_logits, data_label, 0.0)
 
 
+def discriminator_least_squares(real_score: Tensor, fake_score: Tensor) -> Tensor:
+    """``E_x[(D(x) − 1)²] + E_z[D(G(z))²]`` (Mao et al. 2017, arXiv:1611.04076, eq. 9, without its factor of a half).
+
+    Args:
+        real_score: The discriminator's outputs for real images, of any shape.
+        fake_score: The discriminator's outputs for generated images, of any shape.
+
+    Returns:
+        The sum of both means, a scalar.
+    """
+    return (real_score.float() - 1).square().mean() + fake_score.float().square().mean()
+
+
+def generator_least_squares(fake_score: Tensor) -> Tensor:
+    """``E_z[(D(G(z)) − 1)²]`` (Mao et al. 2017, eq. 9, without its factor of a half).
+
+    Args:
+        fake_score: The discriminator's outputs for generated images, of any shape.
+
+    Returns:
+        The mean, a scalar.
+    """
+    return (fake_score.float() - 1).square().mean()
+
+
 def discriminator_hinge(real_score: Tensor, fake_score: Tensor) -> Tensor:
     """``L_D = E_x[max(0, 1 − D(x))] + E_z[max(0, 1 + D(G(z)))]`` (Lim & Ye 2017; Miyato et al. 2018, eq. 16).
 

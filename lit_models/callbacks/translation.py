@@ -1,0 +1,179 @@
+"""Pictures and scores of image translation, while a model learns and in its test."""
+
+import csv
+import json
+import math
+import warnings
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+from torch import Tensor
+
+from datamodules import GatherDataset, ImageDataModule, ImagePair
+from lit_models.callbacks.ranks import gather_rows
+from lit_models.callbacks.samples import SampleGrid
+from lit_models.errors import RunError
+from lit_models.metrics.extractors import ExtractorUnavailableError, load_extractor
+from lit_models.metrics.generation import frechet_distance
+from lit_models.metrics.translation import MAP_COLOURS, TranslationMetrics
+from lit_models.runs import write_atomically
+
+
+class Triptychs(SampleGrid):
+    """Draws source, truth and translation of the same validation pairs after some epochs, a row for each pair.
+
+    Writes ``samples/triptychs_0001.png`` … into the run folder and to W&B, at the same times as
+    :class:`lit_models.callbacks.SampleGrid`; after a test ``samples/test_triptychs.png``, of test pairs. For any model
+    with ``translate(source)``.
+
+    Args:
+        count: Pairs: the first ones of the split.
+        every_n_epochs: Draw after every so many epochs, too; not if null.
+        epochs: Draw after these epochs (from 1) and no others.
+    """
+
+    def __init__(self, count: int = 4, every_n_epochs: int | None = None, epochs: list[int] | None = None) -> None:
+        super().__init__(count, columns=3, every_n_epochs=every_n_epochs, epochs=epochs)
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        require_translator(type(self).__name__, trainer, pl_module)
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if trainer.is_global_zero and self._is_due(trainer.current_epoch + 1, trainer.max_epochs):
+            pairs = cast(Any, trainer).datamodule.val_set
+            images = self._drawn(trainer, pl_module, pairs)
+            self._write(trainer, images, self.columns, f"triptychs_{trainer.current_epoch + 1:04d}", "triptychs")
+
+    def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if trainer.is_global_zero:
+            pairs = cast(Any, trainer).datamodule.test_set
+            images = self._drawn(trainer, pl_module, pairs)
+            self._write(trainer, images, self.columns, "test_triptychs", "test_triptychs")
+
+    def _drawn(self, trainer: Trainer, pl_module: LightningModule, pairs: GatherDataset[ImagePair]) -> Tensor:
+        """Source, truth, translation, source, …: ``(3 · count, C, H, W)`` in [0, 1]."""
+        rows = torch.arange(min(self.count, len(pairs)))
+        batch = cast(Any, trainer).datamodule.transform(pairs.__getitems__(rows), training=False)
+        source = batch.source.to(pl_module.device)
+        with trainer.precision_plugin.forward_context():
+            translated = cast(Any, pl_module).translate(source)
+        columns = [batch.source.cpu(), batch.target.cpu(), translated.cpu()]
+        return torch.stack(columns, dim=1).flatten(0, 1)
+
+
+class TranslationScores(Callback):
+    """Measures translated images against the true ones by L1, PSNR, SSIM, FID and the colours of the map.
+
+    Logged after each validation: ``val/l1``, ``val/psnr``, ``val/ssim``, ``val/map_accuracy``, and by kind of colour
+    ``val/map_recall_water``, ``val/map_precision_water`` … (see
+    :class:`lit_models.metrics.translation.TranslationMetrics`), and ``val/fid`` if there is an extractor: between the
+    translations and the true images of this very split, thus biased upwards where it is small. The test logs the same
+    below ``test/``, writes them to ``scores.json`` and the counts of pixels by true and painted kind to
+    ``figures/map_colours.csv`` in the run folder.
+
+    For any model whose ``validation_step`` and ``test_step`` return the translated images of a batch of pairs. If
+    Inception's weights can't be had, a warning says so and the run goes on without FID.
+
+    Args:
+        extractor: Network whose features FID compares: ``inception``, or a checkpoint of any classifier; no FID if
+            null.
+        map_colours: Whether the targets are maps, whose colours have a meaning.
+    """
+
+    def __init__(self, extractor: str | None = None, map_colours: bool = True) -> None:
+        self.extractor_name = extractor
+        self.map_colours = map_colours
+        self._extractor: Any = None
+        self._metrics = TranslationMetrics(map_colours)
+        self._features: dict[str, list[Tensor]] = {"real": [], "fake": []}
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        require_translator(type(self).__name__, trainer, pl_module)
+        device = trainer.strategy.root_device
+        self._metrics = TranslationMetrics(self.map_colours, device)
+        if self.extractor_name is None or stage not in ("fit", "validate", "test"):
+            return
+        try:
+            self._extractor = load_extractor(self.extractor_name).to(device)
+        except ExtractorUnavailableError as error:
+            warnings.warn(f"{error}; the run goes on without FID.", stacklevel=1)
+
+    def on_validation_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._metrics.reset()
+        self._features = {"real": [], "fake": []}
+
+    def on_test_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self.on_validation_epoch_start(trainer, pl_module)
+
+    def on_validation_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        self._metrics.update(outputs, batch.target)
+        if self._extractor is not None:
+            for kind, images in (("real", batch.target), ("fake", outputs)):
+                self._features[kind].append(self._extractor(images.float()).embedding.float().cpu())
+
+    def on_test_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        self.on_validation_batch_end(trainer, pl_module, outputs, batch, batch_idx)
+
+    def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if not trainer.sanity_checking:
+            self._log(pl_module, self._scores(trainer), "val")
+
+    def on_test_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        scores = self._scores(trainer)
+        self._log(pl_module, scores, "test")
+        confusion = self._metrics.confusion().tolist() if self.map_colours else None
+        if not trainer.is_global_zero:
+            return
+        run = Path(trainer.default_root_dir)
+        known = {name: value if math.isfinite(value) else None for name, value in scores.items()}
+        text = json.dumps({"extractor": self.extractor_name, **known}, indent=2)
+        write_atomically(run / "scores.json", f"{text}\n")
+        if confusion is not None:
+            path = run / "figures" / "map_colours.csv"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with path.open("w", newline="") as file:
+                writer = csv.writer(file)
+                writer.writerow(["true", *(f"painted {kind}" for kind in MAP_COLOURS)])
+                writer.writerows([kind, *row] for kind, row in zip(MAP_COLOURS, confusion, strict=True))
+
+    def _scores(self, trainer: Trainer) -> dict[str, float]:
+        scores = self._metrics.compute()
+        if self._extractor is not None:
+            real, fake = (gather_rows(trainer, torch.cat(self._features[kind])) for kind in ("real", "fake"))
+            scores["fid"] = frechet_distance(real, fake) if len(real) > 1 else float("nan")
+        return scores
+
+    def _log(self, pl_module: LightningModule, scores: dict[str, float], stage: str) -> None:
+        for name, value in scores.items():
+            pl_module.log(f"{stage}/{name}", value, sync_dist=True, prog_bar=stage == "val" and name == "l1")
+
+
+def require_translator(callback: str, trainer: Trainer, pl_module: LightningModule) -> None:
+    """Refuses models that don't translate images, and data that aren't pairs of them.
+
+    Raises:
+        RunError: They aren't.
+    """
+    if not callable(getattr(pl_module, "translate", None)):
+        raise RunError(f"{callback} is for models that translate images, which {type(pl_module).__name__} doesn't.")
+    datamodule = getattr(trainer, "datamodule", None)
+    if trainer.state.fn != "predict" and not isinstance(datamodule, ImageDataModule):
+        raise RunError(f"{callback} needs a data module of datamodules/ that gives pairs of images, such as Maps.")

@@ -1,0 +1,146 @@
+"""How near translated images come to the true ones, pixel by pixel; most of it computed by torchmetrics.
+
+Images are ``(N, C, H, W)`` in [0, 1]. The metrics see what an 8-bit file would hold, so that they are those of the PNGs
+that ``relit predict`` writes.
+"""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torchmetrics import MeanAbsoluteError, Metric
+from torchmetrics.classification import MulticlassConfusionMatrix
+from torchmetrics.image import PeakSignalNoiseRatio, StructuralSimilarityIndexMeasure
+
+MAP_COLOURS: dict[str, tuple[tuple[int, int, int], ...]] = {
+    "water": ((177, 207, 255),),
+    "park": ((203, 223, 174),),
+    "road": ((255, 255, 254),),
+    "motorway": (
+        (250, 159, 37),
+        (255, 195, 70),  # slip roads
+        (255, 225, 103),  # highways
+        (255, 225, 154),  # … in another style
+    ),
+    "ground": (
+        (232, 229, 222),
+        (243, 241, 235),  # buildings
+        (222, 219, 214),  # industry, estates
+        (233, 222, 189),  # schools
+        (237, 227, 208),  # shops
+        (236, 209, 207),  # hospitals
+    ),
+}
+"""What the colours of a map of the data set ``Maps`` mean.
+
+Found by taking every second pixel, in both directions, of the maps of every second training pair (1 to 299; JPEG, so
+that each colour is spread), and the commonest values, smoothed over 5 levels, among the bluish, greenish, reddish and
+greyish ones; what they stand for was seen by looking at the maps.
+"""
+
+
+def nearest_colours(image: Tensor) -> Tensor:
+    """For each pixel the place in :data:`MAP_COLOURS` of the kind that has the nearest colour, by Euclidean distance
+    in RGB.
+
+    Args:
+        image: ``(N, 3, H, W)`` in [0, 1].
+
+    Returns:
+        ``(N, H, W)``, int64.
+    """
+    kinds, colours = _palette(image.device)
+    pixels = eight_bit(image).movedim(1, -1)
+    # |p − c|² without |p|², which is the same for all colours c; whole numbers below 2²⁴ are exact in float32.
+    distance = colours.square().sum(1) - 2 * pixels @ colours.T
+    return kinds[distance.argmin(-1)]
+
+
+def painted(kind: Tensor) -> Tensor:
+    """The map in which each pixel has the first colour of its kind.
+
+    Args:
+        kind: ``(N, H, W)``, int64 places in :data:`MAP_COLOURS`.
+
+    Returns:
+        ``(N, 3, H, W)`` in [0, 1].
+    """
+    first = torch.tensor([colours[0] for colours in MAP_COLOURS.values()], device=kind.device) / 255
+    return first[kind].movedim(-1, 1)
+
+
+def eight_bit(image: Tensor) -> Tensor:
+    """Images in [0, 1] as the whole numbers from 0 to 255 that a file would hold, in float32."""
+    return (image.float() * 255).round().clamp(0, 255)
+
+
+class TranslationMetrics:
+    """Gathers the metrics of a set of images, over all ranks.
+
+    ``l1`` is the mean absolute difference in [0, 1]; ``psnr`` in decibels and ``ssim`` (Wang et al. 2004, windows of
+    11x11 pixels) are means over the images. ``map_accuracy`` is the share of pixels that are of the right kind by
+    :func:`nearest_colours`; for each kind, ``map_recall_<kind>`` is the share of its true pixels that were painted so,
+    and ``map_precision_<kind>`` the share of the pixels painted so that are right: low where a model invents it. They
+    are nan where there are no such pixels.
+
+    Args:
+        map_colours: Whether the images are maps of :data:`MAP_COLOURS`.
+        device: Where the images will be.
+    """
+
+    def __init__(self, map_colours: bool = True, device: torch.device | str = "cpu") -> None:
+        self.metrics: dict[str, Metric] = {
+            "l1": MeanAbsoluteError(),
+            "psnr": PeakSignalNoiseRatio(data_range=1.0, dim=(1, 2, 3)),
+            "ssim": StructuralSimilarityIndexMeasure(data_range=1.0),
+        }
+        if map_colours:
+            self.metrics["confusion"] = MulticlassConfusionMatrix(len(MAP_COLOURS), validate_args=False)
+        for metric in self.metrics.values():
+            metric.to(device)
+
+    def reset(self) -> None:
+        """Forgets all images."""
+        for metric in self.metrics.values():
+            metric.reset()
+
+    def update(self, generated: Tensor, target: Tensor) -> None:
+        """Takes in ``(N, C, H, W)`` images."""
+        generated, target = eight_bit(generated) / 255, eight_bit(target) / 255
+        for name, metric in self.metrics.items():
+            if name == "confusion":
+                metric.update(nearest_colours(generated), nearest_colours(target))
+            else:
+                metric.update(generated, target)
+
+    def confusion(self) -> Tensor:
+        """Counts of pixels, ``(kinds, kinds)``: true kinds by row, painted ones by column."""
+        return self.metrics["confusion"].compute().cpu()
+
+    def compute(self) -> dict[str, float]:
+        """The metrics, by name. All ranks must call this."""
+        values: dict[str, Any] = {
+            name: metric.compute() for name, metric in self.metrics.items() if name != "confusion"
+        }
+        if "confusion" in self.metrics:
+            values |= map_scores(self.confusion())
+        return {name: float(value) for name, value in values.items()}
+
+
+def map_scores(confusion: Tensor) -> dict[str, Tensor]:
+    """``map_accuracy``, and by kind ``map_recall_…`` and ``map_precision_…``, of counts as
+    :meth:`TranslationMetrics.confusion` returns them."""
+    right = confusion.diagonal().double()
+    recall, precision = right / confusion.sum(1), right / confusion.sum(0)
+    return {
+        "map_accuracy": right.sum() / confusion.sum(),
+        **{f"map_recall_{kind}": recall[i] for i, kind in enumerate(MAP_COLOURS)},
+        **{f"map_precision_{kind}": precision[i] for i, kind in enumerate(MAP_COLOURS)},
+    }
+
+
+def _palette(device: torch.device) -> tuple[Tensor, Tensor]:
+    """The kind of each colour, int64, and the colours, ``(n, 3)`` in 0..255."""
+    kinds = [kind for kind, colours in enumerate(MAP_COLOURS.values()) for _ in colours]
+    colours = [colour for group in MAP_COLOURS.values() for colour in group]
+    return torch.tensor(kinds, device=device), torch.tensor(colours, dtype=torch.float32, device=device)

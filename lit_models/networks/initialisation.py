@@ -1,0 +1,15 @@
+"""The initial weights of DCGAN (Radford, Metz & Chintala 2015), and of most GANs since."""
+
+from torch import nn
+
+
+def initialise(module: nn.Module) -> None:
+    """Convolutions and dense layers from N(0, 0.02²), batch-norm scales from N(1, 0.02²), biases zero (section 4)."""
+    if isinstance(module, (nn.Conv2d, nn.ConvTranspose2d, nn.Linear)):
+        nn.init.normal_(module.weight, 0.0, 0.02)
+    elif isinstance(module, nn.BatchNorm2d):
+        nn.init.normal_(module.weight, 1.0, 0.02)
+    else:
+        return
+    if module.bias is not None:
+        nn.init.zeros_(module.bias)

@@ -1,0 +1,127 @@
+"""pix2pix (Isola, Zhu, Zhou & Efros 2017, https://arxiv.org/abs/1611.07004): images to images by a conditional GAN.
+
+From a source x (a satellite photograph) the generator G makes a target (a map); the discriminator D sees the source
+beside the target, and judges whether they belong together, patch by patch:
+
+    L_cGAN = E[log D(x, y)] + E[log(1 − D(x, G(x)))]                     (eq. 1; without x in D: eq. 2)
+    L_L1   = E[‖y − G(x)‖₁]                                              (eq. 3)
+    G*     = arg min_G max_D L_cGAN + λ L_L1,  λ = 100                   (eq. 4)
+
+The only noise is dropout in the generator's decoder. G is a U-Net, or a ResNet; D judges patches of 70x70. Both have
+batch normalisation by the statistics of the batch, in tests, too, and weights from N(0, 0.02²). The generator's loss is
+the non-saturating one; D's is halved, so that it learns more slowly (section 3.3). Adam, learning rate 2e-4, β₁ = 0.5,
+batches of one image, 200 epochs, of which the last 100 let the learning rate fall to 0 (section 6.2).
+
+``conditional: false`` takes x from D, and ``lambda_l1: 0`` the pairs from G's loss. With both it is a plain GAN that
+knows no pairs: any map will do that D takes for real ("GAN" in the paper's table 1).
+
+What differs from the paper:
+
+1. Dropout is off in tests and predictions, so that they can be repeated; ``dropout_at_test: true`` leaves it on, as the
+   paper does.
+2. Evaluation normalises each image by its own statistics, whatever the batch, which the paper gets by batches of one.
+3. ``loss: lsgan``, the least-squares loss (Mao et al. 2017), and other sizes than 256, are not in the paper.
+"""
+
+from typing import Any, Literal
+
+import torch
+from lightning.pytorch.cli import OptimizerCallable
+from torch import Tensor, nn
+from torch.nn import functional
+
+from datamodules import ImagePair
+from lit_models.adversarial import NOT_SAVED
+from lit_models.errors import ModelError
+from lit_models.losses.adversarial import (
+    discriminator_bce,
+    discriminator_least_squares,
+    generator_bce,
+    generator_least_squares,
+)
+from lit_models.networks.patch_discriminator import PatchDiscriminator
+from lit_models.networks.resnet_generator import ResNetGenerator
+from lit_models.networks.unet import UNet
+from lit_models.optimizers import FusedAdam
+from lit_models.translation import ImageTranslator
+
+
+class Pix2Pix(ImageTranslator):
+    """pix2pix, or with other arguments a plain GAN of images to images.
+
+    Logged beside the losses: ``train/generator_gan_loss``, what D adds to the generator's loss, and
+    ``train/generator_l1_loss``, the mean absolute difference of G(x) and y in [−1, 1], without its factor. The same
+    below ``val/`` and ``test/``.
+
+    Args:
+        image_size: Height and width of the images: a power of two from 32 to 1024.
+        channels: Channels of the images.
+        generator: "unet", or "resnet", CycleGAN's generator.
+        feature_maps: Width of the generator's outermost layer.
+        discriminator_feature_maps: Width of the discriminator's first layer.
+        patch_size: Pixels that the discriminator judges at once, in each direction: 16, 34, 70, 142 or 286.
+        blocks: Residual blocks of the generator "resnet".
+        dropout: Share of the values that the generator drops in training.
+        dropout_at_test: Drop them in tests and predictions, too.
+        conditional: Whether the discriminator sees the source.
+        lambda_l1: λ, the weight of the L1 loss.
+        loss: "bce", the cross-entropy, or "lsgan", least squares.
+        generator_optimizer: Optimiser of the generator.
+        discriminator_optimizer: Optimiser of the discriminator.
+        **loop: Arguments of :class:`lit_models.translation.ImageTranslator`.
+    """
+
+    def __init__(
+        self,
+        image_size: int = 256,
+        channels: int = 3,
+        generator: Literal["unet", "resnet"] = "unet",
+        feature_maps: int = 64,
+        discriminator_feature_maps: int = 64,
+        patch_size: int = 70,
+        blocks: int = 9,
+        dropout: float = 0.5,
+        dropout_at_test: bool = False,
+        conditional: bool = True,
+        lambda_l1: float = 100.0,
+        loss: Literal["bce", "lsgan"] = "bce",
+        generator_optimizer: OptimizerCallable = lambda p: FusedAdam(p, lr=2e-4, beta1=0.5),
+        discriminator_optimizer: OptimizerCallable = lambda p: FusedAdam(p, lr=2e-4, beta1=0.5),
+        **loop: Any,
+    ) -> None:
+        if lambda_l1 < 0:
+            raise ModelError(f"lambda_l1 is {lambda_l1}; it must not be negative.")
+        if not 0 <= dropout < 1:
+            raise ModelError(f"dropout is {dropout}; it must be at least 0 and less than 1.")
+        painter: nn.Module
+        if generator == "unet":
+            painter = UNet(image_size, channels, feature_maps, dropout)
+        else:
+            painter = ResNetGenerator(channels, feature_maps, blocks, "batch", dropout)
+        seen = 2 * channels if conditional else channels
+        super().__init__(
+            painter,
+            PatchDiscriminator(image_size, seen, discriminator_feature_maps, patch_size, "batch"),
+            image_shape=(channels, image_size, image_size),
+            dropout_at_test=dropout_at_test,
+            generator_optimizer=generator_optimizer,
+            discriminator_optimizer=discriminator_optimizer,
+            **loop,
+        )
+        self.save_hyperparameters(ignore=NOT_SAVED)
+        self.conditional = conditional
+        self.lambda_l1 = lambda_l1
+        self.loss = loss
+
+    def judge(self, batch: ImagePair, target: Tensor) -> Tensor:
+        """The discriminator's logits of targets in [−1, 1], beside their sources if it sees them."""
+        return self.discriminator(torch.cat([batch.source * 2 - 1, target], dim=1) if self.conditional else target)
+
+    def discriminator_loss(self, batch: ImagePair, fake: Tensor) -> Tensor:
+        real, fake = self.judge(batch, batch.target * 2 - 1), self.judge(batch, fake)
+        return (discriminator_bce if self.loss == "bce" else discriminator_least_squares)(real, fake) / 2
+
+    def generator_loss(self, batch: ImagePair, fake: Tensor) -> dict[str, Tensor]:
+        gan = (generator_bce if self.loss == "bce" else generator_least_squares)(self.judge(batch, fake))
+        l1 = functional.l1_loss(fake.float(), batch.target * 2 - 1)
+        return {"loss": gan + self.lambda_l1 * l1, "generator_gan_loss": gan, "generator_l1_loss": l1}

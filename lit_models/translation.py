@@ -1,0 +1,134 @@
+"""What methods of image translation share: from a source image to a target image, in training, tests and prediction."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, cast
+
+from lightning.pytorch import LightningModule
+from torch import Tensor, nn
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LambdaLR
+
+from datamodules import GatherDataset, ImagePair
+from lit_models.adversarial import AdversarialModule, evaluating, named
+from lit_models.callbacks.ranks import batch_weight
+from lit_models.checks import require_image_shape
+from lit_models.errors import ModelError
+from lit_models.optimizers import linear_decay
+
+
+class ImageTranslator(AdversarialModule):
+    """Base of the methods that turn images of one kind into images of another.
+
+    A subclass builds the networks and implements the losses. ``generator`` makes targets of sources, both in [−1, 1];
+    a method that has more generators overrides :meth:`generate` and :attr:`translating_network`.
+
+    What a source becomes in a test or in a prediction depends on nothing but the source: the networks have no running
+    means, and normalise each image by itself. (With ``dropout_at_test`` it depends on the random numbers, too.)
+
+    Args:
+        generator: Network that makes images.
+        discriminator: Network that judges images.
+        image_shape: ``(channels, height, width)`` of the images, sources and targets alike.
+        dropout_at_test: Keep the generator's dropout in tests and predictions.
+        decay_start: Part of the training's epochs after which the learning rates, where no schedule is given, fall
+            linearly to 0; 1 for never. (How many epochs there are, ``trainer.max_epochs`` says.)
+        **loop: Arguments of :class:`lit_models.adversarial.AdversarialModule`.
+    """
+
+    def __init__(
+        self,
+        generator: nn.Module,
+        discriminator: nn.Module,
+        image_shape: tuple[int, int, int],
+        dropout_at_test: bool = False,
+        decay_start: float = 0.5,
+        **loop: Any,
+    ) -> None:
+        if not 0 <= decay_start <= 1:
+            raise ModelError(f"decay_start is {decay_start}; it must be from 0 to 1.")
+        super().__init__(generator, discriminator, **loop)
+        self.image_shape = image_shape
+        self.dropout_at_test = dropout_at_test
+        self.decay_start = decay_start
+
+    def setup(self, stage: str) -> None:
+        require_image_shape(self, self.image_shape)
+        if stage != "predict":
+            require_pairs(self)
+
+    def generate(self, batch: ImagePair) -> Tensor:
+        return self.generator(batch.source * 2 - 1)
+
+    @property
+    def translating_network(self) -> nn.Module:
+        """The network that makes targets of sources: the averaged one if there is one."""
+        return self.sampling_generator
+
+    def translate(self, source: Tensor) -> Tensor:
+        """Translates images, in evaluation mode.
+
+        Args:
+            source: ``(B, C, H, W)`` in [0, 1]; H and W multiples of the network's ``size_multiple``.
+
+        Returns:
+            ``(B, C, H, W)`` in [0, 1], float32.
+        """
+        network = self.translating_network
+        with evaluating(network), dropping(network, self.dropout_at_test):
+            return (network(source * 2 - 1).float() + 1) / 2
+
+    def validation_step(self, batch: ImagePair, batch_idx: int) -> Tensor:  # type: ignore[override]
+        return self._evaluated(batch, "val")
+
+    def test_step(self, batch: ImagePair, batch_idx: int) -> Tensor:  # type: ignore[override]
+        return self._evaluated(batch, "test")
+
+    def predict_step(self, batch: ImagePair, batch_idx: int) -> Tensor:
+        return self.translate(batch.source)
+
+    def _evaluated(self, batch: ImagePair, stage: str) -> Tensor:
+        """Logs the losses; returns the translated sources, for callbacks."""
+        fake = self.generate(batch)
+        losses = named(f"{stage}/discriminator_loss", self.discriminator_loss(batch, fake))
+        losses |= named(f"{stage}/generator_loss", self.generator_loss(batch, fake))
+        self.log_dict(losses, batch_size=batch_weight(len(batch.source)), sync_dist=True)
+        return self.translate(batch.source)
+
+    def configure_optimizers(self) -> Any:
+        optimizers, schedulers = super().configure_optimizers()
+        epochs = self.trainer.max_epochs
+        if any(make is not None for make in self.scheduler_callables) or epochs is None or epochs < 1:
+            return optimizers, schedulers
+        return optimizers, [self._decay(optimizer, epochs) for optimizer in optimizers]
+
+    def _decay(self, optimizer: Optimizer, epochs: int) -> LambdaLR:
+        return LambdaLR(optimizer, lambda epoch: linear_decay(epoch, epochs, self.decay_start))
+
+
+@contextmanager
+def dropping(network: nn.Module, active: bool) -> Iterator[None]:
+    """Within the block, dropout is at work as in training, if ``active``."""
+    layers = [module for module in network.modules() if isinstance(module, nn.Dropout) and not module.training]
+    for layer in layers if active else ():
+        layer.train()
+    try:
+        yield
+    finally:
+        for layer in layers:
+            layer.eval()
+
+
+def require_pairs(module: LightningModule) -> None:
+    """Refuses a data module whose batches aren't pairs of images.
+
+    Raises:
+        ModelError: They aren't.
+    """
+    datamodule = getattr(module.trainer, "datamodule", None)
+    train_set = getattr(datamodule, "train_set", None)
+    if isinstance(train_set, GatherDataset) and not isinstance(cast(Any, train_set).columns, ImagePair):
+        raise ModelError(
+            f"{type(module).__name__} learns from pairs of images, which {type(datamodule).__name__} doesn't give: set "
+            "--data Maps, or choose other data of pairs."
+        )
