@@ -7,6 +7,7 @@
     python scripts/benchmark.py layerwise
     python scripts/benchmark.py autoencoders
     python scripts/benchmark.py resnet
+    python scripts/benchmark.py darts
 
 Ratios within a run mean something anywhere; absolute figures hold for the machine that they come from.
 """
@@ -14,6 +15,7 @@ Ratios within a run mean something anywhere; absolute figures hold for the machi
 import argparse
 
 import benchmark_autoencoders
+import benchmark_darts
 import benchmark_data
 import benchmark_layerwise
 import benchmark_protonet
@@ -32,6 +34,7 @@ def main() -> None:
         ("layerwise", benchmark_layerwise, "cached codes against running the layers below again"),
         ("autoencoders", benchmark_autoencoders, "VAE, autoencoder, latent-space GAN and transfer against bare loops"),
         ("resnet", benchmark_resnet, "ResNet18 and its losses against the textbook's"),
+        ("darts", benchmark_darts, "a step of DARTS's search against a port of the public code"),
     ):
         part.add_arguments(commands.add_parser(name, help=what, description=part.__doc__))
     args = parser.parse_args()

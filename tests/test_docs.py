@@ -4,7 +4,7 @@ import csv
 import re
 import shlex
 from collections.abc import Callable, Iterator
-from itertools import pairwise, product
+from itertools import product
 from pathlib import Path
 
 import pytest
