@@ -96,8 +96,13 @@ class Recorder:
     id = "recorded"
 
     def __init__(self) -> None:
-        self.config: dict[str, Any] = {}
+        self.settings: dict[str, Any] = {}
+        self.config = self
         self.logged: dict[str, list[Any]] = {}
+
+    def update(self, settings: dict[str, Any], allow_val_change: bool) -> None:
+        """As of a W&B run's ``config``."""
+        self.settings |= settings
 
     def log(self, metrics: dict[str, Any]) -> None:
         assert metrics["trainer/global_step"] >= 0
@@ -183,3 +188,56 @@ def test_all_that_is_drawn_is_shown(
             list(map(int, row[1:])) for row in list(csv.reader((the_run() / "figures/confusion_matrix.csv").open()))[1:]
         ]
         assert [row[2] for row in chart.table.data] == [count for row in counts for count in row]
+
+
+def test_of_two_ranks_one_logs(relit: Relit) -> None:
+    ranks = ["--trainer.devices=2", "--trainer.strategy=ddp_fork_find_unused_parameters_true"]
+    assert relit("fit", *TINY, *ranks, "--wandb.enabled=true", "--trainer.max_epochs=1", "--data.batch_size=32") == 0
+    config, history = read_back(the_run())
+    assert config["environment"]["processes"] == 2
+    assert [row["trainer/global_step"] for row in history if "train/generator_loss" in row] == [9, 19]
+
+
+def test_a_test_leaves_the_configuration_of_the_training(relit: Relit, monkeypatch: pytest.MonkeyPatch) -> None:
+    recorder = Recorder()
+    monkeypatch.setattr("lit_models.cli.wandb_logger", lambda *_: WandbLogger(experiment=recorder))
+    fit = ["--wandb.enabled=true", "--trainer.max_epochs=1", "--trainer.limit_train_batches=1"]
+    assert relit("fit", *TINY, *fit) == 0
+    assert recorder.settings["ckpt_path"] is None
+    assert relit("test", *TINY, *fit, "--ckpt_path=last", "--data.eval_batch_size=100") == 0
+    assert recorder.settings["ckpt_path"] is None
+    assert "test/generator_loss" in recorder.logged
+
+
+# --- the workspace ----------------------------------------------------------------------------------------------------
+
+
+def test_a_workspace_has_a_section_for_each_kind(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("wandb_workspaces")
+    import wandb_workspace
+
+    for name, metrics in {"one": "epoch,step,train/loss,val/loss", "two": "epoch,step,val/fid"}.items():
+        for folder in ("samples", "figures"):
+            (tmp_path / name / folder).mkdir(parents=True)
+        (tmp_path / name / "metrics.csv").write_text(metrics + "\n")
+    for picture in ("one/samples/reconstructions_0001.png", "two/samples/epoch_0003.png", "two/figures/losses.png"):
+        (tmp_path / picture).touch()
+    runs = [tmp_path / "one", tmp_path / "two"]
+    assert wandb_workspace.metrics(runs) == ["train/loss", "val/fid", "val/loss"]
+    keys = wandb_workspace.pictures(runs)
+    workspace = wandb_workspace.build("somebody", "gans", "all", wandb_workspace.metrics(runs), keys)
+    assert (workspace.entity, workspace.project, workspace.name) == ("somebody", "gans", "all")
+    samples, losses, others, system = workspace.sections
+    assert [section.name for section in workspace.sections] == ["Samples", "Losses", "Metrics", "System"]
+    assert [panel.media_keys for panel in samples.panels] == [["samples"], ["reconstructions"], ["figures/losses"]]
+    assert [(panel.x, panel.y) for panel in losses.panels] == [("trainer/global_step", ["train/loss", "val/loss"])]
+    assert [panel.y for panel in others.panels] == [["val/fid"]]
+    assert any("system/gpu.0.gpu" in panel.y for panel in system.panels)
+    specification = json.loads(workspace._to_model().spec.model_dump_json(by_alias=True, exclude_none=True))
+    assert len(specification["section"]["panelBankConfig"]["sections"]) == 4
+
+    monkeypatch.setattr("sys.argv", ["wandb_workspace.py", *map(str, runs), "--print"])
+    assert wandb_workspace.main() == 0
+    assert "Losses\n  loss: train/loss, val/loss\n" in capsys.readouterr().out
