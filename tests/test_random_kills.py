@@ -58,8 +58,8 @@ def run_for(seconds: float | None, relit: Relit, arguments: list[str]) -> int | 
 @pytest.mark.timeout(1800)
 @pytest.mark.parametrize(("config", "small"), KINDS.values(), ids=KINDS)
 def test_killed_at_random_moments(relit: Relit, config: str, small: list[str]) -> None:
-    """The moments are spread over the whole life of a process, from the preparation of its data to its last file; each run
-    is killed up to three times, and so also while it goes on after a kill."""
+    """The moments are spread over the whole life of a process, from the preparation of its data to its last file; each
+    run is killed up to three times, and so also while it goes on after a kill."""
     if "latent_gan" in config:
         decoder = write_autoencoder(Path.cwd() / "autoencoder.ckpt", latent_dim=64, feature_maps=16)
         small = [*small, f"--model.decoder_checkpoint={decoder}"]

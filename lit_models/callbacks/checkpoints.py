@@ -68,13 +68,16 @@ class Checkpoints(Checkpoint):
         self._has_saved = trainer.ckpt_path is not None
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
-        self._put_in_place(trainer)
+        self.put_in_place(trainer)
+
+    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self.put_in_place(trainer)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._put_in_place(trainer)
+        self.put_in_place(trainer)
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        self._put_in_place(trainer)
+        self.put_in_place(trainer)
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -92,7 +95,8 @@ class Checkpoints(Checkpoint):
         known = self.monitor is None or self.monitor in trainer.callback_metrics
         awaited = self.monitor in getattr(pl_module, "later_metrics", ())
         better = known and self._is_better(trainer)
-        self._save(trainer, pl_module, LAST, *([BEST] if better else []))
+        # In this order, as `last.ckpt` holds the best score: what it was goes with a `best.ckpt` that is in place.
+        self._save(trainer, pl_module, *([BEST] if better else []), LAST)
         if not known and not awaited:
             raise RunError(
                 f"--checkpoint.monitor is {self.monitor!r}, which this model doesn't log; it logs "
@@ -111,17 +115,17 @@ class Checkpoints(Checkpoint):
         return True
 
     def _save(self, trainer: Trainer, pl_module: LightningModule, *names: str) -> None:
-        """Writes checkpoints, which :meth:`_put_in_place` will give their names."""
+        """Writes checkpoints, which :meth:`put_in_place` will give their names, in this order."""
         if not weights_are_finite(trainer, pl_module):
             self._handle_divergence(trainer, "weights that aren't finite, which are not saved")
             return
         for name in names:
-            trainer.save_checkpoint(_written(trainer, name))
+            trainer.save_checkpoint(_waiting(trainer, name))
             self._waiting.append(name)
         self._saved_step = trainer.global_step
         self._has_saved = True
 
-    def _put_in_place(self, trainer: Trainer) -> None:
+    def put_in_place(self, trainer: Trainer) -> None:
         """Gives the checkpoints that wait their names, when the loggers' files hold all that belongs to them.
 
         A batch's and an epoch's figures come after the hooks in which checkpoints are written, and a run that goes on
@@ -133,7 +137,8 @@ class Checkpoints(Checkpoint):
             logger.save()
         if trainer.is_global_zero:
             for name in self._waiting:
-                put_in_place(_written(trainer, name), _folder(trainer) / name)
+                waiting = _waiting(trainer, name)
+                put_in_place(waiting, waiting.with_name(name))
         self._waiting = []
 
     def _handle_divergence(self, trainer: Trainer, what: str) -> None:
@@ -154,10 +159,6 @@ class Checkpoints(Checkpoint):
             rank_zero_warn(f"{found} It goes on, and saves nothing while weights aren't finite.", category=RunWarning)
 
 
-def _folder(trainer: Trainer) -> Path:
-    return Path(trainer.default_root_dir) / CHECKPOINTS
-
-
-def _written(trainer: Trainer, name: str) -> Path:
-    """Where a checkpoint waits until it gets its name."""
-    return _folder(trainer) / f".{name}.written"
+def _waiting(trainer: Trainer, name: str) -> Path:
+    """Where a checkpoint is written, and waits until it gets its name."""
+    return Path(trainer.default_root_dir) / CHECKPOINTS / f".{name}.written"
