@@ -10,7 +10,7 @@ import subprocess
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import torch
 from lightning.fabric.loggers.csv_logs import _ExperimentWriter
@@ -138,7 +138,7 @@ def wandb_id(run_folder: Path) -> str:
     if path.is_file():
         return path.read_text().strip()
     identifier = os.environ.get("WANDB_RUN_ID") or secrets.token_hex(5)
-    if rank_zero_only.rank == 0:  # the other ranks have no W&B run
+    if cast(Any, rank_zero_only).rank == 0:  # the other ranks have no W&B run
         write_atomically(path, identifier)
     return identifier
 

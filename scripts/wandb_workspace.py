@@ -14,7 +14,7 @@ import sys
 from collections import defaultdict
 from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, cast
 
 if TYPE_CHECKING:
     from wandb_workspaces.workspaces import Section, Workspace
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 STEP = "trainer/global_step"
 GRIDS = {"epoch_": "samples", "reconstructions_": "reconstructions"}
 """Files in ``samples/`` by the beginnings of their names, and the keys that they have in W&B."""
-SYSTEM = {
+SYSTEM: dict[str, list[Any]] = {
     "CPU / %": ["system/cpu"],
     "memory / %": ["system/memory_percent"],
     "GPU / %": [f"system/gpu.{number}.gpu" for number in range(8)],
@@ -51,11 +51,11 @@ def main() -> int:
     except ModuleNotFoundError as error:
         parser.error(f"{error.name} isn't installed: pip install -e '.[workspace]'")
 
-    entity = given.entity or ("" if given.print else wandb.Api().default_entity)
+    entity = given.entity or ("" if given.print else str(wandb.Api().default_entity))
     workspace = build(entity, given.project, given.name, metrics(given.runs), pictures(given.runs))
     for section in workspace.sections if given.print else ():
         print(section.name)
-        for panel in section.panels:
+        for panel in cast(list[Any], section.panels):
             print(f"  {panel.title}: {', '.join(getattr(panel, 'media_keys', None) or panel.y)}")
     if not given.print:
         print(workspace.save().url)
@@ -93,7 +93,7 @@ def build(entity: str, project: str, name: str, metrics: Iterable[str], pictures
     import wandb_workspaces.reports.v2 as wr
     import wandb_workspaces.workspaces as ws
 
-    quantities: dict[str, list[str]] = defaultdict(list)
+    quantities: dict[str, list[Any]] = defaultdict(list)
     for metric in metrics:
         quantities[metric.rpartition("/")[2]].append(metric)
     plots = [wr.LinePlot(title=quantity, x=STEP, y=keys) for quantity, keys in quantities.items()]

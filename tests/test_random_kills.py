@@ -18,7 +18,7 @@ Relit = Callable[..., int]
 
 KILLS = 20
 QUIET = [f"--trainer.enable_{part}=false" for part in ("progress_bar", "model_summary")]
-SMALL = ["--model.feature_maps=4", "--data.batch_size=256", "--data.eval_batch_size=250"]
+SMALL = ["--model.feature_maps=8", "--data.batch_size=256", "--data.eval_batch_size=250"]
 KINDS = {
     "GAN": ("wgan_gp_digits", [*SMALL[:2], "--model.n_critic=2", "--trainer.max_epochs=3"]),
     "autoencoder": ("vae_digits", [*SMALL, "--trainer.max_epochs=3"]),
@@ -27,7 +27,7 @@ KINDS = {
         "protonet_folder",
         [
             *("--data.images=Digits", "--data.n_way=5", "--data.n_query=5", "--data.train_episodes=8"),
-            *("--data.val_episodes=4", "--model.image_size=32", "--model.channels=1", "--model.feature_maps=4"),
+            *("--data.val_episodes=4", "--model.image_size=32", "--model.channels=1", "--model.feature_maps=8"),
             *("--trainer.max_epochs=3", "--trainer.callbacks=null"),
         ],
     ),
@@ -35,7 +35,7 @@ KINDS = {
     "architecture search": (
         "darts_search_digits",
         [
-            *("--model.init_channels=2", "--model.layers=2", "--model.epochs=2", "--data.batch_size=4"),
+            *("--model.init_channels=2", "--model.layers=3", "--model.epochs=2", "--data.batch_size=4"),
             *("--data.eval_batch_size=50", "--trainer.limit_train_batches=3", "--trainer.limit_val_batches=1"),
         ],
     ),
@@ -64,7 +64,14 @@ def test_killed_at_random_moments(relit: Relit, config: str, small: list[str]) -
         decoder = write_autoencoder(Path.cwd() / "autoencoder.ckpt", latent_dim=64, feature_maps=16)
         small = [*small, f"--model.decoder_checkpoint={decoder}"]
     data = "--data.images.root" if "--data.images=Digits" in small or "darts" in config else "--data.root"
-    common = ["--config", str(CONFIGS / f"{config}.yaml"), *small, *QUIET, "--trainer.accelerator=cpu"]
+    common = [
+        "--config",
+        str(CONFIGS / f"{config}.yaml"),
+        *small,
+        *QUIET,
+        "--trainer.accelerator=cpu",
+        "--channels_last=false",
+    ]
     common += ["--trainer.log_every_n_steps=1", "--checkpoint.every_n_steps=2", "--run.id=one"]
 
     def arguments(folder: Path) -> list[str]:

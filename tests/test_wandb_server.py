@@ -81,9 +81,10 @@ def test_an_interrupted_run_goes_on_as_the_same_online_run(relit: Relit, server:
     assert len(pictures) == 3
     assert all(run.files[name].startswith(b"\x89PNG") for name in pictures)
 
-    checkpoints = {artifact["aliases"][0]: artifact for artifact in server.artifacts if artifact["type"] == "model"}
-    assert checkpoints.keys() == {"last", "best"}
-    for name, artifact in checkpoints.items():
+    checkpoints = [artifact for artifact in server.artifacts if artifact["type"] == "model"]
+    assert [artifact["aliases"] for artifact in checkpoints] == [["latest", "last"], ["latest", "best"]]
+    for artifact in checkpoints:
+        name = artifact["aliases"][1]
         assert artifact["name"] == f"checkpoint-{run.name}"
         assert artifact["files"][f"{name}.ckpt"] == (the_run() / f"checkpoints/{name}.ckpt").read_bytes()
 
@@ -101,7 +102,7 @@ def test_pieces_of_an_offline_run_are_sent_as_one_run(relit: Relit, server: Wand
     (run,) = server.runs.values()
     assert run.name == (the_run() / "wandb_id").read_text()
     assert steps_of(run, "train/generator_loss") == [9, 19, 29, 29, 39, 49, 59]
-    assert [artifact["aliases"] for artifact in server.artifacts if artifact["type"] == "model"] == [["last"]]
+    assert [artifact["aliases"] for artifact in server.artifacts if artifact["type"] == "model"] == [["latest", "last"]]
 
 
 @pytest.mark.parametrize("path", SWEEPS, ids=lambda path: path.stem)

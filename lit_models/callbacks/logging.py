@@ -55,7 +55,7 @@ def log_confusion(trainer: Trainer, name: str, counts: Tensor, names: Sequence[s
     for logger in _wandb_loggers(trainer):
         import wandb
 
-        columns = ["Actual", "Predicted", "nPredictions"]
+        columns: list[Any] = ["Actual", "Predicted", "nPredictions"]
         rows = [
             [true, taken_for, count]
             for true, row in zip(names, counts.tolist(), strict=True)
