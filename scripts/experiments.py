@@ -204,7 +204,7 @@ wgan_n_critic = Experiment(
     title="How many steps of the critic for one of the generator, at equal epochs",
     steps=tuple(
         Step(
-            f"{name}+n_critic={count}",
+            f"{name}-{count}",
             f"{method}, `n_critic` {count}",
             "wgan",
             f"{name}_mnist",
@@ -215,7 +215,7 @@ wgan_n_critic = Experiment(
         for count in N_CRITIC
     ),
     figures=tuple(
-        Figure(f"{name}+n_critic={count}", label, metric, epoch=5, main=False)
+        Figure(f"{name}-{count}", label, metric, epoch=5, main=False)
         for name in CRITICS
         for count in N_CRITIC
         for label, metric in (
@@ -227,7 +227,7 @@ wgan_n_critic = Experiment(
         "smoke": Budget(
             f"{SAYS_SMOKE}; only n_critic 1 and 2 of WGAN",
             {"*": GAN_SMOKE},
-            only=("wgan+n_critic=1", "wgan+n_critic=2"),
+            only=("wgan-1", "wgan-2"),
         ),
         "cpu": Budget(
             "a quarter of the width, 5 epochs of 15", {"*": ("--model.feature_maps=16", "--trainer.max_epochs=5")}

@@ -8,7 +8,8 @@ What follows `--` goes to every `relit fit`. The experiments are in `scripts/exp
 repeated: what has finished is left alone, what was killed goes on from its last checkpoint. The runs lie in
 `<root>/<the configuration's experiment>/<step>-<budget>-seed<n>`.
 
-A run that was trained by hand is recorded (and tested, if it hasn't been) by the following, which trains nothing:
+A run that was trained by hand is recorded (and tested, if it hasn't been) by the following, which trains nothing. That
+a run without run.json (of an older relit) has finished is the caller's word.
 
     python scripts/reproduce.py gans_mnist --take dcgan=runs/dcgan_mnist/20260101-120000 --take sngan=…
 
@@ -345,8 +346,17 @@ def changes(settings: Settings, others: Settings, step: Step) -> dict[str, list[
     return {
         key: [mine.get(key), theirs.get(key)]
         for key in sorted(keys)
-        if not key.startswith(ignored) and mine.get(key) != theirs.get(key)
+        if not key.startswith(ignored) and not agrees(mine.get(key), theirs.get(key))
     }
+
+
+def agrees(mine: Any, other: Any) -> bool:
+    """Whether a setting of a run is that of another, as far as the run's relit knew of it (a callback's arguments)."""
+    if isinstance(mine, dict) and isinstance(other, dict):
+        return all(name in other and agrees(value, other[name]) for name, value in mine.items())
+    if isinstance(mine, list) and isinstance(other, list):
+        return len(mine) == len(other) and all(map(agrees, mine, other))
+    return mine == other
 
 
 def command_line(config: str, changed: dict[str, list[Any]], step: Step) -> str:

@@ -1,0 +1,317 @@
+"""`scripts/reproduce.py` and `scripts/results_table.py`: what is run, what is left alone, and what the tables say."""
+
+import csv
+import json
+import statistics
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import experiments
+import pytest
+import reproduce
+import results_table
+import yaml
+from experiments import Budget, Data, Experiment, Figure, Step
+
+from tests.tiny import CONFIGS
+
+Relit = Callable[..., int]
+QUICK = (
+    *("--model.feature_maps=2", "--model.latent_dim=4", "--trainer.limit_train_batches=3"),
+    *("--trainer.callbacks=null", "--checkpoint.monitor=null", "--trainer.accelerator=cpu"),
+    *("--trainer.enable_progress_bar=false", "--trainer.enable_model_summary=false"),
+)
+DIGITS = Data("digits", 1_497, 300)
+TOY = Experiment(
+    title="Two toys",
+    steps=(
+        Step("plain", "DCGAN", "dcgan", "dcgan_digits", DIGITS, checkpoint="last"),
+        Step("noisy", "DCGAN, noisy", "dcgan", "dcgan_digits", DIGITS, ("--model.label_noise=0.1",), checkpoint="last"),
+    ),
+    figures=(
+        Figure("plain", "loss", "test/generator_loss"),
+        Figure("plain", "loss after an epoch", "val/generator_loss", epoch=1),
+        Figure("noisy", "loss", "test/generator_loss", main=False),
+    ),
+    budgets={"cpu": Budget("nearly all", {"*": (*QUICK, "--trainer.max_epochs=1")})},
+    drawn=("val/generator_loss",),
+)
+
+
+@pytest.fixture
+def start(relit: Relit, monkeypatch: pytest.MonkeyPatch) -> Callable[..., int]:
+    """Runs the script, and what it would start as processes in this one."""
+    start_process = subprocess.run
+
+    def run(command: list[str], **options: Any) -> subprocess.CompletedProcess[str]:
+        if command[:3] != [sys.executable, "-m", "lit_models"]:
+            return start_process(command, **options)
+        return subprocess.CompletedProcess(command, relit(*command[3:]))
+
+    reproduce.resolved.cache_clear()  # tests have files of the same relative path
+    monkeypatch.setattr(subprocess, "run", run)
+    monkeypatch.setitem(experiments.EXPERIMENTS, "toy", TOY)
+
+    def reproduce_(*arguments: str) -> int:
+        monkeypatch.setattr("sys.argv", ["reproduce.py", *arguments])
+        return reproduce.main()
+
+    return reproduce_
+
+
+def results() -> dict[str, Any]:
+    return json.loads(Path("results/toy.json").read_text())
+
+
+def test_a_chain_is_run_once_and_recorded(start: Callable[..., int], capfd: pytest.CaptureFixture[str]) -> None:
+    command = ("toy", "--seeds", "2", "--results", "results")
+    assert start(*command) == 0
+    assert capfd.readouterr().out.count("== relit fit") == 4
+    steps = results()["steps"]
+    assert list(steps) == ["plain", "noisy"]
+    (plain,), (noisy,) = steps["plain"], steps["noisy"]
+    assert plain["changed"]["model.init_args.feature_maps"] == [2, 32]
+    assert "model.init_args.label_noise" not in plain["changed"]
+    assert noisy["changed"]["model.init_args.label_noise"] == [0.1, 0.0]
+    assert plain["command"].startswith("relit fit --config configs/dcgan_digits.yaml --")
+    assert "--model.feature_maps 2" in plain["command"]
+    assert "--trainer.callbacks null" in plain["command"]
+    assert plain["data"] == {
+        "name": "digits",
+        "whole": True,
+        "train_images": 1297,
+        "val_images": 200,
+        "test_images": 300,
+    }
+    assert plain["settings"]["model"]["init_args"]["latent_dim"] == 4
+    for seed, run in plain["seeds"].items():
+        folder = Path("runs/dcgan_digits") / f"plain-cpu-seed{seed}"
+        assert run["run"] == f"dcgan_digits/plain-cpu-seed{seed}"
+        assert yaml.safe_load((folder / "config.yaml").read_text())["seed_everything"] == int(seed)
+        record = json.loads((folder / "run.json").read_text())
+        assert run["training_seconds"] == record["training_seconds"] > 0
+        assert run["commit"] == record["git_commit"]
+        assert run["peak_memory_bytes"]["process"] > 2**27
+        (test,) = json.loads((folder / "tests.json").read_text())
+        assert run["tests"]["test"]["figures"] == test["figures"]
+        last = (folder / "metrics.csv").read_text().splitlines()
+        assert any(str(round(test["figures"]["test/generator_loss"], 4)) in line for line in last), (
+            "as metrics.csv says"
+        )
+        assert [epoch for epoch, _ in run["validation"]["val/generator_loss"]] == [1]
+    figures = [run["tests"]["test"]["figures"]["test/generator_loss"] for run in plain["seeds"].values()]
+    assert figures[0] != figures[1]
+    assert Path("results/toy/metrics.png").is_file()
+
+    before = results()
+    assert start(*command) == 0
+    said = capfd.readouterr().out
+    assert "== relit" not in said, "neither a training nor a test is repeated"
+    assert results() == before
+
+
+def test_a_killed_run_goes_on(start: Callable[..., int], relit: Relit, capfd: pytest.CaptureFixture[str]) -> None:
+    command = ("toy", "--steps", "plain", "--results", "results", "--", "--trainer.max_epochs", "2")
+    assert start(*command) == 0
+    run = Path("runs/dcgan_digits/plain-cpu-seed0")
+    record = json.loads((run / "run.json").read_text())
+    (run / "run.json").write_text(json.dumps({**record, "finished": False}))
+    capfd.readouterr()
+    assert start(*command) == 0
+    assert "--ckpt_path=last" in capfd.readouterr().out
+
+
+def test_a_run_with_other_settings_is_not_taken_for_this_one(
+    start: Callable[..., int], capfd: pytest.CaptureFixture[str]
+) -> None:
+    command = ("toy", "--steps", "plain", "--results", "results")
+    assert start(*command) == 0
+    assert start(*command, "--", "--model.latent_dim", "8") == 1
+    assert "model.init_args.latent_dim is 4, not 8" in capfd.readouterr().err
+
+
+def test_a_failed_step_leaves_out_what_needs_it(
+    start: Callable[..., int], monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    steps = (
+        Step("first", "", "", "dcgan_digits", DIGITS),
+        Step("second", "", "", "latent_gan_mnist", DIGITS, uses={"--model.decoder_checkpoint": "first"}),
+    )
+    budget = {"cpu": Budget("", {"*": (*QUICK, "--trainer.max_epochs=1", "--model.image_size=64")})}
+    monkeypatch.setitem(experiments.EXPERIMENTS, "toy", Experiment("", steps, (), budget))
+    assert start("toy", "--results", "results") == 1
+    said = capfd.readouterr().err
+    assert "first, seed 0, has failed" in said
+    assert "second, seed 0, was left out: it needs first" in said
+    assert not Path("results").exists()
+
+
+def test_a_run_by_hand_is_recorded(start: Callable[..., int], relit: Relit, capfd: pytest.CaptureFixture[str]) -> None:
+    config = ("--config", CONFIGS / "dcgan_digits.yaml", *QUICK, "--trainer.max_epochs=1", "--seed_everything=7")
+    assert relit("fit", *config, "--run.id=mine") == 0
+    assert relit("fit", *config, "--run.id=noisy", "--model.label_noise=0.1") == 0
+    mine = "runs/dcgan_digits/mine"
+    assert start("toy", "--results", "results", "--take", f"plain={mine}") == 0
+    capfd.readouterr()
+    assert start("toy", "--results", "results", "--take", "noisy=runs/dcgan_digits/noisy") == 0
+    said = capfd.readouterr().out
+    assert "== relit fit" not in said
+    assert said.count("== relit test") == 1
+    steps = results()["steps"]
+    assert [*steps["plain"][0]["seeds"]] == [*steps["noisy"][0]["seeds"]] == ["7"], "the first is kept"
+
+    assert start("toy", "--results", "results", "--take", f"noisy={mine}") == 1
+    assert "is no run of noisy: its model.init_args.label_noise is not 0.1" in capfd.readouterr().err
+    assert start("toy", "--results", "results", "--take", "plain=runs/nothing") == 1
+    assert "is not a run's folder" in capfd.readouterr().err
+    record = json.loads(Path(mine, "run.json").read_text())
+    Path(mine, "run.json").write_text(json.dumps({**record, "finished": False}))
+    assert start("toy", "--results", "results", "--take", f"plain={mine}") == 1
+    assert "hasn't finished" in capfd.readouterr().err
+
+
+# --- tables -----------------------------------------------------------------------------------------------------------
+
+
+def entry(values: list[float], **changes: Any) -> dict[str, Any]:
+    """What a file of results holds of a step, for seeds 0, 1, …"""
+    return {
+        "config": "configs/dcgan_digits.yaml",
+        "changed": changes,
+        "command": "relit fit --config configs/dcgan_digits.yaml",
+        "data": {"name": "digits", "whole": True, "train_images": 1297, "val_images": 200, "test_images": 300},
+        "seeds": {
+            str(seed): {
+                "training_seconds": 100.0 + 20 * seed,
+                "hardware": "a CPU",
+                "tests": {"test": {"figures": {"test/accuracy": value, "test/accuracy_ci95": 0.01}}},
+                "validation": {"val/accuracy": [[1, 0.1], [2, value]]},
+            }
+            for seed, value in enumerate(values)
+        },
+    }
+
+
+STEP = TOY.steps[0]
+
+
+@pytest.mark.parametrize(
+    ("figure", "shown"),
+    [
+        (Figure("plain", "", "test/accuracy", kind="percent"), "91.0 ± 1.4"),
+        (Figure("plain", "", "test/accuracy", kind="error"), "9.00 ± 1.41"),
+        (Figure("plain", "", "val/accuracy", epoch=2), "0.91 ± 0.01"),
+        (Figure("plain", "", "val/accuracy", epoch=1), "0.10 ± 0.00"),
+    ],
+)
+def test_mean_and_standard_deviation(figure: Figure, shown: str) -> None:
+    values = [0.9, 0.92]
+    assert f"{100 * statistics.stdev(values):.2f}" == "1.41"
+    row = results_table._measured(STEP, figure, entry(values))
+    assert row is not None
+    data, ours, seeds, place, _ = row
+    assert (data, ours, seeds, place) == ("digits", shown, "0, 1", "a CPU; 2 min")
+
+
+def test_one_seed_shows_its_confidence_interval() -> None:
+    figure = Figure("plain", "", "test/accuracy", kind="percent", interval="test/accuracy_ci95")
+    assert results_table._measured(STEP, figure, entry([0.9]))[1] == "90.00 ± 1.00 (95 % of the test's episodes)"  # type: ignore[index]
+    assert "95 %" not in results_table._measured(STEP, figure, entry([0.9, 0.8]))[1]  # type: ignore[index]
+
+
+def test_cuts_and_subsets_are_said() -> None:
+    figure = Figure("noisy", "", "test/accuracy", kind="percent")
+    cut = entry([0.5], **{"trainer.max_epochs": [5, 15], "model.init_args.label_noise": [0.1, 0.0]})
+    cut["data"] |= {"whole": False, "train_images": 1000}
+    row = results_table._measured(TOY.steps[1], figure, cut)
+    assert row is not None
+    assert row[0] == "digits, **subset**: 1,200 of 1,497 training and validation, 300 of 300 test images"
+    assert row[1] == "50.0; with `max_epochs` 5 (15)", "what makes the step what it is isn't a cut"
+
+
+def test_what_has_no_number_says_not_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(results_table, "EXPERIMENTS", {"toy": TOY})
+    (tmp_path / "published.yaml").write_text(
+        "toy: {plain: {loss: {paper: {value: '0.5', source: they, url: 'https://x.org'}, "
+        "others: [{value: '0.6', source: us}]}}}"
+    )
+    rows = list(results_table.all_rows(tmp_path))
+    assert [row.cells[5] for row in rows] == ["not measured"] * 3
+    assert rows[0].cells[3:5] == ('[0.5](https://x.org "they")', "0.6 (us)")
+    assert rows[0].cells[-1] == "`python scripts/reproduce.py toy --budget paper --steps plain`"
+    text = results_table.with_tables("a\n<!-- results: all -->\nold\n<!-- end of results -->\nb", tmp_path)
+    assert text.startswith("a\n<!-- results: all -->\n| method")
+    assert text.endswith("<!-- end of results -->\nb")
+    assert "old" not in text
+    assert text.count("| [DCGAN](docs/methods/dcgan.md) |") == 2, "the README leaves out what isn't main"
+    assert results_table.with_tables(text, tmp_path) == text
+
+    measured = {"steps": {"plain": [entry([0.5]), entry([0.6], **{"trainer.max_epochs": [1, 9]})]}}
+    for one in measured["steps"]["plain"]:
+        one["seeds"]["0"]["tests"]["test"]["figures"]["test/generator_loss"] = 0.25
+    (tmp_path / "toy.json").write_text(json.dumps(measured))
+    rows = list(results_table.all_rows(tmp_path))
+    assert [row.cells[5] for row in rows] == ["0.25", "0.25; with `max_epochs` 1 (9)", "not measured", "not measured"]
+
+
+# --- the declared experiments -----------------------------------------------------------------------------------------
+
+
+def test_published_figures_are_of_declared_ones() -> None:
+    published = yaml.safe_load((CONFIGS.parent / "results" / "published.yaml").read_text())
+    declared = {
+        (name, figure.step, figure.label) for name, one in experiments.EXPERIMENTS.items() for figure in one.figures
+    }
+    known = {(name, step, label) for name, steps in published.items() for step in steps for label in steps[step]}
+    assert known <= declared
+
+
+@pytest.mark.parametrize("name", experiments.EXPERIMENTS)
+def test_an_experiment_is_consistent(name: str) -> None:
+    experiment = experiments.EXPERIMENTS[name]
+    steps = [step.name for step in experiment.steps]
+    assert len(set(steps)) == len(steps)
+    assert set(experiment.budgets) == {"smoke", "cpu", "gpu", "paper"}
+    assert all(figure.step in steps for figure in experiment.figures)
+    for figure in experiment.figures:
+        assert figure.test in experiment.step(figure.step).tests
+        assert (figure.epoch is None) == figure.metric.startswith("test/")
+    for budget in experiment.budgets.values():
+        assert {*budget.arguments, *budget.configs, *(budget.only or ())} <= {"*", *steps}
+        for step in experiment.steps:
+            assert (CONFIGS / f"{budget.configs.get(step.name, step.config)}.yaml").is_file()
+    for number, step in enumerate(experiment.steps):
+        assert all(source.partition("/")[0] in steps[:number] for source in step.uses.values())
+
+
+@pytest.mark.parametrize("budget", ["smoke", "cpu", "gpu", "paper"])
+@pytest.mark.parametrize("name", experiments.EXPERIMENTS)
+@pytest.mark.slow
+def test_all_arguments_are_valid(relit: Relit, name: str, budget: str) -> None:
+    experiment = experiments.EXPERIMENTS[name]
+    for step in experiment.steps:
+        config = experiment.budgets[budget].configs.get(step.name, step.config)
+        arguments = [*step.arguments, *experiment.budgets[budget].of(step)]
+        arguments = [a.replace("{seed}", "0").replace("=configs/", f"={CONFIGS}/") for a in arguments]
+        assert relit("fit", f"--config={CONFIGS / config}.yaml", *arguments, "--print_config") == 0
+        for test in step.tests.values():
+            assert relit("test", f"--config={CONFIGS / config}.yaml", *test, "--print_config") == 0
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("name", ["gans_mnist", "autoencoders_transfer", "darts", "resnet18"])
+def test_smoke(start: Callable[..., int], name: str) -> None:
+    """The whole chain of the smallest budget, in this process; scikit-learn's digits stand in for the data."""
+    on_cpu = ("--trainer.accelerator=cpu", "--trainer.enable_progress_bar=false")
+    assert start(name, "--budget", "smoke", "--", *on_cpu) == 0
+    experiment = experiments.EXPERIMENTS[name]
+    steps = json.loads(Path(f"runs/smoke/{name}.json").read_text())["steps"]
+    assert set(steps) == set(experiment.budgets["smoke"].only or (step.name for step in experiment.steps))
+    for figure in experiment.figures:
+        if figure.step in steps and figure.epoch is None and "sure" not in figure.metric:
+            (entry,) = steps[figure.step]
+            assert results_table.value_of(figure, entry["seeds"]["0"]) is not None, figure
