@@ -113,14 +113,14 @@ def test_a_chain_is_run_once_and_recorded(start: Callable[..., int], capfd: pyte
 
 
 def test_a_killed_run_goes_on(start: Callable[..., int], relit: Relit, capfd: pytest.CaptureFixture[str]) -> None:
-    command = ("toy", "--steps", "plain", "--results", "results", "--", "--trainer.max_epochs", "2")
-    assert start(*command) == 0
-    run = Path("runs/dcgan_digits/plain-cpu-seed0")
-    record = json.loads((run / "run.json").read_text())
-    (run / "run.json").write_text(json.dumps({**record, "finished": False}))
-    capfd.readouterr()
-    assert start(*command) == 0
+    config = ("--config", CONFIGS / "dcgan_digits.yaml", *QUICK)
+    assert relit("fit", *config, "--trainer.max_epochs=1", "--run.id=plain-cpu-seed0") == 0
+    path = Path("runs/dcgan_digits/plain-cpu-seed0/run.json")
+    path.write_text(json.dumps({**json.loads(path.read_text()), "finished": False}))
+    assert start("toy", "--steps", "plain", "--results", "results", "--", "--trainer.max_epochs", "2") == 0
     assert "--ckpt_path=last" in capfd.readouterr().out
+    (plain,) = results()["steps"]["plain"]
+    assert [epoch for epoch, _ in plain["seeds"]["0"]["validation"]["val/generator_loss"]] == [1, 2]
 
 
 def test_a_run_with_other_settings_is_not_taken_for_this_one(
