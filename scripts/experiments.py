@@ -603,7 +603,7 @@ resnet18 = Experiment(
         "smoke": Budget(
             SAYS_SMOKE,
             {
-                "*": (*FEW_BATCHES, "--model.feature_maps=4"),
+                "*": (*FEW_BATCHES, "--model.feature_maps=8"),
                 "center": ("--model.loss=center",),
                 "triplet": ("--model.loss=triplet",),
             },

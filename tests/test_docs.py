@@ -156,7 +156,7 @@ RUNS: dict[str, list[tuple[str, ...]]] = {
         ),
     ],
     "metric_resnet": [
-        ("resnet18_digits", f"--model.loss={loss}", "--model.feature_maps=2", NO_CALLBACKS)
+        ("resnet18_digits", f"--model.loss={loss}", "--model.feature_maps=8", NO_CALLBACKS)
         for loss in ("cross_entropy", "center", "triplet")
     ],
     "layerwise_mlp": [
