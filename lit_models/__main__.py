@@ -1,6 +1,7 @@
 """Entry point of the ``relit`` command, also as ``python -m lit_models``; quick where torch isn't needed."""
 
 import sys
+from importlib import import_module
 from importlib.metadata import version
 
 USAGE = """\
@@ -19,8 +20,12 @@ commands:
                                      relit prepare --data MNIST
   compare   put runs beside each other, in a table and in figures
                                      relit compare runs/dcgan_mnist runs/sngan_mnist
+  report    write a page about a run, or about several in comparison
+                                     relit report runs/dcgan_mnist runs/sngan_mnist
+  export    write a checkpoint's weights, or its networks as ONNX
+                                     relit export runs/dcgan_mnist --format onnx
 
-options of every command but compare:
+options of every command but compare, report and export:
   --config FILE     values from a YAML file; several are laid over each other, the later one wins
   --NAME VALUE      any single value, such as --model.latent_dim 8 --data.batch_size 32 --trainer.max_epochs 3
   --model CLASS     a method by name; --model.help CLASS lists its arguments
@@ -42,10 +47,8 @@ def main(args: list[str] | None = None) -> int:
     if args[0] == "--version":
         print(f"relit {version('relit')}")
         return 0
-    if args[0] == "compare":
-        from lit_models.compare import main as compare
-
-        return compare(args[1:])
+    if args[0] in ("compare", "report", "export"):
+        return import_module(f"lit_models.{args[0]}").main(args[1:])
     from lit_models.cli import run
 
     return run(args)

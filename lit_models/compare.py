@@ -6,12 +6,14 @@ import json
 import math
 import sys
 from collections import defaultdict
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from PIL import Image
+from yaml import YAMLError
 
 from lit_models.errors import RunError
 
@@ -98,10 +100,30 @@ def read_run(folder: Path, name: str) -> Run:
             raise RunError(f"{folder} is not the folder of a run or of an experiment: it has no metrics.csv.")
         folder = runs[-1].parent
     curves = read_epochs(folder / "metrics.csv")
-    results = {metric: curve[-1][1] for metric, curve in curves.items() if metric.startswith("test/")}
-    record = folder / "run.json"
-    seconds = json.loads(record.read_text())["training_seconds"] if record.is_file() else None
+    results = read_results(folder / "metrics.csv")
+    seconds = read_mapping(folder / "run.json", json.loads).get("training_seconds")
     return Run(name, folder, {m: c for m, c in curves.items() if m not in results}, results, seconds)
+
+
+def read_mapping(path: Path, parse: Callable[[str], Any]) -> dict[str, Any]:
+    """What a file of names and values holds; nothing if there is no file.
+
+    Args:
+        path: The file.
+        parse: ``json.loads`` or ``yaml.safe_load``.
+
+    Raises:
+        RunError: The file can't be read, or holds something else.
+    """
+    if not path.is_file():
+        return {}
+    try:
+        content = parse(path.read_text(encoding="utf-8"))
+    except (ValueError, YAMLError) as error:
+        raise RunError(f"{path} can't be read: repair it, or remove it to do without.") from error
+    if not isinstance(content, dict):
+        raise RunError(f"{path} doesn't hold names with values: repair it, or remove it to do without.")
+    return content
 
 
 def named(folders: list[str]) -> list[str]:
@@ -126,6 +148,17 @@ def read_epochs(path: Path) -> dict[str, Curve]:
         name: [(float(epoch), sum(values) / len(values)) for epoch, values in sorted(epochs.items())]
         for name, epochs in sums.items()
     }
+
+
+def read_results(path: Path) -> dict[str, float]:
+    """What the last test said, by metric; a run may have been tested several times."""
+    results = {}
+    with path.open(newline="") as file:
+        for row in csv.DictReader(file):
+            for name, value in row.items():
+                if name.startswith("test/") and value and math.isfinite(float(value)):
+                    results[name] = float(value)
+    return results
 
 
 def write_values(runs: list[Run], metrics: list[str], path: Path) -> None:

@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from lit_models.__main__ import main
-from lit_models.compare import named, read_epochs, trend
+from lit_models.compare import named, read_epochs, read_run, trend
 from tests.tiny import TINY, the_run
 
 Relit = Callable[..., int]
@@ -54,6 +54,12 @@ def test_chosen_metrics_and_names(runs: list[Path], tmp_path: Path, capsys: pyte
     arguments = ["--output", str(tmp_path / "out"), "--metrics", "train/loss", "--names", "DCGAN", "WGAN"]
     assert main(["compare", *map(str, runs), *arguments]) == 0
     assert "| DCGAN | 5.5 (0.5 – 5.5) | 1.5 min" in capsys.readouterr().out
+
+
+def test_the_last_test_counts(runs: list[Path]) -> None:
+    with (runs[0] / "metrics.csv").open("a") as file:
+        file.write("6,60,,,2.5\n")
+    assert read_run(runs[0], "a").results == {"test/fid": 2.5}
 
 
 def test_an_epochs_value_is_its_mean(runs: list[Path]) -> None:

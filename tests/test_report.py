@@ -1,0 +1,369 @@
+import json
+import re
+from collections.abc import Callable
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import yaml
+from PIL import Image
+
+from lit_models import report
+from lit_models.__main__ import main
+from lit_models.report import Point, moving_average, read_points, thinned
+from tests.browser import CHROMIUM, Page
+from tests.tiny import TINY, the_run
+
+Relit = Callable[..., int]
+EVIL = """<script>alert(1)</script>"'><img src=x onerror=alert(1)>"""
+
+
+class Parsed(HTMLParser):
+    """Elements with their attributes and texts of a page, whose tags are checked to be closed in order."""
+
+    VOID = ("meta", "img", "input", "br", "link", "line", "path", "circle")
+
+    def __init__(self, page: str) -> None:
+        super().__init__(convert_charrefs=True)
+        self.open: list[str] = []
+        self.elements: list[tuple[str, dict[str, str | None]]] = []
+        self.texts: list[tuple[str, str]] = []
+        self.feed(page)
+        self.close()
+        assert self.open == []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.elements.append((tag, dict(attrs)))
+        if tag not in self.VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.elements.append((tag, dict(attrs)))
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        self.texts.append((self.open[-1] if self.open else "", data))
+
+    def of(self, tag: str) -> list[dict[str, str | None]]:
+        return [attributes for name, attributes in self.elements if name == tag]
+
+    def text(self, *but: str) -> str:
+        return " ".join(text for tag, text in self.texts if tag not in but)
+
+    def curves(self) -> list[list[dict[str, Any]]]:
+        texts = [text for tag, text in self.texts if tag == "script" and text.startswith('{"plots"')]
+        return json.loads(texts[0])["plots"] if texts else []
+
+
+def picture(path: Path, colour: int = 255, size: tuple[int, int] = (34, 34)) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.new("L", size, colour).save(path)
+
+
+@pytest.fixture
+def gan(tmp_path: Path) -> Path:
+    """A run with everything: two epochs of ten steps, a test, samples, triptychs, figures, a confusion matrix."""
+    run = tmp_path / "gan" / "one"
+    run.mkdir(parents=True)
+    header = "epoch,step,train/loss,val/loss,val/fid,val/images,test/fid\n"
+    train = [f"{epoch},{10 * epoch + i},{0.1 * i + epoch + 0.123456789},,,,\n" for epoch in (0, 1) for i in (4, 9)]
+    val = ["0,9,,2.5,8.25,1000,\n", "1,19,,1.5,4.125,1000,\n"]
+    (run / "metrics.csv").write_text(header + "".join(train + val) + "0,0,,,,,9.0\n0,0,,,,,3.0625\n")
+    config = {
+        "seed_everything": 3,
+        "run": {"experiment": "gan_digits", "id": "one"},
+        "checkpoint": {"monitor": "val/fid"},
+        "model": {"class_path": "lit_models.DCGAN", "init_args": {"latent_dim": 8, "n_critic": 1}},
+        "data": {"class_path": "datamodules.Digits", "init_args": {"root": None}},
+    }
+    (run / "config.yaml").write_text(yaml.safe_dump(config))
+    record = {"finished": True, "training_seconds": 754.0, "processor": "A processor", "threads": 2, "processes": 1}
+    (run / "run.json").write_text(json.dumps({**record, "accelerator": None, "git_commit": "0123456789abcdef+changes"}))
+    for epoch in (1, 2):
+        picture(run / "samples" / f"epoch_{epoch:04}.png", 60 * epoch)
+        picture(run / "samples" / "triptychs" / f"epoch_{epoch:04}.png", 70 * epoch)
+    for name in ("embedding", "losses", "confusion_matrix"):
+        picture(run / "figures" / f"{name}.png", 5)
+    (run / "figures" / "confusion_matrix.csv").write_text("class,cat,dog\ncat,7,1\ndog,0,5\n")
+    (run / "genotype.json").write_text('{"normal": []}')
+    return run
+
+
+def written(*arguments: object) -> tuple[str, Parsed]:
+    assert main(["report", *map(str, arguments), "--output", "page.html"]) == 0
+    page = Path("page.html").read_text(encoding="utf-8")
+    return page, Parsed(page)
+
+
+@pytest.fixture(autouse=True)
+def _there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
+def require_self_contained(page: str, parsed: Parsed) -> None:
+    for tag, attributes in parsed.elements:
+        for name in ("src", "href", "srcset", "action", "data", "poster", "xlink:href"):
+            value = attributes.get(name)
+            assert value is None or value.startswith(("data:image/", "#")), (tag, name, value)
+        assert tag not in ("link", "iframe", "object", "embed", "base")
+        assert not [name for name in attributes if name.startswith("on")], tag
+    assert "@import" not in page
+    assert "url(" not in page
+    policy = next(meta["content"] for meta in parsed.of("meta") if meta.get("http-equiv") == "Content-Security-Policy")
+    assert policy is not None
+    assert policy.startswith("default-src 'none'; img-src data:;")
+
+
+def test_a_run_with_everything(gan: Path) -> None:
+    page, parsed = written(gan)
+    require_self_contained(page, parsed)
+    text = parsed.text("script", "style")
+    for expected in ("gan_digits", "DCGAN", "Digits", "12.6 min", "A processor, 2 threads", "0123456789ab+changes"):
+        assert expected in text
+    assert "Not everything" not in text
+    assert {image["alt"] for image in parsed.of("img")} == {
+        *(f"{title} of one after epoch {epoch}" for title in ("samples", "triptychs") for epoch in (1, 2)),
+        "embedding of one",
+    }, "curves and confusion matrix are drawn by the page itself"
+    shown = [image["alt"] for image in parsed.of("img") if "hidden" not in image]
+    assert shown == ["samples of one after epoch 2", "triptychs of one after epoch 2", "embedding of one"]
+    assert [data["data-epochs"] for data in parsed.of("input")] == ["1,2", "1,2"]
+    shares = [(cell["class"], cell["style"]) for cell in parsed.of("td") if "style" in cell]
+    assert shares == [
+        ("right", "--share: 87.5%"),
+        ("wrong", "--share: 12.5%"),
+        ("wrong", "--share: 0.0%"),
+        ("right", "--share: 100.0%"),
+    ]
+    assert '{"normal": []}' in text
+
+
+def test_values_are_those_of_the_metrics(gan: Path) -> None:
+    _, parsed = written(gan)
+    figures = [float(str(data["value"])) for data in parsed.of("data")]
+    assert figures == [3.0625, 4.125, 1000.0, 1.5], "the last test, then the final values of fid, images and loss"
+    lines = {line["label"]: line for plot in parsed.curves() for line in plot}
+    assert set(lines) == {"train/loss", "val/loss", "val/fid"}, "what never changes has no curve"
+    assert lines["train/loss"]["value"] == [0.4 + 0.123456789, 0.9 + 0.123456789, 1.4 + 0.123456789, 1.9 + 0.123456789]
+    assert lines["train/loss"]["step"] == [4, 9, 14, 19]
+    assert lines["train/loss"]["epoch"] == [0.5, 1.0, 1.5, 2.0]
+    assert lines["val/fid"]["value"] == [8.25, 4.125]
+    assert lines["val/fid"]["epoch"] == [1.0, 2.0]
+    assert parsed.curves()[0][0]["label"] == "val/fid", "what chooses the best checkpoint comes first"
+
+
+def test_places_follow_the_values(gan: Path) -> None:
+    _, parsed = written(gan)
+    for plot in parsed.curves():
+        points = [
+            point for line in plot for point in zip(line["epoch"], line["x"], line["value"], line["y"], strict=True)
+        ]
+        epoch, x, value, y = np.array(points).T
+        if len(points) > 2:
+            assert np.corrcoef(epoch, x)[0, 1] > 0.9999
+            assert np.corrcoef(value, y)[0, 1] < -0.9999
+        assert report.LEFT <= x.min() <= x.max() <= report.WIDTH - report.RIGHT + 0.1
+        assert report.TOP <= y.min() <= y.max() <= report.HEIGHT - report.BOTTOM
+
+
+def test_a_logarithmic_axis(gan: Path) -> None:
+    rows = "".join(f"{epoch},{epoch},{10.0 ** (3 - epoch)}\n" for epoch in range(5))
+    (gan / "metrics.csv").write_text("epoch,step,val/fid\n" + rows)
+    page, parsed = written(gan)
+    assert "logarithmic" in page
+    assert np.ptp(np.diff(parsed.curves()[0][0]["y"])) < 0.2, "powers of ten are at equal distances"
+    ticks = set(re.findall(r'text-anchor="end">([^<]+)</text>', page))
+    assert {"1000", "100", "10", "1", "0.1"} <= ticks
+
+
+def test_runs_in_comparison(gan: Path, tmp_path: Path) -> None:
+    other = tmp_path / "gan" / "two"
+    (other / "samples").mkdir(parents=True)
+    (other / "metrics.csv").write_text("epoch,step,val/fid\n0,9,7.5\n1,19,6.5\n")
+    config = yaml.safe_load((gan / "config.yaml").read_text())
+    config["model"]["init_args"] = {"latent_dim": 16, "n_critic": 1, "feature_maps": 4}
+    config["run"]["id"] = "two"
+    (other / "config.yaml").write_text(yaml.safe_dump(config))
+    picture(other / "samples" / "epoch_0002.png")
+    (tmp_path / "published.yaml").write_text("gan_digits: {test/fid: 2.9 (somebody)}\n")
+    page, parsed = written(gan, other, "--published", "published.yaml")
+    require_self_contained(page, parsed)
+    text = " ".join(parsed.text("script", "style").split())
+    assert "model.feature_maps – 4" in text
+    assert "model.latent_dim 8 16" in text
+    assert "model.n_critic 1 1" not in text, "what is equal isn't listed among the differences"
+    assert "2.9 (somebody)" in text
+    assert {line["label"]: line["value"] for line in parsed.curves()[0]} == {
+        "one val": [8.25, 4.125],
+        "two val": [7.5, 6.5],
+    }
+    assert "samples of two after epoch 2" in {image["alt"] for image in parsed.of("img")}
+
+
+def test_nothing_can_be_injected(gan: Path, tmp_path: Path) -> None:
+    header, *rows = (gan / "metrics.csv").read_text().splitlines()
+    evil_header = header.replace("val/fid", '"val/' + EVIL.replace('"', '""') + '"')
+    (gan / "metrics.csv").write_text("\n".join([evil_header, *rows]) + "\n")
+    config = yaml.safe_load((gan / "config.yaml").read_text())
+    config["model"]["init_args"][EVIL] = EVIL
+    config["run"]["experiment"] = EVIL
+    (gan / "config.yaml").write_text(yaml.safe_dump(config))
+    (gan / "run.json").write_text(json.dumps({"training_seconds": 1.0, "processor": EVIL, "torch": EVIL}))
+    (gan / "figures" / "confusion_matrix.csv").write_text(f"class,{EVIL},b\n{EVIL},1,2\nb,3,4\n")
+    (gan / "genotype.json").write_text(EVIL)
+    evil_name = EVIL.replace("/", "")
+    picture(gan / "figures" / f"{evil_name}.png")
+    picture(gan / "samples" / f"{evil_name}_0001.png")
+    innocent = Parsed(_page_of(tmp_path / "innocent"))
+    page, parsed = written(gan, "--names", EVIL)
+    require_self_contained(page, parsed)
+    assert len(parsed.of("script")) == len(innocent.of("script")) == 2
+    assert "<script>alert" not in page
+    assert all("onerror" not in image for image in parsed.of("img"))
+    assert [image["src"] for image in parsed.of("img") if not str(image["src"]).startswith("data:image/")] == []
+    assert EVIL in parsed.text("script", "style"), "it is there, as text"
+
+
+def _page_of(run: Path) -> str:
+    run.mkdir()
+    (run / "metrics.csv").write_text("epoch,step,val/loss\n0,9,1.0\n1,19,2.0\n")
+    return written(run)[0]
+
+
+def test_missing_parts_are_left_out(tmp_path: Path) -> None:
+    run = tmp_path / "bare"
+    parsed = Parsed(_page_of(run))
+    assert "bare has no config.yaml." in parsed.text()
+    assert parsed.of("img") == []
+    assert {"#runs", "#figures", "#curves", "#configuration"} == {link["href"] for link in parsed.of("a")}
+    (run / "metrics.csv").write_text("epoch,step,val/loss\n")
+    _, parsed = written(run)
+    assert parsed.curves() == []
+    assert {"#runs", "#configuration"} == {link["href"] for link in parsed.of("a")}
+
+
+def test_pictures_that_do_not_fit_are_named(
+    gan: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rng = np.random.default_rng(0)
+    for epoch in range(1, 21):
+        pixels = rng.integers(256, size=(40, 40), dtype=np.uint8)
+        Image.fromarray(pixels).save(gan / "samples" / f"epoch_{epoch:04}.png")
+    (gan / "samples" / "triptychs" / "epoch_0002.png").write_bytes(b"\x89PNG cut off")
+    monkeypatch.setattr(report, "MOST_PICTURE_BYTES", 26_000)
+    page, parsed = written(gan)
+    kept = [int(str(image["data-epoch"])) for image in parsed.of("img") if str(image["alt"]).startswith("samples")]
+    assert len(page) < 26_000 + 60_000
+    assert 4 <= len(kept) < 20
+    assert kept[0] == 1
+    assert kept[-1] == 20
+    assert np.ptp(np.diff(kept)) <= 1, "epochs at equal distances"
+    said = capsys.readouterr().err
+    assert f"{20 - len(kept)} pictures of samples are left out, to keep the page small." in said
+    assert re.search(r"epoch_0002.png is left out, as it can't be read as a picture", said)
+    assert f"{20 - len(kept)} pictures of samples are left out" in parsed.text("script", "style")
+
+
+def test_a_large_picture_is_scaled_down(tmp_path: Path) -> None:
+    path = tmp_path / "large.png"
+    noise = np.random.default_rng(0).integers(256, size=(200, 1800, 3), dtype=np.uint8)
+    Image.fromarray(noise).save(path)
+    embedded = report.embedded(path)
+    assert embedded.source.startswith("data:image/webp;base64,")
+    assert (embedded.width, embedded.height) == (1600, 178)
+    assert len(embedded.source) < path.stat().st_size / 2
+
+
+def test_long_curves_are_means_of_neighbours() -> None:
+    points = [Point(i / 8, i, float(i % 7)) for i in range(1001)]
+    short, size = thinned(points)
+    assert size == 3
+    assert len(short) == 334
+    assert short[10] == Point(31 / 8, 32, (30 % 7 + 31 % 7 + 32 % 7) / 3)
+    assert short[-1] == Point(999.5 / 8, 1000, (999 % 7 + 1000 % 7) / 2)
+
+
+def test_moving_average_against_a_loop() -> None:
+    values = np.random.default_rng(0).normal(size=50).tolist()
+    looped = [np.mean(values[max(0, i - 3) : i + 4]) for i in range(50)]
+    assert np.allclose(moving_average(values, 3), looped)
+
+
+def test_an_unfinished_epoch_is_as_long_as_the_longest(tmp_path: Path) -> None:
+    path = tmp_path / "metrics.csv"
+    path.write_text("epoch,step,train/loss\n0,4,1\n0,9,1\n1,14,1\n1,19,1\n2,24,nan\n2,24,3\n")
+    assert [point.epoch for point in read_points(path)["train/loss"]] == [0.5, 1.0, 1.5, 2.0, 2.5]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["nowhere"], "nowhere is not the folder of a run or of an experiment"),
+        (["{run}", "{run}", "--names", "a", "a"], "Two runs have the same name"),
+        (["{run}", "--published", "nowhere.yaml"], "There is no file nowhere.yaml with published figures."),
+        (["{run}", "--output", "{run}/metrics.csv/page.html"], "can't be written"),
+    ],
+)
+def test_errors_are_a_sentence(
+    gan: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], message: str
+) -> None:
+    assert main(["report", *(argument.format(run=gan) for argument in arguments)]) == 1
+    said = capsys.readouterr().err
+    assert said.startswith("relit: ")
+    assert message in said
+    assert said.count("\n") == 1
+
+
+@pytest.mark.parametrize("name", ["run.json", "config.yaml"])
+def test_a_broken_record_is_named(gan: Path, capsys: pytest.CaptureFixture[str], name: str) -> None:
+    (gan / name).write_text("{")
+    assert main(["report", str(gan)]) == 1
+    assert re.fullmatch(rf"relit: .*{name} can't be read: .*\n", capsys.readouterr().err)
+
+
+def test_a_real_run(relit: Relit) -> None:
+    assert relit("fit", *TINY, "--trainer.max_epochs=2", "--trainer.limit_train_batches=2") == 0
+    page, parsed = written(the_run().parent)
+    require_self_contained(page, parsed)
+    text = parsed.text("script", "style")
+    assert "generator_optimizer.lr" in text
+    assert "samples" in text
+    assert {line["label"] for plot in parsed.curves() for line in plot} >= {"val/discriminator_loss"}
+
+
+@pytest.mark.browser
+@pytest.mark.skipif(CHROMIUM is None, reason="no Chromium")
+def test_in_a_browser(gan: Path) -> None:
+    """No complaint, no request, no scrolling to the side; the slider, the values at the pointer and the theme work."""
+    written(gan, "--title", EVIL)
+    with Page(Path("page.html"), width=400, theme="dark") as page:
+        assert page.evaluate("document.title") == EVIL
+        assert page.evaluate("document.documentElement.scrollWidth") == 400
+        dark = page.evaluate("getComputedStyle(document.body).backgroundColor")
+        page.evaluate("document.getElementById('theme').click()")
+        light = page.evaluate("getComputedStyle(document.body).backgroundColor")
+        assert (dark, light) == ("rgb(20, 23, 28)", "rgb(255, 255, 255)")
+
+        shown = "[...document.querySelectorAll('.frames img:not([hidden])')].map((image) => image.alt)"
+        assert page.evaluate(shown) == ["samples of one after epoch 2", "triptychs of one after epoch 2"]
+        page.evaluate(
+            "{ const range = document.querySelector('.slider input'); range.value = 0;"
+            " range.dispatchEvent(new Event('input')); }"
+        )
+        assert page.evaluate(shown) == ["samples of one after epoch 1", "triptychs of one after epoch 2"]
+
+        page.evaluate("document.querySelector('.plot').scrollIntoView()")
+        x, y, width, height = page.evaluate(
+            "(({x, y, width, height}) => [x, y, width, height])"
+            "(document.querySelector('.plot svg').getBoundingClientRect())"
+        )
+        page.point_at(x + 0.95 * width, y + 0.5 * height)
+        assert page.evaluate("document.querySelector('.tip').innerText") == "epoch 2, step 19\nval/fid 4.125"
+        images = "[...document.images].every((image) => image.complete && image.naturalWidth > 0)"
+        assert page.evaluate(images)
+    assert page.complaints == []
+    assert [url for url in page.requests if not url.startswith(("file:", "data:"))] == []
