@@ -31,6 +31,7 @@ options of every command but compare, report and export:
   --model CLASS     a method by name; --model.help CLASS lists its arguments
   --data CLASS      a data set by name; --data.help CLASS lists its arguments
   --ckpt_path FILE  a checkpoint, or `last` or `best` of the experiment's newest run
+  --weights FILE    weights that `relit export` wrote, in place of a checkpoint (not for fit)
   --print_config    print the whole resolved configuration and stop
   --debug           show where an error came from
   --help            all arguments of a command, as in: relit fit --help

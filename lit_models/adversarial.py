@@ -22,6 +22,7 @@ from lit_models.callbacks.logging import logs_this_batch
 from lit_models.callbacks.ranks import batch_weight
 from lit_models.checks import require_image_shape
 from lit_models.errors import ModelError
+from lit_models.parts import Part
 
 NOT_SAVED = ["generator_optimizer", "discriminator_optimizer", "generator_scheduler", "discriminator_scheduler"]
 """Arguments that a checkpoint doesn't hold: functions, which a safe reader wouldn't load."""
@@ -205,6 +206,8 @@ class UnconditionalGAN(AdversarialModule):
         **loop: Arguments of :class:`AdversarialModule`.
     """
 
+    exports = (Part("generator", "images_of", ("latent",), "image"),)
+
     def __init__(
         self,
         generator: nn.Module,
@@ -238,7 +241,12 @@ class UnconditionalGAN(AdversarialModule):
             raise ModelError(f"{type(self).__name__} knows no classes: leave the labels out.")
         latent = torch.randn(n, self.latent_dim, generator=generator).to(self.device)
         with evaluating(self.sampling_generator):
-            return (self.sampling_generator(latent) + 1) / 2
+            return self.images_of(latent)
+
+    def images_of(self, latent: Tensor) -> Tensor:
+        """Images ``(N, C, H, W)`` in [0, 1] of latent vectors ``(N, latent_dim)``, by the averaged generator if there
+        is one."""
+        return (self.sampling_generator(latent) + 1) / 2
 
     def predict_step(self, request: SampleRequest, batch_idx: int) -> Tensor:
         return self.sample(len(request.number), request.labels, request.generator())

@@ -35,6 +35,7 @@ from lit_models.errors import ModelError
 from lit_models.interpolation import Path, decoded_between
 from lit_models.networks.convolutional import Decoder, Encoder
 from lit_models.optimizers import FusedAdam
+from lit_models.parts import Part
 
 
 class DenoisingAutoencoder(LightningModule):
@@ -56,6 +57,11 @@ class DenoisingAutoencoder(LightningModule):
         loss: L: "squared_error", or the "cross_entropy" of pixels in [0, 1]; a mean over pixels.
         optimizer: Optimiser of both networks.
     """
+
+    exports = (
+        Part("encoder", "embed", ("image",), "embedding"),
+        Part("decoder", "decode", ("code",), "image"),
+    )
 
     def __init__(
         self,

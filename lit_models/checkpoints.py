@@ -11,6 +11,7 @@ from lightning.pytorch.utilities import rank_zero_warn
 
 from lit_models.errors import RunError, RunWarning
 from lit_models.runs import LAST, PREVIOUS
+from lit_models.weights import WEIGHTS, read_weights
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
@@ -85,7 +86,10 @@ def put_in_place(written: Path, target: Path) -> None:
 
 
 def load_safely(path: Path) -> Any:
-    """What ``torch.save`` wrote to ``path``, if it is made of tensors and plain values only."""
+    """What ``torch.save`` wrote to ``path``, if it is made of tensors and plain values only; or exported weights as the
+    checkpoint that they were exported from, without what only training needs."""
+    if path.suffix == WEIGHTS:
+        return read_weights(path)
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError as error:

@@ -44,10 +44,15 @@ from lit_models.runs import (
     run_of,
     write_atomically,
 )
+from lit_models.weights import WEIGHTS
 
 # Short class names (`--model DCGAN`) are looked up among the classes that are imported.
 for _module in lit_models.METHODS.values():
     import_module(_module)
+
+
+USES_WEIGHTS = ("validate", "test", "predict")
+"""The commands that need no more of a checkpoint than its weights."""
 
 
 class RelitTrainer(Trainer):
@@ -153,6 +158,17 @@ class RelitCLI(LightningCLI):
         parser.add_lightning_class_args(LightningModule, "model", subclass_mode=True, required=False)
         parser.add_lightning_class_args(LightningDataModule, "data", subclass_mode=True, required=False)
 
+    def _prepare_subcommand_parser(self, klass: type, subcommand: str, **kwargs: Any) -> LightningArgumentParser:
+        parser = super()._prepare_subcommand_parser(klass, subcommand, **kwargs)
+        if subcommand in USES_WEIGHTS:
+            parser.add_argument(
+                "--weights",
+                type=str | None,  # type: ignore[arg-type]
+                default=None,
+                help="Weights in place of a checkpoint: a .safetensors file that `relit export` wrote, with its card.",
+            )
+        return parser
+
     def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
         self.config = parser.parse_args(args)  # type: ignore[arg-type]
 
@@ -166,12 +182,19 @@ class RelitCLI(LightningCLI):
         if command == "prepare":
             return
         _check_trainer_arguments(config)
+        if config.get("weights") is not None:
+            config.ckpt_path = _weights_in_place_of(config.ckpt_path, config.weights)
         if config.run.experiment is None:
             config.run.experiment = _experiment_name(config)
         if config.ckpt_path in ("last", "best") and config.run.experiment is None:
             raise RunError(f"`--ckpt_path {config.ckpt_path}` of which experiment? Add --config or --run.experiment.")
         if config.ckpt_path is not None:
-            path, self.checkpoint = read_or_fall_back(find_checkpoint(config.ckpt_path, _run_options(config)))
+            path = find_checkpoint(config.ckpt_path, _run_options(config))
+            if command not in USES_WEIGHTS and path.suffix == WEIGHTS:
+                raise RunError(
+                    f"{path} holds weights only, from which training can't go on: take a checkpoint (.ckpt)."
+                )
+            path, self.checkpoint = read_or_fall_back(path)
             config.ckpt_path = str(path)
             self.run_folder = run_of(path)
             self._complete_from_checkpoint(self.checkpoint.get("config", {}))
@@ -208,6 +231,7 @@ class RelitCLI(LightningCLI):
         parser = self._parser(self.config.subcommand)
         config = self._given.clone()
         config.pop("config", None)
+        config.pop("weights", None)  # `ckpt_path` names them
         return parser.dump(config, skip_none=False)
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
@@ -538,6 +562,14 @@ def _run_options(config: Namespace) -> RunOptions:
 def _class_of(class_path: str) -> type:
     module, name = class_path.rsplit(".", 1)
     return getattr(import_module(module), name)
+
+
+def _weights_in_place_of(checkpoint: str | None, weights: str) -> str:
+    if checkpoint is not None:
+        raise RunError("--weights and --ckpt_path name two things to load: leave one of them out.")
+    if Path(weights).suffix != WEIGHTS:
+        raise RunError(f"--weights takes a {WEIGHTS} file that `relit export` wrote, not {weights}; try --ckpt_path.")
+    return weights
 
 
 def _as_list(value: Any) -> list[Any]:

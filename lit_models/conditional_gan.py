@@ -43,6 +43,7 @@ from lit_models.losses.adversarial import discriminator_bce, discriminator_hinge
 from lit_models.networks.initialisation import initialise
 from lit_models.networks.spectral import spectrally_normalised
 from lit_models.optimizers import FusedAdam
+from lit_models.parts import Part
 
 
 class LabelChannel(nn.Sequential):
@@ -169,6 +170,8 @@ class ConditionalGAN(AdversarialModule):
         **loop: Arguments of :class:`lit_models.adversarial.AdversarialModule`.
     """
 
+    exports = (Part("generator", "images_of", ("latent", "label"), "image"),)
+
     def __init__(
         self,
         image_size: int = 32,
@@ -248,7 +251,12 @@ class ConditionalGAN(AdversarialModule):
             raise ModelError(f"There is no class {wrong}: the labels go from 0 to {self.num_classes - 1}.")
         latent = torch.randn(n, self.latent_dim, generator=generator).to(self.device)
         with evaluating(self.sampling_generator):
-            return (self.sampling_generator(latent, labels.to(self.device)) + 1) / 2
+            return self.images_of(latent, labels.to(self.device))
+
+    def images_of(self, latent: Tensor, label: Tensor) -> Tensor:
+        """Images ``(N, C, H, W)`` in [0, 1] of latent vectors ``(N, latent_dim)`` and classes ``(N,)``, by the averaged
+        generator if there is one."""
+        return (self.sampling_generator(latent, label) + 1) / 2
 
     def predict_step(self, request: SampleRequest, batch_idx: int) -> Tensor:
         labels = request.number % self.num_classes if request.labels is None else request.labels

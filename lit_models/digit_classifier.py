@@ -23,6 +23,7 @@ from lit_models.checks import require_image_shape, require_labels, require_num_c
 from lit_models.errors import ModelError
 from lit_models.networks.convnet import ConvNet
 from lit_models.optimizers import FusedAdam
+from lit_models.parts import Part
 
 
 class DigitClassifier(LightningModule):
@@ -40,6 +41,11 @@ class DigitClassifier(LightningModule):
         label_smoothing: Share of the label that is spread over all classes (Szegedy et al. 2016, section 7).
         optimizer: Optimiser of all parameters; its learning rate is the schedule's.
     """
+
+    exports = (
+        Part("classifier", "forward", ("image",), "logits"),
+        Part("encoder", "embed", ("image",), "embedding"),
+    )
 
     def __init__(
         self,

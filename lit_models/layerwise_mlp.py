@@ -49,6 +49,7 @@ from lit_models.callbacks.ranks import batch_weight
 from lit_models.checks import require_image_shape, require_labels, require_num_classes
 from lit_models.errors import ModelError, RunError
 from lit_models.optimizers import FusedAdam
+from lit_models.parts import Part
 
 ENCODED_AT_ONCE = 1024
 """Images whose codes are computed together when they are cached."""
@@ -154,6 +155,11 @@ class LayerwiseMLP(LightningModule):
         finetune_schedule: The learning rate of fine-tuning: "constant", or "cosine" for one that falls to 0 along half
             a cosine.
     """
+
+    exports = (
+        Part("classifier", "forward", ("image",), "logits"),
+        Part("encoder", "embed", ("image",), "embedding"),
+    )
 
     needs_find_unused_parameters = True
     """Under DDP each phase reaches its own parameters only."""

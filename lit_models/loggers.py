@@ -6,6 +6,7 @@ import os
 import platform
 import re
 import secrets
+import shlex
 import subprocess
 import sys
 from dataclasses import dataclass, field
@@ -177,7 +178,7 @@ def _key_in_netrc() -> bool:
 
 
 def environment(trainer: Trainer) -> dict[str, Any]:
-    """What a run runs on: processor or accelerator, processes, version of torch, commit."""
+    """What a run runs on and by which command: processor or accelerator, processes, version of torch, commit."""
     cpuinfo = Path("/proc/cpuinfo")
     names = re.findall(r"model name\s*:\s*(.+)", cpuinfo.read_text()) if cpuinfo.is_file() else []
     device = trainer.strategy.root_device
@@ -189,6 +190,7 @@ def environment(trainer: Trainer) -> dict[str, Any]:
         "precision": str(trainer.precision),
         "torch": torch.__version__,
         "git_commit": git_commit(),
+        "command": shlex.join(["relit", *sys.argv[1:]]),
     }
 
 

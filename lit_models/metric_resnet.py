@@ -55,6 +55,7 @@ from lit_models.metrics.retrieval import (
 )
 from lit_models.networks.resnet import ResNet18, load_weights
 from lit_models.optimizers import one_cycle
+from lit_models.parts import Part
 
 EVALUATED_CLASSES, EVALUATED_SAMPLES = 32, 4
 """P and K of the batches of embeddings of which the triplet loss is measured in evaluation."""
@@ -113,6 +114,11 @@ class MetricResNet(LightningModule):
             momentum.
         optimizer: Optimiser of all parameters.
     """
+
+    exports = (
+        Part("classifier", "forward", ("image",), "logits"),
+        Part("encoder", "embed", ("image",), "embedding"),
+    )
 
     center: Tensor
     centroid: Tensor

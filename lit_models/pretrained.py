@@ -9,7 +9,7 @@ from torch import Tensor
 from lit_models.checkpoints import read_or_fall_back
 from lit_models.errors import ModelError, RunError
 from lit_models.networks.convolutional import Decoder, Encoder
-from lit_models.runs import CHECKPOINTS
+from lit_models.runs import checkpoint_in
 
 
 def load_pretrained(
@@ -65,10 +65,8 @@ def find_pretrained(checkpoint: str) -> Path:
         RunError: There is none.
     """
     path = Path(checkpoint).expanduser()
-    for name in ("best.ckpt", "last.ckpt") if path.is_dir() else ():
-        found = [*path.glob(f"{CHECKPOINTS}/{name}"), *path.glob(f"*/{CHECKPOINTS}/{name}")]
-        if found:
-            return max(found, key=lambda file: file.stat().st_mtime)
+    if found := checkpoint_in(path):
+        return found
     if not path.is_file():
         raise RunError(
             f"There is no checkpoint of an autoencoder in {checkpoint}: train one "

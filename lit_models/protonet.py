@@ -30,6 +30,7 @@ from lit_models.checks import require_image_shape
 from lit_models.errors import ModelError
 from lit_models.losses.prototypical import cosine, episode_accuracy, prototypical_loss, squared_euclidean
 from lit_models.optimizers import FusedAdam
+from lit_models.parts import Part
 
 
 class Conv4(nn.Sequential):
@@ -72,6 +73,8 @@ class ProtoNet(LightningModule):
             processes together; never if None.
         optimizer: Optimiser of the encoder's parameters.
     """
+
+    exports = (Part("encoder", "forward", ("image",), "embedding"),)
 
     def __init__(
         self,

@@ -98,6 +98,16 @@ def find_checkpoint(which: str, options: RunOptions) -> Path:
     return max(found, key=lambda path: path.stat().st_mtime)
 
 
+def checkpoint_in(folder: Path) -> Path | None:
+    """Of a run's folder its ``best.ckpt``, or ``last.ckpt`` if it has no best; of an experiment's folder that of its
+    newest run; None if there is none."""
+    for name in ("best.ckpt", "last.ckpt"):
+        found = [*folder.glob(f"{CHECKPOINTS}/{name}"), *folder.glob(f"*/{CHECKPOINTS}/{name}")]
+        if found:
+            return max(found, key=lambda file: file.stat().st_mtime)
+    return None
+
+
 def remove_if_empty_handed(folder: Path) -> None:
     """Removes the folder of a run that failed before it had anything to show."""
     if not any((folder / kept).exists() for kept in (CHECKPOINTS, "metrics.csv", "samples", "figures", "predictions")):

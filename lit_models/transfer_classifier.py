@@ -27,6 +27,7 @@ from lit_models.checks import require_image_shape, require_num_classes
 from lit_models.errors import ModelError
 from lit_models.networks.convolutional import Encoder
 from lit_models.optimizers import FusedAdam
+from lit_models.parts import Part
 from lit_models.pretrained import load_pretrained
 
 
@@ -55,6 +56,11 @@ class TransferClassifier(LightningModule):
         encoder_lr: Learning rate of an encoder that is trained along.
         optimizer: Optimiser of heads and encoders.
     """
+
+    exports = (
+        Part("classifier", "forward", ("image",), "logits"),
+        Part("encoder", "embed", ("image",), "embedding"),
+    )
 
     def __init__(
         self,

@@ -44,6 +44,7 @@ from lit_models.losses.vae import (
 )
 from lit_models.networks.convolutional import Decoder, Encoder
 from lit_models.optimizers import FusedAdam
+from lit_models.parts import Part
 
 
 class GaussianEncoder(Encoder):
@@ -80,6 +81,11 @@ class VAE(LightningModule):
             None.
         optimizer: Optimiser of both networks.
     """
+
+    exports = (
+        Part("encoder", "embed", ("image",), "embedding"),
+        Part("decoder", "decode", ("latent",), "image"),
+    )
 
     def __init__(
         self,

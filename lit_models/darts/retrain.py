@@ -34,6 +34,7 @@ from lit_models.darts.drawing import draw_genotype
 from lit_models.darts.genotype import NODES, Cell, Genotype, read_genotype
 from lit_models.darts.supernet import STEM_MULTIPLIER, reduction_layers
 from lit_models.errors import ModelError
+from lit_models.parts import Part
 
 
 def relu_conv_norm(channels: int, out_channels: int) -> nn.Sequential:
@@ -231,6 +232,8 @@ class DARTSRetrain(LightningModule):
         optimizer: Optimiser of all parameters. Its learning rate falls to 0 along half a cosine.
         gradient_clip_norm: Largest norm of the gradient; larger ones are scaled down.
     """
+
+    exports = (Part("classifier", "forward", ("image",), "logits"),)
 
     drop_path_probability: Tensor
 

@@ -302,8 +302,9 @@ class DARTSSearch(LightningModule):
         checkpoint["genotype"] = json.loads(self.genotype().to_json())
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        self.history = list(checkpoint["history"])
-        self.epoch_sums.copy_(checkpoint["epoch_sums"])
+        if "epoch_sums" in checkpoint:  # weights that were exported have none
+            self.history = list(checkpoint["history"])
+            self.epoch_sums.copy_(checkpoint["epoch_sums"])
 
     # --- evaluation ---------------------------------------------------------------------------------------------------
 

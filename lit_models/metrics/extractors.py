@@ -7,17 +7,17 @@ from typing import Any, NamedTuple
 from urllib.error import URLError
 
 import torch
-from lightning.pytorch import LightningModule
 from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn import functional
 from torchvision.transforms.functional import rgb_to_grayscale
 
-import lit_models
+from lit_models import METHODS
 from lit_models.checkpoints import read_checkpoint
 from lit_models.errors import ModelError, RunError
 from lit_models.networks.convnet import ConvNet
+from lit_models.weights import build_model
 
 DIGIT_CLASSIFIER = Path(__file__).with_name("digit_classifier.safetensors")
 """Weights for MNIST at 32x32, made by the commands in ``configs/digit_classifier_mnist.yaml``."""
@@ -123,11 +123,9 @@ def load_classifier(path: Path) -> Any:
     """
     checkpoint = read_checkpoint(path)
     class_path = str(((checkpoint.get("config") or {}).get("model") or {}).get("class_path"))
-    name = class_path.rpartition(".")[2]
-    model_class: type[LightningModule] | None = getattr(lit_models, name) if name in lit_models.METHODS else None
-    if model_class is None or "num_classes" not in checkpoint.get("hyper_parameters", {}):
+    if class_path.rpartition(".")[2] not in METHODS or "num_classes" not in checkpoint.get("hyper_parameters", {}):
         raise RunError(f"{path} is a checkpoint of {class_path}, which is no classifier of relit.")
-    return model_class.load_from_checkpoint(path, map_location="cpu", weights_only=True).eval()
+    return build_model(checkpoint, path)
 
 
 def digit_classifier() -> ConvNet:

@@ -1,0 +1,300 @@
+"""``relit export CHECKPOINT``: weights to pass on, or networks for other programs.
+
+- ``--format safetensors``: ``NAME.safetensors`` and its card ``NAME.json``, which ``relit predict --weights
+  NAME.safetensors`` reads (:mod:`lit_models.weights`).
+- ``--format onnx``: ``NAME_<part>.onnx`` and its card ``NAME_<part>.json`` for each part that the method names in its
+  ``exports``: generator, classifier, encoder, decoder … Any number of images may be given at once. What ONNX Runtime
+  makes of it is compared with PyTorch before the file is kept.
+"""
+
+import argparse
+import json
+import sys
+import traceback
+import warnings
+from argparse import ArgumentError
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from lightning.pytorch import LightningModule
+from torch import Tensor, nn
+
+import lit_models
+from lit_models.checkpoints import read_checkpoint
+from lit_models.cli_errors import explain, told_by_us
+from lit_models.compare import read_epochs, read_mapping, read_results
+from lit_models.errors import ModelError, RunError
+from lit_models.parts import Part
+from lit_models.pretrained import checkpoint_in
+from lit_models.runs import run_of
+from lit_models.weights import WEIGHTS, build_model, method_of, portable, sha256, state_of, write_card, write_weights
+
+INPUTS: dict[str, tuple[str, Callable[[Any], tuple[int, ...]], str]] = {
+    "image": ("float32", lambda model: model.image_shape, "images, channels x height x width, in [0, 1]"),
+    "source": ("float32", lambda model: model.image_shape, "images to translate, channels x height x width, in [0, 1]"),
+    "latent": ("float32", lambda model: (model.latent_dim,), "latent vectors; to draw images, standard normal ones"),
+    "code": ("float32", lambda model: (model.latent_dim,), "codes, as the encoder makes them"),
+    "label": ("int64", lambda model: (), "classes, from 0 on"),
+}
+"""Of each kind of input its type, its shape but for the batch, and what it is."""
+OUTPUTS = {
+    "image": "images, channels x height x width, in [0, 1]",
+    "logits": "one number for each class; their softmax gives the probabilities",
+    "embedding": "the images' embeddings",
+}
+LARGEST_DIFFERENCE = 1e-3
+"""Between PyTorch's and ONNX Runtime's results, as a share of the largest value."""
+
+
+class ExportedPart(nn.Module):
+    """A part of a model as a network of its own.
+
+    Args:
+        model: The model.
+        part: Which part.
+    """
+
+    def __init__(self, model: LightningModule, part: Part) -> None:
+        super().__init__()
+        self.model = model
+        self.method = part.method
+
+    def forward(self, *inputs: Tensor) -> Tensor:
+        return getattr(self.model, self.method)(*inputs)
+
+
+def main(args: list[str]) -> int:
+    """Runs the command; returns its exit code."""
+    parser = argparse.ArgumentParser(
+        prog="relit export",
+        description="Writes a checkpoint's weights as safetensors, to be passed on and used with `relit predict "
+        "--weights FILE`, or its networks as ONNX, for other programs; each with a card in JSON.",
+    )
+    parser.add_argument(
+        "checkpoint", metavar="CHECKPOINT", help="its file, or a run's or experiment's folder (its best)"
+    )
+    parser.add_argument("--format", choices=["safetensors", "onnx"], default="safetensors")
+    parser.add_argument("--part", help="for onnx: the only part to write, such as generator (default: each)")
+    parser.add_argument("--output", metavar="NAME", help="files to write, without ending (default: the experiment)")
+    parser.add_argument("--command", help="the command that trained it, for the card (default: what the run recorded)")
+    parser.add_argument("--note", help="a remark for the card")
+    parser.add_argument("--debug", action="store_true", help="show where an error came from")
+    given = parser.parse_args(args)
+    try:
+        export(Path(given.checkpoint), given.format, given.part, given.output, given.command, given.note)
+    except (Exception, ArgumentError) as error:
+        if given.debug:
+            traceback.print_exc()
+        print(f"relit: {explain(error)}", file=sys.stderr)
+        if not given.debug and told_by_us(error) is None:
+            print("relit: add --debug for the whole traceback.", file=sys.stderr)
+        return 1
+    return 0
+
+
+def export(
+    checkpoint_path: Path,
+    kind: str = "safetensors",
+    part: str | None = None,
+    output: str | None = None,
+    command: str | None = None,
+    note: str | None = None,
+) -> list[Path]:
+    """Exports a checkpoint; returns the files that were written, without the cards.
+
+    Args:
+        checkpoint_path: A checkpoint's file, or the folder of a run or experiment.
+        kind: "safetensors" or "onnx".
+        part: The only part to write as ONNX.
+        output: Name of the files without their ending; the experiment's if None.
+        command: The command that trained the model; what the run recorded if None.
+        note: A remark for the card.
+
+    Raises:
+        RunError: The checkpoint can't be read, or the files can't be written.
+        ModelError: The method has no such part.
+    """
+    if kind == "safetensors" and part is not None:
+        raise RunError("--part chooses a network for --format onnx; safetensors hold all of them.")
+    found = checkpoint_in(checkpoint_path) or checkpoint_path
+    checkpoint = read_checkpoint(found)
+    card = about(checkpoint, found, command, note)
+    name = Path(output or card["experiment"] or card["method"].lower())
+    if name.suffix in (WEIGHTS, ".onnx"):
+        name = name.with_suffix("")
+    try:
+        name.parent.mkdir(parents=True, exist_ok=True)
+        if kind == "safetensors":
+            written = [_export_weights(checkpoint, name.with_name(f"{name.name}{WEIGHTS}"), card)]
+        else:
+            written = _export_onnx(build_model(checkpoint, found), part, name, card)
+    except OSError as error:
+        raise RunError(f"{name} can't be written ({error.strerror or error}): choose another --output.") from error
+    for path in written:
+        print(f"Written: {path} ({path.stat().st_size / 1e6:.2f} MB) and {path.with_suffix('.json').name}")
+    return written
+
+
+def about(
+    checkpoint: dict[str, Any], path: Path, command: str | None = None, note: str | None = None
+) -> dict[str, Any]:
+    """What a card says of where the weights come from.
+
+    The figures are the validation's after the checkpoint's epoch, and those of the run's last test.
+
+    Args:
+        checkpoint: As :func:`lit_models.checkpoints.read_checkpoint` returns it.
+        path: Where it lies.
+        command: The command that trained the model; what the run recorded if None.
+        note: A remark.
+    """
+    config = checkpoint.get("config") or {}
+    data = config.get("data")
+    if data is not None:
+        arguments = {name: value for name, value in (data.get("init_args") or {}).items() if name != "root"}
+        data = {"class_path": data["class_path"], "init_args": portable(arguments)}
+    run = run_of(path)
+    record = {} if run is None else read_mapping(run / "run.json", json.loads)
+    return {
+        "method": method_of(checkpoint, path),
+        "experiment": (config.get("run") or {}).get("experiment"),
+        "hyperparameters": portable(dict(checkpoint.get("hyper_parameters", {}))),
+        "state": state_of(checkpoint),
+        "data": data,
+        "epoch": checkpoint.get("epoch", 0),
+        "step": checkpoint.get("global_step", 0),
+        "figures": {} if run is None else figures_of(run, checkpoint.get("epoch", 0)),
+        "training_seconds": record.get("training_seconds"),
+        "command": command or record.get("command"),
+        "commit": record.get("git_commit"),
+        "relit": checkpoint.get("relit_version", lit_models.__version__),
+        "note": note,
+    }
+
+
+def figures_of(run: Path, epoch: int) -> dict[str, float]:
+    """The figures of the validation after an epoch (from 0), and of the run's last test."""
+    path = run / "metrics.csv"
+    if not path.is_file():
+        return {}
+    validation = {
+        name: value
+        for name, curve in read_epochs(path).items()
+        for number, value in curve
+        if name.startswith("val/") and number == epoch + 1
+    }
+    return validation | read_results(path)
+
+
+def _export_weights(checkpoint: dict[str, Any], path: Path, card: dict[str, Any]) -> Path:
+    write_weights(checkpoint, path, card)
+    # What can't be read again is told now, not to whoever gets it.
+    build_model(read_checkpoint(path), path)
+    return path
+
+
+def _export_onnx(model: LightningModule, only: str | None, name: Path, card: dict[str, Any]) -> list[Path]:
+    parts: tuple[Part, ...] = getattr(type(model), "exports", ())
+    method = type(model).__name__
+    if not parts:
+        raise ModelError(f"{method} has no part that could be used on its own, so there is nothing to write as ONNX.")
+    chosen = [part for part in parts if only in (None, part.name)]
+    if not chosen:
+        raise ModelError(f"{method} has no part {only!r}; it has {', '.join(part.name for part in parts)}.")
+    written = []
+    for part in chosen:
+        path = name.with_name(f"{name.name}_{part.name}.onnx")
+        details = write_onnx(model, part, path)
+        write_card({"format": "relit onnx 1", "part": part.name, **details, **card, "sha256": sha256(path)}, path)
+        written.append(path)
+    return written
+
+
+def write_onnx(model: LightningModule, part: Part, path: Path) -> dict[str, Any]:
+    """Writes a part of a model as ONNX with a batch of any size, if ONNX Runtime makes the same of it as PyTorch.
+
+    Args:
+        model: The model, in evaluation mode on the CPU.
+        part: Which part.
+        path: The file to write.
+
+    Returns:
+        ``inputs`` and ``output`` with their names, types, shapes and meaning, the ``opset``, and the
+        ``largest_difference`` between PyTorch's and ONNX Runtime's results.
+
+    Raises:
+        RunError: A library is missing, or the results differ.
+    """
+    try:
+        import onnx
+        import onnxruntime
+        import onnxscript  # noqa: F401  (torch.onnx needs it)
+    except ModuleNotFoundError as error:
+        raise RunError(f"ONNX needs {error.name}: pip install 'relit[onnx]'.") from error
+    network = ExportedPart(model, part).eval()
+    names = [kind if kind != part.output else f"{kind}_in" for kind in part.inputs]
+    batch = torch.export.Dim("batch")
+    with torch.no_grad(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        program = torch.onnx.export(
+            network,
+            example_inputs(model, part, 2),
+            dynamo=True,
+            input_names=names,
+            output_names=[part.output],
+            dynamic_shapes=(tuple({0: batch} for _ in names),),
+            verbose=False,
+        )
+    assert program is not None
+    unfinished = path.with_name(f".{path.name}.unfinished")
+    program.save(str(unfinished), external_data=False)
+    session = onnxruntime.InferenceSession(str(unfinished), providers=["CPUExecutionProvider"])
+    difference, shape = 0.0, ()
+    for size in (1, 5):
+        inputs = example_inputs(model, part, size)
+        with torch.no_grad():
+            ours = network(*inputs).numpy()
+        (theirs,) = session.run(None, {name: value.numpy() for name, value in zip(names, inputs, strict=True)})
+        difference = max(difference, float(np.abs(ours - theirs).max() / max(np.abs(ours).max(), 1e-12)))
+        shape = ours.shape[1:]
+    if not difference <= LARGEST_DIFFERENCE:
+        unfinished.unlink()
+        raise RunError(
+            f"ONNX Runtime's result of {path.stem} differs from PyTorch's by {difference:.1e} of its largest value, so "
+            "it isn't written."
+        )
+    unfinished.replace(path)
+    kinds = [INPUTS[kind] for kind in part.inputs]
+    return {
+        "inputs": [
+            {"name": name, "type": dtype, "shape": ["batch", *shape_of(model)], "meaning": meaning}
+            for name, (dtype, shape_of, meaning) in zip(names, kinds, strict=True)
+        ],
+        "output": {
+            "name": part.output,
+            "type": "float32",
+            "shape": ["batch", *shape],
+            "meaning": OUTPUTS[part.output],
+        },
+        "opset": onnx.load(path).opset_import[0].version,
+        "largest_difference": float(f"{difference:.2g}"),
+    }
+
+
+def example_inputs(model: Any, part: Part, size: int) -> tuple[Tensor, ...]:
+    """Random inputs of a part, always the same ones: a batch of ``size``."""
+    generator = torch.Generator().manual_seed(size)
+    inputs = []
+    for kind in part.inputs:
+        dtype, shape_of, _ = INPUTS[kind]
+        shape = (size, *shape_of(model))
+        if dtype == "int64":
+            inputs.append(torch.randint(model.num_classes, shape, generator=generator))
+        elif kind in ("image", "source"):
+            inputs.append(torch.rand(shape, generator=generator))
+        else:
+            inputs.append(torch.randn(shape, generator=generator))
+    return tuple(inputs)

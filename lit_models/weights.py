@@ -1,0 +1,263 @@
+"""Weights to pass on: a ``.safetensors`` file, and beside it its card, a ``.json`` file of the same name that says what
+they are.
+
+Neither can hold code. What is read from them is checked before it is used: the card's method must be one of relit's,
+its hyperparameters such as the method takes, its data set one of relit's, the weights those that such a model has, and
+their SHA-256 the one on the card.
+"""
+
+import hashlib
+import json
+import math
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import lightning
+import torch
+from jsonargparse import ArgumentParser
+from lightning.pytorch import LightningModule
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save
+
+import datamodules
+import lit_models
+from lit_models.cli_errors import explain
+from lit_models.errors import RunError
+
+WEIGHTS = ".safetensors"
+FORMAT = "relit weights 1"
+TRAINING_ONLY = {
+    "state_dict",
+    "hyper_parameters",
+    "config",
+    "epoch",
+    "global_step",
+    "relit_version",
+    "genotype",
+    "history",
+}
+"""What a checkpoint holds that has its own place on a card or none: of the rest, plain values are kept as its state."""
+
+
+def method_of(checkpoint: dict[str, Any], path: Path) -> str:
+    """The name of the method whose checkpoint it is.
+
+    Raises:
+        RunError: The checkpoint doesn't say, or it is no method of relit.
+    """
+    class_path = str(((checkpoint.get("config") or {}).get("model") or {}).get("class_path"))
+    name = class_path.rpartition(".")[2]
+    if name not in lit_models.METHODS:
+        raise RunError(f"{path} is no checkpoint that `relit fit` has written with one of relit's methods.")
+    return name
+
+
+def build_model(checkpoint: dict[str, Any], path: Path) -> LightningModule:
+    """The model of a checkpoint that has been read, in evaluation mode on the CPU.
+
+    Args:
+        checkpoint: As :func:`lit_models.checkpoints.read_checkpoint` returns it.
+        path: Where it was read, for errors.
+
+    Raises:
+        RunError: It is no checkpoint of a method of relit.
+    """
+    model = getattr(lit_models, method_of(checkpoint, path))(**checkpoint.get("hyper_parameters", {}))
+    model.on_load_checkpoint(checkpoint)
+    model.load_state_dict(checkpoint["state_dict"])
+    return model.eval()
+
+
+def state_of(checkpoint: dict[str, Any]) -> dict[str, Any]:
+    """What a method has noted in its checkpoint beside weights and hyperparameters, such as the classes' names: plain
+    values only, which tensors and whatever only training needs aren't."""
+    own = {
+        name: value
+        for name, value in checkpoint.items()
+        if name not in TRAINING_ONLY | LIGHTNINGS and not name.startswith("pytorch-lightning")
+    }
+    return {name: value for name, value in own.items() if _is_plain(value)}
+
+
+LIGHTNINGS = {"loops", "callbacks", "optimizer_states", "lr_schedulers", "MixedPrecision", "hparams_name"}
+"""What Lightning keeps in a checkpoint to go on with the training."""
+
+
+def _is_plain(value: Any) -> bool:
+    try:
+        json.dumps(value, allow_nan=False)
+    except (TypeError, ValueError):
+        return False
+    return True
+
+
+def portable(value: Any) -> Any:
+    """A setting without the folders of the machine that it was used on: of an absolute path only the name."""
+    if isinstance(value, dict):
+        return {key: portable(part) for key, part in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [portable(part) for part in value]
+    if isinstance(value, str) and Path(value).is_absolute():
+        return Path(value).name
+    return value
+
+
+def write_weights(checkpoint: dict[str, Any], path: Path, about: dict[str, Any]) -> dict[str, Any]:
+    """Writes the weights of a checkpoint and their card.
+
+    Args:
+        checkpoint: As :func:`lit_models.checkpoints.read_checkpoint` returns it.
+        path: The ``.safetensors`` file to write.
+        about: The card's entries about where the weights come from (see :func:`lit_models.export.about`).
+
+    Returns:
+        The card.
+    """
+    # A copy each, in the usual order: safetensors refuses tensors that share memory.
+    tensors = {
+        name: tensor.detach().clone(memory_format=torch.contiguous_format)
+        for name, tensor in checkpoint["state_dict"].items()
+    }
+    path.write_bytes(save(tensors, {"format": "pt"}))
+    card = {
+        "format": FORMAT,
+        **about,
+        "numbers": sum(math.prod(tensor.shape) for tensor in tensors.values()),
+        "sha256": sha256(path),
+    }
+    write_card(card, path)
+    return card
+
+
+def write_card(card: dict[str, Any], path: Path) -> None:
+    """Writes the card that belongs to the file ``path``."""
+    path.with_suffix(".json").write_text(json.dumps(card, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def read_weights(path: Path) -> dict[str, Any]:
+    """What ``relit export`` wrote, as the checkpoint that it came from: ``state_dict``, ``hyper_parameters``, the
+    method's own state, and ``config`` with model and data.
+
+    Args:
+        path: The ``.safetensors`` file, with its card beside it.
+
+    Raises:
+        RunError: One of the files is missing or isn't what it should be.
+    """
+    card = read_card(path)
+    method_class = getattr(lit_models, card["method"])
+    hyperparameters = checked_hyperparameters(method_class, card["hyperparameters"], path)
+    if sha256(path) != card["sha256"]:
+        raise RunError(f"{path} isn't the file that its card describes (its SHA-256 is another): fetch both again.")
+    try:
+        tensors = load_file(path)
+    except SafetensorError as error:
+        raise RunError(f"{path} can't be read as safetensors ({error}).") from error
+    # On the "meta" device nothing is allocated, whatever sizes the card asks for.
+    with torch.device("meta"):
+        expected = {name: tensor.shape for name, tensor in method_class(**hyperparameters).state_dict().items()}
+    if {name: tensor.shape for name, tensor in tensors.items()} != expected:
+        raise RunError(f"The weights in {path} aren't those of a {card['method']} with its card's hyperparameters.")
+    return {
+        **card["state"],
+        "state_dict": tensors,
+        "hyper_parameters": hyperparameters,
+        "config": {
+            "run": {"experiment": card["experiment"]},
+            "model": {"class_path": f"lit_models.{card['method']}", "init_args": hyperparameters},
+            "data": card["data"],
+        },
+        "epoch": card["epoch"],
+        "global_step": card["step"],
+        "pytorch-lightning_version": lightning.__version__,
+    }
+
+
+def read_card(path: Path) -> dict[str, Any]:
+    """The card of a ``.safetensors`` file, with every entry checked that :func:`read_weights` uses.
+
+    Raises:
+        RunError: There is no such file or no card, or it isn't one.
+    """
+    card_path = path.with_suffix(".json")
+    if not path.is_file():
+        raise RunError(f"There are no weights {path}: name a {WEIGHTS} file that `relit export` wrote.")
+    if not card_path.is_file():
+        raise RunError(f"{path} has no card: put {card_path.name}, which was exported with it, beside it.")
+    try:
+        card = json.loads(card_path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise RunError(f"{card_path} isn't valid JSON, so it is no card of weights.") from error
+    if not isinstance(card, dict) or card.get("format") != FORMAT:
+        raise RunError(f"{card_path} is no card of weights (its format isn't {FORMAT!r}): export them again.")
+    kinds: dict[str, Any] = {
+        "method": str,
+        "experiment": (str, type(None)),
+        "hyperparameters": dict,
+        "state": dict,
+        "data": (dict, type(None)),
+        "epoch": int,
+        "step": int,
+        "sha256": str,
+    }
+    for name, kind in kinds.items():
+        if name not in card or not isinstance(card[name], kind):
+            raise RunError(f"{card_path} has no proper {name!r}: export the weights again.")
+    if card["method"] not in lit_models.METHODS:
+        raise RunError(f"{card_path} is of the method {card['method']!r}, which this version of relit doesn't have.")
+    if reserved := card["state"].keys() & (TRAINING_ONLY | LIGHTNINGS):
+        raise RunError(f"{card_path} has {', '.join(sorted(reserved))} in its state, where it can't be.")
+    if card["experiment"] is not None and not re.fullmatch(r"[\w.+=@-]+", card["experiment"]):
+        raise RunError(f"{card_path} names the experiment {card['experiment']!r}, which can't name a folder.")
+    foreign = [name for name in _class_paths(card["data"]) if not _is_our_data(name)]
+    if foreign:
+        raise RunError(f"{card_path} names the data {foreign[0]!r}, which relit doesn't have.")
+    return card
+
+
+def checked_hyperparameters(method_class: type, values: dict[str, Any], path: Path) -> dict[str, Any]:
+    """Hyperparameters of a card, if the method takes them.
+
+    Raises:
+        RunError: A name or a type is wrong. (Optimisers and schedules, which are functions, can't be given.)
+    """
+    parser = ArgumentParser(exit_on_error=False)
+    functions = {name for name in hyperparameter_names(method_class) if is_function(name)}
+    parser.add_class_arguments(method_class, skip=functions)
+    try:
+        return parser.parse_object(values, defaults=False).as_dict()
+    except Exception as error:  # jsonargparse raises whatever a type's own parser raises
+        raise RunError(f"The card of {path} has hyperparameters that don't fit: {explain(error)}") from error
+
+
+def hyperparameter_names(method_class: type) -> list[str]:
+    """The names of all arguments of a method, those of its bases included."""
+    return list(ArgumentParser(exit_on_error=False).add_class_arguments(method_class))
+
+
+def is_function(name: str) -> bool:
+    """Whether an argument is a function, which a card can't hold: an optimiser or a schedule."""
+    return name.endswith(("optimizer", "scheduler"))
+
+
+def sha256(path: Path) -> str:
+    """The SHA-256 of a file, in hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _class_paths(value: Any) -> Iterator[str]:
+    if isinstance(value, dict):
+        for key, part in value.items():
+            if key == "class_path":
+                yield str(part)
+            yield from _class_paths(part)
+    elif isinstance(value, list):
+        for part in value:
+            yield from _class_paths(part)
+
+
+def _is_our_data(class_path: str) -> bool:
+    return re.sub(r"^datamodules\.", "", class_path) in datamodules.__all__
