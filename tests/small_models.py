@@ -3,7 +3,7 @@
 from typing import Any
 
 import torch
-from lightning.pytorch import LightningModule
+from lightning.pytorch import LightningModule, Trainer
 from torch import nn
 
 import lit_models
@@ -84,5 +84,7 @@ def checkpoint_of(model: LightningModule, experiment: str = "an_experiment") -> 
         },
         "relit_version": lit_models.__version__,
     }
+    model.trainer = Trainer(accelerator="cpu", devices=1, logger=False, enable_checkpointing=False)
     model.on_save_checkpoint(content)
+    model.trainer = None
     return content
