@@ -21,6 +21,7 @@ from lightning.pytorch import Callback, LightningDataModule, LightningModule, Tr
 from lightning.pytorch.callbacks import TQDMProgressBar
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import WandbLogger
+from lightning.pytorch.plugins.environments import ClusterEnvironment, SLURMEnvironment
 from lightning.pytorch.strategies import DDPStrategy
 from lightning.pytorch.utilities import rank_zero_only
 
@@ -28,7 +29,7 @@ import lit_models
 from datamodules import DataWarning, ImageDataModule, Samples
 from datamodules.preview import draw_training_batch
 from lit_models.adversarial import AdversarialModule
-from lit_models.callbacks import Checkpoints, ExactResume, LossCurves, PredictionWriter
+from lit_models.callbacks import Checkpoints, ExactResume, LossCurves, PredictionWriter, Preemption
 from lit_models.checkpoints import AtomicCheckpointIO, read_or_fall_back
 from lit_models.cli_errors import explain, told_by_us
 from lit_models.errors import ModelError, RunError, RunWarning
@@ -37,6 +38,7 @@ from lit_models.memory import keep_freed_memory, peak_memory
 from lit_models.runs import (
     RunOptions,
     announce_to_child_ranks,
+    checkpoint_before_restart,
     find_checkpoint,
     new_run_folder,
     remove_if_empty_handed,
@@ -188,6 +190,8 @@ class RelitCLI(LightningCLI):
             config.run.experiment = _experiment_name(config)
         if config.ckpt_path in ("last", "best") and config.run.experiment is None:
             raise RunError(f"`--ckpt_path {config.ckpt_path}` of which experiment? Add --config or --run.experiment.")
+        if command == "fit" and config.ckpt_path is None and config.run.experiment is not None:
+            config.ckpt_path = self._checkpoint_before_restart()
         if config.ckpt_path is not None:
             path = find_checkpoint(config.ckpt_path, _run_options(config))
             if command not in USES_WEIGHTS and path.suffix == WEIGHTS:
@@ -209,6 +213,20 @@ class RelitCLI(LightningCLI):
             self._given.run.experiment = _experiment_name(self._given)
         if command == "fit" and self.run_folder is not None:
             _tell_changes(self.run_folder, yaml.safe_load(self._dumped_config()))
+
+    def _checkpoint_before_restart(self) -> str | None:
+        """Where a requeued job goes on; one that has been changed in the meantime is refused."""
+        path = checkpoint_before_restart(_run_options(self._given))
+        if path is None:
+            return None
+        changed = _changes(path.parents[1], yaml.safe_load(self._dumped_config()))
+        if changed:
+            key, (before, now) = next(iter(changed.items()))
+            raise RunError(
+                f"This job began the run {_shown(path.parents[1])} with {key} = {before}, and now has {now}: give each "
+                "run of a job its own --run.id, or go on with the run by `--ckpt_path last`."
+            )
+        return str(path)
 
     @property
     def _given(self) -> Namespace:
@@ -256,10 +274,14 @@ class RelitCLI(LightningCLI):
             *([] if arguments["enable_progress_bar"] is False else [TQDMProgressBar(refresh_rate=10)]),
             *_as_list(arguments["callbacks"]),
             *([] if arguments["enable_checkpointing"] is False else [self._get(self.config_init, "checkpoint")]),
+            *([] if arguments["enable_checkpointing"] is False or arguments["fast_dev_run"] else [Preemption()]),
             self._get(self.config_init, "predictions"),
             LossCurves(),
         ]
         arguments["plugins"] = [*_as_list(arguments["plugins"]), AtomicCheckpointIO()]
+        if SLURMEnvironment.detect() and not any(isinstance(p, ClusterEnvironment) for p in arguments["plugins"]):
+            # Its own requeue saves from within the signal, which may wait for ever; Preemption requeues in its place.
+            arguments["plugins"].append(SLURMEnvironment(auto_requeue=False))
         # The loaders share out their batches by themselves.
         arguments["use_distributed_sampler"] = False
         trainer = self.trainer_class(**arguments)
@@ -523,19 +545,20 @@ def _tell_changes(run: Path, now: dict[str, Any]) -> None:
     """Says which settings differ from those that the run was started with."""
     if cast(Any, rank_zero_only).rank != 0:
         return
-    before = flat(yaml.safe_load((run / "config.yaml").read_text()))
-    after = flat(now)
-    ignored = ("ckpt_path", "run.", "wandb.")
-    changed = [
-        key for key in sorted(before | after) if before.get(key) != after.get(key) and not key.startswith(ignored)
-    ]
-    for key in changed:
+    for key, (before, after) in _changes(run, now).items():
         kept = "_optimizer." in key or "_scheduler." in key or key.startswith("model.init_args.optimizer.")
         effect = "has no effect: optimisers and schedules go on from the checkpoint" if kept else "applies from here on"
-        print(
-            f"relit: note: resuming with {key} = {after.get(key)} (was {before.get(key)}); it {effect}.",
-            file=sys.stderr,
-        )
+        print(f"relit: note: resuming with {key} = {after} (was {before}); it {effect}.", file=sys.stderr)
+
+
+def _changes(run: Path, now: dict[str, Any]) -> dict[str, tuple[Any, Any]]:
+    """The settings that differ from those that the run was started with: what they were, and what they are."""
+    before, after = flat(yaml.safe_load((run / "config.yaml").read_text())), flat(now)
+    return {
+        key: (before.get(key), after.get(key))
+        for key in sorted(before | after)
+        if before.get(key) != after.get(key) and not key.startswith(("ckpt_path", "run.", "wandb."))
+    }
 
 
 def flat(config: Any, prefix: str = "") -> dict[str, Any]:

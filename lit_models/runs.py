@@ -26,8 +26,9 @@ class RunOptions:
 
     Args:
         experiment: Name of the experiment; if null, the names of model and data set.
-        id: Name of the run. If null, the time for a new run (under Slurm the job's number, so that a requeued job
-            goes on in its folder), and the newest run of the experiment where an earlier one is asked for.
+        id: Name of the run. If null, the time for a new run, and the newest run of the experiment where an earlier one
+            is asked for; within a Slurm job ``slurm-`` and the job's number for both, so that a requeued job goes on in
+            its folder and a script may train and then test.
         root: Folder of all experiments.
     """
 
@@ -43,12 +44,39 @@ def new_run_folder(options: RunOptions) -> Path:
     folder = _experiment_folder(options)
     if options.id is not None:
         return _made(folder / _checked_name(options.id, "--run.id"))
-    if job := os.environ.get("SLURM_JOB_ID"):
-        array_job, task = os.environ.get("SLURM_ARRAY_JOB_ID"), os.environ.get("SLURM_ARRAY_TASK_ID")
-        return _made(folder / (f"slurm-{array_job}_{task}" if array_job else f"slurm-{job}"))
+    if job := slurm_job():
+        run = folder / f"slurm-{job}"
+        if not is_restarted() and _checkpoint(run, "last") is not None:
+            raise RunError(f"The Slurm job {job} has a run in {run} already: give this one a name of its own, --run.id.")
+        return _made(run)
     if int(os.environ.get("WORLD_SIZE", "1")) > 1 and os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True":
         return _agreed_over_torchrun(folder)
     return _unused(folder)
+
+
+def slurm_job() -> str | None:
+    """What Slurm's commands call the batch job that this process belongs to, None if it belongs to none.
+
+    Interactive sessions don't count: one may hold many runs.
+    """
+    if os.environ.get("SLURM_JOB_NAME") in ("bash", "interactive"):
+        return None
+    # The number of an array's last task is also that of the whole array.
+    if array := os.environ.get("SLURM_ARRAY_JOB_ID"):
+        return f"{array}_{os.environ['SLURM_ARRAY_TASK_ID']}"
+    return os.environ.get("SLURM_JOB_ID")
+
+
+def is_restarted() -> bool:
+    """Whether Slurm has requeued this job, or torchrun has restarted its processes."""
+    return any(int(os.environ.get(f"{starter}_RESTART_COUNT") or 0) for starter in ("SLURM", "TORCHELASTIC"))
+
+
+def checkpoint_before_restart(options: RunOptions) -> Path | None:
+    """The checkpoint that a restarted job goes on from; None for a new job, or if it had none yet."""
+    if not is_restarted() or (options.id is None and slurm_job() is None and "TORCHELASTIC_RUN_ID" not in os.environ):
+        return None
+    return _checkpoint(new_run_folder(options), "last")
 
 
 def announce_to_child_ranks(folder: Path | None) -> None:
@@ -83,10 +111,9 @@ def find_checkpoint(which: str, options: RunOptions) -> Path:
         return path
     folder = _experiment_folder(options)
     runs = [folder / options.id] if options.id is not None else sorted(folder.glob("*"))
-    # A process that is killed just between two renames leaves `previous.ckpt` alone.
-    names = (LAST, PREVIOUS) if which == "last" else (BEST,)
-    of_each_run = [[run / CHECKPOINTS / name for name in names] for run in runs]
-    found = [next(filter(Path.is_file, paths)) for paths in of_each_run if any(map(Path.is_file, paths))]
+    if options.id is None and (own := folder / f"slurm-{slurm_job()}").is_dir():
+        runs = [own]
+    found = [path for run in runs if (path := _checkpoint(run, which)) is not None]
     if not found:
         what = f"The run {folder / options.id}" if options.id is not None else f"No run in {folder}"
         remedy = (
@@ -142,6 +169,13 @@ def require_writable(folder: Path) -> None:
             f"The run folder {folder} can't be written into ({error.strerror}): make it writable or make room; or copy "
             "the checkpoint elsewhere and name it by --ckpt_path, which starts a run of its own below --run.root."
         ) from error
+
+
+def _checkpoint(run: Path, which: str) -> Path | None:
+    """A run's ``last`` or ``best`` checkpoint, None if it has none yet."""
+    # A process that is killed just between two renames leaves `previous.ckpt` alone.
+    names = (LAST, PREVIOUS) if which == "last" else (BEST,)
+    return next(filter(Path.is_file, (run / CHECKPOINTS / name for name in names)), None)
 
 
 def _experiment_folder(options: RunOptions) -> Path:

@@ -1,4 +1,4 @@
-"""What happens around training: checkpoints, exact resume, sample grids, curves, reports, predictions."""
+"""What happens around training: checkpoints, exact resume, preemption, sample grids, curves, reports, predictions."""
 
 from lit_models.callbacks.checkpoints import Checkpoints
 from lit_models.callbacks.classification import ClassificationReport
@@ -8,6 +8,7 @@ from lit_models.callbacks.examples import ClassExamples
 from lit_models.callbacks.interpolations import Interpolations
 from lit_models.callbacks.latent_map import LatentMap
 from lit_models.callbacks.predictions import PredictionWriter
+from lit_models.callbacks.preemption import Preemption
 from lit_models.callbacks.resume import ExactResume
 from lit_models.callbacks.samples import ReconstructionGrid, SampleGrid
 from lit_models.callbacks.scores import GenerationScores
@@ -24,6 +25,7 @@ __all__ = [
     "LatentMap",
     "LossCurves",
     "PredictionWriter",
+    "Preemption",
     "ReconstructionGrid",
     "SampleGrid",
     "TranslationScores",

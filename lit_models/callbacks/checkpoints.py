@@ -89,14 +89,14 @@ class Checkpoints(Checkpoint):
             return
         step = trainer.global_step
         if step > self._saved_step and step % self.every_n_steps == 0:
-            self._save(trainer, pl_module, LAST)
+            self.save(trainer, pl_module, LAST)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         known = self.monitor is None or self.monitor in trainer.callback_metrics
         awaited = self.monitor in getattr(pl_module, "later_metrics", ())
         better = known and self._is_better(trainer)
         # In this order, as `last.ckpt` holds the best score: what it was goes with a `best.ckpt` that is in place.
-        self._save(trainer, pl_module, *([BEST] if better else []), LAST)
+        self.save(trainer, pl_module, *([BEST] if better else []), LAST)
         if not known and not awaited:
             raise RunError(
                 f"--checkpoint.monitor is {self.monitor!r}, which this model doesn't log; it logs "
@@ -114,7 +114,7 @@ class Checkpoints(Checkpoint):
         self.best_score = score
         return True
 
-    def _save(self, trainer: Trainer, pl_module: LightningModule, *names: str) -> None:
+    def save(self, trainer: Trainer, pl_module: LightningModule, *names: str) -> None:
         """Writes checkpoints, which :meth:`put_in_place` will give their names, in this order."""
         if not weights_are_finite(trainer, pl_module):
             self._handle_divergence(trainer, "weights that aren't finite, which are not saved")
@@ -157,6 +157,11 @@ class Checkpoints(Checkpoint):
         if not self._warned:
             self._warned = True
             rank_zero_warn(f"{found} It goes on, and saves nothing while weights aren't finite.", category=RunWarning)
+
+
+def checkpoints_of(trainer: Trainer) -> Checkpoints:
+    """The callback that writes a run's checkpoints."""
+    return next(callback for callback in trainer.checkpoint_callbacks if isinstance(callback, Checkpoints))
 
 
 def _waiting(trainer: Trainer, name: str) -> Path:

@@ -7,6 +7,8 @@ import numpy as np
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 
+from lit_models.callbacks.ranks import gather
+
 
 class ExactResume(Callback):
     """Keeps the random states of all ranks in the checkpoint, and evaluation apart from training's random stream.
@@ -23,12 +25,8 @@ class ExactResume(Callback):
         self._training_state: dict[str, Any] | None = None
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
-        states: list[Any] = [None] * trainer.world_size
-        if trainer.world_size > 1:
-            torch.distributed.all_gather_object(states, random_state())
-        else:
-            states = [random_state()]
-        checkpoint["random_states"] = states
+        # Within evaluation, training's stream is the one that was put aside.
+        checkpoint["random_states"] = gather(trainer, self._training_state or random_state())
 
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         states = checkpoint.get("random_states", [])

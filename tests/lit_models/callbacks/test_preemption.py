@@ -1,0 +1,208 @@
+"""A run that gets a signal goes on, in its next life, as if nothing had happened."""
+
+import os
+import signal
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from lightning.pytorch import Callback, Trainer
+
+from lit_models.__main__ import main
+from tests.test_resume import assert_same_run
+from tests.tiny import TINY, the_run, weights
+
+Relit = Callable[..., int]
+USR1, TERM = 138, 143
+FIT = (*TINY, "--trainer.max_epochs=2", "--trainer.log_every_n_steps=1")
+
+
+class SignalAt(Callback):
+    """Sends this process a signal during a training or validation batch (both count from 1), on one rank only."""
+
+    def __init__(self, number: int, batch: int = 0, validation_batch: int = 0, rank: int = 0) -> None:
+        self.number, self.batch, self.validation_batch, self.rank = number, batch, validation_batch, rank
+        self.seen = self.validated = 0
+
+    def on_train_batch_start(self, trainer: Trainer, *_: Any) -> None:
+        if trainer.fit_loop.total_batch_idx + 1 == self.batch:
+            self._send(trainer)
+
+    def on_validation_batch_start(self, trainer: Trainer, *_: Any) -> None:
+        if not trainer.sanity_checking:
+            self.validated += 1
+            if self.validated == self.validation_batch:
+                self._send(trainer)
+
+    def _send(self, trainer: Trainer) -> None:
+        if trainer.global_rank == self.rank:
+            os.kill(os.getpid(), self.number)
+
+
+def sending(number: signal.Signals, **moment: int) -> list[str]:
+    arguments = {"number": int(number), **moment}
+    name = f"{__name__}.SignalAt"
+    return [f"--trainer.callbacks+={name}", *(f"--trainer.callbacks.{k}={v}" for k, v in arguments.items())]
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(tmp_path_factory: pytest.TempPathFactory, digits_root: Path) -> Path:
+    root = tmp_path_factory.mktemp("whole")
+    assert main(["fit", *FIT, f"--data.root={digits_root}", f"--run.root={root}"]) == 0
+    return the_run(root)
+
+
+@pytest.fixture
+def slurm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A Slurm job, number 17, of one process that was started without srun; returns the file that lists the calls of
+    ``scontrol``."""
+    programs, calls = tmp_path / "bin", tmp_path / "calls"
+    programs.mkdir()
+    scontrol = programs / "scontrol"
+    scontrol.write_text(f'#!/bin/sh\necho "$@" >> {calls}\necho "JobId=17 PreemptTime=${{PREEMPT_TIME:-None}}"\n')
+    scontrol.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{programs}:{os.environ['PATH']}")
+    monkeypatch.setenv("SLURM_JOB_ID", "17")
+    monkeypatch.setenv("SLURM_JOB_NAME", "train")
+    return calls
+
+
+@pytest.mark.parametrize(
+    "moment",
+    [
+        {"batch": 7},
+        {"batch": 20},  # an epoch's last batch, before the validation
+        {"validation_batch": 2},  # within the validation of the first epoch
+        {"validation_batch": 7},  # of the second
+        {"batch": 21},
+    ],
+    ids=str,
+)
+def test_a_warned_job_is_requeued_and_goes_on_at_the_next_batch(
+    relit: Relit,
+    slurm: Path,
+    uninterrupted: Path,
+    moment: dict[str, int],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert relit("fit", *FIT, *sending(signal.SIGUSR1, **moment)) == USR1
+    assert slurm.read_text() == "requeue 17\n"
+    run = the_run()
+    assert run.name == "slurm-17"
+    said = capsys.readouterr().err
+    assert "stopped by SIGUSR1" in said
+    assert "job 17 is requeued" in said
+    saved = torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)
+    expected = moment["batch"] if "batch" in moment else 20 * (1 + (moment["validation_batch"] > 5))
+    assert saved["global_step"] == expected
+
+    # Slurm starts the same command again; the callback that sends the signal is none of its settings.
+    monkeypatch.setenv("SLURM_RESTART_COUNT", "1")
+    monkeypatch.setattr(SignalAt, "_send", lambda self, trainer: None)
+    assert relit("fit", *FIT, *sending(signal.SIGUSR1, **moment)) == 0
+    assert the_run() == run
+    assert_same_run(run, uninterrupted)
+    if moment.get("batch", 20) % 20:
+        assert f"going on with epoch {expected // 20 + 1}, batch {expected % 20 + 1} of 20" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("preempted", [False, True])
+def test_sigterm_requeues_only_a_job_that_makes_room(
+    relit: Relit, slurm: Path, preempted: bool, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("PREEMPT_TIME", "2026-01-01T00:00:00" if preempted else "None")
+    assert relit("fit", *FIT, *sending(signal.SIGTERM, batch=3)) == TERM
+    assert slurm.read_text().splitlines() == ["show job 17", *(["requeue 17"] if preempted else [])]
+    assert ("is requeued" in capsys.readouterr().err) == preempted
+    assert torch.load(the_run() / "checkpoints" / "last.ckpt", weights_only=True)["global_step"] == 3
+
+
+def test_without_slurm_the_checkpoint_is_saved_and_the_way_on_told(
+    relit: Relit, uninterrupted: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    handler = signal.getsignal(signal.SIGTERM)
+    assert relit("fit", *FIT, *sending(signal.SIGTERM, batch=25)) == TERM
+    assert "`--ckpt_path last` goes on" in capsys.readouterr().err
+    assert signal.getsignal(signal.SIGTERM) == handler
+    assert relit("fit", *FIT, "--ckpt_path=last") == 0
+    assert_same_run(the_run(), uninterrupted)
+    assert signal.getsignal(signal.SIGTERM) == handler
+
+
+def test_a_signal_in_the_last_batch_of_all_lets_the_run_finish(relit: Relit, slurm: Path) -> None:
+    without_validation = ["--trainer.limit_val_batches=0", "--trainer.max_epochs=1"]
+    assert relit("fit", *FIT, *without_validation, *sending(signal.SIGUSR1, batch=20)) == 0
+    assert not slurm.exists()
+    assert '"finished": true' in (the_run() / "run.json").read_text()
+
+
+def test_validation_within_an_epoch(relit: Relit, slurm: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A signal in the batch before it, and one within it."""
+    often = ["--trainer.val_check_interval=10", "--trainer.max_epochs=1"]
+    assert relit("fit", *FIT, *often, "--run.root=whole", "--run.id=whole") == 0
+    for life, moment in enumerate(({"batch": 10}, {"validation_batch": 1}, {"validation_batch": 2})):
+        monkeypatch.setenv("SLURM_RESTART_COUNT", str(life))
+        goes_on = ["--ckpt_path=last"] if life else []
+        assert relit("fit", *FIT, *often, *goes_on, *sending(signal.SIGUSR1, **moment)) == USR1
+    assert relit("fit", *FIT, *often, "--ckpt_path=last") == 0
+    assert_same_run(the_run(), Path("whole/dcgan_digits/whole"))
+
+
+def test_scontrol_that_fails_or_is_missing_is_told(
+    relit: Relit, slurm: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (slurm.parent / "bin" / "scontrol").write_text("#!/bin/sh\necho 'Job may not be requeued' >&2; exit 1\n")
+    assert relit("fit", *FIT, *sending(signal.SIGUSR1, batch=3)) == USR1
+    said = capsys.readouterr().err
+    assert "couldn't be requeued (Job may not be requeued)" in said
+
+
+def test_a_job_has_one_run_of_an_experiment_and_its_test_finds_it(
+    relit: Relit, slurm: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    once = [*TINY, "--trainer.max_epochs=1"]
+    assert relit("fit", *once) == 0
+    assert relit("fit", *once, "--run.id=newer") == 0
+    capsys.readouterr()
+    assert relit("test", *once, "--ckpt_path=last") == 0
+    assert "slurm-17" in capsys.readouterr().out
+    assert relit("fit", *once) == 1
+    assert "The Slurm job 17 has a run in" in capsys.readouterr().err
+    monkeypatch.setenv("SLURM_RESTART_COUNT", "1")
+    assert relit("fit", *once, "--seed_everything=1") == 1
+    assert "with seed_everything = 0, and now has 1" in capsys.readouterr().err
+
+
+def test_another_job_starts_afresh(relit: Relit, slurm: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither a new job nor a test of another run picks up what a preempted one has left."""
+    assert relit("fit", *FIT, *sending(signal.SIGUSR1, batch=5)) == USR1
+    left = weights(the_run())
+    monkeypatch.setenv("SLURM_JOB_ID", "18")
+    monkeypatch.setenv("SLURM_RESTART_COUNT", "0")
+    assert relit("fit", *FIT, "--trainer.max_epochs=1", "--trainer.limit_train_batches=2") == 0
+    (other,) = Path("runs").glob("*/slurm-18")
+    assert torch.load(other / "checkpoints" / "last.ckpt", weights_only=True)["global_step"] == 2
+    assert relit("test", *FIT, "--ckpt_path=last") == 0
+    assert any(not torch.equal(left[name], value) for name, value in weights(other).items())
+    assert not list(Path("runs").rglob("hpc_ckpt*"))
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+@pytest.mark.timeout(200)
+@pytest.mark.parametrize("moment", [{"batch": 6}, {"validation_batch": 1}], ids=str)
+def test_of_two_ranks_one_gets_the_signal(
+    relit: Relit, slurm: Path, moment: dict[str, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Both save, after the same batch; with the shares of the validation images unequal."""
+    monkeypatch.setattr("lit_models.callbacks.preemption.AGREE_EVERY", 0.0)
+    two = ["--trainer.devices=2", "--trainer.strategy=ddp_fork_find_unused_parameters_true", "--data.eval_batch_size=83"]
+    assert relit("fit", *FIT, *two, "--run.root=whole", "--run.id=whole") == 0
+    assert relit("fit", *FIT, *two, *sending(signal.SIGUSR1, rank=1, **moment)) == 1  # the parent of both
+    assert slurm.read_text() == "requeue 17\n"
+    saved = torch.load(the_run() / "checkpoints" / "last.ckpt", weights_only=True)
+    assert saved["global_step"] == moment.get("batch", 10)
+    assert relit("fit", *FIT, *two, "--ckpt_path=last") == 0
+    assert_same_run(the_run(), Path("whole/dcgan_digits/whole"))
