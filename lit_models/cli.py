@@ -24,12 +24,21 @@ from lightning.pytorch.loggers import WandbLogger
 from lightning.pytorch.plugins.environments import ClusterEnvironment, SLURMEnvironment
 from lightning.pytorch.strategies import DDPStrategy
 from lightning.pytorch.utilities import rank_zero_only
+from torch import nn
 
 import lit_models
 from datamodules import DataWarning, ImageDataModule, Samples
 from datamodules.preview import draw_training_batch
 from lit_models.adversarial import AdversarialModule
-from lit_models.callbacks import Checkpoints, ExactResume, LossCurves, PredictionWriter, Preemption
+from lit_models.callbacks import (
+    Checkpoints,
+    ExactResume,
+    LearningRateScaling,
+    LossCurves,
+    PredictionWriter,
+    Preemption,
+)
+from lit_models.callbacks.learning_rate import Rule
 from lit_models.checkpoints import AtomicCheckpointIO, read_or_fall_back
 from lit_models.cli_errors import explain, told_by_us
 from lit_models.errors import ModelError, RunError, RunWarning
@@ -44,6 +53,7 @@ from lit_models.runs import (
     remove_if_empty_handed,
     require_writable,
     run_of,
+    slurm_job,
     write_atomically,
 )
 from lit_models.weights import WEIGHTS
@@ -139,6 +149,13 @@ class RelitCLI(LightningCLI):
         )
         parser.add_argument(
             "--compile", type=bool, default=False, help="Compile the networks with torch.compile (slow to start)."
+        )
+        parser.add_argument(
+            "--lr_scaling",
+            type=Rule,
+            default="none",
+            help="Multiply the learning rates by the number of batches in a step, those of all processes (linear), or "
+            "by its square root (sqrt).",
         )
 
     def add_core_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
@@ -271,6 +288,7 @@ class RelitCLI(LightningCLI):
         arguments["callbacks"] = [
             RunRecord(self._dumped_config(), (self.checkpoint or {}).get("global_step"), config.wandb.checkpoints),
             ExactResume(),
+            LearningRateScaling(config.lr_scaling),
             *([] if arguments["enable_progress_bar"] is False else [TQDMProgressBar(refresh_rate=10)]),
             *_as_list(arguments["callbacks"]),
             *([] if arguments["enable_checkpointing"] is False else [self._get(self.config_init, "checkpoint")]),
@@ -279,16 +297,31 @@ class RelitCLI(LightningCLI):
             LossCurves(),
         ]
         arguments["plugins"] = [*_as_list(arguments["plugins"]), AtomicCheckpointIO()]
+        if int(os.environ.get("SLURM_NTASKS") or 1) > 1 and slurm_job() and "SLURM_STEP_ID" not in os.environ:
+            raise RunError(
+                f"This Slurm job has {os.environ['SLURM_NTASKS']} tasks, but relit was started as one process, which "
+                "would wait for the others for ever: put `srun` before `relit`."
+            )
         if SLURMEnvironment.detect() and not any(isinstance(p, ClusterEnvironment) for p in arguments["plugins"]):
             # Its own requeue saves from within the signal, which may wait for ever; Preemption requeues in its place.
             arguments["plugins"].append(SLURMEnvironment(auto_requeue=False))
         # The loaders share out their batches by themselves.
         arguments["use_distributed_sampler"] = False
         trainer = self.trainer_class(**arguments)
+        if arguments["sync_batchnorm"]:
+            self._require_batch_norm(trainer)
         needs_find_unused = getattr(self.model, "needs_find_unused_parameters", False)
         if needs_find_unused and arguments["strategy"] == "auto" and isinstance(trainer.strategy, DDPStrategy):
             trainer = self.trainer_class(**{**arguments, "strategy": "ddp_find_unused_parameters_true"})
         return trainer
+
+    def _require_batch_norm(self, trainer: Trainer) -> None:
+        """Refuses `--trainer.sync_batchnorm` where it would fail in the first step, or do nothing."""
+        name = type(self.model).__name__
+        if trainer.world_size > 1 and trainer.strategy.root_device.type == "cpu":
+            raise RunError("--trainer.sync_batchnorm works on GPUs only: leave it out.")
+        if not any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in self.model.modules()):
+            raise RunError(f"{name} has no batch normalisation that --trainer.sync_batchnorm knows: leave it out.")
 
     def _loggers(self, given: Any, config: Namespace) -> list[Any]:
         assert self.run_folder is not None
@@ -390,6 +423,9 @@ class RunRecord(Callback):
                     logger.drop_from(trainer.global_step)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._write_progress(trainer, finished=False)
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         self._write_progress(trainer, finished=False)
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -546,7 +582,9 @@ def _tell_changes(run: Path, now: dict[str, Any]) -> None:
     if cast(Any, rank_zero_only).rank != 0:
         return
     for key, (before, after) in _changes(run, now).items():
-        kept = "_optimizer." in key or "_scheduler." in key or key.startswith("model.init_args.optimizer.")
+        kept = (
+            "_optimizer." in key or "_scheduler." in key or key.startswith(("model.init_args.optimizer.", "lr_scaling"))
+        )
         effect = "has no effect: optimisers and schedules go on from the checkpoint" if kept else "applies from here on"
         print(f"relit: note: resuming with {key} = {after} (was {before}); it {effect}.", file=sys.stderr)
 

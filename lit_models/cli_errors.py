@@ -17,7 +17,7 @@ from lit_models.errors import ModelError, RunError
 
 TOP_LEVEL = [
     *("model", "data", "trainer", "ckpt_path", "config", "print_config", "seed_everything"),
-    *("run", "wandb", "checkpoint", "predictions", "channels_last", "compile", "weights"),
+    *("run", "wandb", "checkpoint", "predictions", "channels_last", "compile", "weights", "lr_scaling"),
 ]
 
 

@@ -47,7 +47,9 @@ def new_run_folder(options: RunOptions) -> Path:
     if job := slurm_job():
         run = folder / f"slurm-{job}"
         if not is_restarted() and _checkpoint(run, "last") is not None:
-            raise RunError(f"The Slurm job {job} has a run in {run} already: give this one a name of its own, --run.id.")
+            raise RunError(
+                f"The Slurm job {job} has a run in {run} already: give this one a name of its own, --run.id."
+            )
         return _made(run)
     if int(os.environ.get("WORLD_SIZE", "1")) > 1 and os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True":
         return _agreed_over_torchrun(folder)

@@ -8,6 +8,7 @@
     python scripts/benchmark.py autoencoders
     python scripts/benchmark.py resnet
     python scripts/benchmark.py darts
+    python scripts/benchmark.py scale --method DCGAN VAE
 
 Ratios within a run mean something anywhere; absolute figures hold for the machine that they come from.
 """
@@ -20,6 +21,7 @@ import benchmark_data
 import benchmark_layerwise
 import benchmark_protonet
 import benchmark_resnet
+import benchmark_scale
 import benchmark_train
 
 
@@ -35,6 +37,7 @@ def main() -> None:
         ("autoencoders", benchmark_autoencoders, "VAE, autoencoder, latent-space GAN and transfer against bare loops"),
         ("resnet", benchmark_resnet, "ResNet18 and its losses against the textbook's"),
         ("darts", benchmark_darts, "a step of DARTS's search against a port of the public code"),
+        ("scale", benchmark_scale, "one process and two, and on paper 8 and 64 GPUs"),
     ):
         part.add_arguments(commands.add_parser(name, help=what, description=part.__doc__))
     args = parser.parse_args()

@@ -3,19 +3,19 @@ folder and on free ports, started and stopped by hand."""
 
 import os
 import shutil
-import signal
 import socket
 import subprocess
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 
-PROGRAMS = ("munged", "slurmctld", "slurmd", "sbatch", "srun", "scontrol", "scancel", "sinfo")
+PROGRAMS = ("munged", "slurmctld", "slurmd", "sbatch", "srun", "scontrol", "scancel", "squeue", "sinfo", "setpriv")
 TIMEOUT = 240
 """Seconds to wait for anything: a job takes 10 to 20 s, and on a busy machine a multiple of that."""
 
-# Jobs of the partition "low" make room for those of "high", with a minute's notice. Without the short cred_expire, a
-# requeued job would wait for two minutes.
+# The nodes say that they have a GPU each, so that scripts that ask for one can be run. Jobs of the partition "low" make
+# room for those of "high", with a minute's notice. Without the short cred_expire, a requeued job would wait for two
+# minutes.
 CONFIGURATION = """
 ClusterName=relit
 SlurmctldHost=localhost(127.0.0.1)
@@ -40,6 +40,7 @@ SchedulerType=sched/backfill
 SchedulerParameters=batch_sched_delay=0,sched_interval=1,bf_interval=1,requeue_delay=1
 SelectType=select/cons_tres
 SelectTypeParameters=CR_CPU
+GresTypes=gpu
 PreemptType=preempt/partition_prio
 PreemptMode=REQUEUE
 ReturnToService=2
@@ -49,8 +50,8 @@ MinJobAge=3600
 JobAcctGatherType=jobacct_gather/none
 AccountingStorageType=accounting_storage/none
 JobCompType=jobcomp/none
-NodeName=n1 NodeHostname=localhost NodeAddr=127.0.0.1 Port={ports[1]} CPUs=2 RealMemory=1000 State=UNKNOWN
-NodeName=n2 NodeHostname=localhost NodeAddr=127.0.0.1 Port={ports[2]} CPUs=2 RealMemory=1000 State=UNKNOWN
+NodeName=n1 NodeHostname=localhost NodeAddr=127.0.0.1 Port={ports[1]} CPUs=2 RealMemory=1000 Gres=gpu:1 State=UNKNOWN
+NodeName=n2 NodeHostname=localhost NodeAddr=127.0.0.1 Port={ports[2]} CPUs=2 RealMemory=1000 Gres=gpu:1 State=UNKNOWN
 PartitionName=low Nodes=n1,n2 Default=YES PriorityTier=1 GraceTime=60 MaxTime=INFINITE State=UP
 PartitionName=high Nodes=n1,n2 PriorityTier=2 PreemptMode=OFF MaxTime=INFINITE State=UP
 """
@@ -77,6 +78,7 @@ class Cluster:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
+        self._daemons: list[subprocess.Popen[bytes]] = []
         self.environment = {
             **{name: value for name, value in os.environ.items() if not name.startswith(("SLURM_", "SBATCH_"))},
             "SLURM_CONF": str(folder / "slurm.conf"),
@@ -89,28 +91,43 @@ class Cluster:
             (self.folder / name).mkdir()
         configuration = CONFIGURATION.format(folder=self.folder, ports=_free_ports(3))
         (self.folder / "slurm.conf").write_text(configuration)
+        (self.folder / "gres.conf").write_text("Name=gpu File=/dev/null\n")
         key = self.folder / "munge.key"
         key.touch(mode=0o600)
         key.write_bytes(os.urandom(128))
         munge = {"key-file": key, **{f"{what}-file": self.folder / f"munge.{what}" for what in ("pid", "log", "seed")}}
         options = [f"--{name}={path}" for name, path in munge.items()]
-        self.run("munged", "--force", f"--socket={self.folder / 'munge.socket'}", *options)
-        self.run("slurmctld", "-c")
+        self._start("munged", "--foreground", "--force", f"--socket={self.folder / 'munge.socket'}", *options)
+        self.wait((self.folder / "munge.socket").exists, "munge answers", 60)
+        self._start("slurmctld", "-D", "-c")
         for node in ("n1", "n2"):
-            self.run("slurmd", "-N", node)
-        self.wait(lambda: self.run("sinfo", "-h", "-N", "-t", "idle").count("\n") >= 2, "both nodes are idle")
+            self._start("slurmd", "-D", "-N", node)
+        self.wait(
+            lambda: self.run("sinfo", "-h", "-N", "-p", "low", "-t", "idle").count("\n") == 2, "both nodes are idle", 60
+        )
 
     def stop(self) -> None:
         """Ends jobs and daemons, those only that were started here."""
-        if (self.folder / "slurmctld.pid").is_file():
+        if self._daemons:
             for job in self.run("squeue", "-h", "-o", "%A", check=False).split():
                 self.run("scancel", "--signal=KILL", "--full", job, check=False)
                 self.run("scancel", job, check=False)
             deadline = time.monotonic() + 20
-            while self.run("squeue", "-h", check=False).strip() and time.monotonic() < deadline:
+            while self.run("squeue", "-h", "-t", "R,CG", check=False).strip() and time.monotonic() < deadline:
                 time.sleep(0.2)
-        for name in ("slurmd-n1", "slurmd-n2", "slurmctld", "munge"):
-            _end(self.folder / f"{name}.pid")
+        for daemon in reversed(self._daemons):
+            daemon.terminate()
+            try:
+                daemon.wait(10)
+            except subprocess.TimeoutExpired:
+                daemon.kill()
+                daemon.wait()
+
+    def _start(self, *command: str) -> None:
+        """Starts a daemon that ends with this process, however that ends."""
+        bound = ["setpriv", "--pdeathsig", "TERM", *command]
+        with (self.folder / "daemons.log").open("a") as log:
+            self._daemons.append(subprocess.Popen(bound, env=self.environment, stdout=log, stderr=log))
 
     def run(self, *command: str, check: bool = True) -> str:
         """What a command of Slurm's says."""
@@ -121,10 +138,9 @@ class Cluster:
             raise ClusterError(f"{' '.join(command)} failed: {done.stderr or done.stdout}{self._logs()}")
         return done.stdout
 
-    def submit(self, script: Path, *options: str, **variables: str) -> str:
-        """Submits a batch script; returns the job's number."""
-        export = ",".join(["ALL", *(f"{name}={value}" for name, value in variables.items())])
-        return self.run("sbatch", "--parsable", f"--export={export}", *options, str(script)).strip()
+    def submit(self, *arguments: str) -> str:
+        """Calls sbatch; returns the job's number."""
+        return self.run("sbatch", "--parsable", *arguments).strip()
 
     def job(self, job: str) -> dict[str, str]:
         """What Slurm knows about a job, such as ``JobState``, ``Restarts`` and ``ExitCode``."""
@@ -136,12 +152,12 @@ class Cluster:
         self.wait(lambda: self.job(job)["JobState"] in states, f"job {job} is {' or '.join(states)}")
         return self.job(job)
 
-    def wait(self, condition: Callable[[], bool], what: str) -> None:
+    def wait(self, condition: Callable[[], bool], what: str, seconds: float = TIMEOUT) -> None:
         """Asks five times a second, as the daemons have no better way to tell."""
-        deadline = time.monotonic() + TIMEOUT
+        deadline = time.monotonic() + seconds
         while not condition():
             if time.monotonic() > deadline:
-                raise ClusterError(f"After {TIMEOUT} s it isn't so that {what}.{self._logs()}")
+                raise ClusterError(f"After {seconds} s it isn't so that {what}.{self._logs()}")
             time.sleep(0.2)
 
     def _logs(self) -> str:
@@ -157,7 +173,7 @@ def _tail(path: Path, lines: int = 15) -> str:
     return "\n".join(path.read_text(errors="replace").splitlines()[-lines:])
 
 
-def _free_ports(count: int) -> Sequence[int]:
+def _free_ports(count: int) -> list[int]:
     sockets = [socket.socket() for _ in range(count)]
     for each in sockets:
         each.bind(("127.0.0.1", 0))
@@ -165,18 +181,3 @@ def _free_ports(count: int) -> Sequence[int]:
     for each in sockets:
         each.close()
     return ports
-
-
-def _end(pid_file: Path) -> None:
-    if not pid_file.is_file():
-        return
-    pid = int(pid_file.read_text())
-    for number, patience in ((signal.SIGTERM, 10.0), (signal.SIGKILL, 5.0)):
-        deadline = time.monotonic() + patience
-        try:
-            os.kill(pid, number)
-            while time.monotonic() < deadline:
-                os.kill(pid, 0)
-                time.sleep(0.05)
-        except ProcessLookupError:
-            return

@@ -1,22 +1,43 @@
-"""Two processes against one."""
+"""Two processes against one, for every method."""
 
 import os
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from lightning.pytorch import Trainer
+from lightning.pytorch import Callback, LightningDataModule, LightningModule, Trainer
 from torch import Tensor, nn
 from torch.optim import SGD
 
-from datamodules import Digits, LabelledImages
-from lit_models import DCGAN, SNGAN, WGAN, ConditionalGAN, TripletGAN
+import lit_models
+from datamodules import Digits, EpisodeDataModule, FewLabels, LabelledImages, SearchBatch, SearchDataModule
+from datamodules.samplers import BatchSampler, ClassBalancedBatches
+from lit_models import (
+    DCGAN,
+    SNGAN,
+    VAE,
+    WGAN,
+    ConditionalGAN,
+    DARTSRetrain,
+    DARTSSearch,
+    DenoisingAutoencoder,
+    DigitClassifier,
+    LatentGAN,
+    LayerwiseMLP,
+    MetricResNet,
+    ProtoNet,
+    TransferClassifier,
+    TripletGAN,
+)
 from lit_models.adversarial import AdversarialModule
 from lit_models.losses.adversarial import gradient_penalty
+from tests.small_data import write_autoencoder
 from tests.tiny import TINY, the_run, weights
 
 Relit = Callable[..., int]
@@ -26,30 +47,35 @@ pytestmark = [
     pytest.mark.timeout(200),
 ]
 
+# --- small models in which each image's part of a step depends on nothing but the image, so that it can't matter how a
+# --- batch is shared out: without batch normalisation, and with random draws that are made from the images
 
-def reproducible(kind: type[AdversarialModule], critic_lr: float = 0.05, **arguments: Any) -> AdversarialModule:
-    """A small model with latents made from the batch and without batch normalisation: then each image's part of a step
-    depends on nothing but the image, and how a batch is shared out must not matter."""
 
+def without_batch_norm(model: LightningModule) -> LightningModule:
+    for module in list(model.modules()):
+        for name, child in list(module.named_children()):
+            if isinstance(child, nn.BatchNorm1d | nn.BatchNorm2d):
+                setattr(module, name, nn.Identity())
+    return model
+
+
+def gan(kind: type[AdversarialModule], critic_lr: float = 0.05, **arguments: Any) -> LightningModule:
     class Reproducible(kind):  # type: ignore[valid-type, misc]
         def generate(self, batch: LabelledImages) -> Tensor:
             latent = batch.image[:, 0, 8:24:4, 15] * 2 - 1
             return self.generator(latent, batch.label) if kind is ConditionalGAN else self.generator(latent)
 
-    torch.manual_seed(0)
-    model = Reproducible(
-        image_size=32,
-        channels=1,
-        latent_dim=4,
-        feature_maps=2,
-        generator_optimizer=lambda p: SGD(p, lr=0.05),
-        discriminator_optimizer=lambda p: SGD(p, lr=critic_lr),
-        **arguments,
+    model = without_batch_norm(
+        Reproducible(
+            image_size=32,
+            channels=1,
+            latent_dim=4,
+            feature_maps=2,
+            generator_optimizer=lambda p: SGD(p, lr=0.05),
+            discriminator_optimizer=lambda p: SGD(p, lr=critic_lr),
+            **arguments,
+        )
     )
-    for module in list(model.modules()):
-        for name, child in module.named_children():
-            if isinstance(child, nn.BatchNorm2d):
-                setattr(module, name, nn.Identity())
     for parameter in model.parameters():
         if parameter.ndim > 1:
             nn.init.normal_(parameter, 0, 0.2)
@@ -61,57 +87,242 @@ def penalty_between(critic: Any, real: Tensor, fake: Tensor) -> Tensor:
     return gradient_penalty(critic, real, fake, mix=real.flatten(1).mean(1) / 2 + 0.5)
 
 
-GANS = {
-    "DCGAN": (DCGAN, {}),
-    "DCGAN, n_critic 2": (DCGAN, {"n_critic": 2}),
-    "SNGAN": (SNGAN, {"loss": "hinge", "ema_decay": 0.5}),
-    "WGAN": (WGAN, {"clip_value": 0.3, "n_critic": 2}),
+def latent_gan(freeze_decoder: bool) -> LightningModule:
+    sizes = {"hidden": 8, "code_dim": 4, "discriminator_feature_maps": 2}
+    return gan(LatentGAN, decoder_checkpoint="autoencoder.ckpt", freeze_decoder=freeze_decoder, **sizes)
+
+
+def vae() -> LightningModule:
+    class Reproducible(VAE):
+        def draw(self, mean: Tensor, log_variance: Tensor) -> Tensor:
+            return mean + (0.5 * log_variance).exp() * (5 * mean).sin()
+
+    return Reproducible(32, 1, 3, 2, x_sigma2=1e-3, kl_warmup_steps=2, optimizer=sgd(0.01))
+
+
+def classifier(**arguments: Any) -> LightningModule:
+    sizes = {"encoder_checkpoint": "autoencoder.ckpt", "code_dim": 4, "feature_maps": 2}
+    return TransferClassifier(**sizes, **arguments, optimizer=sgd(0.05))
+
+
+def metric_resnet(loss: Any, **arguments: Any) -> LightningModule:
+    sizes: dict[str, Any] = {"image_size": 32, "channels": 1, "num_classes": 10, "stem": "7x7", "feature_maps": 2}
+    sizes |= {"mean": [0.5], "std": [0.5], "references_per_class": 7, "knn_neighbours": 5, "center_weight": 0.1}
+    # Slow steps: without normalisation, rounding errors grow where a maximum changes its place.
+    return without_batch_norm(MetricResNet(loss=loss, **sizes, **arguments, optimizer=sgd(0.005)))
+
+
+def protonet() -> LightningModule:
+    model = without_batch_norm(ProtoNet(32, feature_maps=4, lr_halving_episodes=4, optimizer=sgd(0.01)))
+    for parameter in model.parameters():
+        if parameter.ndim > 1:
+            nn.init.normal_(parameter, 0, 0.3)
+    return model
+
+
+def layerwise_mlp() -> LightningModule:
+    phases = {
+        "pretrain_epochs": 1,
+        "finetune_epochs": 2,
+        "pretrain_optimizer": sgd(0.1),
+        "finetune_optimizer": sgd(0.1),
+    }
+    return LayerwiseMLP(32, 1, widths=[12, 8, 6], code_layer=2, dropout=0.0, **phases)
+
+
+def darts_search(order: Any) -> LightningModule:
+    class FixedStatistics(DARTSSearch):
+        """Normalises by the running means, which stay."""
+
+        def training_step(self, batch: SearchBatch, batch_idx: int) -> None:
+            self.supernet.eval()
+            super().training_step(batch, batch_idx)
+
+        def _report(self, run: Path) -> None:
+            """Nothing: pictures take longer than this search."""
+
+    # SGD, because Adam's first steps depend on the signs of gradients more than on their sizes.
+    return FixedStatistics(
+        32, 1, 10, 2, 3, 1, order=order, mixed_product="exact", arch_optimizer=lambda p: SGD(p, lr=1.0, momentum=0.5)
+    )
+
+
+def darts_retrain() -> LightningModule:
+    sizes: dict[str, Any] = {"image_size": 32, "channels": 1, "init_channels": 2, "layers": 3, "epochs": 1}
+    return without_batch_norm(DARTSRetrain(**sizes, drop_path=0.0, optimizer=sgd(0.01)))
+
+
+def sgd(lr: float) -> Callable[..., SGD]:
+    return partial(SGD, lr=lr, momentum=0.5)
+
+
+# --- small data, of the same global batches --------------------------------------------------------------------------
+
+
+def digits(root: Path, processes: int, batch_size: int = 16) -> LightningDataModule:
+    return Digits(root=str(root), batch_size=batch_size // processes, eval_batch_size=32 // processes)
+
+
+def few_labels(root: Path, processes: int) -> LightningDataModule:
+    return FewLabels(digits(root, 1), count=40, repeats=2)
+
+
+def episodes(root: Path, processes: int) -> LightningDataModule:
+    ways = {"n_way": 5, "k_shot": 1, "n_query": 2, "test_way": 5, "test_query": 2, "val_episodes": 4}
+    return EpisodeDataModule(digits(root, 1), episodes_per_batch=2 // processes, train_episodes=8, **ways)
+
+
+class DoubleDigits(Digits):
+    """Images in float64."""
+
+    def transform(self, batch: LabelledImages, training: bool) -> LabelledImages:
+        batch = super().transform(batch, training)
+        return batch._replace(image=batch.image.double())
+
+
+def halves(root: Path, processes: int) -> LightningDataModule:
+    images = DoubleDigits(root=str(root))
+    return SearchDataModule(images, batch_size=8 // processes, eval_batch_size=32 // processes)
+
+
+class Balanced(Digits):
+    """Batches of 8 classes x 4 digits."""
+
+    def train_batches(self) -> BatchSampler:
+        rank, processes = self._rank_and_world_size()
+        return ClassBalancedBatches(self.train_set.column("label"), 8 // processes, 4, 0, rank, processes)
+
+
+def balanced(root: Path, processes: int) -> LightningDataModule:
+    return Balanced(root=str(root), eval_batch_size=32 // processes)
+
+
+@dataclass
+class Case:
+    """A method's model and data, and how much of both."""
+
+    model: Callable[[], LightningModule]
+    data: Callable[[Path, int], LightningDataModule] = digits
+    batches: int = 4
+    tolerance: float = 2e-5
+    double: bool = False
+    frozen: tuple[str, ...] = ()
+    """Names, or their beginnings, of what isn't trained."""
+
+
+CASES = {
+    "DCGAN": Case(partial(gan, DCGAN)),
+    "DCGAN, n_critic 2": Case(partial(gan, DCGAN, n_critic=2)),
+    "SNGAN": Case(partial(gan, SNGAN, loss="hinge", ema_decay=0.5)),
+    "WGAN": Case(partial(gan, WGAN, clip_value=0.3, n_critic=2)),
     # A critic's steps of 0.05 on large random weights diverge, which magnifies rounding errors.
-    "WGAN-GP": (WGAN, {"clip_value": None, "gradient_penalty_weight": 10.0, "n_critic": 2, "critic_lr": 0.002}),
-    "WGAN-GP, spectral norm": (
-        WGAN,
-        {"clip_value": None, "gradient_penalty_weight": 10.0, "spectral_norm": True, "n_critic": 1},
+    "WGAN, gradient penalty": Case(
+        partial(gan, WGAN, clip_value=None, gradient_penalty_weight=10.0, n_critic=2, critic_lr=0.002)
     ),
-    "conditional, concat": (ConditionalGAN, {"condition": "image"}),
-    "conditional, projection": (
-        ConditionalGAN,
-        {"discriminator": "projection", "spectral_norm": True, "critic_lr": 0.01},
+    "WGAN, gradient penalty and spectral norm": Case(
+        partial(gan, WGAN, clip_value=None, gradient_penalty_weight=10.0, spectral_norm=True, n_critic=1)
     ),
-    "triplet": (TripletGAN, {}),
+    "ConditionalGAN, concat": Case(partial(gan, ConditionalGAN, condition="image")),
+    "ConditionalGAN, projection": Case(
+        partial(gan, ConditionalGAN, discriminator="projection", spectral_norm=True, critic_lr=0.01)
+    ),
+    "TripletGAN": Case(partial(gan, TripletGAN)),
+    "LatentGAN": Case(partial(latent_gan, freeze_decoder=True), frozen=("generator.decoder",)),
+    "LatentGAN, decoder learns": Case(partial(latent_gan, freeze_decoder=False)),
+    "VAE": Case(vae),
+    "DenoisingAutoencoder": Case(lambda: DenoisingAutoencoder(32, 1, 4, 2, noise_std=0.0, optimizer=sgd(0.5))),
+    "TransferClassifier": Case(partial(classifier, freeze_encoder=False), few_labels),
+    "TransferClassifier, frozen": Case(partial(classifier, freeze_encoder=True), few_labels, frozen=("encoders",)),
+    "DigitClassifier": Case(lambda: without_batch_norm(DigitClassifier(widths=[2, 4], optimizer=sgd(0.01)))),
+    "MetricResNet, cross-entropy": Case(partial(metric_resnet, "cross_entropy"), balanced, 3),
+    "MetricResNet, center": Case(partial(metric_resnet, "center"), balanced, 3),
+    "MetricResNet, center by sgd": Case(
+        partial(metric_resnet, "center", center_rule="sgd", center_rate=5.0), balanced, 3
+    ),
+    "MetricResNet, triplet": Case(partial(metric_resnet, "triplet"), balanced, 3),
+    "ProtoNet": Case(protonet, episodes),
+    "LayerwiseMLP": Case(layerwise_mlp, partial(digits, batch_size=128)),
+    "DARTSSearch, first order": Case(partial(darts_search, 1), halves, 3, 1e-9, double=True),
+    "DARTSSearch, second order": Case(partial(darts_search, 2), halves, 2, 1e-9, double=True),
+    "DARTSRetrain": Case(darts_retrain),
 }
 
 
-@pytest.mark.parametrize(("kind", "arguments"), GANS.values(), ids=GANS)
+def test_every_method_has_a_case() -> None:
+    assert {name.split(",")[0] for name in CASES} == set(lit_models.METHODS)
+
+
+class KeepCheckpoint(Callback):
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        trainer.save_checkpoint(self.path)
+
+
+@pytest.mark.parametrize("case", CASES.values(), ids=CASES)
 def test_two_ranks_equal_one_process_on_the_same_global_batch(
-    digits_root: Path, monkeypatch: pytest.MonkeyPatch, kind: type[AdversarialModule], arguments: dict[str, Any]
+    digits_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, case: Case
 ) -> None:
+    """Weights, validation figures and checkpoints, by the strategy that the method says it needs."""
+    monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("lit_models.wgan.gradient_penalty", penalty_between)
-    states, steps = [], []
+    write_autoencoder(tmp_path / "autoencoder.ckpt", latent_dim=4, feature_maps=2)
+    checkpoints, figures = [], []
     for processes in (1, 2):
-        model = reproducible(kind, **arguments)
+        torch.manual_seed(0)
+        model = case.model()
+        model = model.double() if case.double else model
+        start = {name: value.clone() for name, value in model.state_dict().items()}
+        find_unused = "_find_unused_parameters_true" if getattr(model, "needs_find_unused_parameters", False) else ""
+        path = tmp_path / f"{processes}.ckpt"
         trainer = Trainer(
             accelerator="cpu",
             devices=processes,
-            strategy="auto" if processes == 1 else "ddp_fork_find_unused_parameters_true",
+            strategy="auto" if processes == 1 else f"ddp_fork{find_unused}",
+            precision="64-true" if case.double else "32-true",
             use_distributed_sampler=False,
-            max_epochs=1,
-            limit_train_batches=6,
+            max_epochs=getattr(model, "planned_epochs", 1),
+            limit_train_batches=case.batches,
             limit_val_batches=2,
+            callbacks=[KeepCheckpoint(path)],
+            default_root_dir=tmp_path,
             logger=False,
             enable_checkpointing=False,
             enable_progress_bar=False,
             enable_model_summary=False,
         )
-        trainer.fit(model, Digits(root=str(digits_root), batch_size=16 // processes))
-        states.append({name: value.clone() for name, value in model.state_dict().items()})
-        steps.append(trainer.global_step)
-    assert steps[0] == 6 // model.n_critic
-    start = reproducible(kind, **arguments).state_dict()
-    for name, alone in states[0].items():
-        difference = (alone - states[1][name]).abs().max()
-        assert difference <= 2e-5, f"{name} differs by {difference:.1e}"
-        if name.endswith(("weight", "original")):
-            assert not torch.allclose(alone, start[name], rtol=1e-4, atol=1e-4), f"{name} was not trained"
+        trainer.fit(model, case.data(digits_root, processes))
+        checkpoints.append(torch.load(path, weights_only=True))
+        figures.append({k: float(value) for k, value in trainer.callback_metrics.items() if k.startswith("val/")})
+
+    alone, together = checkpoints
+    assert alone["global_step"] == together["global_step"] > 0
+    for part in ("state_dict", "optimizer_states", "lr_schedulers"):
+        assert_close(alone[part], together[part], case.tolerance, part)
+    for name, value in alone["state_dict"].items():
+        if name.endswith(("weight", "original", "bias")) and not name.startswith(case.frozen or "nothing"):
+            assert not torch.equal(value, start[name]), f"{name} was not trained"
+    assert figures[0]
+    assert figures[1] == pytest.approx(figures[0], rel=1e-3, abs=1e-6)
+
+
+def assert_close(value: Any, other: Any, tolerance: float, where: str) -> None:
+    """Numbers and tensors differ by no more than rounding; all else is equal."""
+    if isinstance(value, dict):
+        assert value.keys() == other.keys(), where
+        for key in value:
+            assert_close(value[key], other[key], tolerance, f"{where}.{key}")
+    elif isinstance(value, list | tuple):
+        assert len(value) == len(other), where
+        for number, (a, b) in enumerate(zip(value, other, strict=True)):
+            assert_close(a, b, tolerance, f"{where}.{number}")
+    elif isinstance(value, Tensor) and value.is_floating_point():
+        torch.testing.assert_close(other, value, rtol=1e-3, atol=tolerance, msg=lambda text: f"{where}: {text}")
+    elif isinstance(value, float):
+        assert other == pytest.approx(value, rel=1e-4), where
+    else:
+        assert torch.equal(value, other) if isinstance(value, Tensor) else value == other, where
 
 
 def test_a_resumed_run_of_two_ranks_equals_the_uninterrupted_one(relit: Relit) -> None:

@@ -3,11 +3,14 @@
 import os
 import resource
 import signal
+import time
 from pathlib import Path
 from typing import Any
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
+
+from lit_models.runs import is_restarted, write_atomically
 
 CONFIGS = Path(__file__).parents[1] / "configs"
 
@@ -77,6 +80,25 @@ class InterruptAt(Callback):
     def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
         if trainer.fit_loop.total_batch_idx + 1 == self.batch:
             raise KeyboardInterrupt
+
+
+class Pace(Callback):
+    """Takes its time, until the job is restarted, and tells in the file ``rank<n>`` its process and its last batch."""
+
+    def __init__(self, seconds: float) -> None:
+        self.seconds = 0.0 if is_restarted() else seconds
+
+    def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
+        batch = trainer.fit_loop.total_batch_idx + 1
+        write_atomically(Path(f"rank{trainer.global_rank}"), f"{os.getpid()} {batch}")
+        time.sleep(self.seconds)
+
+    @staticmethod
+    def read(rank: int, folder: Path) -> tuple[int, int]:
+        """The process of a rank, and the batch (from 1) that it has done; zeros before the first."""
+        path = folder / f"rank{rank}"
+        process, batch = path.read_text().split() if path.is_file() else ("0", "0")
+        return int(process), int(batch)
 
 
 def weights(run: Path) -> dict[str, torch.Tensor]:

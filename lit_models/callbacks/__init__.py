@@ -7,6 +7,7 @@ from lit_models.callbacks.embeddings import EmbeddingPlot
 from lit_models.callbacks.examples import ClassExamples
 from lit_models.callbacks.interpolations import Interpolations
 from lit_models.callbacks.latent_map import LatentMap
+from lit_models.callbacks.learning_rate import LearningRateScaling
 from lit_models.callbacks.predictions import PredictionWriter
 from lit_models.callbacks.preemption import Preemption
 from lit_models.callbacks.resume import ExactResume
@@ -23,6 +24,7 @@ __all__ = [
     "GenerationScores",
     "Interpolations",
     "LatentMap",
+    "LearningRateScaling",
     "LossCurves",
     "PredictionWriter",
     "Preemption",

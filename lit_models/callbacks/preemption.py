@@ -51,12 +51,14 @@ class Preemption(Callback):
     # --- the signal ---------------------------------------------------------------------------------------------------
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        if stage != "fit":
-            return
-        # Lightning's own handler of SIGTERM, set later, waits for the other ranks from within the signal.
+        # Lightning's own handler of SIGTERM, set later, waits for the other ranks from within the signal; and before
+        # each batch all ranks would wait for what rank 0 has got.
         cast(Any, trainer._signal_connector).register_signal_handlers = lambda: None
-        for number in SIGNALS:
-            self._handlers_before[number] = signal.signal(number, self._note)
+        cast(Any, trainer.fit_loop.epoch_loop)._broadcast_sigterm_tensor = lambda: None
+        # A test has nothing to save, and may yet finish in the time that is left.
+        handlers = dict.fromkeys(SIGNALS, self._note) if stage == "fit" else {signal.SIGUSR1: signal.SIG_IGN}
+        for number, handler in handlers.items():
+            self._handlers_before[number] = signal.signal(number, handler)
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         for number, handler in self._handlers_before.items():

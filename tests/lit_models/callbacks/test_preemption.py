@@ -1,8 +1,10 @@
 """A run that gets a signal goes on, in its next life, as if nothing had happened."""
 
+import multiprocessing
 import os
 import signal
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -19,12 +21,16 @@ USR1, TERM = 138, 143
 FIT = (*TINY, "--trainer.max_epochs=2", "--trainer.log_every_n_steps=1")
 
 
+@dataclass(eq=False)
 class SignalAt(Callback):
-    """Sends this process a signal during a training or validation batch (both count from 1), on one rank only."""
+    """Sends this process a signal in a training or validation batch (both count from 1) or in a test, on one rank."""
 
-    def __init__(self, number: int, batch: int = 0, validation_batch: int = 0, rank: int = 0) -> None:
-        self.number, self.batch, self.validation_batch, self.rank = number, batch, validation_batch, rank
-        self.seen = self.validated = 0
+    number: int
+    batch: int = 0
+    validation_batch: int = 0
+    test: bool = False
+    rank: int = 0
+    validated: int = field(default=0, init=False)
 
     def on_train_batch_start(self, trainer: Trainer, *_: Any) -> None:
         if trainer.fit_loop.total_batch_idx + 1 == self.batch:
@@ -35,6 +41,10 @@ class SignalAt(Callback):
             self.validated += 1
             if self.validated == self.validation_batch:
                 self._send(trainer)
+
+    def on_test_start(self, trainer: Trainer, *_: Any) -> None:
+        if self.test:
+            self._send(trainer)
 
     def _send(self, trainer: Trainer) -> None:
         if trainer.global_rank == self.rank:
@@ -151,6 +161,27 @@ def test_validation_within_an_epoch(relit: Relit, slurm: Path, monkeypatch: pyte
     assert_same_run(the_run(), Path("whole/dcgan_digits/whole"))
 
 
+def test_a_warned_test_goes_on_and_a_terminated_one_ends(relit: Relit) -> None:
+    assert relit("fit", *FIT, "--trainer.max_epochs=1", "--trainer.limit_train_batches=2") == 0
+    warned = sending(signal.SIGUSR1, test=True)
+    assert relit("test", *FIT, *warned, "--ckpt_path=last") == 0
+    process = multiprocessing.get_context("fork").Process(
+        target=relit, args=("test", *FIT, *sending(signal.SIGTERM, test=True), "--ckpt_path=last")
+    )
+    process.start()
+    process.join(120)
+    assert process.exitcode == -signal.SIGTERM
+
+
+def test_several_tasks_without_srun_are_refused(
+    relit: Relit, slurm: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("SLURM_NTASKS", "2")
+    assert relit("fit", *FIT) == 1
+    assert "This Slurm job has 2 tasks" in capsys.readouterr().err
+    assert not Path("runs").exists()
+
+
 def test_scontrol_that_fails_or_is_missing_is_told(
     relit: Relit, slurm: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -198,7 +229,11 @@ def test_of_two_ranks_one_gets_the_signal(
 ) -> None:
     """Both save, after the same batch; with the shares of the validation images unequal."""
     monkeypatch.setattr("lit_models.callbacks.preemption.AGREE_EVERY", 0.0)
-    two = ["--trainer.devices=2", "--trainer.strategy=ddp_fork_find_unused_parameters_true", "--data.eval_batch_size=83"]
+    two = [
+        "--trainer.devices=2",
+        "--trainer.strategy=ddp_fork_find_unused_parameters_true",
+        "--data.eval_batch_size=83",
+    ]
     assert relit("fit", *FIT, *two, "--run.root=whole", "--run.id=whole") == 0
     assert relit("fit", *FIT, *two, *sending(signal.SIGUSR1, rank=1, **moment)) == 1  # the parent of both
     assert slurm.read_text() == "requeue 17\n"
