@@ -25,7 +25,13 @@ PROTONET = (
     *("--config", "configs/protonet_folder.yaml", "--data.images=Digits", "--data.train_episodes=20"),
     *(f"--data.{name}={value}" for name, value in {"n_way": 5, "k_shot": 1, "n_query": 3, "test_query": 3}.items()),
     *("--data.test_shot=1", "--data.val_episodes=10", "--data.test_episodes=10"),
-    *("--model.image_size=32", "--model.feature_maps=4", "--trainer.max_epochs=2", "--trainer.log_every_n_steps=1"),
+    *(
+        "--model.image_size=32",
+        "--model.channels=1",
+        "--model.feature_maps=4",
+        "--trainer.max_epochs=2",
+        "--trainer.log_every_n_steps=1",
+    ),
     *ON_CPU,
     *(f"--trainer.{bar}=false" for bar in ("enable_progress_bar", "enable_model_summary")),
 )

@@ -16,7 +16,6 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from PIL import Image
 from torch import Tensor
-from torch.optim import SGD
 
 from datamodules import Codes, Digits, LabelledImages
 from lit_models import LayerwiseMLP, layerwise_mlp
@@ -52,11 +51,9 @@ def batch_of(model: LayerwiseMLP, size: int = 5) -> LabelledImages:
     return LabelledImages(image, torch.randint(model.num_classes, (size,), generator=generator))
 
 
-def fitted(root: Path, model: LayerwiseMLP, *callbacks: Callback, devices: int = 1, **trainer: Any) -> LayerwiseMLP:
+def fitted(root: Path, model: LayerwiseMLP, *callbacks: Callback, **trainer: Any) -> LayerwiseMLP:
     Trainer(
         accelerator="cpu",
-        devices=devices,
-        strategy="auto" if devices == 1 else "ddp_fork_find_unused_parameters_true",
         max_epochs=model.planned_epochs,
         callbacks=list(callbacks),
         use_distributed_sampler=False,
@@ -65,7 +62,7 @@ def fitted(root: Path, model: LayerwiseMLP, *callbacks: Callback, devices: int =
         enable_progress_bar=False,
         enable_model_summary=False,
         **trainer,
-    ).fit(model, Digits(root=str(root), batch_size=128 // devices))
+    ).fit(model, Digits(root=str(root), batch_size=128))
     return model
 
 
@@ -432,23 +429,6 @@ def test_bfloat16_codes_take_half_the_memory(digits_root: Path) -> None:
 
 
 # --- two processes, and one that is killed ----------------------------------------------------------------------------
-
-
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
-@pytest.mark.timeout(200)
-def test_two_ranks_equal_one_process_on_the_same_global_batch(digits_root: Path) -> None:
-    states = []
-    for devices in (1, 2):
-        torch.manual_seed(0)
-        sgd = {f"{phase}_optimizer": lambda p: SGD(p, lr=0.1) for phase in ("pretrain", "finetune")}
-        model = LayerwiseMLP(**TINY, **sgd, dropout=0.0)
-        fitted(digits_root, model, devices=devices, limit_train_batches=5)
-        states.append({name: value.clone() for name, value in model.state_dict().items()})
-    torch.manual_seed(0)
-    start = LayerwiseMLP(**TINY).state_dict()
-    for name, alone in states[0].items():
-        assert torch.allclose(alone, states[1][name], atol=1e-5), name
-        assert not torch.allclose(alone, start[name], atol=1e-4), f"{name} was not trained"
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")

@@ -196,36 +196,6 @@ class WithoutBatchNorm(MetricResNet):
                     setattr(module, name, nn.Identity())
 
 
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
-@pytest.mark.parametrize(
-    ("loss", "arguments"),
-    [("cross_entropy", {}), ("center", {}), ("center", {"center_rule": "sgd", "center_rate": 5.0}), ("triplet", {})],
-)
-def test_two_ranks_equal_one_process_on_the_same_global_batch(
-    digits_root: Path, loss: Any, arguments: dict[str, Any]
-) -> None:
-    states, figures = [], []
-    for processes in (1, 2):
-        torch.manual_seed(0)
-        model = WithoutBatchNorm(loss=loss, **arguments)
-        data = Balanced(digits_root, 8 // processes, 4, eval_batch_size=32 // processes)
-        trainer = a_trainer(processes, max_epochs=1, limit_train_batches=3)
-        trainer.fit(model, data)
-        states.append({name: value.clone() for name, value in model.state_dict().items()})
-        figures.append({name: float(value) for name, value in trainer.callback_metrics.items()})
-    torch.manual_seed(0)
-    start = WithoutBatchNorm(loss=loss, **arguments).state_dict()
-    for name, alone in states[0].items():
-        assert torch.allclose(alone, states[1][name], rtol=1e-3, atol=1e-5), name
-        if name.endswith("weight") or name in ("center", "centroid", "sharpness"):
-            assert not torch.allclose(alone, start[name], atol=1e-5), f"{name} was not trained"
-    local = {"train/loss", "train/center_loss"} | ({"train/accuracy"} if loss != "triplet" else set())
-    for name, value in figures[0].items():
-        if name not in local:
-            assert figures[1][name] == pytest.approx(value, rel=1e-3, abs=1e-6), name
-    assert "val/recall_at_5" in figures[0]
-
-
 def test_mining_sees_the_other_ranks_images(digits_root: Path) -> None:
     """Each rank's batch is of one class: alone it would have no negative at all."""
     if not hasattr(os, "fork"):

@@ -143,9 +143,9 @@ class Recorder(ProtoNet):
         self.__dict__.setdefault("rates", []).append(self.trainer.optimizers[0].param_groups[0]["lr"])
 
 
-def fit(model: ProtoNet, root: Path, processes: int = 1, **arguments: Any) -> tuple[ProtoNet, Trainer]:
+def fit(model: ProtoNet, root: Path, **arguments: Any) -> tuple[ProtoNet, Trainer]:
     settings = {"n_way": 5, "k_shot": 1, "n_query": 2, "test_way": 5, "test_query": 2, "val_episodes": 4} | arguments
-    trainer = a_trainer(processes, max_epochs=1)
+    trainer = a_trainer(max_epochs=1)
     trainer.fit(model, EpisodeDataModule(Digits(root=str(root)), **settings))
     return model, trainer
 
@@ -189,24 +189,6 @@ class WithoutBatchNorm(ProtoNet):
                 self.encoder[i] = nn.Identity()
             elif isinstance(layer, nn.Conv2d):
                 nn.init.normal_(layer.weight, 0, 0.3)
-
-
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
-def test_two_ranks_equal_one_process_on_the_same_global_batch(digits_root: Path) -> None:
-    states, values = [], []
-    for processes in (1, 2):
-        torch.manual_seed(0)
-        model, trainer = fit(
-            WithoutBatchNorm(), digits_root, processes, train_episodes=8, episodes_per_batch=2 // processes
-        )
-        states.append({name: value.clone() for name, value in model.state_dict().items()})
-        values.append({name: float(trainer.callback_metrics[name]) for name in ("val/loss", "val/accuracy")})
-    torch.manual_seed(0)
-    start = WithoutBatchNorm().state_dict()
-    for name, alone in states[0].items():
-        assert torch.allclose(alone, states[1][name], atol=1e-5), name
-        assert not torch.allclose(alone, start[name], atol=1e-4), f"{name} was not trained"
-    assert values[1] == pytest.approx(values[0], rel=1e-4)
 
 
 # --- evaluation -------------------------------------------------------------------------------------------------------

@@ -48,11 +48,9 @@ def classifier(encoder: Path | None, **arguments: Any) -> TransferClassifier:
     return TransferClassifier(**{"encoder_checkpoint": given, "code_dim": 4, "feature_maps": 2, **arguments})
 
 
-def fitted(root: Path, model: TransferClassifier, devices: int = 1, **data: Any) -> Trainer:
+def fitted(root: Path, model: TransferClassifier, **data: Any) -> Trainer:
     trainer = Trainer(
         accelerator="cpu",
-        devices=devices,
-        strategy="auto" if devices == 1 else "ddp_fork",
         use_distributed_sampler=False,
         max_epochs=3,
         logger=False,
@@ -162,22 +160,6 @@ def test_a_data_module_with_a_validation_split_of_its_own(digits_root: Path, enc
     trainer.fit(model, Digits(root=str(digits_root)))
     assert len(model.heads) == 1
     assert "val/loss" in trainer.callback_metrics
-
-
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
-@pytest.mark.timeout(200)
-def test_two_ranks_equal_one_process(digits_root: Path, encoder: Path) -> None:
-    states, results = [], []
-    for processes in (1, 2):
-        model = classifier(encoder, freeze_encoder=False, optimizer=lambda p: SGD(p, lr=0.05))
-        trainer = fitted(digits_root, model, processes)
-        states.append({name: value.clone() for name, value in model.state_dict().items()})
-        results.append({name: float(trainer.callback_metrics[f"val/{name}"]) for name in ("loss", "accuracy")})
-    start = classifier(encoder, freeze_encoder=False).state_dict()
-    for name, alone in states[0].items():
-        assert torch.allclose(alone, states[1][name], atol=1e-6), name
-        assert not torch.allclose(alone, start[name], atol=1e-6), f"{name} was not trained"
-    assert results[0] == pytest.approx(results[1], rel=1e-5)
 
 
 # --- the encoder's checkpoint -----------------------------------------------------------------------------------------

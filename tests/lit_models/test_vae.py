@@ -1,5 +1,4 @@
 import csv
-import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,7 +9,6 @@ import torch
 from lightning.pytorch import Trainer
 from PIL import Image
 from torch import Tensor, nn
-from torch.optim import SGD
 
 from datamodules import Digits, LabelledImages, SampleRequest
 from lit_models import VAE
@@ -156,43 +154,6 @@ def test_train_and_val_weigh_alike_and_warm_up_changes_the_objective_only(
     (result,) = trainer.validate(model, Digits(root=str(digits_root), batch_size=16), verbose=False)
     expected = 2 * (result["val/reconstruction_nats"] + 2.0 * result["val/kl_nats"])
     assert result["val/loss"] == pytest.approx(expected, rel=1e-5)
-
-
-class Reproducible(VAE):
-    """Draws made from the mean itself: then how a batch is shared out must not matter."""
-
-    def draw(self, mean: Tensor, log_variance: Tensor) -> Tensor:
-        return mean + (0.5 * log_variance).exp() * (5 * mean).sin()
-
-
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
-@pytest.mark.timeout(200)
-def test_two_ranks_equal_one_process(digits_root: Path) -> None:
-    states, results = [], []
-    for processes in (1, 2):
-        torch.manual_seed(0)
-        model = Reproducible(32, 1, 3, 2, x_sigma2=1e-3, kl_warmup_steps=2, optimizer=lambda p: SGD(p, lr=0.01))
-        trainer = Trainer(
-            accelerator="cpu",
-            devices=processes,
-            strategy="auto" if processes == 1 else "ddp_fork",
-            use_distributed_sampler=False,
-            max_epochs=1,
-            limit_train_batches=5,
-            logger=False,
-            enable_checkpointing=False,
-            enable_progress_bar=False,
-            enable_model_summary=False,
-        )
-        trainer.fit(model, Digits(root=str(digits_root), batch_size=16 // processes, eval_batch_size=30))
-        states.append({name: value.clone() for name, value in model.state_dict().items()})
-        results.append({name: float(trainer.callback_metrics[name]) for name in ("val/loss", "val/bits_per_dim")})
-    torch.manual_seed(0)
-    start = Reproducible(32, 1, 3, 2).state_dict()
-    for name, alone in states[0].items():
-        assert torch.allclose(alone, states[1][name], atol=1e-6), name
-        assert not torch.allclose(alone, start[name], atol=1e-6), f"{name} was not trained"
-    assert results[0] == pytest.approx(results[1], rel=1e-5)
 
 
 # --- what it makes ----------------------------------------------------------------------------------------------------

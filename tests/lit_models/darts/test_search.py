@@ -64,13 +64,11 @@ class Keep(Callback):
         self.batches.append(batch)
 
 
-def searched(root: Path, model: DARTSSearch, *callbacks: Callback, devices: int = 1, **arguments: Any) -> Trainer:
+def searched(root: Path, model: DARTSSearch, *callbacks: Callback, **arguments: Any) -> Trainer:
     dtype = torch.float64 if arguments.get("precision") == "64-true" else torch.float32
     trainer = Trainer(
         **{
             "accelerator": "cpu",
-            "devices": devices,
-            "strategy": "auto" if devices == 1 else "ddp_fork",
             "max_epochs": 2,
             "callbacks": list(callbacks),
             "default_root_dir": root,
@@ -83,7 +81,7 @@ def searched(root: Path, model: DARTSSearch, *callbacks: Callback, devices: int 
         }
     )
     model._report = lambda run: None  # type: ignore[method-assign]  # pictures take longer than these searches
-    trainer.fit(model, SearchDataModule(Noise(dtype), batch_size=8 // devices))
+    trainer.fit(model, SearchDataModule(Noise(dtype), batch_size=8))
     return trainer
 
 
@@ -188,38 +186,6 @@ def test_the_papers_optimisers_and_schedule(tmp_path: Path) -> None:
     rates = [0.001 + 0.012 * (1 + np.cos(np.pi * epoch / 4)) for epoch in range(4)]
     searched(tmp_path, model, max_epochs=4, limit_train_batches=1, limit_val_batches=0)
     assert [entry["learning_rate"] for entry in model.history] == pytest.approx(rates)
-
-
-# --- two processes ----------------------------------------------------------------------------------------------------
-
-
-class FixedStatistics(DARTSSearch):
-    """Normalises by the running means, which stay: each image's part of a step depends on nothing but the image."""
-
-    def training_step(self, batch: SearchBatch, batch_idx: int) -> None:
-        self.supernet.eval()
-        super().training_step(batch, batch_idx)
-
-
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
-@pytest.mark.timeout(200)
-@pytest.mark.parametrize("order", [1, 2])
-def test_two_ranks_equal_one_process_on_the_same_global_batch(tmp_path: Path, order: int) -> None:
-    states = []
-    for devices in (1, 2):
-        torch.manual_seed(0)
-        # SGD, because Adam's first steps depend on the signs of gradients more than on their sizes.
-        model = FixedStatistics(
-            **TINY, order=order, mixed_product="exact", arch_optimizer=lambda p: SGD(p, lr=1.0, momentum=0.5)
-        ).double()
-        searched(tmp_path, model, devices=devices, precision="64-true")
-        states.append({name: value.clone() for name, value in model.state_dict().items()})
-    torch.manual_seed(0)
-    start = FixedStatistics(**TINY).state_dict()
-    for name, alone in states[0].items():
-        assert torch.allclose(alone, states[1][name], atol=1e-9), name
-        if "running" not in name and name != "supernet.by_state":
-            assert not torch.allclose(alone, start[name].double(), atol=1e-7), f"{name} was not trained"
 
 
 # --- as a user meets it -----------------------------------------------------------------------------------------------
