@@ -21,7 +21,7 @@ from lightning.pytorch import Callback, LightningDataModule, LightningModule, Tr
 from lightning.pytorch.callbacks import TQDMProgressBar
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import WandbLogger
-from lightning.pytorch.plugins.environments import ClusterEnvironment, SLURMEnvironment
+from lightning.pytorch.plugins.environments import ClusterEnvironment, SLURMEnvironment, TorchElasticEnvironment
 from lightning.pytorch.strategies import DDPStrategy
 from lightning.pytorch.utilities import rank_zero_only
 from torch import nn
@@ -53,7 +53,6 @@ from lit_models.runs import (
     remove_if_empty_handed,
     require_writable,
     run_of,
-    slurm_job,
     write_atomically,
 )
 from lit_models.weights import WEIGHTS
@@ -274,6 +273,10 @@ class RelitCLI(LightningCLI):
         arguments = {**self._get(self.config_init, "trainer"), **kwargs}
         if self.subcommand == "prepare":
             return self.trainer_class(logger=False, enable_checkpointing=False)
+        plugins = _as_list(arguments["plugins"])
+        arguments["plugins"] = [*plugins, *_slurm_environment(plugins), AtomicCheckpointIO()]
+        if arguments["sync_batchnorm"]:
+            _require_batch_norm(self.model)
         if arguments["fast_dev_run"]:
             self.run_folder = Path(tempfile.mkdtemp(prefix="relit-"))
         elif self.run_folder is None:
@@ -296,32 +299,13 @@ class RelitCLI(LightningCLI):
             self._get(self.config_init, "predictions"),
             LossCurves(),
         ]
-        arguments["plugins"] = [*_as_list(arguments["plugins"]), AtomicCheckpointIO()]
-        if int(os.environ.get("SLURM_NTASKS") or 1) > 1 and slurm_job() and "SLURM_STEP_ID" not in os.environ:
-            raise RunError(
-                f"This Slurm job has {os.environ['SLURM_NTASKS']} tasks, but relit was started as one process, which "
-                "would wait for the others for ever: put `srun` before `relit`."
-            )
-        if SLURMEnvironment.detect() and not any(isinstance(p, ClusterEnvironment) for p in arguments["plugins"]):
-            # Its own requeue saves from within the signal, which may wait for ever; Preemption requeues in its place.
-            arguments["plugins"].append(SLURMEnvironment(auto_requeue=False))
         # The loaders share out their batches by themselves.
         arguments["use_distributed_sampler"] = False
         trainer = self.trainer_class(**arguments)
-        if arguments["sync_batchnorm"]:
-            self._require_batch_norm(trainer)
         needs_find_unused = getattr(self.model, "needs_find_unused_parameters", False)
         if needs_find_unused and arguments["strategy"] == "auto" and isinstance(trainer.strategy, DDPStrategy):
             trainer = self.trainer_class(**{**arguments, "strategy": "ddp_find_unused_parameters_true"})
         return trainer
-
-    def _require_batch_norm(self, trainer: Trainer) -> None:
-        """Refuses `--trainer.sync_batchnorm` where it would fail in the first step, or do nothing."""
-        name = type(self.model).__name__
-        if trainer.world_size > 1 and trainer.strategy.root_device.type == "cpu":
-            raise RunError("--trainer.sync_batchnorm works on GPUs only: leave it out.")
-        if not any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in self.model.modules()):
-            raise RunError(f"{name} has no batch normalisation that --trainer.sync_batchnorm knows: leave it out.")
 
     def _loggers(self, given: Any, config: Namespace) -> list[Any]:
         assert self.run_folder is not None
@@ -493,6 +477,34 @@ def split_sizes(trainer: Trainer) -> dict[str, Any]:
     splits = {split: getattr(datamodule, f"{split}_set", None) for split in ("train", "val", "test")}
     sizes = {f"{split}_images": len(images) for split, images in splits.items() if images is not None}
     return {"name": type(datamodule).__name__, **sizes}
+
+
+def _slurm_environment(plugins: list[Any]) -> list[SLURMEnvironment]:
+    """For a job of Slurm's an environment without Lightning's own requeue, which saves from within the signal and may
+    wait for ever; :class:`Preemption` requeues in its place.
+
+    Raises:
+        RunError: The other processes of the job will never come.
+    """
+    chosen = any(isinstance(plugin, ClusterEnvironment) for plugin in plugins) or TorchElasticEnvironment.detect()
+    if chosen or not SLURMEnvironment.detect():
+        return []
+    tasks = int(os.environ["SLURM_NTASKS"])
+    if tasks > 1 and "SLURM_STEP_ID" not in os.environ:
+        raise RunError(
+            f"This Slurm job has {tasks} tasks, but relit was started as one process, which would wait for the others "
+            "for ever: put `srun` before `relit`."
+        )
+    return [SLURMEnvironment(auto_requeue=False)]
+
+
+def _require_batch_norm(model: LightningModule) -> None:
+    """Refuses ``--trainer.sync_batchnorm`` where it would fail in the first step, or do nothing."""
+    if not torch.cuda.is_available():
+        raise RunError("--trainer.sync_batchnorm works on GPUs only: leave it out.")
+    if not any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in model.modules()):
+        name = type(model).__name__
+        raise ModelError(f"{name} has no batch normalisation that --trainer.sync_batchnorm knows: leave it out.")
 
 
 def compile_networks(model: LightningModule) -> None:

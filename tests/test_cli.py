@@ -261,3 +261,16 @@ def test_interrupted_from_the_keyboard(relit: Relit, capsys: Output, monkeypatch
     assert relit("fit", *TINY, "--trainer.callbacks+=tests.tiny.InterruptAt", "--trainer.callbacks.batch=25") == 130
     assert "interrupted" in capsys.readouterr().err
     assert relit("fit", *TINY, "--ckpt_path=last") == 0, "the epochs before are kept"
+
+
+def test_batch_normalisation_over_processes_is_refused_where_it_cannot_be(
+    relit: Relit, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    assert relit("fit", *TINY, "--trainer.sync_batchnorm=true") == 1
+    assert "works on GPUs only" in capsys.readouterr().err
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    search = ["--config", CONFIGS / "darts_search_digits.yaml", "--model.init_channels=2"]
+    assert relit("fit", *search, "--trainer.sync_batchnorm=true", "--trainer.accelerator=cpu") == 1
+    assert "DARTSSearch has no batch normalisation" in capsys.readouterr().err
+    assert not Path("runs").exists()

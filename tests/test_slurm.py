@@ -134,7 +134,7 @@ def test_a_cancelled_job_keeps_its_place_but_stays_cancelled(cluster: Cluster, p
     training(cluster, job, place)
     cluster.run("scancel", job)
     cluster.wait(lambda: "stopped by SIGTERM" in log_of(job, place), "the job has saved a checkpoint")
-    state = cluster.job(job)
+    state = cluster.wait_for(job, "CANCELLED", "COMPLETED", "FAILED", "PENDING")
     assert (state["JobState"], state["Restarts"]) == ("CANCELLED", "0")
     assert "isn't requeued" in log_of(job, place)
     run = place / "runs" / "dcgan_digits" / f"slurm-{job}"
