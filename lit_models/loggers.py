@@ -148,7 +148,7 @@ def log_checkpoints(logger: WandbLogger, run_folder: Path, step: int) -> None:
     """Makes W&B artifacts of a run's checkpoints, with the aliases ``last`` (of ``step``) and ``best``."""
     import wandb
 
-    for name in (LAST, BEST):
+    for name in (BEST, LAST):  # in this order, as W&B calls the newest version `latest`
         path = run_folder / CHECKPOINTS / name
         if path.is_file():
             artifact = wandb.Artifact(f"checkpoint-{logger.experiment.id}", "model", metadata={"last_step": step})

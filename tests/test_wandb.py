@@ -142,11 +142,12 @@ SHOWN = {
         | {f"figures/{name}" for name in CLASSES},
         {"tables/classification_report", "tables/embedding", *(f"tables/{name}" for name in CLASSES)},
     ),
-    "architecture search": (
+    "architecture search": pytest.param(
         *("darts_search_digits", ["--model.init_channels=2", "--model.layers=3"]),
         [],
         {"figures/cells", "figures/search", "figures/losses", "figures/accuracies"},
         set(),
+        marks=pytest.mark.slow,
     ),
     "found architecture": (
         *("darts_retrain_cifar10", ["--data=Digits", "--data.batch_size=16", "--model.channels=1"]),

@@ -89,7 +89,7 @@ class WandbServer:
 
     def _answers(self) -> dict[str, Any]:
         return {
-            "Viewer": lambda _: {"viewer": _viewer()},
+            "Viewer|GetDefaultEntity": lambda _: {"viewer": _viewer()},
             "ServerInfo.*|ServerFeatures.*": lambda _: {
                 "serverInfo": {"features": [], "cliVersionInfo": {}, "latestLocalVersionInfo": None}
             },
@@ -209,8 +209,11 @@ class WandbServer:
         facts |= {"method": config["method"], "runs": {"edges": []}, "createdAt": "2026-01-01T00:00:00"}
         return {"project": {"sweep": {**empty, **facts, "priorRunsFilters": None, "earlyStopJobRunning": False}}}
 
-    def _heartbeat(self, _: dict[str, Any]) -> dict[str, Any]:
-        """The next run of the newest sweep, whose parameters each take their next value in turn; then the end."""
+    def _heartbeat(self, asked: dict[str, Any]) -> dict[str, Any]:
+        """When the run before has ended, the newest sweep's next one, in which each parameter takes its next value;
+        after the last, the end."""
+        if any(json.loads(asked.get("runState") or "{}").values()):
+            return {"agentHeartbeat": {"agent": {"id": "agent"}, "commands": "[]"}}
         name = list(self.sweeps)[-1]
         number = self._given[name] = self._given.get(name, -1) + 1
         if number >= self.runs_per_sweep:
