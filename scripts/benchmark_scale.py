@@ -31,7 +31,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
-from datamodules import ImageDataModule, LabelledImages
+from datamodules import Episodes, ImageDataModule, LabelledImages, SearchBatch
 from datamodules.tensors import GatherDataset
 from lit_models import METHODS
 
@@ -271,8 +271,9 @@ class CountedStep(Callback):
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         if batch_idx == 1:
-            image = batch[0][0] if isinstance(batch[0], tuple) else batch[0]
-            self.images = math.prod(image.shape[:-3]) if image.ndim > 2 else len(image)
+            parts = batch if isinstance(batch, Episodes) else batch[0] if isinstance(batch, SearchBatch) else batch[:1]
+            images = [part for part in parts if part.is_floating_point()]
+            self.images = sum(math.prod(part.shape[:-3]) if part.ndim > 2 else len(part) for part in images)
             self._modes = FlopCounterMode(display=False), Operations()
             for mode in self._modes:
                 mode.__enter__()

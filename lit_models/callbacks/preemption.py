@@ -40,6 +40,7 @@ class Preemption(Callback):
     def __init__(self) -> None:
         self._received = 0
         self._agreed = 0
+        self._is_saved = False
         self._is_resumed = False
         self._interrupts_validation = False
         self._batches = 0
@@ -80,17 +81,20 @@ class Preemption(Callback):
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
+        if not self._ranks_agree(trainer) or trainer.fit_loop._should_accumulate():
+            return
         # What comes after an epoch's last batch, or before a validation, belongs to the checkpoint.
-        if self._ranks_agree(trainer) and not trainer.is_last_batch and not _validation_follows(trainer):
+        if not trainer.is_last_batch and not _validation_follows(trainer):
             checkpoints_of(trainer).save(trainer, pl_module, LAST)
+            self._is_saved = True
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
-        # Only now, as the metrics of the batch before are logged after its end. At an epoch's start there is the
-        # checkpoint of the epoch before.
-        if self._agreed:
-            self._leave(trainer)
+        # Only now, as the metrics of the batch before are logged after its end. An epoch before this one has left its
+        # own checkpoint.
+        place = f"epoch {trainer.current_epoch + 1}, batch {batch_idx + 1} of {trainer.num_training_batches}"
+        if self._is_saved or (self._agreed and batch_idx == 0):
+            self._leave(trainer, f"before {place}")
         if self._is_resumed and trainer.is_global_zero:
-            place = f"epoch {trainer.current_epoch + 1}, batch {batch_idx + 1} of {trainer.num_training_batches}"
             print(f"relit: going on with {place}.", file=sys.stderr)
         self._is_resumed = False
 
@@ -101,7 +105,7 @@ class Preemption(Callback):
         # Ranks may have different numbers of validation batches; they agree in those that all have.
         own = torch.tensor(int(min(trainer.num_val_batches)), device=trainer.strategy.root_device)
         self._validation_batches = int(trainer.strategy.reduce(own, reduce_op="min"))
-        if self._agreed:
+        if self._agreed and not trainer.fit_loop._should_accumulate():
             self._leave_validation(trainer, pl_module)
 
     def on_validation_batch_end(
@@ -115,7 +119,8 @@ class Preemption(Callback):
     ) -> None:
         if trainer.sanity_checking or trainer.state.fn != "fit":
             return
-        if batch_idx < self._validation_batches and self._ranks_agree(trainer):
+        agree = batch_idx < self._validation_batches and self._ranks_agree(trainer)
+        if agree and not trainer.fit_loop._should_accumulate():
             self._leave_validation(trainer, pl_module)
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
@@ -135,6 +140,7 @@ class Preemption(Callback):
         """Whether a signal has come to any rank; all ranks get the same answer after the same batch."""
         if trainer.world_size == 1:
             self._agreed = self._received
+        if self._agreed or trainer.world_size == 1:
             return bool(self._agreed)
         self._batches += 1
         if self._batches < self._next_agreement:
@@ -151,15 +157,15 @@ class Preemption(Callback):
     def _leave_validation(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._interrupts_validation = True
         checkpoints_of(trainer).save(trainer, pl_module, LAST)
-        self._leave(trainer)
+        self._leave(trainer, f"in the validation of epoch {trainer.current_epoch + 1}")
 
-    def _leave(self, trainer: Trainer) -> None:
+    def _leave(self, trainer: Trainer, place: str) -> None:
         number = signal.Signals(self._agreed)
         checkpoints_of(trainer).put_in_place(trainer)
         if trainer.is_global_zero:
             finish_wandb(exit_code=128 + number)
             path = Path(trainer.default_root_dir) / CHECKPOINTS / LAST
-            print(f"relit: stopped by {number.name}; training is saved in {path}. {_requeue(number)}", file=sys.stderr)
+            print(f"relit: stopped by {number.name} {place}; all is in {path}. {_requeue(number)}", file=sys.stderr)
         # Where one task's end ends the others, rank 0 would have no time to requeue the job.
         trainer.strategy.barrier("preemption")
         raise SystemExit(128 + number)

@@ -14,7 +14,7 @@ from lightning.pytorch import Callback, Trainer
 
 from lit_models.__main__ import main
 from tests.test_resume import assert_same_run
-from tests.tiny import TINY, the_run, weights
+from tests.tiny import CONFIGS, TINY, the_run, weights
 
 Relit = Callable[..., int]
 USR1, TERM = 138, 143
@@ -103,7 +103,8 @@ def test_a_warned_job_is_requeued_and_goes_on_at_the_next_batch(
     run = the_run()
     assert run.name == "slurm-17"
     said = capsys.readouterr().err
-    assert "stopped by SIGUSR1" in said
+    place = "in the validation of epoch" if moment.get("batch", 20) == 20 else "before epoch"
+    assert f"stopped by SIGUSR1 {place}" in said
     assert "job 17 is requeued" in said
     saved = torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)
     expected = moment["batch"] if "batch" in moment else 20 * (1 + (moment["validation_batch"] > 5))
@@ -180,6 +181,23 @@ def test_several_tasks_without_srun_are_refused(
     assert relit("fit", *FIT) == 1
     assert "This Slurm job has 2 tasks" in capsys.readouterr().err
     assert not Path("runs").exists()
+
+
+def test_accumulated_gradients_are_not_left_behind(relit: Relit) -> None:
+    """Of a step of four batches: it is finished first, also where a validation comes between."""
+    fit = [
+        *("fit", "--config", CONFIGS / "vae_digits.yaml", "--model.feature_maps=2", "--trainer.callbacks=null"),
+        *("--trainer.accumulate_grad_batches=4", "--trainer.val_check_interval=10", "--trainer.max_epochs=1"),
+        *("--trainer.accelerator=cpu", "--trainer.enable_progress_bar=false", "--trainer.enable_model_summary=false"),
+    ]
+    assert relit(*fit, "--run.root=whole") == 0
+    for life, (moment, step) in enumerate((({"batch": 6}, 2), ({"batch": 10}, 3))):
+        goes_on = ["--ckpt_path=last"] if life else []
+        assert relit(*fit, *goes_on, *sending(signal.SIGUSR1, **moment)) == USR1
+        assert torch.load(the_run() / "checkpoints" / "last.ckpt", weights_only=True)["global_step"] == step
+    assert relit(*fit, "--ckpt_path=last") == 0
+    state, expected = weights(the_run()), weights(the_run(Path("whole")))
+    assert all(torch.equal(state[name], expected[name]) for name in expected)
 
 
 def test_scontrol_that_fails_or_is_missing_is_told(
