@@ -181,7 +181,7 @@ def fit(arguments: list[str], callback: Callback, root: str) -> None:
         raise SystemExit(f"relit {' '.join(arguments)} failed:\n{told.getvalue()}")
 
 
-def seconds(arguments: list[str], steps: int, processes: int, together: bool) -> float:
+def seconds(arguments: list[str], steps: int, processes: int, together: bool, strategy: str = "auto") -> float:
     """Seconds for ``steps`` batches of each of some processes, as one DDP run or as runs of their own."""
     context = get_context("fork")
     begin, found = context.Barrier(processes), context.SimpleQueue()
@@ -193,7 +193,8 @@ def seconds(arguments: list[str], steps: int, processes: int, together: bool) ->
         torch.set_num_threads(1)
         clock = Clock(steps, begin)
         devices = processes if together else 1
-        fit([*arguments, f"--trainer.devices={devices}"], clock, f"{folder}/{rank}")
+        chosen = strategy if together else "auto"
+        fit([*arguments, f"--trainer.devices={devices}", f"--trainer.strategy={chosen}"], clock, f"{folder}/{rank}")
         found.put(clock.seconds)
 
     port = 20_000 + os.getpid() % 10_000
@@ -224,7 +225,7 @@ def measure(args: argparse.Namespace, checkpoint: Path) -> dict[str, dict[str, f
         times: dict[str, list[float]] = {side: [] for side in sides}
         for _ in range(args.rounds):
             for side, (processes, together) in sides.items():
-                times[side].append(seconds(arguments, args.steps, processes, together))
+                times[side].append(seconds(arguments, args.steps, processes, together, args.strategy))
         alone, apart, together_ = (statistics.median(times[side]) / args.steps for side in sides)
         size = {"ProtoNet": 60 * 6, "TransferClassifier": 250}.get(method, args.batch_size)
         share = statistics.median(1 - a / t for a, t in zip(times["apart"], times["together"], strict=True))
@@ -353,6 +354,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--batch_size", type=int, default=16, help="images of one process, measured (default: 16)")
     parser.add_argument("--steps", type=int, default=10, help="batches of each measurement (default: 10)")
     parser.add_argument("--rounds", type=int, default=3, help="measurements of each side (default: 3)")
+    parser.add_argument(
+        "--strategy",
+        default="auto",
+        help="of two processes, such as ddp_find_unused_parameters_true to see what that costs a method that doesn't "
+        "need it (default: what the method needs)",
+    )
     parser.add_argument("--counted_batch_size", type=int, default=4, help="images to count operations by (default: 4)")
     parser.add_argument("--tflops", type=float, default=30.0, help="a GPU's, sustained, in 10¹² a second (default: 30)")
     parser.add_argument("--launch_us", type=float, default=5.0, help="least time of an operation in µs (default: 5)")

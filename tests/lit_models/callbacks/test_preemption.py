@@ -85,8 +85,8 @@ def slurm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         {"batch": 7},
         {"batch": 20},  # an epoch's last batch, before the validation
         {"validation_batch": 2},  # within the validation of the first epoch
-        {"validation_batch": 7},  # of the second
-        {"batch": 21},
+        pytest.param({"validation_batch": 7}, marks=pytest.mark.slow),  # of the second
+        pytest.param({"batch": 21}, marks=pytest.mark.slow),
     ],
     ids=str,
 )
