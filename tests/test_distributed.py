@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 import torch
-from benchmark_scale import arguments_of, autoencoder_checkpoint
+from benchmark_scale import EXPERIMENTS, arguments_of, autoencoder_checkpoint
 from lightning.pytorch import Callback, LightningDataModule, LightningModule, Trainer
 from torch import Tensor, nn
 from torch.optim import SGD
@@ -252,6 +252,7 @@ CASES = {
 
 def test_every_method_has_a_case() -> None:
     assert {name.split(",")[0] for name in CASES} == set(lit_models.METHODS)
+    assert set(EXPERIMENTS) == set(lit_models.METHODS), "in scripts/benchmark_scale.py"
 
 
 class KeepCheckpoint(Callback):

@@ -121,7 +121,8 @@ class Checkpoints(Checkpoint):
             return
         for name in names:
             trainer.save_checkpoint(_waiting(trainer, name))
-            self._waiting.append(name)
+            if name not in self._waiting:
+                self._waiting.append(name)
         self._saved_step = trainer.global_step
         self._has_saved = True
 

@@ -10,7 +10,8 @@ from types import FrameType
 from typing import Any, cast
 
 import torch
-from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.callbacks import Checkpoint
 
 from lit_models.callbacks.checkpoints import checkpoints_of
 from lit_models.loggers import finish_wandb
@@ -23,7 +24,7 @@ MOST_BATCHES = 50
 """As many batches at most, since some may take longer than those before."""
 
 
-class Preemption(Callback):
+class Preemption(Checkpoint):
     """Saves ``last.ckpt`` and ends the run when the process gets SIGUSR1 or SIGTERM; under Slurm, requeues the job.
 
     The signal is only noted where it arrives. At the end of a batch, of training or of validation, all ranks agree that
@@ -35,6 +36,9 @@ class Preemption(Callback):
     SIGUSR1 is the warning that ``#SBATCH --signal=USR1@180`` asks for: the job is put back into the queue, where it
     waits for its next turn and goes on in the same run folder. SIGTERM comes with ``scancel``, with the time limit, and
     with preemption: the job is requeued only if Slurm says that it makes room for another one.
+
+    Lightning calls it, as it does all that save checkpoints, after other callbacks: when it ends the run, they have
+    done their part.
     """
 
     def __init__(self) -> None:
