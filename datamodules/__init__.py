@@ -12,6 +12,7 @@ from datamodules.lfw import LFW
 from datamodules.maps import Maps
 from datamodules.mnist import MNIST
 from datamodules.omniglot import Omniglot, OmniglotEpisodes
+from datamodules.pictures import Picture, Pictures
 from datamodules.samples import SampleRequest, Samples
 from datamodules.search import SearchDataModule
 from datamodules.stl10 import STL10
@@ -41,6 +42,8 @@ __all__ = [
     "Maps",
     "Omniglot",
     "OmniglotEpisodes",
+    "Picture",
+    "Pictures",
     "SampleRequest",
     "Samples",
     "SearchBatch",

@@ -222,14 +222,19 @@ def central_square(image: Image.Image, size: int, channels: int, crop: int | Non
     Returns:
         uint8, ``(channels, size, size)``.
     """
-    ImageOps.exif_transpose(image, in_place=True)
-    if image.mode.startswith("I"):  # 16 bits, which Pillow would clip to 8
-        image = Image.fromarray((np.asarray(image, np.float32) / 257).round().clip(0, 255).astype(np.uint8))
-    image = image.convert("RGB" if channels == 3 else "L")
+    image = as_looked_at(image, channels)
     side = min(*image.size) if crop is None else min(*image.size, crop)
     left, top = (image.width - side) // 2, (image.height - side) // 2
     image = image.resize((size, size), Image.Resampling.BICUBIC, box=(left, top, left + side, top + side))
     return np.asarray(image).reshape(size, size, channels).transpose(2, 0, 1)
+
+
+def as_looked_at(image: Image.Image, channels: int) -> Image.Image:
+    """A picture, just opened, the right way up and in colour (3 channels) or in grey (1), with 8 bits a channel."""
+    ImageOps.exif_transpose(image, in_place=True)
+    if image.mode.startswith("I"):  # 16 bits, which Pillow would clip to 8
+        image = Image.fromarray((np.asarray(image, np.float32) / 257).round().clip(0, 255).astype(np.uint8))
+    return image.convert("RGB" if channels == 3 else "L")
 
 
 def decode(

@@ -26,6 +26,8 @@ ARCHIVE = RemoteFile(
         "https://people.eecs.berkeley.edu/~tinghuiz/projects/pix2pix/datasets/",
     ),
 )
+PHOTOGRAPH_SIZE = 600
+"""Height and width of a photograph, and of a map, as published."""
 COUNTS = {"train": 1_096, "val": 1_098}
 
 
@@ -75,6 +77,7 @@ class Maps(ImageDataModule):
         if image_size < 1:
             raise DataError(f"image_size is {image_size}; it must be at least 1.")
         self.image_shape = (3, image_size, image_size)
+        self.source_scale = image_size / PHOTOGRAPH_SIZE
         self.load_size = round(image_size * 286 / 256)
         margin = self.load_size - image_size
         if pairing == "loose" and not 0 <= max_shift <= margin:

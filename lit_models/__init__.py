@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from lit_models.autoencoder import DenoisingAutoencoder
     from lit_models.conditional_gan import ConditionalGAN
+    from lit_models.cycle_gan import CycleGAN
     from lit_models.darts.retrain import DARTSRetrain
     from lit_models.darts.search import DARTSSearch
     from lit_models.dcgan import DCGAN
@@ -29,6 +30,7 @@ __version__ = version("relit")
 
 METHODS = {
     "ConditionalGAN": "lit_models.conditional_gan",
+    "CycleGAN": "lit_models.cycle_gan",
     "DARTSRetrain": "lit_models.darts.retrain",
     "DARTSSearch": "lit_models.darts.search",
     "DCGAN": "lit_models.dcgan",
@@ -54,6 +56,7 @@ __all__ = [
     "VAE",
     "WGAN",
     "ConditionalGAN",
+    "CycleGAN",
     "DARTSRetrain",
     "DARTSSearch",
     "DenoisingAutoencoder",

@@ -508,10 +508,12 @@ def _require_batch_norm(model: LightningModule) -> None:
 
 
 def compile_networks(model: LightningModule) -> None:
-    """Compiles each network of a module in place, except those that the method names in ``not_compiled``."""
+    """Compiles each network of a module in place, except those that the method names in ``not_compiled``; each of those
+    that it holds together in one ``ModuleDict``."""
     for name, network in model.named_children():
         if name not in getattr(model, "not_compiled", ()):
-            network.compile()
+            for part in network.values() if isinstance(network, nn.ModuleDict) else [network]:
+                part.compile()
 
 
 def run(args: list[str]) -> int:

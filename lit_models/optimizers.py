@@ -69,5 +69,5 @@ def linear_decay(epoch: int, epochs: int, start: float = 0.5) -> float:
         >>> [round(linear_decay(epoch, 6), 2) for epoch in range(6)]
         [1.0, 1.0, 1.0, 0.75, 0.5, 0.25]
     """
-    constant = round(start * epochs)
+    constant = math.ceil(start * epochs)
     return 1 - max(0, epoch + 1 - constant) / (epochs - constant + 1)

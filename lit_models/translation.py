@@ -9,12 +9,13 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
-from datamodules import GatherDataset, ImagePair
+from datamodules import GatherDataset, ImagePair, Picture, Pictures
 from lit_models.adversarial import AdversarialModule, evaluating, named
 from lit_models.callbacks.ranks import batch_weight
 from lit_models.checks import require_image_shape
 from lit_models.errors import ModelError
 from lit_models.optimizers import linear_decay
+from lit_models.tiling import apply_at_any_size
 
 
 class ImageTranslator(AdversarialModule):
@@ -22,6 +23,9 @@ class ImageTranslator(AdversarialModule):
 
     A subclass builds the networks and implements the losses. ``generator`` makes targets of sources, both in [−1, 1];
     a method that has more generators overrides :meth:`generate` and :attr:`translating_network`.
+
+    A checkpoint holds the scale of the training's sources (``source_scale`` of the data module), to which ``relit
+    predict`` brings other pictures before they are translated.
 
     What a source becomes in a test or in a prediction depends on nothing but the source: the networks have no running
     means, and normalise each image by itself. (With ``dropout_at_test`` it depends on the random numbers, too.)
@@ -49,13 +53,22 @@ class ImageTranslator(AdversarialModule):
             raise ModelError(f"decay_start is {decay_start}; it must be from 0 to 1.")
         super().__init__(generator, discriminator, **loop)
         self.image_shape = image_shape
+        self.source_scale = 1.0
         self.dropout_at_test = dropout_at_test
         self.decay_start = decay_start
 
     def setup(self, stage: str) -> None:
         require_image_shape(self, self.image_shape)
+        datamodule = getattr(self.trainer, "datamodule", None)
+        if stage == "fit":
+            self.source_scale = getattr(datamodule, "source_scale", 1.0)
         if stage != "predict":
             require_pairs(self)
+        elif isinstance(datamodule, Pictures) and datamodule.tile % self.size_multiple:
+            raise ModelError(
+                f"tile is {datamodule.tile}, but this {type(self).__name__} translates images whose sides are "
+                f"multiples of {self.size_multiple}: set --data.tile to such a number."
+            )
 
     def generate(self, batch: ImagePair) -> Tensor:
         return self.generator(batch.source * 2 - 1)
@@ -69,7 +82,7 @@ class ImageTranslator(AdversarialModule):
         """Translates images, in evaluation mode.
 
         Args:
-            source: ``(B, C, H, W)`` in [0, 1]; H and W multiples of the network's ``size_multiple``.
+            source: ``(B, C, H, W)`` in [0, 1]; H and W multiples of :attr:`size_multiple`.
 
         Returns:
             ``(B, C, H, W)`` in [0, 1], float32.
@@ -84,8 +97,21 @@ class ImageTranslator(AdversarialModule):
     def test_step(self, batch: ImagePair, batch_idx: int) -> Tensor:  # type: ignore[override]
         return self._evaluated(batch, "test")
 
-    def predict_step(self, batch: ImagePair, batch_idx: int) -> Tensor:
-        return self.translate(batch.source)
+    def predict_step(self, batch: ImagePair | Picture, batch_idx: int) -> Tensor:
+        if isinstance(batch, ImagePair):
+            return self.translate(batch.source)
+        return apply_at_any_size(self.translate, batch.image, self.size_multiple, batch.tile, batch.tile // 4)
+
+    @property
+    def size_multiple(self) -> int:
+        """What the heights and widths of images that are to be translated must be multiples of."""
+        return cast(Any, self.translating_network).size_multiple
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        checkpoint["source_scale"] = self.source_scale
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        self.source_scale = checkpoint.get("source_scale", 1.0)
 
     def _evaluated(self, batch: ImagePair, stage: str) -> Tensor:
         """Logs the losses; returns the translated sources, for callbacks."""

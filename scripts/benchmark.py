@@ -9,6 +9,7 @@
     python scripts/benchmark.py resnet
     python scripts/benchmark.py darts
     python scripts/benchmark.py scale --method DCGAN VAE
+    python scripts/benchmark.py translation
 
 Ratios within a run mean something anywhere; absolute figures hold for the machine that they come from.
 """
@@ -23,6 +24,7 @@ import benchmark_protonet
 import benchmark_resnet
 import benchmark_scale
 import benchmark_train
+import benchmark_translation
 
 
 def main() -> None:
@@ -35,6 +37,7 @@ def main() -> None:
         ("protonet", benchmark_protonet, "episodes against the textbook's"),
         ("layerwise", benchmark_layerwise, "cached codes against running the layers below again"),
         ("autoencoders", benchmark_autoencoders, "VAE, autoencoder, latent-space GAN and transfer against bare loops"),
+        ("translation", benchmark_translation, "pix2pix's step and its loader against the textbook's"),
         ("resnet", benchmark_resnet, "ResNet18 and its losses against the textbook's"),
         ("darts", benchmark_darts, "a step of DARTS's search against a port of the public code"),
         ("scale", benchmark_scale, "one process and two, and on paper 8 and 64 GPUs"),

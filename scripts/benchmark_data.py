@@ -51,10 +51,11 @@ class PILImages:
 
 
 class MapsFolder:
-    """Side-by-side JPEGs: load, split, enlarge to 286, crop 256 and flip both halves alike."""
+    """Side-by-side JPEGs: load, split, enlarge to 286, crop 256 and flip both halves alike; or so at another size."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, size: int = 256) -> None:
         self.files = sorted(folder.glob("*.jpg"))
+        self.size, self.load_size = size, round(size * 286 / 256)
 
     def __len__(self) -> int:
         return len(self.files)
@@ -66,10 +67,12 @@ class MapsFolder:
         image = Image.open(self.files[index]).convert("RGB")
         middle = image.width // 2
         halves = [image.crop((left, 0, left + middle, image.height)) for left in (0, middle)]
-        top, left, flip = random.randint(0, 30), random.randint(0, 30), random.random() < 0.5
+        margin, load_size = self.load_size - self.size, (self.load_size, self.load_size)
+        top, left, flip = random.randint(0, margin), random.randint(0, margin), random.random() < 0.5
+        window = (left, top, left + self.size, top + self.size)
         tensors = []
         for half in halves:
-            half = half.resize((286, 286), Image.Resampling.BICUBIC).crop((left, top, left + 256, top + 256))
+            half = half.resize(load_size, Image.Resampling.BICUBIC).crop(window)
             tensors.append(functional.to_tensor(functional.hflip(half) if flip else half))
         return tensors[0], tensors[1]
 

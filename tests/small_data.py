@@ -138,7 +138,7 @@ def lfw(root: Path) -> list[str]:
 
 
 def maps(root: Path) -> list[str]:
-    """Pairs of noise in place of photographs and maps; and narrower networks, as the real ones take seconds a step."""
+    """Pairs of noise in place of photographs and maps; and smaller networks, as the real ones take seconds a step."""
     folder = root / "maps"
     if not folder.exists():
         rng = np.random.default_rng(0)
@@ -147,7 +147,8 @@ def maps(root: Path) -> list[str]:
             for number in range(1, 5):
                 pixels = rng.integers(256, size=(64, 128, 3), dtype=np.uint8)
                 Image.fromarray(pixels).save(folder / split / f"{number}.jpg")
-    return ["--model.feature_maps=4", "--model.discriminator_feature_maps=4"]
+    sizes = ["--data.image_size=64", "--model.image_size=64"]
+    return [*sizes, "--model.feature_maps=4", "--model.discriminator_feature_maps=4"]
 
 
 def _strokes(seed: int) -> bytes:

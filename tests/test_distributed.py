@@ -17,7 +17,16 @@ from torch import Tensor, nn
 from torch.optim import SGD
 
 import lit_models
-from datamodules import Digits, EpisodeDataModule, FewLabels, LabelledImages, SearchBatch, SearchDataModule
+from datamodules import (
+    Digits,
+    EpisodeDataModule,
+    FewLabels,
+    ImagePair,
+    LabelledImages,
+    Maps,
+    SearchBatch,
+    SearchDataModule,
+)
 from datamodules.samplers import BatchSampler, ClassBalancedBatches
 from lit_models import (
     DCGAN,
@@ -25,6 +34,7 @@ from lit_models import (
     VAE,
     WGAN,
     ConditionalGAN,
+    CycleGAN,
     DARTSRetrain,
     DARTSSearch,
     DenoisingAutoencoder,
@@ -32,12 +42,14 @@ from lit_models import (
     LatentGAN,
     LayerwiseMLP,
     MetricResNet,
+    Pix2Pix,
     ProtoNet,
     TransferClassifier,
     TripletGAN,
 )
 from lit_models.adversarial import AdversarialModule
 from lit_models.losses.adversarial import gradient_penalty
+from tests.datamodules.test_maps import write_maps
 from tests.small_data import write_autoencoder
 from tests.tiny import CONFIGS, TINY, the_run, weights
 
@@ -154,6 +166,15 @@ def darts_retrain() -> LightningModule:
     return without_batch_norm(DARTSRetrain(**sizes, drop_path=0.0, optimizer=sgd(0.01)))
 
 
+def translator(kind: Any, **arguments: Any) -> LightningModule:
+    sizes = {"image_size": 32, "feature_maps": 2, "discriminator_feature_maps": 2, "patch_size": 16}
+    optimizers = {f"{player}_optimizer": partial(SGD, lr=0.02) for player in ("generator", "discriminator")}
+    model = without_batch_norm(kind(**sizes, **optimizers, **arguments))
+    for parameter in model.parameters():
+        nn.init.normal_(parameter, 0, 0.2)
+    return model
+
+
 def sgd(lr: float) -> Callable[..., SGD]:
     return partial(SGD, lr=lr, momentum=0.5)
 
@@ -197,6 +218,18 @@ class Balanced(Digits):
 
 def balanced(root: Path, processes: int) -> LightningDataModule:
     return Balanced(root=str(root), eval_batch_size=32 // processes)
+
+
+class FixedMaps(Maps):
+    """The same window of every pair."""
+
+    def augment(self, batch: ImagePair) -> ImagePair:
+        return ImagePair(*(image[..., :32, :32] for image in batch))
+
+
+def maps(root: Path, processes: int) -> LightningDataModule:
+    write_maps(Path("maps"), train=12, val=4)
+    return FixedMaps(root=".", image_size=32, batch_size=4 // processes, eval_batch_size=4 // processes)
 
 
 @dataclass
@@ -247,12 +280,19 @@ CASES = {
     "DARTSSearch, first order": Case(partial(darts_search, 1), halves, 3, 1e-9, double=True),
     "DARTSSearch, second order": Case(partial(darts_search, 2), halves, 2, 1e-9, double=True),
     "DARTSRetrain": Case(darts_retrain),
+    "Pix2Pix": Case(partial(translator, Pix2Pix, dropout=0.0), maps, 3),
+    "Pix2Pix, plain GAN": Case(
+        partial(translator, Pix2Pix, dropout=0.0, conditional=False, lambda_l1=0.0, loss="lsgan"), maps, 3
+    ),
+    # Each rank has a buffer of generated images of its own; they aren't full by then.
+    "CycleGAN": Case(partial(translator, CycleGAN, blocks=1), maps, 3),
 }
 
 
 def test_every_method_has_a_case() -> None:
     assert {name.split(",")[0] for name in CASES} == set(lit_models.METHODS)
-    assert set(EXPERIMENTS) == set(lit_models.METHODS), "in scripts/benchmark_scale.py"
+    # Its noise isn't made of pairs of images, from which these two learn.
+    assert {*EXPERIMENTS, "Pix2Pix", "CycleGAN"} == set(lit_models.METHODS), "in scripts/benchmark_scale.py"
 
 
 class KeepCheckpoint(Callback):
@@ -263,6 +303,7 @@ class KeepCheckpoint(Callback):
         trainer.save_checkpoint(self.path)
 
 
+@pytest.mark.filterwarnings("ignore:.* pairs in .*; the data set has:datamodules.DataWarning")
 @pytest.mark.parametrize("case", CASES.values(), ids=CASES)
 def test_two_ranks_equal_one_process_on_the_same_global_batch(
     digits_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, case: Case

@@ -1,15 +1,16 @@
-"""Writes what ``relit predict`` makes: images, or a table of classes."""
+"""Writes what ``relit predict`` makes: images, numbered or named after the pictures that they were made of, or a table
+of classes."""
 
 import csv
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
 from torchvision.utils import make_grid, save_image
 
-from datamodules import SampleRequest
+from datamodules import Picture, Pictures, SampleRequest
 from lit_models.callbacks.ranks import gather, gather_rows
 from lit_models.errors import RunError
 
@@ -47,6 +48,8 @@ class PredictionWriter(Callback):
 
     def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._seen = 0
+        if self.grid and isinstance(getattr(trainer, "datamodule", None), Pictures):
+            raise RunError("Pictures of different sizes don't fit in a grid: leave --predictions.grid out.")
 
     def on_predict_batch_end(
         self,
@@ -60,6 +63,12 @@ class PredictionWriter(Callback):
         if isinstance(outputs, ClassProbabilities):
             self._probabilities.append(outputs.probability)
         if not isinstance(outputs, Tensor) or outputs.ndim != 4:
+            return
+        if isinstance(batch, Picture):
+            name = cast(Pictures, cast(Any, trainer).datamodule).output_names[int(batch.row)]
+            path = self._made_folder(trainer) / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            save_image(outputs.float().cpu(), path)
             return
         numbers = batch.number.tolist() if isinstance(batch, SampleRequest) else self._rows(trainer, len(outputs))
         images = dict(zip(numbers, outputs.float().cpu(), strict=True))

@@ -143,6 +143,7 @@ class TranslationScores(Callback):
         if not trainer.is_global_zero:
             return
         run = Path(trainer.default_root_dir)
+        run.mkdir(parents=True, exist_ok=True)
         known = {name: value if math.isfinite(value) else None for name, value in scores.items()}
         text = json.dumps({"extractor": self.extractor_name, **known}, indent=2)
         write_atomically(run / "scores.json", f"{text}\n")

@@ -1,0 +1,207 @@
+"""CycleGAN (Zhu, Park, Isola & Efros 2017, https://arxiv.org/abs/1703.10593): images to images without pairs.
+
+Two generators learn to turn each kind of image into the other, G: X → Y and F: Y → X, against a discriminator each, and
+so that both ways and back nothing is lost:
+
+    L_GAN(G, D_Y) = E_y[(D_Y(y) − 1)²] + E_x[D_Y(G(x))²]                 (section 4: least squares for eq. 1)
+    L_cyc(G, F)   = E_x[‖F(G(x)) − x‖₁] + E_y[‖G(F(y)) − y‖₁]            (eq. 2)
+    L_idt(G, F)   = E_y[‖G(y) − y‖₁] + E_x[‖F(x) − x‖₁]                  (section 5.2)
+    L             = L_GAN(G, D_Y) + L_GAN(F, D_X) + λ L_cyc + λ λ_idt L_idt,  λ = 10, λ_idt = 0.5
+
+The generators are ResNets with 9 blocks (6 for images of 128 pixels), the discriminators judge patches of 70x70, both
+with instance normalisation and weights from N(0, 0.02²). A discriminator's loss is halved, and it is shown not only the
+newest fakes but also earlier ones, from a buffer of 50 images (Shrivastava et al. 2017). Adam, learning rate 2e-4,
+β₁ = 0.5, batches of one image, 200 epochs, of which the last 100 let the learning rate fall to 0 (section 4).
+
+What differs from the paper and its code:
+
+1. The discriminators take their step before the generators, from the same fakes; the authors' code does it the other
+   way round.
+2. In a larger batch each image is exchanged with another place of the buffer. One by one, as in the authors' code, two
+   could meet in one place.
+3. The authors use the identity loss for paintings (section 5.2) and, by their code's default, for everything.
+"""
+
+from typing import Any, cast
+
+import torch
+from lightning.pytorch.cli import OptimizerCallable
+from torch import Tensor, nn
+from torch.nn import functional
+
+from datamodules import ImagePair
+from lit_models.adversarial import NOT_SAVED
+from lit_models.callbacks.ranks import gather
+from lit_models.errors import ModelError
+from lit_models.losses.adversarial import discriminator_least_squares, generator_least_squares
+from lit_models.networks.patch_discriminator import PatchDiscriminator
+from lit_models.networks.resnet_generator import ResNetGenerator
+from lit_models.optimizers import FusedAdam
+from lit_models.translation import ImageTranslator
+
+
+class ImageBuffer:
+    """A history of generated images, in which newer ones take the place of older ones at random.
+
+    Args:
+        size: Images that it holds; 0 for none.
+    """
+
+    def __init__(self, size: int) -> None:
+        self.size = size
+        self.images: Tensor | None = None
+
+    def exchange(self, images: Tensor) -> Tensor:
+        """Puts in images and takes out as many: while there is room, the same ones; then each with probability ½
+        itself, which is not put in, or else the one whose place it takes.
+
+        Args:
+            images: ``(B, C, H, W)``, without a graph; B at most the buffer's size.
+
+        Returns:
+            ``(B, C, H, W)``.
+        """
+        if self.size == 0:
+            return images
+        held = images[:0] if self.images is None else self.images.to(images.device)
+        room = self.size - len(held)
+        self.images = torch.cat([held, images[:room]]) if room else held
+        # Drawn on the CPU, so that an accelerator isn't waited for.
+        count = max(0, len(images) - room)
+        swapped = (torch.rand(count) < 0.5).nonzero().flatten()
+        places = torch.randperm(self.size)[:count][swapped].to(images.device, non_blocking=True)
+        rows = (swapped + len(images) - count).to(images.device, non_blocking=True)
+        shown = images.index_copy(0, rows, self.images.index_select(0, places))
+        self.images.index_copy_(0, places, images.index_select(0, rows))
+        return shown
+
+
+class CycleGAN(ImageTranslator):
+    """CycleGAN. In a batch of pairs it doesn't matter which source comes with which target.
+
+    Logged beside the losses: ``train/generator_gan_loss``, ``train/generator_cycle_loss`` and
+    ``train/generator_identity_loss``, without their factors. The same below ``val/`` and ``test/``.
+
+    Args:
+        image_size: Height and width of the images, a multiple of 4.
+        channels: Channels of the images.
+        feature_maps: Width of the generators' outermost layers.
+        discriminator_feature_maps: Width of the discriminators' first layers.
+        patch_size: Pixels that the discriminators judge at once, in each direction: 16, 34, 70, 142 or 286.
+        blocks: Residual blocks of the generators.
+        lambda_cycle: λ, the weight of the cycle loss.
+        lambda_identity: λ_idt, the weight of the identity loss as a part of λ.
+        buffer_size: Generated images that are kept for each discriminator; 0 for none.
+        generator_optimizer: Optimiser of both generators.
+        discriminator_optimizer: Optimiser of both discriminators.
+        **loop: Arguments of :class:`lit_models.translation.ImageTranslator`.
+    """
+
+    def __init__(
+        self,
+        image_size: int = 256,
+        channels: int = 3,
+        feature_maps: int = 64,
+        discriminator_feature_maps: int = 64,
+        patch_size: int = 70,
+        blocks: int = 9,
+        lambda_cycle: float = 10.0,
+        lambda_identity: float = 0.5,
+        buffer_size: int = 50,
+        generator_optimizer: OptimizerCallable = lambda p: FusedAdam(p, lr=2e-4, beta1=0.5),
+        discriminator_optimizer: OptimizerCallable = lambda p: FusedAdam(p, lr=2e-4, beta1=0.5),
+        **loop: Any,
+    ) -> None:
+        if image_size < 16 or image_size % 4:
+            raise ModelError(f"image_size is {image_size}; it must be a multiple of 4, and at least 16.")
+        if min(lambda_cycle, lambda_identity, buffer_size) < 0:
+            raise ModelError(
+                f"lambda_cycle is {lambda_cycle}, lambda_identity {lambda_identity} and buffer_size {buffer_size}; "
+                "none may be negative."
+            )
+
+        def generator() -> nn.Module:
+            return ResNetGenerator(channels, feature_maps, blocks, "instance")
+
+        def discriminator() -> nn.Module:
+            return PatchDiscriminator(image_size, channels, discriminator_feature_maps, patch_size, "instance")
+
+        super().__init__(
+            nn.ModuleDict({"to_target": generator(), "to_source": generator()}),
+            nn.ModuleDict({"target": discriminator(), "source": discriminator()}),
+            image_shape=(channels, image_size, image_size),
+            generator_optimizer=generator_optimizer,
+            discriminator_optimizer=discriminator_optimizer,
+            **loop,
+        )
+        self.save_hyperparameters(ignore=NOT_SAVED)
+        self.lambda_cycle = lambda_cycle
+        self.lambda_identity = lambda_identity
+        self.buffers = (ImageBuffer(buffer_size), ImageBuffer(buffer_size))
+
+    def setup(self, stage: str) -> None:
+        super().setup(stage)
+        batch_size = getattr(getattr(self.trainer, "datamodule", None), "batch_size", 1)
+        if stage == "fit" and 0 < self.buffers[0].size < batch_size:
+            raise ModelError(
+                f"buffer_size is {self.buffers[0].size}; it must be 0, or at least the batch size, {batch_size}."
+            )
+
+    @property
+    def translating_network(self) -> nn.Module:
+        return self._generators(self.sampling_generator)[0]
+
+    def generate(self, batch: ImagePair) -> Tensor:
+        """G(x) and F(y), ``(2, B, C, H, W)``."""
+        to_target, to_source = self._generators(self.generator)
+        return torch.stack([to_target(batch.source * 2 - 1), to_source(batch.target * 2 - 1)])
+
+    def discriminator_loss(self, batch: ImagePair, fake: Tensor) -> Tensor:
+        losses = []
+        real = batch.target, batch.source
+        for judge, image, newest, buffer in zip(self._judges(), real, fake, self.buffers, strict=True):
+            shown = buffer.exchange(newest) if self.training else newest
+            losses.append(discriminator_least_squares(judge(image * 2 - 1), judge(shown)) / 2)
+        return losses[0] + losses[1]
+
+    def generator_loss(self, batch: ImagePair, fake: Tensor) -> dict[str, Tensor]:
+        source, target = batch.source * 2 - 1, batch.target * 2 - 1
+        to_target, to_source = self._generators(self.generator)
+        judge_target, judge_source = self._judges()
+        fake_target, fake_source = fake
+        gan = generator_least_squares(judge_target(fake_target)) + generator_least_squares(judge_source(fake_source))
+        cycle = _l1(to_source(fake_target), source) + _l1(to_target(fake_source), target)
+        parts = {"generator_gan_loss": gan, "generator_cycle_loss": cycle}
+        loss = gan + self.lambda_cycle * cycle
+        if self.lambda_identity:
+            identity = _l1(to_target(target), target) + _l1(to_source(source), source)
+            parts["generator_identity_loss"] = identity
+            loss = loss + self.lambda_cycle * self.lambda_identity * identity
+        return {"loss": loss, **parts}
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Each rank has buffers of its own."""
+        super().on_save_checkpoint(checkpoint)
+        images = [None if buffer.images is None else buffer.images.cpu() for buffer in self.buffers]
+        checkpoint["image_buffers"] = gather(self.trainer, images)
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        super().on_load_checkpoint(checkpoint)
+        ranks = checkpoint.get("image_buffers", [])
+        if self.global_rank < len(ranks):
+            for buffer, images in zip(self.buffers, ranks[self.global_rank], strict=True):
+                buffer.images = images
+
+    def _generators(self, networks: nn.Module) -> tuple[nn.Module, nn.Module]:
+        """G and F."""
+        both = cast(nn.ModuleDict, networks)
+        return both["to_target"], both["to_source"]
+
+    def _judges(self) -> tuple[nn.Module, nn.Module]:
+        """D_Y and D_X."""
+        both = cast(nn.ModuleDict, self.discriminator)
+        return both["target"], both["source"]
+
+
+def _l1(image: Tensor, truth: Tensor) -> Tensor:
+    return functional.l1_loss(image.float(), truth)

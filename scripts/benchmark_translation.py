@@ -1,0 +1,245 @@
+"""The ``translation`` part of ``benchmark.py``: pix2pix's training against a bare loop and against the textbook's, and
+the loaders alone, all in turns.
+
+Every side takes the same number of steps again and again in one process, A B C A B C …, so that a change in the
+machine's speed meets all of them; ratios are medians over the rounds. All sides do the same arithmetic on batches of
+the same size: U-Net, 70x70 patches, cross-entropy and L1, Adam. bf16 is fast only where the processor has instructions
+for it (``avx512_bf16``, ``amx_bf16``), and is left out without ``--bf16``.
+"""
+
+import argparse
+import json
+import os
+import statistics
+import sys
+import time
+import warnings
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+from benchmark_data import WORKERS, MapsFolder, our_batches, textbook_batches
+from benchmark_train import CONFIGS, relit_fit, timed
+
+
+def our_bare(steps: int, args: argparse.Namespace, bf16: bool) -> Callable[[], float]:
+    """A bare loop of our step, on one batch that is in memory."""
+
+    def measure() -> float:
+        import torch
+
+        from datamodules import ImagePair
+        from lit_models import Pix2Pix
+        from lit_models.adversarial import frozen
+
+        torch.manual_seed(0)
+        model = Pix2Pix(image_size=args.image_size)
+        if bf16:
+            model = model.to(memory_format=torch.channels_last)
+        networks = (model.generator, model.discriminator)
+        generator_optimizer, discriminator_optimizer = (
+            make(network.parameters()) for make, network in zip(model.optimizer_callables, networks, strict=True)
+        )
+        shape = (args.batch_size, 3, args.image_size, args.image_size)
+        batch = ImagePair(torch.rand(shape), torch.rand(shape))
+
+        def step() -> None:
+            with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
+                fake = model.generate(batch)
+                loss = model.discriminator_loss(batch, fake.detach())
+            discriminator_optimizer.zero_grad()
+            loss.backward()
+            discriminator_optimizer.step()
+            with frozen(model.discriminator):
+                with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
+                    loss = model.generator_loss(batch, fake)["loss"]
+                generator_optimizer.zero_grad()
+                loss.backward()
+            generator_optimizer.step()
+
+        return timed(step, steps)
+
+    return measure
+
+
+def textbook(steps: int, args: argparse.Namespace, root: Path) -> Callable[[], float]:
+    """A plain loop over JPEGs that are decoded again in every epoch by a DataLoader with 2 workers, in a process of its
+    own, where nobody has tuned the memory allocation."""
+
+    def measure() -> float:
+        with ProcessPoolExecutor(1, get_context("spawn")) as pool:
+            return pool.submit(textbook_seconds, steps, args, root).result()
+
+    return measure
+
+
+def textbook_seconds(steps: int, args: argparse.Namespace, root: Path) -> float:
+    """See :func:`textbook`. The networks are nested blocks and a plain stack with ordinary batch normalisation; the
+    discriminator is frozen in the generator's turn, Adam is torch's default one, and the losses are read off in every
+    step, as for a progress bar."""
+    import torch
+    from torch import nn
+    from torch.utils.data import DataLoader
+
+    torch.set_num_threads(args.threads)
+    torch.manual_seed(0)
+
+    class Block(nn.Module):
+        """One level of the U-Net, with the levels below it inside."""
+
+        def __init__(self, outer: int, inner: int, below: nn.Module | None, dropout: bool) -> None:
+            super().__init__()
+            down = [nn.LeakyReLU(0.2), nn.Conv2d(outer, inner, 4, 2, 1, bias=False)]
+            up = [nn.ReLU(), nn.ConvTranspose2d(inner * (2 if below else 1), outer, 4, 2, 1, bias=False)]
+            middle = [nn.BatchNorm2d(inner), below] if below else []
+            after = [nn.BatchNorm2d(outer), *([nn.Dropout(0.5)] if dropout else [])]
+            self.layers = nn.Sequential(*down, *middle, *up, *after)
+
+        def forward(self, x: Any) -> Any:
+            return torch.cat([x, self.layers(x)], 1)
+
+    class Net(nn.Module):
+        """The U-Net."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            depth = args.image_size.bit_length() - 1
+            widths = [64 * min(2**i, 8) for i in range(depth)]
+            block: nn.Module | None = None
+            for i in range(depth - 1, 0, -1):
+                block = Block(widths[i - 1], widths[i], block, i > depth - 4 and widths[i - 1] == 512)
+            first, last = nn.Conv2d(3, 64, 4, 2, 1, bias=False), nn.ConvTranspose2d(128, 3, 4, 2, 1)
+            assert block is not None
+            self.layers = nn.Sequential(first, block, nn.ReLU(), last, nn.Tanh())
+
+        def forward(self, x: Any) -> Any:
+            return self.layers(x)
+
+    generator = Net()
+    stack: list[nn.Module] = [nn.Conv2d(6, 64, 4, 2, 1), nn.LeakyReLU(0.2)]
+    for width, stride in ((64, 2), (128, 2), (256, 1)):
+        stack += [nn.Conv2d(width, 2 * width, 4, stride, 1, bias=False), nn.BatchNorm2d(2 * width), nn.LeakyReLU(0.2)]
+    discriminator = nn.Sequential(*stack, nn.Conv2d(512, 1, 4, 1, 1))
+    optimizers = [
+        torch.optim.Adam(network.parameters(), lr=2e-4, betas=(0.5, 0.999)) for network in (generator, discriminator)
+    ]
+    bce, l1 = nn.BCEWithLogitsLoss(), nn.L1Loss()
+    dataset = MapsFolder(root / "maps" / "train", args.image_size)
+    batches = iter(DataLoader(dataset, args.batch_size, shuffle=True, num_workers=WORKERS, drop_last=True))
+
+    def step() -> None:
+        source, target = (2 * image - 1 for image in next(batches))
+        fake = generator(source)
+        for parameter in discriminator.parameters():
+            parameter.requires_grad_(True)
+        optimizers[1].zero_grad()
+        on_fake = discriminator(torch.cat([source, fake.detach()], 1))
+        on_real = discriminator(torch.cat([source, target], 1))
+        d_loss = (bce(on_fake, torch.zeros_like(on_fake)) + bce(on_real, torch.ones_like(on_real))) * 0.5
+        d_loss.backward()
+        optimizers[1].step()
+        for parameter in discriminator.parameters():
+            parameter.requires_grad_(False)
+        optimizers[0].zero_grad()
+        on_fake = discriminator(torch.cat([source, fake], 1))
+        g_loss = bce(on_fake, torch.ones_like(on_fake)) + 100 * l1(fake, target)
+        g_loss.backward()
+        optimizers[0].step()
+        _ = f"{d_loss.item():.4f} {g_loss.item():.4f}"
+
+    return timed(step, steps)
+
+
+def loader_rates(args: argparse.Namespace, root: Path) -> tuple[float, float]:
+    """Pairs a second of our training loader (float images, jittered) and of the textbook's, in turns; the first round
+    of each isn't counted."""
+    import torch
+
+    from datamodules import Maps
+
+    torch.set_num_threads(args.threads)
+    data = Maps(root=str(root), batch_size=args.batch_size, image_size=args.image_size)
+    data.prepare_data()
+    data.setup("fit")
+    ours = our_batches(data)
+    theirs = textbook_batches(MapsFolder(root / "maps" / "train", args.image_size), args.batch_size)
+    rates: list[list[float]] = [[], []]
+    for _ in range(args.rounds + 1):
+        for batches, found in zip((ours, theirs), rates, strict=True):
+            images, start = 0, time.perf_counter()
+            while time.perf_counter() - start < args.seconds:
+                images += next(batches)
+            found.append(images / (time.perf_counter() - start))
+    theirs.close()  # ends the workers
+    return statistics.median(rates[0][1:]), statistics.median(rates[1][1:])
+
+
+# --- the command line -------------------------------------------------------------------------------------------------
+
+
+def run_translation(args: argparse.Namespace) -> None:
+    """``benchmark.py translation``."""
+    import torch
+
+    warnings.filterwarnings("ignore")
+    torch.set_num_threads(args.threads)
+    root = Path(args.root or "").expanduser().absolute()
+    if not any((root / "maps" / "train").glob("*.jpg")):
+        sys.exit(f"Not found: {root}/maps/train/*.jpg. Set --root or $RELIT_DATA.")
+    config = [
+        *("--config", str(CONFIGS / "pix2pix_maps.yaml"), "--trainer.accelerator=cpu"),
+        *("--trainer.callbacks=null", "--trainer.num_sanity_val_steps=0", f"--data.root={root}"),
+        *(f"--data.batch_size={args.batch_size}", f"--data.image_size={args.image_size}"),
+        f"--model.image_size={args.image_size}",
+    ]
+    sides = {
+        "relit fit": relit_fit(args.steps, *config),
+        "bare loop": our_bare(args.steps, args, bf16=False),
+        "textbook": textbook(args.steps, args, root),
+    }
+    if args.bf16:
+        bf16 = ("--trainer.precision=bf16-mixed", "--channels_last=true")
+        sides["relit fit, bf16"] = relit_fit(args.steps, *config, *bf16)
+        sides["bare loop, bf16"] = our_bare(args.steps, args, bf16=True)
+    seconds: dict[str, list[float]] = {name: [] for name in sides}
+    for _ in range(args.rounds):
+        for name, measure in sides.items():
+            seconds[name].append(measure())
+
+    def ratio(a: str, b: str) -> float:
+        return statistics.median(x / y for x, y in zip(seconds[a], seconds[b], strict=True))
+
+    print(f"pix2pix, {args.image_size}x{args.image_size}, batch {args.batch_size}, maps\n")
+    print("| side            | steps/s | time: ours / this |\n| --------------- | ------: | ----------------: |")
+    for name, times in seconds.items():
+        side = "relit fit, bf16" if "bf16" in name else "relit fit"
+        print(f"| {name:15} | {args.steps / statistics.median(times):7.2f} | {ratio(side, name):17.2f} |")
+    print(f"\nAgainst the textbook, relit fit is {ratio('textbook', 'relit fit'):.2f} times as fast", end="")
+    print(f", in bf16 {ratio('textbook', 'relit fit, bf16'):.2f} times." if args.bf16 else ".")
+    ours, theirs = loader_rates(args, root)
+    print(f"Loaders alone, pairs/s: ours {ours:,.0f}, textbook {theirs:,.0f}: {ours / theirs:.1f} times as fast.")
+    print(
+        f"\nMedians of {args.rounds} rounds of {args.steps} steps each, in turns, {args.threads} threads on "
+        f"{os.cpu_count()} processors, torch {torch.__version__}."
+    )
+    if args.json:
+        figures = {"steps": args.steps, "batch_size": args.batch_size, "image_size": args.image_size}
+        args.json.write_text(json.dumps({**figures, "seconds": seconds, "loaders": [ours, theirs]}, indent=1))
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The arguments of ``benchmark.py translation``."""
+    parser.add_argument(
+        "--root", type=Path, default=os.environ.get("RELIT_DATA"), help="folder of all data sets (default: $RELIT_DATA)"
+    )
+    parser.add_argument("--image_size", type=int, default=256, help="height and width (default: 256)")
+    parser.add_argument("--batch_size", type=int, default=1, help="pairs in a batch (default: 1)")
+    parser.add_argument("--bf16", action="store_true", help="measure bf16 with channels-last order, too")
+    parser.add_argument("--steps", type=int, default=8, help="steps of each measurement (default: 8)")
+    parser.add_argument("--rounds", type=int, default=3, help="measurements of each side (default: 3)")
+    parser.add_argument("--seconds", type=float, default=3.0, help="of each measurement of a loader (default: 3)")
+    parser.add_argument("--threads", type=int, default=os.cpu_count(), help="threads (default: all processors)")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures to this file, too")
+    parser.set_defaults(run=run_translation)

@@ -1,0 +1,155 @@
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from lightning.pytorch import LightningModule, Trainer
+from PIL import Image
+from torch import Tensor
+
+from datamodules import DataError, DataWarning, Picture, Pictures
+from lit_models import Pix2Pix
+from tests.small_data import write_autoencoder
+
+Relit = Callable[..., int]
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A large picture, a tiny one, a grey one, one in a sub-folder, a broken one, and a file that is none."""
+    root = tmp_path / "photographs"
+    (root / "more").mkdir(parents=True)
+    rng = np.random.default_rng(0)
+    for name, size in (("large.png", (90, 150, 3)), ("tiny.png", (3, 5, 3)), ("more/one.jpg", (32, 32, 3))):
+        Image.fromarray(rng.integers(256, size=size, dtype=np.uint8)).save(root / name)
+    Image.fromarray(rng.integers(256, size=(40, 32), dtype=np.uint8)).save(root / "grey.png")
+    (root / "broken.jpg").write_bytes((root / "more" / "one.jpg").read_bytes()[:200])
+    (root / "notes.txt").write_text("not a picture")
+    return root
+
+
+@pytest.fixture
+def checkpoint(tmp_path: Path) -> Path:
+    small = {"feature_maps": 2, "discriminator_feature_maps": 2, "patch_size": 16}
+    model = Pix2Pix(image_size=32, **small)
+    for parameter in model.parameters():
+        torch.nn.init.normal_(parameter, 0, 0.3)
+    trainer = Trainer(logger=False, enable_checkpointing=False, accelerator="cpu")
+    trainer.strategy.connect(model)
+    model.source_scale = 0.5
+    trainer.save_checkpoint(tmp_path / "model.ckpt")
+    return tmp_path / "model.ckpt"
+
+
+def test_predict_writes_every_picture_that_can_be_read(
+    relit: Relit, folder: Path, checkpoint: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model = ["predict", "--model=Pix2Pix", "--model.image_size=32", "--model.feature_maps=2", "--model.patch_size=16"]
+    run = [*model, "--model.discriminator_feature_maps=2", f"--ckpt_path={checkpoint}", "--trainer.accelerator=cpu"]
+    pictures = ["--data=Pictures", f"--data.path={folder}"]
+    assert relit(*run, *pictures, "--data.scale=1", "--data.tile=64", "--predictions.folder=maps") == 0
+    said = capsys.readouterr().err
+    assert "1 of the 5 pictures in" in said
+    assert "left out: broken.jpg (" in said
+    found = {path.relative_to("maps").as_posix(): Image.open(path) for path in Path("maps").rglob("*.*")}
+    sizes = {name: (image.mode, image.size) for name, image in found.items()}
+    assert sizes == {
+        "large.png": ("RGB", (150, 90)),
+        "tiny.png": ("RGB", (5, 3)),
+        "grey.png": ("RGB", (32, 40)),
+        "more/one.png": ("RGB", (32, 32)),
+    }
+    network = Pix2Pix.load_from_checkpoint(checkpoint, weights_only=True)
+    with Image.open(folder / "more" / "one.jpg") as image:
+        source = torch.from_numpy(np.array(image)).permute(2, 0, 1)[None] / 255
+    expected = (network.translate(source)[0] * 255).round().byte().permute(1, 2, 0).numpy()
+    assert np.array_equal(np.asarray(found["more/one.png"]), expected)
+
+    assert relit(*run, *pictures, "--predictions.folder=half") == 0
+    assert "resized to 50.0 % first" in capsys.readouterr().err
+    with Image.open("half/large.png") as image:
+        assert image.size == (75, 45)
+
+    assert relit(*run, *pictures, "--data.tile=80") == 1
+    assert "tile is 80, but this Pix2Pix translates images whose sides are multiples of 32" in capsys.readouterr().err
+    assert relit(*run, *pictures, "--predictions.grid=true") == 1
+    assert "Pictures of different sizes don't fit in a grid" in capsys.readouterr().err
+
+
+class Keeper(LightningModule):
+    """Keeps the pictures that it is given."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen: dict[int, Tensor] = {}
+
+    def translate(self, image: Tensor) -> Tensor:
+        return image
+
+    def predict_step(self, batch: Picture, batch_idx: int) -> None:
+        self.seen[int(batch.row)] = batch.image
+
+
+def predicted(**arguments: object) -> tuple[Pictures, Keeper]:
+    data, model = Pictures(**arguments), Keeper()  # type: ignore[arg-type]
+    trainer = Trainer(logger=False, enable_checkpointing=False, accelerator="cpu", enable_progress_bar=False)
+    trainer.predict(model, data, return_predictions=False)
+    return data, model
+
+
+@pytest.mark.filterwarnings("ignore:.*can't be read:datamodules.DataWarning")
+def test_pixels_are_as_they_are_in_the_file(folder: Path) -> None:
+    data, model = predicted(path=str(folder))
+    for row, image in model.seen.items():
+        with Image.open(folder / data.files[row]) as file:
+            pixels = np.asarray(file.convert("RGB"))
+        assert torch.equal(image[0].permute(1, 2, 0), torch.from_numpy(pixels.copy()).float() / 255)
+    assert [data.files[row] for row in model.seen] == ["grey.png", "large.png", "more/one.jpg", "tiny.png"]
+
+
+@pytest.mark.filterwarnings("ignore:.*can't be read:datamodules.DataWarning")
+def test_scale_is_pillows_bicubic(folder: Path) -> None:
+    data, model = predicted(path=str(folder), scale=0.5)
+    with Image.open(folder / "large.png") as file:
+        pixels = np.asarray(file.resize((75, 45), Image.Resampling.BICUBIC))
+    image = model.seen[data.files.index("large.png")]
+    assert torch.equal((image[0] * 255).round().byte().permute(1, 2, 0), torch.from_numpy(pixels.copy()))
+
+
+def test_the_right_way_up(tmp_path: Path) -> None:
+    picture = Image.fromarray(np.arange(24, dtype=np.uint8).reshape(2, 4, 3))
+    exif = picture.getexif()
+    exif[274] = 6  # to be turned by 90 degrees
+    picture.save(tmp_path / "turned.png", exif=exif)
+    _, model = predicted(path=str(tmp_path))
+    assert model.seen[0].shape == (1, 3, 4, 2)
+
+
+def test_faults_are_told(tmp_path: Path, folder: Path) -> None:
+    with pytest.raises(DataError, match=r"There is no folder .*: set --data.path"):
+        predicted(path=str(tmp_path / "nowhere"))
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(DataError, match="empty holds no images"):
+        predicted(path=str(tmp_path / "empty"))
+    (tmp_path / "empty" / "a.jpg").write_bytes(b"no picture")
+    with pytest.raises(DataError, match=r"None of the 1 pictures in .* can be read: a.jpg \(not an image\)"):
+        predicted(path=str(tmp_path / "empty"))
+    with pytest.warns(DataWarning, match="1 of the 5 pictures in .* can't be read, left out: broken.jpg"):
+        predicted(path=str(folder))
+    with pytest.raises(DataError, match="can only be predicted from"):
+        Pictures(str(folder)).setup("fit")
+    for wrong in ({"scale": 0.0}, {"tile": 0}):
+        with pytest.raises(DataError, match=f"{next(iter(wrong))} is 0"):
+            Pictures(str(folder), **wrong)
+
+
+def test_a_model_of_other_things_is_told_apart(
+    relit: Relit, folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = write_autoencoder(tmp_path / "autoencoder.ckpt")
+    pictures = ["--data=Pictures", f"--data.path={folder}"]
+    assert (
+        relit("predict", "--model=DenoisingAutoencoder", "--model.image_size=32", f"--ckpt_path={path}", *pictures) == 1
+    )
+    assert "Pictures are for models that translate images" in capsys.readouterr().err

@@ -1,0 +1,141 @@
+import csv
+import json
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from lightning.pytorch import Trainer
+from PIL import Image
+from torch import Tensor, nn
+
+from datamodules import Digits, ImagePair, Maps
+from lit_models import DCGAN, DigitClassifier, Pix2Pix
+from lit_models.callbacks import TranslationScores, Triptychs
+from lit_models.errors import RunError
+from lit_models.metrics.extractors import load_extractor
+from lit_models.metrics.generation import frechet_distance
+from lit_models.metrics.translation import MAP_COLOURS, TranslationMetrics
+from tests.datamodules.test_maps import write_maps
+
+pytestmark = pytest.mark.filterwarnings("ignore:.* pairs in .*; the data set has:datamodules.DataWarning")
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Maps:
+    write_maps(tmp_path / "data" / "maps", train=4, val=15, height=40)
+    return Maps(root=str(tmp_path / "data"), image_size=32, batch_size=2, eval_batch_size=2)
+
+
+class Inverter(Pix2Pix):
+    """Makes negatives."""
+
+    def __init__(self) -> None:
+        torch.manual_seed(0)
+        super().__init__(image_size=32, feature_maps=2, discriminator_feature_maps=2, patch_size=16)
+
+    def translate(self, source: Tensor) -> Tensor:
+        return 1 - source
+
+
+def trainer(folder: Path, *callbacks: TranslationScores | Triptychs, devices: int = 1, epochs: int = 1) -> Trainer:
+    return Trainer(
+        default_root_dir=folder,
+        accelerator="cpu",
+        devices=devices,
+        strategy="auto" if devices == 1 else "ddp_fork_find_unused_parameters_true",
+        use_distributed_sampler=False,
+        max_epochs=epochs,
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        callbacks=list(callbacks),
+    )
+
+
+def evaluation(data: Maps, split: str) -> ImagePair:
+    """All pairs of a split, as the model gets them."""
+    rows = getattr(data, f"{split}_set")
+    return data.transform(rows.__getitems__(range(len(rows))), training=False)
+
+
+def test_scores_of_a_split(data: Maps, tmp_path: Path) -> None:
+    run = trainer(tmp_path / "run", TranslationScores())
+    run.fit(Inverter(), data)
+    found = {}
+    for split in ("val", "test"):
+        pairs, metrics = evaluation(data, split), TranslationMetrics()
+        metrics.update(1 - pairs.source, pairs.target)
+        found[split] = metrics.compute()
+    for name, value in found["val"].items():
+        assert float(run.callback_metrics[f"val/{name}"]) == pytest.approx(value, rel=1e-5, nan_ok=True), name
+    run.test(Inverter(), data, verbose=False)
+    for name, value in found["test"].items():
+        assert float(run.callback_metrics[f"test/{name}"]) == pytest.approx(value, rel=1e-5, nan_ok=True), name
+    scores = json.loads((tmp_path / "run" / "scores.json").read_text())
+    assert scores["l1"] == pytest.approx(found["test"]["l1"], rel=1e-5)
+    assert scores["extractor"] is None
+    with (tmp_path / "run" / "figures" / "map_colours.csv").open() as file:
+        table = list(csv.reader(file))
+    assert [row[0] for row in table] == ["true", *MAP_COLOURS]
+    assert sum(int(cell) for row in table[1:] for cell in row[1:]) == 8 * 32 * 32
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_two_ranks_measure_what_one_does(data: Maps, tmp_path: Path) -> None:
+    """Seven validation pairs, so that the ranks have four and three."""
+    found = []
+    for devices in (1, 2):
+        run = trainer(tmp_path / f"run{devices}", TranslationScores("digits"), devices=devices)
+        run.validate(Inverter(), data, verbose=False)
+        found.append({name: float(value) for name, value in run.callback_metrics.items()})
+    assert found[0].keys() == found[1].keys() >= {"val/l1", "val/ssim", "val/map_accuracy", "val/fid"}
+    for name, value in found[0].items():
+        assert found[1][name] == pytest.approx(value, rel=1e-4, nan_ok=True), name
+
+
+def test_fid_over_an_extractor(data: Maps, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    classifier = DigitClassifier(image_size=32, channels=3, widths=[4, 8])
+    path = tmp_path / "classifier.ckpt"
+    content = {"state_dict": classifier.state_dict(), "hyper_parameters": dict(classifier.hparams)}
+    config = {"model": {"class_path": "lit_models.DigitClassifier"}}
+    torch.save({**content, "config": config, "pytorch-lightning_version": "2.6.0"}, path)
+    run = trainer(tmp_path / "run", TranslationScores(str(path), map_colours=False))
+    run.test(Inverter(), data, verbose=False)
+    pairs, extractor = evaluation(data, "test"), load_extractor(str(path))
+    expected = frechet_distance(extractor(pairs.target).embedding, extractor(1 - pairs.source).embedding)
+    assert float(run.callback_metrics["test/fid"]) == pytest.approx(expected, rel=1e-3)
+    assert expected > 0
+    assert "test/map_accuracy" not in run.callback_metrics
+
+
+def test_triptychs_are_of_the_same_pairs(data: Maps, tmp_path: Path) -> None:
+    run = trainer(tmp_path / "run", Triptychs(count=3, epochs=[2, 3]), epochs=3)
+    run.fit(Inverter(), data)
+    run.test(Inverter(), data, verbose=False)
+    folder = tmp_path / "run" / "samples"
+    names = ["test_triptychs.png", "triptychs_0002.png", "triptychs_0003.png"]
+    assert sorted(path.name for path in folder.iterdir()) == names
+    assert (folder / names[1]).read_bytes() == (folder / names[2]).read_bytes()
+    for name, split in ((names[0], "test"), (names[1], "val")):
+        pairs = evaluation(data, split)
+        picture = np.asarray(Image.open(folder / name))
+        assert picture.shape == (2 + 34 * 3, 2 + 34 * 3, 3)
+        for row in range(3):
+            parts = (pairs.source[row], pairs.target[row], 1 - pairs.source[row])
+            for column, part in enumerate(parts):
+                shown = picture[2 + 34 * row : 34 + 34 * row, 2 + 34 * column : 34 + 34 * column]
+                assert np.array_equal(shown, (part * 255).round().byte().permute(1, 2, 0).numpy())
+
+
+def test_other_models_and_data_are_refused(data: Maps, tmp_path: Path, digits_root: Path) -> None:
+    with pytest.raises(RunError, match="Triptychs is for models that translate images, which DCGAN doesn't"):
+        trainer(tmp_path, Triptychs()).fit(DCGAN(image_size=32, channels=1), Digits(root=str(digits_root)))
+    loader = nn.Module()
+    with pytest.raises(RunError, match="TranslationScores needs a data module of datamodules/"):
+        trainer(tmp_path, TranslationScores()).fit(Inverter(), [loader])  # type: ignore[list-item]
+    with pytest.raises(RunError, match="must be at least 1"):
+        Triptychs(count=0)

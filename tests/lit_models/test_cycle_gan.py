@@ -1,0 +1,222 @@
+import random
+from collections.abc import Callable
+from copy import deepcopy
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.optim import SGD
+
+from datamodules import ImagePair, Maps
+from lit_models import CycleGAN
+from lit_models.cycle_gan import ImageBuffer
+from lit_models.errors import ModelError
+from tests.datamodules.test_maps import write_maps
+from tests.lit_models.test_pix2pix import fit, loader, pairs
+from tests.tiny import CONFIGS, the_run, weights
+
+Relit = Callable[..., int]
+
+pytestmark = pytest.mark.filterwarnings("ignore:.* pairs in .*; the data set has:datamodules.DataWarning")
+
+
+def tiny(**arguments: Any) -> CycleGAN:
+    torch.manual_seed(0)
+    defaults = {"image_size": 32, "feature_maps": 2, "discriminator_feature_maps": 2, "patch_size": 16, "blocks": 1}
+    return CycleGAN(**{**defaults, **arguments})
+
+
+def plain_losses(
+    model: CycleGAN, x: Tensor, y: Tensor, shown: tuple[Tensor, Tensor] | None = None
+) -> tuple[Tensor, Tensor]:
+    """The discriminators' and the generators' loss, as the paper writes them, of x and y in [−1, 1]."""
+    g, f = model.generator["to_target"], model.generator["to_source"]
+    d_y, d_x = model.discriminator["target"], model.discriminator["source"]
+    fake_y, fake_x = g(x), f(y)
+    seen_y, seen_x = shown or (fake_y.detach(), fake_x.detach())
+    judged = ((d_y(y) - 1) ** 2).mean() + (d_y(seen_y) ** 2).mean()
+    judged = 0.5 * judged + 0.5 * (((d_x(x) - 1) ** 2).mean() + (d_x(seen_x) ** 2).mean())
+    gan = ((d_y(fake_y) - 1) ** 2).mean() + ((d_x(fake_x) - 1) ** 2).mean()
+    cycle = (f(fake_y) - x).abs().mean() + (g(fake_x) - y).abs().mean()
+    identity = (g(y) - y).abs().mean() + (f(x) - x).abs().mean()
+    return judged, gan + model.lambda_cycle * (cycle + model.lambda_identity * identity)
+
+
+@pytest.mark.parametrize("arguments", [{}, {"lambda_identity": 0.0, "lambda_cycle": 3.0}], ids=str)
+def test_losses(arguments: dict[str, float]) -> None:
+    model, batch = tiny(**arguments), pairs()
+    for parameter in model.parameters():
+        nn.init.normal_(parameter, 0, 0.2)
+    judged, generated = plain_losses(model, batch.source * 2 - 1, batch.target * 2 - 1)
+    fake = model.generate(batch)
+    losses = model.generator_loss(batch, fake)
+    assert losses["loss"].item() == pytest.approx(generated.item(), rel=1e-5)
+    assert ("generator_identity_loss" in losses) == bool(model.lambda_identity)
+    assert model.eval().discriminator_loss(batch, fake).item() == pytest.approx(judged.item(), rel=1e-5)
+    assert model.buffers[0].images is None, "evaluation leaves the buffers alone"
+
+
+def test_training_equals_a_plain_loop() -> None:
+    """Five steps of batches of two with buffers of three images; the plain loop keeps its images in lists."""
+    sgd = {f"{player}_optimizer": lambda p: SGD(p, lr=0.01) for player in ("generator", "discriminator")}
+    model = tiny(buffer_size=3, **sgd)
+    plain = deepcopy(model)
+    fit(model, loader(5))
+    torch.manual_seed(3)
+    optimizers = SGD(plain.generator.parameters(), lr=0.01), SGD(plain.discriminator.parameters(), lr=0.01)
+    buffers: tuple[list[Tensor], list[Tensor]] = ([], [])
+    exchanged = 0
+    for batch in loader(5):
+        x, y = batch.source * 2 - 1, batch.target * 2 - 1
+        fakes = plain.generator["to_target"](x).detach(), plain.generator["to_source"](y).detach()
+        shown = []
+        for images, buffer in zip(fakes, buffers, strict=True):
+            shown.append(torch.stack(plain_exchange(images, buffer, 3)))
+            exchanged += int(not torch.equal(shown[-1], images))
+        for player in (1, 0):
+            loss = plain_losses(plain, x, y, (shown[0], shown[1]))[1 - player]
+            for optimizer in optimizers:
+                optimizer.zero_grad()
+            loss.backward()
+            optimizers[player].step()
+    assert exchanged > 2
+    start = tiny().state_dict()
+    for name, value in plain.state_dict().items():
+        assert torch.allclose(model.state_dict()[name], value, atol=1e-5), name
+    assert not torch.equal(
+        model.state_dict()["discriminator.source.layers.0.weight"], start["discriminator.source.layers.0.weight"]
+    )
+
+
+def plain_exchange(images: Tensor, buffer: list[Tensor], size: int) -> list[Tensor]:
+    """One image after the other, with the random numbers that the buffer draws for a batch."""
+    waiting = [image for image in images if len(buffer) == size or buffer.append(image)]
+    drawn = torch.rand(len(waiting)) < 0.5
+    places = torch.randperm(size)[: len(waiting)]
+    shown = list(images[: len(images) - len(waiting)])
+    for image, swap, place in zip(waiting, drawn.tolist(), places.tolist(), strict=True):
+        if swap:
+            shown.append(buffer[place])
+            buffer[place] = image
+        else:
+            shown.append(image)
+    return shown
+
+
+class TestBuffer:
+    def test_against_a_plain_loop(self) -> None:
+        buffer, plain = ImageBuffer(5), []
+        for step in range(40):
+            images = torch.full((1 + step % 3, 1, 1, 1), 10.0 * step) + torch.arange(1 + step % 3).view(-1, 1, 1, 1)
+            torch.manual_seed(step)
+            shown = buffer.exchange(images)
+            torch.manual_seed(step)
+            expected = plain_exchange(images, plain, 5)
+            assert shown.flatten().tolist() == [float(image) for image in expected]
+            assert buffer.images is not None
+            assert buffer.images.flatten().tolist() == [float(image) for image in plain]
+
+    def test_distribution_is_the_authors(self) -> None:
+        """With batches of one, the age of what is shown is distributed as in the authors' code."""
+        torch.manual_seed(0)
+        random.seed(0)
+        ages: dict[str, list[float]] = {"ours": [], "theirs": []}
+        buffer, theirs = ImageBuffer(5), []
+        for step in range(5_000):
+            ages["ours"].append(step - buffer.exchange(torch.full((1, 1, 1, 1), float(step))).item())
+            if len(theirs) < 5:
+                theirs.append(step)
+                shown = step
+            elif random.uniform(0, 1) > 0.5:
+                place = random.randint(0, 4)
+                shown, theirs[place] = theirs[place], step
+            else:
+                shown = step
+            ages["theirs"].append(step - shown)
+        for quantity in (lambda a: a.mean(), lambda a: (a == 0).float().mean(), lambda a: (a > 8).float().mean()):
+            ours, other = (
+                float(quantity(torch.tensor(ages[side], dtype=torch.float64))) for side in ("ours", "theirs")
+            )
+            assert ours == pytest.approx(other, rel=0.15)
+
+    def test_what_was_shown_stays_as_it_was(self) -> None:
+        buffer = ImageBuffer(1)
+        first = torch.zeros(1, 1, 2, 2)
+        shown = buffer.exchange(first)
+        for step in range(1, 20):
+            buffer.exchange(torch.full((1, 1, 2, 2), float(step)))
+        assert torch.equal(shown, torch.zeros(1, 1, 2, 2))
+        assert torch.equal(first, torch.zeros(1, 1, 2, 2))
+
+    def test_none(self) -> None:
+        images = torch.rand(3, 1, 2, 2)
+        assert ImageBuffer(0).exchange(images) is images
+
+
+def test_pairing_does_not_matter_to_the_generators() -> None:
+    """The same loss whichever target comes with a source."""
+    model, batch = tiny().eval(), pairs(3)
+    other = ImagePair(batch.source, batch.target.roll(1, 0))
+    losses = [model.generator_loss(one, model.generate(one))["loss"] for one in (batch, other)]
+    assert losses[0].item() == pytest.approx(losses[1].item(), rel=1e-5)
+
+
+@pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
+def test_a_checkpoint_stands_alone(precision: str, tmp_path: Path) -> None:
+    model = tiny(ema_decay=0.9)
+    fit(model, loader(2), precision=precision).save_checkpoint(tmp_path / "x.ckpt")
+    again = CycleGAN.load_from_checkpoint(tmp_path / "x.ckpt", weights_only=True)
+    images = [one.translate(pairs().source) for one in (model, again)]
+    assert torch.equal(*images)
+    assert images[0].isfinite().all()
+    assert not torch.equal(images[0], (model.generator["to_target"](pairs().source * 2 - 1).float() + 1) / 2), "EMA"
+
+
+def test_a_resumed_run_has_its_buffers(relit: Relit, tmp_path: Path) -> None:
+    """Two epochs of 6 batches, interrupted after the first, with buffers that are full by then."""
+    write_maps(tmp_path / "data" / "maps", train=6, val=3)
+    run = [
+        *("fit", "--config", CONFIGS / "cyclegan_maps_64.yaml", f"--data.root={tmp_path / 'data'}"),
+        *("--model.image_size=32", "--data.image_size=32", "--model.feature_maps=2", "--model.patch_size=16"),
+        *("--model.discriminator_feature_maps=2", "--model.blocks=1", "--model.buffer_size=3"),
+        *("--trainer.accelerator=cpu", "--trainer.enable_progress_bar=false", "--trainer.enable_model_summary=false"),
+        *("--trainer.max_epochs=2", "--trainer.callbacks=null", "--trainer.log_every_n_steps=1"),
+        "--checkpoint.every_n_steps=2",
+    ]
+    assert relit(*run, "--run.root=whole") == 0
+    stopped = ["--trainer.callbacks+=tests.tiny.InterruptAt", "--trainer.callbacks.batch=9"]
+    assert relit(*run, *stopped) == 130
+    reached = torch.load(the_run() / "checkpoints" / "last.ckpt", weights_only=True)
+    assert reached["global_step"] == 8
+    assert [len(images) for images in reached["image_buffers"][0]] == [3, 3]
+    assert relit(*run, "--ckpt_path=last") == 0
+    state, expected = (
+        torch.load(the_run(Path(root)) / "checkpoints" / "last.ckpt", weights_only=True) for root in ("runs", "whole")
+    )
+    for name, value in expected["state_dict"].items():
+        assert torch.equal(state["state_dict"][name], value), name
+    for images, others in zip(state["image_buffers"][0], expected["image_buffers"][0], strict=True):
+        assert torch.equal(images, others)
+    assert (the_run() / "metrics.csv").read_text() == (the_run(Path("whole")) / "metrics.csv").read_text()
+    assert weights(the_run()).keys() == tiny().state_dict().keys()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"image_size": 30}, "image_size is 30; it must be a multiple of 4"),
+        ({"lambda_cycle": -1.0}, "lambda_cycle is -1.0, .*; none may be negative"),
+        ({"buffer_size": -1}, "buffer_size -1; none may be negative"),
+    ],
+)
+def test_wrong_arguments(arguments: dict[str, Any], message: str) -> None:
+    with pytest.raises(ModelError, match=message):
+        tiny(**arguments)
+
+
+def test_a_buffer_smaller_than_a_batch_is_refused(tmp_path: Path) -> None:
+    write_maps(tmp_path / "maps", train=6, val=3)
+    with pytest.raises(ModelError, match="buffer_size is 2; it must be 0, or at least the batch size, 4"):
+        fit(tiny(buffer_size=2), Maps(root=str(tmp_path), image_size=32, batch_size=4))

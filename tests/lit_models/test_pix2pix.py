@@ -1,0 +1,260 @@
+from collections.abc import Callable
+from copy import deepcopy
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+from PIL import Image
+from torch import Tensor, nn
+from torch.optim import SGD
+from torch.utils.data import DataLoader
+
+from datamodules import Digits, ImagePair, Maps
+from lit_models import Pix2Pix
+from lit_models.adversarial import AdversarialModule
+from lit_models.errors import ModelError
+from lit_models.networks.resnet_generator import ResNetGenerator
+from tests.datamodules.test_maps import write_maps
+from tests.tiny import CONFIGS, the_run, weights
+
+Relit = Callable[..., int]
+
+pytestmark = pytest.mark.filterwarnings("ignore:.* pairs in .*; the data set has:datamodules.DataWarning")
+
+
+def tiny(**arguments: Any) -> Pix2Pix:
+    torch.manual_seed(0)
+    defaults = {"image_size": 32, "feature_maps": 2, "discriminator_feature_maps": 2, "patch_size": 16}
+    return Pix2Pix(**{**defaults, **arguments})
+
+
+def pairs(count: int = 2) -> ImagePair:
+    numbers = torch.Generator().manual_seed(1)
+    return ImagePair(*(torch.rand(count, 3, 32, 32, generator=numbers) for _ in range(2)))
+
+
+def loader(batches: int, size: int = 2) -> DataLoader:
+    rows = [ImagePair(*row) for row in zip(*pairs(batches * size), strict=True)]
+    return DataLoader(rows, batch_size=size, generator=torch.Generator())  # type: ignore[arg-type]
+
+
+def fit(model: AdversarialModule, data: Any, *callbacks: Callback, **arguments: Any) -> Trainer:
+    quiet = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False}
+    arguments = {"max_epochs": 1, **quiet, "enable_model_summary": False, **arguments}
+    trainer = Trainer(accelerator="cpu", callbacks=list(callbacks), **arguments)
+    torch.manual_seed(3)
+    trainer.fit(model, data)
+    return trainer
+
+
+def plain_discriminator_loss(model: Pix2Pix, batch: ImagePair, fake: Tensor) -> Tensor:
+    """Half of −mean log σ(D(real)) − mean log(1 − σ(D(fake))), or of the squared distances to 1 and 0."""
+    halves = []
+    for target, real in ((batch.target * 2 - 1, True), (fake, False)):
+        seen = torch.cat([batch.source * 2 - 1, target], 1) if model.conditional else target
+        score = model.discriminator(seen)
+        if model.loss == "bce":
+            probability = 1 / (1 + torch.exp(-score))
+            halves.append(-torch.log(probability if real else 1 - probability).mean())
+        else:
+            halves.append(((score - 1) ** 2 if real else score**2).mean())
+    return 0.5 * (halves[0] + halves[1])
+
+
+def plain_generator_loss(model: Pix2Pix, batch: ImagePair, fake: Tensor) -> Tensor:
+    score = model.discriminator(torch.cat([batch.source * 2 - 1, fake], 1) if model.conditional else fake)
+    gan = -torch.log(torch.sigmoid(score)).mean() if model.loss == "bce" else ((score - 1) ** 2).mean()
+    difference = sum((a - b).abs().sum() for a, b in zip(fake, batch.target * 2 - 1, strict=True))
+    return gan + model.lambda_l1 * difference / fake.numel()
+
+
+METHODS = [
+    {"loss": "bce"},
+    {"loss": "lsgan", "lambda_l1": 10.0},
+    {"conditional": False, "lambda_l1": 0.0},
+    {"generator": "resnet", "blocks": 1},
+]
+
+
+@pytest.mark.parametrize("method", METHODS, ids=str)
+class TestMethods:
+    def test_losses(self, method: dict[str, Any]) -> None:
+        model, batch = tiny(**method), pairs()
+        for parameter in model.discriminator.parameters():
+            nn.init.normal_(parameter, 0, 0.3)
+        fake = torch.rand(2, 3, 32, 32) * 2 - 1
+        expected = plain_discriminator_loss(model, batch, fake)
+        assert model.discriminator_loss(batch, fake).item() == pytest.approx(expected.item(), rel=1e-5)
+        losses = model.generator_loss(batch, fake)
+        assert losses["loss"].item() == pytest.approx(plain_generator_loss(model, batch, fake).item(), rel=1e-5)
+        parts = losses["generator_gan_loss"] + model.lambda_l1 * losses["generator_l1_loss"]
+        assert losses["loss"].item() == pytest.approx(parts.item())
+
+    def test_training_equals_a_plain_loop(self, method: dict[str, Any]) -> None:
+        """Three steps of batches of two, the learning rate constant as there is one epoch."""
+        sgd = {f"{player}_optimizer": lambda p: SGD(p, lr=0.02) for player in ("generator", "discriminator")}
+        model = tiny(**method, **sgd, dropout=0.0)
+        plain = deepcopy(model)
+        fit(model, loader(3))
+        optimizers = SGD(plain.generator.parameters(), lr=0.02), SGD(plain.discriminator.parameters(), lr=0.02)
+        for batch in loader(3):
+            fake = plain.generator(batch.source * 2 - 1)
+            optimizers[1].zero_grad()
+            plain_discriminator_loss(plain, batch, fake.detach()).backward()
+            optimizers[1].step()
+            optimizers[0].zero_grad()
+            plain_generator_loss(plain, batch, fake).backward()
+            optimizers[0].step()
+        start = tiny(**method).state_dict()
+        for name, value in plain.state_dict().items():
+            assert torch.allclose(model.state_dict()[name], value, atol=1e-5), name
+        assert not torch.allclose(
+            model.state_dict()["discriminator.layers.0.weight"], start["discriminator.layers.0.weight"]
+        )
+
+    @pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
+    def test_a_checkpoint_stands_alone(self, method: dict[str, Any], precision: str, tmp_path: Path) -> None:
+        model = tiny(**method, ema_decay=0.9)
+        fit(model, loader(2), precision=precision).save_checkpoint(tmp_path / "x.ckpt")
+        again = Pix2Pix.load_from_checkpoint(tmp_path / "x.ckpt", weights_only=True)
+        images = [one.translate(pairs().source) for one in (model, again)]
+        assert torch.equal(*images)
+        assert images[0].dtype == torch.float32
+        assert 0 <= images[0].min() <= images[0].max() <= 1
+
+
+def test_networks_that_are_asked_for() -> None:
+    assert tiny().discriminator.layers[0].in_channels == 6
+    assert tiny(conditional=False).discriminator.layers[0].in_channels == 3
+    resnet = tiny(generator="resnet", blocks=3).generator
+    assert isinstance(resnet, ResNetGenerator)
+    assert sum(isinstance(module, nn.Dropout) for module in resnet.modules()) == 3
+
+
+def test_a_translation_depends_on_its_source_only() -> None:
+    """Not on the batch, nor on chance, unless dropout is asked for; and the model goes on training as before."""
+    model = tiny().train()
+    for parameter in model.generator.parameters():
+        nn.init.normal_(parameter, 0, 0.3)
+    source = pairs(3).source
+    alone = torch.cat([model.translate(one[None]) for one in source])
+    assert torch.allclose(model.translate(source), alone, atol=1e-5)
+    assert torch.equal(model.translate(source), model.translate(source))
+    assert all(module.training for module in model.modules())
+    noisy = tiny(dropout_at_test=True)
+    noisy.load_state_dict(model.state_dict())
+    assert (noisy.translate(source) - noisy.translate(source)).abs().max() > 0.01
+    assert not any(module.training for module in noisy.eval().modules())
+
+
+class LearningRates(Callback):
+    def __init__(self) -> None:
+        self.rates: list[list[float]] = []
+
+    def on_train_batch_end(self, trainer: Trainer, *_: Any) -> None:
+        self.rates.append([optimizer.param_groups[0]["lr"] for optimizer in trainer.optimizers])
+
+
+def test_the_learning_rates_fall_over_the_second_half() -> None:
+    """The authors' rule, at 4 + 4 epochs: 1 − max(0, epoch + 1 − 4) / 5."""
+    rates = LearningRates()
+    fit(tiny(), loader(1), rates, max_epochs=8)
+    expected = [2e-4 * part for part in (1, 1, 1, 1, 0.8, 0.6, 0.4, 0.2)]
+    assert rates.rates == [pytest.approx([rate, rate]) for rate in expected]
+    constant = LearningRates()
+    fit(tiny(decay_start=1.0), loader(1), constant, max_epochs=3)
+    assert constant.rates == [[2e-4, 2e-4]] * 3
+
+
+@pytest.fixture
+def maps_root(tmp_path: Path) -> Path:
+    write_maps(tmp_path / "data" / "maps", train=6, val=5, height=600)
+    return tmp_path / "data"
+
+
+def small_run(root: Path) -> list[str]:
+    return [
+        *("--config", str(CONFIGS / "pix2pix_maps_128.yaml"), f"--data.root={root}", "--data.image_size=32"),
+        *("--model.image_size=32", "--model.feature_maps=2", "--model.discriminator_feature_maps=2"),
+        *("--model.patch_size=16", "--trainer.accelerator=cpu", "--trainer.enable_progress_bar=false"),
+        *("--trainer.enable_model_summary=false", "--data.eval_batch_size=1", "--trainer.max_epochs=4"),
+        *("--trainer.log_every_n_steps=1", "--checkpoint.every_n_steps=4"),
+    ]
+
+
+class Stop(Callback):
+    """Ends the training after a batch, without the epoch's end."""
+
+    def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
+        if trainer.fit_loop.total_batch_idx + 1 == 17:
+            raise KeyboardInterrupt
+
+
+def test_test_predict_and_a_resumed_run(relit: Relit, maps_root: Path) -> None:
+    """A run that is interrupted in mid-epoch, while the learning rate falls, goes on as if nothing had happened;
+    ``predict`` writes the images that the test measured, from the prepared pairs as from a folder of photographs."""
+    run = small_run(maps_root)
+    assert relit("fit", *run, "--run.root=whole") == 0
+    assert relit("fit", *run, "--trainer.callbacks+=tests.lit_models.test_pix2pix.Stop") == 130
+    reached = torch.load(the_run() / "checkpoints" / "last.ckpt", weights_only=True)
+    assert reached["global_step"] == 16
+    assert reached["optimizer_states"][0]["param_groups"][0]["lr"] == pytest.approx(2e-4 * 2 / 3)
+    assert relit("fit", *run, "--ckpt_path=last") == 0
+    whole = the_run(Path("whole"))
+    state, expected = weights(the_run()), weights(whole)
+    for name in expected:
+        assert torch.equal(state[name], expected[name]), name
+    assert (the_run() / "metrics.csv").read_text() == (whole / "metrics.csv").read_text()
+    for name in ("triptychs_0001.png", "triptychs_0004.png"):
+        assert (the_run() / "samples" / name).read_bytes() == (whole / "samples" / name).read_bytes()
+
+    checkpoint = f"--ckpt_path={whole / 'checkpoints' / 'last.ckpt'}"
+    assert relit("test", *run, checkpoint) == 0
+    assert relit("predict", checkpoint, "--predictions.folder=pairs") == 0
+    data = Maps(root=str(maps_root), image_size=32)
+    data.prepare_data()
+    data.setup("test")
+    Path("photographs").mkdir()
+    for row, number in enumerate((data.test_set.rows + 1).tolist()):
+        with Image.open(maps_root / "maps" / "val" / f"{number}.jpg") as pair:
+            pair.crop((0, 0, 600, 600)).save(f"photographs/{row}.png")
+    pictures = ["--data=Pictures", "--data.path=photographs"]
+    assert relit("predict", checkpoint, *pictures, "--predictions.folder=maps") == 0
+    model = Pix2Pix.load_from_checkpoint(whole / "checkpoints" / "last.ckpt", weights_only=True)
+    for row in range(len(data.test_set)):
+        source = data.test_set.__getitems__([row]).source.float() / 255
+        expected_image = (model.translate(source)[0] * 255).round().byte().permute(1, 2, 0).numpy()
+        for name in (f"pairs/{row:05}.png", f"maps/{row}.png"):
+            with Image.open(name) as image:
+                assert np.array_equal(np.asarray(image), expected_image), name
+
+
+def test_other_data_are_refused(digits_root: Path) -> None:
+    model = tiny(channels=1)
+    with pytest.raises(ModelError, match="learns from pairs of images, which Digits doesn't give: set --data Maps"):
+        fit(model, Digits(root=str(digits_root)))
+
+
+def test_sizes_are_compared_before_training(maps_root: Path) -> None:
+    with pytest.raises(
+        ModelError, match=r"built for images of 3x32x32, but Maps gives 3x64x64 .* --model.image_size 64"
+    ):
+        fit(tiny(), Maps(root=str(maps_root), image_size=64))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"image_size": 48}, "image_size is 48; it must be one of 32, 64"),
+        ({"lambda_l1": -1.0}, "lambda_l1 is -1.0; it must not be negative"),
+        ({"dropout": 1.0}, "dropout is 1.0; it must be at least 0 and less than 1"),
+        ({"decay_start": 2.0}, "decay_start is 2.0; it must be from 0 to 1"),
+        ({"patch_size": 71}, "patch_size is 71; it must be one of 16, 34, 70"),
+    ],
+)
+def test_wrong_arguments(arguments: dict[str, Any], message: str) -> None:
+    with pytest.raises(ModelError, match=message):
+        tiny(**arguments)
