@@ -82,7 +82,7 @@ def test_fit_leaves_a_run_folder_that_speaks_for_itself(relit: Relit, capsys: Ou
         "run.json",
         "metrics.csv",
         "checkpoints/last.ckpt",
-            "checkpoints/previous.ckpt",
+        "checkpoints/previous.ckpt",
         "figures/losses.png",
         "samples/epoch_0001.png",
         "samples/epoch_0002.png",
