@@ -125,7 +125,13 @@ def test_an_agent_runs_a_sweep(
 ) -> None:
     """The sweep over n_critic, with quick runs on another data set in place of its own."""
     sweep = yaml.safe_load((REPOSITORY / "scripts" / "sweeps" / "wgan_n_critic.yaml").read_text())
-    quick = ["--data=Digits", "--model.feature_maps=2", "--trainer.max_epochs=1", "--trainer.callbacks=null"]
+    quick = [
+        "--data=Digits",
+        "--model.feature_maps=2",
+        "--trainer.max_epochs=1",
+        "--trainer.log_every_n_steps=1",
+        "--trainer.callbacks=null",
+    ]
     quick += ["--checkpoint.monitor=null", "--trainer.enable_progress_bar=false", f"--run.root={tmp_path / 'runs'}"]
     sweep["command"] = [*sweep["command"][:-1], *quick, "${args}"]
     (tmp_path / "sweep.yaml").write_text(yaml.safe_dump(sweep))
