@@ -266,16 +266,20 @@ def facts_of(run: Run, config: dict[str, Any], record: dict[str, Any]) -> dict[s
 
     machine = [f"{record['processor']}"] if record.get("processor") else []
     if record.get("threads"):
-        machine.append(f"{record['threads']} thread{'s' if record['threads'] > 1 else ''}")
+        machine.append(f"{record['threads']} thread{'' if record['threads'] == 1 else 's'}")
+    sizes = {name: count for name, count in (record.get("data") or {}).items() if name.endswith("_images")}
+    peak = {kind: size for kind, size in (record.get("peak_memory_bytes") or {}).items() if size}
     resumed = len(list(run.folder.glob("config_before_resume_*.yaml")))
     finished = {True: "yes", False: "no", None: None}[record.get("finished")]
     facts = {
         "experiment": (config.get("run") or {}).get("experiment"),
         "method": class_of("model"),
         "data": class_of("data"),
+        "images": ", ".join(f"{count:,} {name.removesuffix('_images')}" for name, count in sizes.items()) or None,
         "seed": config.get("seed_everything"),
         "finished": finished,
         "training time": None if run.seconds is None else duration(run.seconds),
+        "peak memory": ", ".join(f"{size / 2**30:.1f} GiB ({kind})" for kind, size in peak.items()) or None,
         "configuration changed": f"on resuming, {resumed} time{'s' if resumed > 1 else ''}" if resumed else None,
         "accelerator": record.get("accelerator"),
         "processor": ", ".join(machine) or None,

@@ -81,7 +81,15 @@ def gan(tmp_path: Path) -> Path:
         "data": {"class_path": "datamodules.Digits", "init_args": {"root": None}},
     }
     (run / "config.yaml").write_text(yaml.safe_dump(config))
-    record = {"finished": True, "training_seconds": 754.0, "processor": "A processor", "threads": 2, "processes": 1}
+    record: dict[str, Any] = {
+        "finished": True,
+        "training_seconds": 754.0,
+        "processor": "A processor",
+        "threads": 2,
+        "processes": 1,
+    }
+    record["data"] = {"name": "Digits", "train_images": 1347, "val_images": 150}
+    record["peak_memory_bytes"] = {"process": 3 * 2**29, "accelerator": None}
     (run / "run.json").write_text(json.dumps({**record, "accelerator": None, "git_commit": "0123456789abcdef+changes"}))
     for epoch in (1, 2):
         picture(run / "samples" / f"epoch_{epoch:04}.png", 60 * epoch)
@@ -122,8 +130,17 @@ def test_a_run_with_everything(gan: Path) -> None:
     page, parsed = written(gan)
     require_self_contained(page, parsed)
     text = parsed.text("script", "style")
-    for expected in ("gan_digits", "DCGAN", "Digits", "12.6 min", "A processor, 2 threads", "0123456789ab+changes"):
+    for expected in (
+        "gan_digits",
+        "DCGAN",
+        "Digits",
+        "12.6 min",
+        "A processor, 2 threads",
+        "1,347 train, 150 val",
+        "0123456789ab+changes",
+    ):
         assert expected in text
+    assert "1.5 GiB (process)" in text
     assert "Not everything" not in text
     assert {image["alt"] for image in parsed.of("img")} == {
         *(f"{title} of one after epoch {epoch}" for title in ("samples", "triptychs") for epoch in (1, 2)),
