@@ -181,7 +181,7 @@ class RelitCLI(LightningCLI):
         if subcommand in USES_WEIGHTS:
             parser.add_argument(
                 "--weights",
-                type=str | None,  # type: ignore[arg-type]
+                type=str | None,
                 default=None,
                 help="Weights in place of a checkpoint: a .safetensors file that `relit export` wrote, with its card.",
             )

@@ -137,14 +137,14 @@ class CycleGAN(ImageTranslator):
         self.save_hyperparameters(ignore=NOT_SAVED)
         self.lambda_cycle = lambda_cycle
         self.lambda_identity = lambda_identity
-        self.buffers = (ImageBuffer(buffer_size), ImageBuffer(buffer_size))
+        self.image_buffers = (ImageBuffer(buffer_size), ImageBuffer(buffer_size))
 
     def setup(self, stage: str) -> None:
         super().setup(stage)
         batch_size = getattr(getattr(self.trainer, "datamodule", None), "batch_size", 1)
-        if stage == "fit" and 0 < self.buffers[0].size < batch_size:
+        if stage == "fit" and 0 < self.image_buffers[0].size < batch_size:
             raise ModelError(
-                f"buffer_size is {self.buffers[0].size}; it must be 0, or at least the batch size, {batch_size}."
+                f"buffer_size is {self.image_buffers[0].size}; it must be 0, or at least the batch size, {batch_size}."
             )
 
     @property
@@ -159,7 +159,7 @@ class CycleGAN(ImageTranslator):
     def discriminator_loss(self, batch: ImagePair, fake: Tensor) -> Tensor:
         losses = []
         real = batch.target, batch.source
-        for judge, image, newest, buffer in zip(self._judges(), real, fake, self.buffers, strict=True):
+        for judge, image, newest, buffer in zip(self._judges(), real, fake, self.image_buffers, strict=True):
             shown = buffer.exchange(newest) if self.training else newest
             losses.append(discriminator_least_squares(judge(image * 2 - 1), judge(shown)) / 2)
         return losses[0] + losses[1]
@@ -182,14 +182,14 @@ class CycleGAN(ImageTranslator):
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Each rank has buffers of its own."""
         super().on_save_checkpoint(checkpoint)
-        images = [None if buffer.images is None else buffer.images.cpu() for buffer in self.buffers]
+        images = [None if buffer.images is None else buffer.images.cpu() for buffer in self.image_buffers]
         checkpoint["image_buffers"] = gather(self.trainer, images)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         super().on_load_checkpoint(checkpoint)
         ranks = checkpoint.get("image_buffers", [])
         if self.global_rank < len(ranks):
-            for buffer, images in zip(self.buffers, ranks[self.global_rank], strict=True):
+            for buffer, images in zip(self.image_buffers, ranks[self.global_rank], strict=True):
                 buffer.images = images
 
     def _generators(self, networks: nn.Module) -> tuple[nn.Module, nn.Module]:

@@ -115,7 +115,7 @@ def find_checkpoint(which: str, options: RunOptions) -> Path:
     runs = [folder / options.id] if options.id is not None else sorted(folder.glob("*"))
     if options.id is None and (own := folder / f"slurm-{slurm_job()}").is_dir():
         runs = [own]
-    found = [path for run in runs if (path := _checkpoint(run, which)) is not None]
+    found = list(filter(None, (_checkpoint(run, which) for run in runs)))
     if not found:
         what = f"The run {folder / options.id}" if options.id is not None else f"No run in {folder}"
         remedy = (

@@ -37,7 +37,8 @@ def apply_at_any_size(
     else:
         down, across = (ramp(side, overlap).to(image.device) for side in sides)
         weight = down[:, None] * across
-        blended, total = [], padded.new_zeros(padded.shape[-2:])
+        blended: list[Tensor] = []
+        total = padded.new_zeros(padded.shape[-2:])
         for row, column in product(rows, columns):
             window = (..., slice(row, row + sides[0]), slice(column, column + sides[1]))
             piece = function(padded[window])

@@ -16,7 +16,7 @@ import warnings
 from collections.abc import Callable
 from copy import deepcopy
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from benchmark_train import CONFIGS, relit_fit, timed
 
@@ -58,7 +58,7 @@ def textbook(args: argparse.Namespace, order: int, steps: int) -> Measure:
                     momentum = weight_optimizer.state[old].get("momentum_buffer", torch.zeros_like(old))
                     p.sub_(rate * (gradient + 3e-4 * old + 0.9 * momentum))
             loss(moved, val).backward()
-            vector = [p.grad for p in moved.parameters()]
+            vector = [cast(torch.Tensor, p.grad) for p in moved.parameters()]
             epsilon = 0.01 / torch.cat([v.flatten() for v in vector]).norm()
             sides = []
             for shift in (1, -2):

@@ -126,7 +126,7 @@ def textbook_seconds(steps: int, args: argparse.Namespace, root: Path) -> float:
         torch.optim.Adam(network.parameters(), lr=2e-4, betas=(0.5, 0.999)) for network in (generator, discriminator)
     ]
     bce, l1 = nn.BCEWithLogitsLoss(), nn.L1Loss()
-    dataset = MapsFolder(root / "maps" / "train", args.image_size)
+    dataset: Any = MapsFolder(root / "maps" / "train", args.image_size)
     batches = iter(DataLoader(dataset, args.batch_size, shuffle=True, num_workers=WORKERS, drop_last=True))
 
     def step() -> None:

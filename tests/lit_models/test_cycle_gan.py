@@ -55,7 +55,7 @@ def test_losses(arguments: dict[str, float]) -> None:
     assert losses["loss"].item() == pytest.approx(generated.item(), rel=1e-5)
     assert ("generator_identity_loss" in losses) == bool(model.lambda_identity)
     assert model.eval().discriminator_loss(batch, fake).item() == pytest.approx(judged.item(), rel=1e-5)
-    assert model.buffers[0].images is None, "evaluation leaves the buffers alone"
+    assert model.image_buffers[0].images is None, "evaluation leaves the buffers alone"
 
 
 def test_training_equals_a_plain_loop() -> None:
