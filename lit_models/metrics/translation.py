@@ -106,7 +106,8 @@ class TranslationMetrics:
 
     def update(self, generated: Tensor, target: Tensor) -> None:
         """Takes in ``(N, C, H, W)`` images."""
-        generated, target = eight_bit(generated) / 255, eight_bit(target) / 255
+        # Contiguous, as torchmetrics asks for, also where a network gives channels-last images.
+        generated, target = ((eight_bit(images) / 255).contiguous() for images in (generated, target))
         for name, metric in self.metrics.items():
             if name == "confusion":
                 metric.update(nearest_colours(generated), nearest_colours(target))

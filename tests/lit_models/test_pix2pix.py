@@ -150,6 +150,16 @@ def test_a_translation_depends_on_its_source_only() -> None:
     assert not any(module.training for module in noisy.eval().modules())
 
 
+@pytest.mark.parametrize("generator", ["unet", "resnet"])
+def test_evaluation_in_bf16(generator: str) -> None:
+    """Several images at once, of which each is normalised by itself, as near as bf16 goes."""
+    model, source = tiny(generator=generator, blocks=1), pairs(3).source
+    with torch.autocast("cpu", torch.bfloat16):
+        rough = model.translate(source)
+    assert rough.dtype == torch.float32
+    assert torch.allclose(rough, model.translate(source), atol=0.05)
+
+
 class LearningRates(Callback):
     def __init__(self) -> None:
         self.rates: list[list[float]] = []

@@ -67,7 +67,7 @@ def test_l1_psnr_and_ssim_against_other_code() -> None:
     guess = (truth + 0.2 * torch.randn(truth.shape, generator=numbers)).clamp(0, 1)
     metrics = TranslationMetrics(map_colours=False)
     for rows in (slice(0, 3), slice(3, 5)):
-        metrics.update(guess[rows], truth[rows])
+        metrics.update(guess[rows].contiguous(memory_format=torch.channels_last), truth[rows])
     scores = metrics.compute()
     assert scores.keys() == {"l1", "psnr", "ssim"}
     a, b = (np.round(images.numpy().astype(np.float64) * 255) / 255 for images in (guess, truth))
