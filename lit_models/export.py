@@ -252,7 +252,8 @@ def write_onnx(model: LightningModule, part: Part, path: Path) -> dict[str, Any]
     unfinished = path.with_name(f".{path.name}.unfinished")
     program.save(str(unfinished), external_data=False)
     session = onnxruntime.InferenceSession(str(unfinished), providers=["CPUExecutionProvider"])
-    difference, shape = 0.0, ()
+    difference = 0.0
+    shape: tuple[int, ...] = ()
     for size in (1, 5):
         inputs = example_inputs(model, part, size)
         with torch.no_grad():
