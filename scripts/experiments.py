@@ -32,6 +32,7 @@ STL10 = Data("STL-10", 5_000, 8_000)
 TINY_IMAGENET = Data("Tiny ImageNet", 105_000, 5_000)  # half of the official validation images are for the test
 OMNIGLOT = Data("Omniglot", 20 * (4_112 + 688), 20 * 1_692)  # Vinyals's split, whose classes include quarter turns
 LAKE = Data("Omniglot, Lake's runs", 4 * 20 * 964, 4 * 20 * 659)  # each drawing in four positions
+MAPS = Data("maps", 1_096, 549)
 LFW = Data("LFW, one person", 424 + 53, 53)
 
 
@@ -292,6 +293,75 @@ gans_lfw = Experiment(
         ),
         "gpu": Budget("nothing; bfloat16", {"*": (*GPU, INCEPTION)}),
         "paper": Budget("nothing", {"*": (INCEPTION,)}),
+    },
+)
+
+# --- Image translation ------------------------------------------------------------------------------------------------
+
+TRANSLATORS = {
+    "gan": ("plain GAN of images to images", "pix2pix", "gan_translator_maps_64"),
+    "pix2pix": ("pix2pix", "pix2pix", "pix2pix_maps_64"),
+    "cyclegan": ("CycleGAN", "cycle_gan", "cyclegan_maps_64"),
+}
+PAIRINGS = {"paired": "paired", "loose": "loosely paired", "unpaired": "unpaired"}
+
+
+def map_figures(step: str) -> tuple[Figure, ...]:
+    """How near the maps come to the true ones."""
+    return (
+        Figure(step, "pixels of the right kind / %", "test/map_accuracy", kind="percent"),
+        Figure(step, "L1", "test/l1", main=False),
+        Figure(step, "SSIM", "test/ssim", main=False),
+    )
+
+
+translation_grid = Experiment(
+    title="Photographs to maps at 64x64: three methods on paired, loosely paired and unpaired data",
+    steps=tuple(
+        Step(
+            *(f"{kind}_{pairing}", f"{method}, {name} data", page, config, MAPS),
+            arguments=(f"--data.pairing={pairing}",),
+            checkpoint="last",
+        )
+        for kind, (method, page, config) in TRANSLATORS.items()
+        for pairing, name in PAIRINGS.items()
+    ),
+    figures=tuple(
+        figure for kind in TRANSLATORS for pairing in PAIRINGS for figure in map_figures(f"{kind}_{pairing}")
+    ),
+    budgets={
+        "smoke": Budget(
+            "all but three batches, and width",
+            {"*": (*FEW_BATCHES, "--model.feature_maps=4", "--model.discriminator_feature_maps=4")},
+            only=("gan_paired", "pix2pix_loose", "cyclegan_unpaired"),
+        ),
+        "cpu": Budget("10 epochs", {"*": ("--trainer.max_epochs=10",)}),
+        "gpu": Budget("nothing; bfloat16", {"*": GPU}),
+        "paper": Budget("nothing"),
+    },
+)
+
+pix2pix = Experiment(
+    title="Satellite photographs to maps",
+    steps=(
+        Step("256", "pix2pix, 256x256", "pix2pix", "pix2pix_maps", MAPS, checkpoint="last"),
+        Step("128", "pix2pix, 128x128", "pix2pix", "pix2pix_maps_128", MAPS, checkpoint="last"),
+        Step("cyclegan", "CycleGAN, 256x256", "cycle_gan", "cyclegan_maps", MAPS, checkpoint="last"),
+    ),
+    figures=tuple(figure for step in ("256", "128", "cyclegan") for figure in map_figures(step)),
+    budgets={
+        "smoke": Budget(
+            "all but three batches, and width; 128x128 only",
+            {"*": (*FEW_BATCHES, "--model.feature_maps=4", "--model.discriminator_feature_maps=4")},
+            only=("128",),
+        ),
+        "cpu": Budget(
+            "half the width, 48 epochs of 200; 128x128 only",
+            {"*": ("--model.feature_maps=32", "--model.discriminator_feature_maps=32", "--trainer.max_epochs=48")},
+            only=("128",),
+        ),
+        "gpu": Budget("nothing; bfloat16", {"*": GPU}),
+        "paper": Budget("nothing"),
     },
 )
 
@@ -656,6 +726,8 @@ EXPERIMENTS: dict[str, Experiment] = {
     "wgan_n_critic": wgan_n_critic,
     "conditional_gan": conditional_gan,
     "gans_lfw": gans_lfw,
+    "pix2pix": pix2pix,
+    "translation_grid": translation_grid,
     "vae": vae,
     "autoencoders_transfer": autoencoders_transfer,
     "protonet": protonet,

@@ -165,6 +165,18 @@ RUNS: dict[str, list[tuple[str, ...]]] = {
             *("--model.finetune_epochs=1", NO_CALLBACKS),
         )
     ],
+    "pix2pix": [
+        (
+            *("pix2pix_maps_64", "--model.feature_maps=2", "--model.discriminator_feature_maps=2"),
+            "--trainer.callbacks=[TranslationScores]",
+        )
+    ],
+    "cycle_gan": [
+        (
+            *("cyclegan_maps_64", "--model.feature_maps=2", "--model.discriminator_feature_maps=2"),
+            "--trainer.callbacks=[TranslationScores]",
+        )
+    ],
     "digit_classifier": [("digit_classifier_mnist", "--data=Digits", "--model.widths=[2,2]", NO_CALLBACKS)],
 }
 
@@ -199,7 +211,7 @@ def test_the_page_documents_what_is_logged(relit: Relit, digits_root: Path, page
         model, data = given["model"]["class_path"], given["data"]["class_path"]
         if model in SMALL_CHECKPOINTS:
             arguments = [*SMALL_CHECKPOINTS[model](digits_root), *arguments]
-        if data == "OmniglotEpisodes":
+        if data in ("OmniglotEpisodes", "Maps"):
             SMALL_DATA[data](digits_root)
         epochs = [] if any("epochs=" in argument for argument in arguments) else [ONE_EPOCH]
         common = ["--config", path, *FEW, *epochs, *arguments]
