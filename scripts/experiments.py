@@ -97,12 +97,14 @@ class Budget:
         arguments: What is given to `relit fit` for it, by step; "*" for all steps.
         configs: Configurations in place of the steps' own.
         only: The steps that are affordable; all of them if None.
+        analysis: What the experiment's scripts are given for it.
     """
 
     cuts: str
     arguments: dict[str, tuple[str, ...]] = field(default_factory=dict)
     configs: dict[str, str] = field(default_factory=dict)
     only: tuple[str, ...] | None = None
+    analysis: tuple[str, ...] = ()
 
     def of(self, step: Step) -> tuple[str, ...]:
         """The arguments for one step."""
@@ -115,7 +117,7 @@ class Analysis:
 
     Attributes:
         command: The script and its arguments; `{run:STEP}` stands for a step's run folder, `{folder}` for the folder of
-            the experiment's figures, `{runs}` for the folder of all runs, `{seeds}` for the number of seeds.
+            the experiment's figures.
         needs: The steps whose runs it takes.
     """
 
@@ -532,6 +534,7 @@ autoencoders_transfer = Experiment(
                 **dict.fromkeys(("classifier", "autoencoder", "vae", "latent_gan"), ("--data=Digits",)),
                 **dict.fromkeys((*TRANSFERS, "scratch"), ("--data.images=Digits",)),
             },
+            analysis=("--data", "Digits", "--per_pair", "1"),
         ),
         "cpu": Budget("30 epochs of 100 of the latent-space GAN", {"latent_gan": ("--trainer.max_epochs=30",)}),
         "gpu": Budget("nothing; bfloat16", {"*": GPU}),

@@ -97,7 +97,7 @@ def main() -> int:
             for seed in range(given.seeds):
                 for step in steps:
                     chain.train(step, budget, f"{given.budget}-seed{seed}", seed, given.root, passed_on)
-            chain.analyse(given.root, given.seeds)
+            chain.analyse(budget)
         chain.draw()
     except RunError as error:
         print(f"reproduce: {error}", file=sys.stderr)
@@ -250,15 +250,15 @@ class Chain:
         write_atomically(self.path, f"{text}\n")
         print(f"{step.name}, seed {seed}, is recorded in {self.path}.")
 
-    def analyse(self, root: Path, seeds: int) -> None:
+    def analyse(self, budget: Budget) -> None:
         """Runs the experiment's scripts on the first seed's runs."""
         for analysis in self.experiment.analyses:
             if any((step, 0) not in self.runs for step in analysis.needs):
                 continue
             self.folder.mkdir(parents=True, exist_ok=True)
             places = {f"{{run:{step}}}": str(folder) for (step, seed), folder in self.runs.items() if seed == 0}
-            places |= {"{folder}": str(self.folder), "{runs}": str(root), "{seeds}": str(seeds)}
-            command = list(analysis.command)
+            places["{folder}"] = str(self.folder)
+            command = [*analysis.command, *budget.analysis]
             for place, value in places.items():
                 command = [part.replace(place, value) for part in command]
             print(f"== python {shlex.join(command)}", flush=True)
