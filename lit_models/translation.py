@@ -15,6 +15,7 @@ from lit_models.callbacks.ranks import batch_weight
 from lit_models.checks import require_image_shape
 from lit_models.errors import ModelError
 from lit_models.optimizers import linear_decay
+from lit_models.parts import Part
 from lit_models.tiling import apply_at_any_size
 
 
@@ -39,6 +40,8 @@ class ImageTranslator(AdversarialModule):
             linearly to 0; 1 for never. (How many epochs there are, ``trainer.max_epochs`` says.)
         **loop: Arguments of :class:`lit_models.adversarial.AdversarialModule`.
     """
+
+    exports = (Part("translator", "translate", ("source",), "image"),)
 
     def __init__(
         self,

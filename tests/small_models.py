@@ -9,6 +9,7 @@ from torch import nn
 import lit_models
 
 _GAN = {"image_size": 16, "channels": 1, "latent_dim": 4, "feature_maps": 2}
+_TRANSLATOR = {"channels": 1, "feature_maps": 2, "discriminator_feature_maps": 2, "patch_size": 16}
 _CLASSES = {"image_size": 16, "channels": 1, "num_classes": 3}
 
 SMALL_MODELS: dict[str, tuple[str, dict[str, Any]]] = {
@@ -27,6 +28,9 @@ SMALL_MODELS: dict[str, tuple[str, dict[str, Any]]] = {
         "ConditionalGAN",
         {**_GAN, "num_classes": 3, "embedding_dim": 4, "condition": "image", "discriminator": "projection"},
     ),
+    "Pix2Pix": ("Pix2Pix", {**_TRANSLATOR, "image_size": 32}),
+    "Pix2Pix, resnet": ("Pix2Pix", {**_TRANSLATOR, "image_size": 32, "generator": "resnet", "blocks": 1}),
+    "CycleGAN": ("CycleGAN", {**_TRANSLATOR, "image_size": 16, "blocks": 1}),
     "VAE": ("VAE", _GAN),
     "DenoisingAutoencoder": ("DenoisingAutoencoder", _GAN),
     "DigitClassifier": ("DigitClassifier", {**_CLASSES, "widths": [2, 3]}),
