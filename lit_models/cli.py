@@ -410,7 +410,8 @@ class RunRecord(Callback):
         self._write_progress(trainer, finished=False)
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        self._write_progress(trainer, finished=False)
+        if trainer.state.fn == "fit":
+            self._write_progress(trainer, finished=False)
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._write_progress(trainer, finished=True)
@@ -419,8 +420,13 @@ class RunRecord(Callback):
                 log_checkpoints(logger, Path(trainer.default_root_dir), step=trainer.global_step)
 
     def _write_progress(self, trainer: Trainer, finished: bool) -> None:
-        # A run that was finished before is resumed without a start.
-        if not trainer.is_global_zero or self._started is None:
+        path = Path(trainer.default_root_dir) / "run.json"
+        if not trainer.is_global_zero:
+            return
+        if self._started is None:
+            if finished and path.is_file():  # resumed when nothing was left to train
+                record = {**json.loads(path.read_text()), "finished": True}
+                write_atomically(path, json.dumps(record, indent=2) + "\n")
             return
         seconds = self._before.get("training_seconds", 0.0) + time.monotonic() - self._started
         earlier = self._before.get("peak_memory_bytes", {})
@@ -435,7 +441,7 @@ class RunRecord(Callback):
             "data": split_sizes(trainer),
             **self._environment,
         }
-        write_atomically(Path(trainer.default_root_dir) / "run.json", json.dumps(record, indent=2) + "\n")
+        write_atomically(path, json.dumps(record, indent=2) + "\n")
 
     def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._started = time.monotonic()

@@ -24,9 +24,10 @@ that is, if it draws all real images to nearly one point: then it is a classifie
 point and which has a least-squares loss.
 
 What was measured, one run each: with the hinge and L_G the distance it trains, slowly at first; on MNIST with
-``feature_maps: 16`` the FID over digits was 10.7 after 3 epochs and 2.8 after 5 (WGAN's 3.1), with varied digits. On
-scikit-learn's digits, in a few hundred steps of narrower networks, the other variants collapsed: without the hinge to
-one grey image, while the fakes' squared distances grew to 2,000; with ``norm`` and with ``negative_norm`` to one image.
+``feature_maps: 16`` the FID over digits was 10.7 after 3 epochs and 2.8 after 5 (WGAN's 3.1), with varied digits. The
+other variants collapsed to one image within two epochs: FID 17 without the hinge, 81 with ``norm``, 46 with
+``negative_norm``, Inception Scores from 1.00 to 1.03. On scikit-learn's digits, in a few hundred steps of narrower
+networks, the fakes' squared distances grew to 2,000 without the hinge.
 """
 
 from typing import Any, Literal

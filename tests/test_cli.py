@@ -14,6 +14,7 @@ from PIL import Image
 
 import lit_models
 from lit_models.__main__ import main
+from lit_models.errors import ModelError
 from tests.tiny import CONFIGS, TINY, the_run
 
 Relit = Callable[..., int]
@@ -103,6 +104,27 @@ def test_resuming_a_finished_run_leaves_its_record(relit: Relit) -> None:
     assert relit("fit", *TINY, "--trainer.max_epochs=1") == 0
     record = (the_run() / "run.json").read_text()
     assert relit("fit", *TINY, "--trainer.max_epochs=1", "--ckpt_path=last") == 0
+    assert (the_run() / "run.json").read_text() == record
+
+
+def test_a_run_that_was_killed_when_nothing_was_left_to_train_is_finished_by_resuming_it(relit: Relit) -> None:
+    assert relit("fit", *TINY, "--trainer.max_epochs=1") == 0
+    path = the_run() / "run.json"
+    record = json.loads(path.read_text())
+    path.write_text(json.dumps({**record, "finished": False}))
+    assert relit("fit", *TINY, "--trainer.max_epochs=1", "--ckpt_path=last") == 0
+    assert json.loads(path.read_text()) == record
+
+
+def test_a_test_that_fails_leaves_the_record_of_the_training(relit: Relit, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert relit("fit", *TINY, "--trainer.max_epochs=1") == 0
+    record = (the_run() / "run.json").read_text()
+
+    def fail(*_: object) -> None:
+        raise ModelError("A fault.")
+
+    monkeypatch.setattr(lit_models.DCGAN, "test_step", fail)
+    assert relit("test", *TINY, "--ckpt_path=last") == 1
     assert (the_run() / "run.json").read_text() == record
 
 
