@@ -199,7 +199,7 @@ class Chain:
         first = next(iter(tests.values()))
         sizes = {name: count for name, count in first["data"].items() if name != "name"}
         found = (sizes["train_images"] + sizes["val_images"], sizes["test_images"])
-        told_elsewhere = ("seed_everything", "run", "wandb")
+        told_elsewhere = ("seed_everything", "run", "wandb", "ckpt_path")  # the last is of a run that was resumed
         kept = {name: value for name, value in without_nulls(settings).items() if name not in told_elsewhere}
         for option in step.uses:  # a path on this machine
             kept = without(kept, key_of(option))

@@ -44,6 +44,7 @@ def control(relit: Relit, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]
     return start
 
 
+@pytest.mark.slow
 def test_all_genotypes_are_trained_alike_and_only_once(
     control: Callable[..., Any], capfd: pytest.CaptureFixture[str]
 ) -> None:

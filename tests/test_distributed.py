@@ -243,6 +243,7 @@ class Case:
     double: bool = False
     frozen: tuple[str, ...] = ()
     """Names, or their beginnings, of what isn't trained."""
+    slow: bool = False
 
 
 CASES = {
@@ -277,8 +278,8 @@ CASES = {
     "MetricResNet, triplet": Case(partial(metric_resnet, "triplet"), balanced, 3),
     "ProtoNet": Case(protonet, episodes),
     "LayerwiseMLP": Case(layerwise_mlp, partial(digits, batch_size=128)),
-    "DARTSSearch, first order": Case(partial(darts_search, 1), halves, 3, 1e-9, double=True),
-    "DARTSSearch, second order": Case(partial(darts_search, 2), halves, 2, 1e-9, double=True),
+    "DARTSSearch, first order": Case(partial(darts_search, 1), halves, 2, 1e-9, double=True),
+    "DARTSSearch, second order": Case(partial(darts_search, 2), halves, 2, 1e-9, double=True, slow=True),
     "DARTSRetrain": Case(darts_retrain),
     "Pix2Pix": Case(partial(translator, Pix2Pix, dropout=0.0), maps, 3),
     "Pix2Pix, plain GAN": Case(
@@ -304,7 +305,10 @@ class KeepCheckpoint(Callback):
 
 
 @pytest.mark.filterwarnings("ignore:.* pairs in .*; the data set has:datamodules.DataWarning")
-@pytest.mark.parametrize("case", CASES.values(), ids=CASES)
+@pytest.mark.parametrize(
+    "case",
+    [pytest.param(case, id=name, marks=[pytest.mark.slow] if case.slow else []) for name, case in CASES.items()],
+)
 def test_two_ranks_equal_one_process_on_the_same_global_batch(
     digits_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, case: Case
 ) -> None:

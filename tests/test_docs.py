@@ -168,13 +168,13 @@ RUNS: dict[str, list[tuple[str, ...]]] = {
     "pix2pix": [
         (
             *("pix2pix_maps_64", "--model.feature_maps=2", "--model.discriminator_feature_maps=2"),
-            "--trainer.callbacks=[TranslationScores]",
+            *("--trainer.callbacks=[TranslationScores]", "--trainer.check_val_every_n_epoch=1"),
         )
     ],
     "cycle_gan": [
         (
             *("cyclegan_maps_64", "--model.feature_maps=2", "--model.discriminator_feature_maps=2"),
-            "--trainer.callbacks=[TranslationScores]",
+            *("--trainer.callbacks=[TranslationScores]", "--trainer.check_val_every_n_epoch=1"),
         )
     ],
     "digit_classifier": [("digit_classifier_mnist", "--data=Digits", "--model.widths=[2,2]", NO_CALLBACKS)],
