@@ -59,6 +59,7 @@ def relit_phases(steps: int, clock: Callable[[], float], *arguments: str) -> tup
             code = cli.run(
                 [
                     *("fit", *arguments, f"--run.root={folder}", "--trainer.limit_val_batches=0"),
+                    "--checkpoint.monitor=null",
                     *("--model.pretrain_epochs=1", "--model.finetune_epochs=1"),
                     f"--trainer.limit_train_batches={steps + WARM_UP}",
                 ]

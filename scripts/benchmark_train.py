@@ -53,7 +53,7 @@ def relit_fit(steps: int, *arguments: str) -> Callable[[], float]:
                     [
                         *("fit", *arguments, f"--run.root={folder}"),
                         f"--trainer.limit_train_batches={steps + WARM_UP}",
-                        *("--trainer.max_epochs=1", "--trainer.limit_val_batches=0"),
+                        *("--trainer.max_epochs=1", "--trainer.limit_val_batches=0", "--checkpoint.monitor=null"),
                     ]
                 )
         finally:
