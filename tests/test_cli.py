@@ -142,6 +142,7 @@ def test_two_runs_never_share_a_folder(relit: Relit) -> None:
     assert len(list(Path("runs/dcgan_digits").iterdir())) == 2
 
 
+@pytest.mark.long
 def test_test_and_predict_by_name_file_and_checkpoint_alone(relit: Relit, tmp_path: Path, capsys: Output) -> None:
     arguments = ["--trainer.max_epochs=2", "--checkpoint.monitor=val/generator_loss"]
     assert relit("fit", *TINY, *arguments) == 0
@@ -279,6 +280,7 @@ def test_compiled_networks_train_and_leave_an_ordinary_checkpoint(relit: Relit) 
     assert model.sample(1).isfinite().all()
 
 
+@pytest.mark.long
 def test_interrupted_from_the_keyboard(relit: Relit, capsys: Output, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(signal, "signal", lambda *_: None)  # Lightning would have pytest ignore Ctrl-C from here on
     assert relit("fit", *TINY, "--trainer.callbacks+=tests.tiny.InterruptAt", "--trainer.callbacks.batch=25") == 130

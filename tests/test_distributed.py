@@ -373,6 +373,7 @@ def assert_close(value: Any, other: Any, tolerance: float, where: str) -> None:
         assert torch.equal(value, other) if isinstance(value, Tensor) else value == other, where
 
 
+@pytest.mark.long
 def test_a_resumed_run_of_two_ranks_equals_the_uninterrupted_one(relit: Relit) -> None:
     two = ["--trainer.devices=2", "--trainer.strategy=ddp_fork_find_unused_parameters_true"]
     assert relit("fit", *TINY, *two, "--run.root=whole") == 0
@@ -384,6 +385,7 @@ def test_a_resumed_run_of_two_ranks_equals_the_uninterrupted_one(relit: Relit) -
     assert (run / "metrics.csv").read_text() == (whole / "metrics.csv").read_text()
 
 
+@pytest.mark.long
 def test_two_devices_need_no_other_flag(relit: Relit, digits_root: Path) -> None:
     """The real command: Lightning starts the second process, both agree on one run folder, files are written once."""
     arguments = [*TINY, "--trainer.max_epochs=1", "--trainer.devices=2", f"--data.root={digits_root}"]

@@ -124,6 +124,7 @@ def test_weights_of_a_classifier_judge_images() -> None:
     assert torch.equal(load_classifier(path)(image), model(image))
 
 
+@pytest.mark.long
 def test_predict_and_test_take_weights(relit: Relit) -> None:
     assert relit("fit", *TINY, "--trainer.max_epochs=1", "--trainer.limit_train_batches=3") == 0
     run = the_run()

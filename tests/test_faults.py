@@ -38,6 +38,7 @@ def in_a_process(relit: Relit, *args: str, before: Callable[[], object] = lambda
 # --- a last.ckpt that can't be read -----------------------------------------------------------------------------------
 
 
+@pytest.mark.long
 def test_a_damaged_last_checkpoint_gives_way_to_the_one_before(
     relit: Relit, uninterrupted: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
@@ -128,6 +129,7 @@ def test_killed_while_saving(relit: Relit, uninterrupted: Path, before: Callable
     assert_same_run(run, uninterrupted)
 
 
+@pytest.mark.long
 def test_killed_while_preparing_data(relit: Relit, uninterrupted: Path) -> None:
     """Half of what is prepared is never taken for the whole."""
     fresh = ("--data.root=fresh", "--run.id=one")

@@ -66,6 +66,7 @@ def results() -> dict[str, Any]:
     return json.loads(Path("results/toy.json").read_text())
 
 
+@pytest.mark.long
 def test_a_chain_is_run_once_and_recorded(start: Callable[..., int], capfd: pytest.CaptureFixture[str]) -> None:
     command = ("toy", "--seeds", "2", "--steps", "plain", "--results", "results")
     assert start(*command) == 0
@@ -110,6 +111,7 @@ def test_a_chain_is_run_once_and_recorded(start: Callable[..., int], capfd: pyte
     assert results() == before
 
 
+@pytest.mark.long
 def test_a_killed_run_goes_on(start: Callable[..., int], relit: Relit, capfd: pytest.CaptureFixture[str]) -> None:
     config = ("--config", CONFIGS / "dcgan_digits.yaml", *QUICK)
     assert relit("fit", *config, "--trainer.max_epochs=1", "--run.id=plain-cpu-seed0") == 0

@@ -53,6 +53,7 @@ def test_a_killed_run_goes_on_as_if_nothing_had_happened(relit: Relit, uninterru
     assert_same_run(killed, uninterrupted)
 
 
+@pytest.mark.long
 def test_a_run_killed_from_outside(relit: Relit, uninterrupted: Path) -> None:
     """The same through the real command in a process of its own, killed whenever its first checkpoint is there."""
     command = [sys.executable, "-m", "lit_models", "fit", *TINY, "--checkpoint.every_n_steps=3"]
@@ -71,6 +72,7 @@ def test_a_run_killed_from_outside(relit: Relit, uninterrupted: Path) -> None:
     assert_same_run(killed, uninterrupted)
 
 
+@pytest.mark.long
 def test_resume_from_a_file_with_optimiser_state(relit: Relit, uninterrupted: Path) -> None:
     """Two epochs, then one more from the file, equal three: Adam's moments and the schedule come back, too."""
     assert relit("fit", *TINY, "--trainer.max_epochs=2") == 0
@@ -80,6 +82,7 @@ def test_resume_from_a_file_with_optimiser_state(relit: Relit, uninterrupted: Pa
     assert all(torch.equal(state[name], expected[name]) for name in expected)
 
 
+@pytest.mark.long
 def test_spectral_normalisation_goes_on_from_its_checkpoint(relit: Relit) -> None:
     """The vectors of the power iteration are part of the state, and so are a critic's rounds that were cut in two."""
     model = ["--model=WGAN", "--model.spectral_norm=true", "--model.clip_value=null", "--model.n_critic=3"]

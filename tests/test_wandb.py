@@ -159,6 +159,7 @@ SHOWN = {
 
 
 @pytest.mark.parametrize(("config", "arguments", "more", "pictures", "tables"), SHOWN.values(), ids=SHOWN)
+@pytest.mark.long
 def test_all_that_is_drawn_is_shown(
     relit: Relit,
     monkeypatch: pytest.MonkeyPatch,
@@ -192,6 +193,7 @@ def test_all_that_is_drawn_is_shown(
         assert [row[2] for row in chart.table.data] == [count for row in counts for count in row]
 
 
+@pytest.mark.long
 def test_of_two_ranks_one_logs(relit: Relit) -> None:
     ranks = ["--trainer.devices=2", "--trainer.strategy=ddp_fork_find_unused_parameters_true"]
     assert relit("fit", *TINY, *ranks, "--wandb.enabled=true", "--trainer.max_epochs=1", "--data.batch_size=32") == 0
@@ -200,6 +202,7 @@ def test_of_two_ranks_one_logs(relit: Relit) -> None:
     assert [row["trainer/global_step"] for row in history if "train/generator_loss" in row] == [9, 19]
 
 
+@pytest.mark.long
 def test_a_test_leaves_the_configuration_of_the_training(relit: Relit, monkeypatch: pytest.MonkeyPatch) -> None:
     recorder = Recorder()
     monkeypatch.setattr("lit_models.cli.wandb_logger", lambda *_: WandbLogger(experiment=recorder))

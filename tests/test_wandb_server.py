@@ -47,6 +47,7 @@ def steps_of(run: object, key: str) -> list[int]:
     return [row["trainer/global_step"] for row in run.history if key in row]  # type: ignore[attr-defined]
 
 
+@pytest.mark.long
 def test_an_interrupted_run_goes_on_as_the_same_online_run(relit: Relit, server: WandbServer) -> None:
     told = ["--wandb.project=gans", "--wandb.tags=[digits,small]", "--wandb.notes=A note.", "--wandb.group=first"]
     online = [

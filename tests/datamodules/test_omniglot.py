@@ -272,6 +272,7 @@ def test_more_ways_than_characters_are_refused(root: Path) -> None:
         module.setup("fit")
 
 
+@pytest.mark.long
 def test_the_full_split_has_the_papers_classes(real_root: Path) -> None:
     module = OmniglotEpisodes(str(real_root), n_way=60, k_shot=5, n_query=5)
     module.prepare_data()

@@ -98,6 +98,7 @@ def test_refused_arguments(arguments: dict[str, Any]) -> None:
         tiny(**arguments)
 
 
+@pytest.mark.long
 def test_a_run_resumed_its_pictures_and_its_predictions(relit: Relit) -> None:
     assert relit("fit", *TINY, "--run.root=whole") == 0
     assert relit("fit", *TINY, "--trainer.max_epochs=1") == 0

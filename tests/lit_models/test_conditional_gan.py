@@ -163,6 +163,7 @@ SMALL = (
 )
 
 
+@pytest.mark.long
 def test_from_a_run_to_25_samples_of_one_digit(relit: Relit, capsys: pytest.CaptureFixture[str]) -> None:
     assert relit("fit", *SMALL) == 0
     grid = Image.open(the_run() / "samples" / "epoch_0001.png")

@@ -174,6 +174,7 @@ def test_a_checkpoint_stands_alone(precision: str, tmp_path: Path) -> None:
     assert not torch.equal(images[0], (model.generator["to_target"](pairs().source * 2 - 1).float() + 1) / 2), "EMA"
 
 
+@pytest.mark.long
 def test_a_resumed_run_has_its_buffers(relit: Relit, tmp_path: Path) -> None:
     """Two epochs of 6 batches, interrupted after the first, with buffers that are full by then."""
     write_maps(tmp_path / "data" / "maps", train=6, val=3)

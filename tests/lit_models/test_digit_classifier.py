@@ -39,6 +39,7 @@ def test_the_network() -> None:
     assert model.embed(image).shape == (3, 64)
 
 
+@pytest.mark.long
 def test_it_learns_digits_under_its_schedule(digits_root: Path) -> None:
     torch.manual_seed(0)
     model = DigitClassifier(widths=(8, 16, 16))
@@ -56,6 +57,7 @@ def test_it_learns_digits_under_its_schedule(digits_root: Path) -> None:
     assert trainer.optimizers[0].param_groups[0]["lr"] < 1e-5, "one cycle ends near 0"
 
 
+@pytest.mark.long
 def test_a_killed_run_goes_on_exactly_in_mid_epoch(relit: Relit) -> None:
     whole = [*TINY, "--trainer.max_epochs=2", "--trainer.limit_train_batches=5", "--data.batch_size=256"]
     saved = [*whole, "--checkpoint.every_n_steps=2"]

@@ -126,6 +126,7 @@ def test_interpolation(decoder: Path, path: str) -> None:
     assert torch.allclose(way[:, -1], (model.generator(model.project(end)) + 1) / 2, atol=1e-5)
 
 
+@pytest.mark.long
 def test_a_run_its_resumption_and_its_checkpoint_without_the_decoders(relit: Relit, decoder: Path) -> None:
     assert relit("fit", *FIT, "--run.root=whole") == 0
     assert relit("fit", *FIT, "--trainer.max_epochs=1") == 0

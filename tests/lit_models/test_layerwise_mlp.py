@@ -468,6 +468,7 @@ def uninterrupted(tmp_path_factory: pytest.TempPathFactory, digits_root: Path) -
 @pytest.mark.parametrize(
     "batch", [15, 36, 40, 55, 77], ids=["layer 1", "layer 2", "between layers", "layer 3", "fine-tuning"]
 )
+@pytest.mark.long
 def test_a_killed_run_goes_on_exactly_in_any_phase(relit: Relit, uninterrupted: Path, batch: int) -> None:
     killer = ["--trainer.callbacks+=tests.tiny.KillAt", f"--trainer.callbacks.batch={batch}"]
     arguments = ["fit", *FIT, "--model.mask_fraction=0.2", "--checkpoint.every_n_steps=7"]
@@ -481,6 +482,7 @@ def test_a_killed_run_goes_on_exactly_in_any_phase(relit: Relit, uninterrupted: 
     assert (the_run() / "metrics.csv").read_text() == (uninterrupted / "metrics.csv").read_text()
 
 
+@pytest.mark.long
 def test_a_resumed_run_may_fine_tune_longer_but_keeps_its_phases(
     relit: Relit, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -522,6 +524,7 @@ def test_fit_logs_every_phase_and_keeps_the_best_classifier(uninterrupted: Path)
         assert np.asarray(Image.open(uninterrupted / "figures" / f"{name}.png")).std() > 0
 
 
+@pytest.mark.long
 def test_the_progress_bar_names_phase_and_layer(relit: Relit, capsys: pytest.CaptureFixture[str]) -> None:
     arguments = ["fit", *FIT, "--trainer.enable_progress_bar=true"]
     killer = ["--trainer.callbacks+=tests.tiny.KillAt", "--trainer.callbacks.batch=15", "--checkpoint.every_n_steps=7"]

@@ -391,6 +391,7 @@ COMMAND = (
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 @pytest.mark.parametrize("loss", ["center", pytest.param("triplet", marks=pytest.mark.slow)])
+@pytest.mark.long
 def test_a_killed_run_that_is_resumed_equals_the_one_that_was_not(relit: Relit, loss: str) -> None:
     command = (*COMMAND, f"--model.loss={loss}", "--trainer.limit_train_batches=8", "--model.references_per_class=5")
     assert relit("fit", *command, "--run.root=whole") == 0
@@ -408,6 +409,7 @@ def test_a_killed_run_that_is_resumed_equals_the_one_that_was_not(relit: Relit, 
 
 
 @pytest.mark.parametrize("loss", [pytest.param("center", marks=pytest.mark.slow), "triplet"])
+@pytest.mark.long
 def test_a_run_its_test_and_predictions_from_its_checkpoint_alone(
     relit: Relit, capsys: pytest.CaptureFixture[str], digits_root: Path, loss: str
 ) -> None:
@@ -454,6 +456,7 @@ def test_a_run_its_test_and_predictions_from_its_checkpoint_alone(
     assert sum(int(row["class"]) == one for row, one in zip(rows, label.tolist(), strict=True)) > 12, "chance is 6"
 
 
+@pytest.mark.long
 def test_a_longer_training_stretches_the_schedule(relit: Relit) -> None:
     """After two steps of two, and after two more of four."""
     command = (*COMMAND, "--trainer.limit_train_batches=2", "--trainer.limit_val_batches=0")

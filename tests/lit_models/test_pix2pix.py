@@ -203,6 +203,7 @@ class Stop(Callback):
             raise KeyboardInterrupt
 
 
+@pytest.mark.long
 def test_test_predict_and_a_resumed_run(relit: Relit, maps_root: Path) -> None:
     """A run that is interrupted in mid-epoch, while the learning rate falls, goes on as if nothing had happened;
     ``predict`` writes the images that the test measured, from the prepared pairs as from a folder of photographs."""

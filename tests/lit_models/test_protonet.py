@@ -278,6 +278,7 @@ TINY = (
 )
 
 
+@pytest.mark.long
 def test_a_killed_run_that_is_resumed_equals_the_one_that_was_not(relit: Relit) -> None:
     assert relit("fit", *TINY, "--run.root=whole") == 0
     # After 17 of 36 batches, in mid-epoch, five batches after a halving.

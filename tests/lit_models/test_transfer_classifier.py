@@ -174,6 +174,7 @@ def test_the_encoder_of_a_vae_serves_too(digits_root: Path, tmp_path: Path) -> N
     assert torch.allclose(model.embed(image), vae.embed(image))
 
 
+@pytest.mark.long
 def test_a_checkpoint_needs_the_encoders_no_more(relit: Relit, encoder: Path) -> None:
     """Neither in Python nor on the command line; and it isn't read again when training goes on."""
     assert relit("fit", *FIT, "--run.root=whole") == 0

@@ -200,6 +200,7 @@ def test_the_importance_weighted_bound_is_the_tighter() -> None:
 # --- the command ------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.long
 def test_a_run_its_pictures_and_its_resumption(relit: Relit, monkeypatch: pytest.MonkeyPatch) -> None:
     assert relit("fit", *TINY, "--run.root=whole") == 0
     assert relit("fit", *TINY, "--trainer.max_epochs=1") == 0

@@ -104,6 +104,7 @@ def test_most_confused_pairs_by_a_loop(tmp_path: Path) -> None:
     assert np.asarray(Image.open(tmp_path / "p.png")).std() > 0
 
 
+@pytest.mark.long
 def test_many_classes_are_drawn_side_by_side(tmp_path: Path) -> None:
     counts = torch.randint(3, (101, 101), generator=torch.Generator().manual_seed(0))
     names = [f"class {label}" for label in range(101)]
@@ -121,6 +122,7 @@ def test_at_least_one_pair() -> None:
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 @pytest.mark.timeout(200)
+@pytest.mark.long
 def test_two_ranks_write_what_one_process_writes(tmp_path: Path, digits_root: Path) -> None:
     tables = []
     for devices in (1, 2):

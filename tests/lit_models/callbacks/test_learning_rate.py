@@ -91,6 +91,7 @@ def test_one_cycle(digits_root: Path) -> None:
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+@pytest.mark.long
 def test_by_the_number_of_processes_and_once_only(relit: Relit) -> None:
     """From the command, for both players of a GAN; and a run that is resumed doesn't raise them again."""
     two = ["--trainer.devices=2", "--trainer.strategy=ddp_fork_find_unused_parameters_true"]

@@ -131,6 +131,7 @@ def test_sigterm_requeues_only_a_job_that_makes_room(
     assert torch.load(the_run() / "checkpoints" / "last.ckpt", weights_only=True)["global_step"] == 3
 
 
+@pytest.mark.long
 def test_without_slurm_the_checkpoint_is_saved_and_the_way_on_told(
     relit: Relit, uninterrupted: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -150,6 +151,7 @@ def test_a_signal_in_the_last_batch_of_all_lets_the_run_finish(relit: Relit, slu
     assert '"finished": true' in (the_run() / "run.json").read_text()
 
 
+@pytest.mark.long
 def test_validation_within_an_epoch(relit: Relit, slurm: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A signal in the batch before it, and one within it."""
     often = ["--trainer.val_check_interval=10", "--trainer.max_epochs=1"]
@@ -162,6 +164,7 @@ def test_validation_within_an_epoch(relit: Relit, slurm: Path, monkeypatch: pyte
     assert_same_run(the_run(), Path("whole/dcgan_digits/whole"))
 
 
+@pytest.mark.long
 def test_a_warned_test_goes_on_and_a_terminated_one_ends(relit: Relit) -> None:
     assert relit("fit", *FIT, "--trainer.max_epochs=1", "--trainer.limit_train_batches=2") == 0
     warned = sending(signal.SIGUSR1, test=True)
@@ -183,6 +186,7 @@ def test_several_tasks_without_srun_are_refused(
     assert not Path("runs").exists()
 
 
+@pytest.mark.long
 def test_accumulated_gradients_are_not_left_behind(relit: Relit) -> None:
     """Of a step of four batches: it is finished first, also where a validation comes between."""
     fit = [
@@ -209,6 +213,7 @@ def test_scontrol_that_fails_or_is_missing_is_told(
     assert "couldn't be requeued (Job may not be requeued)" in said
 
 
+@pytest.mark.long
 def test_a_job_has_one_run_of_an_experiment_and_its_test_finds_it(
     relit: Relit, slurm: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -225,6 +230,7 @@ def test_a_job_has_one_run_of_an_experiment_and_its_test_finds_it(
     assert "with seed_everything = 0, and now has 1" in capsys.readouterr().err
 
 
+@pytest.mark.long
 def test_another_job_starts_afresh(relit: Relit, slurm: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Neither a new job nor a test of another run picks up what a preempted one has left."""
     assert relit("fit", *FIT, *sending(signal.SIGUSR1, batch=5)) == USR1
@@ -239,6 +245,7 @@ def test_another_job_starts_afresh(relit: Relit, slurm: Path, monkeypatch: pytes
     assert not list(Path("runs").rglob("hpc_ckpt*"))
 
 
+@pytest.mark.long
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 @pytest.mark.timeout(200)
 @pytest.mark.parametrize("moment", [{"batch": 6}, {"validation_batch": 1}], ids=str)

@@ -216,6 +216,7 @@ def uninterrupted(tmp_path_factory: pytest.TempPathFactory, digits_root: Path) -
     return the_run(root)
 
 
+@pytest.mark.long
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 def test_a_killed_search_goes_on_exactly(relit: Relit, uninterrupted: Path) -> None:
     killer = ["--trainer.callbacks+=tests.tiny.KillAt", "--trainer.callbacks.batch=6"]
