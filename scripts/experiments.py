@@ -398,8 +398,12 @@ protonet = Experiment(
     budgets={
         "smoke": Budget("all but three 5-way episodes, and width", {"*": FEW_EPISODES}),
         "cpu": Budget(
-            "at most 6,000 episodes of 5-shot and 5,000 for Lake's runs, of 20,000",
-            {"5-shot": ("--trainer.max_epochs=60",), "lake": ("--trainer.max_epochs=50",)},
+            "at most 6,000 episodes of 1-shot and 5-shot, 5,000 for Lake's runs, of 20,000",
+            {
+                "1-shot": ("--trainer.max_epochs=60",),
+                "5-shot": ("--trainer.max_epochs=60",),
+                "lake": ("--trainer.max_epochs=50",),
+            },
         ),
         "gpu": Budget("nothing; bfloat16", {"*": GPU}),
         "paper": Budget("nothing"),
