@@ -1,10 +1,12 @@
 """A run that gets a signal goes on, in its next life, as if nothing had happened."""
 
+import csv
 import multiprocessing
 import os
 import signal
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +15,7 @@ import torch
 from lightning.pytorch import Callback, Trainer
 
 from lit_models.__main__ import main
-from tests.test_resume import assert_same_run
+from tests.test_resume import assert_same_run, run_in_a_process_that_is_killed
 from tests.tiny import CONFIGS, TINY, the_run, weights
 
 Relit = Callable[..., int]
@@ -148,6 +150,28 @@ def test_a_signal_in_the_last_batch_of_all_lets_the_run_finish(relit: Relit, slu
     assert relit("fit", *FIT, *without_validation, *sending(signal.SIGUSR1, batch=20)) == 0
     assert not slurm.exists()
     assert '"finished": true' in (the_run() / "run.json").read_text()
+
+
+@pytest.mark.parametrize("log_every", [1, 2])
+def test_metrics_of_a_critic_whose_round_is_cut_in_two(relit: Relit, log_every: int) -> None:
+    """The generator steps in every third batch, an epoch has 20: killed after an epoch's end, and warned in the 31st
+    batch, in which the critic alone has learnt, the run logs each row once, with the generator's latest loss."""
+    fit = ["--model.n_critic=3", f"--trainer.log_every_n_steps={log_every}", "--trainer.max_epochs=2"]
+    assert relit("fit", *TINY, *fit, "--run.root=whole") == 0
+    run_in_a_process_that_is_killed(
+        relit, *fit, "--trainer.callbacks+=tests.tiny.KillAt", "--trainer.callbacks.batch=25"
+    )
+    assert relit("fit", *TINY, *fit, *sending(signal.SIGUSR1, batch=31), "--ckpt_path=last") == USR1
+    assert relit("fit", *TINY, *fit, "--ckpt_path=last") == 0
+    assert_same_run(the_run(), the_run(Path("whole")))
+    with (the_run() / "metrics.csv").open() as file:
+        rows = [row for row in csv.DictReader(file) if row["train/discriminator_loss"]]
+    assert len(rows) == 40 // log_every
+    losses = [row["train/generator_loss"] for row in rows]
+    rounds = [batch // 3 for batch in range(log_every, 41, log_every)]
+    assert [loss == "" for loss in losses] == [number == 0 for number in rounds], "once the generator has stepped"
+    same = [one == other for one, other in pairwise(losses)]
+    assert same == [one == other for one, other in pairwise(rounds)]
 
 
 def test_validation_within_an_epoch(relit: Relit, slurm: Path, monkeypatch: pytest.MonkeyPatch) -> None:
