@@ -403,10 +403,10 @@ class RunRecord(Callback):
         self._before = json.loads(record.read_text()) if resumed else {}
         self._started = time.monotonic()
         self._environment = environment(trainer)
-        if trainer.ckpt_path is not None:
-            for logger in trainer.loggers:
-                if isinstance(logger, MetricsCSV):
-                    logger.drop_from(trainer.global_step, self._metrics_rows)
+        # A run that was killed before its first checkpoint has left rows, too.
+        for logger in trainer.loggers:
+            if isinstance(logger, MetricsCSV):
+                logger.drop_from(trainer.global_step, self._metrics_rows)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._write_progress(trainer, finished=False)

@@ -93,6 +93,8 @@ class _ContinuedWriter(_ExperimentWriter):
         return max(0, len(self._lines()) - 1) + len(self.metrics)
 
     def drop_from(self, step: int, kept: int) -> None:
+        if not Path(self.metrics_file_path).exists():
+            return
         rows = [row for row in csv.DictReader(self._lines()) if row["step"]]
         self._write_whole([row for n, row in enumerate(rows) if n < kept or int(float(row["step"])) < step])
 

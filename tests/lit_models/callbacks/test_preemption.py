@@ -66,21 +66,6 @@ def uninterrupted(tmp_path_factory: pytest.TempPathFactory, digits_root: Path) -
     return the_run(root)
 
 
-@pytest.fixture
-def slurm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A Slurm job, number 17, of one process that was started without srun; returns the file that lists the calls of
-    ``scontrol``."""
-    programs, calls = tmp_path / "bin", tmp_path / "calls"
-    programs.mkdir()
-    scontrol = programs / "scontrol"
-    scontrol.write_text(f'#!/bin/sh\necho "$@" >> {calls}\necho "JobId=17 PreemptTime=${{PREEMPT_TIME:-None}}"\n')
-    scontrol.chmod(0o755)
-    monkeypatch.setenv("PATH", f"{programs}:{os.environ['PATH']}")
-    monkeypatch.setenv("SLURM_JOB_ID", "17")
-    monkeypatch.setenv("SLURM_JOB_NAME", "train")
-    return calls
-
-
 @pytest.mark.parametrize(
     "moment",
     [
@@ -152,7 +137,7 @@ def test_a_signal_in_the_last_batch_of_all_lets_the_run_finish(relit: Relit, slu
     assert '"finished": true' in (the_run() / "run.json").read_text()
 
 
-@pytest.mark.parametrize("log_every", [1, 2])
+@pytest.mark.parametrize("log_every", [1, pytest.param(2, marks=pytest.mark.slow)])
 def test_metrics_of_a_critic_whose_round_is_cut_in_two(relit: Relit, log_every: int) -> None:
     """The generator steps in every third batch, an epoch has 20: killed after an epoch's end, and warned in the 31st
     batch, in which the critic alone has learnt, the run logs each row once, with the generator's latest loss."""
@@ -184,6 +169,17 @@ def test_validation_within_an_epoch(relit: Relit, slurm: Path, monkeypatch: pyte
         assert relit("fit", *FIT, *often, *goes_on, *sending(signal.SIGUSR1, **moment)) == USR1
     assert relit("fit", *FIT, *often, "--ckpt_path=last") == 0
     assert_same_run(the_run(), Path("whole/dcgan_digits/whole"))
+
+
+def test_killed_in_a_validation_within_an_epoch(relit: Relit) -> None:
+    """The checkpoint that is due before it isn't made: from there, the run would go on without that validation."""
+    often = ["--trainer.val_check_interval=10", "--trainer.max_epochs=1", "--trainer.log_every_n_steps=1"]
+    often += ["--checkpoint.every_n_steps=5"]
+    assert relit("fit", *TINY, *often, "--run.root=whole") == 0
+    run_in_a_process_that_is_killed(relit, *often, *sending(signal.SIGKILL, validation_batch=2))
+    assert torch.load(the_run() / "checkpoints" / "last.ckpt", weights_only=True)["global_step"] == 5
+    assert relit("fit", *TINY, *often, "--ckpt_path=last") == 0
+    assert_same_run(the_run(), the_run(Path("whole")))
 
 
 def test_a_warned_test_goes_on_and_a_terminated_one_ends(relit: Relit) -> None:
