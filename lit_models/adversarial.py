@@ -42,9 +42,9 @@ class AdversarialModule(LightningModule):
     ``trainer.global_step`` counts the generator's steps, and so do ``max_steps``, the loggers' x-axis and the intervals
     of callbacks.
 
-    Logged: ``train/discriminator_loss``, ``train/generator_loss`` (each batch's value), and the same below ``val/`` and
-    ``test/`` for held-out images (means); the latter are comparable with the former, as batch normalisation goes by
-    the batch there, too. So are the further values that a method's losses come with.
+    Logged: ``train/discriminator_loss`` (of the batch), ``train/generator_loss`` (of the generator's latest step), and
+    the same below ``val/`` and ``test/`` for held-out images (means); the latter are comparable with the former, as
+    batch normalisation goes by the batch there, too. So are the further values that a method's losses come with.
 
     Args:
         generator: Network that makes images.
@@ -88,6 +88,7 @@ class AdversarialModule(LightningModule):
         self.n_critic = n_critic
         self.gradient_clip_norm = gradient_clip_norm
         self.ema_decay = ema_decay
+        self.latest_generator_losses: dict[str, Tensor] = {}
 
     @abstractmethod
     def generate(self, batch: Any) -> Tensor:
@@ -125,15 +126,16 @@ class AdversarialModule(LightningModule):
 
         if generator_turn:
             with frozen(self.discriminator):
-                losses |= named("train/generator_loss", self.generator_loss(batch, fake))
+                generator_losses = named("train/generator_loss", self.generator_loss(batch, fake))
                 generator_optimizer.zero_grad()
-                self.manual_backward(losses["train/generator_loss"])
+                self.manual_backward(generator_losses["train/generator_loss"])
             self._clip(self.generator)
             generator_optimizer.step()
             self._update_average()
+            self.latest_generator_losses = {name: value.detach() for name, value in generator_losses.items()}
 
         if logs_this_batch(self.trainer):
-            self.log_dict(losses, prog_bar=True)
+            self.log_dict(losses | self.latest_generator_losses, prog_bar=True)
             # Lightning takes a logged "step" as the loggers' x-axis; its own would count batches. With it, Lightning
             # leaves the epoch out.
             self.log_dict({"step": float(step), "epoch": float(self.current_epoch)})
@@ -155,6 +157,12 @@ class AdversarialModule(LightningModule):
 
     def test_step(self, batch: Any, batch_idx: int) -> None:
         self._evaluate(batch, "test")
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        checkpoint["generator_losses"] = self.latest_generator_losses
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        self.latest_generator_losses = checkpoint.get("generator_losses", {})
 
     def configure_optimizers(self) -> Any:
         networks = (self.generator, self.discriminator)

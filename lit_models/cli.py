@@ -39,6 +39,7 @@ from lit_models.callbacks import (
     Preemption,
 )
 from lit_models.callbacks.learning_rate import Rule
+from lit_models.callbacks.logging import logs_this_batch
 from lit_models.checkpoints import AtomicCheckpointIO, read_or_fall_back
 from lit_models.cli_errors import explain, told_by_us
 from lit_models.errors import ModelError, RunError, RunWarning
@@ -367,6 +368,7 @@ class RunRecord(Callback):
         self._environment: dict[str, Any] = {}
         self._started: float | None = None
         self._before: dict[str, Any] = {}
+        self._metrics_rows = 0
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         if not trainer.is_global_zero:
@@ -401,10 +403,10 @@ class RunRecord(Callback):
         self._before = json.loads(record.read_text()) if resumed else {}
         self._started = time.monotonic()
         self._environment = environment(trainer)
-        if trainer.ckpt_path is not None:
-            for logger in trainer.loggers:
-                if isinstance(logger, MetricsCSV):
-                    logger.drop_from(trainer.global_step)
+        # A run that was killed before its first checkpoint has left rows, too.
+        for logger in trainer.loggers:
+            if isinstance(logger, MetricsCSV):
+                logger.drop_from(trainer.global_step, self._metrics_rows)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._write_progress(trainer, finished=False)
@@ -475,6 +477,15 @@ class RunRecord(Callback):
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         checkpoint["config"] = yaml.safe_load(self.config)
         checkpoint["relit_version"] = lit_models.__version__
+        for logger in trainer.loggers:
+            if isinstance(logger, MetricsCSV) and trainer.is_global_zero:
+                # A batch's own row comes after the hooks in which it may be saved.
+                batches = trainer.fit_loop.epoch_loop.batch_progress.total
+                awaits_row = batches.completed < batches.processed and logs_this_batch(trainer)
+                checkpoint["metrics_rows"] = logger.rows + awaits_row
+
+    def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        self._metrics_rows = checkpoint.get("metrics_rows", 0)
 
 
 def split_sizes(trainer: Trainer) -> dict[str, Any]:

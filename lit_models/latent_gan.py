@@ -146,6 +146,7 @@ class LatentGAN(UnconditionalGAN):
         self._is_loaded = True
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        super().on_load_checkpoint(checkpoint)
         self._is_loaded = True
 
     def discriminator_loss(self, batch: LabelledImages, fake: Tensor) -> Tensor:

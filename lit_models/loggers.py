@@ -69,9 +69,15 @@ class MetricsCSV(CSVLogger):
     def log_hyperparams(self, params: Any = None) -> None:
         """Nothing: the whole configuration is in ``config.yaml``."""
 
-    def drop_from(self, step: int) -> None:
-        """Removes the rows that a killed run logged at or after ``step``, which are logged again."""
-        self.experiment.drop_from(step)
+    @property
+    def rows(self) -> int:
+        """How many have been logged."""
+        return self.experiment.rows
+
+    def drop_from(self, step: int, kept: int = 0) -> None:
+        """Removes the rows that a killed run logged at or after ``step``, which are logged again; but not the first
+        ``kept`` ones, among which a GAN's critic may have further steps of its own."""
+        self.experiment.drop_from(step, kept)
 
 
 class _ContinuedWriter(_ExperimentWriter):
@@ -82,9 +88,15 @@ class _ContinuedWriter(_ExperimentWriter):
     def log_hparams(self, params: dict[str, Any]) -> None:
         """Nothing: see :meth:`MetricsCSV.log_hyperparams`."""
 
-    def drop_from(self, step: int) -> None:
-        rows = [row for row in csv.DictReader(self._lines()) if row["step"] and int(float(row["step"])) < step]
-        self._write_whole(rows)
+    @property
+    def rows(self) -> int:
+        return max(0, len(self._lines()) - 1) + len(self.metrics)
+
+    def drop_from(self, step: int, kept: int) -> None:
+        if not Path(self.metrics_file_path).exists():
+            return
+        rows = [row for row in csv.DictReader(self._lines()) if row["step"]]
+        self._write_whole([row for n, row in enumerate(rows) if n < kept or int(float(row["step"])) < step])
 
     def _rewrite_with_new_header(self, fieldnames: list[str]) -> None:
         """As the original, but so that a process killed in between leaves the old file whole."""

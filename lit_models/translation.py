@@ -111,9 +111,11 @@ class ImageTranslator(AdversarialModule):
         return cast(Any, self.translating_network).size_multiple
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        super().on_save_checkpoint(checkpoint)
         checkpoint["source_scale"] = self.source_scale
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        super().on_load_checkpoint(checkpoint)
         self.source_scale = checkpoint.get("source_scale", 1.0)
 
     def _evaluated(self, batch: ImagePair, stage: str) -> Tensor:

@@ -37,6 +37,8 @@ TRAINING_ONLY = {
     "relit_version",
     "genotype",
     "history",
+    "metrics_rows",
+    "generator_losses",
 }
 """What a checkpoint holds that has its own place on a card or none: of the rest, plain values are kept as its state."""
 

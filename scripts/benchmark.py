@@ -8,7 +8,7 @@
     python scripts/benchmark.py autoencoders
     python scripts/benchmark.py resnet
     python scripts/benchmark.py darts
-    python scripts/benchmark.py scale --method DCGAN VAE
+    python scripts/benchmark.py scale --methods DCGAN VAE
     python scripts/benchmark.py translation
 
 Ratios within a run mean something anywhere; absolute figures hold for the machine that they come from.

@@ -24,38 +24,58 @@ from contextlib import redirect_stderr, redirect_stdout
 from io import StringIO
 from multiprocessing import get_context
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
-from datamodules import Episodes, ImageDataModule, LabelledImages, SearchBatch
+from datamodules import Episodes, ImageDataModule, ImagePair, LabelledImages, SearchBatch
 from datamodules.tensors import GatherDataset
 
 CONFIGS = Path(__file__).parents[1] / "configs"
 WARM_UP = 3
 MEBI = 1 << 20
 
-EXPERIMENTS: dict[str, tuple[str, tuple[str, ...]]] = {
-    "ConditionalGAN": ("conditional_gan_mnist", ()),
-    "DARTSRetrain": ("darts_retrain_cifar10", ()),
-    "DARTSSearch": ("darts_search_cifar10", ("SearchDataModule",)),
-    "DCGAN": ("dcgan_mnist", ()),
-    "DenoisingAutoencoder": ("autoencoder_mnist", ()),
-    "DigitClassifier": ("digit_classifier_mnist", ()),
-    "LatentGAN": ("latent_gan_mnist", ()),
-    "LayerwiseMLP": ("layerwise_mlp_cifar10", ()),
-    "MetricResNet": ("resnet18_tiny_imagenet", ()),
-    "ProtoNet": ("protonet_omniglot_5way1shot", ("EpisodeDataModule",)),
-    "SNGAN": ("sngan_mnist", ()),
-    "TransferClassifier": ("transfer_mnist_mlp_finetuned", ("FewLabels",)),
-    "TripletGAN": ("triplet_gan_mnist", ()),
-    "VAE": ("vae_mnist", ()),
-    "WGAN": ("wgan_gp_mnist", ()),
+
+class Experiment(NamedTuple):
+    """A method's published configuration, and how to run it quickly on noise."""
+
+    config: str
+    small: tuple[str, ...] = ()
+    """Arguments for networks of which a batch takes a processor less than about half a second."""
+    wrapper: str | None = None
+    """The data module that wraps the images, if one does."""
+    data: str = "RandomImages"
+
+
+NARROW = ("--model.feature_maps=16",)
+SMALL_PAIRS = (
+    *("--model.image_size=64", "--data.image_size=64", "--model.patch_size=34"),
+    *("--model.feature_maps=8", "--model.discriminator_feature_maps=8"),
+)
+EXPERIMENTS = {
+    "ConditionalGAN": Experiment("conditional_gan_mnist", NARROW),
+    "CycleGAN": Experiment("cyclegan_maps", (*SMALL_PAIRS, "--model.blocks=3"), data="RandomPairs"),
+    "DARTSRetrain": Experiment("darts_retrain_cifar10", ("--model.init_channels=4", "--model.layers=5")),
+    "DARTSSearch": Experiment(
+        "darts_search_cifar10", ("--model.init_channels=4", "--model.layers=3"), "SearchDataModule"
+    ),
+    "DCGAN": Experiment("dcgan_mnist", NARROW),
+    "DenoisingAutoencoder": Experiment("autoencoder_mnist"),
+    "DigitClassifier": Experiment("digit_classifier_mnist"),
+    "LatentGAN": Experiment("latent_gan_mnist"),
+    "LayerwiseMLP": Experiment("layerwise_mlp_cifar10"),
+    "MetricResNet": Experiment("resnet18_tiny_imagenet", NARROW),
+    "Pix2Pix": Experiment("pix2pix_maps", SMALL_PAIRS, data="RandomPairs"),
+    "ProtoNet": Experiment("protonet_omniglot_5way1shot", (*NARROW, "--data.n_way=20"), "EpisodeDataModule"),
+    "SNGAN": Experiment("sngan_mnist", NARROW),
+    "TransferClassifier": Experiment("transfer_mnist_mlp_finetuned", (), "FewLabels"),
+    "TripletGAN": Experiment("triplet_gan_mnist", NARROW),
+    "VAE": Experiment("vae_mnist"),
+    "WGAN": Experiment("wgan_gp_mnist", NARROW),
 }
-"""Of each method a configuration, and the data module that wraps the images, if one does."""
 
 
 class RandomImages(ImageDataModule):
@@ -95,26 +115,47 @@ class RandomImages(ImageDataModule):
         self.predict_set = self.test_set
 
 
-def arguments_of(method: str, batch_size: int | None, checkpoint: Path) -> list[str]:
+class RandomPairs(RandomImages):
+    """Noise as targets of noise.
+
+    Args:
+        image_size: Height and width.
+        channels: Channels.
+        batch_size: Pairs in a training batch of one process.
+        **options: Further arguments of :class:`RandomImages`.
+    """
+
+    def __init__(self, image_size: int = 256, channels: int = 3, batch_size: int = 1, **options: Any) -> None:
+        super().__init__(image_size, channels, num_classes=1, batch_size=batch_size, **options)
+
+    def setup(self, stage: str) -> None:
+        super().setup(stage)
+        for split in ("train_set", "val_set", "test_set", "predict_set"):
+            images: GatherDataset[LabelledImages] = getattr(self, split)
+            pairs = ImagePair(images.columns.image, images.columns.image.flip(0))
+            setattr(self, split, GatherDataset(pairs, images.rows))
+
+
+def arguments_of(method: str, batch_size: int | None, checkpoint: Path, small: bool = False) -> list[str]:
     """The arguments of `relit fit` for a method's experiment on random images."""
     import yaml
 
-    config, wrapper = EXPERIMENTS[method]
+    config, smaller, wrapper, noise = EXPERIMENTS[method]
     path = CONFIGS / f"{config}.yaml"
     model = yaml.safe_load(path.read_text())["model"]["init_args"]
     shape = {name: model[name] for name in ("image_size", "channels", "num_classes") if name in model}
     if method == "ProtoNet":
         shape["num_classes"] = 200
-    images = f"{__name__}.RandomImages"
-    data = [f"--data={name}" for name in wrapper] + [f"--data{'.images' if wrapper else ''}={images}"]
     prefix = "--data.images" if wrapper else "--data"
+    data = [f"--data={wrapper}"] if wrapper else []
+    data += [f"{prefix}={__name__}.{noise}"]
     data += [f"{prefix}.{name}={value}" for name, value in shape.items()]
     if batch_size is not None and method not in ("ProtoNet", "TransferClassifier"):
         data.append(f"--data.batch_size={batch_size}")
     if method in ("LatentGAN", "TransferClassifier"):
         data.append(f"--model.{'decoder' if method == 'LatentGAN' else 'encoder'}_checkpoint={checkpoint}")
     return [
-        *("fit", "--config", str(path), *data),
+        *("fit", "--config", str(path), *data, *(smaller if small else ())),
         *("--trainer.accelerator=cpu", "--trainer.callbacks=null", "--trainer.enable_checkpointing=false"),
         *("--trainer.limit_val_batches=0", "--trainer.enable_progress_bar=false"),
         "--trainer.enable_model_summary=false",
@@ -141,20 +182,31 @@ def autoencoder_checkpoint(folder: Path) -> Path:
 
 
 class Clock(Callback):
-    """Times some batches, which two processes begin at the same moment, and stops."""
+    """Times some batches, which two processes begin at the same moment, and stops; counts the images of the last."""
 
     def __init__(self, steps: int, begin: Any) -> None:
         self.steps, self.begin = steps, begin
-        self.seen, self.seconds = 0, 0.0
+        self.seen, self.seconds, self.images = 0, 0.0, 0
 
-    def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
         self.seen += 1
         if self.seen == WARM_UP:
             self.begin.wait()
             self.seconds = -time.perf_counter()
         elif self.seen == WARM_UP + self.steps:
             self.seconds += time.perf_counter()
+            self.images = images_in(batch)
             trainer.should_stop = True
+
+
+def images_in(batch: Any) -> int:
+    """How many images a training batch holds, whatever its kind; of pairs the sources, of DARTS's two batches the one
+    of the weights."""
+    parts = batch if isinstance(batch, Episodes) else batch[0] if isinstance(batch, SearchBatch) else batch[:1]
+    images = [part for part in parts if part.is_floating_point()]
+    return sum(math.prod(part.shape[:-3]) if part.ndim > 2 else len(part) for part in images)
 
 
 def fit(arguments: list[str], callback: Callback, root: str) -> None:
@@ -179,8 +231,11 @@ def fit(arguments: list[str], callback: Callback, root: str) -> None:
         raise SystemExit(f"relit {' '.join(arguments)} failed:\n{told.getvalue()}")
 
 
-def seconds(arguments: list[str], steps: int, processes: int, together: bool, strategy: str = "auto") -> float:
-    """Seconds for ``steps`` batches of each of some processes, as one DDP run or as runs of their own."""
+def seconds(
+    arguments: list[str], steps: int, processes: int, together: bool, strategy: str = "auto"
+) -> tuple[float, int]:
+    """Seconds for ``steps`` batches of each of some processes, as one DDP run or as runs of their own; and the images
+    in a batch of one process."""
     context = get_context("fork")
     begin, found = context.Barrier(processes), context.SimpleQueue()
 
@@ -193,7 +248,7 @@ def seconds(arguments: list[str], steps: int, processes: int, together: bool, st
         devices = processes if together else 1
         chosen = strategy if together else "auto"
         fit([*arguments, f"--trainer.devices={devices}", f"--trainer.strategy={chosen}"], clock, f"{folder}/{rank}")
-        found.put(clock.seconds)
+        found.put((clock.seconds, clock.images))
 
     port = 20_000 + os.getpid() % 10_000
     folder = tempfile.mkdtemp()
@@ -217,15 +272,15 @@ def measure(args: argparse.Namespace, checkpoint: Path) -> dict[str, dict[str, f
         "| --- | ---: | ---: | ---: | ---: | ---: |"
     )
     results = {}
-    for method in args.method:
-        arguments = arguments_of(method, args.batch_size, checkpoint)
+    for method in args.methods:
+        arguments = arguments_of(method, args.batch_size, checkpoint, small=args.sizes == "small")
         sides = {"alone": (1, False), "apart": (2, False), "together": (2, True)}
         times: dict[str, list[float]] = {side: [] for side in sides}
         for _ in range(args.rounds):
             for side, (processes, together) in sides.items():
-                times[side].append(seconds(arguments, args.steps, processes, together, args.strategy))
+                taken, size = seconds(arguments, args.steps, processes, together, args.strategy)
+                times[side].append(taken)
         alone, apart, together_ = (statistics.median(times[side]) / args.steps for side in sides)
-        size = {"ProtoNet": 60 * 6, "TransferClassifier": 250}.get(method, args.batch_size)
         share = statistics.median(1 - a / t for a, t in zip(times["apart"], times["together"], strict=True))
         results[method] = {"alone": alone, "apart": apart, "together": together_, "share": share}
         print(
@@ -274,9 +329,7 @@ class CountedStep(Callback):
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         if batch_idx == 1:
-            parts = batch if isinstance(batch, Episodes) else batch[0] if isinstance(batch, SearchBatch) else batch[:1]
-            images = [part for part in parts if part.is_floating_point()]
-            self.images = sum(math.prod(part.shape[:-3]) if part.ndim > 2 else len(part) for part in images)
+            self.images = images_in(batch)
             self._counter = Operations()
             self._counter.__enter__()
 
@@ -301,11 +354,11 @@ def compute(args: argparse.Namespace, checkpoint: Path) -> dict[str, dict[str, f
         "efficiency, 8 GPUs | 64 GPUs |\n| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |"
     )
     results = {}
-    for method in args.method:
+    for method in args.methods:
         count = CountedStep()
         with tempfile.TemporaryDirectory() as folder:
             fit(arguments_of(method, args.counted_batch_size, checkpoint), count, folder)
-        data = yaml.safe_load((CONFIGS / f"{EXPERIMENTS[method][0]}.yaml").read_text())["data"]["init_args"]
+        data = yaml.safe_load((CONFIGS / f"{EXPERIMENTS[method].config}.yaml").read_text())["data"]["init_args"]
         batch = data.get("batch_size", count.images)
         flops = count.flops / count.images * batch
         step = max(flops / (args.tflops * 1e12), count.operations * args.launch_us * 1e-6)
@@ -338,7 +391,8 @@ def run_scale(args: argparse.Namespace) -> None:
         if args.part in ("measured", "both"):
             results["measured"] = measure(args, checkpoint)
             print(
-                f"\nMedians of {args.rounds} rounds of {args.steps} batches each, in turns, one thread a process, on "
+                f"\n{args.sizes.capitalize()} sizes. Medians of {args.rounds} rounds of {args.steps} batches each, in "
+                "turns, one thread a process, on "
                 f"{len(os.sched_getaffinity(0))} of {os.cpu_count()} processors, torch {torch.__version__}, gloo."
             )
         if args.part in ("computed", "both"):
@@ -350,7 +404,13 @@ def run_scale(args: argparse.Namespace) -> None:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The arguments of ``benchmark.py scale``."""
     parser.add_argument(
-        "--method", nargs="+", choices=EXPERIMENTS, default=list(EXPERIMENTS), help="which (default: all)"
+        "--methods", nargs="+", choices=EXPERIMENTS, default=list(EXPERIMENTS), help="which (default: all)"
+    )
+    parser.add_argument(
+        "--sizes",
+        choices=("small", "published"),
+        default="small",
+        help="of the networks measured; the published ones take up to some 20 s a batch (default: small)",
     )
     parser.add_argument("--part", choices=("measured", "computed", "both"), default="both", help="(default: both)")
     parser.add_argument("--batch_size", type=int, default=16, help="images of one process, measured (default: 16)")

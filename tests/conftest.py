@@ -47,3 +47,18 @@ def relit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, digits_root: Path) ->
     with warnings.catch_warnings():
         yield lambda *args: main([str(arg) for arg in args])
     os.environ.pop("PL_GLOBAL_SEED", None)
+
+
+@pytest.fixture
+def slurm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A Slurm job, number 17, of one process that was started without srun; returns the file that lists the calls of
+    ``scontrol``."""
+    programs, calls = tmp_path / "bin", tmp_path / "calls"
+    programs.mkdir()
+    scontrol = programs / "scontrol"
+    scontrol.write_text(f'#!/bin/sh\necho "$@" >> {calls}\necho "JobId=17 PreemptTime=${{PREEMPT_TIME:-None}}"\n')
+    scontrol.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{programs}:{os.environ['PATH']}")
+    monkeypatch.setenv("SLURM_JOB_ID", "17")
+    monkeypatch.setenv("SLURM_JOB_NAME", "train")
+    return calls

@@ -5,30 +5,37 @@ import os
 import random
 import signal
 import time
+from collections import Counter
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
 import torch
 
+import lit_models.cli  # noqa: F401 - here rather than in each process
 from tests.small_data import write_autoencoder
 from tests.tiny import CONFIGS, the_run, weights
 
 Relit = Callable[..., int]
 
 KILLS = 20
+OFTEN = [
+    *("--trainer.log_every_n_steps=1", "--checkpoint.every_n_steps=2", "--run.id=one"),
+    *("--trainer.accelerator=cpu", "--channels_last=false"),
+]
 QUIET = [f"--trainer.enable_{part}=false" for part in ("progress_bar", "model_summary")]
 SMALL = ["--model.feature_maps=8", "--data.batch_size=256", "--data.eval_batch_size=250"]
 KINDS = {
-    "GAN": ("wgan_gp_digits", [*SMALL[:2], "--model.n_critic=2", "--trainer.max_epochs=3"]),
-    "autoencoder": ("vae_digits", [*SMALL, "--trainer.max_epochs=3"]),
+    "GAN": ("wgan_gp_digits", [*SMALL[:2], "--model.n_critic=2", "--trainer.max_epochs=2"]),
+    "autoencoder": ("vae_digits", [*SMALL, "--trainer.max_epochs=2"]),
     "classifier": ("resnet18_digits", [*SMALL, "--trainer.max_epochs=2"]),
     "few-shot": (
         "protonet_folder",
         [
             *("--data.images=Digits", "--data.n_way=5", "--data.n_query=5", "--data.train_episodes=8"),
             *("--data.val_episodes=4", "--model.image_size=32", "--model.channels=1", "--model.feature_maps=8"),
-            *("--trainer.max_epochs=3", "--trainer.callbacks=null"),
+            *("--trainer.max_epochs=2", "--trainer.callbacks=null"),
         ],
     ),
     "layer-wise": ("layerwise_mlp_digits", ["--model.pretrain_epochs=1", "--model.finetune_epochs=2"]),
@@ -43,75 +50,98 @@ KINDS = {
 }
 
 
-def run_for(seconds: float | None, relit: Relit, arguments: list[str]) -> int | None:
-    """The exit code of ``relit fit`` in a forked process; that of SIGKILL if it was still at work after ``seconds``."""
+def run_until(due: Callable[[], bool], relit: Relit, arguments: list[str]) -> int | None:
+    """The exit code of ``relit fit`` in a forked process, which gets SIGKILL as soon as ``due`` says so."""
     process = multiprocessing.get_context("fork").Process(target=lambda: os._exit(relit("fit", *arguments)))
     process.start()
-    process.join(seconds if seconds is not None else 300)
-    if process.is_alive():
-        process.kill()
-        process.join()
+    while process.is_alive() and not due():
+        process.join(0.002)
+    process.kill()
+    process.join()
     return process.exitcode
+
+
+def soon_after(event: Callable[[], bool], wait: float) -> Callable[[], bool]:
+    """Whether ``event`` has been seen ``wait`` seconds ago."""
+    seen: list[float] = []
+
+    def due() -> bool:
+        if not seen and event():
+            seen.append(time.monotonic())
+        return bool(seen) and time.monotonic() >= seen[0] + wait
+
+    return due
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
 @pytest.mark.parametrize(("config", "small"), KINDS.values(), ids=KINDS)
 def test_killed_at_random_moments(relit: Relit, config: str, small: list[str]) -> None:
-    """The moments are spread over the whole life of a process, from the preparation of its data to its last file; each
-    run is killed up to three times, and so also while it goes on after a kill."""
+    """Each run is killed three times: when it has begun to prepare its data, when it has begun to write one of its
+    checkpoints, and at any moment; then it goes on to its end."""
     if "latent_gan" in config:
         decoder = write_autoencoder(Path.cwd() / "autoencoder.ckpt", latent_dim=64, feature_maps=16)
         small = [*small, f"--model.decoder_checkpoint={decoder}"]
     data = "--data.images.root" if "--data.images=Digits" in small or "darts" in config else "--data.root"
-    common = [
-        "--config",
-        str(CONFIGS / f"{config}.yaml"),
-        *small,
-        *QUIET,
-        "--trainer.accelerator=cpu",
-        "--channels_last=false",
-    ]
-    # Every second batch is one in which a critic's generator steps; in others Lightning repeats the loss from its step.
-    common += ["--trainer.log_every_n_steps=2", "--checkpoint.every_n_steps=2", "--run.id=one"]
+    common = ["--config", str(CONFIGS / f"{config}.yaml"), *small, *QUIET, *OFTEN]
 
     def arguments(folder: Path) -> list[str]:
         return [*common, f"{data}={folder.absolute()}/data", f"--run.root={folder}/runs"]
 
     started = time.monotonic()
-    assert run_for(None, relit, arguments(Path("whole"))) == 0
+    assert run_until(lambda: False, relit, arguments(Path("whole"))) == 0
     lifetime = time.monotonic() - started
     whole = the_run(Path("whole/runs"))
 
     moments = random.Random(0)
-    kills = attempts = 0
-    while kills < KILLS:
+    found: list[str] = []
+    attempts = 0
+    while len(found) < KILLS:
         attempts += 1
-        assert attempts < 3 * KILLS, "the process is never alive when it is to be killed"
+        assert attempts < KILLS, "the process is never alive when it is to be killed"
         folder = Path(f"attempt{attempts}")
-        code, own_kills = None, 0
+        code, lives = None, 0
         while code != 0:
-            found = list(folder.glob("runs/*/one/checkpoints/*.ckpt"))
-            resume = ["--ckpt_path=last"] if found else []
-            seconds = moments.uniform(0, lifetime) if own_kills < 3 and kills < KILLS else None
-            code = run_for(seconds, relit, [*arguments(folder), *resume])
+            born = time.time()
+            late = born + moments.uniform(0, lifetime / 2)
+            preparing = partial(is_preparing, folder)
+            saving = partial(is_saving, folder, born)
+            saving_late = partial(is_saving, folder, late)
+            aims = [
+                soon_after(preparing, moments.uniform(0, 0.05)),
+                soon_after(saving_late, moments.uniform(0, 0.02)),
+                soon_after(lambda: True, moments.uniform(0, lifetime)),
+            ]
+            may_live = lives == len(aims) or len(found) == KILLS
+            resume = ["--ckpt_path=last"] if list(folder.glob("runs/*/one/checkpoints/*.ckpt")) else []
+            code = run_until((lambda: False) if may_live else aims[lives], relit, [*arguments(folder), *resume])
             assert code in (0, -signal.SIGKILL)
+            lives += 1
             if code:
-                kills, own_kills = kills + 1, own_kills + 1
-                print(f"kill {kills}: after {seconds:.2f} s of {lifetime:.2f}, {where(folder)}")
+                found.append("preparing" if preparing() else "saving" if saving() else "training")
+                print(f"kill {len(found)}: after {time.time() - born:.2f} s of {lifetime:.2f}, {found[-1]}")
         run = the_run(folder / "runs")
         state, expected = weights(run), weights(whole)
         assert all(torch.equal(state[name], expected[name]) for name in expected)
         assert (run / "metrics.csv").read_text() == (whole / "metrics.csv").read_text()
+    print(f"{config}: {attempts} runs, {len(found)} kills: {dict(Counter(found))}; all ended as the whole one")
+    assert {"preparing", "saving"} <= set(found)
 
 
-def where(folder: Path) -> str:
-    """What a killed run had reached."""
-    checkpoints = sorted(folder.glob("runs/*/one/checkpoints/last.ckpt"))
-    if any(path.name.endswith((".unfinished", ".written")) for path in folder.glob("runs/*/one/checkpoints/.*")):
-        return "while saving"
-    if checkpoints:
-        return f"at a checkpoint of step {torch.load(checkpoints[0], weights_only=True)['global_step']}"
-    if not list(folder.glob("data/digits/prepared/*/meta.json")):
-        return "before the data were prepared"
-    return "before the first checkpoint"
+def is_preparing(folder: Path) -> bool:
+    """Whether a run has begun to prepare its data, and not ended."""
+    return (folder / "data").is_dir() and not list(folder.glob("data/digits/prepared/[!.]*/meta.json"))
+
+
+def is_saving(folder: Path, since: float) -> bool:
+    """Whether a run writes a checkpoint, begun at this time or later, which hasn't got its name yet."""
+    unnamed = [*folder.glob("runs/*/one/checkpoints/.*.written"), *folder.glob("runs/*/one/checkpoints/.*.unfinished")]
+    return any(modified(path) > since for path in unnamed)
+
+
+def modified(path: Path) -> float:
+    """When a file was written last; 0 if it is gone."""
+    try:
+        return path.stat().st_mtime
+    except FileNotFoundError:
+        return 0.0

@@ -53,6 +53,18 @@ def test_a_killed_run_goes_on_as_if_nothing_had_happened(relit: Relit, uninterru
     assert_same_run(killed, uninterrupted)
 
 
+def test_a_run_killed_before_its_first_checkpoint_starts_afresh_in_its_folder(
+    relit: Relit, uninterrupted: Path
+) -> None:
+    one = "--run.id=one"
+    run_in_a_process_that_is_killed(
+        relit, one, "--trainer.callbacks+=tests.tiny.KillAt", "--trainer.callbacks.batch=15"
+    )
+    assert (the_run() / "metrics.csv").is_file()
+    assert relit("fit", *TINY, one) == 0
+    assert_same_run(the_run(), uninterrupted)
+
+
 @pytest.mark.long
 def test_a_run_killed_from_outside(relit: Relit, uninterrupted: Path) -> None:
     """The same through the real command in a process of its own, killed whenever its first checkpoint is there."""

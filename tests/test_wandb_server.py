@@ -2,6 +2,7 @@
 
 import multiprocessing
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -10,6 +11,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from tests.lit_models.callbacks.test_preemption import FIT, USR1, sending
 from tests.tiny import CONFIGS, TINY, the_run
 from tests.wandb_server import ENTITY, WandbServer
 
@@ -88,6 +90,26 @@ def test_an_interrupted_run_goes_on_as_the_same_online_run(relit: Relit, server:
     for artifact, name in zip(checkpoints, ("best", "last"), strict=True):
         assert artifact["name"] == f"checkpoint-{run.name}"
         assert artifact["files"][f"{name}.ckpt"] == (the_run() / f"checkpoints/{name}.ckpt").read_bytes()
+
+
+def test_a_requeued_job_goes_on_as_the_same_online_run(
+    relit: Relit, server: WandbServer, slurm: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Slurm starts the same command again; no batch comes twice in the history, and none is missing."""
+    online = ["fit", *FIT, "--wandb.enabled=true", *sending(signal.SIGUSR1, batch=7)]
+    assert in_a_process(relit, *online) == USR1
+    assert slurm.read_text() == "requeue 17\n"
+    (run,) = server.runs.values()
+    assert run.exit_code == USR1
+    assert steps_of(run, "train/generator_loss") == list(range(7))
+    monkeypatch.setenv("SLURM_RESTART_COUNT", "1")
+    assert in_a_process(relit, *online) == 0
+    assert list(server.runs) == [run.name], "still one run"
+    assert run.exit_code == 0
+    assert [row["_step"] for row in run.history] == list(range(len(run.history))), "each row follows the one before"
+    assert steps_of(run, "train/generator_loss") == list(range(40))
+    assert steps_of(run, "val/generator_loss") == [19, 39]
+    assert server.unknown == []
 
 
 @pytest.mark.slow

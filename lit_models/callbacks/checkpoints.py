@@ -87,8 +87,9 @@ class Checkpoints(Checkpoint):
         # The epoch's last batch is left to on_train_epoch_end, which comes after its validation.
         if self.every_n_steps is None or trainer.is_last_batch:
             return
-        step = trainer.global_step
-        if step > self._saved_step and step % self.every_n_steps == 0:
+        due = trainer.global_step // self.every_n_steps > self._saved_step // self.every_n_steps
+        # A run that goes on from before a validation would leave it out; the next batch's checkpoint comes after it.
+        if due and not validation_follows(trainer):
             self.save(trainer, pl_module, LAST)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -158,6 +159,13 @@ class Checkpoints(Checkpoint):
         if not self._warned:
             self._warned = True
             rank_zero_warn(f"{found} It goes on, and saves nothing while weights aren't finite.", category=RunWarning)
+
+
+def validation_follows(trainer: Trainer) -> bool:
+    """Whether a validation comes right after this training batch."""
+    fit_loop = trainer.fit_loop
+    assert fit_loop._data_fetcher is not None
+    return fit_loop.epoch_loop._should_check_val_fx(fit_loop._data_fetcher)
 
 
 def checkpoints_of(trainer: Trainer) -> Checkpoints:

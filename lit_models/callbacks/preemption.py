@@ -13,7 +13,7 @@ import torch
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint
 
-from lit_models.callbacks.checkpoints import checkpoints_of
+from lit_models.callbacks.checkpoints import checkpoints_of, validation_follows
 from lit_models.loggers import finish_wandb
 from lit_models.runs import CHECKPOINTS, LAST, slurm_job
 
@@ -88,7 +88,7 @@ class Preemption(Checkpoint):
         if not self._ranks_agree(trainer) or trainer.fit_loop._should_accumulate():
             return
         # What comes after an epoch's last batch, or before a validation, belongs to the checkpoint.
-        if not trainer.is_last_batch and not _validation_follows(trainer):
+        if not trainer.is_last_batch and not validation_follows(trainer):
             checkpoints_of(trainer).save(trainer, pl_module, LAST)
             self._is_saved = True
 
@@ -173,12 +173,6 @@ class Preemption(Checkpoint):
         # Where one task's end ends the others, rank 0 would have no time to requeue the job.
         trainer.strategy.barrier("preemption")
         raise SystemExit(128 + number)
-
-
-def _validation_follows(trainer: Trainer) -> bool:
-    fit_loop = trainer.fit_loop
-    assert fit_loop._data_fetcher is not None
-    return fit_loop.epoch_loop._should_check_val_fx(fit_loop._data_fetcher)
 
 
 def _requeue(number: signal.Signals) -> str:

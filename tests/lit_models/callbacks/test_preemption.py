@@ -1,10 +1,12 @@
 """A run that gets a signal goes on, in its next life, as if nothing had happened."""
 
+import csv
 import multiprocessing
 import os
 import signal
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +15,7 @@ import torch
 from lightning.pytorch import Callback, Trainer
 
 from lit_models.__main__ import main
-from tests.test_resume import assert_same_run
+from tests.test_resume import assert_same_run, run_in_a_process_that_is_killed
 from tests.tiny import CONFIGS, TINY, the_run, weights
 
 Relit = Callable[..., int]
@@ -62,21 +64,6 @@ def uninterrupted(tmp_path_factory: pytest.TempPathFactory, digits_root: Path) -
     root = tmp_path_factory.mktemp("whole")
     assert main(["fit", *FIT, f"--data.root={digits_root}", f"--run.root={root}"]) == 0
     return the_run(root)
-
-
-@pytest.fixture
-def slurm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A Slurm job, number 17, of one process that was started without srun; returns the file that lists the calls of
-    ``scontrol``."""
-    programs, calls = tmp_path / "bin", tmp_path / "calls"
-    programs.mkdir()
-    scontrol = programs / "scontrol"
-    scontrol.write_text(f'#!/bin/sh\necho "$@" >> {calls}\necho "JobId=17 PreemptTime=${{PREEMPT_TIME:-None}}"\n')
-    scontrol.chmod(0o755)
-    monkeypatch.setenv("PATH", f"{programs}:{os.environ['PATH']}")
-    monkeypatch.setenv("SLURM_JOB_ID", "17")
-    monkeypatch.setenv("SLURM_JOB_NAME", "train")
-    return calls
 
 
 @pytest.mark.parametrize(
@@ -151,6 +138,28 @@ def test_a_signal_in_the_last_batch_of_all_lets_the_run_finish(relit: Relit, slu
     assert '"finished": true' in (the_run() / "run.json").read_text()
 
 
+@pytest.mark.parametrize("log_every", [1, pytest.param(2, marks=pytest.mark.slow)])
+def test_metrics_of_a_critic_whose_round_is_cut_in_two(relit: Relit, log_every: int) -> None:
+    """The generator steps in every third batch, an epoch has 20: killed after an epoch's end, and warned in the 31st
+    batch, in which the critic alone has learnt, the run logs each row once, with the generator's latest loss."""
+    fit = ["--model.n_critic=3", f"--trainer.log_every_n_steps={log_every}", "--trainer.max_epochs=2"]
+    assert relit("fit", *TINY, *fit, "--run.root=whole") == 0
+    run_in_a_process_that_is_killed(
+        relit, *fit, "--trainer.callbacks+=tests.tiny.KillAt", "--trainer.callbacks.batch=25"
+    )
+    assert relit("fit", *TINY, *fit, *sending(signal.SIGUSR1, batch=31), "--ckpt_path=last") == USR1
+    assert relit("fit", *TINY, *fit, "--ckpt_path=last") == 0
+    assert_same_run(the_run(), the_run(Path("whole")))
+    with (the_run() / "metrics.csv").open() as file:
+        rows = [row for row in csv.DictReader(file) if row["train/discriminator_loss"]]
+    assert len(rows) == 40 // log_every
+    losses = [row["train/generator_loss"] for row in rows]
+    rounds = [batch // 3 for batch in range(log_every, 41, log_every)]
+    assert [loss == "" for loss in losses] == [number == 0 for number in rounds], "once the generator has stepped"
+    same = [one == other for one, other in pairwise(losses)]
+    assert same == [one == other for one, other in pairwise(rounds)]
+
+
 @pytest.mark.long
 def test_validation_within_an_epoch(relit: Relit, slurm: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A signal in the batch before it, and one within it."""
@@ -162,6 +171,18 @@ def test_validation_within_an_epoch(relit: Relit, slurm: Path, monkeypatch: pyte
         assert relit("fit", *FIT, *often, *goes_on, *sending(signal.SIGUSR1, **moment)) == USR1
     assert relit("fit", *FIT, *often, "--ckpt_path=last") == 0
     assert_same_run(the_run(), Path("whole/dcgan_digits/whole"))
+
+
+@pytest.mark.long
+def test_killed_in_a_validation_within_an_epoch(relit: Relit) -> None:
+    """The checkpoint that is due before it isn't made: from there, the run would go on without that validation."""
+    often = ["--trainer.val_check_interval=10", "--trainer.max_epochs=1", "--trainer.log_every_n_steps=1"]
+    often += ["--checkpoint.every_n_steps=5"]
+    assert relit("fit", *TINY, *often, "--run.root=whole") == 0
+    run_in_a_process_that_is_killed(relit, *often, *sending(signal.SIGKILL, validation_batch=2))
+    assert torch.load(the_run() / "checkpoints" / "last.ckpt", weights_only=True)["global_step"] == 5
+    assert relit("fit", *TINY, *often, "--ckpt_path=last") == 0
+    assert_same_run(the_run(), the_run(Path("whole")))
 
 
 @pytest.mark.long
@@ -245,10 +266,10 @@ def test_another_job_starts_afresh(relit: Relit, slurm: Path, monkeypatch: pytes
     assert not list(Path("runs").rglob("hpc_ckpt*"))
 
 
-@pytest.mark.long
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 @pytest.mark.timeout(200)
 @pytest.mark.parametrize("moment", [{"batch": 6}, {"validation_batch": 1}], ids=str)
+@pytest.mark.long
 def test_of_two_ranks_one_gets_the_signal(
     relit: Relit, slurm: Path, moment: dict[str, int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
