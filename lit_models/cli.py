@@ -21,6 +21,7 @@ from lightning.pytorch import Callback, LightningDataModule, LightningModule, Tr
 from lightning.pytorch.callbacks import TQDMProgressBar
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import WandbLogger
+from lightning.pytorch.loops.progress import _ProcessedTracker
 from lightning.pytorch.plugins.environments import ClusterEnvironment, SLURMEnvironment, TorchElasticEnvironment
 from lightning.pytorch.strategies import DDPStrategy
 from lightning.pytorch.utilities import rank_zero_only
@@ -480,7 +481,7 @@ class RunRecord(Callback):
         for logger in trainer.loggers:
             if isinstance(logger, MetricsCSV) and trainer.is_global_zero:
                 # A batch's own row comes after the hooks in which it may be saved.
-                batches = trainer.fit_loop.epoch_loop.batch_progress.total
+                batches = cast(_ProcessedTracker, trainer.fit_loop.epoch_loop.batch_progress.total)
                 awaits_row = batches.completed < batches.processed and logs_this_batch(trainer)
                 checkpoint["metrics_rows"] = logger.rows + awaits_row
 
