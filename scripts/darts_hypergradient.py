@@ -108,7 +108,7 @@ def draw(found: dict[str, list[dict[str, list[float]]]], path: Path) -> None:
         axes.set_xlabel("how far w is moved, ε‖v‖")
         axes.grid(alpha=0.3)
     figure.axes[0].set_ylabel("relative error of the second-order term")
-    figure.axes[0].legend(loc="center left")
+    figure.axes[0].legend(loc="lower left", bbox_to_anchor=(0.0, 0.15))
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=80)
 

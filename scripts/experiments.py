@@ -337,7 +337,7 @@ translation_grid = Experiment(
             {"*": (*FEW_BATCHES, "--model.feature_maps=4", "--model.discriminator_feature_maps=4")},
             only=("gan_paired", "pix2pix_loose", "cyclegan_unpaired"),
         ),
-        "cpu": Budget("10 epochs", {"*": ("--trainer.max_epochs=10",)}),
+        "cpu": Budget("5 epochs of 40", {"*": ("--trainer.max_epochs=5",)}),
         "gpu": Budget("nothing; bfloat16", {"*": GPU}),
         "paper": Budget("nothing"),
     },
@@ -675,11 +675,16 @@ darts = Experiment(
 
 # --- Embeddings -------------------------------------------------------------------------------------------------------
 
-RESNETS = {
-    "plain": ("ResNet18, cross-entropy, plain", "resnet18_tiny_imagenet"),
-    "strong": ("ResNet18, cross-entropy", "resnet18_tiny_imagenet_strong"),
-    "center": ("ResNet18, center loss", "resnet18_tiny_imagenet_center"),
-    "triplet": ("ResNet18, batch-hard triplet loss", "resnet18_tiny_imagenet_triplet"),
+RESNETS: dict[str, tuple[str, str, tuple[str, ...]]] = {
+    "plain": ("ResNet18, cross-entropy, plain", "resnet18_tiny_imagenet", ()),
+    "strong": ("ResNet18, cross-entropy", "resnet18_tiny_imagenet_strong", ()),
+    "center": ("ResNet18, center loss", "resnet18_tiny_imagenet_center", ()),
+    "triplet": ("ResNet18, batch-hard triplet loss", "resnet18_tiny_imagenet_triplet", ()),
+    "triplet_all": (
+        "ResNet18, triplet loss of all triplets",
+        "resnet18_tiny_imagenet_triplet",
+        ("--model.mining=batch_all",),
+    ),
 }
 SMALL_RESNET = (
     *("--model.num_classes=20", "--data.max_classes=20", "--model.stem=7x7", "--model.feature_maps=32"),
@@ -689,7 +694,8 @@ SMALL_RESNET = (
 resnet18 = Experiment(
     title="One network, three losses",
     steps=tuple(
-        Step(name, method, "metric_resnet", config, TINY_IMAGENET) for name, (method, config) in RESNETS.items()
+        Step(name, method, "metric_resnet", config, TINY_IMAGENET, arguments)
+        for name, (method, config, arguments) in RESNETS.items()
     ),
     figures=tuple(
         figure
@@ -708,24 +714,29 @@ resnet18 = Experiment(
                 "*": (*FEW_BATCHES, "--model.feature_maps=8"),
                 "center": ("--model.loss=center",),
                 "triplet": ("--model.loss=triplet",),
+                "triplet_all": ("--model.loss=triplet",),
             },
             dict.fromkeys(RESNETS, "resnet18_digits"),
-            only=("strong", "center", "triplet"),
+            only=("strong", "center", "triplet", "triplet_all"),
         ),
         "cpu": Budget(
-            "20 classes of 200, half the width, the 7x7 stem",
+            "20 classes of 200, half the width, the 7x7 stem, batches of 64",
             {
                 "*": SMALL_RESNET,
                 "strong": ("--data.batch_size=64",),
                 "center": ("--data.batch_size=64",),
-                "triplet": ("--data.classes_per_batch=16", "--data.samples_per_class=4"),
+                "triplet": ("--data.classes_per_batch=16",),
+                "triplet_all": ("--data.classes_per_batch=16",),
             },
-            only=("strong", "center", "triplet"),
+            only=("strong", "center", "triplet", "triplet_all"),
         ),
         "gpu": Budget("nothing; bfloat16", {"*": GPU}),
         "paper": Budget("nothing"),
     },
-    drawn=("val/accuracy", "val/knn_accuracy", "val/recall_at_1", "val/cross_entropy"),
+    drawn=(
+        *("train/loss", "train/accuracy", "val/accuracy"),
+        *("val/knn_accuracy", "val/recall_at_1", "val/cross_entropy"),
+    ),
 )
 
 EXPERIMENTS: dict[str, Experiment] = {
