@@ -1,5 +1,5 @@
 """Writes what README.md and docs/methods/*.md take from elsewhere: the tables of results, from results/*.json and
-results/published.yaml, and the numbered differences from the papers, from the methods' docstrings.
+lit_models/published.yaml, and the numbered differences from the papers, from the methods' docstrings.
 
     python scripts/results_table.py            # after scripts/reproduce.py
     python scripts/results_table.py --check    # exit code 1 if something is out of date
@@ -21,8 +21,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
 from experiments import EXPERIMENTS, Figure, Step
+
+from lit_models.published import Citation, all_published
 
 REPOSITORY = Path(__file__).parents[1]
 MARKED = re.compile(r"<!-- results: (\w+) -->\n.*?<!-- end of results -->", re.DOTALL)
@@ -116,15 +117,15 @@ def numbered_differences(path: str) -> str:
 
 def all_rows(results: Path) -> Iterator[Row]:
     """A row for each figure of each experiment and each choice of settings with which it was measured."""
-    published = yaml.safe_load((results / "published.yaml").read_text())
+    published = {one.place: one for one in all_published()}
     for name, experiment in EXPERIMENTS.items():
         path = results / f"{name}.json"
         entries = json.loads(path.read_text())["steps"] if path.is_file() else {}
         for figure in experiment.figures:
             step = experiment.step(figure.step)
-            others = published.get(name, {}).get(figure.step, {}).get(figure.label, {})
-            paper = _cited(others.get("paper"))
-            runs = "; ".join(_cited(one) for one in others.get("others", ()))
+            counterpart = published.get((name, figure.step, figure.label))
+            paper = _cited(counterpart.paper) if counterpart and counterpart.paper else ""
+            runs = "; ".join(map(_cited, counterpart.others)) if counterpart else ""
             measured = [row for row in (_measured(step, figure, e) for e in entries.get(figure.step, ())) if row]
             for data, ours, seeds, place, command in measured or [_unmeasured(name, step)]:
                 cells = (step.method, data, figure.label, paper, runs, ours, seeds, place, command)
@@ -198,11 +199,9 @@ def _data(step: Step, data: dict[str, Any]) -> str:
     )
 
 
-def _cited(one: dict[str, str] | None) -> str:
-    if one is None:
-        return ""
-    source = one["source"].replace('"', "'")
-    return f'[{one["value"]}]({one["url"]} "{source}")' if "url" in one else f"{one['value']} ({source})"
+def _cited(one: Citation) -> str:
+    source = one.source.replace('"', "'")
+    return f'[{one.value}]({one.url} "{source}")' if one.url else f"{one.value} ({source})"
 
 
 def _duration(seconds: float) -> str:

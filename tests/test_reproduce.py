@@ -16,6 +16,7 @@ import results_table
 import yaml
 from experiments import Budget, Data, Experiment, Figure, Step
 
+from lit_models.published import Citation, Published, all_published, beside
 from tests.tiny import CONFIGS
 
 Relit = Callable[..., int]
@@ -226,10 +227,9 @@ def test_cuts_and_subsets_are_said() -> None:
 
 def test_what_has_no_number_says_not_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(results_table, "EXPERIMENTS", {"toy": TOY})
-    (tmp_path / "published.yaml").write_text(
-        "toy: {plain: {loss: {paper: {value: '0.5', source: they, url: 'https://x.org'}, "
-        "others: [{value: '0.6', source: us}]}}}"
-    )
+    they, us = Citation("0.5", "they", "https://x.org"), Citation("0.6", "us")
+    published = Published(("toy", "plain", "loss"), "test/generator_loss", (), {}, they, (us,))
+    monkeypatch.setattr(results_table, "all_published", lambda: (published,))
     rows = list(results_table.all_rows(tmp_path))
     assert [row.cells[5] for row in rows] == ["not measured"] * 3
     assert rows[0].cells[3:5] == ('[0.5](https://x.org "they")', "0.6 (us)")
@@ -252,13 +252,23 @@ def test_what_has_no_number_says_not_measured(tmp_path: Path, monkeypatch: pytes
 # --- the declared experiments -----------------------------------------------------------------------------------------
 
 
-def test_published_figures_are_of_declared_ones() -> None:
-    published = yaml.safe_load((CONFIGS.parent / "results" / "published.yaml").read_text())
-    declared = {
-        (name, figure.step, figure.label) for name, one in experiments.EXPERIMENTS.items() for figure in one.figures
+@pytest.mark.parametrize("published", all_published(), ids=lambda one: "/".join(one.place))
+def test_a_published_figure_is_of_a_declared_one(relit: Relit, published: Published) -> None:
+    """The report shows it beside the tests that make the figure, and beside no others of the experiment."""
+    name, step_name, label = published.place
+    experiment = experiments.EXPERIMENTS[name]
+    step = experiment.step(step_name)
+    (figure,) = (one for one in experiment.figures if (one.step, one.label) == (step_name, label))
+    assert published.metric == figure.metric
+    configs = {
+        step.config,
+        *(b.configs[step_name] for n, b in experiment.budgets.items() if n != "smoke" and step_name in b.configs),
     }
-    known = {(name, step, label) for name, steps in published.items() for step in steps for label in steps[step]}
-    assert known <= declared
+    assert configs <= set(published.configs)
+    for test, arguments in step.tests.items():
+        config = f"--config={CONFIGS / step.config}.yaml"
+        data = reproduce.resolved("test", config, *arguments)["data"]
+        assert (published in beside(step.config, data, figure.metric)) == (test == figure.test)
 
 
 @pytest.mark.parametrize("name", experiments.EXPERIMENTS)
