@@ -48,11 +48,15 @@ def main(args: list[str] | None = None) -> int:
     if args[0] == "--version":
         print(f"relit {version('relit')}")
         return 0
-    if args[0] in ("compare", "report", "export"):
-        return import_module(f"lit_models.{args[0]}").main(args[1:])
-    from lit_models.cli import run
+    try:
+        if args[0] in ("compare", "report", "export"):
+            return import_module(f"lit_models.{args[0]}").main(args[1:])
+        from lit_models.cli import run
 
-    return run(args)
+        return run(args)
+    except KeyboardInterrupt:  # while it was importing, or drawing
+        print("relit: interrupted.", file=sys.stderr)
+        return 130
 
 
 if __name__ == "__main__":

@@ -22,10 +22,12 @@ from typing import Any, NamedTuple
 import numpy as np
 import yaml
 from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
 from PIL import Image
 
 from lit_models.compare import Run, named, read_mapping, read_run
 from lit_models.errors import RunError
+from lit_models.published import Published, beside
 
 MOST_PICTURE_BYTES = 9_000_000
 """Base64 of all pictures together; what doesn't fit is left out, and the page says so."""
@@ -123,13 +125,62 @@ class Album:
 
 
 @dataclass
+class Measurement:
+    """A test of one of a run's checkpoints.
+
+    Attributes:
+        experiment: The configuration's name.
+        checkpoint: Its file and the step after which it was saved.
+        images: How many it was tested on; None if that isn't known.
+        data: The settings of the data.
+        figures: What came out, by metric.
+    """
+
+    experiment: str
+    checkpoint: str
+    images: int | None
+    data: dict[str, Any]
+    figures: dict[str, float]
+
+    @property
+    def settings(self) -> dict[str, str]:
+        """What may tell it from the run's other tests."""
+        return flat_config({"data": self.data, "checkpoint": self.checkpoint})
+
+
+@dataclass
+class MeasurementRows:
+    """The same test of each run; a run that hasn't been tested so has no values.
+
+    Attributes:
+        label: What tells it from other tests of the same run; empty if no run has another.
+        tested: The test of each run.
+    """
+
+    label: str
+    tested: list[Measurement | None]
+
+    @property
+    def rows(self) -> list[tuple[str, list[float | None]]]:
+        """Each metric with each run's value."""
+        names = sorted({name for test in self.tested if test for name in test.figures})
+        return [(name, [test.figures.get(name) if test else None for test in self.tested]) for name in names]
+
+    def published(self, metric: str) -> list[Published]:
+        """What has been published of a metric."""
+        found = [one for test in self.tested if test for one in beside(test.experiment, test.data, metric)]
+        return [one for number, one in enumerate(found) if one not in found[:number]]
+
+
+@dataclass
 class Record:
     """A run with all that its folder tells.
 
     Attributes:
-        run: Its name, folder, test results and training time.
+        run: Its name, folder and training time.
         config: ``config.yaml``; empty if there is none.
-        points: Every logged value but the test's, by metric.
+        tests: Its tests.
+        points: Every logged value but the tests', by metric.
         facts: What is known of the run and its machine, by name.
         genotypes: Cells that DARTS found, as JSON.
         confusions: Confusion matrices by name: the classes' names, and the counts with the true classes as rows.
@@ -137,6 +188,7 @@ class Record:
 
     run: Run
     config: dict[str, Any]
+    tests: list[Measurement]
     points: dict[str, list[Point]]
     facts: dict[str, str]
     genotypes: str
@@ -153,12 +205,6 @@ def main(args: list[str]) -> int:
     parser.add_argument("runs", nargs="+", metavar="RUN", help="a run folder, or an experiment's (its newest run)")
     parser.add_argument("--names", nargs="+", help="what to call the runs (their folders' names if left out)")
     parser.add_argument("--title", help="the page's title (default: the experiment's name)")
-    parser.add_argument(
-        "--published",
-        metavar="FILE",
-        help="YAML file with figures to put beside the runs': experiment, below it metric: text, such as "
-        "`protonet_omniglot_5way1shot: {test/accuracy: 0.988 (the paper)}`",
-    )
     parser.add_argument("--output", default="report.html", metavar="FILE", help="page to write (default: %(default)s)")
     given = parser.parse_args(args)
     if given.names is not None and len(given.names) != len(given.runs):
@@ -168,8 +214,7 @@ def main(args: list[str]) -> int:
         if len(set(names)) < len(names):
             raise RunError("Two runs have the same name: give each another with --names.")
         records = [read_record(read_run(Path(run), name)) for run, name in zip(given.runs, names, strict=True)]
-        published = read_published(Path(given.published)) if given.published else {}
-        page, notes = render(records, given.title, published)
+        page, notes = render(records, given.title)
         output = Path(given.output)
         try:
             output.parent.mkdir(parents=True, exist_ok=True)
@@ -187,9 +232,7 @@ def main(args: list[str]) -> int:
     return 0
 
 
-def render(
-    records: list[Record], title: str | None = None, published: dict[str, dict[str, str]] | None = None
-) -> tuple[str, list[str]]:
+def render(records: list[Record], title: str | None = None) -> tuple[str, list[str]]:
     """The page, and sentences about what it had to leave out."""
     shelf = Shelf()
     figures = read_figures(records, shelf)
@@ -202,7 +245,7 @@ def render(
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"number": spelled, "path": svg_path, "title": quantity_title}
+    environment.filters |= {"number": spelled, "path": svg_path, "title": quantity_title, "breakable": breakable}
     environment.tests["logged"] = lambda value: value is not None
     style, script = (_template(environment, name) for name in ("report.css", "report.js"))
     experiments = list(dict.fromkeys(record.facts.get("experiment", record.run.name) for record in records))
@@ -211,8 +254,8 @@ def render(
         title=title or (" · ".join(experiments) if len(experiments) <= 4 else f"{len(records)} runs"),
         records=records,
         facts=list(dict.fromkeys(name for record in records for name in record.facts)),
+        tests=measurement_rows(records),
         rows=metric_rows(records),
-        published=_published_cells(published or {}, experiments),
         plots=plots,
         curves={"plots": [[_hoverable(line) for line in plot.lines] for plot in plots]},
         albums=albums,
@@ -237,7 +280,7 @@ def read_record(run: Run) -> Record:
     """All that a run's folder tells; parts that aren't there are empty.
 
     Raises:
-        RunError: ``config.yaml`` or ``run.json`` can't be read.
+        RunError: ``config.yaml``, ``run.json`` or ``tests.json`` can't be read.
     """
     config = read_mapping(run.folder / "config.yaml", yaml.safe_load)
     record = read_mapping(run.folder / "run.json", json.loads)
@@ -250,6 +293,7 @@ def read_record(run: Run) -> Record:
     return Record(
         run,
         config,
+        read_tests(run.folder / "tests.json"),
         read_points(run.folder / "metrics.csv"),
         facts_of(run, config, record),
         genotype.read_text(encoding="utf-8", errors="replace") if genotype.is_file() else "",
@@ -291,6 +335,29 @@ def facts_of(run: Run, config: dict[str, Any], record: dict[str, Any]) -> dict[s
         "folder": run.folder,
     }
     return {name: str(value) for name, value in facts.items() if value is not None}
+
+
+def read_tests(path: Path) -> list[Measurement]:
+    """The tests in a ``tests.json``; none if there is no such file.
+
+    Raises:
+        RunError: It can't be read.
+    """
+    if not path.is_file():
+        return []
+    try:
+        return [
+            Measurement(
+                test["experiment"],
+                f"{test['checkpoint']}, step {test['step']}",
+                test["data"].get("test_images"),
+                test["settings"],
+                test["figures"],
+            )
+            for test in json.loads(path.read_text(encoding="utf-8"))
+        ]
+    except (ValueError, LookupError, TypeError, AttributeError) as error:
+        raise RunError(f"{path} can't be read: repair it, or remove it to do without.") from error
 
 
 def read_points(path: Path) -> dict[str, list[Point]]:
@@ -338,20 +405,6 @@ def read_confusion(path: Path) -> tuple[list[str], list[list[int]]] | None:
     ):
         return None
     return names, [[int(count) for count in row] for row in counts]
-
-
-def read_published(path: Path) -> dict[str, dict[str, str]]:
-    """Published figures: by experiment and metric, as text.
-
-    Raises:
-        RunError: There is no such file, or it holds something else.
-    """
-    if not path.is_file():
-        raise RunError(f"There is no file {path} with published figures.")
-    content = read_mapping(path, yaml.safe_load)
-    if not all(isinstance(figures, dict) for figures in content.values()):
-        raise RunError(f"{path} must hold for each experiment a mapping of metrics to texts.")
-    return {str(name): {str(k): str(v) for k, v in figures.items()} for name, figures in content.items()}
 
 
 # --- pictures -------------------------------------------------------------------------------------------------------
@@ -486,19 +539,33 @@ def spread(values: Sequence[int], count: int) -> list[int]:
 # --- figures --------------------------------------------------------------------------------------------------------
 
 
+def measurement_rows(records: Sequence[Record]) -> list[MeasurementRows]:
+    """The tests of all runs, those made with the same settings together."""
+    varied = dict.fromkeys(
+        name
+        for record in records
+        for name, _ in differences([test.settings for test in record.tests])
+        if not name.endswith(".root")
+    )
+    groups: dict[str, list[Measurement | None]] = {}
+    for number, record in enumerate(records):
+        for test in record.tests:
+            told = [name for name in varied if name in test.settings]
+            label = ", ".join(f"{name.removeprefix('data.')} {test.settings[name]}" for name in told)
+            groups.setdefault(label, [None] * len(records))[number] = test
+    return [MeasurementRows(label, tested) for label, tested in groups.items()]
+
+
 def metric_rows(records: Sequence[Record]) -> list[tuple[str, list[list[float] | None]]]:
-    """Each metric but the training's, the test's first, with each run's values, of which the last is the final one."""
-    names = {name for record in records for name in (*record.run.results, *record.points) if _stage(name) != "train"}
+    """Each metric but the training's, with each run's values, of which the last is the final one."""
+    names = sorted({name for record in records for name in record.points if _stage(name) != "train"})
     return [
-        (name, [_values(record, name) for record in records])
-        for name in sorted(names, key=lambda name: (_stage(name) != "test", name))
+        (
+            name,
+            [[point.value for point in record.points[name]] if name in record.points else None for record in records],
+        )
+        for name in names
     ]
-
-
-def _values(record: Record, name: str) -> list[float] | None:
-    if name in record.run.results:
-        return [record.run.results[name]]
-    return [point.value for point in record.points[name]] if name in record.points else None
 
 
 def flat_config(config: Any, prefix: str = "") -> dict[str, str]:
@@ -548,14 +615,6 @@ def grouped(flat: dict[str, str]) -> dict[str, dict[str, str]]:
         if value != "null":
             groups.setdefault(part if dot else "run", {})[rest if dot else name] = value
     return {part: settings for part, settings in groups.items() if settings}
-
-
-def _published_cells(published: dict[str, dict[str, str]], experiments: Sequence[str]) -> dict[str, str]:
-    cells: dict[str, list[str]] = defaultdict(list)
-    for experiment in experiments:
-        for metric, text in published.get(experiment, {}).items():
-            cells[metric].append(text if len(experiments) == 1 else f"{experiment}: {text}")
-    return {metric: "; ".join(texts) for metric, texts in cells.items()}
 
 
 # --- curves ---------------------------------------------------------------------------------------------------------
@@ -688,7 +747,7 @@ def spelled(value: float) -> str:
     """A number with four digits, large ones without an exponent.
 
     Example:
-        >>> spelled(0.55495), spelled(10000.0), spelled(1e-5), spelled(3.0)
+        >>> spelled(0.55494), spelled(10000.0), spelled(1e-5), spelled(3.0)
         ('0.5549', '10,000', '1e-05', '3')
     """
     return f"{value:,.0f}" if 1e4 <= abs(value) < 1e9 else f"{value:.4g}"
@@ -710,6 +769,16 @@ def duration(seconds: float) -> str:
 def quantity_title(name: str) -> str:
     """The name of a file or metric as words."""
     return "samples" if name == "epoch" else name.replace("_", " ")
+
+
+def breakable(name: str) -> Markup:
+    """A dotted or slashed name that may be broken into lines between its words.
+
+    Example:
+        >>> str(breakable("val/fid_best"))
+        'val/<wbr>fid_<wbr>best'
+    """
+    return Markup("<wbr>").join(re.split(r"(?<=[/._])", name))
 
 
 def _short(commit: str | None) -> str | None:

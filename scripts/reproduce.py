@@ -25,7 +25,6 @@ import io
 import json
 import re
 import shlex
-import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -33,7 +32,7 @@ from typing import Any
 
 import yaml
 from experiments import EXPERIMENTS, Budget, Experiment, Step
-from sweep import finished, relit, train
+from sweep import INTERRUPTED, finished, in_a_process, interruptible, relit, train
 
 from lit_models.checkpoints import read_checkpoint
 from lit_models.cli import flat, run
@@ -263,7 +262,7 @@ class Chain:
                 command = [part.replace(place, value) for part in command]
             print(f"== python {shlex.join(command)}", flush=True)
             script = str(REPOSITORY / command[0])
-            if subprocess.run([sys.executable, script, *command[1:]], check=False).returncode != 0:
+            if in_a_process([sys.executable, script, *command[1:]]) != 0:
                 self.failed.append(f"{command[0]} has failed.")
 
     def draw(self) -> None:
@@ -310,6 +309,8 @@ def resolved(command: str, *arguments: str) -> Settings:
     output = io.StringIO()
     with contextlib.redirect_stdout(output):
         code = run([command, *arguments, "--print_config"])
+    if code in INTERRUPTED:
+        raise KeyboardInterrupt
     if code != 0:
         raise RunError(f"`relit {command} {shlex.join(arguments)}` is not a valid command.")
     return yaml.safe_load(output.getvalue())
@@ -408,4 +409,4 @@ def _listed(changed: dict[str, list[Any]]) -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(interruptible(main))

@@ -1,13 +1,13 @@
 """Writes what README.md and docs/methods/*.md take from elsewhere: the tables of results, from results/*.json and
-results/published.yaml, and the numbered differences from the papers, from the methods' docstrings.
+lit_models/published.yaml, and the numbered differences from the papers, from the methods' docstrings.
 
     python scripts/results_table.py            # after scripts/reproduce.py
     python scripts/results_table.py --check    # exit code 1 if something is out of date
 
 A table stands between `<!-- results … -->` and `<!-- end of results -->`; `<!-- results: all -->` is the README's, and
 `<!-- results: dcgan -->` holds what `scripts/experiments.py` reports on the page docs/methods/dcgan.md. What lies
-between is written anew; what hasn't been measured says so. Likewise `<!-- differences: lit_models/dcgan.py -->` …
-`<!-- end of differences -->`.
+between is written anew; what hasn't been measured is folded away at the end. Likewise
+`<!-- differences: lit_models/dcgan.py -->` … `<!-- end of differences -->`.
 """
 
 import argparse
@@ -16,49 +16,58 @@ import json
 import re
 import statistics
 import sys
+from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import yaml
 from experiments import EXPERIMENTS, Figure, Step
+
+from lit_models.published import Citation, Published, all_published
 
 REPOSITORY = Path(__file__).parents[1]
 MARKED = re.compile(r"<!-- results: (\w+) -->\n.*?<!-- end of results -->", re.DOTALL)
-HEADER = (
-    "method",
-    "data",
-    "figure",
-    "paper",
-    "others' runs",
-    "ours",
-    "seeds",
-    "hardware, time of a training",
-    "command",
-)
 DIFFERENCES = re.compile(r"<!-- differences: (\S+) -->\n.*?<!-- end of differences -->", re.DOTALL)
-UNMEASURED = "not measured"
+CUTS = {
+    "max_epochs": "epochs",
+    "epochs": "epochs",
+    "pretrain_epochs": "epochs of pretraining a layer",
+    "finetune_epochs": "epochs of fine-tuning",
+    "feature_maps": "feature maps",
+    "discriminator_feature_maps": "feature maps of the discriminator",
+    "init_channels": "channels",
+    "layers": "cells",
+    "num_classes": "classes",
+}
+"""Arguments that are a cut when they are smaller than in the configuration, and what they count."""
+UNTOLD = ("callbacks", "log_every_n_steps", "max_classes")
+"""Changed arguments of which a row says nothing: they change no figure, or `num_classes` and the subset tell it."""
 
 
 @dataclass(frozen=True)
 class Row:
-    """One figure of one step, for one choice of settings.
+    """One figure of one step, for one choice of settings; without a number of ours if it hasn't been measured.
 
     Attributes:
         page: The method's page.
         main: Whether the README shows it.
-        cells: What stands in the columns.
+        seeds: How many.
+        time: Of a training.
     """
 
     page: str
     main: bool
-    cells: tuple[str, ...]
-
-    @property
-    def measured(self) -> bool:
-        """Whether there is a number of ours."""
-        return self.cells[HEADER.index("ours")] != UNMEASURED
+    method: str
+    data: str
+    figure: str
+    paper: str
+    others: str
+    ours: str
+    seeds: str
+    time: str
+    hardware: str
+    command: str
 
 
 def main() -> int:
@@ -82,19 +91,53 @@ def with_tables(text: str, results: Path) -> str:
     """The text with each marked table written anew."""
     rows = list(all_rows(results))
 
-    def table(match: re.Match[str]) -> str:
+    def tables(match: re.Match[str]) -> str:
         page = match[1]
         if page != "all" and page not in {row.page for row in rows}:
             raise SystemExit(f"`<!-- results: {page} -->` names no page of scripts/experiments.py.")
         if page == "all":
-            chosen = [(f"[{row.cells[0]}](docs/methods/{row.page}.md)", *row.cells[1:]) for row in rows if row.main]
+            chosen = [replace(row, method=f"[{row.method}](docs/methods/{row.page}.md)") for row in rows if row.main]
         else:
-            chosen = [row.cells for row in rows if row.page == page]
-        lines = [HEADER, tuple("---" for _ in HEADER), *chosen]
-        body = "\n".join("| " + " | ".join(cells) + " |" for cells in lines)
-        return f"<!-- results: {page} -->\n{body}\n<!-- end of results -->"
+            chosen = [row for row in rows if row.page == page]
+        measured = [row for row in chosen if row.ours]
+        missing = [row for row in chosen if not row.ours]
+        parts = [*([measured_table(measured)] if measured else []), *([missing_table(missing)] if missing else [])]
+        return "\n\n".join([f"<!-- results: {page} -->", *parts, "<!-- end of results -->"])
 
-    return DIFFERENCES.sub(_differences, MARKED.sub(table, text))
+    return DIFFERENCES.sub(_differences, MARKED.sub(tables, text))
+
+
+def measured_table(rows: list[Row]) -> str:
+    """The figures that there are; the machine that most rows share is named once."""
+    usual = Counter(row.hardware for row in rows).most_common(1)[0][0]
+    cells = []
+    for number, row in enumerate(rows):
+        time = row.time if row.hardware == usual else f"{row.time}, {row.hardware}"
+        command = "as above" if number and rows[number - 1].command == row.command else row.command
+        cells.append((*_first_cells(row), row.ours, row.seeds, time, command))
+    header = (*FIRST_COLUMNS, "ours", "seeds", "a training takes", "command")
+    return f"{usual}, where the row names no other machine:\n\n{markdown(header, cells)}"
+
+
+def missing_table(rows: list[Row]) -> str:
+    """What hasn't been measured, folded away."""
+    table = markdown((*FIRST_COLUMNS, "command"), [(*_first_cells(row), row.command) for row in rows])
+    count = f"{len(rows)} row{'s' if len(rows) > 1 else ''}"
+    return f"<details><summary>{count} not measured yet</summary>\n\n{table}\n\n</details>"
+
+
+FIRST_COLUMNS = ("method", "data", "figure", "paper", "others' runs")
+
+
+def _first_cells(row: Row) -> tuple[str, ...]:
+    return row.method, row.data, row.figure, row.paper, row.others
+
+
+def markdown(header: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
+    """A table without the columns in which nothing stands."""
+    kept = [column for column in range(len(header)) if any(row[column] for row in rows)]
+    lines = [header, tuple("---" for _ in header), *rows]
+    return "\n".join("| " + " | ".join(cells[column] for column in kept) + " |" for cells in lines)
 
 
 def _differences(match: re.Match[str]) -> str:
@@ -115,50 +158,80 @@ def numbered_differences(path: str) -> str:
 
 
 def all_rows(results: Path) -> Iterator[Row]:
-    """A row for each figure of each experiment and each choice of settings with which it was measured."""
-    published = yaml.safe_load((results / "published.yaml").read_text())
+    """A row for each figure of each step and each choice of settings with which it was measured; those of one training
+    follow each other."""
+    published = {one.place: one for one in all_published()}
     for name, experiment in EXPERIMENTS.items():
         path = results / f"{name}.json"
         entries = json.loads(path.read_text())["steps"] if path.is_file() else {}
-        for figure in experiment.figures:
-            step = experiment.step(figure.step)
-            others = published.get(name, {}).get(figure.step, {}).get(figure.label, {})
-            paper = _cited(others.get("paper"))
-            runs = "; ".join(_cited(one) for one in others.get("others", ()))
-            measured = [row for row in (_measured(step, figure, e) for e in entries.get(figure.step, ())) if row]
-            for data, ours, seeds, place, command in measured or [_unmeasured(name, step)]:
-                cells = (step.method, data, figure.label, paper, runs, ours, seeds, place, command)
-                yield Row(step.page, figure.main, cells)
+        for step in experiment.steps:
+            figures = [figure for figure in experiment.figures if figure.step == step.name]
+            unmeasured = [
+                _unmeasured(name, step, figure, published.get((name, step.name, figure.label))) for figure in figures
+            ]
+            found = [
+                measured(row, step, figure, entry)
+                for entry in entries.get(step.name, ())
+                for row, figure in zip(unmeasured, figures, strict=True)
+                if any(value_of(figure, run) is not None for run in entry["seeds"].values())
+            ]
+            yield from found
+            labels = {row.figure for row in found}
+            yield from (row for row in unmeasured if row.figure not in labels)
 
 
-def _unmeasured(experiment: str, step: Step) -> tuple[str, ...]:
-    command = f"python scripts/reproduce.py {experiment} --budget paper --steps {' '.join((*_needs(step), step.name))}"
-    return step.data.name, UNMEASURED, "", "", f"`{command}`"
+def _unmeasured(experiment: str, step: Step, figure: Figure, published: Published | None) -> Row:
+    steps = " ".join((*_needs(step), step.name))
+    return Row(
+        step.page,
+        figure.main,
+        step.method,
+        step.data.name,
+        figure.label,
+        paper=_cited(published.paper) if published and published.paper else "",
+        others="; ".join(map(_cited, published.others)) if published else "",
+        ours="",
+        seeds="",
+        time="",
+        hardware="",
+        command=f"`python scripts/reproduce.py {experiment} --budget paper --steps {steps}`",
+    )
 
 
 def _needs(step: Step) -> list[str]:
     return list(dict.fromkeys(source.partition("/")[0] for source in step.uses.values()))
 
 
-def _measured(step: Step, figure: Figure, entry: dict[str, Any]) -> tuple[str, ...] | None:
-    """The cells for one choice of settings; None if no seed has the figure."""
-    runs = {seed: run for seed, run in entry["seeds"].items() if value_of(figure, run) is not None}
-    if not runs:
-        return None
-    values = [value for run in runs.values() if (value := value_of(figure, run)) is not None]
-    half = [run["tests"][figure.test]["figures"][figure.interval] for run in runs.values()] if figure.interval else []
-    seconds = [run["training_seconds"] for run in runs.values() if run["training_seconds"] is not None]
-    time = _duration(statistics.mean(seconds)) if seconds else "time not recorded"
-    machines = " / ".join(dict.fromkeys(run["hardware"] for run in runs.values()))
-    cut = [
-        f"`{key.rpartition('.')[2]}` {_shown(mine)} ({_shown(theirs)})"
-        for key, (mine, theirs) in entry["changed"].items()
-        if key.removeprefix("model.init_args.") not in _own(step) and key != "trainer.callbacks"
-    ]
-    ours = shown(figure, values, half)
-    if cut:
-        ours += f"; with {', '.join(cut)}"
-    return _data(step, entry["data"]), ours, ", ".join(runs), f"{machines}; {time}", f"`{entry['command']}`"
+def measured(row: Row, step: Step, figure: Figure, entry: dict[str, Any]) -> Row:
+    """The row with what came out for one choice of settings."""
+    runs = [run for run in entry["seeds"].values() if value_of(figure, run) is not None]
+    values = [value for run in runs if (value := value_of(figure, run)) is not None]
+    half = [run["tests"][figure.test]["figures"][figure.interval] for run in runs] if figure.interval else []
+    seconds = [run["training_seconds"] for run in runs if run["training_seconds"] is not None]
+    return replace(
+        row,
+        data=_data(step, entry["data"]),
+        ours="<br>".join([shown(figure, values, half), *_settings(step, entry["changed"])]),
+        seeds=str(len(runs)),
+        time=_duration(statistics.mean(seconds)) if seconds else "not recorded",
+        hardware=" / ".join(dict.fromkeys(run["hardware"] for run in runs)),
+        command=f"`{entry['command']}`",
+    )
+
+
+def _settings(step: Step, changed: dict[str, list[Any]]) -> list[str]:
+    """What is cut from the configuration, and what else differs from it."""
+    cuts, others = [], []
+    for key, (mine, theirs) in changed.items():
+        name = key.rpartition(".")[2]
+        if key.removeprefix("model.init_args.") in _own(step) or name in UNTOLD:
+            continue
+        if name in CUTS and isinstance(mine, int) and isinstance(theirs, int) and mine < theirs:
+            cuts.append(f"{mine} of {theirs} {CUTS[name]}")
+        else:
+            others.append(f"`{name}` {_shown(mine)}")
+    told = (("cut", cuts), ("with", others))
+    return [f"{what}: {', '.join(settings)}" for what, settings in told if settings]
 
 
 def value_of(figure: Figure, run: dict[str, Any]) -> float | None:
@@ -198,11 +271,9 @@ def _data(step: Step, data: dict[str, Any]) -> str:
     )
 
 
-def _cited(one: dict[str, str] | None) -> str:
-    if one is None:
-        return ""
-    source = one["source"].replace('"', "'")
-    return f'[{one["value"]}]({one["url"]} "{source}")' if "url" in one else f"{one['value']} ({source})"
+def _cited(one: Citation) -> str:
+    source = one.source.replace('"', "'")
+    return f'[{one.value}]({one.url} "{source}")' if one.url else f"{one.value} ({source})"
 
 
 def _duration(seconds: float) -> str:

@@ -14,18 +14,22 @@ import argparse
 import itertools
 import json
 import shlex
+import signal
 import subprocess
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 import yaml
 
 from lit_models.compare import main as compare
 
+INTERRUPTED = (130, -signal.SIGINT)
+"""What a command returns that Ctrl-C has ended."""
+
 
 def main() -> int:
-    """Runs the sweep; returns an exit code."""
+    """Reads the command line; returns an exit code."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("config", type=Path, help="the experiment's YAML file")
     parser.add_argument("--vary", nargs="+", action="append", required=True, metavar=("NAME", "VALUE"))
@@ -85,7 +89,25 @@ def train(folder: Path, arguments: Iterable[str]) -> int:
 def relit(command: Sequence[str]) -> int:
     """Runs a command of relit in a process of its own; returns its exit code."""
     print(f"== relit {shlex.join(command)}", flush=True)
-    return subprocess.run([sys.executable, "-m", "lit_models", *command], check=False).returncode
+    return in_a_process([sys.executable, "-m", "lit_models", *command])
+
+
+def in_a_process(command: Sequence[str]) -> int:
+    """Runs a command; returns its exit code. On Ctrl-C, which the command gets as well, it is waited for, so that it
+    can leave its run in order.
+
+    Raises:
+        KeyboardInterrupt: The command has ended on Ctrl-C.
+    """
+    # Not SIG_IGN, which the command would inherit.
+    before = signal.signal(signal.SIGINT, lambda *_: None)
+    try:
+        code = subprocess.run(command, check=False).returncode
+    finally:
+        signal.signal(signal.SIGINT, before)
+    if code in INTERRUPTED:
+        raise KeyboardInterrupt
+    return code
 
 
 def finished(run: Path) -> bool:
@@ -94,5 +116,14 @@ def finished(run: Path) -> bool:
     return record.is_file() and bool(json.loads(record.read_text())["finished"])
 
 
+def interruptible(main: Callable[[], int]) -> int:
+    """A script's exit code, which on Ctrl-C comes with a sentence in place of a traceback."""
+    try:
+        return main()
+    except KeyboardInterrupt:
+        print("Interrupted; the same command goes on.", file=sys.stderr)
+        return 130
+
+
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(interruptible(main))

@@ -291,7 +291,7 @@ CASES = {
 
 
 def test_every_method_has_a_case() -> None:
-    assert {name.split(",")[0] for name in CASES} == set(lit_models.METHODS)
+    assert {name.split(",")[0] for name in CASES} == set(lit_models.METHODS), "in CASES"
     assert set(EXPERIMENTS) == set(lit_models.METHODS), "in scripts/benchmark_scale.py"
 
 

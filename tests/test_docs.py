@@ -61,7 +61,8 @@ def test_a_method_page_has_all_sections(page: Path) -> None:
 @pytest.mark.parametrize("module", sorted(set(lit_models.METHODS.values())))
 def test_every_method_has_a_page(module: str) -> None:
     link = f"({'../../' + module.replace('.', '/')}.py)"
-    assert any(link in path.read_text() or link.split("/")[-1] in path.read_text() for path in METHODS)
+    linked = any(link in path.read_text() or link.split("/")[-1] in path.read_text() for path in METHODS)
+    assert linked, f"no page in docs/methods/ links {link}"
 
 
 # --- commands ---------------------------------------------------------------------------------------------------------

@@ -16,6 +16,7 @@ import results_table
 import yaml
 from experiments import Budget, Data, Experiment, Figure, Step
 
+from lit_models.published import Citation, Published, all_published, beside
 from tests.tiny import CONFIGS
 
 Relit = Callable[..., int]
@@ -187,7 +188,8 @@ def entry(values: list[float], **changes: Any) -> dict[str, Any]:
     }
 
 
-STEP = TOY.steps[0]
+def row_of(step: Step, figure: Figure, entry: dict[str, Any]) -> results_table.Row:
+    return results_table.measured(results_table._unmeasured("toy", step, figure, None), step, figure, entry)
 
 
 @pytest.mark.parametrize(
@@ -202,41 +204,49 @@ STEP = TOY.steps[0]
 def test_mean_and_standard_deviation(figure: Figure, shown: str) -> None:
     values = [0.9, 0.92]
     assert f"{100 * statistics.stdev(values):.2f}" == "1.41"
-    row = results_table._measured(STEP, figure, entry(values))
-    assert row is not None
-    data, ours, seeds, place, _ = row
-    assert (data, ours, seeds, place) == ("digits", shown, "0, 1", "a CPU; 2 min")
+    row = row_of(TOY.steps[0], figure, entry(values))
+    assert (row.data, row.ours, row.seeds, row.time, row.hardware) == ("digits", shown, "2", "2 min", "a CPU")
 
 
 def test_one_seed_shows_its_confidence_interval() -> None:
     figure = Figure("plain", "", "test/accuracy", kind="percent", interval="test/accuracy_ci95")
-    assert results_table._measured(STEP, figure, entry([0.9]))[1] == "90.00 ± 1.00 (95 % of the test's episodes)"  # type: ignore[index]
-    assert "95 %" not in results_table._measured(STEP, figure, entry([0.9, 0.8]))[1]  # type: ignore[index]
+    assert row_of(TOY.steps[0], figure, entry([0.9])).ours == "90.00 ± 1.00 (95 % of the test's episodes)"
+    assert "95 %" not in row_of(TOY.steps[0], figure, entry([0.9, 0.8])).ours
 
 
 def test_cuts_and_subsets_are_said() -> None:
     figure = Figure("noisy", "", "test/accuracy", kind="percent")
-    cut = entry([0.5], **{"trainer.max_epochs": [5, 15], "model.init_args.label_noise": [0.1, 0.0]})
+    changes: dict[str, Any] = {
+        "model.init_args.feature_maps": [16, 64],
+        "model.init_args.label_noise": [0.1, 0.0],
+        "model.init_args.loss": ["hinge", "bce"],
+        "trainer.log_every_n_steps": [3, None],
+        "trainer.max_epochs": [5, 15],
+    }
+    cut = entry([0.5], **changes)
     cut["data"] |= {"whole": False, "train_images": 1000}
-    row = results_table._measured(TOY.steps[1], figure, cut)
-    assert row is not None
-    assert row[0] == "digits, **subset**: 1,200 of 1,497 training and validation, 300 of 300 test images"
-    assert row[1] == "50.0; with `max_epochs` 5 (15)", "what makes the step what it is isn't a cut"
+    row = row_of(TOY.steps[1], figure, cut)
+    assert row.data == "digits, **subset**: 1,200 of 1,497 training and validation, 300 of 300 test images"
+    said = "50.0<br>cut: 16 of 64 feature maps, 5 of 15 epochs<br>with: `loss` hinge"
+    assert row.ours == said, "what makes the step what it is isn't a cut"
+    longer = row_of(TOY.steps[0], figure, entry([0.5], **{"trainer.max_epochs": [30, 15]}))
+    assert longer.ours == "50.0<br>with: `max_epochs` 30"
 
 
-def test_what_has_no_number_says_not_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_has_no_number_is_folded_away(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(results_table, "EXPERIMENTS", {"toy": TOY})
-    (tmp_path / "published.yaml").write_text(
-        "toy: {plain: {loss: {paper: {value: '0.5', source: they, url: 'https://x.org'}, "
-        "others: [{value: '0.6', source: us}]}}}"
-    )
+    they, us = Citation("0.5", "they", "https://x.org"), Citation("0.6", "us")
+    published = Published(("toy", "plain", "loss"), "test/generator_loss", (), {}, they, (us,))
+    monkeypatch.setattr(results_table, "all_published", lambda: (published,))
     rows = list(results_table.all_rows(tmp_path))
-    assert [row.cells[5] for row in rows] == ["not measured"] * 3
-    assert rows[0].cells[3:5] == ('[0.5](https://x.org "they")', "0.6 (us)")
-    assert rows[0].cells[-1] == "`python scripts/reproduce.py toy --budget paper --steps plain`"
+    assert [row.ours for row in rows] == [""] * 3
+    assert (rows[0].paper, rows[0].others) == ('[0.5](https://x.org "they")', "0.6 (us)")
+    assert rows[0].command == "`python scripts/reproduce.py toy --budget paper --steps plain`"
     text = results_table.with_tables("a\n<!-- results: all -->\nold\n<!-- end of results -->\nb", tmp_path)
-    assert text.startswith("a\n<!-- results: all -->\n| method")
-    assert text.endswith("<!-- end of results -->\nb")
+    assert text.startswith(
+        "a\n<!-- results: all -->\n\n<details><summary>2 rows not measured yet</summary>\n\n| method"
+    )
+    assert text.endswith("|\n\n</details>\n\n<!-- end of results -->\nb")
     assert "old" not in text
     assert text.count("| [DCGAN](docs/methods/dcgan.md) |") == 2, "the README leaves out what isn't main"
     assert results_table.with_tables(text, tmp_path) == text
@@ -244,21 +254,43 @@ def test_what_has_no_number_says_not_measured(tmp_path: Path, monkeypatch: pytes
     measured = {"steps": {"plain": [entry([0.5]), entry([0.6], **{"trainer.max_epochs": [1, 9]})]}}
     for one in measured["steps"]["plain"]:
         one["seeds"]["0"]["tests"]["test"]["figures"]["test/generator_loss"] = 0.25
+        one["seeds"]["0"]["validation"]["val/generator_loss"] = [[1, 0.1]]
+    measured["steps"]["plain"][1]["command"] += " --trainer.max_epochs 1"
+    measured["steps"]["plain"][1]["seeds"]["0"]["hardware"] = "a GPU"
     (tmp_path / "toy.json").write_text(json.dumps(measured))
-    rows = list(results_table.all_rows(tmp_path))
-    assert [row.cells[5] for row in rows] == ["0.25", "0.25; with `max_epochs` 1 (9)", "not measured", "not measured"]
+    text = results_table.with_tables(text, tmp_path)
+    assert "details" not in text
+    assert "a CPU, where the row names no other machine:" in text
+    lines = [line.split(" | ") for line in text.splitlines() if line.startswith("| [DCGAN]")]
+    command = "`relit fit --config configs/dcgan_digits.yaml"
+    assert [line[-4:] for line in lines] == [
+        ["0.25", "1", "2 min", f"{command}` |"],
+        ["0.10", "1", "2 min", "as above |"],
+        ["0.25<br>cut: 1 of 9 epochs", "1", "2 min, a GPU", f"{command} --trainer.max_epochs 1` |"],
+        ["0.10<br>cut: 1 of 9 epochs", "1", "2 min, a GPU", "as above |"],
+    ]
 
 
 # --- the declared experiments -----------------------------------------------------------------------------------------
 
 
-def test_published_figures_are_of_declared_ones() -> None:
-    published = yaml.safe_load((CONFIGS.parent / "results" / "published.yaml").read_text())
-    declared = {
-        (name, figure.step, figure.label) for name, one in experiments.EXPERIMENTS.items() for figure in one.figures
+@pytest.mark.parametrize("published", all_published(), ids=lambda one: "/".join(one.place))
+def test_a_published_figure_is_of_a_declared_one(relit: Relit, published: Published) -> None:
+    """The report shows it beside the tests that make the figure, and beside no others of the experiment."""
+    name, step_name, label = published.place
+    experiment = experiments.EXPERIMENTS[name]
+    step = experiment.step(step_name)
+    (figure,) = (one for one in experiment.figures if (one.step, one.label) == (step_name, label))
+    assert published.metric == figure.metric
+    configs = {
+        step.config,
+        *(b.configs[step_name] for n, b in experiment.budgets.items() if n != "smoke" and step_name in b.configs),
     }
-    known = {(name, step, label) for name, steps in published.items() for step in steps for label in steps[step]}
-    assert known <= declared
+    assert configs <= set(published.configs)
+    for test, arguments in step.tests.items():
+        config = f"--config={CONFIGS / step.config}.yaml"
+        data = reproduce.resolved("test", config, *arguments)["data"]
+        assert (published in beside(step.config, data, figure.metric)) == (test == figure.test)
 
 
 @pytest.mark.parametrize("name", experiments.EXPERIMENTS)

@@ -1,13 +1,16 @@
+import os
 import runpy
+import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.tiny import CONFIGS
+from tests.tiny import CONFIGS, Pace
 
 Relit = Callable[..., int]
 VARY = ("--vary", "model.n_critic", "1", "2", "--metrics", "val/generator_loss")
@@ -61,3 +64,51 @@ def test_a_run_that_fails_stops_the_sweep(sweep: Callable[..., Any], capfd: pyte
 def test_only_names_a_run_of_the_sweep(sweep: Callable[..., Any], capfd: pytest.CaptureFixture[str]) -> None:
     assert sweep(*VARY, "--only", "2", *FAST) == 2
     assert "the sweep has the runs 0 to 1" in capfd.readouterr().err
+
+
+@pytest.mark.long
+@pytest.mark.parametrize(
+    "script",
+    [
+        ("sweep.py", str(CONFIGS / "dcgan_digits.yaml"), "--vary", "model.latent_dim", "4", "8"),
+        ("reproduce.py", "gans_mnist", "--budget", "smoke", "--steps", "dcgan"),
+    ],
+    ids=lambda script: script[0],
+)
+def test_ctrl_c_waits_for_the_run_and_stops_the_script(
+    script: tuple[str, ...], tmp_path: Path, digits_root: Path
+) -> None:
+    """A terminal sends SIGINT to the script and to what it has started; a second, impatient one changes nothing."""
+    name, *arguments = script
+    pace = '--trainer.callbacks=[{"class_path": "tests.tiny.Pace", "init_args": {"seconds": 0.2}}]'
+    training = (*FAST[:2], "--trainer.max_epochs=9", "--checkpoint.monitor=null", pace)
+    process = subprocess.Popen(
+        [sys.executable, str(CONFIGS.parent / "scripts" / name), *arguments, *training],
+        cwd=tmp_path,
+        env={**os.environ, "RELIT_DATA": str(digits_root), "PYTHONPATH": str(CONFIGS.parent)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    try:
+        deadline = time.monotonic() + 120
+        while not list(tmp_path.glob("runs/*/*/checkpoints/last.ckpt")):
+            assert time.monotonic() < deadline
+            assert process.poll() is None
+            time.sleep(0.05)
+        trainer, _ = Pace.read(0, tmp_path)
+        os.killpg(process.pid, signal.SIGINT)
+        time.sleep(0.05)
+        os.killpg(process.pid, signal.SIGINT)
+        out, err = process.communicate(timeout=60)
+    finally:
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
+    assert process.returncode == 130
+    assert out.count("== relit fit") == 1, "nothing more is started"
+    assert "relit: interrupted" in err
+    assert err.splitlines()[-1] == "Interrupted; the same command goes on."
+    assert "Traceback" not in err
+    with pytest.raises(ProcessLookupError):
+        os.kill(trainer, 0)

@@ -1,0 +1,96 @@
+"""What papers report of the methods, and what others got when they ran the same again: `published.yaml`."""
+
+import functools
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+
+@dataclass(frozen=True)
+class Citation:
+    """A value as somebody gives it, and where."""
+
+    value: str
+    source: str
+    url: str | None = None
+
+
+@dataclass(frozen=True)
+class Published:
+    """The published counterpart of a figure of ours.
+
+    Attributes:
+        place: Its experiment, step and figure in `scripts/experiments.py`.
+        metric: What a test of ours logs for it, perhaps in another unit.
+        configs: Configurations whose tests measure it.
+        data: What must stand in the settings of such a test's data.
+        paper: What the paper reports.
+        others: What others got.
+    """
+
+    place: tuple[str, str, str]
+    metric: str
+    configs: tuple[str, ...]
+    data: dict[str, Any]
+    paper: Citation | None
+    others: tuple[Citation, ...]
+
+    @property
+    def label(self) -> str:
+        """What is measured, and its unit."""
+        return self.place[-1]
+
+    @property
+    def citations(self) -> tuple[Citation, ...]:
+        """The paper's value first."""
+        return (*([self.paper] if self.paper else []), *self.others)
+
+
+@functools.cache
+def all_published() -> tuple[Published, ...]:
+    """Every published figure, in the file's order."""
+    content = yaml.safe_load(Path(__file__).with_suffix(".yaml").read_text(encoding="utf-8"))
+    return tuple(
+        Published(
+            (experiment, step, label),
+            entry["metric"],
+            tuple(entry["configs"]),
+            entry["data"],
+            Citation(**entry["paper"]) if "paper" in entry else None,
+            tuple(Citation(**one) for one in entry.get("others", ())),
+        )
+        for experiment, steps in content.items()
+        for step, figures in steps.items()
+        for label, entry in figures.items()
+    )
+
+
+def beside(config: str, data: dict[str, Any], metric: str) -> list[Published]:
+    """What has been published of a test.
+
+    Args:
+        config: The experiment that was tested, a configuration's name.
+        data: The settings of its data.
+        metric: One of the test's.
+    """
+    return [
+        one for one in all_published() if one.metric == metric and config in one.configs and includes(data, one.data)
+    ]
+
+
+def includes(settings: Any, part: Any) -> bool:
+    """Whether all of the part stands in the settings.
+
+    Example:
+        >>> includes({"class_path": "MNIST", "init_args": {"image_size": 32, "root": None}}, {"class_path": "MNIST"})
+        True
+        >>> includes({"init_args": {"image_size": 32}}, {"init_args": {"image_size": 28}})
+        False
+    """
+    if isinstance(part, dict):
+        return isinstance(settings, dict) and all(
+            name in settings and includes(settings[name], value) for name, value in part.items()
+        )
+    return settings == part
