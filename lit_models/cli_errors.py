@@ -62,6 +62,8 @@ def _explain_arguments(message: str) -> str:
     if found := re.search(r"class_path '([\w.]+)':\s+(?:.*\n)*?\s*Option '([\w.]+)' is not accepted", message):
         class_path, option = found.groups()
         name = class_path.rsplit(".", 1)[-1]
+        if part := {"LightningModule": "model", "LightningDataModule": "data"}.get(name):
+            return f"--{part}.{option} needs a class to be an argument of: add --config FILE or --{part} CLASS."
         return f"{name} has no argument {option!r}.{_did_you_mean(option, _arguments_of(class_path))}"
     if found := re.search(r"does not accept option '([\w.]+)'", message):
         return f"There is no setting {found[1]!r}.{_did_you_mean(found[1], _settings(found[1]))}"

@@ -36,8 +36,7 @@ from sweep import INTERRUPTED, finished, in_a_process, interruptible, relit, tra
 
 from lit_models.checkpoints import read_checkpoint
 from lit_models.cli import flat, run
-from lit_models.compare import main as compare
-from lit_models.compare import read_epochs
+from lit_models.compare import Run, compare, read_epochs
 from lit_models.errors import RunError
 from lit_models.runs import write_atomically
 
@@ -232,10 +231,10 @@ class Chain:
                 }
                 for name, test in tests.items()
             },
-            "validation": {
+            "curves": {
                 name: [[int(epoch), float(f"{value:.6g}")] for epoch, value in curve]
                 for name, curve in read_epochs(folder / "metrics.csv").items()
-                if name.startswith("val/")
+                if name.startswith("val/") or name in self.experiment.drawn
             },
         }
         entry["seeds"] = dict(sorted(entry["seeds"].items(), key=lambda item: int(item[0])))
@@ -266,19 +265,20 @@ class Chain:
                 self.failed.append(f"{command[0]} has failed.")
 
     def draw(self) -> None:
-        """Puts the runs of the first seed into one figure, if there are several."""
-        runs = {step: folder for (step, seed), folder in self.runs.items() if seed == min(s for _, s in self.runs)}
-        if len(runs) < 2 or not self.experiment.drawn:
-            return
-        logged = {name for folder in runs.values() for name in read_epochs(folder / "metrics.csv")}
-        drawn = [name for name in self.experiment.drawn if name in logged]
-        if drawn:
-            compare(
-                [
-                    *map(str, runs.values()),
-                    *("--names", *runs, "--metrics", *drawn, "--output", str(self.folder)),
-                ]
-            )
+        """Puts the curves of all steps that are recorded into one figure, if there are several: of the runs of this
+        call, and of the others' first seed and settings in the file of results."""
+        steps = json.loads(self.path.read_text())["steps"] if self.path.is_file() else {}
+        of_this_call = {f"{folder.parent.name}/{folder.name}": folder for folder in self.runs.values()}
+        runs = []
+        for step, entries in steps.items():
+            records = [record for entry in entries for record in entry["seeds"].values()]
+            record = next((one for one in records if one["run"] in of_this_call), records[0])
+            curves = {name: [tuple(point) for point in curve] for name, curve in record["curves"].items()}
+            folder = of_this_call.get(record["run"], Path(record["run"]))
+            runs.append(Run(step, folder, curves, {}, record["training_seconds"]))
+        drawn = [name for name in self.experiment.drawn if any(name in run.curves for run in runs)]
+        if self.runs and len(runs) > 1 and drawn:
+            compare(runs, self.folder, drawn)
 
 
 def tested(folder: Path, which: str, arguments: tuple[str, ...]) -> Settings | None:

@@ -238,7 +238,7 @@ def value_of(figure: Figure, run: dict[str, Any]) -> float | None:
     """The figure of one seed; None if it hasn't been measured."""
     if figure.epoch is None:
         return run["tests"].get(figure.test, {}).get("figures", {}).get(figure.metric)
-    return dict(run["validation"].get(figure.metric, ())).get(figure.epoch)
+    return dict(run["curves"].get(figure.metric, ())).get(figure.epoch)
 
 
 def shown(figure: Figure, values: list[float], half_intervals: list[float]) -> str:

@@ -248,6 +248,16 @@ def test_errors_are_a_sentence_and_leave_nothing(
     assert set(Path().iterdir()) == before
 
 
+@pytest.mark.parametrize("argument", ["--data.batch_size", "--model.latent_dim"])
+def test_an_argument_of_no_class_is_one_sentence(
+    relit: Relit, argument: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    part = argument.removeprefix("--").partition(".")[0]
+    assert relit("test", "--ckpt_path=file.ckpt", f"{argument}=3") == 2
+    said = capsys.readouterr().err.strip()
+    assert said == f"relit: {argument} needs a class to be an argument of: add --config FILE or --{part} CLASS."
+
+
 def test_other_errors(relit: Relit, capsys: Output) -> None:
     for arguments, sentence in (
         (["fti"], "There is no command 'fti'"),

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import shutil
 import statistics
 import subprocess
 import sys
@@ -99,7 +100,7 @@ def test_a_chain_is_run_once_and_recorded(start: Callable[..., int], capfd: pyte
         with (folder / "metrics.csv").open() as file:
             logged = [float(value) for row in csv.DictReader(file) if (value := row["test/generator_loss"])]
         assert logged == [pytest.approx(test["figures"]["test/generator_loss"])]
-        assert [epoch for epoch, _ in run["validation"]["val/generator_loss"]] == [1]
+        assert [epoch for epoch, _ in run["curves"]["val/generator_loss"]] == [1]
     figures = [run["tests"]["test"]["figures"]["test/generator_loss"] for run in plain["seeds"].values()]
     assert figures[0] != figures[1]
 
@@ -121,7 +122,7 @@ def test_a_killed_run_goes_on(start: Callable[..., int], relit: Relit, capfd: py
     assert start("toy", "--steps", "plain", "--results", "results", "--", "--trainer.max_epochs", "2") == 0
     assert "--ckpt_path=last" in capfd.readouterr().out
     (plain,) = results()["steps"]["plain"]
-    assert [epoch for epoch, _ in plain["seeds"]["0"]["validation"]["val/generator_loss"]] == [1, 2]
+    assert [epoch for epoch, _ in plain["seeds"]["0"]["curves"]["val/generator_loss"]] == [1, 2]
 
 
 def test_a_failed_step_leaves_out_what_needs_it(
@@ -156,6 +157,17 @@ def test_a_run_by_hand_is_recorded(start: Callable[..., int], relit: Relit, capf
     assert other["changed"]["model.init_args.label_noise"] == [0.1, 0.0]
     assert Path("results/toy/metrics.png").is_file()
 
+    shutil.rmtree("results/toy")
+    shutil.move(mine, "elsewhere")
+    assert start("toy", "--results", "results", "--take", f"noisy={noisy}") == 0
+    with Path("results/toy/comparison.csv").open() as file:
+        drawn = {row["run"]: float(row["final"]) for row in csv.DictReader(file)}
+    curves = {name: entry["seeds"]["7"]["curves"] for name, entry in (("plain", plain), ("noisy", other))}
+    assert drawn == {name: curve["val/generator_loss"][-1][1] for name, curve in curves.items()}, (
+        "what is recorded is drawn, its run being there or not"
+    )
+    shutil.move("elsewhere", mine)
+
     assert start("toy", "--results", "results", "--take", f"noisy={mine}") == 1
     assert "is no run of noisy: its model.init_args.label_noise is not 0.1" in capfd.readouterr().err
     assert start("toy", "--results", "results", "--take", "plain=runs/nothing") == 1
@@ -181,7 +193,7 @@ def entry(values: list[float], **changes: Any) -> dict[str, Any]:
                 "training_seconds": 100.0 + 20 * seed,
                 "hardware": "a CPU",
                 "tests": {"test": {"figures": {"test/accuracy": value, "test/accuracy_ci95": 0.01}}},
-                "validation": {"val/accuracy": [[1, 0.1], [2, value]]},
+                "curves": {"val/accuracy": [[1, 0.1], [2, value]]},
             }
             for seed, value in enumerate(values)
         },
@@ -254,7 +266,7 @@ def test_what_has_no_number_is_folded_away(tmp_path: Path, monkeypatch: pytest.M
     measured = {"steps": {"plain": [entry([0.5]), entry([0.6], **{"trainer.max_epochs": [1, 9]})]}}
     for one in measured["steps"]["plain"]:
         one["seeds"]["0"]["tests"]["test"]["figures"]["test/generator_loss"] = 0.25
-        one["seeds"]["0"]["validation"]["val/generator_loss"] = [[1, 0.1]]
+        one["seeds"]["0"]["curves"]["val/generator_loss"] = [[1, 0.1]]
     measured["steps"]["plain"][1]["command"] += " --trainer.max_epochs 1"
     measured["steps"]["plain"][1]["seeds"]["0"]["hardware"] = "a GPU"
     (tmp_path / "toy.json").write_text(json.dumps(measured))
