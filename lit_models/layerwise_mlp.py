@@ -41,6 +41,7 @@ from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.optim.lr_scheduler import LambdaLR
+from torchmetrics import MeanMetric
 
 from datamodules import Codes, GatherDataset, ImageDataModule, LabelledImages
 from datamodules.loaders import BatchLoader
@@ -223,6 +224,7 @@ class LayerwiseMLP(LightningModule):
         self.decoders = nn.ModuleList(
             Decoder(cast(nn.Linear, layer), tied_weights) for layer in self.mlp.layers if pretrain_epochs
         )
+        self.train_accuracy = MeanMetric(nan_strategy="disable")
         self._given: dict[str, tuple[int | None, Any]] = {}
 
     def forward(self, image: Tensor) -> Tensor:
@@ -284,7 +286,11 @@ class LayerwiseMLP(LightningModule):
     def training_step(self, batch: LabelledImages | Codes, batch_idx: int) -> None:
         layer = self.layer_at(self.current_epoch)
         if layer is None:
-            loss, _ = self._classify(cast(LabelledImages, batch), "train")
+            images = cast(LabelledImages, batch)
+            logits = self(images.image).float()
+            loss = functional.cross_entropy(logits, images.label)
+            self.log("train/loss", loss.detach())
+            self.train_accuracy.update((logits.argmax(1) == images.label).float())
         else:
             loss = self.reconstruction_loss(batch, layer)
             self.log(f"train/layer{layer}_reconstruction_loss", loss.detach())
@@ -295,8 +301,12 @@ class LayerwiseMLP(LightningModule):
         optimizer.step()
 
     def on_train_epoch_end(self) -> None:
+        if self.layer_at(self.current_epoch) is not None:
+            return
+        self.log("train/accuracy", self.train_accuracy.compute())
+        self.train_accuracy.reset()
         schedule = self.lr_schedulers()
-        if schedule is not None and self.layer_at(self.current_epoch) is None:
+        if schedule is not None:
             cast(Any, schedule).step()
 
     def reconstruction_loss(self, batch: LabelledImages | Codes, layer: int) -> Tensor:
@@ -412,21 +422,13 @@ class LayerwiseMLP(LightningModule):
         return ClassProbabilities(self(batch.image).float().softmax(1))
 
     def _classify(self, batch: LabelledImages, stage: str) -> tuple[Tensor, Tensor]:
-        """The loss and the logits of a batch; logs loss and accuracy."""
+        """The loss and the logits of a held-out batch; logs loss and accuracy."""
         logits = self(batch.image).float()
         loss = functional.cross_entropy(logits, batch.label)
         accuracy = (logits.argmax(1) == batch.label).float().mean()
-        size, training = batch_weight(len(batch.label)), stage == "train"
-        self.log(f"{stage}/loss", loss.detach(), batch_size=size, sync_dist=not training)
-        self.log(
-            f"{stage}/accuracy",
-            accuracy,
-            batch_size=size,
-            on_step=False,
-            on_epoch=True,
-            prog_bar=stage == "val",
-            sync_dist=True,
-        )
+        weight = batch_weight(len(batch.label))
+        self.log(f"{stage}/loss", loss, batch_size=weight, sync_dist=True)
+        self.log(f"{stage}/accuracy", accuracy, batch_size=weight, prog_bar=stage == "val", sync_dist=True)
         return loss, logits
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:

@@ -19,6 +19,7 @@ from lightning.pytorch import LightningModule
 from lightning.pytorch.cli import OptimizerCallable
 from torch import Tensor, nn
 from torch.nn import functional
+from torchmetrics import MeanMetric
 
 from datamodules import FoldedImages, LabelledImages
 from lit_models.callbacks.predictions import ClassProbabilities
@@ -117,6 +118,7 @@ class TransferClassifier(LightningModule):
         )
         if freeze_encoder:
             self.encoders.requires_grad_(False)
+        self.train_loss, self.train_accuracy = (MeanMetric(nan_strategy="disable") for _ in range(2))
         self._is_loaded = False  # by an autoencoder's checkpoint, or by one of this model's own
 
     def setup(self, stage: str) -> None:
@@ -161,16 +163,16 @@ class TransferClassifier(LightningModule):
     def training_step(self, batch: FoldedImages | LabelledImages, batch_idx: int) -> Tensor:
         logits = self.all_logits(batch.image)
         losses = cross_entropies(logits, batch.label)
-        self.log_dict(
-            {"train/loss": losses[0].detach().mean(), "train/accuracy": accuracy(logits[0], batch.label)},
-            on_step=False,
-            on_epoch=True,
-            batch_size=len(batch.label),
-            sync_dist=True,
-        )
+        self.train_loss.update(losses[0].detach())
+        self.train_accuracy.update((logits[0].argmax(1) == batch.label).float())
         if isinstance(batch, FoldedImages):
             losses = losses * self.learns(batch.fold)
         return losses.mean(1).sum()
+
+    def on_train_epoch_end(self) -> None:
+        self.log_dict({"train/loss": self.train_loss.compute(), "train/accuracy": self.train_accuracy.compute()})
+        self.train_loss.reset()
+        self.train_accuracy.reset()
 
     def learns(self, fold: Tensor) -> Tensor:
         """Whether each model learns from each image, ``(1 + folds, N)``: the first from all, those of the folds from

@@ -8,12 +8,11 @@ from itertools import product
 from pathlib import Path
 
 import pytest
-import yaml
 from experiments import EXPERIMENTS
 from results_table import with_tables
 
 import lit_models
-from tests.small_data import SMALL_CHECKPOINTS, SMALL_DATA
+from tests.small_runs import RUNS, small_run
 from tests.tiny import CONFIGS
 
 Relit = Callable[..., int]
@@ -98,7 +97,7 @@ def test_configurations_in_commands_exist() -> None:
     assert all((REPOSITORY / word).is_file() for word in named)
 
 
-@pytest.mark.parametrize("words", of_relit(), ids=lambda words: " ".join(words)[:100])
+@pytest.mark.parametrize("words", list(of_relit()), ids=lambda words: " ".join(words)[:100])
 def test_a_command_of_relit_is_valid(relit: Relit, words: tuple[str, ...]) -> None:
     arguments = [str(REPOSITORY / word) if word.startswith("configs/") else word for word in words[1:]]
     if words[1] in ("compare", "export", "report"):  # have parsers, and tests, of their own
@@ -116,70 +115,6 @@ def test_commands_of_scripts_name_what_exists() -> None:
 
 
 # --- logged names -----------------------------------------------------------------------------------------------------
-
-FEW = (
-    *("--trainer.limit_train_batches=2", "--trainer.limit_val_batches=1", "--trainer.limit_test_batches=1"),
-    *("--trainer.log_every_n_steps=1", "--trainer.num_sanity_val_steps=0", "--trainer.accelerator=cpu"),
-    *("--trainer.enable_progress_bar=false", "--trainer.enable_model_summary=false", "--checkpoint.monitor=null"),
-)
-ONE_EPOCH, NO_CALLBACKS = "--trainer.max_epochs=1", "--trainer.callbacks=null"
-SCORES = (
-    '--trainer.callbacks=[{"class_path": "GenerationScores", "init_args": {"test_count": 20, "count": 20, '
-    '"real_count": 20}}]'
-)
-NARROW = ("--data=Digits", "--model.feature_maps=2")
-RUNS: dict[str, list[tuple[str, ...]]] = {
-    "dcgan": [("dcgan_digits", "--model.feature_maps=2", NO_CALLBACKS)],
-    "sngan": [("sngan_mnist", *NARROW, NO_CALLBACKS)],
-    "wgan": [("wgan_gp_digits", "--model.feature_maps=2", "--model.n_critic=1", NO_CALLBACKS)],
-    "conditional_gan": [("conditional_gan_mnist", *NARROW, SCORES)],
-    "triplet_gan": [("triplet_gan_mnist", *NARROW, NO_CALLBACKS)],
-    "latent_gan": [("latent_gan_mnist", "--data=Digits", NO_CALLBACKS)],
-    "vae": [("vae_digits", "--model.feature_maps=2", "--model.importance_samples=2", NO_CALLBACKS)],
-    "autoencoder": [
-        ("autoencoder_digits", "--model.feature_maps=2", NO_CALLBACKS),
-        ("transfer_mnist_linear_frozen", "--data.images=Digits", NO_CALLBACKS),
-    ],
-    "protonet": [
-        (
-            "protonet_omniglot_5way1shot",
-            "--model.feature_maps=2",
-            "--data.n_way=5",
-            "--data.test_episodes=4",
-            NO_CALLBACKS,
-        )
-    ],
-    "darts": [
-        ("darts_search_digits", "--data.batch_size=8", "--model.epochs=1", NO_CALLBACKS),
-        (
-            *("darts_retrain_cifar10_small", "--data=Digits", "--data.batch_size=8", "--model.channels=1"),
-            *("--model.init_channels=2", "--model.layers=3", "--model.epochs=1", NO_CALLBACKS),
-        ),
-    ],
-    "metric_resnet": [
-        ("resnet18_digits", f"--model.loss={loss}", "--model.feature_maps=8", NO_CALLBACKS)
-        for loss in ("cross_entropy", "center", "triplet")
-    ],
-    "layerwise_mlp": [
-        (
-            *("layerwise_mlp_digits", "--model.widths=[4,4]", "--model.code_layer=1", "--model.pretrain_epochs=1"),
-            *("--model.finetune_epochs=1", NO_CALLBACKS),
-        )
-    ],
-    "pix2pix": [
-        (
-            *("pix2pix_maps_64", "--model.feature_maps=2", "--model.discriminator_feature_maps=2"),
-            *("--trainer.callbacks=[TranslationScores]", "--trainer.check_val_every_n_epoch=1"),
-        )
-    ],
-    "cycle_gan": [
-        (
-            *("cyclegan_maps_64", "--model.feature_maps=2", "--model.discriminator_feature_maps=2"),
-            *("--trainer.callbacks=[TranslationScores]", "--trainer.check_val_every_n_epoch=1"),
-        )
-    ],
-    "digit_classifier": [("digit_classifier_mnist", "--data=Digits", "--model.widths=[2,2]", NO_CALLBACKS)],
-}
 
 
 def documented(page: Path) -> list[str]:
@@ -206,19 +141,11 @@ def test_every_page_is_checked() -> None:
 def test_the_page_documents_what_is_logged(relit: Relit, digits_root: Path, page: str) -> None:
     """All that a training and a test log is explained, and all that is explained is logged."""
     logged: set[str] = set()
-    for config, *arguments in RUNS[page]:
-        path = CONFIGS / f"{config}.yaml"
-        given = yaml.safe_load(path.read_text())
-        model, data = given["model"]["class_path"], given["data"]["class_path"]
-        if model in SMALL_CHECKPOINTS:
-            arguments = [*SMALL_CHECKPOINTS[model](digits_root), *arguments]
-        if data in ("OmniglotEpisodes", "Maps"):
-            SMALL_DATA[data](digits_root)
-        epochs = [] if any("epochs=" in argument for argument in arguments) else [ONE_EPOCH]
-        common = ["--config", path, *FEW, *epochs, *arguments]
+    for run in RUNS[page]:
+        common = small_run(run, digits_root)
         assert relit("fit", *common) == 0
         assert relit("test", *common, "--ckpt_path=last") == 0
-        (metrics,) = Path("runs", config).glob("*/metrics.csv")
+        (metrics,) = Path("runs", run[0]).glob("*/metrics.csv")
         with metrics.open() as file:
             logged |= set(next(csv.reader(file))) - {"step", "epoch"}
         metrics.rename(metrics.with_suffix(".read"))

@@ -34,8 +34,8 @@ KINDS = {
         "protonet_folder",
         [
             *("--data.images=Digits", "--data.n_way=5", "--data.n_query=5", "--data.train_episodes=8"),
-            *("--data.val_episodes=4", "--model.image_size=32", "--model.channels=1", "--model.feature_maps=8"),
-            *("--trainer.max_epochs=2", "--trainer.callbacks=null"),
+            *("--data.val_episodes=4", "--data.test_query=5", "--model.image_size=32", "--model.channels=1"),
+            *("--model.feature_maps=8", "--trainer.max_epochs=2", "--trainer.callbacks=null"),
         ],
     ),
     "layer-wise": ("layerwise_mlp_digits", ["--model.pretrain_epochs=1", "--model.finetune_epochs=2"]),

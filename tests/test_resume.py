@@ -12,13 +12,14 @@ from pathlib import Path
 import pytest
 import torch
 
+from tests.small_runs import RUNS, small_run
 from tests.tiny import TINY, the_run, weights
 
 Relit = Callable[..., int]
 
 
 def run_in_a_process_that_is_killed(relit: Relit, *args: str) -> None:
-    process = multiprocessing.get_context("fork").Process(target=relit, args=("fit", *TINY, *args))
+    process = multiprocessing.get_context("fork").Process(target=relit, args=("fit", *args))
     process.start()
     process.join(120)
     assert process.exitcode == -signal.SIGKILL
@@ -46,11 +47,32 @@ def assert_same_run(run: Path, other: Path) -> None:
 )
 def test_a_killed_run_goes_on_as_if_nothing_had_happened(relit: Relit, uninterrupted: Path, moment: dict) -> None:
     killer = ["--trainer.callbacks+=tests.tiny.KillAt", *(f"--trainer.callbacks.{k}={v}" for k, v in moment.items())]
-    run_in_a_process_that_is_killed(relit, "--checkpoint.every_n_steps=5", *killer)
+    run_in_a_process_that_is_killed(relit, *TINY, "--checkpoint.every_n_steps=5", *killer)
     killed = the_run()
     assert relit("fit", *TINY, "--checkpoint.every_n_steps=5", "--ckpt_path=last") == 0
     assert the_run() == killed, "a resumed run goes on in its own folder"
     assert_same_run(killed, uninterrupted)
+
+
+ALL_RUNS = [run for runs in RUNS.values() for run in runs]
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("run", ALL_RUNS, ids=lambda run: " ".join(run[:2]))
+def test_every_method_goes_on_within_an_epoch(relit: Relit, digits_root: Path, run: tuple[str, ...]) -> None:
+    """Means over the epoch that was cut in two are over all of it, too."""
+    arguments = [*small_run(run, digits_root, epochs=2), "--trainer.limit_train_batches=4"]
+    assert relit("fit", *arguments, "--run.root=whole") == 0
+    whole = the_run(Path("whole"))
+    batches = 4 * (torch.load(whole / "checkpoints" / "last.ckpt", weights_only=True)["epoch"] + 1)
+    often = [*arguments, "--checkpoint.every_n_steps=1"]
+    killer = ["--trainer.callbacks+=tests.tiny.KillAt", f"--trainer.callbacks.batch={batches - 1}"]
+    run_in_a_process_that_is_killed(relit, *often, *killer)
+    assert torch.load(the_run() / "checkpoints" / "last.ckpt", weights_only=True)["loops"]["fit_loop"][
+        "epoch_loop.batch_progress"
+    ]["current"]["completed"] in (1, 2), "within the epoch"
+    assert relit("fit", *often, "--ckpt_path=last") == 0
+    assert_same_run(the_run(), whole)
 
 
 def test_a_run_killed_before_its_first_checkpoint_starts_afresh_in_its_folder(
@@ -58,7 +80,7 @@ def test_a_run_killed_before_its_first_checkpoint_starts_afresh_in_its_folder(
 ) -> None:
     one = "--run.id=one"
     run_in_a_process_that_is_killed(
-        relit, one, "--trainer.callbacks+=tests.tiny.KillAt", "--trainer.callbacks.batch=15"
+        relit, *TINY, one, "--trainer.callbacks+=tests.tiny.KillAt", "--trainer.callbacks.batch=15"
     )
     assert (the_run() / "metrics.csv").is_file()
     assert relit("fit", *TINY, one) == 0

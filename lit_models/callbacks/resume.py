@@ -1,4 +1,5 @@
-"""Random streams that survive a kill: a resumed run draws the numbers that the uninterrupted one would have drawn."""
+"""What else survives a kill: a resumed run draws the numbers that the uninterrupted one would have drawn, and its means
+over an epoch are over the whole epoch."""
 
 import random
 from typing import Any, cast
@@ -6,15 +7,22 @@ from typing import Any, cast
 import numpy as np
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
+from torch import Tensor
+from torchmetrics import MeanMetric
 
 from lit_models.callbacks.ranks import gather
 
 
 class ExactResume(Callback):
-    """Keeps the random states of all ranks in the checkpoint, and evaluation apart from training's random stream.
+    """Keeps the random states and unfinished means of all ranks in the checkpoint, and evaluation apart from training's
+    random stream.
 
-    The state is put back when training starts: after everything that start-up drew, and before the first batch, which
-    is augmented before ``on_train_batch_start``. Evaluation always draws from the same seed and leaves training's
+    Lightning's own means over an epoch (``self.log(…, on_epoch=True)`` in ``training_step``) forget, in a run that goes
+    on within the epoch, what came before. So a module that logs one has a :class:`torchmetrics.MeanMetric` for it, with
+    ``nan_strategy="disable"``, as all others wait for the device in each step.
+
+    The random state is put back when training starts: after everything that start-up drew, and before the first batch,
+    which is augmented before ``on_train_batch_start``. Evaluation always draws from the same seed and leaves training's
     stream as it was, so that neither its length nor a resumed run's extra sanity check changes what training draws.
     """
 
@@ -27,11 +35,19 @@ class ExactResume(Callback):
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         # Within evaluation, training's stream is the one that was put aside.
         checkpoint["random_states"] = gather(trainer, self._training_state or random_state())
+        checkpoint["means"] = gather(trainer, {name: state_of(mean) for name, mean in means_of(pl_module)})
 
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         states = checkpoint.get("random_states", [])
         # With another number of ranks there is nothing to continue; each rank goes on with the run's seed.
         self._to_restore = states[trainer.global_rank] if len(states) == trainer.world_size else None
+        saved = checkpoint.get("means", [])
+        for name, mean in means_of(pl_module):
+            if len(saved) == trainer.world_size:
+                set_state(mean, saved[trainer.global_rank][name])
+            elif trainer.is_global_zero:  # with another number of ranks, their sums are one rank's
+                for state in saved:
+                    set_state(mean, state[name])
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if self._to_restore is not None:
@@ -57,6 +73,23 @@ class ExactResume(Callback):
 
     def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         torch.manual_seed(self.evaluation_seed + trainer.global_rank)
+
+
+def means_of(module: LightningModule) -> list[tuple[str, MeanMetric]]:
+    """The means that a module takes, by name."""
+    return [(name, part) for name, part in module.named_modules() if isinstance(part, MeanMetric)]
+
+
+def state_of(mean: MeanMetric) -> dict[str, Tensor]:
+    """The sums of a mean so far."""
+    return {name: cast(Tensor, value).cpu() for name, value in mean.metric_state.items()}
+
+
+def set_state(mean: MeanMetric, state: dict[str, Tensor]) -> None:
+    """Adds to a mean what :func:`state_of` returned."""
+    mean.update(torch.zeros(0))  # from here on it counts as begun
+    for name, value in state.items():
+        setattr(mean, name, getattr(mean, name) + value.to(mean.device))
 
 
 def random_state() -> dict[str, Any]:

@@ -24,6 +24,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.optim import SGD, Optimizer
 from torch.optim.lr_scheduler import CosineAnnealingLR
+from torchmetrics import MeanMetric
 
 from datamodules import LabelledImages
 from lit_models.callbacks.logging import log_figure
@@ -284,6 +285,7 @@ class DARTSRetrain(LightningModule):
         self.optimizer_callable = optimizer
         self.gradient_clip_norm = gradient_clip_norm
         self.network = DerivedNetwork(self.cells, channels, num_classes, init_channels, layers, auxiliary_weight > 0)
+        self.train_accuracy = MeanMetric(nan_strategy="disable")
         # A tensor, so that compiled networks needn't be compiled again when it rises.
         self.register_buffer("drop_path_probability", torch.zeros(()), persistent=False)
 
@@ -322,17 +324,17 @@ class DARTSRetrain(LightningModule):
     def training_step(self, batch: LabelledImages, batch_idx: int) -> Tensor:
         logits, auxiliary_logits = self.network(batch.image, self.drop_path_probability if self.drop_path else None)
         loss = functional.cross_entropy(logits.float(), batch.label)
-        accuracy = (logits.argmax(1) == batch.label).float().mean()
+        self.train_accuracy.update((logits.argmax(1) == batch.label).float())
         self.log("train/loss", loss.detach(), prog_bar=True)
-        means = {
-            "train/accuracy": accuracy,
-            "learning_rate": self.trainer.optimizers[0].param_groups[0]["lr"],
-            "drop_path": self.drop_path_probability,
-        }
-        self.log_dict(means, on_step=False, on_epoch=True, sync_dist=True, batch_size=len(batch.label))
+        rate = self.trainer.optimizers[0].param_groups[0]["lr"]
+        self.log_dict({"learning_rate": rate, "drop_path": self.drop_path_probability})
         if auxiliary_logits is None:
             return loss
         return loss + self.auxiliary_weight * functional.cross_entropy(auxiliary_logits.float(), batch.label)
+
+    def on_train_epoch_end(self) -> None:
+        self.log("train/accuracy", self.train_accuracy.compute())
+        self.train_accuracy.reset()
 
     def configure_gradient_clipping(
         self,

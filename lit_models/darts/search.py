@@ -37,6 +37,7 @@ from torch.func import functional_call
 from torch.nn import functional
 from torch.optim import SGD, Optimizer
 from torch.optim.lr_scheduler import CosineAnnealingLR
+from torchmetrics import MeanMetric
 
 from datamodules import ImageDataModule, LabelledImages, SearchBatch, SearchDataModule
 from lit_models.callbacks.logging import log_figure
@@ -91,8 +92,6 @@ class DARTSSearch(LightningModule):
         arch_optimizer: Optimiser of α.
     """
 
-    epoch_sums: Tensor
-
     def __init__(
         self,
         image_size: int = 32,
@@ -143,9 +142,7 @@ class DARTSSearch(LightningModule):
             {kind: nn.Parameter(1e-3 * torch.randn(shape)) for kind in Genotype._fields}
         )
         self.history: list[dict[str, Any]] = []
-        # Loss, accuracy and number of this epoch's batches: Lightning's own means forget, in a run that is resumed
-        # within an epoch, what came before.
-        self.register_buffer("epoch_sums", torch.zeros(3), persistent=False)
+        self.epoch_loss, self.epoch_accuracy = (MeanMetric(nan_strategy="disable") for _ in range(2))
 
     def forward(self, image: Tensor) -> Tensor:
         """Logits ``(N, num_classes)`` of images ``(N, C, H, W)`` in [0, 1], by the supernet."""
@@ -254,7 +251,8 @@ class DARTSSearch(LightningModule):
         rate = self.trainer.optimizers[0].param_groups[0]["lr"]
         self.log_dict({"train/loss": loss, "train/accuracy": accuracy}, prog_bar=True)
         self.log_dict({"train/arch_loss": arch_loss, "learning_rate": rate})
-        self.epoch_sums += torch.stack((loss, accuracy, torch.ones_like(loss)))
+        self.epoch_loss.update(loss)
+        self.epoch_accuracy.update(accuracy)
 
     def configure_optimizers(self) -> Any:
         """The optimisers of w and of α; their parameters are known by name."""
@@ -274,8 +272,9 @@ class DARTSSearch(LightningModule):
     def on_train_epoch_end(self) -> None:
         rate = self.trainer.optimizers[0].param_groups[0]["lr"]
         cast(Any, self.lr_schedulers()).step()
-        loss, accuracy = (self._mean_epoch_sums()[:2] / self.epoch_sums[2]).tolist()
-        self.epoch_sums.zero_()
+        loss, accuracy = float(self.epoch_loss.compute()), float(self.epoch_accuracy.compute())
+        self.epoch_loss.reset()
+        self.epoch_accuracy.reset()
         self.log_dict({"train/epoch_loss": loss, "train/epoch_accuracy": accuracy})
         accuracies = {"train": accuracy}
         if "val/accuracy" in self.trainer.callback_metrics:
@@ -284,9 +283,6 @@ class DARTSSearch(LightningModule):
         self.history.append({"alpha": alpha, "learning_rate": rate, "accuracy": accuracies})
         if self.trainer.is_global_zero and not cast(Any, self.trainer).fast_dev_run:
             self._report(Path(self.trainer.default_root_dir))
-
-    def _mean_epoch_sums(self) -> Tensor:
-        return self._mean_over_processes((self.epoch_sums,))[0]
 
     def _report(self, run: Path) -> None:
         genotype, epoch = self.genotype(), self.current_epoch + 1
@@ -298,13 +294,10 @@ class DARTSSearch(LightningModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint["history"] = self.history
-        checkpoint["epoch_sums"] = self._mean_epoch_sums().cpu()
         checkpoint["genotype"] = json.loads(self.genotype().to_json())
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        if "epoch_sums" in checkpoint:  # weights that were exported have none
-            self.history = list(checkpoint["history"])
-            self.epoch_sums.copy_(checkpoint["epoch_sums"])
+        self.history = list(checkpoint.get("history", []))  # weights that were exported have none
 
     # --- evaluation ---------------------------------------------------------------------------------------------------
 
