@@ -284,6 +284,11 @@ class Chain:
 def tested(folder: Path, which: str, arguments: tuple[str, ...]) -> Settings | None:
     """What the test of a run's checkpoint says; it is run if it hasn't been. None if it fails."""
     checkpoint = folder / "checkpoints" / f"{which}.ckpt"
+    if which == "best" and not checkpoint.is_file():
+        raise RunError(
+            f"{folder} kept no best.ckpt to be tested: name a metric by `checkpoint.monitor` in its configuration, or "
+            'give its step in scripts/experiments.py `checkpoint="last"`.'
+        )
     config = f"--config={folder / 'config.yaml'}"
     data = resolved("test", config, *arguments)["data"]
     step = read_checkpoint(checkpoint)["global_step"]

@@ -141,6 +141,15 @@ def test_a_failed_step_leaves_out_what_needs_it(
     assert not Path("results").exists()
 
 
+def test_a_step_whose_runs_keep_no_best_checkpoint(
+    start: Callable[..., int], monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    step = Step("plain", "DCGAN", "dcgan", "dcgan_digits", DIGITS)
+    monkeypatch.setitem(experiments.EXPERIMENTS, "toy", Experiment("", (step,), (), TOY.budgets))
+    assert start("toy", "--results", "results") == 1
+    assert "kept no best.ckpt to be tested: name a metric" in capfd.readouterr().err
+
+
 def test_a_run_by_hand_is_recorded(start: Callable[..., int], relit: Relit, capfd: pytest.CaptureFixture[str]) -> None:
     config = ("--config", CONFIGS / "dcgan_digits.yaml", *QUICK, "--trainer.max_epochs=1", "--seed_everything=7")
     assert relit("fit", *config, "--run.id=mine") == 0
