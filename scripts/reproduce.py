@@ -194,6 +194,7 @@ class Chain:
     ) -> None:
         config = configuration_of(settings, step)
         changed = changes(settings, resolved("fit", f"--config={REPOSITORY / config}"), step)
+        own = REPOSITORY / "configs" / f"{step.config}.yaml"  # a budget may start from a smaller one
         first = next(iter(tests.values()))
         sizes = {name: count for name, count in first["data"].items() if name != "name"}
         found = (sizes["train_images"] + sizes["val_images"], sizes["test_images"])
@@ -204,6 +205,7 @@ class Chain:
         entry: dict[str, Any] = {
             "config": config,
             "changed": changed,
+            "changed_from_own": changes(settings, resolved("fit", f"--config={own}"), step),
             "command": command_line(config, changed, step),
             "data": {"name": step.data.name, "whole": found == (step.data.train, step.data.test), **sizes},
             "settings": kept,

@@ -208,10 +208,12 @@ def measured(row: Row, step: Step, figure: Figure, entry: dict[str, Any]) -> Row
     values = [value for run in runs if (value := value_of(figure, run)) is not None]
     half = [run["tests"][figure.test]["figures"][figure.interval] for run in runs] if figure.interval else []
     seconds = [run["training_seconds"] for run in runs if run["training_seconds"] is not None]
+    # Beside the paper's figure stands what is cut from the paper's configuration, not from a budget's small one.
+    changed = entry.get("changed_from_own", entry["changed"])
     return replace(
         row,
         data=_data(step, entry["data"]),
-        ours="<br>".join([shown(figure, values, half), *_settings(step, entry["changed"])]),
+        ours="<br>".join([shown(figure, values, half), *_settings(step, changed)]),
         seeds=str(len(runs)),
         time=_duration(statistics.mean(seconds)) if seconds else "not recorded",
         hardware=" / ".join(dict.fromkeys(run["hardware"] for run in runs)),
@@ -220,11 +222,12 @@ def measured(row: Row, step: Step, figure: Figure, entry: dict[str, Any]) -> Row
 
 
 def _settings(step: Step, changed: dict[str, list[Any]]) -> list[str]:
-    """What is cut from the configuration, and what else differs from it."""
+    """What is cut from the step's configuration, and what else differs from it."""
     cuts, others = [], []
     for key, (mine, theirs) in changed.items():
         name = key.rpartition(".")[2]
-        if key.removeprefix("model.init_args.") in _own(step) or name in UNTOLD:
+        untold = name in UNTOLD or (key.startswith("checkpoint.") and step.checkpoint == "last")
+        if key.removeprefix("model.init_args.") in _own(step) or untold:
             continue
         if name in CUTS and isinstance(mine, int) and isinstance(theirs, int) and mine < theirs:
             cuts.append(f"{mine} of {theirs} {CUTS[name]}")

@@ -164,6 +164,7 @@ def test_a_run_by_hand_is_recorded(start: Callable[..., int], relit: Relit, capf
     (plain,), (other,) = (results()["steps"][step] for step in ("plain", "noisy"))
     assert [*plain["seeds"]] == [*other["seeds"]] == ["7"]
     assert other["changed"]["model.init_args.label_noise"] == [0.1, 0.0]
+    assert other["changed_from_own"] == other["changed"]
     assert Path("results/toy/metrics.png").is_file()
 
     shutil.rmtree("results/toy")
@@ -252,6 +253,9 @@ def test_cuts_and_subsets_are_said() -> None:
     assert row.ours == said, "what makes the step what it is isn't a cut"
     longer = row_of(TOY.steps[0], figure, entry([0.5], **{"trainer.max_epochs": [30, 15]}))
     assert longer.ours == "50.0<br>with: `max_epochs` 30"
+    small = {**entry([0.5], **{"trainer.max_epochs": [3, 5]}), "changed_from_own": {"trainer.max_epochs": [3, 15]}}
+    small["changed_from_own"]["checkpoint.every_n_steps"] = [50, None]
+    assert row_of(TOY.steps[0], figure, small).ours == "50.0<br>cut: 3 of 15 epochs", "not of a small configuration's 5"
 
 
 def test_what_has_no_number_is_folded_away(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
