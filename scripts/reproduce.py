@@ -348,7 +348,7 @@ def configuration_of(settings: Settings, step: Step) -> str:
 def changes(settings: Settings, others: Settings, step: Step) -> dict[str, list[Any]]:
     """Which settings that matter differ, each with both values."""
     mine, theirs = flat(without_nulls(settings)), flat(without_nulls(others))
-    ignored = (*ABOUT_THE_RUN, *(key_of(option) for option in step.uses))
+    ignored = (*ABOUT_THE_RUN, *(key_of(option) for option in (*step.uses, *seeded(step))))
     # What was set to null is a change; what an older relit didn't know isn't.
     keys = {*mine, *(theirs.keys() & flat(settings).keys())}
     return {
@@ -378,7 +378,14 @@ def command_line(config: str, changed: dict[str, list[Any]], step: Step) -> str:
     for option, source in step.uses.items():
         earlier, _, file = source.partition("/")
         parts += [option, f"runs/{earlier.upper()}/{file}".rstrip("/")]
+    for option in seeded(step):
+        parts += [option, "SEED"]
     return shlex.join(parts)
+
+
+def seeded(step: Step) -> list[str]:
+    """The step's own arguments whose values are the seed."""
+    return [argument.partition("=")[0] for argument in step.arguments if "{seed}" in argument]
 
 
 def hardware(record: Settings) -> str:

@@ -141,6 +141,17 @@ def test_a_failed_step_leaves_out_what_needs_it(
     assert not Path("results").exists()
 
 
+def test_what_follows_the_seed_is_no_change() -> None:
+    """Runs whose own argument is the seed are seeds of one row."""
+    step = Step("random", "", "", "dcgan_digits", DIGITS, ("--model.label_noise={seed}",))
+    mine: dict[str, Any] = {"model": {"init_args": {"label_noise": 1, "feature_maps": 8}}}
+    theirs: dict[str, Any] = {"model": {"init_args": {"label_noise": 0, "feature_maps": 16}}}
+    changed = reproduce.changes(mine, theirs, step)
+    assert changed == {"model.init_args.feature_maps": [8, 16]}
+    command = "relit fit --config configs/x.yaml --model.feature_maps 8 --model.label_noise SEED"
+    assert reproduce.command_line("configs/x.yaml", changed, step) == command
+
+
 def test_a_step_whose_runs_keep_no_best_checkpoint(
     start: Callable[..., int], monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
