@@ -42,12 +42,14 @@ class ExactResume(Callback):
         # With another number of ranks there is nothing to continue; each rank goes on with the run's seed.
         self._to_restore = states[trainer.global_rank] if len(states) == trainer.world_size else None
         saved = checkpoint.get("means", [])
+        if len(saved) == trainer.world_size:
+            saved = [saved[trainer.global_rank]]
+        elif not trainer.is_global_zero:  # with another number of ranks, the sums of all are the first one's
+            saved = []
         for name, mean in means_of(pl_module):
-            if len(saved) == trainer.world_size:
-                set_state(mean, saved[trainer.global_rank][name])
-            elif trainer.is_global_zero:  # with another number of ranks, their sums are one rank's
-                for state in saved:
-                    set_state(mean, state[name])
+            for sums in saved:
+                if name in sums:  # an older checkpoint may know fewer
+                    set_state(mean, sums[name])
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if self._to_restore is not None:
