@@ -1,14 +1,18 @@
 import random
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from lightning.pytorch import LightningModule
 from PIL import Image
+from torchmetrics import MeanMetric
 
 from lit_models.callbacks import SampleGrid
 from lit_models.callbacks.curves import draw_curves, read_curves, running_mean
-from lit_models.callbacks.resume import random_state, set_random_state
+from lit_models.callbacks.resume import ExactResume, random_state, set_random_state
 from lit_models.checkpoints import AtomicCheckpointIO, load_safely
 from lit_models.errors import RunError
 
@@ -64,3 +68,17 @@ def test_a_failed_save_keeps_the_checkpoint_before(tmp_path: Path, monkeypatch: 
         AtomicCheckpointIO().save_checkpoint({"n": 2}, path)
     assert load_safely(path) == {"n": 1}
     assert [file.name for file in path.parent.iterdir()] == ["last.ckpt"]
+
+
+def test_means_of_two_processes_go_on_in_one() -> None:
+    """Their sums are put together; what an older checkpoint doesn't know begins anew."""
+    module = LightningModule()
+    module.known, module.new = MeanMetric(nan_strategy="disable"), MeanMetric(nan_strategy="disable")
+    rank0 = {"known": {"mean_value": torch.tensor(3.0), "weight": torch.tensor(2.0)}}
+    rank1 = {"known": {"mean_value": torch.tensor(1.0), "weight": torch.tensor(2.0)}}
+    trainer: Any = SimpleNamespace(world_size=1, global_rank=0, is_global_zero=True)
+    ExactResume().on_load_checkpoint(trainer, module, {"means": [rank0, rank1]})
+    module.known.update(torch.tensor([0.5]))
+    module.new.update(torch.tensor([0.5]))
+    assert float(module.known.compute()) == pytest.approx((3.0 + 1.0 + 0.5) / 5)
+    assert float(module.new.compute()) == 0.5
