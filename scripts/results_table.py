@@ -227,7 +227,7 @@ def _settings(step: Step, changed: dict[str, list[Any]]) -> list[str]:
     for key, (mine, theirs) in changed.items():
         name = key.rpartition(".")[2]
         untold = name in UNTOLD or (key.startswith("checkpoint.") and step.checkpoint == "last")
-        if key.removeprefix("model.init_args.") in _own(step) or untold:
+        if key.replace(".init_args", "", 1) in _own(step) or untold:
             continue
         if name in CUTS and isinstance(mine, int) and isinstance(theirs, int) and mine < theirs:
             cuts.append(f"{mine} of {theirs} {CUTS[name]}")
@@ -260,8 +260,8 @@ def shown(figure: Figure, values: list[float], half_intervals: list[float]) -> s
 
 
 def _own(step: Step) -> set[str]:
-    """The model's arguments that make the step what it is."""
-    return {argument.partition("=")[0].removeprefix("--model.") for argument in step.arguments}
+    """The arguments that make the step what it is."""
+    return {argument.partition("=")[0].removeprefix("--") for argument in step.arguments}
 
 
 def _data(step: Step, data: dict[str, Any]) -> str:

@@ -323,9 +323,10 @@ def test_a_published_figure_is_of_a_declared_one(relit: Relit, published: Publis
         *(b.configs[step_name] for n, b in experiment.budgets.items() if n != "smoke" and step_name in b.configs),
     }
     assert configs <= set(published.configs)
+    own = [argument for argument in step.arguments if argument.startswith("--data.")]  # in its runs, too
     for test, arguments in step.tests.items():
         config = f"--config={CONFIGS / step.config}.yaml"
-        data = reproduce.resolved("test", config, *arguments)["data"]
+        data = reproduce.resolved("test", config, *own, *arguments)["data"]
         assert (published in beside(step.config, data, figure.metric)) == (test == figure.test)
 
 
