@@ -63,7 +63,7 @@ def test_a_killed_worker_is_started_again_and_both_go_on(
             torchrun = [
                 *(sys.executable, "-m", "torch.distributed.run", "--nnodes=2", "--nproc-per-node=1"),
                 *(f"--node-rank={rank}", "--rdzv-backend=static", "--rdzv-endpoint=10.77.0.1:29500"),
-                *("--max-restarts=3", "-m", "lit_models"),
+                *("--max-restarts=10", "-m", "lit_models"),
             ]
             with log.open("w") as file:
                 command = ["ip", "netns", "exec", host, *torchrun, "fit", *fit]
