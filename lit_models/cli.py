@@ -3,6 +3,7 @@
 import json
 import logging
 import os
+import re
 import shutil
 import sys
 import tempfile
@@ -24,7 +25,7 @@ from lightning.pytorch.loggers import WandbLogger
 from lightning.pytorch.loops.progress import _ProcessedTracker
 from lightning.pytorch.plugins.environments import ClusterEnvironment, SLURMEnvironment, TorchElasticEnvironment
 from lightning.pytorch.strategies import DDPStrategy
-from lightning.pytorch.utilities import rank_zero_only
+from lightning.pytorch.utilities import rank_zero_only, rank_zero_warn
 from torch import nn
 
 import lit_models
@@ -41,17 +42,19 @@ from lit_models.callbacks import (
 )
 from lit_models.callbacks.learning_rate import Rule
 from lit_models.callbacks.logging import logs_this_batch
-from lit_models.checkpoints import AtomicCheckpointIO, read_or_fall_back
+from lit_models.checkpoints import AtomicCheckpointIO, read_or_fall_back, would_run_code
 from lit_models.cli_errors import explain, told_by_us
 from lit_models.errors import ModelError, RunError, RunWarning
 from lit_models.loggers import MetricsCSV, WandbOptions, environment, finish_wandb, log_checkpoints, wandb_logger
 from lit_models.memory import keep_freed_memory, peak_memory
+from lit_models.networks.normalization import BatchStatisticsNorm2d
 from lit_models.runs import (
     RunOptions,
     announce_to_child_ranks,
     checkpoint_before_restart,
     find_checkpoint,
     new_run_folder,
+    remember_for_restart,
     remove_if_empty_handed,
     require_writable,
     run_of,
@@ -208,8 +211,8 @@ class RelitCLI(LightningCLI):
             config.run.experiment = _experiment_name(config)
         if config.ckpt_path in ("last", "best") and config.run.experiment is None:
             raise RunError(f"`--ckpt_path {config.ckpt_path}` of which experiment? Add --config or --run.experiment.")
-        if command == "fit" and config.ckpt_path is None and config.run.experiment is not None:
-            config.ckpt_path = self._checkpoint_before_restart()
+        if command == "fit" and config.run.experiment is not None:
+            config.ckpt_path = self._checkpoint_before_restart() or config.ckpt_path
         if config.ckpt_path is not None:
             path = find_checkpoint(config.ckpt_path, _run_options(config))
             if command not in USES_WEIGHTS and path.suffix == WEIGHTS:
@@ -233,10 +236,11 @@ class RelitCLI(LightningCLI):
             _tell_changes(self.run_folder, yaml.safe_load(self._dumped_config()))
 
     def _checkpoint_before_restart(self) -> str | None:
-        """Where a requeued job goes on; one that has been changed in the meantime is refused."""
-        path = checkpoint_before_restart(_run_options(self._given))
-        if path is None:
-            return None
+        """Where a requeued job goes on, whatever it began with; one that was changed in the meantime is refused."""
+        goes_on = self._given.ckpt_path is not None
+        path = checkpoint_before_restart(_run_options(self._given), goes_on)
+        if path is None or goes_on:  # what differs from the run that it went on with isn't a change
+            return None if path is None else str(path)
         changed = _changes(path.parents[1], yaml.safe_load(self._dumped_config()))
         if changed:
             key, (before, now) = next(iter(changed.items()))
@@ -253,6 +257,11 @@ class RelitCLI(LightningCLI):
     def _complete_from_checkpoint(self, known: dict[str, Any]) -> None:
         for key in ("model", "data"):
             if self._given[key] is None and known.get(key) is not None:
+                if named := would_run_code(known[key]):
+                    raise RunError(
+                        f"The checkpoint {self._given.ckpt_path} takes its {key} from {named}, which isn't part of "
+                        f"relit and would run code: if you trust that, say it yourself by --config or --{key}."
+                    )
                 self._lay_under({key: known[key]})
         if self._given.run.experiment is None:
             self._given.run.experiment = known.get("run", {}).get("experiment")
@@ -268,6 +277,9 @@ class RelitCLI(LightningCLI):
         config = self._given.clone()
         config.pop("config", None)
         config.pop("weights", None)  # `ckpt_path` names them
+        goes_on = config.ckpt_path is not None and run_of(Path(config.ckpt_path)) is not None
+        if self.config.subcommand == "fit" and goes_on:
+            config.ckpt_path = None  # the run itself, which starts from nothing when it is started again
         return parser.dump(config, skip_none=False)
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
@@ -282,9 +294,11 @@ class RelitCLI(LightningCLI):
         if arguments["fast_dev_run"]:
             self.run_folder = Path(tempfile.mkdtemp(prefix="relit-"))
         elif self.run_folder is None:
-            self.run_folder = new_run_folder(_run_options(config))
+            self.run_folder = new_run_folder(_run_options(config), for_training=self.subcommand == "fit")
             self.run_is_new = True
         require_writable(self.run_folder)
+        if self.subcommand == "fit" and not arguments["fast_dev_run"]:
+            remember_for_restart(_run_options(config), self.run_folder)
         if arguments["max_epochs"] is None:
             arguments["max_epochs"] = getattr(self.model, "planned_epochs", None)
         arguments["default_root_dir"] = self.run_folder
@@ -307,6 +321,12 @@ class RelitCLI(LightningCLI):
         needs_find_unused = getattr(self.model, "needs_find_unused_parameters", False)
         if needs_find_unused and arguments["strategy"] == "auto" and isinstance(trainer.strategy, DDPStrategy):
             trainer = self.trainer_class(**{**arguments, "strategy": "ddp_find_unused_parameters_true"})
+        if trainer.precision.startswith("bf16") and trainer.strategy.root_device.type == "cpu" and lacks_bf16():
+            rank_zero_warn(
+                "This processor has no instructions for bfloat16, which is slower than fp32 on it: leave "
+                "--trainer.precision out.",
+                category=RunWarning,
+            )
         return trainer
 
     def _loggers(self, given: Any, config: Namespace) -> list[Any]:
@@ -372,6 +392,7 @@ class RunRecord(Callback):
         self._metrics_rows = 0
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        self._require_agreement(trainer)
         if not trainer.is_global_zero:
             return
         run = Path(trainer.default_root_dir)
@@ -386,6 +407,17 @@ class RunRecord(Callback):
         # In a forked rank nobody else would, and the run's file would stay empty.
         if trainer.is_global_zero:
             finish_wandb()
+
+    def _require_agreement(self, trainer: Trainer) -> None:
+        """Processes that looked for the newest run each by itself may have found different ones."""
+        if self.step is None:
+            return
+        own = (Path(trainer.default_root_dir).name, self.step)
+        if not trainer.strategy.reduce_boolean_decision(own == trainer.strategy.broadcast(own)):
+            raise RunError(
+                "The processes have found different checkpoints, as another run of this experiment has just saved one: "
+                "start again, and name the run by --run.id."
+            )
 
     def _write(self, run: Path, may_replace: bool) -> None:
         path = run / "config.yaml"
@@ -516,13 +548,24 @@ def _slurm_environment(plugins: list[Any]) -> list[SLURMEnvironment]:
     return [SLURMEnvironment(auto_requeue=False)]
 
 
+def lacks_bf16() -> bool:
+    """Whether this processor is known to compute in bfloat16 only by way of float32."""
+    cpuinfo = Path("/proc/cpuinfo")
+    return cpuinfo.is_file() and not re.search(r"\b(avx512_bf16|amx_bf16|bf16)\b", cpuinfo.read_text())
+
+
 def _require_batch_norm(model: LightningModule) -> None:
-    """Refuses ``--trainer.sync_batchnorm`` where it would fail in the first step, or do nothing."""
+    """Refuses ``--trainer.sync_batchnorm`` where it would fail in the first step, do nothing, or spoil evaluation."""
     if not torch.cuda.is_available():
         raise RunError("--trainer.sync_batchnorm works on GPUs only: leave it out.")
     if not any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in model.modules()):
         name = type(model).__name__
         raise ModelError(f"{name} has no batch normalisation that --trainer.sync_batchnorm knows: leave it out.")
+    if any(isinstance(module, BatchStatisticsNorm2d) for module in model.modules()):
+        raise ModelError(
+            f"{type(model).__name__} normalises each image by itself in evaluation, which --trainer.sync_batchnorm "
+            "would undo: leave it out."
+        )
 
 
 def compile_networks(model: LightningModule) -> None:

@@ -6,7 +6,7 @@ import json
 import math
 import sys
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -60,7 +60,12 @@ def main(args: list[str]) -> int:
         runs = [
             read_run(Path(run), name) for run, name in zip(given.runs, given.names or named(given.runs), strict=True)
         ]
-        compare(runs, Path(given.output), given.metrics)
+        try:
+            compare(runs, Path(given.output), given.metrics)
+        except OSError as error:
+            raise RunError(
+                f"The folder {given.output} can't be written into ({error.strerror}): choose another --output."
+            ) from error
     except RunError as error:
         print(f"relit: {error}", file=sys.stderr)
         return 1
@@ -139,11 +144,10 @@ def named(folders: list[str]) -> list[str]:
 def read_epochs(path: Path) -> dict[str, Curve]:
     """The mean of each metric over each epoch, as ``(epoch, value)`` with epochs from 1, by metric."""
     sums: dict[str, dict[int, list[float]]] = defaultdict(lambda: defaultdict(list))
-    with path.open(newline="") as file:
-        for row in csv.DictReader(file):
-            for name, value in row.items():
-                if name not in ("step", "epoch") and value and row["epoch"] and math.isfinite(float(value)):
-                    sums[name][int(float(row["epoch"])) + 1].append(float(value))
+    for row in _rows(path):
+        for name, value in row.items():
+            if name not in ("step", "epoch") and value and row["epoch"] and math.isfinite(float(value)):
+                sums[name][int(float(row["epoch"])) + 1].append(float(value))
     return {
         name: [(float(epoch), sum(values) / len(values)) for epoch, values in sorted(epochs.items())]
         for name, epochs in sums.items()
@@ -153,12 +157,17 @@ def read_epochs(path: Path) -> dict[str, Curve]:
 def read_results(path: Path) -> dict[str, float]:
     """What the last test said, by metric; a run may have been tested several times."""
     results = {}
-    with path.open(newline="") as file:
-        for row in csv.DictReader(file):
-            for name, value in row.items():
-                if name.startswith("test/") and value and math.isfinite(float(value)):
-                    results[name] = float(value)
+    for row in _rows(path):
+        for name, value in row.items():
+            if name.startswith("test/") and value and math.isfinite(float(value)):
+                results[name] = float(value)
     return results
+
+
+def _rows(path: Path) -> Iterator[dict[str, str]]:
+    """The rows of a ``metrics.csv``, without one that was cut off by a kill or a full disk."""
+    with path.open(newline="") as file:
+        yield from csv.DictReader(line for line in file if line.endswith("\n"))
 
 
 def write_values(runs: list[Run], metrics: list[str], path: Path) -> None:

@@ -1,6 +1,7 @@
 """Where a run's figures go: ``metrics.csv`` always, W&B if asked."""
 
 import csv
+import fcntl
 import io
 import os
 import platform
@@ -9,6 +10,9 @@ import secrets
 import shlex
 import subprocess
 import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, cast
@@ -83,7 +87,24 @@ class MetricsCSV(CSVLogger):
 class _ContinuedWriter(_ExperimentWriter):
     def _check_log_dir_exists(self) -> None:
         """Takes over the columns of an existing file, where the original would delete it."""
-        self.metrics_keys = next(csv.reader(self._lines()), [])
+        self.metrics_keys = self._header()
+
+    def save(self) -> None:
+        """Also while another process writes into the same file: a test of a run that is still training."""
+        if self.metrics:
+            with self._locked():
+                self.metrics_keys = self._header() or self.metrics_keys
+                super().save()
+
+    @contextmanager
+    def _locked(self) -> Iterator[None]:
+        folder = os.open(self.log_dir, os.O_RDONLY)
+        try:
+            with suppress(OSError):  # not every network file system has locks
+                fcntl.flock(folder, fcntl.LOCK_EX)
+            yield
+        finally:
+            os.close(folder)
 
     def log_hparams(self, params: dict[str, Any]) -> None:
         """Nothing: see :meth:`MetricsCSV.log_hyperparams`."""
@@ -101,6 +122,13 @@ class _ContinuedWriter(_ExperimentWriter):
     def _rewrite_with_new_header(self, fieldnames: list[str]) -> None:
         """As the original, but so that a process killed in between leaves the old file whole."""
         self._write_whole(list(csv.DictReader(self._lines())))
+
+    def _header(self) -> list[str]:
+        path = Path(self.metrics_file_path)
+        if not path.is_file():
+            return []
+        with path.open(newline="") as file:
+            return next(csv.reader([line for line in [file.readline()] if line.endswith("\n")]), [])
 
     def _lines(self) -> list[str]:
         """The lines of the file, without one that was cut off by a kill or a full disk; none if there is no file."""
@@ -168,11 +196,17 @@ def log_checkpoints(logger: WandbLogger, run_folder: Path, step: int) -> None:
             logger.experiment.log_artifact(artifact, aliases=[path.stem])
 
 
-def finish_wandb(exit_code: int = 0) -> None:
-    """Closes the W&B run of this process if one is open."""
+def finish_wandb(exit_code: int = 0, seconds: float | None = None) -> None:
+    """Closes the W&B run of this process if one is open; waits for the network for so many seconds, or for ever."""
     wandb = sys.modules.get("wandb")
-    if wandb is not None and wandb.run is not None:
+    if wandb is None or wandb.run is None:
+        return
+    if seconds is None:
         wandb.finish(exit_code=exit_code)
+        return
+    finishing = threading.Thread(target=wandb.finish, kwargs={"exit_code": exit_code}, daemon=True)
+    finishing.start()
+    finishing.join(seconds)
 
 
 def _has_key(wandb: Any) -> bool:

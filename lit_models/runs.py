@@ -28,7 +28,8 @@ class RunOptions:
         experiment: Name of the experiment; if null, the names of model and data set.
         id: Name of the run. If null, the time for a new run, and the newest run of the experiment where an earlier one
             is asked for; within a Slurm job ``slurm-`` and the job's number for both, so that a requeued job goes on in
-            its folder and a script may train and then test.
+            its folder and a script may train and then test. (A sweep's agent starts many runs in a job: W&B's name of
+            the run comes behind.)
         root: Folder of all experiments.
     """
 
@@ -37,21 +38,34 @@ class RunOptions:
     root: str = "runs"
 
 
-def new_run_folder(options: RunOptions) -> Path:
-    """A folder that no other run has, made now; the ranks of one run get the same."""
+def new_run_folder(options: RunOptions, for_training: bool = True) -> Path:
+    """A folder that no other run has, made now; the ranks of one run get the same.
+
+    Args:
+        options: Where.
+        for_training: Whether a named run that has a checkpoint is refused; in a test or prediction it is joined.
+
+    Raises:
+        RunError: The run has begun already, or the folder can't be made.
+    """
     if agreed := os.environ.get(_AGREED_RUN):
         return Path(agreed)
     folder = _experiment_folder(options)
     if options.id is not None:
-        return _made(folder / _checked_name(options.id, "--run.id"))
-    if job := slurm_job():
-        run = folder / f"slurm-{job}"
-        if not is_restarted() and _checkpoint(run, "last") is not None:
+        run = folder / _checked_name(options.id, "--run.id")
+        if for_training and not is_restarted() and last_checkpoint(run) is not None:
             raise RunError(
-                f"The Slurm job {job} has a run in {run} already: give this one a name of its own, --run.id."
+                f"There is a run {run} already: go on with it by --ckpt_path last, or choose another --run.id."
             )
         return _made(run)
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1 and os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True":
+    if name := _name_in_job():
+        run = folder / name
+        if not is_restarted() and last_checkpoint(run) is not None:
+            raise RunError(
+                f"The Slurm job {slurm_job()} has a run in {run} already: give this one a name of its own, --run.id."
+            )
+        return _made(run)
+    if _has_torchruns_store():
         return _agreed_over_torchrun(folder)
     return _unused(folder)
 
@@ -74,11 +88,39 @@ def is_restarted() -> bool:
     return any(int(os.environ.get(f"{starter}_RESTART_COUNT") or 0) for starter in ("SLURM", "TORCHELASTIC"))
 
 
-def checkpoint_before_restart(options: RunOptions) -> Path | None:
-    """The checkpoint that a restarted job goes on from; None for a new job, or if it had none yet."""
-    if not is_restarted() or (options.id is None and slurm_job() is None and "TORCHELASTIC_RUN_ID" not in os.environ):
+def checkpoint_before_restart(options: RunOptions, began_by_going_on: bool) -> Path | None:
+    """The checkpoint that a restarted job goes on from; None for a new job, or if it had none yet.
+
+    Args:
+        options: Where the run lies.
+        began_by_going_on: Whether the job was given a checkpoint, so that its run may be another one's.
+    """
+    if not is_restarted():
         return None
-    return _checkpoint(new_run_folder(options), "last")
+    folder = _experiment_folder(options)
+    if options.id is not None:
+        return last_checkpoint(folder / _checked_name(options.id, "--run.id"))
+    if name := _name_in_job():
+        note = folder / f".{name}"
+        return last_checkpoint(Path(note.read_text()) if began_by_going_on and note.is_file() else folder / name)
+    if _has_torchruns_store():
+        store, key = _torchruns_store(), _torchruns_key(folder)
+        return last_checkpoint(Path(store.get(key).decode())) if store.check([key]) else None
+    return None
+
+
+def remember_for_restart(options: RunOptions, run: Path) -> None:
+    """Notes which run this job trains, if that isn't the one that it would make: one that it goes on with, which need
+    not be the newest one any more when the job is restarted."""
+    if options.id is not None:
+        return
+    folder = _experiment_folder(options)
+    if name := _name_in_job():
+        if os.environ.get("SLURM_PROCID", "0") == "0" and run.absolute() != (folder / name).absolute():
+            _made(folder)
+            write_atomically(folder / f".{name}", str(run.absolute()))
+    elif _has_torchruns_store() and os.environ["RANK"] == "0":
+        _torchruns_store().set(_torchruns_key(folder), str(run.absolute()))
 
 
 def announce_to_child_ranks(folder: Path | None) -> None:
@@ -113,8 +155,10 @@ def find_checkpoint(which: str, options: RunOptions) -> Path:
         return path
     folder = _experiment_folder(options)
     runs = [folder / options.id] if options.id is not None else sorted(folder.glob("*"))
-    if options.id is None and (own := folder / f"slurm-{slurm_job()}").is_dir():
+    if options.id is None and (own := folder / str(_name_in_job())).is_dir():
         runs = [own]
+    if agreed := os.environ.get(_AGREED_RUN):  # by now another run may be newer
+        runs = [Path(agreed)]
     found = list(filter(None, (_checkpoint(run, which) for run in runs)))
     if not found:
         what = f"The run {folder / options.id}" if options.id is not None else f"No run in {folder}"
@@ -130,11 +174,17 @@ def find_checkpoint(which: str, options: RunOptions) -> Path:
 def checkpoint_in(folder: Path) -> Path | None:
     """Of a run's folder its ``best.ckpt``, or ``last.ckpt`` if it has no best; of an experiment's folder that of its
     newest run; None if there is none."""
-    for name in ("best.ckpt", "last.ckpt"):
-        found = [*folder.glob(f"{CHECKPOINTS}/{name}"), *folder.glob(f"*/{CHECKPOINTS}/{name}")]
-        if found:
-            return max(found, key=lambda file: file.stat().st_mtime)
-    return None
+
+    def newest(run: Path) -> float:
+        return max((file.stat().st_mtime for file in (run / CHECKPOINTS).glob("*.ckpt")), default=0.0)
+
+    run = max((folder, *folder.glob("*")), key=newest)
+    return _checkpoint(run, "best") or last_checkpoint(run)
+
+
+def last_checkpoint(run: Path) -> Path | None:
+    """The checkpoint that a run goes on from, None if it has none yet."""
+    return _checkpoint(run, "last")
 
 
 def remove_if_empty_handed(folder: Path) -> None:
@@ -180,6 +230,15 @@ def _checkpoint(run: Path, which: str) -> Path | None:
     return next(filter(Path.is_file, (run / CHECKPOINTS / name for name in names)), None)
 
 
+def _name_in_job() -> str | None:
+    """What the run of a Slurm job is called, None outside of one."""
+    job = slurm_job()
+    if job is None:
+        return None
+    of_a_sweep = "WANDB_SWEEP_ID" in os.environ and "WANDB_RUN_ID" in os.environ
+    return f"slurm-{job}-{os.environ['WANDB_RUN_ID']}" if of_a_sweep else f"slurm-{job}"
+
+
 def _experiment_folder(options: RunOptions) -> Path:
     assert options.experiment is not None, "the command fills in the experiment's name"
     return Path(options.root).expanduser() / _checked_name(options.experiment, "--run.experiment")
@@ -221,8 +280,19 @@ def _unused(folder: Path) -> Path:
 
 def _agreed_over_torchrun(folder: Path) -> Path:
     """Under torchrun rank 0 chooses, and tells the others through torchrun's own store (also after a restart)."""
-    store = torch.distributed.TCPStore(os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"]), is_master=False)
-    key = f"relit/run_folder/{folder}"
+    store, key = _torchruns_store(), _torchruns_key(folder)
     if os.environ["RANK"] == "0" and not store.check([key]):
-        store.set(key, str(_unused(folder)))
+        store.set(key, str(_unused(folder).absolute()))
     return Path(store.get(key).decode())
+
+
+def _has_torchruns_store() -> bool:
+    return os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
+
+
+def _torchruns_store() -> torch.distributed.TCPStore:
+    return torch.distributed.TCPStore(os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"]), is_master=False)
+
+
+def _torchruns_key(folder: Path) -> str:
+    return f"relit/run_folder/{folder}"

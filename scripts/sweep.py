@@ -23,6 +23,7 @@ from pathlib import Path
 import yaml
 
 from lit_models.compare import main as compare
+from lit_models.runs import last_checkpoint
 
 INTERRUPTED = (130, -signal.SIGINT)
 """What a command returns that Ctrl-C has ended."""
@@ -81,7 +82,7 @@ def train(folder: Path, arguments: Iterable[str]) -> int:
     if finished(folder):
         return 0
     command = ["fit", *arguments, f"--run.root={folder.parent.parent}", f"--run.id={folder.name}"]
-    if (folder / "checkpoints" / "last.ckpt").is_file():
+    if last_checkpoint(folder) is not None:
         command.append("--ckpt_path=last")
     return relit(command)
 

@@ -51,14 +51,19 @@ def main() -> int:
     except ModuleNotFoundError as error:
         parser.error(f"{error.name} isn't installed: pip install -e '.[workspace]'")
 
-    entity = given.entity or ("" if given.print else str(wandb.Api().default_entity))
-    workspace = build(entity, given.project, given.name, metrics(given.runs), pictures(given.runs))
-    for section in workspace.sections if given.print else ():
+    try:
+        entity = given.entity or ("" if given.print else str(wandb.Api().default_entity))
+        workspace = build(entity, given.project, given.name, metrics(given.runs), pictures(given.runs))
+        if not given.print:
+            print(workspace.save().url)
+            return 0
+    except wandb.Error as error:  # no key, no network
+        print(f"wandb: {error}", file=sys.stderr)
+        return 1
+    for section in workspace.sections:
         print(section.name)
         for panel in cast(list[Any], section.panels):
             print(f"  {panel.title}: {', '.join(getattr(panel, 'media_keys', None) or panel.y)}")
-    if not given.print:
-        print(workspace.save().url)
     return 0
 
 

@@ -277,6 +277,29 @@ def test_a_misspelt_monitor_loses_no_epoch(relit: Relit, capsys: Output) -> None
     assert relit("fit", *TINY, "--trainer.max_epochs=2", "--ckpt_path=last") == 0
 
 
+def test_a_monitor_of_a_validation_that_comes_every_other_epoch_is_waited_for(relit: Relit, capsys: Output) -> None:
+    every_other = ["--trainer.check_val_every_n_epoch=2", "--trainer.max_epochs=2"]
+    assert relit("fit", *TINY, *every_other, "--checkpoint.monitor=val/generator_loss") == 0
+    assert (the_run() / "checkpoints" / "best.ckpt").is_file()
+    assert relit("fit", *TINY, *every_other, "--checkpoint.monitor=val/generator_los") == 1
+    assert "which this model doesn't log" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("flags", "warns"), [("fma avx2", True), ("avx512_bf16 amx_tile", False)])
+def test_bf16_on_a_processor_without_it(
+    relit: Relit, capsys: Output, monkeypatch: pytest.MonkeyPatch, flags: str, warns: bool
+) -> None:
+    read = Path.read_text
+    monkeypatch.setattr(
+        Path,
+        "read_text",
+        lambda path, *a, **k: f"flags\t: {flags}\n" if path.name == "cpuinfo" else read(path, *a, **k),
+    )
+    short = ["--trainer.max_epochs=1", "--trainer.limit_train_batches=1", "--trainer.limit_val_batches=1"]
+    assert relit("fit", *TINY, *short, "--trainer.precision=bf16-mixed") == 0
+    assert ("no instructions for bfloat16" in capsys.readouterr().err) == warns
+
+
 def test_weights_of_another_size(relit: Relit, capsys: Output) -> None:
     assert relit("fit", *TINY, "--trainer.max_epochs=1") == 0
     assert relit("test", *TINY, "--model.feature_maps=3", "--ckpt_path=last") == 1

@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from lit_models.__main__ import main
-from lit_models.compare import named, read_epochs, read_run, trend
+from lit_models.compare import named, read_epochs, read_results, read_run, trend
 from tests.tiny import TINY, the_run
 
 Relit = Callable[..., int]
@@ -62,6 +62,14 @@ def test_the_last_test_counts(runs: list[Path]) -> None:
     assert read_run(runs[0], "a").results == {"test/fid": 2.5}
 
 
+def test_a_row_that_was_cut_off_does_not_count(runs: list[Path]) -> None:
+    path = runs[0] / "metrics.csv"
+    before = read_epochs(path), read_results(path)
+    with path.open("a") as file:
+        file.write("9,99," + "1.5e-")
+    assert (read_epochs(path), read_results(path)) == before
+
+
 def test_an_epochs_value_is_its_mean(runs: list[Path]) -> None:
     assert read_epochs(runs[0] / "metrics.csv")["train/loss"] == [(e + 1, e + 0.5) for e in range(6)]
 
@@ -86,6 +94,7 @@ def test_names_are_the_shortest_ends_that_differ() -> None:
     [
         (["nowhere"], "nowhere is not the folder of a run or of an experiment"),
         (["{run}", "--metrics", "val/fit"], "No run has logged val/fit; they have test/fid, train/loss, val/fid"),
+        (["{run}", "--output", "/proc/here"], "The folder /proc/here can't be written into"),
     ],
 )
 def test_errors_are_a_sentence(

@@ -1,6 +1,8 @@
 """Two processes against one, for every method."""
 
+import json
 import os
+import random
 import subprocess
 import sys
 from collections.abc import Callable
@@ -9,6 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from benchmark_scale import EXPERIMENTS, arguments_of, autoencoder_checkpoint
@@ -382,6 +385,26 @@ def test_a_resumed_run_of_two_ranks_equals_the_uninterrupted_one(relit: Relit) -
     state, expected = weights(run), weights(whole)
     assert all(torch.equal(state[name], expected[name]) for name in expected)
     assert (run / "metrics.csv").read_text() == (whole / "metrics.csv").read_text()
+
+
+class KeepNumbers(Callback):
+    """Writes what a rank draws before each batch to a file: latent vectors, augmentation and dropout would be of it."""
+
+    def on_train_batch_start(self, trainer: Trainer, *_: Any) -> None:
+        numbers = [torch.rand(2).tolist(), random.random(), float(np.random.random())]
+        with Path(f"numbers{trainer.global_rank}").open("a") as file:
+            file.write(f"{numbers}\n")
+
+
+def test_ranks_draw_different_numbers(relit: Relit) -> None:
+    fit = [*TINY, "--trainer.max_epochs=1", f"--trainer.callbacks+={__name__}.KeepNumbers"]
+    two = ["--trainer.devices=2", "--trainer.strategy=ddp_fork_find_unused_parameters_true"]
+    assert relit("fit", *fit, *two) == 0
+    first, second = (Path(f"numbers{rank}").read_text().splitlines() for rank in (0, 1))
+    drawn = [json.loads(line) for line in (*first, *second)]
+    assert len(drawn) == 20
+    for kind in zip(*drawn, strict=True):
+        assert len(set(map(str, kind))) == 20
 
 
 @pytest.mark.long

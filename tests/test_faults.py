@@ -1,9 +1,11 @@
 """What goes wrong around a run: it is said in a sentence, and what was reached is kept."""
 
+import csv
 import multiprocessing
 import os
 import signal
 import subprocess
+import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -13,7 +15,7 @@ import pytest
 import torch
 
 import lit_models
-from lit_models.checkpoints import put_in_place, read_or_fall_back
+from lit_models.checkpoints import put_in_place, read_or_fall_back, would_run_code
 from lit_models.errors import RunError, RunWarning
 from lit_models.loggers import MetricsCSV
 from tests.test_resume import assert_same_run
@@ -176,6 +178,28 @@ def test_half_a_row_of_metrics_is_dropped(tmp_path: Path, cut: bytes) -> None:
     assert path.read_bytes() == b"epoch,step,train/loss,val/loss\r\n0,9,1.5,\r\n0,19,1.5,\r\n1,29,,2.5\r\n"
 
 
+def test_a_test_of_a_run_that_is_still_training_and_the_training_write_into_one_file(tmp_path: Path) -> None:
+    training = MetricsCSV(tmp_path)
+    training.log_metrics({"epoch": 0, "train/loss": 1.5}, 9)
+    training.save()
+    testing = MetricsCSV(tmp_path)
+    testing.log_metrics({"epoch": 0, "test/loss": 0.5}, 9)
+    testing.save()
+    training.log_metrics({"epoch": 0, "train/loss": 1.0}, 19)
+    training.save()
+    training.log_metrics({"epoch": 0, "val/loss": 2.5}, 19)
+    training.save()
+    with (tmp_path / "metrics.csv").open(newline="") as file:
+        rows = [{name: value for name, value in row.items() if value} for row in csv.DictReader(file)]
+    assert rows == [
+        {"epoch": "0", "step": "9", "train/loss": "1.5"},
+        {"epoch": "0", "step": "9", "test/loss": "0.5"},
+        {"epoch": "0", "step": "19", "train/loss": "1.0"},
+        {"epoch": "0", "step": "19", "val/loss": "2.5"},
+    ]
+    assert training.rows == 4
+
+
 def test_a_header_cut_off_by_a_full_disk_is_written_again(tmp_path: Path) -> None:
     (tmp_path / "metrics.csv").write_bytes(b"epoch,st")
     logger = MetricsCSV(tmp_path)
@@ -302,6 +326,46 @@ def test_a_malicious_file_is_not_executed(
     assert relit(*arguments) == 1
     assert "malicious.ckpt can't be read as a checkpoint" in capsys.readouterr().err
     assert not malicious.exists()
+
+
+@pytest.mark.parametrize(
+    ("key", "settings"),
+    [
+        ("model", {"class_path": "payload.Model"}),
+        ("model", {"class_path": "lit_models.DCGAN", "init_args": {"generator_optimizer": "payload.Optimizer"}}),
+        ("data", {"class_path": "a_folder.payload.Data"}),
+        ("data", {"class_path": "datamodules.FewLabels", "init_args": {"images": {"class_path": "this.Zen"}}}),
+    ],
+)
+def test_no_module_is_imported_that_only_a_checkpoint_names(
+    relit: Relit,
+    uninterrupted: Path,
+    key: str,
+    settings: dict[str, Any],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    Path("a_folder").mkdir()
+    for place in ("payload.py", "a_folder/payload.py"):
+        Path(place).write_text("import os\nos.mkdir('executed')\n")
+    monkeypatch.syspath_prepend(".")
+    monkeypatch.delitem(sys.modules, "this", raising=False)
+    checkpoint = torch.load(uninterrupted / "checkpoints" / "last.ckpt", weights_only=True)
+    checkpoint["config"][key] = settings
+    torch.save(checkpoint, "file.ckpt")
+    assert relit("test", "--ckpt_path=file.ckpt") == 1
+    assert f"The checkpoint file.ckpt takes its {key} from " in (said := capsys.readouterr().err)
+    assert f"say it yourself by --config or --{key}." in said
+    assert not Path("executed").exists()
+    assert not {"payload", "a_folder", "this"} & sys.modules.keys()
+
+
+def test_settings_of_a_checkpoint_that_name_no_new_module(uninterrupted: Path) -> None:
+    config = torch.load(uninterrupted / "checkpoints" / "last.ckpt", weights_only=True)["config"]
+    assert would_run_code([config["model"], config["data"]]) is None
+    assert (
+        would_run_code({"path": "images.zip", "loss": "bce", "sizes": [1.5, None], "data": "tests.tiny.KillAt"}) is None
+    )
 
 
 def test_a_malicious_file_is_not_executed_in_python(relit: Relit, malicious: Path) -> None:

@@ -14,7 +14,7 @@ import pytest
 import torch
 
 import lit_models.cli  # noqa: F401 - here rather than in each process
-from tests.small_data import write_autoencoder
+from tests.small_data import SMALL_DATA, write_autoencoder
 from tests.tiny import CONFIGS, the_run, weights
 
 Relit = Callable[..., int]
@@ -44,6 +44,14 @@ KINDS = {
         [
             *("--model.init_channels=2", "--model.layers=3", "--model.epochs=2", "--data.batch_size=4"),
             *("--data.eval_batch_size=50", "--trainer.limit_train_batches=3", "--trainer.limit_val_batches=1"),
+        ],
+    ),
+    "image translation": (
+        "cyclegan_maps_64",
+        [
+            *("--model.feature_maps=2", "--model.discriminator_feature_maps=2", "--model.blocks=1"),
+            *("--model.buffer_size=2", "--trainer.callbacks=null", "--trainer.check_val_every_n_epoch=1"),
+            "--trainer.max_epochs=2",
         ],
     ),
     "latent": ("latent_gan_mnist", ["--data=Digits", "--data.batch_size=256", "--trainer.max_epochs=2"]),
@@ -88,8 +96,13 @@ def test_killed_at_random_moments(relit: Relit, config: str, small: list[str]) -
     def arguments(folder: Path) -> list[str]:
         return [*common, f"{data}={folder.absolute()}/data", f"--run.root={folder}/runs"]
 
+    def prepare(folder: Path) -> Path:
+        if "maps" in config:
+            SMALL_DATA["Maps"](folder / "data")
+        return folder
+
     started = time.monotonic()
-    assert run_until(lambda: False, relit, arguments(Path("whole"))) == 0
+    assert run_until(lambda: False, relit, arguments(prepare(Path("whole")))) == 0
     lifetime = time.monotonic() - started
     whole = the_run(Path("whole/runs"))
 
@@ -99,7 +112,7 @@ def test_killed_at_random_moments(relit: Relit, config: str, small: list[str]) -
     while len(found) < KILLS:
         attempts += 1
         assert attempts < KILLS, "the process is never alive when it is to be killed"
-        folder = Path(f"attempt{attempts}")
+        folder = prepare(Path(f"attempt{attempts}"))
         code, lives = None, 0
         while code != 0:
             born = time.time()
@@ -130,7 +143,7 @@ def test_killed_at_random_moments(relit: Relit, config: str, small: list[str]) -
 
 def is_preparing(folder: Path) -> bool:
     """Whether a run has begun to prepare its data, and not ended."""
-    return (folder / "data").is_dir() and not list(folder.glob("data/digits/prepared/[!.]*/meta.json"))
+    return (folder / "data").is_dir() and not list(folder.glob("data/*/prepared/[!.]*/meta.json"))
 
 
 def is_saving(folder: Path, since: float) -> bool:

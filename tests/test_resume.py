@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from tests.small_runs import RUNS, small_run
-from tests.tiny import TINY, the_run, weights
+from tests.tiny import CONFIGS, TINY, the_run, weights
 
 Relit = Callable[..., int]
 
@@ -104,6 +104,16 @@ def test_a_run_killed_from_outside(relit: Relit, uninterrupted: Path) -> None:
     assert 0 < reached < 60
     assert relit("fit", *TINY, "--checkpoint.every_n_steps=3", "--ckpt_path=last") == 0
     assert_same_run(killed, uninterrupted)
+
+
+@pytest.mark.long
+def test_torchrun_with_one_process_goes_on_after_a_kill(relit: Relit, uninterrupted: Path) -> None:
+    """Killed 25 batches after each start: in the second epoch, and again in the third."""
+    fit = [*TINY, "--trainer.callbacks+=tests.tiny.KillAt", "--trainer.callbacks.batch=25"]
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=1", "--max-restarts=3"]
+    environment = {**os.environ, "PYTHONPATH": str(CONFIGS.parent)}
+    subprocess.run([*torchrun, "-m", "lit_models", "fit", *fit], env=environment, timeout=300, check=True)
+    assert_same_run(the_run(), uninterrupted)
 
 
 @pytest.mark.long

@@ -6,14 +6,22 @@ from pathlib import Path
 import pytest
 
 from lit_models.errors import RunError
-from lit_models.runs import RunOptions, find_checkpoint, new_run_folder, remove_if_empty_handed, run_of
+from lit_models.runs import (
+    RunOptions,
+    announce_to_child_ranks,
+    checkpoint_in,
+    find_checkpoint,
+    new_run_folder,
+    remove_if_empty_handed,
+    run_of,
+)
 
 
 @pytest.fixture(autouse=True)
 def _in_an_empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     for name in list(os.environ):
-        if name.startswith(("SLURM_", "TORCHELASTIC_", "RELIT_")):
+        if name.startswith(("SLURM_", "TORCHELASTIC_", "RELIT_", "WANDB_")):
             monkeypatch.delenv(name)
 
 
@@ -38,6 +46,43 @@ def test_a_requeued_slurm_job_finds_its_folder_and_array_tasks_have_their_own(mo
     monkeypatch.setenv("SLURM_ARRAY_JOB_ID", "16")
     monkeypatch.setenv("SLURM_ARRAY_TASK_ID", "3")
     assert new_run_folder(RunOptions("x")) == Path("runs/x/slurm-16_3")
+
+
+def test_the_runs_of_a_sweep_within_a_job_have_their_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SLURM_JOB_ID", "17")
+    monkeypatch.setenv("WANDB_SWEEP_ID", "s")
+    for run in ("a", "b"):
+        monkeypatch.setenv("WANDB_RUN_ID", run)
+        assert new_run_folder(RunOptions("x")) == Path(f"runs/x/slurm-17-{run}")
+        made_checkpoint(f"slurm-17-{run}", "last.ckpt", age=0)
+
+
+def test_a_run_that_has_begun_is_not_trained_again_under_its_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    options = RunOptions("x", id="a")
+    assert new_run_folder(options) == new_run_folder(options)
+    made_checkpoint("a", "previous.ckpt", age=0)
+    with pytest.raises(RunError, match="There is a run runs/x/a already: go on with it by --ckpt_path last"):
+        new_run_folder(options)
+    assert new_run_folder(options, for_training=False) == Path("runs/x/a")
+    monkeypatch.setenv("SLURM_RESTART_COUNT", "1")
+    assert new_run_folder(options) == Path("runs/x/a")
+
+
+def test_other_ranks_take_the_run_of_the_first_one_though_another_is_newer_by_now() -> None:
+    ours = made_checkpoint("a", "last.ckpt", age=1)
+    announce_to_child_ranks(Path("runs/x/a"))
+    made_checkpoint("b", "last.ckpt", age=0)
+    assert find_checkpoint("last", RunOptions("x")) == ours.absolute()
+    announce_to_child_ranks(None)
+
+
+def test_the_newest_run_of_an_experiment_gives_its_best_checkpoint_or_its_last() -> None:
+    assert checkpoint_in(Path("runs/x")) is None
+    best = made_checkpoint("a", "best.ckpt", age=2)
+    made_checkpoint("a", "last.ckpt", age=1)
+    assert checkpoint_in(Path("runs/x")) == checkpoint_in(Path("runs/x/a")) == best
+    newer = made_checkpoint("b", "last.ckpt", age=0)
+    assert checkpoint_in(Path("runs/x")) == newer
 
 
 def test_the_newest_checkpoint_is_meant() -> None:

@@ -38,6 +38,9 @@ class Checkpoints(Checkpoint):
             and saves nothing while weights aren't finite.
     """
 
+    saved_step: int
+    """The step of the last checkpoint that was written, or that training began with."""
+
     def __init__(
         self,
         monitor: str | None = None,
@@ -52,8 +55,9 @@ class Checkpoints(Checkpoint):
         self.every_n_steps = every_n_steps
         self.diverged = diverged
         self.best_score: float | None = None
-        self._saved_step = 0
+        self.saved_step = 0
         self._has_saved = False
+        self._has_validated = False
         self._waiting: list[str] = []
         self._warned = False
 
@@ -64,7 +68,7 @@ class Checkpoints(Checkpoint):
         self.best_score = state_dict["best_score"]
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._saved_step = trainer.global_step
+        self.saved_step = trainer.global_step
         self._has_saved = trainer.ckpt_path is not None
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
@@ -72,6 +76,9 @@ class Checkpoints(Checkpoint):
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self.put_in_place(trainer)
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._has_validated = self._has_validated or not trainer.sanity_checking
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self.put_in_place(trainer)
@@ -87,14 +94,16 @@ class Checkpoints(Checkpoint):
         # The epoch's last batch is left to on_train_epoch_end, which comes after its validation.
         if self.every_n_steps is None or trainer.is_last_batch:
             return
-        due = trainer.global_step // self.every_n_steps > self._saved_step // self.every_n_steps
+        due = trainer.global_step // self.every_n_steps > self.saved_step // self.every_n_steps
         # A run that goes on from before a validation would leave it out; the next batch's checkpoint comes after it.
         if due and not validation_follows(trainer):
             self.save(trainer, pl_module, LAST)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         known = self.monitor is None or self.monitor in trainer.callback_metrics
-        awaited = self.monitor in getattr(pl_module, "later_metrics", ())
+        # The first validation may come after some epochs.
+        comes_later = trainer.enable_validation and not self._has_validated
+        awaited = comes_later or self.monitor in getattr(pl_module, "later_metrics", ())
         better = known and self._is_better(trainer)
         # In this order, as `last.ckpt` holds the best score: what it was goes with a `best.ckpt` that is in place.
         self.save(trainer, pl_module, *([BEST] if better else []), LAST)
@@ -124,7 +133,7 @@ class Checkpoints(Checkpoint):
             trainer.save_checkpoint(_waiting(trainer, name))
             if name not in self._waiting:
                 self._waiting.append(name)
-        self._saved_step = trainer.global_step
+        self.saved_step = trainer.global_step
         self._has_saved = True
 
     def put_in_place(self, trainer: Trainer) -> None:
@@ -148,7 +157,7 @@ class Checkpoints(Checkpoint):
         found = f"The training has diverged: at step {trainer.global_step} it has {what}."
         if self.diverged == "stop":
             kept = (
-                f"{CHECKPOINTS}/{LAST} is from before, of step {self._saved_step}: go on from it with --ckpt_path last "
+                f"{CHECKPOINTS}/{LAST} is from before, of step {self.saved_step}: go on from it with --ckpt_path last "
                 "and clipped gradients or another --trainer.precision"
                 if self._has_saved
                 else "Nothing was saved before"

@@ -20,6 +20,8 @@ from lit_models.runs import CHECKPOINTS, LAST, slurm_job
 SIGNALS = (signal.SIGUSR1, signal.SIGTERM)
 AGREE_EVERY = 1.0
 """Seconds after which the ranks ask each other whether one has got a signal; a batch, if that takes longer."""
+WANDB_SECONDS = 60
+"""As long at most W&B's network is waited for, of the time until Slurm kills the job."""
 MOST_BATCHES = 50
 """As many batches at most, since some may take longer than those before."""
 
@@ -35,15 +37,16 @@ class Preemption(Checkpoint):
 
     SIGUSR1 is the warning that ``#SBATCH --signal=USR1@180`` asks for: the job is put back into the queue, where it
     waits for its next turn and goes on in the same run folder. SIGTERM comes with ``scancel``, with the time limit, and
-    with preemption: the job is requeued only if Slurm says that it makes room for another one.
+    with preemption: without a SIGUSR1 before it, the job is requeued only if Slurm says that it makes room for another
+    one.
 
     Lightning calls it, as it does all that save checkpoints, after other callbacks: when it ends the run, they have
     done their part.
     """
 
     def __init__(self) -> None:
-        self._received = 0
-        self._agreed = 0
+        self._received: set[signal.Signals] = set()
+        self._agreed: set[signal.Signals] = set()
         self._is_saved = False
         self._is_resumed = False
         self._interrupts_validation = False
@@ -74,7 +77,7 @@ class Preemption(Checkpoint):
         self.teardown(trainer, pl_module, "fit")
 
     def _note(self, number: int, frame: FrameType | None) -> None:
-        self._received = max(self._received, number)
+        self._received.add(signal.Signals(number))
 
     # --- where it is acted upon ---------------------------------------------------------------------------------------
 
@@ -143,7 +146,7 @@ class Preemption(Checkpoint):
     def _ranks_agree(self, trainer: Trainer) -> bool:
         """Whether a signal has come to any rank; all ranks get the same answer after the same batch."""
         if trainer.world_size == 1:
-            self._agreed = self._received
+            self._agreed = set(self._received)
         if self._agreed or trainer.world_size == 1:
             return bool(self._agreed)
         self._batches += 1
@@ -151,11 +154,12 @@ class Preemption(Checkpoint):
             return False
         batches, moment = self._last_agreement
         pace = (time.monotonic() - moment) / (self._batches - batches)
-        own = torch.tensor([self._received, pace], dtype=torch.float32, device=trainer.strategy.root_device)
-        received, pace = cast(torch.Tensor, trainer.strategy.reduce(own, reduce_op="max")).tolist()
+        received = [float(one in self._received) for one in SIGNALS]
+        own = torch.tensor([*received, pace], dtype=torch.float32, device=trainer.strategy.root_device)
+        *received, pace = cast(torch.Tensor, trainer.strategy.reduce(own, reduce_op="max")).tolist()
         self._last_agreement = (self._batches, time.monotonic())
         self._next_agreement = self._batches + min(MOST_BATCHES, max(1, int(AGREE_EVERY / pace)))
-        self._agreed = int(received)
+        self._agreed = {one for one, got in zip(SIGNALS, received, strict=True) if got}
         return bool(self._agreed)
 
     def _leave_validation(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -164,24 +168,30 @@ class Preemption(Checkpoint):
         self._leave(trainer, f"in the validation of epoch {trainer.current_epoch + 1}")
 
     def _leave(self, trainer: Trainer, place: str) -> None:
-        number = signal.Signals(self._agreed)
-        checkpoints_of(trainer).put_in_place(trainer)
+        number = max(self._agreed)
+        checkpoints = checkpoints_of(trainer)
+        checkpoints.put_in_place(trainer)
         if trainer.is_global_zero:
-            finish_wandb(exit_code=128 + number)
+            finish_wandb(exit_code=128 + number, seconds=WANDB_SECONDS)
             path = Path(trainer.default_root_dir) / CHECKPOINTS / LAST
-            print(f"relit: stopped by {number.name} {place}; all is in {path}. {_requeue(number)}", file=sys.stderr)
+            saved = f"all is in {path}"
+            if checkpoints.saved_step != trainer.global_step:
+                saved = f"as the training has diverged, {path} is of step {checkpoints.saved_step}"
+            told = _requeue(is_asked_for=signal.SIGUSR1 in self._agreed)
+            print(f"relit: stopped by {number.name} {place}; {saved}. {told}", file=sys.stderr)
         # Where one task's end ends the others, rank 0 would have no time to requeue the job.
         trainer.strategy.barrier("preemption")
         raise SystemExit(128 + number)
 
 
-def _requeue(number: signal.Signals) -> str:
-    """Puts the Slurm job back into the queue if that is wanted; says what becomes of the run."""
+def _requeue(is_asked_for: bool) -> str:
+    """Puts the Slurm job back into the queue if that is asked for, or if the job makes room for another one; says what
+    becomes of the run."""
     by_hand = "`--ckpt_path last` goes on from there."
     job = slurm_job()
     if job is None:
         return by_hand
-    if number == signal.SIGTERM and not _makes_room(job):
+    if not is_asked_for and not _makes_room(job):
         return f"Slurm's job {job} isn't requeued; {by_hand}"
     try:
         _scontrol("requeue", job)

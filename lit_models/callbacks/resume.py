@@ -21,6 +21,9 @@ class ExactResume(Callback):
     on within the epoch, what came before. So a module that logs one has a :class:`torchmetrics.MeanMetric` for it, with
     ``nan_strategy="disable"``, as all others wait for the device in each step.
 
+    All ranks start with the run's seed, so that they make the same networks. From there on each has a stream of its
+    own: latent vectors, augmentation and dropout of one rank don't repeat another's.
+
     The random state is put back when training starts: after everything that start-up drew, and before the first batch,
     which is augmented before ``on_train_batch_start``. Evaluation always draws from the same seed and leaves training's
     stream as it was, so that neither its length nor a resumed run's extra sanity check changes what training draws.
@@ -39,7 +42,7 @@ class ExactResume(Callback):
 
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         states = checkpoint.get("random_states", [])
-        # With another number of ranks there is nothing to continue; each rank goes on with the run's seed.
+        # With another number of ranks there is nothing to continue: each begins a stream of its own.
         self._to_restore = states[trainer.global_rank] if len(states) == trainer.world_size else None
         saved = checkpoint.get("means", [])
         if len(saved) == trainer.world_size:
@@ -54,6 +57,8 @@ class ExactResume(Callback):
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if self._to_restore is not None:
             set_random_state(self._to_restore)
+        elif trainer.global_rank > 0 or trainer.global_step > 0:
+            seed_apart(trainer.global_rank, trainer.global_step)
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         # Once more, after what other callbacks and the module draw when training starts; a run that is resumed within
@@ -75,6 +80,14 @@ class ExactResume(Callback):
 
     def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         torch.manual_seed(self.evaluation_seed + trainer.global_rank)
+
+
+def seed_apart(rank: int, step: int) -> None:
+    """Starts random streams that belong to this rank and step of the run, and to no other."""
+    seed, numpys = map(int, np.random.SeedSequence((torch.initial_seed(), rank, step)).generate_state(2))
+    torch.manual_seed(seed)
+    random.seed(seed)
+    np.random.seed(numpys)
 
 
 def means_of(module: LightningModule) -> list[tuple[str, MeanMetric]]:

@@ -3,11 +3,15 @@
 import csv
 import multiprocessing
 import os
+import shutil
 import signal
+import sys
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -15,6 +19,7 @@ import torch
 from lightning.pytorch import Callback, Trainer
 
 from lit_models.__main__ import main
+from lit_models.loggers import finish_wandb
 from tests.test_resume import assert_same_run, run_in_a_process_that_is_killed
 from tests.tiny import CONFIGS, TINY, the_run, weights
 
@@ -249,6 +254,62 @@ def test_a_job_has_one_run_of_an_experiment_and_its_test_finds_it(
     monkeypatch.setenv("SLURM_RESTART_COUNT", "1")
     assert relit("fit", *once, "--seed_everything=1") == 1
     assert "with seed_everything = 0, and now has 1" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("given", ["copy.ckpt", "best", "last"])
+def test_a_requeued_job_goes_on_with_the_run_that_it_went_on_with(
+    relit: Relit, slurm: Path, uninterrupted: Path, given: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And not once more with the checkpoint that it was given, nor with another run that is newer by then."""
+    monkeypatch.delenv("SLURM_JOB_ID")
+    fit = [*FIT, "--checkpoint.monitor=val/generator_loss"]
+    assert relit("fit", *fit, "--trainer.max_epochs=1") == 0
+    run = the_run()
+    shutil.copyfile(run / "checkpoints" / "last.ckpt", "copy.ckpt")
+    monkeypatch.setenv("SLURM_JOB_ID", "17")
+    job = ("fit", *fit, f"--ckpt_path={given}")
+    assert relit(*job, *sending(signal.SIGUSR1, batch=25)) == USR1
+    monkeypatch.setenv("SLURM_JOB_ID", "18")
+    assert relit("fit", *fit, "--trainer.max_epochs=1", "--seed_everything=1") == 0
+    monkeypatch.setenv("SLURM_JOB_ID", "17")
+    monkeypatch.setenv("SLURM_RESTART_COUNT", "1")
+    saved = {path: path.read_bytes() for path in Path("runs").glob("*/slurm-18/**/*") if path.is_file()}
+    steps: list[int] = []
+    monkeypatch.setattr(SignalAt, "on_train_batch_start", lambda self, trainer, *_: steps.append(trainer.global_step))
+    assert relit(*job, *sending(signal.SIGUSR1, batch=25)) == 0
+    assert steps[0] == 25
+    assert all(path.read_bytes() == content for path, content in saved.items())
+    if given == "copy.ckpt":
+        run = run.parent / "slurm-17"
+    state, expected = weights(run), weights(uninterrupted)
+    assert all(torch.equal(state[name], expected[name]) for name in expected)
+
+
+def test_a_warning_followed_by_the_time_limit_is_still_a_warning(
+    relit: Relit, slurm: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Both signals come before the ranks get round to it."""
+    both = [*sending(signal.SIGUSR1, batch=3), *sending(signal.SIGTERM, batch=3)]
+    assert relit("fit", *FIT, *both) == TERM
+    assert slurm.read_text() == "requeue 17\n"
+    assert "is requeued" in capsys.readouterr().err
+
+
+def test_a_diverged_run_says_which_step_is_saved(relit: Relit, slurm: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    poison = ["--trainer.callbacks+=tests.tiny.PoisonAt", "--trainer.callbacks.batch=22"]
+    warned = sending(signal.SIGUSR1, batch=25)
+    assert relit("fit", *FIT, "--checkpoint.diverged=go_on", *poison, *warned) == USR1
+    assert "as the training has diverged, " in (said := capsys.readouterr().err)
+    assert "last.ckpt is of step 20." in said
+
+
+def test_a_network_that_is_gone_does_not_keep_a_job_from_being_requeued(monkeypatch: pytest.MonkeyPatch) -> None:
+    waits = threading.Event()
+    fake = SimpleNamespace(run=object(), finish=lambda exit_code: waits.wait(60))
+    monkeypatch.setitem(sys.modules, "wandb", fake)
+    finish_wandb(exit_code=USR1, seconds=0.1)
+    assert not waits.is_set()
+    waits.set()
 
 
 @pytest.mark.long
