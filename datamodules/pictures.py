@@ -1,6 +1,5 @@
 """A folder of pictures of any size, one by one: the "data" of ``relit predict`` for a model that translates images."""
 
-from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
@@ -34,8 +33,8 @@ class Pictures(LightningDataModule):
     --data.path FOLDER``.
 
     All images below the folder are taken, and turned into colour, or into grey, if the model needs it. Each result is
-    named after its picture: ``a/b.jpg`` becomes ``a/b.png``; if there is an ``a/b.tif``, too, ``a/b.jpg.png``. Pictures
-    that can't be read are left out, and counted at the end.
+    named after its picture: ``a/b.jpg`` becomes ``a/b.png``, or, if two pictures of the folder would share a name so,
+    ``a/b.jpg.png``. Pictures that can't be read are left out, and counted at the end.
 
     Args:
         path: The folder.
@@ -139,9 +138,11 @@ def png_names(files: list[str]) -> list[str]:
     """Names of PNG files after those of pictures, all different.
 
     Example:
-        >>> png_names(["a/b.jpg", "c.jpg", "c.tif"])
-        ['a/b.png', 'c.jpg.png', 'c.tif.png']
+        >>> png_names(["a/b.jpg", "c.jpg"])
+        ['a/b.png', 'c.png']
+        >>> png_names(["b.jpg", "b.jpg.png", "b.tif"])
+        ['b.jpg.png', 'b.jpg.png.png', 'b.tif.png']
     """
     short = [str(PurePosixPath(name).with_suffix(".png")) for name in files]
-    count = Counter(name.lower() for name in short)
-    return [one if count[one.lower()] == 1 else f"{name}.png" for one, name in zip(short, files, strict=True)]
+    all_differ = len({name.lower() for name in short}) == len(files)
+    return short if all_differ else [f"{name}.png" for name in files]

@@ -126,10 +126,13 @@ class EpisodeBatches:
         _at_least_one({way: n_way, shot: k_shot, query: n_query, "episodes_per_batch": episodes_per_batch})
         self.classes = RowsByClass(labels)
         if n_way > len(self.classes):
-            raise DataError(
-                f"Episodes of {n_way} classes can't be drawn from {len(self.classes)} classes: set --data.{way} to "
-                f"{len(self.classes)} or less."
-            )
+            split = "validation or test" if evaluation else "training"
+            count = len(self.classes)
+            fault = {
+                0: f"the {split} split, which is empty: give it images",
+                1: f"{split} images of a single class: sort the folder's images into a sub-folder for each class",
+            }.get(count, f"{count} classes: set --data.{way} to {count} or less")
+            raise DataError(f"Episodes of {n_way} classes can't be drawn from {fault}.")
         fewest, label = self.classes.fewest()
         if k_shot + n_query > fewest:
             raise DataError(

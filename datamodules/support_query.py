@@ -54,6 +54,8 @@ class SupportQuery(ImageDataModule):
                 raise DataError(str(error).replace("--data.path", f"--data.{which}")) from error
 
     def setup(self, stage: str) -> None:
+        if stage != "predict":
+            raise DataError("SupportQuery can only be predicted from: for anything else choose other --data.")
         support, query = self._pictures("support"), self._pictures("query")
         support.setup(stage)
         query.setup(stage)

@@ -97,7 +97,7 @@ class TinyImageNet(ImageDataModule):
         if source is None or source.is_file():
             files = [] if source is None else [source]
         else:
-            files = [source / "wnids.txt", source / "words.txt", source / "val" / "val_annotations.txt"]
+            files = [source / "wnids.txt", source / "words.txt", source / "train", source / "val"]
         return TensorStore(self.prepared_folder / "64x64", {}, files)
 
     def prepare_data(self) -> None:

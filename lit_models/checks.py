@@ -1,29 +1,56 @@
 """Checks of a model's arguments against its data, before any training."""
 
-from lightning.pytorch import LightningModule
+from inspect import signature
 
-from datamodules import GatherDataset
+from lightning.pytorch import LightningModule
+from lightning.pytorch.trainer.states import TrainerFn
+
+from datamodules import EpisodeDataModule, GatherDataset, ImageDataModule
 from lit_models.errors import ModelError
 
 
-def require_image_shape(module: LightningModule, image_shape: tuple[int, int, int]) -> None:
-    """Refuses a data module whose images don't have the shape that ``module`` was built for.
+def require_image_shape(module: LightningModule, image_shape: tuple[int, int, int], in_episodes: bool = False) -> None:
+    """Refuses a data module whose images don't have the shape that ``module`` was built for, or don't come as it takes
+    them.
 
     Data modules that don't tell their ``image_shape`` are let through.
 
+    Args:
+        module: The model, attached to its trainer.
+        image_shape: ``(channels, height, width)`` that it takes.
+        in_episodes: Whether it takes few-shot episodes, not single images.
+
     Raises:
-        ModelError: The shapes differ.
+        ModelError: The shapes differ, or one is about episodes and the other isn't.
     """
     datamodule = getattr(module.trainer, "datamodule", None)
+    name, data_name = type(module).__name__, type(datamodule).__name__
+    if isinstance(datamodule, EpisodeDataModule) and not in_episodes:
+        raise ModelError(
+            f"{name} takes single images, but {data_name} gives episodes: set --data "
+            f"{type(datamodule.images).__name__}, or choose other data."
+        )
+    if isinstance(datamodule, ImageDataModule) and in_episodes and not isinstance(datamodule, EpisodeDataModule):
+        raise ModelError(
+            f"{name} takes episodes, but {data_name} gives single images: set --data EpisodeDataModule --data.images "
+            f"{data_name}, or choose other data."
+        )
     given = getattr(datamodule, "image_shape", None)
     if given is None or tuple(given) == tuple(image_shape):
         return
-    channels, height, width = given
-    size = f"--model.image_size {height}" if height == width else "a data set of square images"
+    if _in_training(module):
+        channels, height, width = given
+        size = f"--model.image_size {height}" if height == width else "a data set of square images"
+        remedy = f"set {size} and --model.channels {channels}, or choose other data"
+    else:
+        sizes = {"image_size": image_shape[1], "channels": image_shape[0]}
+        settable = signature(type(datamodule)).parameters
+        arguments = [f"--data.{argument} {value}" for argument, value in sizes.items() if argument in settable]
+        remedy = " and ".join(arguments)
+        remedy = f"set {remedy}, or choose other data" if remedy else "choose other data"
     raise ModelError(
-        f"{type(module).__name__} is built for images of {_spelled(image_shape)}, but {type(datamodule).__name__} "
-        f"gives {_spelled(given)} (channels x height x width): set {size} and --model.channels {channels}, "
-        "or choose other data."
+        f"{name} is built for images of {_spelled(image_shape)}, but {data_name} gives {_spelled(given)} (channels x "
+        f"height x width): {remedy}."
     )
 
 
@@ -39,10 +66,11 @@ def require_num_classes(module: LightningModule, num_classes: int) -> None:
     given = getattr(datamodule, "num_classes", None)
     if given is None or given == num_classes:
         return
-    classes = f"images of {given} classes: set --model.num_classes {given}" if given else "images without classes: take"
+    classes = f"of {given} classes" if given else "without classes"
+    remedy = f"set --model.num_classes {given}, or " if given and _in_training(module) else ""
     raise ModelError(
-        f"{type(module).__name__} is built for {num_classes} classes, but {type(datamodule).__name__} gives {classes}"
-        f"{', or choose' if given else ''} other data."
+        f"{type(module).__name__} is built for {num_classes} classes, but {type(datamodule).__name__} gives images "
+        f"{classes}: {remedy}choose other data."
     )
 
 
@@ -81,6 +109,11 @@ def require_label_noise(label_noise: float) -> None:
     """
     if not 0 <= label_noise < 0.5:
         raise ModelError(f"label_noise is {label_noise}; it must be at least 0 and less than 0.5.")
+
+
+def _in_training(module: LightningModule) -> bool:
+    """Whether the model may still be changed; a trained one is what it is."""
+    return module.trainer.state.fn == TrainerFn.FITTING
 
 
 def _spelled(shape: tuple[int, ...]) -> str:

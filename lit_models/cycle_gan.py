@@ -63,7 +63,7 @@ class ImageBuffer:
         """
         if self.size == 0:
             return images
-        held = images[:0] if self.images is None else self.images.to(images.device)
+        held = images[:0] if self.images is None else self.images.to(images)  # restored, perhaps of another precision
         room = self.size - len(held)
         self.images = torch.cat([held, images[:room]]) if room else held
         # Drawn on the CPU, so that an accelerator isn't waited for.
@@ -190,7 +190,7 @@ class CycleGAN(ImageTranslator):
         ranks = checkpoint.get("image_buffers", [])
         if self.global_rank < len(ranks):
             for buffer, images in zip(self.image_buffers, ranks[self.global_rank], strict=True):
-                buffer.images = images
+                buffer.images = None if images is None else images[: buffer.size].clone()
 
     def _generators(self, networks: nn.Module) -> tuple[nn.Module, nn.Module]:
         """G and F."""

@@ -357,7 +357,8 @@ class MetricResNet(LightningModule):
         embedding, label = (gather_on_device(torch.cat(values)) for values in zip(*own, strict=True))
         self._reference, self._reference_label = embedding, label
         self._reference_centroid = class_centroids(embedding, label, self.num_classes)
-        if self.loss == "triplet":
+        # Those of a sanity check, of an image a class before the first step, are none to be kept and predicted by.
+        if self.loss == "triplet" and not self.trainer.sanity_checking:
             self.centroid.copy_(self._reference_centroid)
             self.sharpness.copy_(fitted_sharpness(centroid_scores(embedding, self.centroid), label))
 
@@ -429,6 +430,13 @@ class MetricResNet(LightningModule):
     def _forget(self) -> None:
         self._evaluated = []
         self._reference = self._reference_label = self._reference_centroid = torch.empty(0)
+
+    def on_predict_start(self) -> None:
+        if self.loss == "triplet" and not self.centroid.any():
+            raise ModelError(
+                "MetricResNet, trained by triplets, predicts by the class centroids of its last validation, and this "
+                "one has had none: train it for one more epoch, without --trainer.limit_val_batches 0."
+            )
 
     def predict_step(self, batch: LabelledImages, batch_idx: int) -> ClassProbabilities:
         return ClassProbabilities(self(batch.image).softmax(1))

@@ -59,9 +59,9 @@ class ProtoNet(LightningModule):
     """Prototypical Network on episodes of images in [0, 1], with the paper's values for Omniglot.
 
     Logged: ``train/loss``, ``train/accuracy`` (each batch's value); ``val/loss``, ``val/accuracy``, ``test/loss``,
-    ``test/accuracy`` (means over all episodes); ``test/accuracy_ci95``, half of the 95 % confidence interval of that
-    mean, ``1.96 · s / √n`` with s the standard deviation of the n episodes' accuracies; ``test/error``, the share of
-    wrong answers (on Lake's one-shot runs, his error rate).
+    ``test/accuracy`` (means over all episodes); of more than one test episode ``test/accuracy_ci95``, half of the 95 %
+    confidence interval of that mean, ``1.96 · s / √n`` with s the standard deviation of the n episodes' accuracies;
+    ``test/error``, the share of wrong answers (on Lake's one-shot runs, his error rate).
 
     Args:
         image_size: Height and width of the images, at least 16.
@@ -114,7 +114,7 @@ class ProtoNet(LightningModule):
                     "question)."
                 )
             return
-        require_image_shape(self, self.image_shape)
+        require_image_shape(self, self.image_shape, in_episodes=True)
         if stage == "fit":
             self.inverted = getattr(data, "inverted", False)
 
@@ -164,8 +164,10 @@ class ProtoNet(LightningModule):
 
     def on_test_epoch_end(self) -> None:
         accuracy = gather_rows(self.trainer, torch.cat(self.test_accuracies)).double()
-        half_width = 1.96 * float(accuracy.std()) / math.sqrt(len(accuracy))
-        self.log_dict({"test/accuracy_ci95": half_width, "test/error": 1 - float(accuracy.mean())}, sync_dist=True)
+        figures = {"test/error": 1 - float(accuracy.mean())}
+        if len(accuracy) > 1:
+            figures["test/accuracy_ci95"] = 1.96 * float(accuracy.std()) / math.sqrt(len(accuracy))
+        self.log_dict(figures, sync_dist=True)
 
     def configure_optimizers(self) -> Any:
         optimizer = self.optimizer_callable(self.parameters())

@@ -9,26 +9,29 @@ from torch import Tensor
 
 
 def apply_at_any_size(
-    function: Callable[[Tensor], Tensor], image: Tensor, multiple: int, tile: int, overlap: int
+    function: Callable[[Tensor], Tensor], image: Tensor, multiple: int, tile: int, overlap: int, smallest: int = 1
 ) -> Tensor:
     """Applies a function of images to an image of any size.
 
-    An image of up to ``tile`` pixels in each direction is mirrored at its borders up to the next multiples, and the
-    result cut to the image again. Of a larger one the function is given overlapping tiles, evenly spread; where they
-    overlap, their results are blended, with weights that rise from the tiles' borders inwards.
+    An image of up to ``tile`` pixels in each direction is mirrored at its borders up to the next size that the function
+    takes, and the result cut to the image again. Of a larger one the function is given overlapping tiles, evenly
+    spread; where they overlap, their results are blended, with weights that rise from the tiles' borders inwards.
 
     Args:
-        function: From ``(N, C, H, W)`` to ``(N, C', H, W)``; H and W multiples of ``multiple``.
+        function: From ``(N, C, H, W)`` to ``(N, C', H, W)``.
         image: ``(N, C, H, W)``, of any size.
-        multiple: What the function needs.
-        tile: Side of the tiles, a multiple of ``multiple``.
+        multiple: The function needs H and W that are multiples of this number.
+        tile: Side of the tiles, a multiple of ``multiple`` and at least ``smallest``.
         overlap: Pixels that neighbouring tiles have at least in common, fewer than ``tile``.
+        smallest: The function needs H and W of at least so many pixels.
 
     Returns:
         ``(N, C', H, W)``.
     """
     height, width = image.shape[-2:]
-    sides = [tile if length > tile else math.ceil(length / multiple) * multiple for length in (height, width)]
+    sides = [
+        tile if length > tile else math.ceil(max(length, smallest) / multiple) * multiple for length in (height, width)
+    ]
     top, left = (max(0, side - length) // 2 for side, length in zip(sides, (height, width), strict=True))
     padded = mirrored(image, top, max(height, sides[0]), left, max(width, sides[1]))
     rows, columns = (starts(length, side, overlap) for length, side in zip(padded.shape[-2:], sides, strict=True))

@@ -61,16 +61,18 @@ class ImageTranslator(AdversarialModule):
         self.decay_start = decay_start
 
     def setup(self, stage: str) -> None:
+        require_pairs(self, stage)
         require_image_shape(self, self.image_shape)
         datamodule = getattr(self.trainer, "datamodule", None)
         if stage == "fit":
             self.source_scale = getattr(datamodule, "source_scale", 1.0)
-        if stage != "predict":
-            require_pairs(self)
-        elif isinstance(datamodule, Pictures) and datamodule.tile % self.size_multiple:
+        if isinstance(datamodule, Pictures) and (
+            datamodule.tile % self.size_multiple or datamodule.tile < self.smallest_size
+        ):
             raise ModelError(
                 f"tile is {datamodule.tile}, but this {type(self).__name__} translates images whose sides are "
-                f"multiples of {self.size_multiple}: set --data.tile to such a number."
+                f"multiples of {self.size_multiple} and at least {self.smallest_size}: set --data.tile to such a "
+                "number."
             )
 
     def generate(self, batch: ImagePair) -> Tensor:
@@ -85,7 +87,8 @@ class ImageTranslator(AdversarialModule):
         """Translates images, in evaluation mode.
 
         Args:
-            source: ``(B, C, H, W)`` in [0, 1]; H and W multiples of :attr:`size_multiple`.
+            source: ``(B, C, H, W)`` in [0, 1]; H and W multiples of :attr:`size_multiple`, and at least
+                :attr:`smallest_size`.
 
         Returns:
             ``(B, C, H, W)`` in [0, 1], float32.
@@ -103,12 +106,18 @@ class ImageTranslator(AdversarialModule):
     def predict_step(self, batch: ImagePair | Picture, batch_idx: int) -> Tensor:
         if isinstance(batch, ImagePair):
             return self.translate(batch.source)
-        return apply_at_any_size(self.translate, batch.image, self.size_multiple, batch.tile, batch.tile // 4)
+        multiple, tile, overlap = self.size_multiple, batch.tile, batch.tile // 4
+        return apply_at_any_size(self.translate, batch.image, multiple, tile, overlap, self.smallest_size)
 
     @property
     def size_multiple(self) -> int:
         """What the heights and widths of images that are to be translated must be multiples of."""
         return cast(Any, self.translating_network).size_multiple
+
+    @property
+    def smallest_size(self) -> int:
+        """What the heights and widths of such images must at least be."""
+        return cast(Any, self.translating_network).smallest_size
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         super().on_save_checkpoint(checkpoint)
@@ -150,16 +159,17 @@ def dropping(network: nn.Module, active: bool) -> Iterator[None]:
             layer.eval()
 
 
-def require_pairs(module: LightningModule) -> None:
-    """Refuses a data module whose batches aren't pairs of images.
+def require_pairs(module: LightningModule, stage: str) -> None:
+    """Refuses a data module of labelled images and the like, whose batches aren't pairs of images.
 
     Raises:
         ModelError: They aren't.
     """
     datamodule = getattr(module.trainer, "datamodule", None)
-    train_set = getattr(datamodule, "train_set", None)
-    if isinstance(train_set, GatherDataset) and not isinstance(cast(Any, train_set).columns, ImagePair):
+    images = getattr(datamodule, "predict_set" if stage == "predict" else "train_set", None)
+    if isinstance(images, GatherDataset) and not isinstance(cast(Any, images).columns, ImagePair):
+        takes = "translates pictures in their own size" if stage == "predict" else "learns from pairs of images"
+        remedy = "Pictures --data.path FOLDER" if stage == "predict" else "Maps, or choose other data of pairs"
         raise ModelError(
-            f"{type(module).__name__} learns from pairs of images, which {type(datamodule).__name__} doesn't give: set "
-            "--data Maps, or choose other data of pairs."
+            f"{type(module).__name__} {takes}, which {type(datamodule).__name__} doesn't give: set --data {remedy}."
         )

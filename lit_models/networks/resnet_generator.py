@@ -13,7 +13,7 @@ class ResNetGenerator(nn.Module):
     With 64 feature maps and instance normalisation it is the paper's: 6 blocks (7.838 million parameters) for images of
     128 pixels, 9 (11.378 million) from 256 on.
 
-    Shapes: ``(N, channels, H, W)`` to the same, in [−1, 1]; H and W multiples of 4.
+    Shapes: ``(N, channels, H, W)`` to the same, in [−1, 1]; H and W multiples of 4, and at least 8.
 
     Args:
         channels: Channels of the images.
@@ -24,6 +24,8 @@ class ResNetGenerator(nn.Module):
     """
 
     size_multiple = 4
+    smallest_size = 8
+    """At a quarter of it, the residual blocks have two pixels, of which to mirror one at the border."""
 
     def __init__(self, channels: int, feature_maps: int, blocks: int, norm: Norm, dropout: float = 0.0) -> None:
         super().__init__()

@@ -33,7 +33,7 @@ class UNet(nn.Module):
         super().__init__()
         require_power_of_two(image_size, SMALLEST, LARGEST)
         depth = image_size.bit_length() - 1
-        self.size_multiple = image_size
+        self.size_multiple = self.smallest_size = image_size
         widths = [feature_maps * min(2**i, 8) for i in range(depth)]
 
         self.encoder = nn.ModuleList([nn.Conv2d(channels, widths[0], 4, stride=2, padding=1, bias=False)])

@@ -3,9 +3,10 @@ from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
 from torch import Tensor
 
-from datamodules import DataError, DataWarning, Digits, EpisodeDataModule, Episodes, ImageDataModule
+from datamodules import DataError, DataWarning, Digits, EpisodeDataModule, Episodes, ImageDataModule, ImageFolder
 from datamodules.episodes import EpisodeDataset
 from datamodules.tensors import GatherDataset, LabelledImages
 
@@ -121,6 +122,16 @@ def test_impossible_settings_are_refused_before_any_training(change: dict[str, i
         episodes(**settings)
     with pytest.raises(DataError, match=sentence):
         episodes(**(settings | change))
+
+
+def test_a_folder_without_classes_is_refused(tmp_path: Path) -> None:
+    for number in range(20):
+        Image.new("L", (8, 8), number).save(tmp_path / f"{number}.png")
+    module = EpisodeDataModule(ImageFolder(str(tmp_path), root=str(tmp_path / "root"), image_size=8))
+    module.prepare_data()
+    sentence = "can't be drawn from training images of a single class: sort the folder's images into a sub-folder for"
+    with pytest.raises(DataError, match=sentence):
+        module.setup("fit")
 
 
 def test_test_classes_that_are_trained_on_are_noted(digits_root: Path) -> None:

@@ -307,9 +307,10 @@ def test_prepared_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         prepared(tmp_path / "data", image_size=9)
 
 
-@pytest.mark.parametrize("change", ["add", "remove", "rename", "replace"])
+@pytest.mark.parametrize("change", ["add", "remove", "rename", "replace", "replace by one of its size"])
 def test_changed_folders_are_decoded_again(tmp_path: Path, change: str) -> None:
     write_classes(tmp_path / "data")
+    Image.new("RGB", (20, 20), (255, 0, 1)).save(tmp_path / "data" / "red" / "00.png", "BMP")
     prepared(tmp_path / "data")
     if change == "add":
         write_image(tmp_path / "data" / "red" / "99.png")
@@ -317,12 +318,17 @@ def test_changed_folders_are_decoded_again(tmp_path: Path, change: str) -> None:
         (tmp_path / "data" / "red" / "00.png").unlink()
     elif change == "rename":
         (tmp_path / "data" / "red" / "00.png").rename(tmp_path / "data" / "red" / "77.png")
-    else:
+    elif change == "replace":
         write_noise(tmp_path / "data" / "red" / "00.png")
+    else:
+        Image.new("RGB", (20, 20), (255, 0, 2)).save(tmp_path / "data" / "red" / "00.png", "BMP")
+        os.utime(tmp_path / "data" / "red" / "00.png", ns=(0, 1))
     with pytest.warns(DataWarning, match="source files have changed"):
         data = prepared(tmp_path / "data")
     assert len(data.predict_set) == {"add": 21, "remove": 19}.get(change, 20)
     assert ("red/77.png" in data.file_names) == (change == "rename")
+    if change == "replace by one of its size":
+        assert data.predict_set[data.file_names.index("red/00.png")].image[2].eq(2).all()
 
 
 def test_a_folder_that_is_gone_is_not_needed_any_more(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -8,8 +9,9 @@ from lightning.pytorch import LightningModule, Trainer
 from PIL import Image
 from torch import Tensor
 
+import lit_models
 from datamodules import DataError, DataWarning, Picture, Pictures
-from lit_models import Pix2Pix
+from datamodules.pictures import png_names
 from tests.small_data import write_autoencoder
 
 Relit = Callable[..., int]
@@ -29,24 +31,42 @@ def folder(tmp_path: Path) -> Path:
     return root
 
 
-@pytest.fixture
-def checkpoint(tmp_path: Path) -> Path:
-    small = {"feature_maps": 2, "discriminator_feature_maps": 2, "patch_size": 16}
-    model = Pix2Pix(image_size=32, **small)
+METHODS = {
+    "U-Net": ("Pix2Pix", {}, 80, "multiples of 32 and at least 32"),
+    "ResNet": ("Pix2Pix", {"generator": "resnet", "blocks": 1}, 4, "multiples of 4 and at least 8"),
+    "CycleGAN": ("CycleGAN", {"blocks": 1}, 4, "multiples of 4 and at least 8"),
+}
+"""By a title: the method, its arguments, and a tile that it can't take, and why."""
+
+
+def write_checkpoint(path: Path, method: str, **arguments: Any) -> Path:
+    torch.manual_seed(0)
+    small = {"image_size": 32, "feature_maps": 2, "discriminator_feature_maps": 2, "patch_size": 16}
+    model = getattr(lit_models, method)(**small, **arguments)
     for parameter in model.parameters():
         torch.nn.init.normal_(parameter, 0, 0.3)
     trainer = Trainer(logger=False, enable_checkpointing=False, accelerator="cpu")
     trainer.strategy.connect(model)
+    model.trainer = trainer
     model.source_scale = 0.5
-    trainer.save_checkpoint(tmp_path / "model.ckpt")
-    return tmp_path / "model.ckpt"
+    trainer.save_checkpoint(path)
+    return path
 
 
+def predict_with(method: str, checkpoint: Path, **arguments: Any) -> list[str]:
+    """The arguments of ``relit`` for a checkpoint of :func:`write_checkpoint`."""
+    model = ["predict", f"--model={method}", "--model.image_size=32", "--model.feature_maps=2", "--model.patch_size=16"]
+    model += ["--model.discriminator_feature_maps=2", *(f"--model.{name}={value}" for name, value in arguments.items())]
+    return [*model, f"--ckpt_path={checkpoint}", "--trainer.accelerator=cpu"]
+
+
+@pytest.mark.parametrize("title", METHODS)
 def test_predict_writes_every_picture_that_can_be_read(
-    relit: Relit, folder: Path, checkpoint: Path, capsys: pytest.CaptureFixture[str]
+    relit: Relit, folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], title: str
 ) -> None:
-    model = ["predict", "--model=Pix2Pix", "--model.image_size=32", "--model.feature_maps=2", "--model.patch_size=16"]
-    run = [*model, "--model.discriminator_feature_maps=2", f"--ckpt_path={checkpoint}", "--trainer.accelerator=cpu"]
+    method, arguments, tile, reason = METHODS[title]
+    checkpoint = write_checkpoint(tmp_path / "model.ckpt", method, **arguments)
+    run = predict_with(method, checkpoint, **arguments)
     pictures = ["--data=Pictures", f"--data.path={folder}"]
     assert relit(*run, *pictures, "--data.scale=1", "--data.tile=64", "--predictions.folder=maps") == 0
     said = capsys.readouterr().err
@@ -60,7 +80,7 @@ def test_predict_writes_every_picture_that_can_be_read(
         "grey.png": ("RGB", (32, 40)),
         "more/one.png": ("RGB", (32, 32)),
     }
-    network = Pix2Pix.load_from_checkpoint(checkpoint, weights_only=True)
+    network = getattr(lit_models, method).load_from_checkpoint(checkpoint, weights_only=True)
     with Image.open(folder / "more" / "one.jpg") as image:
         source = torch.from_numpy(np.array(image)).permute(2, 0, 1)[None] / 255
     expected = (network.translate(source)[0] * 255).round().byte().permute(1, 2, 0).numpy()
@@ -71,10 +91,33 @@ def test_predict_writes_every_picture_that_can_be_read(
     with Image.open("half/large.png") as image:
         assert image.size == (75, 45)
 
-    assert relit(*run, *pictures, "--data.tile=80") == 1
-    assert "tile is 80, but this Pix2Pix translates images whose sides are multiples of 32" in capsys.readouterr().err
+    assert relit(*run, *pictures, f"--data.tile={tile}") == 1
+    refusal = f"tile is {tile}, but this {method} translates images whose sides are {reason}: set --data.tile"
+    assert refusal in capsys.readouterr().err
     assert relit(*run, *pictures, "--predictions.grid=true") == 1
     assert "Pictures of different sizes don't fit in a grid" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("method", ["Pix2Pix", "CycleGAN"])
+def test_other_data_are_refused_by_the_name_of_these(
+    relit: Relit, folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], method: str
+) -> None:
+    checkpoint = write_checkpoint(tmp_path / "model.ckpt", method)
+    run = predict_with(method, checkpoint)
+    assert relit(*run, "--data=ImageFolder", f"--data.path={folder}") == 1
+    said = capsys.readouterr().err
+    assert (
+        f"{method} translates pictures in their own size, which ImageFolder doesn't give: set --data Pictures" in said
+    )
+    assert "Traceback" not in said
+
+
+def test_names_of_results_all_differ() -> None:
+    assert png_names(["a/b.jpg", "c.jpg"]) == ["a/b.png", "c.png"]
+    for files in (["b.jpg", "b.jpg.png", "b.tif"], ["B.jpg", "b.tif"], ["a.png", "a.jpg"]):
+        names = png_names(files)
+        assert names == [f"{name}.png" for name in files]
+        assert len({name.lower() for name in names}) == len(files)
 
 
 class Keeper(LightningModule):

@@ -181,8 +181,11 @@ def test_impossible_episodes_are_refused(change: dict[str, int | bool], sentence
 
 
 def test_no_classes_at_all_are_refused() -> None:
-    with pytest.raises(DataError, match="can't be drawn from 0 classes"):
-        EpisodeBatches(torch.empty(0, dtype=torch.int64), 5, 1, 1, 10)
+    none, one = torch.empty(0, dtype=torch.int64), torch.zeros(20, dtype=torch.int64)
+    with pytest.raises(DataError, match="of 5 classes can't be drawn from the training split, which is empty: give it"):
+        EpisodeBatches(none, 5, 1, 1, 10)
+    with pytest.raises(DataError, match=r"from validation or test images of a single class: .* a sub-folder for each"):
+        EpisodeBatches(one, 5, 1, 1, 10, evaluation=True)
 
 
 # --- class-balanced batches -------------------------------------------------------------------------------------------

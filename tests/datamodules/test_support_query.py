@@ -125,6 +125,11 @@ def test_unfit_folders_are_refused_in_a_sentence(folder: Path, harm: Any, senten
         ready(folder)
 
 
+def test_nothing_but_predictions_is_made_of_them() -> None:
+    with pytest.raises(DataError, match="SupportQuery can only be predicted from: for anything else choose other"):
+        SupportQuery("a", "b").setup("fit")
+
+
 def test_without_a_model_there_is_no_shape() -> None:
     with pytest.raises(DataError, match="use it with `relit predict --ckpt_path FILE`"):
         SupportQuery("a", "b").prepare_data()

@@ -170,6 +170,11 @@ def test_arrays_of_a_folder_with_other_files_are_stale(folder: Path) -> None:
     (source / "cats" / "2.jpg").write_bytes(b"1234")
     with pytest.warns(DataWarning, match="the source files have changed"):
         store.prepare(build)
+    (source / "cats" / "2.jpg").write_bytes(b"5678")
+    os.utime(source / "cats" / "2.jpg", ns=(0, 1))
+    with pytest.warns(DataWarning, match="the source files have changed"):
+        store.prepare(build)
+    store.prepare(never)
 
 
 def test_files_are_listed_in_order_without_hidden_ones(tmp_path: Path) -> None:

@@ -1,5 +1,7 @@
 import io
 import os
+import shutil
+import warnings
 import zipfile
 import zlib
 from collections import Counter
@@ -163,6 +165,24 @@ def test_other_places(root: Path, tmp_path: Path, official: dict[str, bytes], pl
     for split in ("train_set", "val_set", "test_set"):
         assert torch.equal(getattr(ours, split).columns.image, getattr(reference, split).columns.image)
         assert torch.equal(getattr(ours, split).columns.label, getattr(reference, split).columns.label)
+
+
+def test_images_that_come_later_are_noticed(tmp_path: Path, official: dict[str, bytes]) -> None:
+    folder = write_folder(tmp_path / "tiny-imagenet-200", official)
+    prepared(tmp_path)
+    wnid = sorted(WNIDS)[7]
+    (folder / "train" / wnid / "images" / f"{wnid}_3.JPEG").write_bytes(jpeg(5))
+    data = TinyImageNet(str(tmp_path))
+    with pytest.warns(DataWarning, match="the source files have changed"):
+        data.prepare_data()
+    with pytest.warns(DataWarning, match="801 of 100,000 training"):
+        data.setup("fit")
+    shutil.rmtree(folder / "train")
+    shutil.rmtree(folder / "val")
+    (folder / "wnids.txt").unlink()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        data.prepare_data()
 
 
 def test_the_real_zip(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

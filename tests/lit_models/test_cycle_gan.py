@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import torch
+from lightning.pytorch import Trainer
 from torch import Tensor, nn
 from torch.optim import SGD
 
@@ -153,6 +154,26 @@ class TestBuffer:
     def test_none(self) -> None:
         images = torch.rand(3, 1, 2, 2)
         assert ImageBuffer(0).exchange(images) is images
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("buffer_size", [0, 2, 3, 5])
+def test_a_restored_buffer_fits_the_run(dtype: torch.dtype, buffer_size: int) -> None:
+    """Of another precision, of another size."""
+    before, after = tiny(buffer_size=3), tiny(buffer_size=buffer_size)
+    for buffer in before.image_buffers:
+        buffer.exchange(torch.full((3, 1, 1, 1), 7.0))
+    checkpoint: dict[str, Any] = {}
+    before.trainer = Trainer(accelerator="cpu", logger=False, enable_checkpointing=False)
+    before.on_save_checkpoint(checkpoint)
+    after.on_load_checkpoint(checkpoint)
+    seen = set()
+    for step in range(20):
+        shown = after.image_buffers[0].exchange(torch.full((2, 1, 1, 1), float(step), dtype=dtype))
+        assert shown.dtype == dtype
+        seen |= set(shown.flatten().tolist())
+        assert len(after.image_buffers[0].images) <= buffer_size
+    assert 7.0 in seen or not buffer_size, "what was restored is shown"
 
 
 def test_pairing_does_not_matter_to_the_generators() -> None:

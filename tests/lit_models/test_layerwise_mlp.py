@@ -661,7 +661,7 @@ def test_images_without_classes_are_refused(relit: Relit, tmp_path: Path, capsys
         Image.new("L", (32, 32), number).save(tmp_path / f"{number}.png")
     data = ["--data=ImageFolder", f"--data.path={tmp_path}", "--data.image_size=32", "--data.channels=1"]
     assert relit("fit", *FIT, *data, "--data.batch_size=4") == 1
-    assert "but ImageFolder gives images without classes: take other data." in capsys.readouterr().err
+    assert "but ImageFolder gives images without classes: choose other data." in capsys.readouterr().err
 
 
 def test_images_without_labels_are_refused_before_any_pretraining(

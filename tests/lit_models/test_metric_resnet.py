@@ -18,7 +18,7 @@ from torch.nn import functional
 from torch.optim import SGD
 from torch.optim.lr_scheduler import OneCycleLR
 
-from datamodules import Digits, LabelledImages
+from datamodules import DataWarning, Digits, EpisodeDataModule, ImageFolder, LabelledImages
 from datamodules.samplers import BatchSampler, ClassBalancedBatches
 from lit_models import MetricResNet
 from lit_models.errors import ModelError
@@ -504,6 +504,44 @@ def test_errors_are_a_sentence(
     assert sentence in error
     assert "Traceback" not in error
     assert not Path("runs").exists()
+
+
+@pytest.mark.parametrize("stage", ["fit", "test", "predict"])
+def test_episodes_are_refused(digits_root: Path, stage: str) -> None:
+    data = EpisodeDataModule(Digits(root=str(digits_root)), test_query=5)
+    with (
+        pytest.warns(DataWarning, match="classes that are trained on"),
+        pytest.raises(ModelError, match="takes single images, but EpisodeDataModule gives episodes: set --data Digits"),
+    ):
+        getattr(a_trainer(max_epochs=1), stage)(MetricResNet(**TINY), data)
+
+
+def test_a_trained_model_asks_for_other_data_not_for_another_model(digits_root: Path, tmp_path: Path) -> None:
+    Image.new("L", (40, 40)).save(tmp_path / "1.png")
+    folder = ImageFolder(str(tmp_path), root=str(tmp_path / "root"))
+    with pytest.raises(ModelError, match=r"gives 3x64x64 .*: set --data.image_size 32 and --data.channels 1, or"):
+        a_trainer().predict(MetricResNet(**TINY), folder)
+    digits = Digits(root=str(digits_root))
+    for change, fault in (
+        ({"image_size": 64}, "images of 1x64x64, but Digits gives 1x32x32 (channels x height x width)"),
+        ({"num_classes": 12}, "12 classes, but Digits gives images of 10 classes"),
+    ):
+        with pytest.raises(ModelError) as error:
+            a_trainer().test(MetricResNet(**{**TINY, **change}), digits)
+        assert str(error.value) == f"MetricResNet is built for {fault}: choose other data."
+
+
+def test_predictions_by_triplets_need_the_centroids_of_a_validation(digits_root: Path) -> None:
+    torch.manual_seed(0)
+    model, data = MetricResNet(**TINY, loss="triplet"), Digits(root=str(digits_root), batch_size=64)
+    few = {"max_epochs": 1, "limit_train_batches": 1, "limit_predict_batches": 1}
+    for without in ({"limit_val_batches": 0}, {"check_val_every_n_epoch": 2}):
+        a_trainer(**few, **without).fit(model, data)
+        with pytest.raises(ModelError, match="has had none: train it for one more epoch, without"):
+            a_trainer(**few).predict(model, data)
+    a_trainer(**few).fit(model, data)
+    (batch,) = a_trainer(**few).predict(model, data)
+    assert batch.probability.max() > 0.11
 
 
 def test_plain_loaders_are_refused() -> None:

@@ -243,6 +243,22 @@ def test_test_predict_and_a_resumed_run(relit: Relit, maps_root: Path) -> None:
                 assert np.array_equal(np.asarray(image), expected_image), name
 
 
+@pytest.mark.parametrize("generator", ["unet", "resnet"])
+def test_batch_normalisation_over_processes_is_refused(
+    relit: Relit,
+    maps_root: Path,
+    generator: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    arguments = [f"--model.generator={generator}", "--model.blocks=1", "--trainer.sync_batchnorm=true"]
+    assert relit("fit", *small_run(maps_root), *arguments) == 1
+    sentence = "Pix2Pix normalises each image by itself in evaluation, which --trainer.sync_batchnorm would undo: leave"
+    assert sentence in capsys.readouterr().err
+    assert not Path("runs").exists()
+
+
 def test_other_data_are_refused(digits_root: Path) -> None:
     model = tiny(channels=1)
     with pytest.raises(ModelError, match="learns from pairs of images, which Digits doesn't give: set --data Maps"):

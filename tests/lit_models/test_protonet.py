@@ -17,6 +17,7 @@ from torch.optim import SGD
 
 from datamodules import Digits, EpisodeDataModule, Episodes, LabelledImages, OmniglotEpisodes
 from lit_models import ProtoNet
+from lit_models.errors import ModelError
 from lit_models.losses.prototypical import episode_accuracy, prototypical_loss
 from lit_models.protonet import Conv4
 from tests.tiny import the_run
@@ -229,6 +230,13 @@ def test_the_confidence_interval_is_that_of_all_episodes_of_all_ranks(digits_roo
         assert metrics == pytest.approx(expected, rel=1e-5)
 
 
+def test_one_episode_has_no_confidence_interval(digits_root: Path) -> None:
+    data = EpisodeDataModule(Digits(root=str(digits_root)), test_query=5, test_episodes=1)
+    trainer = a_trainer()
+    trainer.test(ProtoNet(image_size=32, feature_maps=2), data, verbose=False)
+    assert set(trainer.callback_metrics) == {"test/loss", "test/accuracy", "test/error"}
+
+
 def test_lakes_runs_are_tested_with_their_own_images(monkeypatch: pytest.MonkeyPatch) -> None:
     """20 tasks of 20 queries: the error is the wrong answers out of 400."""
     runs = episodes(count=20, ways=20, shots=1, queries=1, size=28)
@@ -337,6 +345,17 @@ def test_errors_are_a_sentence(
     assert sentence in error
     assert "Traceback" not in error
     assert not Path("runs").exists()
+
+
+def test_single_images_are_refused(relit: Relit, capsys: pytest.CaptureFixture[str], digits_root: Path) -> None:
+    model = ["--model=ProtoNet", "--model.image_size=32", "--run.experiment=tiny", "--trainer.accelerator=cpu"]
+    assert relit("fit", *model, "--data=Digits") == 1
+    sentence = (
+        "ProtoNet takes episodes, but Digits gives single images: set --data EpisodeDataModule --data.images Digits"
+    )
+    assert sentence in capsys.readouterr().err
+    with pytest.raises(ModelError, match=sentence):
+        a_trainer().test(ProtoNet(image_size=32, feature_maps=2), Digits(root=str(digits_root)))
 
 
 # --- prediction -------------------------------------------------------------------------------------------------------

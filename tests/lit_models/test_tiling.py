@@ -24,6 +24,18 @@ def test_pixelwise_functions_know_no_tiles(size: tuple[int, int]) -> None:
     assert len(seen) == len(starts(max(size[0], 16), 64, 16)) * len(starts(max(size[1], 16), 64, 16))
 
 
+def test_small_images_are_enlarged_to_what_the_function_takes() -> None:
+    image = torch.rand(1, 1, 3, 21)
+    seen: list[torch.Size] = []
+
+    def function(piece: Tensor) -> Tensor:
+        seen.append(piece.shape[-2:])
+        return piece
+
+    assert torch.equal(apply_at_any_size(function, image, 4, 64, 16, smallest=10), image)
+    assert seen == [(12, 24)]
+
+
 def test_an_image_that_fits_goes_through_untouched() -> None:
     image = torch.rand(1, 3, 32, 48)
     assert torch.equal(apply_at_any_size(torch.square, image, 16, 64, 16), image.square())
