@@ -208,7 +208,7 @@ def draw_metrics(runs: list[Run], metrics: list[str], path: Path) -> None:
     from matplotlib.figure import Figure
     from matplotlib.ticker import MaxNLocator
 
-    columns = min(len(metrics), 3)
+    columns = 2 if len(metrics) == 4 else min(len(metrics), 3)
     rows = math.ceil(len(metrics) / columns)
     figure = Figure(figsize=(max(7, 5.2 * columns), 3.8 * rows + 0.6), layout="constrained")
     plots = figure.subplots(rows, columns, squeeze=False).flatten()
