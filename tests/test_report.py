@@ -193,7 +193,7 @@ def test_values_are_those_of_the_metrics(gan: Path) -> None:
     assert parsed.curves()[0][0]["label"] == "val/fid", "what chooses the best checkpoint comes first"
 
 
-EPISODES = {"class_path": "datamodules.OmniglotEpisodes", "split": "vinyals", "test_shot": 1}
+EPISODES = {"class_path": "datamodules.OmniglotEpisodes", "split": "vinyals", "train_on_val": False, "test_shot": 1}
 
 
 def test_tests_of_a_run_can_be_told_apart(gan: Path) -> None:
