@@ -252,6 +252,7 @@ def seconds(
 
     port = 20_000 + os.getpid() % 10_000
     folder = tempfile.mkdtemp()
+    Path(folder, "run").mkdir()
     try:
         started = [context.Process(target=work, args=(rank, folder)) for rank in range(processes)]
         for process in started:

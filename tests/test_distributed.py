@@ -420,6 +420,17 @@ def test_two_devices_need_no_other_flag(relit: Relit, digits_root: Path) -> None
     assert (run / "samples" / "epoch_0001.png").is_file()
 
 
+@pytest.mark.long
+def test_the_benchmark_of_two_processes_runs(tmp_path: Path) -> None:
+    benchmark = CONFIGS.parent / "scripts" / "benchmark.py"
+    short = ["--methods", "VAE", "--part", "measured", "--rounds", "1", "--steps", "1", "--json", "scale.json"]
+    command = [sys.executable, str(benchmark), "scale", *short]
+    environment = {**os.environ, "PYTHONPATH": str(CONFIGS.parent)}
+    subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, timeout=180, check=True)
+    measured = json.loads((tmp_path / "scale.json").read_text())["measured"]["VAE"]
+    assert all(measured[side] > 0 for side in ("alone", "apart", "together"))
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("method", lit_models.METHODS)
 def test_two_devices_need_no_other_flag_by_any_method(tmp_path: Path, method: str) -> None:
