@@ -17,7 +17,7 @@ from torch import Tensor
 from datamodules.errors import DataError
 from datamodules.loaders import BatchLoader
 from datamodules.samplers import BatchSampler, SequentialBatches, ShuffledBatches
-from datamodules.tensors import Codes, GatherDataset
+from datamodules.tensors import Codes, GatherDataset, LabelledImages
 
 
 def data_root(root: str | os.PathLike[str] | None = None) -> Path:
@@ -148,6 +148,19 @@ class ImageDataModule(LightningDataModule):
         if self.on_device or size <= torch.cuda.mem_get_info(device)[0] // 4:
             return dataset.to(device)
         return dataset
+
+
+def require_labelled_images(datamodule: ImageDataModule, images: ImageDataModule) -> None:
+    """Refuses ``images``, set up, as what ``datamodule`` is made of if they aren't labelled images.
+
+    Raises:
+        DataError: They are pairs, or episodes.
+    """
+    if not isinstance(images.train_set.columns, LabelledImages):
+        raise DataError(
+            f"{type(datamodule).__name__} is made of labelled images, which {type(images).__name__} doesn't give: set "
+            "--data.images to other data."
+        )
 
 
 def to_unit_interval(batch: Any) -> Any:

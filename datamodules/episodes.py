@@ -4,7 +4,7 @@ from typing import Any
 
 import torch
 
-from datamodules.base import ImageDataModule, run_seed
+from datamodules.base import ImageDataModule, require_labelled_images, run_seed
 from datamodules.errors import DataError, note
 from datamodules.loaders import BatchLoader
 from datamodules.samplers import EpisodeBatches
@@ -93,6 +93,7 @@ class EpisodeDataModule(ImageDataModule):
 
     def setup(self, stage: str) -> None:
         self.images.setup(stage)
+        require_labelled_images(self, self.images)
         self.train_set, self.val_set = self.images.train_set, self.images.val_set
         self.test_set = self.predict_set = self.images.test_set
         self.num_classes, self.class_names = self.images.num_classes, self.images.class_names

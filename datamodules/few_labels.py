@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from datamodules.augment import random_affine
-from datamodules.base import ImageDataModule, run_seed
+from datamodules.base import ImageDataModule, require_labelled_images, run_seed
 from datamodules.errors import DataError
 from datamodules.loaders import BatchLoader
 from datamodules.samplers import ShuffledBatches
@@ -81,6 +81,7 @@ class FewLabels(ImageDataModule):
 
     def setup(self, stage: str) -> None:
         self.images.setup(stage)
+        require_labelled_images(self, self.images)
         self.num_classes, self.class_names = self.images.num_classes, self.images.class_names
         self.test_set, self.predict_set = self.images.test_set, self.images.predict_set
         chosen = first_rows(self.images.train_set, self.images.val_set, self.count)

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from datamodules.base import ImageDataModule, run_seed
+from datamodules.base import ImageDataModule, require_labelled_images, run_seed
 from datamodules.errors import DataError
 from datamodules.loaders import BatchLoader
 from datamodules.samplers import BatchSampler, ShuffledBatches
@@ -86,6 +86,7 @@ class SearchDataModule(ImageDataModule):
 
     def setup(self, stage: str) -> None:
         self.images.setup(stage)
+        require_labelled_images(self, self.images)
         self.num_classes, self.class_names = self.images.num_classes, self.images.class_names
         self.train_set, self.val_set = self.images.train_set, self.images.val_set
         self.test_set, self.predict_set = self.images.test_set, self.images.predict_set

@@ -1,15 +1,20 @@
 """Checks of a model's arguments against its data, before any training."""
 
 from inspect import signature
+from typing import Any, Literal, cast
 
 from lightning.pytorch import LightningModule
 from lightning.pytorch.trainer.states import TrainerFn
 
-from datamodules import EpisodeDataModule, GatherDataset, ImageDataModule
+from datamodules import EpisodeDataModule, GatherDataset, ImageDataModule, ImagePair
 from lit_models.errors import ModelError
 
+Kind = Literal["single images", "pairs of images", "episodes"]
 
-def require_image_shape(module: LightningModule, image_shape: tuple[int, int, int], in_episodes: bool = False) -> None:
+
+def require_image_shape(
+    module: LightningModule, image_shape: tuple[int, int, int], takes: Kind = "single images"
+) -> None:
     """Refuses a data module whose images don't have the shape that ``module`` was built for, or don't come as it takes
     them.
 
@@ -18,23 +23,21 @@ def require_image_shape(module: LightningModule, image_shape: tuple[int, int, in
     Args:
         module: The model, attached to its trainer.
         image_shape: ``(channels, height, width)`` that it takes.
-        in_episodes: Whether it takes few-shot episodes, not single images.
+        takes: How it takes them.
 
     Raises:
-        ModelError: The shapes differ, or one is about episodes and the other isn't.
+        ModelError: The shapes differ, or the images come in another way.
     """
     datamodule = getattr(module.trainer, "datamodule", None)
     name, data_name = type(module).__name__, type(datamodule).__name__
-    if isinstance(datamodule, EpisodeDataModule) and not in_episodes:
-        raise ModelError(
-            f"{name} takes single images, but {data_name} gives episodes: set --data "
-            f"{type(datamodule.images).__name__}, or choose other data."
-        )
-    if isinstance(datamodule, ImageDataModule) and in_episodes and not isinstance(datamodule, EpisodeDataModule):
-        raise ModelError(
-            f"{name} takes episodes, but {data_name} gives single images: set --data EpisodeDataModule --data.images "
-            f"{data_name}, or choose other data."
-        )
+    gives = _kind(datamodule)
+    if gives is not None and gives != takes:
+        remedy = ""
+        if gives == "episodes":
+            remedy = f"set --data {type(cast(EpisodeDataModule, datamodule).images).__name__}, or "
+        elif takes == "episodes" and gives == "single images":
+            remedy = f"set --data EpisodeDataModule --data.images {data_name}, or "
+        raise ModelError(f"{name} takes {takes}, but {data_name} gives {gives}: {remedy}choose other data.")
     given = getattr(datamodule, "image_shape", None)
     if given is None or tuple(given) == tuple(image_shape):
         return
@@ -109,6 +112,17 @@ def require_label_noise(label_noise: float) -> None:
     """
     if not 0 <= label_noise < 0.5:
         raise ModelError(f"label_noise is {label_noise}; it must be at least 0 and less than 0.5.")
+
+
+def _kind(datamodule: Any) -> Kind | None:
+    """How images come from a data module; None if it isn't known."""
+    if isinstance(datamodule, EpisodeDataModule):
+        return "episodes"
+    if not isinstance(datamodule, ImageDataModule):
+        return None
+    sets = (getattr(datamodule, name, None) for name in ("train_set", "predict_set"))
+    pairs = any(isinstance(images, GatherDataset) and isinstance(images.columns, ImagePair) for images in sets)
+    return "pairs of images" if pairs else "single images"
 
 
 def _in_training(module: LightningModule) -> bool:

@@ -114,7 +114,7 @@ class ProtoNet(LightningModule):
                     "question)."
                 )
             return
-        require_image_shape(self, self.image_shape, in_episodes=True)
+        require_image_shape(self, self.image_shape, takes="episodes")
         if stage == "fit":
             self.inverted = getattr(data, "inverted", False)
 

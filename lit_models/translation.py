@@ -62,7 +62,7 @@ class ImageTranslator(AdversarialModule):
 
     def setup(self, stage: str) -> None:
         require_pairs(self, stage)
-        require_image_shape(self, self.image_shape)
+        require_image_shape(self, self.image_shape, takes="pairs of images")
         datamodule = getattr(self.trainer, "datamodule", None)
         if stage == "fit":
             self.source_scale = getattr(datamodule, "source_scale", 1.0)
