@@ -31,7 +31,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from experiments import EXPERIMENTS, Budget, Experiment, Step
+from experiments import EXPERIMENTS, Budget, Data, Experiment, Step
 from sweep import INTERRUPTED, finished, in_a_process, interruptible, relit, train
 
 from lit_models.checkpoints import read_checkpoint
@@ -197,7 +197,6 @@ class Chain:
         own = REPOSITORY / "configs" / f"{step.config}.yaml"  # a budget may start from a smaller one
         first = next(iter(tests.values()))
         sizes = {name: count for name, count in first["data"].items() if name != "name"}
-        found = (sizes["train_images"] + sizes["val_images"], sizes["test_images"])
         told_elsewhere = ("seed_everything", "run", "wandb", "ckpt_path")  # the last is of a run that was resumed
         kept = {name: value for name, value in without_nulls(settings).items() if name not in told_elsewhere}
         for option in step.uses:  # a path on this machine
@@ -207,7 +206,7 @@ class Chain:
             "changed": changed,
             "changed_from_own": changes(settings, resolved("fit", f"--config={own}"), step),
             "command": command_line(config, changed, step),
-            "data": {"name": step.data.name, "whole": found == (step.data.train, step.data.test), **sizes},
+            "data": {"name": step.data.name, "whole": is_whole(step.data, sizes), **sizes},
             "settings": kept,
             "seeds": {},
         }
@@ -388,6 +387,12 @@ def seeded(step: Step) -> list[str]:
     return [argument.partition("=")[0] for argument in step.arguments if "{seed}" in argument]
 
 
+def is_whole(data: Data, sizes: dict[str, int]) -> bool:
+    """Whether a run's images are all that the data set has. Those of validation may be among those of training."""
+    train, val = sizes["train_images"], sizes["val_images"]
+    return data.train in (train, train + val) and sizes["test_images"] == data.test
+
+
 def hardware(record: Settings) -> str:
     """The machine of a run, in words."""
     precision = {"32-true": "fp32", "bf16-mixed": "bf16"}.get(record["precision"], record["precision"])
@@ -400,7 +405,7 @@ def hardware(record: Settings) -> str:
 def key_of(option: str) -> str:
     """Where an option's value is in a configuration."""
     part, _, name = option.removeprefix("--").partition(".")
-    return f"{part}.init_args.{name}"
+    return f"{part}.init_args.{name}" if part in ("model", "data") else f"{part}.{name}"
 
 
 def without_nulls(value: Any) -> Any:

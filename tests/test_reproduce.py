@@ -17,6 +17,7 @@ import results_table
 import yaml
 from experiments import Budget, Data, Experiment, Figure, Step
 
+from lit_models.cli import flat
 from lit_models.published import Citation, Published, all_published, beside
 from tests.tiny import CONFIGS
 
@@ -27,11 +28,12 @@ QUICK = (
     *("--trainer.enable_progress_bar=false", "--trainer.enable_model_summary=false"),
 )
 DIGITS = Data("digits", 1_497, 300)
+NOISY = ("--model.label_noise=0.1", "--trainer.callbacks=null")
 TOY = Experiment(
     title="Two toys",
     steps=(
         Step("plain", "DCGAN", "dcgan", "dcgan_digits", DIGITS, checkpoint="last"),
-        Step("noisy", "DCGAN, noisy", "dcgan", "dcgan_digits", DIGITS, ("--model.label_noise=0.1",), checkpoint="last"),
+        Step("noisy", "DCGAN, noisy", "dcgan", "dcgan_digits", DIGITS, NOISY, checkpoint="last"),
     ),
     figures=(
         Figure("plain", "loss", "test/generator_loss"),
@@ -150,6 +152,27 @@ def test_what_follows_the_seed_is_no_change() -> None:
     assert changed == {"model.init_args.feature_maps": [8, 16]}
     command = "relit fit --config configs/x.yaml --model.feature_maps 8 --model.label_noise SEED"
     assert reproduce.command_line("configs/x.yaml", changed, step) == command
+
+
+def test_where_an_option_is_in_a_configuration() -> None:
+    options = ("--model.latent_dim", "--data.train_on_val", "--trainer.callbacks", "--checkpoint.monitor")
+    keys = ["model.init_args.latent_dim", "data.init_args.train_on_val", "trainer.callbacks", "checkpoint.monitor"]
+    assert [reproduce.key_of(option) for option in options] == keys
+
+
+@pytest.mark.parametrize(
+    ("train", "val", "test", "whole"),
+    [
+        (1297, 200, 300, True),
+        (1497, 200, 300, True),  # trained on the validation images, too
+        (1497, 200, 299, False),
+        (1296, 200, 300, False),
+        (200, 200, 300, False),
+    ],
+)
+def test_whole_data(train: int, val: int, test: int, whole: bool) -> None:
+    sizes = {"train_images": train, "val_images": val, "test_images": test}
+    assert reproduce.is_whole(DIGITS, sizes) == whole
 
 
 def test_a_step_whose_runs_keep_no_best_checkpoint(
@@ -351,13 +374,15 @@ def test_an_experiment_is_consistent(name: str) -> None:
 @pytest.mark.parametrize("budget", ["smoke", "cpu", "gpu", "paper"])
 @pytest.mark.parametrize("name", experiments.EXPERIMENTS)
 @pytest.mark.slow
-def test_all_arguments_are_valid(relit: Relit, name: str, budget: str) -> None:
+def test_all_arguments_are_valid(relit: Relit, capsys: pytest.CaptureFixture[str], name: str, budget: str) -> None:
     experiment = experiments.EXPERIMENTS[name]
     for step in experiment.steps:
         config = experiment.budgets[budget].configs.get(step.name, step.config)
         arguments = [*step.arguments, *experiment.budgets[budget].of(step)]
         arguments = [a.replace("{seed}", "0").replace("=configs/", f"={CONFIGS}/") for a in arguments]
         assert relit("fit", f"--config={CONFIGS / config}.yaml", *arguments, "--print_config") == 0
+        resolved = flat(yaml.safe_load(capsys.readouterr().out))
+        assert {reproduce.key_of(argument.partition("=")[0]) for argument in step.arguments} <= {*resolved}
         for test in step.tests.values():
             assert relit("test", f"--config={CONFIGS / config}.yaml", *test, "--print_config") == 0
 
