@@ -39,6 +39,8 @@ TRAINING_ONLY = {
     "history",
     "metrics_rows",
     "generator_losses",
+    "random_states",
+    "means",
 }
 """What a checkpoint holds that has its own place on a card or none: of the rest, plain values are kept as its state."""
 

@@ -24,7 +24,7 @@ from tests.tiny import TINY, the_run
 
 Relit = Callable[..., int]
 WEIGHTS = Path(__file__).parents[1] / "weights"
-QUICK = ("ConditionalGAN", "DigitClassifier")
+QUICK = ("ConditionalGAN", "DigitClassifier", "Pix2Pix")
 """Models that are exported to ONNX in the default tests, too."""
 
 
@@ -132,6 +132,7 @@ def test_predict_and_test_take_weights(relit: Relit) -> None:
     checkpoint = run / "checkpoints" / "last.ckpt"
     assert relit("export", run) == 0
     weights = Path("dcgan_digits.safetensors")
+    assert not json.loads(weights.with_suffix(".json").read_text())["state"], "nothing that only a training needs"
     for name, source in (("a", ["--ckpt_path", checkpoint]), ("b", ["--weights", weights])):
         arguments = ["--data", "Samples", "--data.count=6", "--predictions.folder", name, "--run.id", name]
         assert relit("predict", *source, *arguments, "--trainer.accelerator=cpu") == 0

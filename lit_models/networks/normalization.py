@@ -20,7 +20,7 @@ class BatchStatisticsNorm2d(nn.BatchNorm2d):
         super().__init__(num_features, track_running_stats=False)
 
     def forward(self, input: Tensor) -> Tensor:
-        if self.training or len(input) == 1:
+        if self.training:
             return super().forward(input)
         return functional.instance_norm(input, weight=self.weight, bias=self.bias, eps=self.eps)
 
