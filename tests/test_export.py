@@ -259,7 +259,7 @@ def test_functions_are_known_by_their_names() -> None:
 
 def onnx_cases() -> list[Any]:
     return [
-        pytest.param(title, part.name, marks=[] if title in QUICK and part.name != "encoder" else pytest.mark.slow)
+        pytest.param(title, part.name, marks=[] if title in QUICK and part.name != "encoder" else pytest.mark.long)
         for title, (method, _) in SMALL_MODELS.items()
         for part in getattr(getattr(lit_models, method), "exports", ())
     ]
