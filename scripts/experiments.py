@@ -423,13 +423,13 @@ protonet = Experiment(
     budgets={
         "smoke": Budget("all but three 5-way episodes, and width", {"*": FEW_EPISODES}),
         "cpu": Budget(
-            "6,000 episodes of 1-shot, 5,000 of 5-shot (12,000 and 8,000 with the validation classes), 1,500 for "
+            "6,000 episodes of 1-shot, 5,000 of 5-shot (12,000 and 11,000 with the validation classes), 1,500 for "
             "Lake's runs, of 20,000",
             {
                 "*": ("--trainer.max_epochs=50",),
                 "1-shot": ("--trainer.max_epochs=60",),
                 "1-shot-all": ("--trainer.max_epochs=120",),
-                "5-shot-all": ("--trainer.max_epochs=80",),
+                "5-shot-all": ("--trainer.max_epochs=110",),
                 "lake": ("--trainer.max_epochs=15",),
             },
         ),
