@@ -718,10 +718,6 @@ RESNETS: dict[str, tuple[str, str, tuple[str, ...]]] = {
         ("--model.mining=batch_all",),
     ),
 }
-SMALL_RESNET = (
-    *("--model.num_classes=20", "--data.max_classes=20", "--model.stem=7x7", "--model.feature_maps=32"),
-    "--trainer.log_every_n_steps=3",
-)
 
 resnet18 = Experiment(
     title="One network, three losses",
@@ -752,14 +748,8 @@ resnet18 = Experiment(
             only=("strong", "center", "triplet", "triplet_all"),
         ),
         "cpu": Budget(
-            "20 classes of 200, half the width, the 7x7 stem, batches of 64",
-            {
-                "*": SMALL_RESNET,
-                "strong": ("--data.batch_size=64",),
-                "center": ("--data.batch_size=64",),
-                "triplet": ("--data.classes_per_batch=16",),
-                "triplet_all": ("--data.classes_per_batch=16",),
-            },
+            "half the width, the 7x7 stem; bfloat16",
+            {"*": ("--model.feature_maps=32", "--model.stem=7x7", "--trainer.precision=bf16-mixed")},
             only=("strong", "center", "triplet", "triplet_all"),
         ),
         "gpu": Budget("nothing; bfloat16", {"*": GPU}),
