@@ -1,34 +1,42 @@
 """Conditional GAN (Mirza & Osindero 2014, https://arxiv.org/abs/1411.1784), and the projection discriminator (Miyato &
 Koyama 2018, https://arxiv.org/abs/1802.05637): images of a class that one may choose.
 
-Both players are told the class y. The generator G(z, y) makes an image of it; the discriminator D(x, y) has to tell
-whether x is real *and* of class y. The game is that of any GAN under the condition y (Mirza & Osindero, eq. 2). Each
-player learns its own embedding of the classes.
+The generator G(z, y) makes an image of class y; the discriminator D(x, y) has to find out whether x is real *and* of
+class y. The game is that of any GAN under the condition y (Mirza & Osindero, eq. 2).
 
-The generator hears of the class at one of two places:
+The class enters the generator at one of two places:
 
-- ``condition: latent``: the embedding is joined to z before the decoder, so that all layers can draw by it;
-- ``condition: image``: the decoder makes feature maps of the image's size from z alone; the embedding becomes one more
-  map of that size, by a linear layer, and two 3x3 convolutions make the image of all of them. What is joined there
-  can't be the finished image, or nothing would be left to draw the class with.
+- ``condition: latent``: a learned embedding of the class is joined to z before the decoder, so that all layers can draw
+  by it;
+- ``condition: image``: the decoder makes feature maps of the image's size from z alone; maps that encode the class are
+  joined to them, and two 3x3 convolutions make the image. The class can't be joined to the finished image, where no
+  layer would be left to draw by it.
 
-So does the discriminator:
+It enters the discriminator in one of two ways:
 
-- ``discriminator: concat``: the embedding becomes an image-sized channel, which is joined to the image's own;
+- ``discriminator: concat``: maps that encode the class are joined to the image's channels;
 - ``discriminator: projection``: ``D(x, y) = ψ(φ(x)) + e_y · φ(x)`` with φ the last feature maps, summed over their
   places, and ψ linear (Miyato & Koyama, eq. 8).
 
+``label_encoding`` chooses the maps. Constant maps leave the discriminator nothing to compare an image with but the
+class itself:
+
+- ``one_hot``: a map per class, 1 everywhere for the image's class and 0 for all others;
+- ``embedding``: a map per component of a learned embedding;
+- ``pattern``: a single map with a learned pattern per class, for older checkpoints. The discriminator uses the pattern
+  as a template, and the generator then draws nearly the same image of a class from every z.
+
 Differences from the papers:
 
-1. DCGAN's networks, in place of dense ones (Mirza & Osindero) or ResNets with conditional batch normalisation (Miyato &
+1. DCGAN's networks, in place of dense ones (Mirza & Osindero) or ResNets with conditional batch normalization (Miyato &
    Koyama). φ ends with a LeakyReLU of slope 0.2.
-2. Learned embeddings in place of one-hot vectors (Mirza & Osindero).
-3. The fakes are of the classes of the batch's real images, not of classes drawn anew.
-4. Spectral normalisation leaves the label channel of ``concat`` alone: the bound that it gives is on the slopes
-   towards the image, and a label channel of length 1 spread over all pixels could hardly be seen.
+2. A learned embedding of the class is joined to z; Mirza & Osindero map a one-hot vector, and z, by a dense layer each.
+3. The fakes are of the classes of the batch's real images, not of classes drawn for them.
+4. Spectral normalization covers the convolutions that see the label's maps, but not the embedding that
+   ``label_encoding: embedding`` or ``pattern`` learns: the bound is on the slopes towards the image.
 """
 
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal, TypeAlias
 
 import torch
 from lightning.pytorch.cli import OptimizerCallable
@@ -45,19 +53,56 @@ from lit_models.networks.spectral import spectrally_normalised
 from lit_models.optimizers import FusedAdam
 from lit_models.parts import Part
 
+LabelEncoding: TypeAlias = Literal["one_hot", "embedding", "pattern"]
 
-class LabelChannel(nn.Sequential):
-    """From a class to one image-sized channel, by a learned embedding and a linear layer.
+
+class ConstantMaps(nn.Module):
+    """Spread a vector per class over the image: one constant map for each of its components.
+
+    The vector is the class's one-hot code, or a learned embedding if ``embedding_dim`` is given.
+
+    Shapes: ``(N,)`` int64 to ``(N, num_classes or embedding_dim, image_size, image_size)``.
+    """
+
+    one_hot: Tensor
+
+    def __init__(self, num_classes: int, image_size: int, embedding_dim: int | None = None) -> None:
+        super().__init__()
+        self.image_size = image_size
+        self.embedding = None if embedding_dim is None else nn.Embedding(num_classes, embedding_dim)
+        if embedding_dim is None:
+            self.register_buffer("one_hot", torch.eye(num_classes), persistent=False)
+
+    def forward(self, label: Tensor) -> Tensor:
+        vector = self.one_hot[label] if self.embedding is None else self.embedding(label)
+        return vector[:, :, None, None].expand(-1, -1, self.image_size, self.image_size)
+
+
+class LearnedPattern(nn.Sequential):
+    """Turn a class into one image-sized map with a learned pattern, by an embedding and a linear layer.
 
     Shapes: ``(N,)`` int64 to ``(N, 1, image_size, image_size)``.
     """
 
-    def __init__(self, num_classes: int, embedding_dim: int, image_size: int) -> None:
+    def __init__(self, num_classes: int, image_size: int, embedding_dim: int) -> None:
         super().__init__(
             nn.Embedding(num_classes, embedding_dim),
             nn.Linear(embedding_dim, image_size**2),
             nn.Unflatten(1, (1, image_size, image_size)),
         )
+
+
+def label_maps(encoding: LabelEncoding, num_classes: int, image_size: int, embedding_dim: int) -> tuple[nn.Module, int]:
+    """Build the network that turns a class into image-sized maps.
+
+    Returns:
+        The network, and the number of maps that it makes.
+    """
+    if encoding == "one_hot":
+        return ConstantMaps(num_classes, image_size), num_classes
+    if encoding == "embedding":
+        return ConstantMaps(num_classes, image_size, embedding_dim), embedding_dim
+    return LearnedPattern(num_classes, image_size, embedding_dim), 1
 
 
 class LatentConditionedGenerator(nn.Module):
@@ -84,14 +129,21 @@ class ImageConditionedGenerator(nn.Module):
     """
 
     def __init__(
-        self, image_size: int, channels: int, latent_dim: int, feature_maps: int, num_classes: int, embedding_dim: int
+        self,
+        image_size: int,
+        channels: int,
+        latent_dim: int,
+        feature_maps: int,
+        num_classes: int,
+        embedding_dim: int,
+        label_encoding: LabelEncoding,
     ) -> None:
         super().__init__()
         width = max(feature_maps // 2, 1)
         self.decoder = Generator(image_size, width, latent_dim, feature_maps)
-        self.label_channel = LabelChannel(num_classes, embedding_dim, image_size)
+        self.label_channel, maps = label_maps(label_encoding, num_classes, image_size, embedding_dim)
         self.painter = nn.Sequential(
-            nn.Conv2d(width + 1, width, 3, padding=1, bias=False),
+            nn.Conv2d(width + maps, width, 3, padding=1, bias=False),
             nn.BatchNorm2d(width),
             nn.ReLU(inplace=True),
             nn.Conv2d(width, channels, 3, padding=1),
@@ -103,7 +155,7 @@ class ImageConditionedGenerator(nn.Module):
 
 
 class ConcatDiscriminator(nn.Module):
-    """DCGAN's discriminator of the image and the label's channel.
+    """DCGAN's discriminator of the image and the label's maps.
 
     Shapes: ``(N, channels, image_size, image_size)`` and ``(N,)`` int64 to ``(N,)``.
     """
@@ -115,11 +167,12 @@ class ConcatDiscriminator(nn.Module):
         feature_maps: int,
         num_classes: int,
         embedding_dim: int,
+        label_encoding: LabelEncoding,
         spectral_norm: bool,
     ) -> None:
         super().__init__()
-        self.label_channel = LabelChannel(num_classes, embedding_dim, image_size)
-        body = Discriminator(image_size, channels + 1, feature_maps, batch_norm=not spectral_norm)
+        self.label_channel, maps = label_maps(label_encoding, num_classes, image_size, embedding_dim)
+        body = Discriminator(image_size, channels + maps, feature_maps, batch_norm=not spectral_norm)
         self.body = spectrally_normalised(body) if spectral_norm else body
 
     def forward(self, image: Tensor, label: Tensor) -> Tensor:
@@ -157,11 +210,13 @@ class ConditionalGAN(AdversarialModule):
         channels: Channels of the images: 1 for grey, 3 for colour.
         num_classes: Classes of the images.
         latent_dim: Components of the latent vector (100 in Mirza & Osindero).
-        embedding_dim: Components of the classes' embeddings, except in the projection discriminator, where they are as
-            many as the features.
+        embedding_dim: Components of the classes' embeddings: those joined to z, and those that become maps with
+            ``label_encoding: embedding``. The projection discriminator's have as many as its features.
         feature_maps: Width of the layers next to the image; doubled at each halving of the size.
-        condition: Where the generator hears of the class: "latent" or "image".
-        discriminator: How the discriminator does: "concat" or "projection".
+        condition: Where the class enters the generator: "latent" or "image".
+        discriminator: How the class enters the discriminator: "concat" or "projection".
+        label_encoding: The maps that stand for a class next to an image: "one_hot", "embedding", or "pattern" as in
+            checkpoints that were written before this argument existed.
         spectral_norm: Divide the discriminator's weights by their largest singular value, in place of its batch
             normalisation.
         loss: "bce", the cross-entropy (in the generator's non-saturating form), or "hinge".
@@ -171,6 +226,8 @@ class ConditionalGAN(AdversarialModule):
     """
 
     exports = (Part("generator", "images_of", ("latent", "label"), "image"),)
+    older_arguments: ClassVar = {"label_encoding": "pattern"}
+    """Values of arguments that older checkpoints lack."""
 
     def __init__(
         self,
@@ -182,6 +239,7 @@ class ConditionalGAN(AdversarialModule):
         feature_maps: int = 64,
         condition: Literal["latent", "image"] = "latent",
         discriminator: Literal["concat", "projection"] = "concat",
+        label_encoding: LabelEncoding = "one_hot",
         spectral_norm: bool = False,
         loss: Literal["bce", "hinge"] = "bce",
         generator_optimizer: OptimizerCallable = lambda p: FusedAdam(p, lr=2e-4, beta1=0.5),
@@ -193,15 +251,25 @@ class ConditionalGAN(AdversarialModule):
             raise ModelError(
                 f"num_classes is {num_classes} and embedding_dim {embedding_dim}; both must be at least 1."
             )
-        make_generator = LatentConditionedGenerator if condition == "latent" else ImageConditionedGenerator
-        judge: nn.Module
-        if discriminator == "projection":
-            judge = ProjectionDiscriminator(image_size, channels, feature_maps, num_classes, spectral_norm)
+        generator: nn.Module
+        if condition == "latent":
+            generator = LatentConditionedGenerator(
+                image_size, channels, latent_dim, feature_maps, num_classes, embedding_dim
+            )
         else:
-            judge = ConcatDiscriminator(image_size, channels, feature_maps, num_classes, embedding_dim, spectral_norm)
+            generator = ImageConditionedGenerator(
+                image_size, channels, latent_dim, feature_maps, num_classes, embedding_dim, label_encoding
+            )
+        critic: nn.Module
+        if discriminator == "projection":
+            critic = ProjectionDiscriminator(image_size, channels, feature_maps, num_classes, spectral_norm)
+        else:
+            critic = ConcatDiscriminator(
+                image_size, channels, feature_maps, num_classes, embedding_dim, label_encoding, spectral_norm
+            )
         super().__init__(
-            make_generator(image_size, channels, latent_dim, feature_maps, num_classes, embedding_dim),
-            judge,
+            generator,
+            critic,
             generator_optimizer=generator_optimizer,
             discriminator_optimizer=discriminator_optimizer,
             **loop,
@@ -211,6 +279,16 @@ class ConditionalGAN(AdversarialModule):
         self.num_classes = num_classes
         self.latent_dim = latent_dim
         self.loss = loss
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        super().on_load_checkpoint(checkpoint)
+        theirs = {**self.older_arguments, **checkpoint["hyper_parameters"]}["label_encoding"]
+        if theirs == "pattern" != self.hparams["label_encoding"]:
+            # The settings lack the argument, as the checkpoint does, or are newer than the checkpoint.
+            older = type(self)(**{**self.hparams, "label_encoding": theirs})
+            self.hparams["label_encoding"] = theirs
+            self.generator, self.discriminator = older.generator, older.discriminator
+            self.generator_average = older.generator_average
 
     def setup(self, stage: str) -> None:
         require_image_shape(self, self.image_shape)

@@ -152,7 +152,8 @@ def read_weights(path: Path) -> dict[str, Any]:
     """
     card = read_card(path)
     method_class = getattr(lit_models, card["method"])
-    hyperparameters = checked_hyperparameters(method_class, card["hyperparameters"], path)
+    older: dict[str, Any] = getattr(method_class, "older_arguments", {})
+    hyperparameters = checked_hyperparameters(method_class, {**older, **card["hyperparameters"]}, path)
     if sha256(path) != card["sha256"]:
         raise RunError(f"{path} isn't the file that its card describes (its SHA-256 is another): fetch both again.")
     try:

@@ -1,3 +1,4 @@
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -5,6 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from lightning.pytorch import Trainer
 from PIL import Image
 from torch import nn
 from torch.nn.utils import parametrize
@@ -12,21 +14,28 @@ from torch.nn.utils import parametrize
 from datamodules import LabelledImages, SampleRequest
 from lit_models import ConditionalGAN
 from lit_models.callbacks import SampleGrid
+from lit_models.conditional_gan import LearnedPattern
 from lit_models.errors import ModelError
 from lit_models.losses.adversarial import discriminator_bce, discriminator_hinge
-from tests.lit_models.test_adversarial import fit
+from lit_models.weights import build_model, read_weights
+from tests.lit_models.test_adversarial import fit, loader
 from tests.tiny import CONFIGS, the_run
 
 Relit = Callable[..., int]
 
-VARIANTS = [
-    {"condition": condition, "discriminator": discriminator, "spectral_norm": spectral, "loss": loss}
-    for condition, discriminator, spectral, loss in (
-        ("latent", "concat", False, "bce"),
-        ("image", "concat", True, "hinge"),
-        ("latent", "projection", True, "hinge"),
-        ("image", "projection", False, "bce"),
-    )
+VARIANTS: list[dict[str, Any]] = [
+    {"condition": "latent", "discriminator": "concat", "label_encoding": "one_hot"},
+    {"condition": "latent", "discriminator": "concat", "label_encoding": "pattern"},
+    {"condition": "image", "discriminator": "concat", "label_encoding": "one_hot"},
+    {
+        "condition": "image",
+        "discriminator": "concat",
+        "label_encoding": "embedding",
+        "spectral_norm": True,
+        "loss": "hinge",
+    },
+    {"condition": "latent", "discriminator": "projection", "spectral_norm": True, "loss": "hinge"},
+    {"condition": "image", "discriminator": "projection", "label_encoding": "pattern"},
 ]
 
 
@@ -80,7 +89,7 @@ class TestVariants:
     def test_the_loss_that_is_asked_for(self, variant: dict[str, Any]) -> None:
         model, data, fake = tiny(**variant).eval(), batch(), torch.rand(8, 1, 16, 16)
         scores = model.discriminator(data.image * 2 - 1, data.label), model.discriminator(fake, data.label)
-        function = discriminator_hinge if variant["loss"] == "hinge" else discriminator_bce
+        function = discriminator_hinge if variant.get("loss") == "hinge" else discriminator_bce
         assert torch.equal(model.discriminator_loss(data, fake), function(*scores))
 
     @pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
@@ -117,6 +126,70 @@ def test_what_is_spectrally_normalised() -> None:
     assert not any(isinstance(m, nn.BatchNorm2d) for m in tiny(spectral_norm=True).discriminator.modules())
     assert names(tiny()) == set()
     assert any(isinstance(m, nn.BatchNorm2d) for m in tiny().discriminator.modules())
+
+
+@pytest.mark.parametrize("encoding", ["one_hot", "embedding"])
+@pytest.mark.parametrize("condition", ["latent", "image"])
+def test_the_label_enters_as_constant_maps(encoding: str, condition: str) -> None:
+    """The first convolution of an image and constant maps, by numpy."""
+    model = tiny(label_encoding=encoding, condition=condition)
+    networks = [(model.discriminator, model.discriminator.body.layers[0], torch.rand(5, 1, 16, 16))]
+    if condition == "image":
+        networks.append((model.generator, model.generator.painter[0], torch.rand(5, 2, 16, 16)))
+    for network, convolution, image in networks:
+        code = np.eye(5) if encoding == "one_hot" else network.label_channel.embedding.weight.detach().numpy()
+        assert code.shape == (5, 5 if encoding == "one_hot" else 4)
+        for label in range(5):
+            maps = np.stack([np.full((16, 16), component) for component in code[label]])
+            joined = np.concatenate([image[label].numpy(), maps]).astype(np.float32)
+            assert convolution.in_channels == len(joined)
+            seen: list[torch.Tensor] = []
+            hook = convolution.register_forward_pre_hook(lambda _, inputs, seen=seen: seen.append(inputs[0]))
+            if network is model.discriminator:
+                network(image[label : label + 1], torch.tensor([label]))
+            else:
+                network.decoder.forward = lambda _, image=image, label=label: image[label : label + 1]
+                network.eval()(torch.zeros(1, 3), torch.tensor([label]))
+            hook.remove()
+            assert np.array_equal(seen[0][0].detach().numpy(), joined)
+
+
+def test_label_maps_follow_the_networks_precision() -> None:
+    model = tiny(condition="image").to(torch.bfloat16)
+    image = model.generator(torch.rand(5, 3, dtype=torch.bfloat16), torch.arange(5))
+    assert image.dtype == model.discriminator(image, torch.arange(5)).dtype == torch.bfloat16
+
+
+@pytest.mark.parametrize("condition", ["latent", "image"])
+def test_checkpoints_without_an_encoding_are_read_as_patterns(condition: str, tmp_path: Path) -> None:
+    """Checkpoints, and settings, from before the argument existed."""
+    old = tiny(label_encoding="pattern", condition=condition, ema_decay=0.9)
+    fit(old, 2).save_checkpoint(tmp_path / "x.ckpt")
+    checkpoint = torch.load(tmp_path / "x.ckpt", weights_only=True)
+    assert checkpoint["hyper_parameters"].pop("label_encoding") == "pattern"
+    torch.save(checkpoint, tmp_path / "old.ckpt")
+    new = ConditionalGAN.load_from_checkpoint(tmp_path / "old.ckpt", weights_only=True)
+    assert new.hparams["label_encoding"] == "pattern"
+    for name, tensor in old.state_dict().items():
+        assert torch.equal(new.state_dict()[name], tensor), name
+    images = [m.sample(5, generator=torch.Generator().manual_seed(0)) for m in (old, new)]
+    assert torch.equal(*images)
+    resumed = tiny(condition=condition, ema_decay=0.9)
+    options: dict[str, Any] = {"enable_progress_bar": False, "enable_model_summary": False}
+    trainer = Trainer(accelerator="cpu", logger=False, enable_checkpointing=False, max_epochs=2, **options)
+    trainer.fit(resumed, loader(2), ckpt_path=tmp_path / "old.ckpt")
+    assert trainer.global_step == 4
+    assert not torch.equal(resumed.discriminator.body.layers[0].weight, old.discriminator.body.layers[0].weight)
+    trainer.save_checkpoint(tmp_path / "new.ckpt")
+    again = ConditionalGAN.load_from_checkpoint(tmp_path / "new.ckpt", weights_only=True)
+    assert isinstance(again.discriminator.label_channel, LearnedPattern)
+
+
+def test_the_shipped_weights_are_read_as_patterns() -> None:
+    path = Path(__file__).parents[2] / "weights" / "conditional_gan_mnist.safetensors"
+    card = json.loads(path.with_suffix(".json").read_text())
+    encoding = card["hyperparameters"].get("label_encoding", "pattern")
+    assert build_model(read_weights(path), path).hparams["label_encoding"] == encoding
 
 
 def test_samples_take_the_classes_in_turns() -> None:
