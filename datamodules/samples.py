@@ -52,17 +52,20 @@ class Samples(LightningDataModule):
     Args:
         count: How many images.
         seed: Seed of their latent vectors; the same seed and batch size give the same images.
-        labels: Classes to generate, taken in turns; only for models that know classes.
+        labels: Class to generate, or several to cycle through; only for models with classes.
         batch_size: Images made at once.
     """
 
-    def __init__(self, count: int = 64, seed: int = 0, labels: list[int] | None = None, batch_size: int = 64) -> None:
+    def __init__(
+        self, count: int = 64, seed: int = 0, labels: int | list[int] | None = None, batch_size: int = 64
+    ) -> None:
         super().__init__()
         if count < 1 or batch_size < 1:
             raise DataError(f"count is {count} and batch_size {batch_size}; both must be at least 1.")
-        if labels and min(labels) < 0:
-            raise DataError(f"labels holds {min(labels)}; classes are numbered from 0 on.")
-        self.requests = _Requests(count, labels or [], seed)
+        self.labels = [labels] if isinstance(labels, int) else list(labels or ())
+        if self.labels and min(self.labels) < 0:
+            raise DataError(f"labels holds {min(self.labels)}; classes are numbered from 0 on.")
+        self.requests = _Requests(count, self.labels, seed)
         self.batch_size = batch_size
 
     def predict_dataloader(self) -> BatchLoader[SampleRequest]:

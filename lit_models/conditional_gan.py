@@ -36,6 +36,7 @@ Differences from the papers:
    ``label_encoding: embedding`` or ``pattern`` learns: the bound is on the slopes towards the image.
 """
 
+from collections.abc import Sequence
 from typing import Any, ClassVar, Literal, TypeAlias
 
 import torch
@@ -194,6 +195,7 @@ class ProjectionDiscriminator(nn.Module):
         self.unconditional = nn.Linear(width, 1)
         self.embedding = nn.Embedding(num_classes, width)
         self.apply(initialise)
+        nn.init.xavier_uniform_(self.embedding.weight)
         if spectral_norm:
             spectrally_normalised(self)
 
@@ -307,29 +309,46 @@ class ConditionalGAN(AdversarialModule):
         fake = self.discriminator(fake, batch.label)
         return generator_linear(fake) if self.loss == "hinge" else generator_bce(fake)
 
-    def sample(self, n: int, labels: Tensor | None = None, generator: torch.Generator | None = None) -> Tensor:
-        """Draws images, in evaluation mode, with the averaged generator if there is one.
+    def sample(
+        self,
+        n: int,
+        labels: Tensor | Sequence[int] | int | None = None,
+        generator: torch.Generator | None = None,
+    ) -> Tensor:
+        """Draw images, in evaluation mode, with the averaged generator if there is one.
 
         Args:
             n: How many.
-            labels: ``(n,)`` classes to draw; if None, all in turns: 0, 1, …, num_classes − 1, 0, 1, …
+            labels: One class for all images, or n classes; if None, 0, 1, …, num_classes − 1, 0, 1, …
             generator: Random generator on the CPU, for the same images on every device; the global one if None.
 
         Returns:
             ``(n, C, H, W)`` in [0, 1], on the module's device.
 
         Raises:
-            ModelError: Other than n labels, or one that is no class.
+            ModelError: The labels are no integers, not n, or hold a number that is no class.
         """
-        labels = torch.arange(n) % self.num_classes if labels is None else labels
-        if labels.shape != (n,):
-            raise ModelError(f"{n} images need {n} labels, not {' x '.join(map(str, labels.shape))}.")
-        if n and not 0 <= int(labels.min()) <= int(labels.max()) < self.num_classes:
-            wrong = next(label for label in labels.tolist() if not 0 <= label < self.num_classes)
-            raise ModelError(f"There is no class {wrong}: the labels go from 0 to {self.num_classes - 1}.")
+        labels = self._labels(n, labels)
         latent = torch.randn(n, self.latent_dim, generator=generator).to(self.device)
         with evaluating(self.sampling_generator):
             return self.images_of(latent, labels.to(self.device))
+
+    def _labels(self, n: int, labels: Tensor | Sequence[int] | int | None) -> Tensor:
+        if labels is None:
+            return torch.arange(n) % self.num_classes
+        try:
+            label = torch.as_tensor(labels)
+        except (TypeError, ValueError, RuntimeError) as error:
+            raise ModelError(f"labels are {labels!r}; they must be one class, or a flat list of {n}.") from error
+        if label.numel() and (label.is_floating_point() or label.is_complex() or label.dtype == torch.bool):
+            raise ModelError(f"labels are of the type {label.dtype}; classes are integers.")
+        label = label.long().expand(n) if label.ndim == 0 else label.long()
+        if label.shape != (n,):
+            raise ModelError(f"{n} images need one label or {n} labels, not {' x '.join(map(str, label.shape))}.")
+        wrong = label[(label < 0) | (label >= self.num_classes)]
+        if len(wrong):
+            raise ModelError(f"There is no class {int(wrong[0])}: the labels go from 0 to {self.num_classes - 1}.")
+        return label
 
     def images_of(self, latent: Tensor, label: Tensor) -> Tensor:
         """Images ``(N, C, H, W)`` in [0, 1] of latent vectors ``(N, latent_dim)`` and classes ``(N,)``, by the averaged

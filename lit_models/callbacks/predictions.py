@@ -10,8 +10,9 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
 from torchvision.utils import make_grid, save_image
 
-from datamodules import Picture, Pictures, SampleRequest
+from datamodules import Picture, Pictures, SampleRequest, Samples
 from lit_models.callbacks.ranks import gather, gather_rows
+from lit_models.callbacks.samples import columns_of_classes
 from lit_models.errors import RunError
 
 
@@ -31,11 +32,15 @@ class PredictionWriter(Callback):
     Args:
         folder: Where to write; if null, ``predictions/`` in the run folder.
         grid: Write one ``grid.png`` in place of single files.
-        columns: Images in a row of the grid.
+        columns: Images in a row of the grid. If null, one column per class of the images, up to 32; 8 without classes.
         top_classes: How many of the likeliest classes of each image to write, with their probabilities.
     """
 
-    def __init__(self, folder: str | None = None, grid: bool = False, columns: int = 8, top_classes: int = 5) -> None:
+    def __init__(
+        self, folder: str | None = None, grid: bool = False, columns: int | None = None, top_classes: int = 5
+    ) -> None:
+        if columns is not None and columns < 1:
+            raise RunError(f"--predictions.columns is {columns}; it must be at least 1.")
         if top_classes < 1:
             raise RunError(f"--predictions.top_classes is {top_classes}; it must be at least 1.")
         self.folder = folder
@@ -91,7 +96,7 @@ class PredictionWriter(Callback):
             if trainer.is_global_zero:
                 self._write_classes(trainer, pl_module, probability)
         if self.grid:
-            self._write_grid(trainer)
+            self._write_grid(trainer, pl_module)
 
     def _write_classes(self, trainer: Trainer, pl_module: LightningModule, probability: Tensor) -> None:
         """A row for each image: its file (its number if it has none), then the likeliest classes with their
@@ -109,13 +114,20 @@ class PredictionWriter(Callback):
                 pairs = zip(likeliest, values, strict=True)
                 writer.writerow([file_name, *(cell for one, value in pairs for cell in (names[one], f"{value:.4f}"))])
 
-    def _write_grid(self, trainer: Trainer) -> None:
+    def _write_grid(self, trainer: Trainer, pl_module: LightningModule) -> None:
         shares = gather(trainer, self._images)
         self._images = {}
         images = {index: image for share in shares for index, image in share.items()}
         if images and trainer.is_global_zero:
-            grid = make_grid([images[index] for index in sorted(images)], nrow=self.columns)
+            grid = make_grid([images[index] for index in sorted(images)], nrow=self._columns(trainer, pl_module))
             save_image(grid, self._made_folder(trainer) / "grid.png")
+
+    def _columns(self, trainer: Trainer, pl_module: LightningModule) -> int:
+        if self.columns is not None:
+            return self.columns
+        data = getattr(trainer, "datamodule", None)
+        classes = len(data.labels) if isinstance(data, Samples) else 0
+        return columns_of_classes(classes or getattr(pl_module, "num_classes", None))
 
     def _made_folder(self, trainer: Trainer) -> Path:
         folder = Path(self.folder) if self.folder is not None else Path(trainer.default_root_dir) / "predictions"

@@ -15,14 +15,15 @@ from lit_models.errors import RunError
 class SampleGrid(Callback):
     """Draws the same latent vectors after some epochs, so that the grids show how the images of each one develop.
 
-    If the model knows classes, each row is of one class: ``count: 100, columns: 10`` draws all digits.
+    Images of a model with classes cycle through them, so the default has one column per class: ``count: 100`` draws
+    ten images of each digit.
 
     Writes ``samples/epoch_0001.png`` … into the run folder and to W&B: after the first, the middle and the last epoch,
     and after every ``every_n_epochs``; or after the given ``epochs`` only.
 
     Args:
         count: Images in a grid.
-        columns: Images in a row.
+        columns: Images in a row. If null, one column per class, up to 32; 8 without classes.
         every_n_epochs: Draw after every so many epochs, too; not if null.
         epochs: Draw after these epochs (from 1) and no others.
         seed: Seed of the latent vectors.
@@ -31,12 +32,20 @@ class SampleGrid(Callback):
     def __init__(
         self,
         count: int = 64,
-        columns: int = 8,
+        columns: int | None = None,
         every_n_epochs: int | None = None,
         epochs: list[int] | None = None,
         seed: int = 0,
     ) -> None:
-        if min(count, columns, *([] if every_n_epochs is None else [every_n_epochs]), *(epochs or [])) < 1:
+        if (
+            min(
+                count,
+                1 if columns is None else columns,
+                *([] if every_n_epochs is None else [every_n_epochs]),
+                *(epochs or []),
+            )
+            < 1
+        ):
             raise RunError(f"{type(self).__name__}: count, columns, every_n_epochs and epochs must be at least 1.")
         self.count = count
         self.columns = columns
@@ -50,7 +59,8 @@ class SampleGrid(Callback):
             return
         generator = torch.Generator().manual_seed(self.seed)
         images: Tensor = cast(Any, pl_module).sample(self.count, self.labels(pl_module), generator)
-        self._write(trainer, images, self.columns, f"epoch_{epoch:04d}", "samples")
+        columns = self.columns or columns_of_classes(getattr(pl_module, "num_classes", None))
+        self._write(trainer, images, columns, f"epoch_{epoch:04d}", "samples")
 
     def _write(self, trainer: Trainer, images: Tensor, columns: int, name: str, key: str) -> None:
         """Writes ``samples/<name>.png``, and sends it to W&B as ``key``."""
@@ -63,7 +73,7 @@ class SampleGrid(Callback):
     def labels(self, pl_module: LightningModule) -> Tensor | None:
         """The class of each image of the grid, ``(count,)``; None if the model knows none."""
         num_classes = getattr(pl_module, "num_classes", None)
-        return None if num_classes is None else torch.arange(self.count) // self.columns % num_classes
+        return None if num_classes is None else torch.arange(self.count) % num_classes
 
     def _is_due(self, epoch: int, last_epoch: int | None) -> bool:
         if self.epochs is not None:
@@ -100,6 +110,7 @@ class ReconstructionGrid(SampleGrid):
         seed: int = 0,
     ) -> None:
         super().__init__(count, columns, every_n_epochs, epochs, seed)
+        self.originals_in_a_row = columns
         self._images: Tensor | None = None
 
     def on_validation_batch_end(
@@ -126,8 +137,13 @@ class ReconstructionGrid(SampleGrid):
                 torch.manual_seed(self.seed)
                 corrupted = model.corrupt(self._images)
             rows += [corrupted.clamp(0, 1), model.reconstruct(corrupted)]
-        columns = min(self.columns, len(self._images))
+        columns = min(self.originals_in_a_row, len(self._images))
         self._write(trainer, in_turns(rows, columns), columns, f"reconstructions_{epoch:04d}", "reconstructions")
+
+
+def columns_of_classes(num_classes: int | None) -> int:
+    """Columns of a grid whose images cycle through the classes: one per class if a row stays legible, else 8."""
+    return num_classes if num_classes is not None and 1 < num_classes <= 32 else 8
 
 
 def in_turns(rows: list[Tensor], columns: int) -> Tensor:

@@ -44,13 +44,13 @@ class Triptychs(SampleGrid):
         if trainer.is_global_zero and self._is_due(trainer.current_epoch + 1, trainer.max_epochs):
             pairs = cast(Any, trainer).datamodule.val_set
             images = self._drawn(trainer, pl_module, pairs)
-            self._write(trainer, images, self.columns, f"triptychs_{trainer.current_epoch + 1:04d}", "triptychs")
+            self._write(trainer, images, 3, f"triptychs_{trainer.current_epoch + 1:04d}", "triptychs")
 
     def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if trainer.is_global_zero:
             pairs = cast(Any, trainer).datamodule.test_set
             images = self._drawn(trainer, pl_module, pairs)
-            self._write(trainer, images, self.columns, "test_triptychs", "test_triptychs")
+            self._write(trainer, images, 3, "test_triptychs", "test_triptychs")
 
     def _drawn(self, trainer: Trainer, pl_module: LightningModule, pairs: GatherDataset[ImagePair]) -> Tensor:
         """Source, truth, translation, source, …: ``(3 · count, C, H, W)`` in [0, 1]."""

@@ -11,9 +11,11 @@ from PIL import Image
 from torch import nn
 from torch.nn.utils import parametrize
 
-from datamodules import LabelledImages, SampleRequest
+from datamodules import LabelledImages, SampleRequest, Samples
 from lit_models import ConditionalGAN
 from lit_models.callbacks import SampleGrid
+from lit_models.callbacks.predictions import PredictionWriter
+from lit_models.callbacks.samples import columns_of_classes
 from lit_models.conditional_gan import LearnedPattern
 from lit_models.errors import ModelError
 from lit_models.losses.adversarial import discriminator_bce, discriminator_hinge
@@ -210,11 +212,38 @@ def test_predictions_take_the_classes_in_turns_over_all_batches() -> None:
 
 @pytest.mark.parametrize(
     ("labels", "message"),
-    [([0, 5], "no class 5: the labels go from 0 to 4"), ([-1, 2], "no class -1"), ([1], "2 images need 2 labels")],
+    [
+        ([0, 5], "no class 5: the labels go from 0 to 4"),
+        ([-1, 2], "no class -1"),
+        ([1], "2 images need one label or 2 labels, not 1"),
+        ([[0, 1]], "one label or 2 labels, not 1 x 2"),
+        (1.0, "torch.float32; classes are integers"),
+        ([True, False], "torch.bool; classes are integers"),
+    ],
 )
-def test_wrong_labels_are_refused(labels: list[int], message: str) -> None:
-    with pytest.raises(ModelError, match=message):
-        tiny().sample(2, torch.tensor(labels))
+def test_wrong_labels_are_refused(labels: Any, message: str) -> None:
+    for given in (labels, torch.tensor(labels)):
+        with pytest.raises(ModelError, match=message):
+            tiny().sample(2, given)
+
+
+@pytest.mark.parametrize("labels", [[[0], [1, 2]], "12", {0: 1}, [0, None]])
+def test_labels_of_the_wrong_kind_are_refused(labels: Any) -> None:
+    with pytest.raises(ModelError, match=r"labels are .* must be one class, or a flat list of 2"):
+        tiny().sample(2, labels)
+
+
+def test_labels_are_a_number_a_list_or_a_tensor() -> None:
+    model = tiny()
+
+    def images(labels: Any) -> torch.Tensor:
+        return model.sample(3, labels, torch.Generator().manual_seed(0))
+
+    expected = images(torch.tensor([4, 4, 4]))
+    for labels in (4, [4, 4, 4], (4, 4, 4), torch.tensor(4), torch.tensor([4, 4, 4], dtype=torch.uint8), np.int64(4)):
+        assert torch.equal(images(labels), expected)
+    assert not torch.equal(images([4, 0, 4]), expected)
+    assert model.sample(0).shape == model.sample(0, []).shape == (0, 1, 16, 16)
 
 
 @pytest.mark.parametrize("arguments", [{"num_classes": 0}, {"embedding_dim": 0}, {"image_size": 20}])
@@ -223,10 +252,41 @@ def test_refused_arguments(arguments: dict[str, Any]) -> None:
         tiny(**arguments)
 
 
-def test_rows_of_the_grid_are_classes() -> None:
-    labels = SampleGrid(count=100, columns=10).labels(tiny(num_classes=10))
-    assert labels.tolist() == [row for row in range(10) for _ in range(10)]
-    assert SampleGrid(count=14, columns=2).labels(tiny()).tolist() == [0, 0, 1, 1, 2, 2, 3, 3, 4, 4, 0, 0, 1, 1]
+def test_columns_of_the_grid_are_classes(tmp_path: Path) -> None:
+    """A column per class by default, in the grids of training and in the order of ``relit predict``."""
+    assert SampleGrid(count=7).labels(tiny()).tolist() == [0, 1, 2, 3, 4, 0, 1]
+    grid = SampleGrid(count=11)
+    fit(tiny(), 2, grid, default_root_dir=tmp_path)
+    assert Image.open(tmp_path / "samples" / "epoch_0001.png").size == (5 * 18 + 2, 3 * 18 + 2)
+    assert [columns_of_classes(classes) for classes in (None, 1, 2, 10, 32, 33)] == [8, 8, 2, 10, 32, 8]
+
+
+@pytest.mark.parametrize(
+    ("labels", "columns", "expected"), [(None, None, 5), ([3, 1], None, 2), (4, None, 8), ([3, 1], 3, 3)]
+)
+def test_columns_of_predicted_grids(labels: Any, columns: int | None, expected: int, tmp_path: Path) -> None:
+    model, data = tiny(), Samples(count=12, labels=labels)
+    writer = PredictionWriter(str(tmp_path), grid=True, columns=columns)
+    options: dict[str, Any] = {"enable_progress_bar": False, "enable_model_summary": False}
+    trainer = Trainer(accelerator="cpu", logger=False, enable_checkpointing=False, callbacks=[writer], **options)
+    trainer.predict(model, data, return_predictions=False)
+    grid = torch.from_numpy(np.array(Image.open(tmp_path / "grid.png"))).float()[..., 0] / 255
+    assert grid.shape == (-(-12 // expected) * 18 + 2, expected * 18 + 2)
+    in_turns = [0, 1, 2, 3, 4] if labels is None else [labels] if isinstance(labels, int) else labels
+    wanted = torch.tensor([in_turns[i % len(in_turns)] for i in range(12)])
+    images = model.sample(12, wanted, torch.Generator().manual_seed(0))
+    for i in (0, 1, expected, 11):
+        y, x = (18 * place + 2 for place in divmod(i, expected))
+        assert (grid[y : y + 16, x : x + 16] - images[i, 0]).abs().max() < 1 / 255
+
+
+def test_the_projections_embedding_is_glorots() -> None:
+    """Uniform within √(6 / (classes + features)) (Glorot & Bengio 2010, eq. 16), as the authors' code has it."""
+    weight = tiny(discriminator="projection", feature_maps=64, num_classes=50).discriminator.embedding.weight
+    assert weight.shape == (50, 128)
+    bound = (6 / (50 + 128)) ** 0.5
+    assert 0.99 * bound < weight.abs().max() <= bound
+    assert weight.std().item() == pytest.approx(bound / 3**0.5, rel=0.02)
 
 
 SMALL = (
@@ -244,7 +304,7 @@ def test_from_a_run_to_25_samples_of_one_digit(relit: Relit, capsys: pytest.Capt
     checkpoint = the_run() / "checkpoints" / "last.ckpt"
     predict = ["predict", f"--ckpt_path={checkpoint}", "--data=Samples", "--trainer.enable_progress_bar=false"]
     grid_of_5 = ["--predictions.grid=true", "--predictions.columns=5"]
-    assert relit(*predict, "--data.count=25", "--data.labels=[4]", *grid_of_5) == 0
+    assert relit(*predict, "--data.count=25", "--data.labels=4", *grid_of_5) == 0
     grid = Image.open(the_run() / "predictions" / "grid.png")
     assert grid.size == (5 * 34 + 2, 5 * 34 + 2)
     model = ConditionalGAN.load_from_checkpoint(checkpoint, map_location="cpu")
