@@ -1,16 +1,15 @@
-"""Conditional GAN (Mirza & Osindero 2014, https://arxiv.org/abs/1411.1784), and the projection discriminator (Miyato &
-Koyama 2018, https://arxiv.org/abs/1802.05637): images of a class that one may choose.
+"""Conditional GAN (Mirza & Osindero 2014, https://arxiv.org/abs/1411.1784) and projection discriminator (Miyato &
+Koyama 2018, https://arxiv.org/abs/1802.05637): images of a chosen class.
 
-The generator G(z, y) makes an image of class y; the discriminator D(x, y) has to find out whether x is real *and* of
-class y. The game is that of any GAN under the condition y (Mirza & Osindero, eq. 2).
+The generator G(z, y) makes an image of class y. The discriminator D(x, y) decides whether x is real *and* of class y.
+The game is that of any GAN under the condition y (Mirza & Osindero, eq. 2).
 
 The class enters the generator at one of two places:
 
-- ``condition: latent``: a learned embedding of the class is joined to z before the decoder, so that all layers can draw
-  by it;
-- ``condition: image``: the decoder makes feature maps of the image's size from z alone; maps that encode the class are
-  joined to them, and two 3x3 convolutions make the image. The class can't be joined to the finished image, where no
-  layer would be left to draw by it.
+- ``condition: latent``: a learned embedding of the class is joined to z before the decoder, so all layers depend on it;
+- ``condition: image``: the decoder makes feature maps of the image's size from z alone. Maps that encode the class are
+  joined to them, and two 3x3 convolutions make the image. Joined to the finished image, the class would have no layer
+  left to act on.
 
 It enters the discriminator in one of two ways:
 
@@ -18,22 +17,41 @@ It enters the discriminator in one of two ways:
 - ``discriminator: projection``: ``D(x, y) = ψ(φ(x)) + e_y · φ(x)`` with φ the last feature maps, summed over their
   places, and ψ linear (Miyato & Koyama, eq. 8).
 
-``label_encoding`` chooses the maps. Constant maps leave the discriminator nothing to compare an image with but the
-class itself:
+``label_encoding`` chooses the maps:
 
-- ``one_hot``: a map per class, 1 everywhere for the image's class and 0 for all others;
-- ``embedding``: a map per component of a learned embedding;
-- ``pattern``: a single map with a learned pattern per class, for older checkpoints. The discriminator uses the pattern
-  as a template, and the generator then draws nearly the same image of a class from every z.
+- ``one_hot``: a constant map per class, 1 for the image's class and 0 for all others;
+- ``embedding``: a constant map per component of a learned embedding;
+- ``pattern``: a single map with a learned pattern per class, kept for older checkpoints. The discriminator can compare
+  an image with the pattern as with a template; the generator then nearly ignores z.
 
 Differences from the papers:
 
-1. DCGAN's networks, in place of dense ones (Mirza & Osindero) or ResNets with conditional batch normalization (Miyato &
-   Koyama). φ ends with a LeakyReLU of slope 0.2.
-2. A learned embedding of the class is joined to z; Mirza & Osindero map a one-hot vector, and z, by a dense layer each.
-3. The fakes are of the classes of the batch's real images, not of classes drawn for them.
-4. Spectral normalization covers the convolutions that see the label's maps, but not the embedding that
-   ``label_encoding: embedding`` or ``pattern`` learns: the bound is on the slopes towards the image.
+1. DCGAN's networks, in place of dense ones with maxout and dropout (Mirza & Osindero) or ResNets (Miyato & Koyama). φ
+   ends with a LeakyReLU of slope 0.2, not a ReLU.
+2. z is normal; Mirza & Osindero draw it from the unit cube. The configurations have 256 or 100 components; the papers
+   have 100 and 128.
+3. A learned embedding of the class is joined to z. Mirza & Osindero pass z and a one-hot vector through a dense layer
+   each; Miyato & Koyama have conditional batch normalization in each block of the generator.
+4. The class enters ``concat`` as image-sized maps, with the first convolution; Mirza & Osindero pass it through a maxout
+   layer first. Neither paper has ``condition: image``.
+5. The fakes are of the classes of the batch's real images. Miyato & Koyama's code draws them uniformly.
+6. The generator learns from the fakes of the discriminator's step. Algorithm 1 of Goodfellow et al. (2014) and Miyato &
+   Koyama's code draw z again.
+7. The cross-entropy is in the non-saturating form; eq. 2 of Mirza & Osindero is the saturating one.
+8. Adam with learning rate 2e-4, β₁ = 0.5, β₂ = 0.999, constant, and one step of the discriminator per step of the
+   generator. Mirza & Osindero use SGD with momentum and a falling learning rate; Miyato & Koyama use β₁ = 0, β₂ = 0.9,
+   a linear decay, and five steps of the discriminator.
+9. Spectral normalization and the hinge loss are options of the projection discriminator; Miyato & Koyama always have
+   both. ``conditional_gan_mnist_projection.yaml`` has batch normalization and the cross-entropy.
+10. Spectral normalization of ``concat`` covers the convolutions but not a learned embedding that becomes maps: the bound
+    is on the slopes towards the image. The projection's embedding is normalized, as in the authors' code.
+11. Initial weights from N(0, 0.02²) (DCGAN). The projection's embedding alone is Glorot's, as all layers are in Miyato &
+    Koyama's code.
+12. With ``ema_decay``, an average of the generator's weights makes the samples.
+13. MNIST at 32x32 in batches of 64. Mirza & Osindero have 28x28 in batches of 100; Miyato & Koyama's main experiments
+    are on ImageNet at 128x128.
+14. Scores are FID, KID, Inception Score and the share of images that a classifier assigns to the class asked for. Mirza
+    & Osindero report the log-likelihood of a Parzen window.
 """
 
 from collections.abc import Sequence

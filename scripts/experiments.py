@@ -241,10 +241,37 @@ wgan_n_critic = Experiment(
     drawn=("val/fid", "val/inception_score"),
 )
 
+ONE_HOT = "--model.label_encoding=one_hot"
+PLACES = {
+    "latent": ("class joined to z", "conditional_gan_mnist"),
+    "image": ("class joined after decoding", "conditional_gan_mnist_image"),
+}
+EMBEDDING_DIMS = (20, 65)
+
 conditional_gan = Experiment(
     title="Digits on demand",
     steps=(
-        Step("concat", "conditional GAN", "conditional_gan", "conditional_gan_mnist", MNIST),
+        Step("concat", "conditional GAN", "conditional_gan", "conditional_gan_mnist", MNIST, (ONE_HOT,)),
+        Step(
+            "concat_image",
+            "conditional GAN, class joined after decoding",
+            "conditional_gan",
+            "conditional_gan_mnist_image",
+            MNIST,
+            (ONE_HOT,),
+        ),
+        *(
+            Step(
+                f"embedding_{size}_{place}",
+                f"conditional GAN, {where}, embeddings of {size}",
+                "conditional_gan",
+                config,
+                MNIST,
+                ("--model.label_encoding=embedding", f"--model.embedding_dim={size}"),
+            )
+            for place, (where, config) in PLACES.items()
+            for size in EMBEDDING_DIMS
+        ),
         Step(
             "projection",
             "conditional GAN, projection discriminator",
@@ -255,16 +282,33 @@ conditional_gan = Experiment(
     ),
     figures=tuple(
         figure
-        for name in ("concat", "projection")
+        for name in (
+            *("concat", "concat_image", "projection"),
+            *(f"embedding_{size}_{place}" for place in PLACES for size in EMBEDDING_DIMS),
+        )
         for figure in (
-            Figure(name, "images judged to be the digit asked for / %", "test/label_accuracy", kind="percent"),
-            Figure(name, "FID (digits) of 10,000", "test/fid"),
+            Figure(
+                name,
+                "images judged to be the digit asked for / %",
+                "test/label_accuracy",
+                kind="percent",
+                main=name in ("concat", "projection"),
+            ),
+            Figure(name, "FID (digits) of 10,000", "test/fid", main=name in ("concat", "projection")),
             Figure(name, "Inception Score (digits) of 10,000", "test/inception_score", main=False),
         )
     ),
     budgets={
-        "smoke": Budget(SAYS_SMOKE, {"*": GAN_SMOKE}),
-        "cpu": Budget("half the width, 6 epochs of 15", {"*": ("--model.feature_maps=32", "--trainer.max_epochs=6")}),
+        "smoke": Budget(
+            f"{SAYS_SMOKE}; two of the embeddings",
+            {"*": GAN_SMOKE},
+            only=("concat", "concat_image", "embedding_20_latent", "embedding_20_image", "projection"),
+        ),
+        "cpu": Budget(
+            "half the width, 6 epochs of 15; no embeddings as maps",
+            {"*": ("--model.feature_maps=32", "--trainer.max_epochs=6")},
+            only=("concat", "concat_image", "projection"),
+        ),
         "gpu": Budget("nothing; bfloat16", {"*": GPU}),
         "paper": Budget("nothing"),
     },
