@@ -32,8 +32,8 @@ Differences from the papers:
    have 100 and 128.
 3. A learned embedding of the class is joined to z. Mirza & Osindero pass z and a one-hot vector through a dense layer
    each; Miyato & Koyama have conditional batch normalization in each block of the generator.
-4. The class enters ``concat`` as image-sized maps, with the first convolution; Mirza & Osindero pass it through a maxout
-   layer first. Neither paper has ``condition: image``.
+4. The class enters ``concat`` as image-sized maps, with the first convolution; Mirza & Osindero pass it through a
+   maxout layer first. Neither paper has ``condition: image``.
 5. The fakes are of the classes of the batch's real images. Miyato & Koyama's code draws them uniformly.
 6. The generator learns from the fakes of the discriminator's step. Algorithm 1 of Goodfellow et al. (2014) and Miyato &
    Koyama's code draw z again.
@@ -43,10 +43,10 @@ Differences from the papers:
    a linear decay, and five steps of the discriminator.
 9. Spectral normalization and the hinge loss are options of the projection discriminator; Miyato & Koyama always have
    both. ``conditional_gan_mnist_projection.yaml`` has batch normalization and the cross-entropy.
-10. Spectral normalization of ``concat`` covers the convolutions but not a learned embedding that becomes maps: the bound
-    is on the slopes towards the image. The projection's embedding is normalized, as in the authors' code.
-11. Initial weights from N(0, 0.02²) (DCGAN). The projection's embedding alone is Glorot's, as all layers are in Miyato &
-    Koyama's code.
+10. Spectral normalization of ``concat`` covers the convolutions but not a learned embedding that becomes maps: the
+    bound is on the slopes towards the image. The projection's embedding is normalized, as in the authors' code.
+11. Initial weights from N(0, 0.02²) (DCGAN). The projection's embedding alone is Glorot's, as all layers are in Miyato
+    & Koyama's code.
 12. With ``ema_decay``, an average of the generator's weights makes the samples.
 13. MNIST at 32x32 in batches of 64. Mirza & Osindero have 28x28 in batches of 100; Miyato & Koyama's main experiments
     are on ImageNet at 128x128.
