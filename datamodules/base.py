@@ -15,9 +15,9 @@ from lightning.pytorch import LightningDataModule
 from torch import Tensor
 
 from datamodules.errors import DataError
-from datamodules.loaders import BatchLoader
-from datamodules.samplers import BatchSampler, SequentialBatches, ShuffledBatches
-from datamodules.tensors import Codes, GatherDataset, LabelledImages
+from datamodules.loading.loaders import BatchLoader
+from datamodules.loading.samplers import BatchSampler, SequentialBatches, ShuffledBatches
+from datamodules.loading.tensors import Codes, GatherDataset, LabelledImages
 
 
 def data_root(root: str | os.PathLike[str] | None = None) -> Path:

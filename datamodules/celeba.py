@@ -10,7 +10,7 @@ import torchvision
 from datamodules.base import data_root
 from datamodules.errors import DataError, note
 from datamodules.image_folder import TEST, TRAIN, VAL, ImageFolder, Listing
-from datamodules.tensors import files_below
+from datamodules.loading.tensors import files_below
 
 NUM_IMAGES = 202_599
 FIRST_VAL, FIRST_TEST = 162_771, 182_638

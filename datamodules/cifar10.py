@@ -14,11 +14,11 @@ import numpy as np
 import torch
 from torch.nn import functional
 
-from datamodules import augment
-from datamodules.archives import RemoteFile, extract, fetch
 from datamodules.base import ImageDataModule, split_rows, to_unit_interval
 from datamodules.errors import DataError, note
-from datamodules.tensors import ArrayWriter, GatherDataset, LabelledImages, TensorStore
+from datamodules.loading import augment
+from datamodules.loading.archives import RemoteFile, extract, fetch
+from datamodules.loading.tensors import ArrayWriter, GatherDataset, LabelledImages, TensorStore
 
 SITE = ("https://www.cs.toronto.edu/~kriz/",)
 BINARY = RemoteFile("cifar-10-binary.tar.gz", SITE, "md5:c32a1d4ab5d03f1284b67883e8d87530")

@@ -5,7 +5,7 @@ import torch
 from torch.nn import functional
 
 from datamodules.base import ImageDataModule, split_rows
-from datamodules.tensors import ArrayWriter, GatherDataset, LabelledImages, TensorStore
+from datamodules.loading.tensors import ArrayWriter, GatherDataset, LabelledImages, TensorStore
 
 
 class Digits(ImageDataModule):

@@ -6,9 +6,9 @@ import torch
 
 from datamodules.base import ImageDataModule, require_labelled_images, run_seed
 from datamodules.errors import DataError, note
-from datamodules.loaders import BatchLoader
-from datamodules.samplers import EpisodeBatches
-from datamodules.tensors import Episodes, GatherDataset, LabelledImages
+from datamodules.loading.loaders import BatchLoader
+from datamodules.loading.samplers import EpisodeBatches
+from datamodules.loading.tensors import Episodes, GatherDataset, LabelledImages
 
 
 class EpisodeDataset:

@@ -5,12 +5,12 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from datamodules.augment import random_affine
 from datamodules.base import ImageDataModule, require_labelled_images, run_seed
 from datamodules.errors import DataError
-from datamodules.loaders import BatchLoader
-from datamodules.samplers import ShuffledBatches
-from datamodules.tensors import GatherDataset, LabelledImages
+from datamodules.loading.augment import random_affine
+from datamodules.loading.loaders import BatchLoader
+from datamodules.loading.samplers import ShuffledBatches
+from datamodules.loading.tensors import GatherDataset, LabelledImages
 
 
 class FoldedImages(NamedTuple):

@@ -15,10 +15,10 @@ import numpy as np
 import torch
 from PIL import Image, ImageOps
 
-from datamodules.archives import RemoteFile, extract, fetch, progress
 from datamodules.base import ImageDataModule, split_rows
 from datamodules.errors import DataError, note
-from datamodules.tensors import ArrayWriter, GatherDataset, LabelledImages, TensorStore, files_below
+from datamodules.loading.archives import RemoteFile, extract, fetch, progress
+from datamodules.loading.tensors import ArrayWriter, GatherDataset, LabelledImages, TensorStore, files_below
 
 SUFFIXES = frozenset((".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm"))
 TRAIN, VAL, TEST = 0, 1, 2

@@ -6,11 +6,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-from datamodules.archives import RemoteFile, fetch
 from datamodules.base import data_root
 from datamodules.errors import DataError, note
 from datamodules.image_folder import TRAIN, ImageFolder, Listing
-from datamodules.tensors import files_below
+from datamodules.loading.archives import RemoteFile, fetch
+from datamodules.loading.tensors import files_below
 
 NUM_IMAGES = 13_233
 FOLDERS = {"deepfunneled": "lfw-deepfunneled", "funneled": "lfw_funneled", "original": "lfw"}

@@ -10,13 +10,13 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from datamodules import augment
-from datamodules.archives import RemoteFile, extract, fetch
 from datamodules.base import ImageDataModule, run_seed, split_rows, to_unit_interval
 from datamodules.errors import DataError, note
 from datamodules.image_folder import decode, list_images
-from datamodules.samplers import BatchSampler, ShuffledBatches
-from datamodules.tensors import ArrayWriter, GatherDataset, ImagePair, TensorStore
+from datamodules.loading import augment
+from datamodules.loading.archives import RemoteFile, extract, fetch
+from datamodules.loading.samplers import BatchSampler, ShuffledBatches
+from datamodules.loading.tensors import ArrayWriter, GatherDataset, ImagePair, TensorStore
 
 # No checksum is published.
 ARCHIVE = RemoteFile(

@@ -8,11 +8,11 @@ from typing import Literal
 
 import numpy as np
 
-from datamodules import augment
-from datamodules.archives import RemoteFile, fetch
 from datamodules.base import ImageDataModule, split_rows
 from datamodules.errors import DataError
-from datamodules.tensors import ArrayWriter, GatherDataset, LabelledImages, TensorStore
+from datamodules.loading import augment
+from datamodules.loading.archives import RemoteFile, fetch
+from datamodules.loading.tensors import ArrayWriter, GatherDataset, LabelledImages, TensorStore
 
 MIRRORS = ("https://ossci-datasets.s3.amazonaws.com/mnist/", "https://storage.googleapis.com/cvdf-datasets/mnist/")
 

@@ -14,13 +14,13 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from datamodules.archives import RemoteFile, fetch
-from datamodules.augment import quarter_turn
 from datamodules.base import ImageDataModule
 from datamodules.episodes import EpisodeDataModule
 from datamodules.errors import DataError, note
-from datamodules.loaders import BatchLoader
-from datamodules.tensors import ArrayWriter, Episodes, GatherDataset, LabelledImages, TensorStore, files_below
+from datamodules.loading.archives import RemoteFile, fetch
+from datamodules.loading.augment import quarter_turn
+from datamodules.loading.loaders import BatchLoader
+from datamodules.loading.tensors import ArrayWriter, Episodes, GatherDataset, LabelledImages, TensorStore, files_below
 
 AUTHOR = "https://raw.githubusercontent.com/brendenlake/omniglot/master/python/"
 

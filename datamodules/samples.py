@@ -7,8 +7,8 @@ from lightning.pytorch import LightningDataModule
 from torch import Tensor
 
 from datamodules.errors import DataError
-from datamodules.loaders import BatchLoader
-from datamodules.samplers import SequentialBatches
+from datamodules.loading.loaders import BatchLoader
+from datamodules.loading.samplers import SequentialBatches
 
 
 class SampleRequest(NamedTuple):

@@ -9,9 +9,9 @@ from torch import Tensor
 
 from datamodules.base import ImageDataModule, require_labelled_images, run_seed
 from datamodules.errors import DataError
-from datamodules.loaders import BatchLoader
-from datamodules.samplers import BatchSampler, ShuffledBatches
-from datamodules.tensors import GatherDataset, LabelledImages, SearchBatch
+from datamodules.loading.loaders import BatchLoader
+from datamodules.loading.samplers import BatchSampler, ShuffledBatches
+from datamodules.loading.tensors import GatherDataset, LabelledImages, SearchBatch
 
 
 class PairedBatches:

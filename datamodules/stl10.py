@@ -11,11 +11,11 @@ import numpy as np
 import torch
 from torch.nn import functional
 
-from datamodules import augment
-from datamodules.archives import RemoteFile, extract, fetch, progress
 from datamodules.base import ImageDataModule, split_rows
 from datamodules.errors import DataError, note
-from datamodules.tensors import ArrayWriter, GatherDataset, LabelledImages, TensorStore
+from datamodules.loading import augment
+from datamodules.loading.archives import RemoteFile, extract, fetch, progress
+from datamodules.loading.tensors import ArrayWriter, GatherDataset, LabelledImages, TensorStore
 
 SITES = ("https://cs.stanford.edu/~acoates/stl10/", "http://ai.stanford.edu/~acoates/stl10/")
 ARCHIVE = RemoteFile("stl10_binary.tar.gz", SITES, "md5:91f7769df0f17e558f3565bffb0c7dfb")

@@ -7,7 +7,7 @@ import torch
 from datamodules.base import ImageDataModule
 from datamodules.errors import DataError
 from datamodules.image_folder import ImageFolder
-from datamodules.tensors import LabelledImages
+from datamodules.loading.tensors import LabelledImages
 
 
 class SupportQuery(ImageDataModule):

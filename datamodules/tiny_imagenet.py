@@ -11,12 +11,12 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from datamodules import augment
-from datamodules.archives import RemoteFile, fetch, progress
 from datamodules.base import ImageDataModule, run_seed, split_rows, to_unit_interval
 from datamodules.errors import DataError, note
-from datamodules.samplers import BatchSampler, ClassBalancedBatches
-from datamodules.tensors import ArrayWriter, GatherDataset, LabelledImages, TensorStore
+from datamodules.loading import augment
+from datamodules.loading.archives import RemoteFile, fetch, progress
+from datamodules.loading.samplers import BatchSampler, ClassBalancedBatches
+from datamodules.loading.tensors import ArrayWriter, GatherDataset, LabelledImages, TensorStore
 
 SITES = ("https://cs231n.stanford.edu/", "http://cs231n.stanford.edu/")
 ARCHIVE = RemoteFile("tiny-imagenet-200.zip", SITES, "md5:90528d7ca1a48142e341f4ef8d21d0de")

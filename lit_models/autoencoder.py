@@ -27,7 +27,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from datamodules import LabelledImages
-from datamodules.augment import gaussian_noise, random_affine
+from datamodules.loading.augment import gaussian_noise, random_affine
 from lit_models.callbacks.logging import logs_this_batch
 from lit_models.callbacks.ranks import batch_weight
 from lit_models.checks import require_image_shape

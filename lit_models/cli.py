@@ -28,9 +28,10 @@ from lightning.pytorch.strategies import DDPStrategy
 from lightning.pytorch.utilities import rank_zero_only, rank_zero_warn
 from torch import nn
 
+import datamodules
 import lit_models
 from datamodules import DataWarning, ImageDataModule, Samples
-from datamodules.preview import draw_training_batch
+from datamodules.loading.preview import draw_training_batch
 from lit_models.adversarial import AdversarialModule
 from lit_models.callbacks import (
     Checkpoints,
@@ -63,8 +64,9 @@ from lit_models.runs import (
 from lit_models.weights import WEIGHTS
 
 # Short class names (`--model DCGAN`) are looked up among the classes that are imported.
-for _module in lit_models.METHODS.values():
-    import_module(_module)
+for _package in (lit_models, datamodules):
+    for _name in _package.__all__:
+        getattr(_package, _name)
 
 
 USES_WEIGHTS = ("validate", "test", "predict")

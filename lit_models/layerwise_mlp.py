@@ -44,7 +44,7 @@ from torch.optim.lr_scheduler import LambdaLR
 from torchmetrics import MeanMetric
 
 from datamodules import Codes, GatherDataset, ImageDataModule, LabelledImages
-from datamodules.loaders import BatchLoader
+from datamodules.loading.loaders import BatchLoader
 from lit_models.callbacks.predictions import ClassProbabilities
 from lit_models.callbacks.ranks import batch_weight
 from lit_models.checks import require_image_shape, require_labels, require_num_classes

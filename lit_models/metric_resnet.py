@@ -37,7 +37,7 @@ from torch.optim import SGD
 from torch.optim.lr_scheduler import LambdaLR
 
 from datamodules import ImageDataModule, LabelledImages
-from datamodules.samplers import ClassBalancedBatches
+from datamodules.loading.samplers import ClassBalancedBatches
 from lit_models.callbacks.embeddings import first_of_each_class
 from lit_models.callbacks.predictions import ClassProbabilities
 from lit_models.callbacks.ranks import batch_weight, gather_on_device

@@ -45,7 +45,7 @@ def vae_loss(model: Any, batch: Any) -> Any:
 
 def transfer_loss(model: Any, batch: Any) -> Any:
     """The transfer classifier's objective on augmented images, without what is only logged."""
-    from datamodules.augment import random_affine
+    from datamodules.loading.augment import random_affine
     from lit_models.transfer_classifier import cross_entropies
 
     image = random_affine(batch.image, 15, 0.06, (0.85, 1.15))

@@ -110,7 +110,7 @@ def textbook_omniglot(root: Path, scratch: Path) -> Any:
     """torchvision's Omniglot, resized to 28x28 and turned."""
     from torchvision import datasets, transforms
 
-    from datamodules.archives import extract
+    from datamodules.loading.archives import extract
 
     extract(root / "omniglot" / "images_background.zip", scratch / "omniglot-py")
     datasets.Omniglot._check_integrity = lambda self: True  # the archive itself isn't needed any more
@@ -131,7 +131,7 @@ def textbook_tiny_imagenet(root: Path, scratch: Path) -> Any:
     """torchvision's ImageFolder of the training images with crop and flip."""
     from torchvision import datasets, transforms
 
-    from datamodules.archives import extract
+    from datamodules.loading.archives import extract
 
     extract(root / "tiny-imagenet-200" / "tiny-imagenet-200.zip", scratch / "unpacked")
     transform = [transforms.RandomCrop(64, padding=8), transforms.RandomHorizontalFlip(), transforms.ToTensor()]

@@ -32,7 +32,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
 from datamodules import Episodes, ImageDataModule, ImagePair, LabelledImages, SearchBatch
-from datamodules.tensors import GatherDataset
+from datamodules.loading.tensors import GatherDataset
 
 CONFIGS = Path(__file__).parents[1] / "configs"
 WARM_UP = 3

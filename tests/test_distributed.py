@@ -30,7 +30,7 @@ from datamodules import (
     SearchBatch,
     SearchDataModule,
 )
-from datamodules.samplers import BatchSampler, ClassBalancedBatches
+from datamodules.loading.samplers import BatchSampler, ClassBalancedBatches
 from lit_models import (
     DCGAN,
     SNGAN,

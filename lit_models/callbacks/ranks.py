@@ -21,7 +21,7 @@ def gather(trainer: Trainer, value: Value) -> list[Value]:
 def gather_rows(trainer: Trainer, values: Tensor) -> Tensor:
     """The values of all rows of an evaluation set, in its order, on the CPU.
 
-    Ranks take turns with the rows (:class:`datamodules.samplers.SequentialBatches`).
+    Ranks take turns with the rows (:class:`datamodules.loading.samplers.SequentialBatches`).
 
     Args:
         trainer: The trainer that evaluates.

@@ -18,7 +18,8 @@ import torch
 from PIL import Image
 
 import datamodules
-from datamodules import DataError, DataWarning, ImageDataModule, archives
+from datamodules import DataError, DataWarning, ImageDataModule
+from datamodules.loading import archives
 
 SMALL = {
     "Digits": {},

@@ -15,8 +15,8 @@ from lightning.pytorch import LightningModule, Trainer
 from torchvision.transforms.v2 import functional as tv
 
 from datamodules import DataError, DataWarning, cifar10
-from datamodules.archives import RemoteFile
 from datamodules.cifar10 import CIFAR10, MEAN, read_batch
+from datamodules.loading.archives import RemoteFile
 
 NAMES = [f"data_batch_{i}" for i in range(1, 6)] + ["test_batch"]
 SUBSET = "CIFAR10 is a subset: 100 of 50,000 training images and 20 of 10,000 test images"

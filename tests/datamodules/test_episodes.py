@@ -8,7 +8,7 @@ from torch import Tensor
 
 from datamodules import DataError, DataWarning, Digits, EpisodeDataModule, Episodes, ImageDataModule, ImageFolder
 from datamodules.episodes import EpisodeDataset
-from datamodules.tensors import GatherDataset, LabelledImages
+from datamodules.loading.tensors import GatherDataset, LabelledImages
 
 
 class Numbered(ImageDataModule):

@@ -14,9 +14,10 @@ import torchvision
 from PIL import Image
 from torchvision import transforms
 
-from datamodules import DataError, DataWarning, ImageFolder, archives
+from datamodules import DataError, DataWarning, ImageFolder
 from datamodules.base import to_unit_interval
 from datamodules.image_folder import central_square
+from datamodules.loading import archives
 
 REAL_FACES = Path(os.environ.get("RELIT_DATA", "")) / "lfw" / "lfw"
 COLOURS = {"red": (255, 0, 0), "green": (0, 255, 0), "blue": (0, 0, 255)}

@@ -10,7 +10,8 @@ import torchvision
 from PIL import Image
 from torchvision import transforms
 
-from datamodules import LFW, DataError, DataWarning, archives, lfw
+from datamodules import LFW, DataError, DataWarning, lfw
+from datamodules.loading import archives
 
 REAL_ROOT = Path(os.environ.get("RELIT_DATA", ""))
 real_data = pytest.mark.skipif(

@@ -10,11 +10,12 @@ from PIL import Image
 from torchvision import transforms
 from torchvision.transforms import functional
 
-from datamodules import DataError, DataWarning, ImagePair, Maps, archives, maps
-from datamodules.augment import horizontal_flip
+from datamodules import DataError, DataWarning, ImagePair, Maps, maps
 from datamodules.base import to_unit_interval
+from datamodules.loading import archives
+from datamodules.loading.augment import horizontal_flip
+from datamodules.loading.samplers import ShuffledBatches
 from datamodules.maps import UnpairedBatches, shift_target
-from datamodules.samplers import ShuffledBatches
 
 REAL_ROOT = Path(os.environ.get("RELIT_DATA", ""))
 only_a_subset = pytest.mark.filterwarnings("ignore:.* pairs in .*; the data set has:datamodules.DataWarning")

@@ -14,9 +14,9 @@ import torch
 from PIL import Image
 
 from datamodules import DataError, DataWarning, Omniglot, OmniglotEpisodes, omniglot
-from datamodules.archives import RemoteFile
+from datamodules.loading.archives import RemoteFile
+from datamodules.loading.tensors import GatherDataset, LabelledImages
 from datamodules.omniglot import CHARACTERS, QuarterTurns, split_of
-from datamodules.tensors import GatherDataset, LabelledImages
 
 # Some characters of each split of Vinyals et al.: two alphabets for training, one each for validation and testing.
 CHOSEN = {
@@ -32,7 +32,7 @@ pytestmark = pytest.mark.filterwarnings("ignore::datamodules.DataWarning")
 def user_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Keeps the real cache and the network out."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    monkeypatch.setattr("datamodules.archives.RETRY_DELAYS", ())
+    monkeypatch.setattr("datamodules.loading.archives.RETRY_DELAYS", ())
     serve_from(monkeypatch, "http://127.0.0.1:1/")
 
 

@@ -7,9 +7,9 @@ import torch
 from torch import Tensor
 
 from datamodules import CIFAR10, DataError, ImageDataModule, LabelledImages, SearchBatch, SearchDataModule
-from datamodules.samplers import ShuffledBatches
+from datamodules.loading.samplers import ShuffledBatches
+from datamodules.loading.tensors import GatherDataset
 from datamodules.search import PairedBatches
-from datamodules.tensors import GatherDataset
 
 
 class Numbered(ImageDataModule):

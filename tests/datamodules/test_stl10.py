@@ -11,8 +11,8 @@ from PIL import Image
 from torchvision import datasets
 
 from datamodules import DataError, DataWarning, stl10
+from datamodules.loading.tensors import ArrayWriter
 from datamodules.stl10 import STL10, count_images, read_folds, read_images, read_labels
-from datamodules.tensors import ArrayWriter
 
 COUNTS = {"train": 40, "test": 30, "unlabeled": 50}
 

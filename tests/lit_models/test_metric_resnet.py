@@ -19,7 +19,7 @@ from torch.optim import SGD
 from torch.optim.lr_scheduler import OneCycleLR
 
 from datamodules import DataWarning, Digits, EpisodeDataModule, ImageFolder, LabelledImages
-from datamodules.samplers import BatchSampler, ClassBalancedBatches
+from datamodules.loading.samplers import BatchSampler, ClassBalancedBatches
 from lit_models import MetricResNet
 from lit_models.errors import ModelError
 from lit_models.losses.triplet import batch_hard, distances

@@ -9,7 +9,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
 
 from datamodules import GatherDataset, ImageDataModule, LabelledImages
-from datamodules.samplers import SequentialBatches
+from datamodules.loading.samplers import SequentialBatches
 from lit_models.callbacks import PredictionWriter
 from lit_models.callbacks.predictions import ClassProbabilities
 from lit_models.callbacks.ranks import batch_weight, gather, gather_on_device, gather_rows

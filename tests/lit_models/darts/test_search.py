@@ -19,7 +19,7 @@ from torch.nn import functional
 from torch.optim import SGD, Adam
 
 from datamodules import ImageDataModule, LabelledImages, SearchBatch, SearchDataModule
-from datamodules.tensors import GatherDataset
+from datamodules.loading.tensors import GatherDataset
 from lit_models import DARTSSearch
 from lit_models.darts.genotype import derive_genotype, read_genotype
 from lit_models.errors import ModelError

@@ -2,18 +2,21 @@
 
 from pathlib import Path
 from types import SimpleNamespace
+from typing import TYPE_CHECKING
 
 from torch import Tensor
 
-from datamodules.base import ImageDataModule
-from datamodules.tensors import Episodes, ImagePair, LabelledImages, SearchBatch
+from datamodules.loading.tensors import Episodes, ImagePair, LabelledImages, SearchBatch
+
+if TYPE_CHECKING:
+    from datamodules.base import ImageDataModule
 
 COLUMNS = 8
 MOST = 32
 """Images in a picture."""
 
 
-def draw_training_batch(datamodule: ImageDataModule, path: Path) -> None:
+def draw_training_batch(datamodule: "ImageDataModule", path: Path) -> None:
     """Draws the first images of a training batch, augmented as in training, each with the name of its class.
 
     Args:

@@ -16,7 +16,7 @@ from datamodules.errors import DataError
 
 
 class BatchSampler(Protocol):
-    """What :class:`datamodules.loaders.BatchLoader` asks of a sampler."""
+    """What :class:`datamodules.loading.loaders.BatchLoader` asks of a sampler."""
 
     def __len__(self) -> int: ...
 

@@ -7,9 +7,9 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 from torch import Tensor
 
-from datamodules.loaders import BatchLoader
-from datamodules.samplers import SequentialBatches, ShuffledBatches
-from datamodules.tensors import GatherDataset, LabelledImages
+from datamodules.loading.loaders import BatchLoader
+from datamodules.loading.samplers import SequentialBatches, ShuffledBatches
+from datamodules.loading.tensors import GatherDataset, LabelledImages
 
 SIZE = 20
 

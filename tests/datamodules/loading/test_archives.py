@@ -17,9 +17,9 @@ from pathlib import Path
 
 import pytest
 
-from datamodules import archives
-from datamodules.archives import RemoteFile, extract, fetch
 from datamodules.errors import DataError, DataWarning
+from datamodules.loading import archives
+from datamodules.loading.archives import RemoteFile, extract, fetch
 
 CONTENT = bytes(range(256)) * 4096  # 1 MiB
 MD5 = "md5:" + hashlib.md5(CONTENT).hexdigest()

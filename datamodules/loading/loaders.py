@@ -6,14 +6,14 @@ from typing import Any, Generic, Protocol, TypeVar
 
 from torch import Tensor
 
-from datamodules.samplers import BatchSampler
-from datamodules.tensors import Batch
+from datamodules.loading.samplers import BatchSampler
+from datamodules.loading.tensors import Batch
 
 BatchOut = TypeVar("BatchOut", bound=tuple[Tensor, ...], covariant=True)
 
 
 class BatchSource(Protocol[BatchOut]):
-    """What :class:`BatchLoader` asks of a data set; most often it is a :class:`datamodules.tensors.GatherDataset`."""
+    """What :class:`BatchLoader` asks of a data set; most often it is a :class:`datamodules.loading.tensors.GatherDataset`."""
 
     def __getitems__(self, indices: Tensor) -> BatchOut: ...
 
@@ -32,7 +32,7 @@ class BatchLoader(Generic[Batch]):
 
     Args:
         dataset: Anything with ``__getitems__(indices)``.
-        sampler: Draws the indices; see :mod:`datamodules.samplers`.
+        sampler: Draws the indices; see :mod:`datamodules.loading.samplers`.
     """
 
     def __init__(self, dataset: BatchSource[Batch], batch_sampler: BatchSampler) -> None:

@@ -7,7 +7,7 @@ from torch import Generator, Tensor
 from torchvision import transforms
 from torchvision.transforms.v2 import functional as tv
 
-from datamodules import augment
+from datamodules.loading import augment
 
 # Every random function, as one of an image and a generator.
 RANDOM: dict[str, Callable[[Tensor, Generator | None], Tensor]] = {

@@ -8,8 +8,8 @@ from scipy import stats
 from torch import Tensor
 
 from datamodules import DataError
-from datamodules.loaders import BatchLoader
-from datamodules.samplers import (
+from datamodules.loading.loaders import BatchLoader
+from datamodules.loading.samplers import (
     BatchSampler,
     ClassBalancedBatches,
     EpisodeBatches,
@@ -17,7 +17,7 @@ from datamodules.samplers import (
     SequentialBatches,
     ShuffledBatches,
 )
-from datamodules.tensors import GatherDataset, LabelledImages
+from datamodules.loading.tensors import GatherDataset, LabelledImages
 
 few = settings(max_examples=30, deadline=2000)
 

@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from datamodules import DataError, DataWarning
-from datamodules.tensors import ArrayWriter, Episodes, GatherDataset, LabelledImages, TensorStore, files_below
+from datamodules.loading.tensors import ArrayWriter, Episodes, GatherDataset, LabelledImages, TensorStore, files_below
 
 needs_fork = pytest.mark.skipif(sys.platform != "linux", reason="the test forks")
 
@@ -141,7 +141,7 @@ def test_arrays_of_other_settings_are_stale(folder: Path) -> None:
 
 def test_arrays_of_another_version_are_stale(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     TensorStore(folder, {}).prepare(build)
-    monkeypatch.setattr("datamodules.tensors.FORMAT", 2)
+    monkeypatch.setattr("datamodules.loading.tensors.FORMAT", 2)
     with pytest.warns(DataWarning, match="out of date"):
         TensorStore(folder, {}).prepare(build)
 

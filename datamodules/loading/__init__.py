@@ -1,0 +1,1 @@
+"""How source files become tensors, and tensors batches: downloads, stores, samplers, loaders, augmentation."""
