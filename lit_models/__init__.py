@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from lit_models.metric_resnet import MetricResNet
     from lit_models.pix2pix import Pix2Pix
     from lit_models.protonet import ProtoNet
+    from lit_models.registry import METHODS
     from lit_models.sngan import SNGAN
     from lit_models.transfer_classifier import TransferClassifier
     from lit_models.triplet_gan import TripletGAN
@@ -27,27 +28,6 @@ if TYPE_CHECKING:
     from lit_models.wgan import WGAN
 
 __version__ = version("relit")
-
-METHODS = {
-    "ConditionalGAN": "lit_models.conditional_gan",
-    "CycleGAN": "lit_models.cycle_gan",
-    "DARTSRetrain": "lit_models.darts.retrain",
-    "DARTSSearch": "lit_models.darts.search",
-    "DCGAN": "lit_models.dcgan",
-    "DenoisingAutoencoder": "lit_models.autoencoder",
-    "DigitClassifier": "lit_models.digit_classifier",
-    "LatentGAN": "lit_models.latent_gan",
-    "LayerwiseMLP": "lit_models.layerwise_mlp",
-    "MetricResNet": "lit_models.metric_resnet",
-    "Pix2Pix": "lit_models.pix2pix",
-    "ProtoNet": "lit_models.protonet",
-    "SNGAN": "lit_models.sngan",
-    "TransferClassifier": "lit_models.transfer_classifier",
-    "TripletGAN": "lit_models.triplet_gan",
-    "VAE": "lit_models.vae",
-    "WGAN": "lit_models.wgan",
-}
-"""Module of each method's class."""
 
 __all__ = [
     "DCGAN",
@@ -73,6 +53,10 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
+    from lit_models.registry import METHODS
+
+    if name == "METHODS":
+        return METHODS
     if name in METHODS:
         return getattr(import_module(METHODS[name]), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -18,11 +18,11 @@ from lightning.pytorch.core.optimizer import LightningOptimizer
 from torch import Tensor, nn
 
 from datamodules import LabelledImages, SampleRequest
-from lit_models.callbacks.logging import logs_this_batch
-from lit_models.callbacks.ranks import batch_weight
-from lit_models.checks import require_image_shape
 from lit_models.errors import ModelError
-from lit_models.parts import Part
+from lit_models.support.checks import require_image_shape
+from lit_models.support.lightning_internals import logs_this_batch
+from lit_models.support.parts import Part
+from lit_models.support.ranks import batch_weight
 
 NOT_SAVED = ["generator_optimizer", "discriminator_optimizer", "generator_scheduler", "discriminator_scheduler"]
 """Arguments that a checkpoint doesn't hold: functions, which a safe reader wouldn't load."""

@@ -22,7 +22,6 @@ from lightning.pytorch import Callback, LightningDataModule, LightningModule, Tr
 from lightning.pytorch.callbacks import TQDMProgressBar
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import WandbLogger
-from lightning.pytorch.loops.progress import _ProcessedTracker
 from lightning.pytorch.plugins.environments import ClusterEnvironment, SLURMEnvironment, TorchElasticEnvironment
 from lightning.pytorch.strategies import DDPStrategy
 from lightning.pytorch.utilities import rank_zero_only, rank_zero_warn
@@ -42,9 +41,7 @@ from lit_models.callbacks import (
     Preemption,
 )
 from lit_models.callbacks.learning_rate import Rule
-from lit_models.callbacks.logging import logs_this_batch
-from lit_models.checkpoints import AtomicCheckpointIO, read_or_fall_back, would_run_code
-from lit_models.cli_errors import explain, told_by_us
+from lit_models.cli_errors import explain
 from lit_models.errors import ModelError, RunError, RunWarning
 from lit_models.loggers import MetricsCSV, WandbOptions, environment, finish_wandb, log_checkpoints, wandb_logger
 from lit_models.memory import keep_freed_memory, peak_memory
@@ -59,9 +56,12 @@ from lit_models.runs import (
     remove_if_empty_handed,
     require_writable,
     run_of,
-    write_atomically,
 )
-from lit_models.weights import WEIGHTS
+from lit_models.support.arguments import told_by_us
+from lit_models.support.checkpoint_files import AtomicCheckpointIO, read_or_fall_back, would_run_code
+from lit_models.support.files import write_atomically
+from lit_models.support.lightning_internals import awaits_row
+from lit_models.support.weights import WEIGHTS
 
 # Short class names (`--model DCGAN`) are looked up among the classes that are imported.
 for _package in (lit_models, datamodules):
@@ -515,9 +515,7 @@ class RunRecord(Callback):
         for logger in trainer.loggers:
             if isinstance(logger, MetricsCSV) and trainer.is_global_zero:
                 # A batch's own row comes after the hooks in which it may be saved.
-                batches = cast(_ProcessedTracker, trainer.fit_loop.epoch_loop.batch_progress.total)
-                awaits_row = batches.completed < batches.processed and logs_this_batch(trainer)
-                checkpoint["metrics_rows"] = logger.rows + awaits_row
+                checkpoint["metrics_rows"] = logger.rows + awaits_row(trainer)
 
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         self._metrics_rows = checkpoint.get("metrics_rows", 0)

@@ -1,43 +1,16 @@
-"""Turns the errors of the argument parser and of libraries into a sentence or two for the person at the keyboard."""
+"""Turns errors of any kind into a sentence or two for the person at the keyboard."""
 
-import difflib
 import errno
 import re
 from argparse import ArgumentError
-from collections.abc import Iterable
-from typing import Any
 
-from jsonargparse import ArgumentParser
-from lightning.pytorch import LightningDataModule
-
-import datamodules
-import lit_models
-from datamodules import DataError
-from lit_models.errors import ModelError, RunError
-
-TOP_LEVEL = [
-    *("model", "data", "trainer", "ckpt_path", "config", "print_config", "seed_everything"),
-    *("run", "wandb", "checkpoint", "predictions", "channels_last", "compile", "weights", "lr_scaling"),
-]
-
-
-def told_by_us(error: BaseException) -> BaseException | None:
-    """The error of this project that ``error`` is, or that a library has wrapped in its own; None if there is none.
-
-    jsonargparse wraps what a class raises when it is made.
-    """
-    cause: BaseException | None = error
-    while cause is not None and not isinstance(cause, (DataError, ModelError, RunError)):
-        cause = cause.__cause__
-    return cause
+from lit_models.support.arguments import explain_refusal, told_by_us
 
 
 def explain(error: BaseException) -> str:
     """What went wrong and what to do about it, without a traceback."""
-    if ours := told_by_us(error):
-        return str(ours)
-    if isinstance(error, ArgumentError):
-        return _explain_arguments(error.message or str(error))
+    if isinstance(error, ArgumentError) or told_by_us(error):
+        return explain_refusal(error)
     if isinstance(error, RuntimeError) and "Error(s) in loading state_dict" in str(error):
         return (
             "The checkpoint's weights don't fit the model: build it with the arguments that it was trained with (leave "
@@ -54,88 +27,4 @@ def explain(error: BaseException) -> str:
             f"{what} can't be written ({error.strerror}): make room, or make the place writable, and go on from the "
             "last checkpoint with --ckpt_path last."
         )
-    first_lines = str(error).strip().split("\n\n")[0]
-    return f"{type(error).__name__}: {' '.join(first_lines.split())}"
-
-
-def _explain_arguments(message: str) -> str:
-    if found := re.search(r"class_path '([\w.]+)':\s+(?:.*\n)*?\s*Option '([\w.]+)' is not accepted", message):
-        class_path, option = found.groups()
-        name = class_path.rsplit(".", 1)[-1]
-        if part := {"LightningModule": "model", "LightningDataModule": "data"}.get(name):
-            return f"--{part}.{option} needs a class to be an argument of: add --config FILE or --{part} CLASS."
-        return f"{name} has no argument {option!r}.{_did_you_mean(option, _arguments_of(class_path))}"
-    if found := re.search(r"does not accept option '([\w.]+)'", message):
-        return f"There is no setting {found[1]!r}.{_did_you_mean(found[1], _settings(found[1]))}"
-    if found := re.search(r"unrecognized arguments: (.*)", message):
-        option = found[1].split()[0].split("=")[0]
-        return f"There is no option {option}.{_did_you_mean(option, ['--' + name for name in _settings(option[2:])])}"
-    if found := re.search(r"invalid choice: '(.*?)'", message):
-        commands = ["fit", "validate", "test", "predict", "prepare"]
-        return f"There is no command {found[1]!r}; there are {', '.join(commands)}.{_did_you_mean(found[1], commands)}"
-    if found := re.search(r"Expected a dot import path string: (\S+)|[Nn]o module named '(\S+)'", message):
-        name = found[1] or found[2]
-        key = next(iter(re.findall(r'key "([\w.]+)"', message)), "")
-        kind, known = _classes_for(key)
-        return f"There is no {kind} {name!r}; there are {', '.join(known)}.{_did_you_mean(name, known)}"
-    if "config" in message and (found := re.search(r"File does not exist: '(.*?)'|file '(.*?)' .*not exist", message)):
-        return f"There is no configuration file {found[1] or found[2]}."
-    if found := re.search(r"Problems parsing config: (.*)", message, re.DOTALL):
-        return f"The configuration file isn't valid YAML: {' '.join(found[1].split())}."
-    expected = re.search(r"Expected an? (.+?)(?:\. Got value: (.*))?$", message, re.MULTILINE)
-    keys = re.findall(r'key "([\w.]+)"', message)
-    if expected and keys:
-        value = expected[2] or next(iter(re.findall(r"Given value: (.*)", message)), "?")
-        key = ".".join(dict.fromkeys(keys))
-        return f"{key} is {value.strip()}, but must be {_plain_type(expected[1])}."
-    return " ".join(message.split())
-
-
-def _plain_type(spelled: str) -> str:
-    """A Python type as a person would say it."""
-    if choices := re.match(r"typing\.Literal\[(.*)\]", spelled):
-        return f"one of {choices[1]}"
-    name = re.sub(r"<class '(?:.*\.)?(\w+)'>", r"\1", spelled)
-    spoken = {"int": "a whole number", "float": "a number", "str": "a text", "bool": "true or false"}
-    return {**spoken, "Sequence": "a list", "list": "a list"}.get(name, f"a {name}")
-
-
-def _did_you_mean(given: str, known: Iterable[str]) -> str:
-    close = difflib.get_close_matches(given, [name for name in known if name != given], n=1, cutoff=0.6)
-    return f" Did you mean {close[0]}?" if close else ""
-
-
-def _arguments_of(class_path: str) -> list[str]:
-    module, name = class_path.rsplit(".", 1)
-    kind = getattr(__import__(module, fromlist=[name]), name)
-    added = ArgumentParser(exit_on_error=False).add_class_arguments(kind, fail_untyped=False)
-    return [argument.split(".")[-1] for argument in added]
-
-
-def _settings(given: str) -> list[str]:
-    """Names that a misspelt setting could have meant: top-level ones, or the Trainer's for ``trainer.…``."""
-    if given.startswith("trainer."):
-        from lightning.pytorch import Trainer
-
-        return [f"trainer.{name}" for name in _arguments_of(f"{Trainer.__module__}.{Trainer.__qualname__}")]
-    return TOP_LEVEL
-
-
-def _classes_for(key: str) -> tuple[str, list[str]]:
-    """What kind of class a key takes, and the names that relit has for it."""
-    key = key.rsplit(".", 1)[-1]
-    if key == "model":
-        return "model", sorted(lit_models.METHODS)
-    if key == "data":
-        return "data set", _public_classes(datamodules, LightningDataModule)
-    if key == "callbacks":
-        from lightning.pytorch import Callback
-
-        return "callback", _public_classes(lit_models.callbacks, Callback)
-    return "class", sorted(lit_models.METHODS)
-
-
-def _public_classes(package: Any, base: type) -> list[str]:
-    public = [(name, getattr(package, name)) for name in package.__all__]
-    classes = [value for _, value in public if isinstance(value, type) and issubclass(value, base)]
-    return sorted(value.__name__ for value in classes if value is not datamodules.ImageDataModule)
+    return explain_refusal(error)

@@ -21,10 +21,11 @@ from torch import Tensor, nn
 
 from datamodules import LabelledImages
 from lit_models.adversarial import NOT_SAVED, UnconditionalGAN
-from lit_models.checks import require_label_noise, require_power_of_two
 from lit_models.losses.adversarial import discriminator_bce, generator_bce
+from lit_models.networks.convolutional import require_power_of_two
 from lit_models.networks.initialisation import initialise
 from lit_models.optimizers import FusedAdam
+from lit_models.support.checks import require_label_noise
 
 
 class Generator(nn.Module):

@@ -17,13 +17,13 @@ from torch.nn import functional
 from torch.optim.lr_scheduler import OneCycleLR
 
 from datamodules import ImageDataModule, LabelledImages
-from lit_models.callbacks.predictions import ClassProbabilities
-from lit_models.callbacks.ranks import batch_weight
-from lit_models.checks import require_image_shape, require_labels, require_num_classes
 from lit_models.errors import ModelError
 from lit_models.networks.convnet import ConvNet
 from lit_models.optimizers import FusedAdam
-from lit_models.parts import Part
+from lit_models.support.checks import require_image_shape, require_labels, require_num_classes
+from lit_models.support.outputs import ClassProbabilities
+from lit_models.support.parts import Part
+from lit_models.support.ranks import batch_weight
 
 
 class DigitClassifier(LightningModule):

@@ -1,7 +1,7 @@
 """``relit export CHECKPOINT``: weights to pass on, or networks for other programs.
 
 - ``--format safetensors``: ``NAME.safetensors`` and its card ``NAME.json``, which ``relit predict --weights
-  NAME.safetensors`` reads (:mod:`lit_models.weights`).
+  NAME.safetensors`` reads (:mod:`lit_models.support.weights`).
 - ``--format onnx``: ``NAME_<part>.onnx`` and its card ``NAME_<part>.json`` for each part that the method names in its
   ``exports``: generator, classifier, encoder, decoder … Any number of images may be given at once. What ONNX Runtime
   makes of it is compared with PyTorch before the file is kept.
@@ -23,14 +23,23 @@ from lightning.pytorch import LightningModule
 from torch import Tensor, nn
 
 import lit_models
-from lit_models.checkpoints import read_checkpoint
-from lit_models.cli_errors import explain, told_by_us
+from lit_models.cli_errors import explain
 from lit_models.compare import read_epochs, read_mapping, read_results
 from lit_models.errors import ModelError, RunError
-from lit_models.parts import Part
-from lit_models.pretrained import checkpoint_in
 from lit_models.runs import run_of
-from lit_models.weights import WEIGHTS, build_model, method_of, portable, sha256, state_of, write_card, write_weights
+from lit_models.support.arguments import told_by_us
+from lit_models.support.checkpoint_files import checkpoint_in, read_checkpoint
+from lit_models.support.parts import Part
+from lit_models.support.weights import (
+    WEIGHTS,
+    build_model,
+    method_of,
+    portable,
+    sha256,
+    state_of,
+    write_card,
+    write_weights,
+)
 
 INPUTS: dict[str, tuple[str, Callable[[Any], tuple[int, ...]], str]] = {
     "image": ("float32", lambda model: model.image_shape, "images, channels x height x width, in [0, 1]"),
@@ -146,7 +155,7 @@ def about(
     The figures are the validation's after the checkpoint's epoch, and those of the run's last test.
 
     Args:
-        checkpoint: As :func:`lit_models.checkpoints.read_checkpoint` returns it.
+        checkpoint: As :func:`lit_models.support.checkpoint_files.read_checkpoint` returns it.
         path: Where it lies.
         command: The command that trained the model; what the run recorded if None.
         note: A remark.

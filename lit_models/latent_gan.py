@@ -20,14 +20,13 @@ from torch import Tensor, nn
 
 from datamodules import LabelledImages
 from lit_models.adversarial import NOT_SAVED, UnconditionalGAN, evaluating
-from lit_models.checks import require_power_of_two
 from lit_models.dcgan import Discriminator
 from lit_models.errors import ModelError
-from lit_models.interpolation import Path, decoded_between
 from lit_models.losses.adversarial import discriminator_bce, generator_bce
-from lit_models.networks.convolutional import Decoder
+from lit_models.networks.convolutional import Decoder, require_power_of_two
 from lit_models.optimizers import FusedAdam
-from lit_models.pretrained import load_pretrained
+from lit_models.support.interpolation import Path, decoded_between
+from lit_models.support.pretrained import load_pretrained
 
 
 class LatentGenerator(nn.Module):

@@ -45,12 +45,12 @@ from torchmetrics import MeanMetric
 
 from datamodules import Codes, GatherDataset, ImageDataModule, LabelledImages
 from datamodules.loading.loaders import BatchLoader
-from lit_models.callbacks.predictions import ClassProbabilities
-from lit_models.callbacks.ranks import batch_weight
-from lit_models.checks import require_image_shape, require_labels, require_num_classes
 from lit_models.errors import ModelError, RunError
 from lit_models.optimizers import FusedAdam
-from lit_models.parts import Part
+from lit_models.support.checks import require_image_shape, require_labels, require_num_classes
+from lit_models.support.outputs import ClassProbabilities
+from lit_models.support.parts import Part
+from lit_models.support.ranks import batch_weight
 
 ENCODED_AT_ONCE = 1024
 """Images whose codes are computed together when they are cached."""

@@ -18,13 +18,14 @@ from pathlib import Path
 from typing import Any, Literal, cast
 
 import torch
-from lightning.fabric.loggers.csv_logs import _ExperimentWriter
 from lightning.pytorch import Trainer
 from lightning.pytorch.loggers import CSVLogger, WandbLogger
 from lightning.pytorch.utilities import rank_zero_only
 
 from lit_models.errors import RunError
-from lit_models.runs import BEST, CHECKPOINTS, LAST, write_atomically
+from lit_models.support.checkpoint_files import BEST, CHECKPOINTS, LAST
+from lit_models.support.files import write_atomically
+from lit_models.support.lightning_internals import ExperimentWriter
 
 
 @dataclass
@@ -84,7 +85,7 @@ class MetricsCSV(CSVLogger):
         self.experiment.drop_from(step, kept)
 
 
-class _ContinuedWriter(_ExperimentWriter):
+class _ContinuedWriter(ExperimentWriter):
     def _check_log_dir_exists(self) -> None:
         """Takes over the columns of an existing file, where the original would delete it."""
         self.metrics_keys = self._header()

@@ -39,9 +39,6 @@ from torch.optim.lr_scheduler import LambdaLR
 from datamodules import ImageDataModule, LabelledImages
 from datamodules.loading.samplers import ClassBalancedBatches
 from lit_models.callbacks.embeddings import first_of_each_class
-from lit_models.callbacks.predictions import ClassProbabilities
-from lit_models.callbacks.ranks import batch_weight, gather_on_device
-from lit_models.checks import require_image_shape, require_labels, require_num_classes
 from lit_models.errors import ModelError
 from lit_models.losses.center import center_loss, moved_by_rule, moved_by_sgd
 from lit_models.losses.triplet import MININGS, Margin, Mining, TripletLoss, distances
@@ -55,7 +52,10 @@ from lit_models.metrics.retrieval import (
 )
 from lit_models.networks.resnet import ResNet18, load_weights
 from lit_models.optimizers import one_cycle
-from lit_models.parts import Part
+from lit_models.support.checks import require_image_shape, require_labels, require_num_classes
+from lit_models.support.outputs import ClassProbabilities
+from lit_models.support.parts import Part
+from lit_models.support.ranks import batch_weight, gather_on_device
 
 EVALUATED_CLASSES, EVALUATED_SAMPLES = 32, 4
 """P and K of the batches of embeddings of which the triplet loss is measured in evaluation."""

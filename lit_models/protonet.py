@@ -24,13 +24,13 @@ from torch import Tensor, nn
 from torch.optim.lr_scheduler import LambdaLR
 
 from datamodules import Episodes, LabelledImages, SupportQuery
-from lit_models.callbacks.predictions import ClassProbabilities
-from lit_models.callbacks.ranks import batch_weight, gather_rows
-from lit_models.checks import require_image_shape
 from lit_models.errors import ModelError
 from lit_models.losses.prototypical import cosine, episode_accuracy, prototypical_loss, squared_euclidean
 from lit_models.optimizers import FusedAdam
-from lit_models.parts import Part
+from lit_models.support.checks import require_image_shape
+from lit_models.support.outputs import ClassProbabilities
+from lit_models.support.parts import Part
+from lit_models.support.ranks import batch_weight, gather_rows
 
 
 class Conv4(nn.Sequential):

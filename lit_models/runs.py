@@ -14,9 +14,9 @@ from pathlib import Path
 import torch
 
 from lit_models.errors import RunError
+from lit_models.support.checkpoint_files import CHECKPOINTS, checkpoint_of, last_checkpoint
+from lit_models.support.files import write_atomically
 
-CHECKPOINTS = "checkpoints"
-LAST, PREVIOUS, BEST = "last.ckpt", "previous.ckpt", "best.ckpt"
 _AGREED_RUN = "RELIT_RUN_FOLDER"
 
 
@@ -159,7 +159,7 @@ def find_checkpoint(which: str, options: RunOptions) -> Path:
         runs = [own]
     if agreed := os.environ.get(_AGREED_RUN):  # by now another run may be newer
         runs = [Path(agreed)]
-    found = list(filter(None, (_checkpoint(run, which) for run in runs)))
+    found = list(filter(None, (checkpoint_of(run, which) for run in runs)))
     if not found:
         what = f"The run {folder / options.id}" if options.id is not None else f"No run in {folder}"
         remedy = (
@@ -171,22 +171,6 @@ def find_checkpoint(which: str, options: RunOptions) -> Path:
     return max(found, key=lambda path: path.stat().st_mtime)
 
 
-def checkpoint_in(folder: Path) -> Path | None:
-    """Of a run's folder its ``best.ckpt``, or ``last.ckpt`` if it has no best; of an experiment's folder that of its
-    newest run; None if there is none."""
-
-    def newest(run: Path) -> float:
-        return max((file.stat().st_mtime for file in (run / CHECKPOINTS).glob("*.ckpt")), default=0.0)
-
-    run = max((folder, *folder.glob("*")), key=newest)
-    return _checkpoint(run, "best") or last_checkpoint(run)
-
-
-def last_checkpoint(run: Path) -> Path | None:
-    """The checkpoint that a run goes on from, None if it has none yet."""
-    return _checkpoint(run, "last")
-
-
 def remove_if_empty_handed(folder: Path) -> None:
     """Removes the folder of a run that failed before it had anything to show."""
     if not any((folder / kept).exists() for kept in (CHECKPOINTS, "metrics.csv", "samples", "figures", "predictions")):
@@ -194,17 +178,6 @@ def remove_if_empty_handed(folder: Path) -> None:
         for parent in (folder.parent, folder.parent.parent):
             if parent.is_dir() and not any(parent.iterdir()):
                 parent.rmdir()
-
-
-def write_atomically(path: Path, text: str) -> None:
-    """Writes a file so that a killed process leaves the old one whole."""
-    unfinished = path.with_name(f".{path.name}.unfinished")
-    try:
-        unfinished.write_bytes(text.encode())
-    except OSError:
-        unfinished.unlink(missing_ok=True)
-        raise
-    unfinished.replace(path)
 
 
 def require_writable(folder: Path) -> None:
@@ -221,13 +194,6 @@ def require_writable(folder: Path) -> None:
             f"The run folder {folder} can't be written into ({error.strerror}): make it writable or make room; or copy "
             "the checkpoint elsewhere and name it by --ckpt_path, which starts a run of its own below --run.root."
         ) from error
-
-
-def _checkpoint(run: Path, which: str) -> Path | None:
-    """A run's ``last`` or ``best`` checkpoint, None if it has none yet."""
-    # A process that is killed just between two renames leaves `previous.ckpt` alone.
-    names = (LAST, PREVIOUS) if which == "last" else (BEST,)
-    return next(filter(Path.is_file, (run / CHECKPOINTS / name for name in names)), None)
 
 
 def _name_in_job() -> str | None:

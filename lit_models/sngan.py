@@ -23,13 +23,14 @@ from torch import Tensor, nn
 
 from datamodules import LabelledImages
 from lit_models.adversarial import NOT_SAVED, UnconditionalGAN
-from lit_models.checks import require_label_noise, require_power_of_two
 from lit_models.dcgan import Discriminator, Generator
 from lit_models.errors import ModelError
 from lit_models.losses.adversarial import discriminator_bce, discriminator_hinge, generator_bce, generator_linear
+from lit_models.networks.convolutional import require_power_of_two
 from lit_models.networks.initialisation import initialise
 from lit_models.networks.spectral import spectrally_normalised
 from lit_models.optimizers import FusedAdam
+from lit_models.support.checks import require_label_noise
 
 
 class CNNGenerator(nn.Module):

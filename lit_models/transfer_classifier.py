@@ -22,14 +22,14 @@ from torch.nn import functional
 from torchmetrics import MeanMetric
 
 from datamodules import FoldedImages, LabelledImages
-from lit_models.callbacks.predictions import ClassProbabilities
-from lit_models.callbacks.ranks import batch_weight
-from lit_models.checks import require_image_shape, require_num_classes
 from lit_models.errors import ModelError
 from lit_models.networks.convolutional import Encoder
 from lit_models.optimizers import FusedAdam
-from lit_models.parts import Part
-from lit_models.pretrained import load_pretrained
+from lit_models.support.checks import require_image_shape, require_num_classes
+from lit_models.support.outputs import ClassProbabilities
+from lit_models.support.parts import Part
+from lit_models.support.pretrained import load_pretrained
+from lit_models.support.ranks import batch_weight
 
 
 class TransferClassifier(LightningModule):

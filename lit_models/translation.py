@@ -11,12 +11,12 @@ from torch.optim.lr_scheduler import LambdaLR
 
 from datamodules import GatherDataset, ImagePair, Picture, Pictures
 from lit_models.adversarial import AdversarialModule, evaluating, named
-from lit_models.callbacks.ranks import batch_weight
-from lit_models.checks import require_image_shape
 from lit_models.errors import ModelError
 from lit_models.optimizers import linear_decay
-from lit_models.parts import Part
-from lit_models.tiling import apply_at_any_size
+from lit_models.support.checks import require_image_shape
+from lit_models.support.parts import Part
+from lit_models.support.ranks import batch_weight
+from lit_models.support.tiling import apply_at_any_size
 
 
 class ImageTranslator(AdversarialModule):

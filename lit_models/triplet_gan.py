@@ -37,7 +37,6 @@ from torch import Tensor, nn
 
 from datamodules import LabelledImages
 from lit_models.adversarial import NOT_SAVED, UnconditionalGAN
-from lit_models.checks import require_power_of_two
 from lit_models.dcgan import Generator, downsampling, layer_widths
 from lit_models.errors import ModelError
 from lit_models.losses.triplet_gan import (
@@ -46,6 +45,7 @@ from lit_models.losses.triplet_gan import (
     generator_norm,
     squared_distance,
 )
+from lit_models.networks.convolutional import require_power_of_two
 from lit_models.networks.initialisation import initialise
 from lit_models.networks.spectral import spectrally_normalised
 from lit_models.optimizers import FusedAdam

@@ -28,11 +28,7 @@ from lightning.pytorch.cli import OptimizerCallable
 from torch import Tensor, nn
 
 from datamodules import LabelledImages, SampleRequest
-from lit_models.callbacks.logging import logs_this_batch
-from lit_models.callbacks.ranks import batch_weight
-from lit_models.checks import require_image_shape
 from lit_models.errors import ModelError
-from lit_models.interpolation import Path, decoded_between
 from lit_models.losses.vae import (
     bits_per_dim,
     discrete_log_likelihood,
@@ -44,7 +40,11 @@ from lit_models.losses.vae import (
 )
 from lit_models.networks.convolutional import Decoder, Encoder
 from lit_models.optimizers import FusedAdam
-from lit_models.parts import Part
+from lit_models.support.checks import require_image_shape
+from lit_models.support.interpolation import Path, decoded_between
+from lit_models.support.lightning_internals import logs_this_batch
+from lit_models.support.parts import Part
+from lit_models.support.ranks import batch_weight
 
 
 class GaussianEncoder(Encoder):

@@ -29,10 +29,10 @@ from torch.optim import RMSprop
 
 from datamodules import LabelledImages
 from lit_models.adversarial import NOT_SAVED, UnconditionalGAN
-from lit_models.checks import require_power_of_two
 from lit_models.dcgan import Discriminator, Generator
 from lit_models.errors import ModelError
 from lit_models.losses.adversarial import generator_linear, gradient_penalty, wasserstein_distance
+from lit_models.networks.convolutional import require_power_of_two
 from lit_models.networks.spectral import spectrally_normalised
 
 

@@ -19,9 +19,9 @@ from torch import Tensor
 import lit_models
 from datamodules import MNIST, Digits, LabelledImages
 from lit_models.callbacks.interpolations import Sureness, paired_rows, pixel_interpolation, share_sure
-from lit_models.checkpoints import read_checkpoint
 from lit_models.metrics.extractors import digit_classifier
-from lit_models.pretrained import find_pretrained
+from lit_models.support.checkpoint_files import read_checkpoint
+from lit_models.support.pretrained import find_pretrained
 
 
 def load(checkpoint: str) -> Any:

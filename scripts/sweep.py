@@ -23,7 +23,7 @@ from pathlib import Path
 import yaml
 
 from lit_models.compare import main as compare
-from lit_models.runs import last_checkpoint
+from lit_models.support.checkpoint_files import last_checkpoint
 
 INTERRUPTED = (130, -signal.SIGINT)
 """What a command returns that Ctrl-C has ended."""

@@ -55,7 +55,7 @@ def neighbours(encoder: str) -> dict[str, tuple[float, int]]:
 
     from datamodules import MNIST, FewLabels
     from lit_models.networks.convolutional import Encoder
-    from lit_models.pretrained import find_pretrained, load_pretrained
+    from lit_models.support.pretrained import find_pretrained, load_pretrained
 
     arguments = torch.load(find_pretrained(encoder), map_location="cpu", weights_only=True)["hyper_parameters"]
     sizes = {name: arguments[name] for name in ("image_size", "channels", "feature_maps")}

@@ -14,11 +14,11 @@ from safetensors.torch import load_file, save_file
 
 import lit_models
 from lit_models.__main__ import main
-from lit_models.checkpoints import read_checkpoint
 from lit_models.errors import RunError
 from lit_models.export import INPUTS, OUTPUTS, example_inputs, export, write_onnx
-from lit_models.metrics.extractors import load_classifier
-from lit_models.weights import build_model, is_function, sha256
+from lit_models.support.checkpoint_files import read_checkpoint
+from lit_models.support.extractors import load_classifier
+from lit_models.support.weights import build_model, is_function, sha256
 from tests.small_models import SMALL_MODELS, checkpoint_of, small_model
 from tests.tiny import TINY, the_run
 

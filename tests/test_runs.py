@@ -9,12 +9,12 @@ from lit_models.errors import RunError
 from lit_models.runs import (
     RunOptions,
     announce_to_child_ranks,
-    checkpoint_in,
     find_checkpoint,
     new_run_folder,
     remove_if_empty_handed,
     run_of,
 )
+from lit_models.support.checkpoint_files import checkpoint_in
 
 
 @pytest.fixture(autouse=True)

@@ -13,7 +13,8 @@ BatchOut = TypeVar("BatchOut", bound=tuple[Tensor, ...], covariant=True)
 
 
 class BatchSource(Protocol[BatchOut]):
-    """What :class:`BatchLoader` asks of a data set; most often it is a :class:`datamodules.loading.tensors.GatherDataset`."""
+    """What :class:`BatchLoader` asks of a data set; most often it is a
+    :class:`datamodules.loading.tensors.GatherDataset`."""
 
     def __getitems__(self, indices: Tensor) -> BatchOut: ...
 

@@ -10,10 +10,9 @@ from lightning.pytorch.callbacks import Checkpoint
 from lightning.pytorch.utilities import rank_zero_warn
 
 from lit_models.callbacks.finite import losses_are_finite, training_losses, weights_are_finite
-from lit_models.callbacks.logging import logs_this_batch
-from lit_models.checkpoints import put_in_place
 from lit_models.errors import RunError, RunWarning
-from lit_models.runs import BEST, CHECKPOINTS, LAST
+from lit_models.support.checkpoint_files import BEST, CHECKPOINTS, LAST, put_in_place
+from lit_models.support.lightning_internals import logs_this_batch, validation_follows
 
 
 class Checkpoints(Checkpoint):
@@ -168,13 +167,6 @@ class Checkpoints(Checkpoint):
         if not self._warned:
             self._warned = True
             rank_zero_warn(f"{found} It goes on, and saves nothing while weights aren't finite.", category=RunWarning)
-
-
-def validation_follows(trainer: Trainer) -> bool:
-    """Whether a validation comes right after this training batch."""
-    fit_loop = trainer.fit_loop
-    assert fit_loop._data_fetcher is not None
-    return fit_loop.epoch_loop._should_check_val_fx(fit_loop._data_fetcher)
 
 
 def checkpoints_of(trainer: Trainer) -> Checkpoints:

@@ -10,9 +10,9 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
 
 from datamodules import ImageDataModule
-from lit_models.callbacks.logging import log_confusion, log_figure, log_table
-from lit_models.callbacks.ranks import gather
 from lit_models.errors import RunError
+from lit_models.support.logging import log_confusion, log_figure, log_table
+from lit_models.support.ranks import gather
 
 
 class ClassificationReport(Callback):

@@ -8,7 +8,7 @@ from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 
-from lit_models.callbacks.logging import log_figure
+from lit_models.support.logging import log_figure
 
 Curve = list[tuple[float, float]]
 

@@ -11,9 +11,9 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
 
-from lit_models.callbacks.logging import log_figure, log_table
-from lit_models.callbacks.ranks import gather_rows
 from lit_models.errors import RunError
+from lit_models.support.logging import log_figure, log_table
+from lit_models.support.ranks import gather_rows
 
 
 class EmbeddingPlot(Callback):

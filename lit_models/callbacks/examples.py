@@ -8,9 +8,9 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
 
-from lit_models.callbacks.logging import log_figure
-from lit_models.callbacks.ranks import gather
 from lit_models.errors import RunError
+from lit_models.support.logging import log_figure
+from lit_models.support.ranks import gather
 
 
 class ClassExamples(Callback):

@@ -11,10 +11,10 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor, nn
 from torchvision.utils import make_grid, save_image
 
-from lit_models import interpolation
-from lit_models.callbacks.logging import log_figure
-from lit_models.callbacks.ranks import gather
 from lit_models.errors import RunError
+from lit_models.support import interpolation
+from lit_models.support.logging import log_figure
+from lit_models.support.ranks import gather
 
 
 class Interpolations(Callback):

@@ -9,9 +9,9 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
 from torchvision.utils import make_grid, save_image
 
-from lit_models.callbacks.logging import log_figure
-from lit_models.callbacks.ranks import gather_rows
 from lit_models.errors import RunError
+from lit_models.support.logging import log_figure
+from lit_models.support.ranks import gather_rows
 
 
 class LatentMap(Callback):

@@ -3,7 +3,7 @@ of classes."""
 
 import csv
 from pathlib import Path
-from typing import Any, NamedTuple, cast
+from typing import Any, cast
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
@@ -11,19 +11,10 @@ from torch import Tensor
 from torchvision.utils import make_grid, save_image
 
 from datamodules import Picture, Pictures, SampleRequest, Samples
-from lit_models.callbacks.ranks import gather, gather_rows
 from lit_models.callbacks.samples import columns_of_classes
 from lit_models.errors import RunError
-
-
-class ClassProbabilities(NamedTuple):
-    """What a classifier's ``predict_step`` returns.
-
-    Attributes:
-        probability: ``(B, num_classes)``.
-    """
-
-    probability: Tensor
+from lit_models.support.outputs import ClassProbabilities
+from lit_models.support.ranks import gather, gather_rows
 
 
 class PredictionWriter(Callback):

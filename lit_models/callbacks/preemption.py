@@ -13,9 +13,11 @@ import torch
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint
 
-from lit_models.callbacks.checkpoints import checkpoints_of, validation_follows
+from lit_models.callbacks.checkpoints import checkpoints_of
 from lit_models.loggers import finish_wandb
-from lit_models.runs import CHECKPOINTS, LAST, slurm_job
+from lit_models.runs import slurm_job
+from lit_models.support.checkpoint_files import CHECKPOINTS, LAST
+from lit_models.support.lightning_internals import accumulates, leave_signals_alone, validation_follows
 
 SIGNALS = (signal.SIGUSR1, signal.SIGTERM)
 AGREE_EVERY = 1.0
@@ -61,8 +63,7 @@ class Preemption(Checkpoint):
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         # Lightning's own handler of SIGTERM, set later, waits for the other ranks from within the signal; and before
         # each batch all ranks would wait for what rank 0 has got.
-        cast(Any, trainer._signal_connector).register_signal_handlers = lambda: None
-        cast(Any, trainer.fit_loop.epoch_loop)._broadcast_sigterm_tensor = lambda: None
+        leave_signals_alone(trainer)
         # A test has nothing to save, and may yet finish in the time that is left.
         handlers = dict.fromkeys(SIGNALS, self._note) if stage == "fit" else {signal.SIGUSR1: signal.SIG_IGN}
         for number, handler in handlers.items():
@@ -88,7 +89,7 @@ class Preemption(Checkpoint):
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        if not self._ranks_agree(trainer) or trainer.fit_loop._should_accumulate():
+        if not self._ranks_agree(trainer) or accumulates(trainer):
             return
         # What comes after an epoch's last batch, or before a validation, belongs to the checkpoint.
         if not trainer.is_last_batch and not validation_follows(trainer):
@@ -112,7 +113,7 @@ class Preemption(Checkpoint):
         # Ranks may have different numbers of validation batches; they agree in those that all have.
         own = torch.tensor(int(min(trainer.num_val_batches)), device=trainer.strategy.root_device)
         self._validation_batches = int(trainer.strategy.reduce(own, reduce_op="min"))
-        if self._agreed and not trainer.fit_loop._should_accumulate():
+        if self._agreed and not accumulates(trainer):
             self._leave_validation(trainer, pl_module)
 
     def on_validation_batch_end(
@@ -127,7 +128,7 @@ class Preemption(Checkpoint):
         if trainer.sanity_checking or trainer.state.fn != "fit":
             return
         agree = batch_idx < self._validation_batches and self._ranks_agree(trainer)
-        if agree and not trainer.fit_loop._should_accumulate():
+        if agree and not accumulates(trainer):
             self._leave_validation(trainer, pl_module)
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:

@@ -10,7 +10,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
 from torchmetrics import MeanMetric
 
-from lit_models.callbacks.ranks import gather
+from lit_models.support.ranks import gather
 
 
 class ExactResume(Callback):

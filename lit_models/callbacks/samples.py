@@ -8,8 +8,8 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
 from torchvision.utils import make_grid, save_image
 
-from lit_models.callbacks.logging import log_image
 from lit_models.errors import RunError
+from lit_models.support.logging import log_image
 
 
 class SampleGrid(Callback):

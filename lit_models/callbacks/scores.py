@@ -13,12 +13,13 @@ from tqdm import tqdm
 
 from datamodules import GatherDataset, ImageDataModule, LabelledImages
 from lit_models.callbacks.classification import confusion_counts, draw_class_accuracy, write_class_accuracy
-from lit_models.callbacks.logging import log_figure, log_table
-from lit_models.callbacks.ranks import gather
 from lit_models.errors import RunError
-from lit_models.metrics.extractors import ExtractorUnavailableError, Features, load_extractor
+from lit_models.metrics.extractors import ExtractorUnavailableError, Features
 from lit_models.metrics.generation import frechet_distance, inception_score, kernel_distance
-from lit_models.runs import write_atomically
+from lit_models.support.extractors import load_extractor
+from lit_models.support.files import write_atomically
+from lit_models.support.logging import log_figure, log_table
+from lit_models.support.ranks import gather
 
 FAST_DEV_RUN_IMAGES = 16
 

@@ -12,13 +12,14 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
 
 from datamodules import GatherDataset, ImageDataModule, ImagePair
-from lit_models.callbacks.ranks import gather_rows
 from lit_models.callbacks.samples import SampleGrid
 from lit_models.errors import RunError
-from lit_models.metrics.extractors import ExtractorUnavailableError, load_extractor
+from lit_models.metrics.extractors import ExtractorUnavailableError
 from lit_models.metrics.generation import frechet_distance
 from lit_models.metrics.translation import MAP_COLOURS, TranslationMetrics
-from lit_models.runs import write_atomically
+from lit_models.support.extractors import load_extractor
+from lit_models.support.files import write_atomically
+from lit_models.support.ranks import gather_rows
 
 
 class Triptychs(SampleGrid):

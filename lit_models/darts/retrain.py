@@ -27,15 +27,15 @@ from torch.optim.lr_scheduler import CosineAnnealingLR
 from torchmetrics import MeanMetric
 
 from datamodules import LabelledImages
-from lit_models.callbacks.logging import log_figure
-from lit_models.callbacks.predictions import ClassProbabilities
-from lit_models.callbacks.ranks import batch_weight
-from lit_models.checks import require_image_shape, require_labels, require_num_classes
 from lit_models.darts.drawing import draw_genotype
 from lit_models.darts.genotype import NODES, Cell, Genotype, read_genotype
 from lit_models.darts.supernet import STEM_MULTIPLIER, reduction_layers
 from lit_models.errors import ModelError
-from lit_models.parts import Part
+from lit_models.support.checks import require_image_shape, require_labels, require_num_classes
+from lit_models.support.logging import log_figure
+from lit_models.support.outputs import ClassProbabilities
+from lit_models.support.parts import Part
+from lit_models.support.ranks import batch_weight
 
 
 def relu_conv_norm(channels: int, out_channels: int) -> nn.Sequential:

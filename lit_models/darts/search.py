@@ -40,10 +40,6 @@ from torch.optim.lr_scheduler import CosineAnnealingLR
 from torchmetrics import MeanMetric
 
 from datamodules import ImageDataModule, LabelledImages, SearchBatch, SearchDataModule
-from lit_models.callbacks.logging import log_figure
-from lit_models.callbacks.predictions import ClassProbabilities
-from lit_models.callbacks.ranks import batch_weight
-from lit_models.checks import require_image_shape, require_labels, require_num_classes
 from lit_models.darts.drawing import draw_genotype, draw_search
 from lit_models.darts.genotype import EDGES, OPERATIONS, Genotype, derive_genotype
 from lit_models.darts.hypergradient import (
@@ -58,7 +54,11 @@ from lit_models.darts.hypergradient import (
 from lit_models.darts.supernet import Supernet, statistics_kept
 from lit_models.errors import ModelError
 from lit_models.optimizers import FusedAdam
-from lit_models.runs import write_atomically
+from lit_models.support.checks import require_image_shape, require_labels, require_num_classes
+from lit_models.support.files import write_atomically
+from lit_models.support.logging import log_figure
+from lit_models.support.outputs import ClassProbabilities
+from lit_models.support.ranks import batch_weight
 
 
 class DARTSSearch(LightningModule):

@@ -3,21 +3,17 @@
 import json
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 from urllib.error import URLError
 
 import torch
 from safetensors import safe_open
-from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn import functional
 from torchvision.transforms.functional import rgb_to_grayscale
 
-from lit_models import METHODS
-from lit_models.checkpoints import read_checkpoint
-from lit_models.errors import ModelError, RunError
+from lit_models.errors import RunError
 from lit_models.networks.convnet import ConvNet
-from lit_models.weights import build_model
 
 DIGIT_CLASSIFIER = Path(__file__).with_name("digit_classifier.safetensors")
 """Weights for MNIST at 32x32, made by the commands in ``configs/digit_classifier_mnist.yaml``."""
@@ -93,41 +89,6 @@ class ExtractorUnavailableError(RunError):
     """The extractor is right, but can't be had now."""
 
 
-def load_extractor(which: str) -> Extractor | Inception:
-    """The extractor of that name.
-
-    Args:
-        which: ``digits`` (the classifier of MNIST's digits that comes with relit), ``inception``, or the checkpoint of
-            any classifier of relit.
-
-    Raises:
-        RunError: There is none.
-        ExtractorUnavailableError: Its weights can't be downloaded now.
-    """
-    if which == "digits":
-        return Extractor(digit_classifier(), (1, 32, 32))
-    if which == "inception":
-        return Inception()
-    path = Path(which)
-    if not path.is_file():
-        raise RunError(f"There is no extractor {which}: it is `digits`, `inception`, or a classifier's checkpoint.")
-    classifier = load_classifier(path)
-    return Extractor(classifier, classifier.image_shape)
-
-
-def load_classifier(path: Path) -> Any:
-    """A classifier of relit from its checkpoint, in evaluation mode on the CPU.
-
-    Raises:
-        RunError: The file is no checkpoint of a classifier of relit.
-    """
-    checkpoint = read_checkpoint(path)
-    class_path = str(((checkpoint.get("config") or {}).get("model") or {}).get("class_path"))
-    if class_path.rpartition(".")[2] not in METHODS or "num_classes" not in checkpoint.get("hyper_parameters", {}):
-        raise RunError(f"{path} is a checkpoint of {class_path}, which is no classifier of relit.")
-    return build_model(checkpoint, path)
-
-
 def digit_classifier() -> ConvNet:
     """The classifier of MNIST's digits that comes with relit: grey images ``(N, 1, 32, 32)`` in [0, 1] to logits
     ``(N, 10)``, in evaluation mode on the CPU."""
@@ -141,25 +102,6 @@ def digit_classifier_card() -> dict[str, str]:
     """What is known about :func:`digit_classifier`: ``widths``, ``test_accuracy``, ``data``, ``command``."""
     with safe_open(DIGIT_CLASSIFIER, "pt") as file:
         return dict(file.metadata())
-
-
-def export_digit_classifier(checkpoint: Path, path: Path, card: dict[str, str], scale: float = 1.0) -> None:
-    """Writes a trained :class:`lit_models.DigitClassifier` as the file that :func:`digit_classifier` reads.
-
-    Args:
-        checkpoint: The classifier's checkpoint.
-        path: The file to write.
-        card: What to note about it.
-        scale: Factor of its logits.
-    """
-    module = load_classifier(checkpoint)
-    if not isinstance(getattr(module, "network", None), ConvNet):
-        raise ModelError(f"{checkpoint} holds a {type(module).__name__}, not a DigitClassifier.")
-    tensors = {
-        name: (value * scale if name.startswith("head.") else value).contiguous()
-        for name, value in module.network.state_dict().items()
-    }
-    save_file(tensors, path, {"widths": json.dumps(list(module.hparams["widths"])), **card})
 
 
 def fitted(image: Tensor, image_shape: tuple[int, int, int]) -> Tensor:

@@ -4,7 +4,7 @@ from itertools import pairwise
 
 from torch import Tensor, nn
 
-from lit_models.checks import require_power_of_two
+from lit_models.errors import ModelError
 
 SMALLEST, LARGEST = 8, 512
 """Sizes of images that the networks can be built for."""
@@ -72,3 +72,14 @@ def layer_widths(image_size: int, feature_maps: int) -> list[int]:
     """Widths of the layers from the image inwards, one for each halving from ``image_size`` to 4."""
     halvings = image_size.bit_length() - 3
     return [feature_maps * min(2**i, 8) for i in range(halvings)]
+
+
+def require_power_of_two(image_size: int, smallest: int, largest: int) -> None:
+    """Refuses an ``image_size`` that can't be reached by doubling from 4.
+
+    Raises:
+        ModelError: Not a power of two within the limits.
+    """
+    if not smallest <= image_size <= largest or image_size & (image_size - 1):
+        sizes = [str(2**power) for power in range(12) if smallest <= 2**power <= largest]
+        raise ModelError(f"image_size is {image_size}; it must be one of {', '.join(sizes)}.")

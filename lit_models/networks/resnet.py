@@ -8,8 +8,8 @@ from torch import Tensor, nn
 from torchvision.models import ResNet18_Weights
 from torchvision.models.resnet import BasicBlock
 
-from lit_models.checkpoints import load_safely
 from lit_models.errors import ModelError
+from lit_models.networks.weight_files import load_tensors
 
 IMAGENET = "imagenet"
 
@@ -120,7 +120,7 @@ def read_weights(source: str) -> dict[str, Tensor]:
         raise ModelError(f"There is no file {path}: set --model.pretrained to one with weights, or to {IMAGENET}.")
     if path.suffix == ".safetensors":
         return _read_safetensors(path)
-    content = load_safely(path)
+    content = load_tensors(path)
     for key in ("state_dict", "model"):
         if isinstance(content, dict) and isinstance(content.get(key), dict):
             content = content[key]

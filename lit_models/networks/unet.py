@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from lit_models.checks import require_power_of_two
+from lit_models.networks.convolutional import require_power_of_two
 from lit_models.networks.initialisation import initialise
 from lit_models.networks.normalization import BatchStatisticsNorm2d
 

@@ -15,7 +15,7 @@ from torch.optim import SGD
 from datamodules import Digits, FewLabels
 from lit_models import DCGAN, VAE, TransferClassifier
 from lit_models.errors import ModelError, RunError
-from lit_models.pretrained import find_pretrained
+from lit_models.support.pretrained import find_pretrained
 from tests.small_data import write_autoencoder
 from tests.tiny import CONFIGS, the_run, weights
 

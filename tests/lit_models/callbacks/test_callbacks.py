@@ -13,8 +13,8 @@ from torchmetrics import MeanMetric
 from lit_models.callbacks import SampleGrid
 from lit_models.callbacks.curves import draw_curves, read_curves, running_mean
 from lit_models.callbacks.resume import ExactResume, random_state, set_random_state
-from lit_models.checkpoints import AtomicCheckpointIO, load_safely
 from lit_models.errors import RunError
+from lit_models.support.checkpoint_files import AtomicCheckpointIO, load_safely
 
 
 @pytest.mark.parametrize(

@@ -14,9 +14,9 @@ from datamodules import Digits, ImagePair, Maps
 from lit_models import DCGAN, DigitClassifier, Pix2Pix
 from lit_models.callbacks import TranslationScores, Triptychs
 from lit_models.errors import RunError
-from lit_models.metrics.extractors import load_extractor
 from lit_models.metrics.generation import frechet_distance
 from lit_models.metrics.translation import MAP_COLOURS, TranslationMetrics
+from lit_models.support.extractors import load_extractor
 from tests.datamodules.test_maps import write_maps
 
 pytestmark = pytest.mark.filterwarnings("ignore:.* pairs in .*; the data set has:datamodules.DataWarning")

@@ -14,11 +14,10 @@ from lit_models.metrics.extractors import (
     ExtractorUnavailableError,
     digit_classifier,
     digit_classifier_card,
-    export_digit_classifier,
     fitted,
-    load_extractor,
 )
 from lit_models.networks.convnet import ConvNet
+from lit_models.support.extractors import export_digit_classifier, load_extractor
 from tests.tiny import TINY, the_run
 
 Relit = Callable[..., int]

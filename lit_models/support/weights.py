@@ -23,8 +23,9 @@ from safetensors.torch import load_file, save
 
 import datamodules
 import lit_models
-from lit_models.cli_errors import explain
 from lit_models.errors import RunError
+from lit_models.registry import METHODS
+from lit_models.support.arguments import explain_refusal
 
 WEIGHTS = ".safetensors"
 FORMAT = "relit weights 1"
@@ -53,7 +54,7 @@ def method_of(checkpoint: dict[str, Any], path: Path) -> str:
     """
     class_path = str(((checkpoint.get("config") or {}).get("model") or {}).get("class_path"))
     name = class_path.rpartition(".")[2]
-    if name not in lit_models.METHODS:
+    if name not in METHODS:
         raise RunError(f"{path} is no checkpoint that `relit fit` has written with one of relit's methods.")
     return name
 
@@ -62,7 +63,7 @@ def build_model(checkpoint: dict[str, Any], path: Path) -> LightningModule:
     """The model of a checkpoint that has been read, in evaluation mode on the CPU.
 
     Args:
-        checkpoint: As :func:`lit_models.checkpoints.read_checkpoint` returns it.
+        checkpoint: As :func:`lit_models.support.checkpoint_files.read_checkpoint` returns it.
         path: Where it was read, for errors.
 
     Raises:
@@ -112,7 +113,7 @@ def write_weights(checkpoint: dict[str, Any], path: Path, about: dict[str, Any])
     """Writes the weights of a checkpoint and their card.
 
     Args:
-        checkpoint: As :func:`lit_models.checkpoints.read_checkpoint` returns it.
+        checkpoint: As :func:`lit_models.support.checkpoint_files.read_checkpoint` returns it.
         path: The ``.safetensors`` file to write.
         about: The card's entries about where the weights come from (see :func:`lit_models.export.about`).
 
@@ -210,7 +211,7 @@ def read_card(path: Path) -> dict[str, Any]:
     for name, kind in kinds.items():
         if name not in card or not isinstance(card[name], kind):
             raise RunError(f"{card_path} has no proper {name!r}: export the weights again.")
-    if card["method"] not in lit_models.METHODS:
+    if card["method"] not in METHODS:
         raise RunError(f"{card_path} is of the method {card['method']!r}, which this version of relit doesn't have.")
     if reserved := card["state"].keys() & (TRAINING_ONLY | LIGHTNINGS):
         raise RunError(f"{card_path} has {', '.join(sorted(reserved))} in its state, where it can't be.")
@@ -234,7 +235,7 @@ def checked_hyperparameters(method_class: type, values: dict[str, Any], path: Pa
     try:
         return parser.parse_object(values, defaults=False).as_dict()
     except Exception as error:  # jsonargparse raises whatever a type's own parser raises
-        raise RunError(f"The card of {path} has hyperparameters that don't fit: {explain(error)}") from error
+        raise RunError(f"The card of {path} has hyperparameters that don't fit: {explain_refusal(error)}") from error
 
 
 def hyperparameter_names(method_class: type) -> list[str]:

@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from lit_models.tiling import apply_at_any_size, mirrored, ramp, starts
+from lit_models.support.tiling import apply_at_any_size, mirrored, ramp, starts
 
 
 @pytest.mark.parametrize("size", [(1, 1), (5, 3), (32, 32), (33, 40), (64, 20), (70, 200), (130, 131)])

@@ -66,12 +66,6 @@ def log_confusion(trainer: Trainer, name: str, counts: Tensor, names: Sequence[s
         logger.log_metrics({f"charts/{name}": cast(Any, chart)}, step=trainer.global_step)
 
 
-def logs_this_batch(trainer: Trainer) -> bool:
-    """Whether the loggers will take this training batch's values, by Lightning's own rule: handing over values that
-    nobody takes costs half a millisecond on a CPU, which matters beside a small step."""
-    return trainer._logger_connector.should_update_logs
-
-
 def _wandb_loggers(trainer: Trainer) -> Iterator[WandbLogger]:
     return (logger for logger in trainer.loggers if isinstance(logger, WandbLogger))
 

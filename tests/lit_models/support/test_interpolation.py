@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from lit_models.interpolation import between, lerp, slerp
+from lit_models.support.interpolation import between, lerp, slerp
 
 
 def test_lerp_by_the_formula() -> None:

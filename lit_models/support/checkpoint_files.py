@@ -12,8 +12,11 @@ from lightning.pytorch.plugins.io import TorchCheckpointIO
 from lightning.pytorch.utilities import rank_zero_warn
 
 from lit_models.errors import RunError, RunWarning
-from lit_models.runs import LAST, PREVIOUS
-from lit_models.weights import WEIGHTS, read_weights
+from lit_models.networks.weight_files import load_tensors
+from lit_models.support.weights import WEIGHTS, read_weights
+
+CHECKPOINTS = "checkpoints"
+LAST, PREVIOUS, BEST = "last.ckpt", "previous.ckpt", "best.ckpt"
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
@@ -122,12 +125,27 @@ def load_safely(path: Path) -> Any:
     checkpoint that they were exported from, without what only training needs."""
     if path.suffix == WEIGHTS:
         return read_weights(path)
-    try:
-        return torch.load(path, map_location="cpu", weights_only=True)
-    except FileNotFoundError as error:
-        raise RunError(f"There is no checkpoint {path}.") from error
-    except Exception as error:  # torch.load raises whatever its zip reader and unpickler raise
-        raise RunError(
-            f"{path} can't be read as a checkpoint: it is cut off, or holds more than tensors and plain values "
-            "(which could run code, so it is not opened)."
-        ) from error
+    return load_tensors(path)
+
+
+def checkpoint_in(folder: Path) -> Path | None:
+    """Of a run's folder its ``best.ckpt``, or ``last.ckpt`` if it has no best; of an experiment's folder that of its
+    newest run; None if there is none."""
+
+    def newest(run: Path) -> float:
+        return max((file.stat().st_mtime for file in (run / CHECKPOINTS).glob("*.ckpt")), default=0.0)
+
+    run = max((folder, *folder.glob("*")), key=newest)
+    return checkpoint_of(run, "best") or last_checkpoint(run)
+
+
+def last_checkpoint(run: Path) -> Path | None:
+    """The checkpoint that a run goes on from, None if it has none yet."""
+    return checkpoint_of(run, "last")
+
+
+def checkpoint_of(run: Path, which: str) -> Path | None:
+    """A run's ``last`` or ``best`` checkpoint, None if it has none yet."""
+    # A process that is killed just between two renames leaves `previous.ckpt` alone.
+    names = (LAST, PREVIOUS) if which == "last" else (BEST,)
+    return next(filter(Path.is_file, (run / CHECKPOINTS / name for name in names)), None)

@@ -6,7 +6,7 @@ from typing import Any, Literal, cast
 from lightning.pytorch import LightningModule
 from lightning.pytorch.trainer.states import TrainerFn
 
-from datamodules import EpisodeDataModule, GatherDataset, ImageDataModule, ImagePair
+from datamodules import GatherDataset, ImagePair
 from lit_models.errors import ModelError
 
 Kind = Literal["single images", "pairs of images", "episodes"]
@@ -34,7 +34,7 @@ def require_image_shape(
     if gives is not None and gives != takes:
         remedy = ""
         if gives == "episodes":
-            remedy = f"set --data {type(cast(EpisodeDataModule, datamodule).images).__name__}, or "
+            remedy = f"set --data {type(cast(Any, datamodule).images).__name__}, or "
         elif takes == "episodes" and gives == "single images":
             remedy = f"set --data EpisodeDataModule --data.images {data_name}, or "
         raise ModelError(f"{name} takes {takes}, but {data_name} gives {gives}: {remedy}choose other data.")
@@ -93,17 +93,6 @@ def require_labels(module: LightningModule) -> None:
         )
 
 
-def require_power_of_two(image_size: int, smallest: int, largest: int) -> None:
-    """Refuses an ``image_size`` that can't be reached by doubling from 4.
-
-    Raises:
-        ModelError: Not a power of two within the limits.
-    """
-    if not smallest <= image_size <= largest or image_size & (image_size - 1):
-        sizes = [str(2**power) for power in range(12) if smallest <= 2**power <= largest]
-        raise ModelError(f"image_size is {image_size}; it must be one of {', '.join(sizes)}.")
-
-
 def require_label_noise(label_noise: float) -> None:
     """Refuses noise that could turn a label into the other one.
 
@@ -116,6 +105,8 @@ def require_label_noise(label_noise: float) -> None:
 
 def _kind(datamodule: Any) -> Kind | None:
     """How images come from a data module; None if it isn't known."""
+    from datamodules import EpisodeDataModule, ImageDataModule  # only here, as no method needs them to be imported
+
     if isinstance(datamodule, EpisodeDataModule):
         return "episodes"
     if not isinstance(datamodule, ImageDataModule):

@@ -6,10 +6,9 @@ from typing import Any, Literal
 
 from torch import Tensor
 
-from lit_models.checkpoints import read_or_fall_back
 from lit_models.errors import ModelError, RunError
 from lit_models.networks.convolutional import Decoder, Encoder
-from lit_models.runs import checkpoint_in
+from lit_models.support.checkpoint_files import checkpoint_in, read_or_fall_back
 
 
 def load_pretrained(

@@ -11,9 +11,9 @@ from torch import Tensor
 from datamodules import GatherDataset, ImageDataModule, LabelledImages
 from datamodules.loading.samplers import SequentialBatches
 from lit_models.callbacks import PredictionWriter
-from lit_models.callbacks.predictions import ClassProbabilities
-from lit_models.callbacks.ranks import batch_weight, gather, gather_on_device, gather_rows
 from lit_models.errors import RunError
+from lit_models.support.outputs import ClassProbabilities
+from lit_models.support.ranks import batch_weight, gather, gather_on_device, gather_rows
 
 
 class Rows(ImageDataModule):

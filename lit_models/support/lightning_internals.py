@@ -1,0 +1,82 @@
+"""The one door to Lightning's private names: whatever relit uses of them is used here, or named here where a class of
+relit's overrides it. ``tests/lit_models/support/test_lightning_internals.py`` holds each against the installed version.
+"""
+
+from typing import Any, cast
+
+from lightning.fabric.loggers.csv_logs import _ExperimentWriter as ExperimentWriter
+from lightning.pytorch import Trainer
+
+__all__ = [
+    "OVERRIDDEN",
+    "SEEN_IN",
+    "USED",
+    "ExperimentWriter",
+    "accumulates",
+    "awaits_row",
+    "leave_signals_alone",
+    "logs_this_batch",
+    "validation_follows",
+]
+
+SEEN_IN = "2.6.0"
+"""The version of Lightning in which all of these names were seen."""
+
+USED = {
+    "lightning.pytorch.trainer.connectors.logger_connector.logger_connector._LoggerConnector": ("should_update_logs",),
+    "lightning.pytorch.trainer.connectors.signal_connector._SignalConnector": ("register_signal_handlers",),
+    "lightning.pytorch.loops.fit_loop._FitLoop": ("_should_accumulate",),
+    "lightning.pytorch.loops.training_epoch_loop._TrainingEpochLoop": (
+        "_broadcast_sigterm_tensor",
+        "_should_check_val_fx",
+    ),
+    "lightning.pytorch.loops.progress._ProcessedTracker": ("completed", "processed"),
+}
+"""What the functions of this file use, by class. (Of an instance they use ``Trainer._logger_connector``,
+``Trainer._signal_connector`` and ``_FitLoop._data_fetcher``, too.)"""
+
+OVERRIDDEN = {
+    "lightning.pytorch.cli.LightningCLI": (
+        "_get",
+        "_parse_ckpt_path",
+        "_parser",
+        "_prepare_subcommand_kwargs",
+        "_prepare_subcommand_parser",
+        "_run_subcommand",
+    ),
+    "lightning.fabric.loggers.csv_logs._ExperimentWriter": ("_check_log_dir_exists", "_rewrite_with_new_header"),
+    "lightning.pytorch.loggers.CSVLogger": ("_experiment",),
+}
+"""What subclasses override or call on themselves: the command (``cli/command.py``) and ``metrics.csv``
+(``runs/loggers.py``)."""
+
+
+def logs_this_batch(trainer: Trainer) -> bool:
+    """Whether the loggers will take this training batch's values, by Lightning's own rule: handing over values that
+    nobody takes costs half a millisecond on a CPU, which matters beside a small step."""
+    return trainer._logger_connector.should_update_logs
+
+
+def validation_follows(trainer: Trainer) -> bool:
+    """Whether a validation comes right after this training batch."""
+    fit_loop = trainer.fit_loop
+    assert fit_loop._data_fetcher is not None
+    return fit_loop.epoch_loop._should_check_val_fx(fit_loop._data_fetcher)
+
+
+def accumulates(trainer: Trainer) -> bool:
+    """Whether the optimizer hasn't taken its step after this training batch, as gradients are still accumulated."""
+    return trainer.fit_loop._should_accumulate()
+
+
+def leave_signals_alone(trainer: Trainer) -> None:
+    """Keeps Lightning from setting its handlers of signals, and from asking rank 0 before each batch whether it has got
+    one."""
+    cast(Any, trainer._signal_connector).register_signal_handlers = lambda: None
+    cast(Any, trainer.fit_loop.epoch_loop)._broadcast_sigterm_tensor = lambda: None
+
+
+def awaits_row(trainer: Trainer) -> bool:
+    """Whether this training batch is done but its row not yet logged, which comes after the hooks of its end."""
+    batches = cast(Any, trainer.fit_loop.epoch_loop.batch_progress.total)
+    return batches.completed < batches.processed and logs_this_batch(trainer)
