@@ -1,13 +1,11 @@
 """The ``relit`` command: LightningCLI with this project's fixes, and nothing of any one method."""
 
-import json
 import logging
 import os
 import re
 import shutil
 import sys
 import tempfile
-import time
 import traceback
 import warnings
 from argparse import ArgumentError
@@ -18,35 +16,28 @@ from typing import Any, cast
 import torch
 import yaml
 from jsonargparse import Namespace
-from lightning.pytorch import Callback, LightningDataModule, LightningModule, Trainer
+from lightning.pytorch import LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.callbacks import TQDMProgressBar
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
-from lightning.pytorch.loggers import WandbLogger
 from lightning.pytorch.plugins.environments import ClusterEnvironment, SLURMEnvironment, TorchElasticEnvironment
 from lightning.pytorch.strategies import DDPStrategy
-from lightning.pytorch.utilities import rank_zero_only, rank_zero_warn
+from lightning.pytorch.utilities import rank_zero_warn
 from torch import nn
 
 import datamodules
 import lit_models
+import lit_models.callbacks
 from datamodules import DataWarning, ImageDataModule, Samples
 from datamodules.loading.preview import draw_training_batch
 from lit_models.adversarial import AdversarialModule
-from lit_models.callbacks import (
-    Checkpoints,
-    ExactResume,
-    LearningRateScaling,
-    LossCurves,
-    PredictionWriter,
-    Preemption,
-)
+from lit_models.callbacks import LearningRateScaling, PredictionWriter
 from lit_models.callbacks.learning_rate import Rule
 from lit_models.cli_errors import explain
 from lit_models.errors import ModelError, RunError, RunWarning
-from lit_models.loggers import MetricsCSV, WandbOptions, environment, finish_wandb, log_checkpoints, wandb_logger
-from lit_models.memory import keep_freed_memory, peak_memory
 from lit_models.networks.normalization import BatchStatisticsNorm2d
-from lit_models.runs import (
+from lit_models.runs.checkpoints import Checkpoints
+from lit_models.runs.curves import LossCurves
+from lit_models.runs.folder import (
     RunOptions,
     announce_to_child_ranks,
     checkpoint_before_restart,
@@ -57,14 +48,18 @@ from lit_models.runs import (
     require_writable,
     run_of,
 )
+from lit_models.runs.loggers import MetricsCSV, WandbOptions, finish_wandb, wandb_logger
+from lit_models.runs.memory import keep_freed_memory
+from lit_models.runs.preemption import Preemption
+from lit_models.runs.record import RunRecord
+from lit_models.runs.resume import ExactResume
+from lit_models.runs.settings import changes, tell_changes
 from lit_models.support.arguments import told_by_us
 from lit_models.support.checkpoint_files import AtomicCheckpointIO, read_or_fall_back, would_run_code
-from lit_models.support.files import write_atomically
-from lit_models.support.lightning_internals import awaits_row
 from lit_models.support.weights import WEIGHTS
 
 # Short class names (`--model DCGAN`) are looked up among the classes that are imported.
-for _package in (lit_models, datamodules):
+for _package in (lit_models, lit_models.callbacks, datamodules):
     for _name in _package.__all__:
         getattr(_package, _name)
 
@@ -235,7 +230,7 @@ class RelitCLI(LightningCLI):
         if self._given.run.experiment is None:
             self._given.run.experiment = _experiment_name(self._given)
         if command == "fit" and self.run_folder is not None:
-            _tell_changes(self.run_folder, yaml.safe_load(self._dumped_config()))
+            tell_changes(self.run_folder, yaml.safe_load(self._dumped_config()))
 
     def _checkpoint_before_restart(self) -> str | None:
         """Where a requeued job goes on, whatever it began with; one that was changed in the meantime is refused."""
@@ -243,7 +238,7 @@ class RelitCLI(LightningCLI):
         path = checkpoint_before_restart(_run_options(self._given), goes_on)
         if path is None or goes_on:  # what differs from the run that it went on with isn't a change
             return None if path is None else str(path)
-        changed = _changes(path.parents[1], yaml.safe_load(self._dumped_config()))
+        changed = changes(path.parents[1], yaml.safe_load(self._dumped_config()))
         if changed:
             key, (before, now) = next(iter(changed.items()))
             raise RunError(
@@ -373,162 +368,6 @@ class RelitCLI(LightningCLI):
             print(f"The run is in {_shown(self.run_folder)}")
 
 
-class RunRecord(Callback):
-    """Keeps the resolved configuration in the run folder, in every checkpoint and in W&B; in ``run.json`` whether
-    training has finished, how long it took so far, how much memory at most, on what, and how many images there were;
-    in ``tests.json`` the figures of each test; and, if asked, the checkpoints in W&B.
-
-    Args:
-        config: The resolved configuration, as YAML.
-        step: The step of the checkpoint that is loaded.
-        upload_checkpoints: Whether W&B gets the checkpoints when training has finished.
-    """
-
-    def __init__(self, config: str, step: int | None = None, upload_checkpoints: bool = False) -> None:
-        self.config = config
-        self.step = step
-        self.upload_checkpoints = upload_checkpoints
-        self._environment: dict[str, Any] = {}
-        self._started: float | None = None
-        self._before: dict[str, Any] = {}
-        self._metrics_rows = 0
-
-    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        self._require_agreement(trainer)
-        if not trainer.is_global_zero:
-            return
-        run = Path(trainer.default_root_dir)
-        self._write(run, may_replace=stage == "fit")
-        # A test of a trained model leaves the training's configuration in place, here and in W&B.
-        if (run / "config.yaml").read_text() == self.config:
-            for logger in trainer.loggers:
-                if isinstance(logger, WandbLogger):
-                    logger.log_hyperparams({**yaml.safe_load(self.config), "environment": environment(trainer)})
-
-    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        # In a forked rank nobody else would, and the run's file would stay empty.
-        if trainer.is_global_zero:
-            finish_wandb()
-
-    def _require_agreement(self, trainer: Trainer) -> None:
-        """Processes that looked for the newest run each by itself may have found different ones."""
-        if self.step is None:
-            return
-        own = (Path(trainer.default_root_dir).name, self.step)
-        if not trainer.strategy.reduce_boolean_decision(own == trainer.strategy.broadcast(own)):
-            raise RunError(
-                "The processes have found different checkpoints, as another run of this experiment has just saved one: "
-                "start again, and name the run by --run.id."
-            )
-
-    def _write(self, run: Path, may_replace: bool) -> None:
-        path = run / "config.yaml"
-        if path.is_file():
-            if not may_replace or path.read_text() == self.config:
-                return
-            earlier = len(list(run.glob("config_before_resume_*.yaml")))
-            shutil.copyfile(path, run / f"config_before_resume_{earlier + 1}.yaml")
-        write_atomically(path, self.config)
-
-    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if not trainer.is_global_zero:
-            return
-        record = Path(trainer.default_root_dir) / "run.json"
-        resumed = trainer.ckpt_path is not None and record.is_file()
-        self._before = json.loads(record.read_text()) if resumed else {}
-        self._started = time.monotonic()
-        self._environment = environment(trainer)
-        # A run that was killed before its first checkpoint has left rows, too.
-        for logger in trainer.loggers:
-            if isinstance(logger, MetricsCSV):
-                logger.drop_from(trainer.global_step, self._metrics_rows)
-
-    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._write_progress(trainer, finished=False)
-
-    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        if trainer.state.fn == "fit":
-            self._write_progress(trainer, finished=False)
-
-    def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._write_progress(trainer, finished=True)
-        for logger in trainer.loggers:
-            if isinstance(logger, WandbLogger) and self.upload_checkpoints and trainer.is_global_zero:
-                log_checkpoints(logger, Path(trainer.default_root_dir), step=trainer.global_step)
-
-    def _write_progress(self, trainer: Trainer, finished: bool) -> None:
-        path = Path(trainer.default_root_dir) / "run.json"
-        if not trainer.is_global_zero:
-            return
-        if self._started is None:
-            if finished and path.is_file():  # resumed when nothing was left to train
-                record = {**json.loads(path.read_text()), "finished": True}
-                write_atomically(path, json.dumps(record, indent=2) + "\n")
-            return
-        seconds = self._before.get("training_seconds", 0.0) + time.monotonic() - self._started
-        earlier = self._before.get("peak_memory_bytes", {})
-        peak = {
-            kind: max(filter(None, (now, earlier.get(kind))), default=None)
-            for kind, now in peak_memory(trainer.strategy.root_device).items()
-        }
-        record = {
-            "finished": finished,
-            "training_seconds": round(seconds, 1),
-            "peak_memory_bytes": peak,
-            "data": split_sizes(trainer),
-            **self._environment,
-        }
-        write_atomically(path, json.dumps(record, indent=2) + "\n")
-
-    def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._started = time.monotonic()
-
-    def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Adds the test to ``tests.json``, in place of an earlier one of the same checkpoint on the same data."""
-        if not trainer.is_global_zero or self._started is None:
-            return
-        config = yaml.safe_load(self.config)
-        test = {
-            "experiment": config["run"]["experiment"],
-            "checkpoint": config["ckpt_path"] and Path(config["ckpt_path"]).name,
-            "step": self.step,
-            "settings": config["data"],
-            "figures": {
-                name: float(value)
-                for name, value in sorted(trainer.callback_metrics.items())
-                if name.startswith("test/")
-            },
-            "seconds": round(time.monotonic() - self._started, 1),
-            "peak_memory_bytes": peak_memory(trainer.strategy.root_device),
-            "data": split_sizes(trainer),
-            **environment(trainer),
-        }
-        path = Path(trainer.default_root_dir) / "tests.json"
-        tests = json.loads(path.read_text()) if path.is_file() else []
-        same = ("experiment", "checkpoint", "settings")
-        kept = [other for other in tests if any(other[key] != test[key] for key in same)]
-        write_atomically(path, json.dumps([*kept, test], indent=2) + "\n")
-
-    def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
-        checkpoint["config"] = yaml.safe_load(self.config)
-        checkpoint["relit_version"] = lit_models.__version__
-        for logger in trainer.loggers:
-            if isinstance(logger, MetricsCSV) and trainer.is_global_zero:
-                # A batch's own row comes after the hooks in which it may be saved.
-                checkpoint["metrics_rows"] = logger.rows + awaits_row(trainer)
-
-    def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
-        self._metrics_rows = checkpoint.get("metrics_rows", 0)
-
-
-def split_sizes(trainer: Trainer) -> dict[str, Any]:
-    """The name of the trainer's data module, and how many images each of its splits holds."""
-    datamodule = getattr(trainer, "datamodule", None)
-    splits = {split: getattr(datamodule, f"{split}_set", None) for split in ("train", "val", "test")}
-    sizes = {f"{split}_images": len(images) for split, images in splits.items() if images is not None}
-    return {"name": type(datamodule).__name__, **sizes}
-
-
 def _slurm_environment(plugins: list[Any]) -> list[SLURMEnvironment]:
     """For a job of Slurm's an environment without Lightning's own requeue, which saves from within the signal and may
     wait for ever; :class:`Preemption` requeues in its place.
@@ -650,40 +489,6 @@ def _generates_from_scratch(config: Namespace) -> bool:
     """Whether the model makes images from nothing, so that the data it was trained on don't matter to `predict`."""
     model_class = _class_of(config.model.class_path)
     return hasattr(model_class, "sample") and not issubclass(_class_of(config.data.class_path), Samples)
-
-
-def _tell_changes(run: Path, now: dict[str, Any]) -> None:
-    """Says which settings differ from those that the run was started with."""
-    if cast(Any, rank_zero_only).rank != 0:
-        return
-    for key, (before, after) in _changes(run, now).items():
-        kept = (
-            "_optimizer." in key or "_scheduler." in key or key.startswith(("model.init_args.optimizer.", "lr_scaling"))
-        )
-        effect = "has no effect: optimisers and schedules go on from the checkpoint" if kept else "applies from here on"
-        print(f"relit: note: resuming with {key} = {after} (was {before}); it {effect}.", file=sys.stderr)
-
-
-def _changes(run: Path, now: dict[str, Any]) -> dict[str, tuple[Any, Any]]:
-    """The settings that differ from those that the run was started with: what they were, and what they are."""
-    before, after = flat(yaml.safe_load((run / "config.yaml").read_text())), flat(now)
-    return {
-        key: (before.get(key), after.get(key))
-        for key in sorted(before | after)
-        if before.get(key) != after.get(key) and not key.startswith(("ckpt_path", "run.", "wandb."))
-    }
-
-
-def flat(config: Any, prefix: str = "") -> dict[str, Any]:
-    """The values of a nested configuration by their dotted names.
-
-    Example:
-        >>> flat({"model": {"class_path": "DCGAN", "init_args": {"latent_dim": 8}}})
-        {'model.class_path': 'DCGAN', 'model.init_args.latent_dim': 8}
-    """
-    if isinstance(config, dict):
-        return {key: value for name, part in config.items() for key, value in flat(part, f"{prefix}{name}.").items()}
-    return {prefix.rstrip("."): config}
 
 
 def _experiment_name(config: Namespace) -> str | None:

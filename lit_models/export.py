@@ -26,7 +26,7 @@ import lit_models
 from lit_models.cli_errors import explain
 from lit_models.compare import read_epochs, read_mapping, read_results
 from lit_models.errors import ModelError, RunError
-from lit_models.runs import run_of
+from lit_models.runs.folder import run_of
 from lit_models.support.arguments import told_by_us
 from lit_models.support.checkpoint_files import checkpoint_in, read_checkpoint
 from lit_models.support.parts import Part

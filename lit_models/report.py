@@ -27,7 +27,7 @@ from PIL import Image
 
 from lit_models.compare import Run, named, read_mapping, read_run
 from lit_models.errors import RunError
-from lit_models.published import Published, beside
+from lit_models.runs.published import Published, beside
 
 MOST_PICTURE_BYTES = 9_000_000
 """Base64 of all pictures together; what doesn't fit is left out, and the page says so."""

@@ -1,5 +1,5 @@
 """Writes what README.md and docs/methods/*.md take from elsewhere: the tables of results, from results/*.json and
-lit_models/published.yaml, and the numbered differences from the papers, from the methods' docstrings.
+lit_models/runs/published.yaml, and the numbered differences from the papers, from the methods' docstrings.
 
     python scripts/results_table.py            # after scripts/reproduce.py
     python scripts/results_table.py --check    # exit code 1 if something is out of date
@@ -24,7 +24,7 @@ from typing import Any
 
 from experiments import EXPERIMENTS, Figure, Step
 
-from lit_models.published import Citation, Published, all_published
+from lit_models.runs.published import Citation, Published, all_published
 
 REPOSITORY = Path(__file__).parents[1]
 MARKED = re.compile(r"<!-- results: (\w+) -->\n.*?<!-- end of results -->", re.DOTALL)

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.test_resume import assert_same_run
+from tests.lit_models.runs.test_resume import assert_same_run
 from tests.tiny import CONFIGS, TINY, Pace
 
 Relit = Callable[..., int]

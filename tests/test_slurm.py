@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 import torch
 
+from tests.lit_models.runs.test_resume import assert_same_run
 from tests.slurm_cluster import Cluster, ClusterError, missing
-from tests.test_resume import assert_same_run
 from tests.tiny import CONFIGS, TINY, Pace
 
 Relit = Callable[..., int]

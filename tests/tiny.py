@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 
-from lit_models.runs import is_restarted
+from lit_models.runs.folder import is_restarted
 from lit_models.support.files import write_atomically
 
 CONFIGS = Path(__file__).parents[1] / "configs"

@@ -11,9 +11,9 @@ from PIL import Image
 from torchmetrics import MeanMetric
 
 from lit_models.callbacks import SampleGrid
-from lit_models.callbacks.curves import draw_curves, read_curves, running_mean
-from lit_models.callbacks.resume import ExactResume, random_state, set_random_state
 from lit_models.errors import RunError
+from lit_models.runs.curves import draw_curves, read_curves, running_mean
+from lit_models.runs.resume import ExactResume, random_state, set_random_state
 from lit_models.support.checkpoint_files import AtomicCheckpointIO, load_safely
 
 

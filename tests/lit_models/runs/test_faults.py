@@ -16,9 +16,9 @@ import torch
 
 import lit_models
 from lit_models.errors import RunError, RunWarning
-from lit_models.loggers import MetricsCSV
+from lit_models.runs.loggers import MetricsCSV
 from lit_models.support.checkpoint_files import put_in_place, read_or_fall_back, would_run_code
-from tests.test_resume import assert_same_run
+from tests.lit_models.runs.test_resume import assert_same_run
 from tests.tiny import CONFIGS, TINY, the_run, weights
 
 Relit = Callable[..., int]

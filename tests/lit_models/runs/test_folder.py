@@ -6,14 +6,7 @@ from pathlib import Path
 import pytest
 
 from lit_models.errors import RunError
-from lit_models.runs import (
-    RunOptions,
-    announce_to_child_ranks,
-    find_checkpoint,
-    new_run_folder,
-    remove_if_empty_handed,
-    run_of,
-)
+from lit_models.runs.folder import RunOptions, announce_to_child_ranks, find_checkpoint, new_run_folder, remove_if_empty_handed, run_of
 from lit_models.support.checkpoint_files import checkpoint_in
 
 
@@ -119,7 +112,7 @@ def test_ranks_under_torchrun_agree_on_one_folder() -> None:
     code = """
 import os
 from pathlib import Path
-from lit_models.runs import RunOptions, new_run_folder
+from lit_models.runs.folder import RunOptions, new_run_folder
 Path("rank" + os.environ["RANK"]).write_text(str(new_run_folder(RunOptions("x"))))
 """
     Path("rank.py").write_text(code)

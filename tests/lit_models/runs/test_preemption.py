@@ -19,8 +19,8 @@ import torch
 from lightning.pytorch import Callback, Trainer
 
 from lit_models.__main__ import main
-from lit_models.loggers import finish_wandb
-from tests.test_resume import assert_same_run, run_in_a_process_that_is_killed
+from lit_models.runs.loggers import finish_wandb
+from tests.lit_models.runs.test_resume import assert_same_run, run_in_a_process_that_is_killed
 from tests.tiny import CONFIGS, TINY, the_run, weights
 
 Relit = Callable[..., int]
@@ -335,7 +335,7 @@ def test_of_two_ranks_one_gets_the_signal(
     relit: Relit, slurm: Path, moment: dict[str, int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Both save, after the same batch; with the shares of the validation images unequal."""
-    monkeypatch.setattr("lit_models.callbacks.preemption.AGREE_EVERY", 0.0)
+    monkeypatch.setattr("lit_models.runs.preemption.AGREE_EVERY", 0.0)
     two = [
         "--trainer.devices=2",
         "--trainer.strategy=ddp_fork_find_unused_parameters_true",

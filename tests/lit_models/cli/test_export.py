@@ -23,7 +23,7 @@ from tests.small_models import SMALL_MODELS, checkpoint_of, small_model
 from tests.tiny import TINY, the_run
 
 Relit = Callable[..., int]
-WEIGHTS = Path(__file__).parents[1] / "weights"
+WEIGHTS = Path(__file__).parents[3] / "weights"
 QUICK = ("ConditionalGAN", "DigitClassifier", "Pix2Pix")
 """Models that are exported to ONNX in the default tests, too."""
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from tests.lit_models.callbacks.test_preemption import FIT, USR1, sending
+from tests.lit_models.runs.test_preemption import FIT, USR1, sending
 from tests.tiny import CONFIGS, TINY, the_run
 from tests.wandb_server import ENTITY, WandbServer
 
