@@ -50,8 +50,8 @@ def main(args: list[str] | None = None) -> int:
         return 0
     try:
         if args[0] in ("compare", "report", "export"):
-            return import_module(f"lit_models.{args[0]}").main(args[1:])
-        from lit_models.cli import run
+            return import_module(f"lit_models.cli.{args[0]}").main(args[1:])
+        from lit_models.cli.command import run
 
         return run(args)
     except KeyboardInterrupt:  # while it was importing, or drawing

@@ -38,13 +38,13 @@ from torch.optim.lr_scheduler import LambdaLR
 
 from datamodules import ImageDataModule, LabelledImages
 from datamodules.loading.samplers import ClassBalancedBatches
-from lit_models.callbacks.embeddings import first_of_each_class
 from lit_models.errors import ModelError
 from lit_models.losses.center import center_loss, moved_by_rule, moved_by_sgd
 from lit_models.losses.triplet import MININGS, Margin, Mining, TripletLoss, distances
 from lit_models.metrics.retrieval import (
     centroid_scores,
     class_centroids,
+    first_of_each_class,
     fitted_sharpness,
     hits,
     nearest,

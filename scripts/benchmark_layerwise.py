@@ -30,7 +30,7 @@ def relit_phases(steps: int, clock: Callable[[], float], *arguments: str) -> tup
     the seconds that each phase takes to begin (to compute codes, above all)."""
     from lightning.pytorch import Callback, Trainer
 
-    from lit_models import cli
+    from lit_models.cli import command as cli
 
     moments: list[list[float]] = []
     begins: list[float] = []

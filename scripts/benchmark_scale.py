@@ -211,7 +211,7 @@ def images_in(batch: Any) -> int:
 
 def fit(arguments: list[str], callback: Callback, root: str) -> None:
     """Runs `relit fit` in this process with one more callback."""
-    from lit_models import cli
+    from lit_models.cli import command as cli
 
     instantiate = cli.RelitCLI.instantiate_trainer
 

@@ -22,7 +22,7 @@ from typing import NamedTuple
 import yaml
 from sweep import relit, train
 
-from lit_models.compare import read_run
+from lit_models.cli.compare import read_run
 
 CONFIG = Path(__file__).parents[1] / "configs" / "darts_retrain_cifar10_small.yaml"
 

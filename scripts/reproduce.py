@@ -34,8 +34,8 @@ import yaml
 from experiments import EXPERIMENTS, Budget, Data, Experiment, Step
 from sweep import INTERRUPTED, finished, in_a_process, interruptible, relit, train
 
-from lit_models.cli import run
-from lit_models.compare import Run, compare, read_epochs
+from lit_models.cli.command import run
+from lit_models.cli.compare import Run, compare, read_epochs
 from lit_models.errors import RunError
 from lit_models.runs.settings import flat
 from lit_models.support.checkpoint_files import read_checkpoint

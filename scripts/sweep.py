@@ -22,7 +22,7 @@ from pathlib import Path
 
 import yaml
 
-from lit_models.compare import main as compare
+from lit_models.cli.compare import main as compare
 from lit_models.support.checkpoint_files import last_checkpoint
 
 INTERRUPTED = (130, -signal.SIGINT)

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import torch
 
-from lit_models import cli
+from lit_models.cli import command as cli
 
 CONFIGS = Path(__file__).parents[1] / "configs"
 EXPERIMENTS = {

@@ -12,6 +12,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
 
 from lit_models.errors import RunError
+from lit_models.metrics.retrieval import first_of_each_class
 from lit_models.support.logging import log_figure, log_table
 from lit_models.support.ranks import gather_rows
 
@@ -75,20 +76,6 @@ class EmbeddingPlot(Callback):
         draw_embedding(embedding[chosen], label[chosen], names, path, self.perplexity, self.seed)
         log_figure(trainer, path)
         log_table(trainer, path.with_suffix(".csv"))
-
-
-def first_of_each_class(label: Tensor, count: int) -> Tensor:
-    """The rows, in order, of the first ``count`` images of each class; of all where there are fewer.
-
-    Args:
-        label: ``(N,)``, int64.
-        count: How many of each class.
-    """
-    order = label.argsort(stable=True)
-    _, sizes = label.unique(return_counts=True)
-    starts = sizes.cumsum(0) - sizes
-    place_in_class = torch.arange(len(label)) - starts.repeat_interleave(sizes)
-    return order[place_in_class < count].sort().values
 
 
 def draw_embedding(

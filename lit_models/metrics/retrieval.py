@@ -111,3 +111,17 @@ def hits(ranked: Tensor, label: Tensor) -> Tensor:
         label: ``(N,)``, int64.
     """
     return (ranked == label[:, None]).any(1).float().mean()
+
+
+def first_of_each_class(label: Tensor, count: int) -> Tensor:
+    """The rows, in order, of the first ``count`` images of each class; of all where there are fewer.
+
+    Args:
+        label: ``(N,)``, int64.
+        count: How many of each class.
+    """
+    order = label.argsort(stable=True)
+    _, sizes = label.unique(return_counts=True)
+    starts = sizes.cumsum(0) - sizes
+    place_in_class = torch.arange(len(label)) - starts.repeat_interleave(sizes)
+    return order[place_in_class < count].sort().values

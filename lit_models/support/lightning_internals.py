@@ -19,7 +19,7 @@ __all__ = [
     "validation_follows",
 ]
 
-SEEN_IN = "2.6.0"
+SEEN_IN = "2.6.6"
 """The version of Lightning in which all of these names were seen."""
 
 USED = {

@@ -6,8 +6,8 @@ from typing import NamedTuple
 class Part(NamedTuple):
     """A method of a module that computes tensors from tensors, such as a generator or an encoder.
 
-    A module lists its parts in a class attribute ``exports``; :mod:`lit_models.export` knows the shapes and the meaning
-    of the kinds of tensors.
+    A module lists its parts in a class attribute ``exports``; :mod:`lit_models.cli.export` knows the shapes and the
+    meaning of the kinds of tensors.
 
     Attributes:
         name: What it is called, such as "encoder".

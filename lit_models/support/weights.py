@@ -115,7 +115,7 @@ def write_weights(checkpoint: dict[str, Any], path: Path, about: dict[str, Any])
     Args:
         checkpoint: As :func:`lit_models.support.checkpoint_files.read_checkpoint` returns it.
         path: The ``.safetensors`` file to write.
-        about: The card's entries about where the weights come from (see :func:`lit_models.export.about`).
+        about: The card's entries about where the weights come from (see :func:`lit_models.cli.export.about`).
 
     Returns:
         The card.

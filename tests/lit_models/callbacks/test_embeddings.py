@@ -11,8 +11,9 @@ from torch import Tensor
 
 from datamodules import Digits, LabelledImages
 from lit_models.callbacks import EmbeddingPlot, embeddings
-from lit_models.callbacks.embeddings import draw_embedding, first_of_each_class
+from lit_models.callbacks.embeddings import draw_embedding
 from lit_models.errors import RunError
+from lit_models.metrics.retrieval import first_of_each_class
 
 
 class Embedder(LightningModule):

@@ -14,8 +14,8 @@ from safetensors.torch import load_file, save_file
 
 import lit_models
 from lit_models.__main__ import main
+from lit_models.cli.export import INPUTS, OUTPUTS, example_inputs, export, write_onnx
 from lit_models.errors import RunError
-from lit_models.export import INPUTS, OUTPUTS, example_inputs, export, write_onnx
 from lit_models.support.checkpoint_files import read_checkpoint
 from lit_models.support.extractors import load_classifier
 from lit_models.support.weights import build_model, is_function, sha256

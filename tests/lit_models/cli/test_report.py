@@ -10,9 +10,10 @@ import pytest
 import yaml
 from PIL import Image
 
-from lit_models import report
 from lit_models.__main__ import main
-from lit_models.report import Point, moving_average, read_points, thinned
+from lit_models.cli.report import curves, pictures
+from lit_models.cli.report.curves import moving_average, thinned
+from lit_models.cli.report.reading import Point, read_points
 from tests.browser import CHROMIUM, Page
 from tests.tiny import TINY, the_run
 
@@ -250,8 +251,8 @@ def test_places_follow_the_values(gan: Path) -> None:
         if len(points) > 2:
             assert np.corrcoef(epoch, x)[0, 1] > 0.9999
             assert np.corrcoef(value, y)[0, 1] < -0.9999
-        assert report.LEFT <= x.min() <= x.max() <= report.WIDTH - report.RIGHT + 0.1
-        assert report.TOP <= y.min() <= y.max() <= report.HEIGHT - report.BOTTOM
+        assert curves.LEFT <= x.min() <= x.max() <= curves.WIDTH - curves.RIGHT + 0.1
+        assert curves.TOP <= y.min() <= y.max() <= curves.HEIGHT - curves.BOTTOM
 
 
 def test_a_logarithmic_axis(gan: Path) -> None:
@@ -336,7 +337,7 @@ def test_pictures_that_do_not_fit_are_named(
         pixels = rng.integers(256, size=(40, 40), dtype=np.uint8)
         Image.fromarray(pixels).save(gan / "samples" / f"epoch_{epoch:04}.png")
     (gan / "samples" / "triptychs" / "epoch_0002.png").write_bytes(b"\x89PNG cut off")
-    monkeypatch.setattr(report, "MOST_PICTURE_BYTES", 26_000)
+    monkeypatch.setattr(pictures, "MOST_PICTURE_BYTES", 26_000)
     page, parsed = written(gan)
     kept = [int(str(image["data-epoch"])) for image in parsed.of("img") if str(image["alt"]).startswith("samples")]
     assert len(page) < 26_000 + 60_000
@@ -354,7 +355,7 @@ def test_a_large_picture_is_scaled_down(tmp_path: Path) -> None:
     path = tmp_path / "large.png"
     noise = np.random.default_rng(0).integers(256, size=(200, 1800, 3), dtype=np.uint8)
     Image.fromarray(noise).save(path)
-    embedded = report.embedded(path)
+    embedded = pictures.embedded(path)
     assert embedded.source.startswith("data:image/webp;base64,")
     assert (embedded.width, embedded.height) == (1600, 178)
     assert len(embedded.source) < path.stat().st_size / 2

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 import torch
 
-import lit_models.cli  # noqa: F401 - here rather than in each process
+import lit_models.cli.command  # noqa: F401 - here rather than in each process
 from tests.small_data import SMALL_DATA, write_autoencoder
 from tests.tiny import CONFIGS, the_run, weights
 

@@ -23,8 +23,8 @@ from lightning.pytorch import LightningModule
 from torch import Tensor, nn
 
 import lit_models
-from lit_models.cli_errors import explain
-from lit_models.compare import read_epochs, read_mapping, read_results
+from lit_models.cli.compare import read_epochs, read_mapping, read_results
+from lit_models.cli.messages import explain
 from lit_models.errors import ModelError, RunError
 from lit_models.runs.folder import run_of
 from lit_models.support.arguments import told_by_us

@@ -32,7 +32,7 @@ from datamodules.loading.preview import draw_training_batch
 from lit_models.adversarial import AdversarialModule
 from lit_models.callbacks import LearningRateScaling, PredictionWriter
 from lit_models.callbacks.learning_rate import Rule
-from lit_models.cli_errors import explain
+from lit_models.cli.messages import explain
 from lit_models.errors import ModelError, RunError, RunWarning
 from lit_models.networks.normalization import BatchStatisticsNorm2d
 from lit_models.runs.checkpoints import Checkpoints

@@ -1,0 +1,334 @@
+"""What the folders of runs tell: configuration, tests, logged values, facts about run and machine."""
+
+import csv
+import json
+import math
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import yaml
+
+from lit_models.cli.compare import Run, read_mapping
+from lit_models.cli.report.words import duration
+from lit_models.errors import RunError
+from lit_models.runs.published import Published, beside
+
+MOST_CLASSES = 30
+"""Of more classes, the confusion matrix is shown as the picture that the run has drawn."""
+STAGES = {"train": 0, "val": 1, "test": 2}
+
+
+class Point(NamedTuple):
+    """A logged value.
+
+    Attributes:
+        epoch: Epochs done by then, as a fraction: the first epoch's end is 1.
+        step: The logger's step.
+        value: What was logged.
+    """
+
+    epoch: float
+    step: int
+    value: float
+
+
+@dataclass
+class Measurement:
+    """A test of one of a run's checkpoints.
+
+    Attributes:
+        experiment: The configuration's name.
+        checkpoint: Its file and the step after which it was saved.
+        images: How many it was tested on; None if that isn't known.
+        data: The settings of the data.
+        figures: What came out, by metric.
+    """
+
+    experiment: str
+    checkpoint: str
+    images: int | None
+    data: dict[str, Any]
+    figures: dict[str, float]
+
+    @property
+    def settings(self) -> dict[str, str]:
+        """What may tell it from the run's other tests."""
+        return flat_config({"data": self.data, "checkpoint": self.checkpoint})
+
+
+@dataclass
+class MeasurementRows:
+    """The same test of each run; a run that hasn't been tested so has no values.
+
+    Attributes:
+        label: What tells it from other tests of the same run; empty if no run has another.
+        tested: The test of each run.
+    """
+
+    label: str
+    tested: list[Measurement | None]
+
+    @property
+    def rows(self) -> list[tuple[str, list[float | None]]]:
+        """Each metric with each run's value."""
+        names = sorted({name for test in self.tested if test for name in test.figures})
+        return [(name, [test.figures.get(name) if test else None for test in self.tested]) for name in names]
+
+    def published(self, metric: str) -> list[Published]:
+        """What has been published of a metric."""
+        found = [one for test in self.tested if test for one in beside(test.experiment, test.data, metric)]
+        return [one for number, one in enumerate(found) if one not in found[:number]]
+
+
+@dataclass
+class Record:
+    """A run with all that its folder tells.
+
+    Attributes:
+        run: Its name, folder and training time.
+        config: ``config.yaml``; empty if there is none.
+        tests: Its tests.
+        points: Every logged value but the tests', by metric.
+        facts: What is known of the run and its machine, by name.
+        genotypes: Cells that DARTS found, as JSON.
+        confusions: Confusion matrices by name: the classes' names, and the counts with the true classes as rows.
+    """
+
+    run: Run
+    config: dict[str, Any]
+    tests: list[Measurement]
+    points: dict[str, list[Point]]
+    facts: dict[str, str]
+    genotypes: str
+    confusions: dict[str, tuple[list[str], list[list[int]]]]
+
+
+def read_record(run: Run) -> Record:
+    """All that a run's folder tells; parts that aren't there are empty.
+
+    Raises:
+        RunError: ``config.yaml``, ``run.json`` or ``tests.json`` can't be read.
+    """
+    config = read_mapping(run.folder / "config.yaml", yaml.safe_load)
+    record = read_mapping(run.folder / "run.json", json.loads)
+    confusions = {
+        path.stem: matrix
+        for path in sorted((run.folder / "figures").glob("confusion_matrix*.csv"))
+        if (matrix := read_confusion(path)) is not None
+    }
+    genotype = run.folder / "genotype.json"
+    return Record(
+        run,
+        config,
+        read_tests(run.folder / "tests.json"),
+        read_points(run.folder / "metrics.csv"),
+        facts_of(run, config, record),
+        genotype.read_text(encoding="utf-8", errors="replace") if genotype.is_file() else "",
+        confusions,
+    )
+
+
+def facts_of(run: Run, config: dict[str, Any], record: dict[str, Any]) -> dict[str, str]:
+    """What is known of a run and its machine, by name, in the order in which it is told."""
+
+    def class_of(part: str) -> str | None:
+        path = (config.get(part) or {}).get("class_path")
+        return None if path is None else str(path).rpartition(".")[2]
+
+    machine = [f"{record['processor']}"] if record.get("processor") else []
+    if record.get("threads"):
+        machine.append(f"{record['threads']} thread{'' if record['threads'] == 1 else 's'}")
+    sizes = {name: count for name, count in (record.get("data") or {}).items() if name.endswith("_images")}
+    peak = {kind: size for kind, size in (record.get("peak_memory_bytes") or {}).items() if size}
+    resumed = len(list(run.folder.glob("config_before_resume_*.yaml")))
+    finished = {True: "yes", False: "no", None: None}[record.get("finished")]
+    facts = {
+        "experiment": (config.get("run") or {}).get("experiment"),
+        "method": class_of("model"),
+        "data": class_of("data"),
+        "images": ", ".join(f"{count:,} {name.removesuffix('_images')}" for name, count in sizes.items()) or None,
+        "seed": config.get("seed_everything"),
+        "finished": finished,
+        "training time": None if run.seconds is None else duration(run.seconds),
+        "peak memory": ", ".join(f"{size / 2**30:.1f} GiB ({kind})" for kind, size in peak.items()) or None,
+        "configuration changed": f"on resuming, {resumed} time{'s' if resumed > 1 else ''}" if resumed else None,
+        "accelerator": record.get("accelerator"),
+        "processor": ", ".join(machine) or None,
+        "processes": record.get("processes"),
+        "precision": record.get("precision"),
+        "torch": record.get("torch"),
+        "commit": _short(record.get("git_commit")),
+        "command": record.get("command"),
+        "folder": run.folder,
+    }
+    return {name: str(value) for name, value in facts.items() if value is not None}
+
+
+def read_tests(path: Path) -> list[Measurement]:
+    """The tests in a ``tests.json``; none if there is no such file.
+
+    Raises:
+        RunError: It can't be read.
+    """
+    if not path.is_file():
+        return []
+    try:
+        return [
+            Measurement(
+                test["experiment"],
+                f"{test['checkpoint']}, step {test['step']}",
+                test["data"].get("test_images"),
+                test["settings"],
+                test["figures"],
+            )
+            for test in json.loads(path.read_text(encoding="utf-8"))
+        ]
+    except (ValueError, LookupError, TypeError, AttributeError) as error:
+        raise RunError(f"{path} can't be read: repair it, or remove it to do without.") from error
+
+
+def read_points(path: Path) -> dict[str, list[Point]]:
+    """Every finite value of a ``metrics.csv`` but those of tests, by metric, in the order of the steps."""
+    rows: list[tuple[int, int, str, float]] = []
+    ends: dict[int, int] = {}
+    epoch = 0
+    with path.open(newline="", encoding="utf-8", errors="replace") as file:
+        for row in csv.DictReader(file):
+            values = {name: _finite(value) for name, value in row.items() if name not in ("step", "epoch")}
+            logged = {name: value for name, value in values.items() if value is not None and stage_of(name) != "test"}
+            step = _finite(row.get("step"))
+            if step is None or not logged:
+                continue
+            given = _finite(row.get("epoch"))
+            epoch = epoch if given is None else int(given)
+            ends[epoch] = max(ends.get(epoch, 0), int(step))
+            rows += [(int(step), epoch, name, value) for name, value in logged.items()]
+    position = _positions(ends)
+    points: dict[str, list[Point]] = defaultdict(list)
+    for step, epoch, name, value in sorted(rows, key=lambda row: row[0]):
+        points[name].append(Point(position(epoch, step), step, value))
+    return dict(points)
+
+
+def _positions(ends: dict[int, int]) -> Any:
+    """Turns ``(epoch, step)`` into epochs done by then, from the last step of each epoch; an epoch that isn't over is
+    taken to be as long as the longest before it."""
+    starts = {epoch: max((end for other, end in ends.items() if other < epoch), default=-1) for epoch in ends}
+    lengths = {epoch: end - starts[epoch] for epoch, end in ends.items()}
+    if len(ends) > 1:
+        last = max(ends)
+        lengths[last] = max(lengths.values())
+    return lambda epoch, step: epoch + (step - starts[epoch]) / max(lengths[epoch], 1)
+
+
+def read_confusion(path: Path) -> tuple[list[str], list[list[int]]] | None:
+    """The classes and the counts of a confusion matrix; None if there are too many to show, or no such things in it."""
+    with path.open(newline="", encoding="utf-8", errors="replace") as file:
+        rows = list(csv.reader(file))
+    names = [row[0] for row in rows[1:] if row]
+    counts = [row[1:] for row in rows[1:] if row]
+    if not 1 < len(names) <= MOST_CLASSES or any(
+        len(row) != len(names) or not all(count.isdecimal() for count in row) for row in counts
+    ):
+        return None
+    return names, [[int(count) for count in row] for row in counts]
+
+
+def measurement_rows(records: Sequence[Record]) -> list[MeasurementRows]:
+    """The tests of all runs, those made with the same settings together."""
+    varied = dict.fromkeys(
+        name
+        for record in records
+        for name, _ in differences([test.settings for test in record.tests])
+        if not name.endswith(".root")
+    )
+    groups: dict[str, list[Measurement | None]] = {}
+    for number, record in enumerate(records):
+        for test in record.tests:
+            told = [name for name in varied if name in test.settings]
+            label = ", ".join(f"{name.removeprefix('data.')} {test.settings[name]}" for name in told)
+            groups.setdefault(label, [None] * len(records))[number] = test
+    return [MeasurementRows(label, tested) for label, tested in groups.items()]
+
+
+def metric_rows(records: Sequence[Record]) -> list[tuple[str, list[list[float] | None]]]:
+    """Each metric but the training's, with each run's values, of which the last is the final one."""
+    names = sorted({name for record in records for name in record.points if stage_of(name) != "train"})
+    return [
+        (
+            name,
+            [[point.value for point in record.points[name]] if name in record.points else None for record in records],
+        )
+        for name in names
+    ]
+
+
+def flat_config(config: Any, prefix: str = "") -> dict[str, str]:
+    """A configuration as dotted names with values as YAML would write them.
+
+    Example:
+        >>> flat_config({"model": {"init_args": {"widths": [1, 2], "lr": None}}})
+        {'model.widths': '[1, 2]', 'model.lr': 'null'}
+        >>> flat_config({"callbacks": [{"class_path": "my.Grid", "init_args": {"count": 64}}]})
+        {'callbacks.Grid.class_path': 'my.Grid', 'callbacks.Grid.count': '64'}
+    """
+    if isinstance(config, list) and config and all(isinstance(part, dict) and "class_path" in part for part in config):
+        config = {str(part["class_path"]).rpartition(".")[2]: part for part in config}
+    if isinstance(config, dict) and config:
+        # `init_args` says nothing to a reader.
+        return {
+            key: value
+            for name, part in config.items()
+            for key, value in flat_config(part, prefix if name == "init_args" else f"{prefix}.{name}").items()
+        }
+    return {
+        prefix.lstrip("."): yaml.safe_dump(config, default_flow_style=True, width=10**6).removesuffix("...\n").strip()
+    }
+
+
+def differences(flat: Sequence[dict[str, str]]) -> list[tuple[str, list[str | None]]]:
+    """The settings in which the runs differ, with each run's value; None where a run has no such setting."""
+    names = dict.fromkeys(name for config in flat for name in config)
+    rows = [(name, [config.get(name) for config in flat]) for name in names]
+    return [
+        (name, values)
+        for name, values in rows
+        if len(set(values)) > 1 and name not in ("run.id", "run.root", "ckpt_path")
+    ]
+
+
+def grouped(flat: dict[str, str]) -> dict[str, dict[str, str]]:
+    """Settings that aren't null by the part of the configuration that they belong to; method and data first.
+
+    Example:
+        >>> grouped({"seed_everything": "0", "compile": "null", "model.latent_dim": "8"})
+        {'model': {'latent_dim': '8'}, 'run': {'seed_everything': '0'}}
+    """
+    groups: dict[str, dict[str, str]] = {"model": {}, "data": {}, "trainer": {}, "run": {}}
+    for name, value in flat.items():
+        part, dot, rest = name.partition(".")
+        if value != "null":
+            groups.setdefault(part if dot else "run", {})[rest if dot else name] = value
+    return {part: settings for part, settings in groups.items() if settings}
+
+
+def _short(commit: str | None) -> str | None:
+    """A commit by 12 digits, and whether files differed from it."""
+    return None if commit is None else f"{commit[:12]}{'+changes' if commit.endswith('+changes') else ''}"
+
+
+def stage_of(name: str) -> str:
+    """The stage in a metric's name, ``train``, ``val`` or ``test``; empty if there is none."""
+    stage = name.split("/")[0]
+    return stage if stage in STAGES and "/" in name else ""
+
+
+def _finite(text: str | None) -> float | None:
+    try:
+        value = float(text or "nan")
+    except (TypeError, ValueError):
+        return None
+    return value if math.isfinite(value) else None

@@ -1,0 +1,113 @@
+"""Lightning's private names that relit uses are still there and still do what relit takes them to do."""
+
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.loggers import CSVLogger
+from torch import Tensor, nn
+
+from lit_models.support.lightning_internals import (
+    OVERRIDDEN,
+    USED,
+    ExperimentWriter,
+    accumulates,
+    awaits_row,
+    leave_signals_alone,
+    logs_this_batch,
+    validation_follows,
+)
+
+NAMES = [(path, name) for path, names in (*USED.items(), *OVERRIDDEN.items()) for name in names]
+
+
+@pytest.mark.parametrize(("path", "name"), NAMES)
+def test_the_names_are_there(path: str, name: str) -> None:
+    module, _, kind = path.rpartition(".")
+    found = getattr(import_module(module), kind)
+    known = {*dir(found), *(key for base in found.__mro__ for key in getattr(base, "__dataclass_fields__", ()))}
+    for base in found.__mro__[:-1]:  # what their constructors set
+        known |= set(getattr(base.__init__, "__code__", compile("", "", "exec")).co_names)
+    assert name in known
+
+
+def test_the_writer_has_the_hooks_that_are_overridden(tmp_path: Path) -> None:
+    called = []
+
+    class Writer(ExperimentWriter):
+        def _check_log_dir_exists(self) -> None:
+            called.append("check")
+
+        def _rewrite_with_new_header(self, fieldnames: list[str]) -> None:
+            called.append("rewrite")
+            super()._rewrite_with_new_header(fieldnames)
+
+    writer = Writer(str(tmp_path))
+    for metrics in ({"a": 1.0}, {"a": 2.0, "b": 3.0}):
+        writer.log_metrics(metrics, step=0)
+        writer.save()
+    assert called == ["check", "rewrite"]
+
+
+class Counting(LightningModule):
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(1, 1)
+
+    def training_step(self, batch: Tensor, batch_idx: int) -> Tensor:
+        return self.layer(batch).sum()
+
+    def validation_step(self, batch: Tensor, batch_idx: int) -> None:
+        pass
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        return torch.optim.SGD(self.parameters(), lr=0.1)
+
+
+class Asking(Callback):
+    def __init__(self) -> None:
+        self.logs: list[bool] = []
+        self.accumulates: list[bool] = []
+        self.validates: list[bool] = []
+        self.awaits: list[bool] = []
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        leave_signals_alone(trainer)
+
+    def on_train_batch_end(self, trainer: Trainer, *_: Any) -> None:
+        self.logs.append(logs_this_batch(trainer))
+        self.accumulates.append(accumulates(trainer))
+        self.validates.append(validation_follows(trainer))
+        self.awaits.append(awaits_row(trainer))
+
+    def on_train_epoch_end(self, trainer: Trainer, *_: Any) -> None:
+        self.awaits.append(awaits_row(trainer))
+
+
+def test_the_trainer_answers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    signals: list[int] = []
+    monkeypatch.setattr("signal.signal", lambda number, handler: signals.append(number))
+    asking = Asking()
+    batches = torch.utils.data.DataLoader(torch.ones(6, 1), batch_size=1)
+    trainer = Trainer(
+        max_epochs=1,
+        accumulate_grad_batches=2,
+        val_check_interval=3,
+        log_every_n_steps=2,
+        logger=CSVLogger(tmp_path),
+        callbacks=[asking],
+        num_sanity_val_steps=0,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        accelerator="cpu",
+    )
+    trainer.fit(Counting(), batches, batches)
+    assert asking.accumulates == [True, False, True, False, True, False]
+    assert asking.validates == [False, False, True, False, False, True]
+    assert asking.logs == [False, False, True, True, False, False], "the batches of every second step"
+    assert asking.awaits == [*asking.logs, False]
+    assert not signals

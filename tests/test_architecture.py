@@ -1,0 +1,81 @@
+"""The rooms of the house: imports point one way, downwards, as docs/architecture.md draws them."""
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import lit_models
+
+REPOSITORY = Path(__file__).parents[1]
+PURE = ("losses", "networks", "metrics")
+ROOMS = [("errors", "registry"), PURE, ("support", "optimizers"), ("methods",), ("callbacks",), ("runs",), ("cli",)]
+"""From the ground up; the methods are the modules at top level. A room imports its own floor and those below."""
+FLOOR = {room: floor for floor, rooms in enumerate(ROOMS) for room in rooms}
+
+
+def room_of(module: str) -> str:
+    return next((part for part in module.split(".")[1:2] if part in FLOOR), "methods")
+
+
+def imports(path: Path) -> Iterator[str]:
+    """The modules of relit that a file imports, but for those that only type checkers read."""
+    tree = ast.parse(path.read_text())
+    for node in ast.walk(tree):
+        if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING":
+            node.body = []
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom) and node.module:
+            yield from (f"{node.module}.{name.name}" for name in node.names)
+        elif isinstance(node, ast.Import):
+            yield from (name.name for name in node.names)
+
+
+def test_imports_point_downwards() -> None:
+    for path in [*REPOSITORY.glob("lit_models/**/*.py"), *REPOSITORY.glob("datamodules/**/*.py")]:
+        module = ".".join(path.relative_to(REPOSITORY).with_suffix("").parts).removesuffix(".__init__")
+        if module in ("lit_models", "lit_models.__main__"):
+            continue
+        for name in imports(path):
+            package = name.split(".")[0]
+            if package not in ("lit_models", "datamodules") or name == "lit_models":  # names only
+                continue
+            upwards = f"{module} imports {name}"
+            if module.startswith("datamodules"):
+                assert package == "datamodules", upwards
+                below = name.startswith(("datamodules.loading", "datamodules.errors"))
+                assert below or not module.startswith("datamodules.loading"), upwards
+            elif package == "datamodules":
+                assert FLOOR[room_of(module)] >= FLOOR["support"], upwards
+            else:
+                assert FLOOR[room_of(name)] <= FLOOR[room_of(module)], upwards
+
+
+def test_a_method_loads_little_and_there_are_no_circles() -> None:
+    """Each module can be the first one that is imported; the first of all is a method, which loads little else."""
+    modules = sorted(
+        ".".join(path.relative_to(REPOSITORY).with_suffix("").parts).removesuffix(".__init__")
+        for package in (lit_models.__name__, "datamodules")
+        for path in REPOSITORY.glob(f"{package}/**/*.py")
+        if path.stem != "__main__"
+    )
+    code = f"""
+import importlib, sys
+def ours():
+    return [name for name in sys.modules if name.split(".")[0] in ("lit_models", "datamodules")]
+import lit_models.vae
+print(*ours())
+for module in {modules}:
+    for name in ours():
+        del sys.modules[name]
+    importlib.import_module(module)
+"""
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=REPOSITORY, check=False)
+    assert ran.returncode == 0, ran.stderr
+    loaded = ran.stdout.split()
+    assert len([name for name in loaded if name.startswith("lit_models")]) <= 15
+    assert len([name for name in loaded if name.startswith("datamodules")]) <= 8
+    assert not [
+        name for name in loaded if name.startswith(("lit_models.cli", "lit_models.runs", "lit_models.callbacks"))
+    ]
