@@ -1,4 +1,4 @@
-"""``--compile=true``, for methods of every kind of training step. (DCGAN's is in test_cli.py.)"""
+"""``--compile=true``, for methods of every kind of training step. (DCGAN's is in lit_models/cli/test_command.py.)"""
 
 from collections.abc import Callable
 from pathlib import Path

@@ -19,7 +19,7 @@ from lit_models.callbacks.samples import columns_of_classes
 from lit_models.conditional_gan import LearnedPattern
 from lit_models.errors import ModelError
 from lit_models.losses.adversarial import discriminator_bce, discriminator_hinge
-from lit_models.weights import build_model, read_weights
+from lit_models.support.weights import build_model, read_weights
 from tests.lit_models.test_adversarial import fit, loader
 from tests.tiny import CONFIGS, the_run
 
