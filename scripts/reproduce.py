@@ -32,12 +32,12 @@ from typing import Any
 
 import yaml
 from experiments import EXPERIMENTS, Budget, Data, Experiment, Step
+from lit_models.runs.settings import flat
 from sweep import INTERRUPTED, finished, in_a_process, interruptible, relit, train
 
 from lit_models.cli.command import run
 from lit_models.cli.compare import Run, compare, read_epochs
 from lit_models.errors import RunError
-from lit_models.runs.settings import flat
 from lit_models.support.checkpoint_files import read_checkpoint
 from lit_models.support.files import write_atomically
 

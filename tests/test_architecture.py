@@ -1,4 +1,4 @@
-"""The rooms of the house: imports point one way, downwards, as docs/architecture.md draws them."""
+"""The rooms of the house: imports point one way, downwards, each floor importing only what lies below it."""
 
 import ast
 import subprocess
