@@ -1,0 +1,174 @@
+"""The record of a run: its configuration, how its training went, and the figures of its tests."""
+
+import json
+import shutil
+import time
+from pathlib import Path
+from typing import Any
+
+import yaml
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.loggers import WandbLogger
+
+import lit_models
+from lit_models.errors import RunError
+from lit_models.runs.loggers import MetricsCSV, environment, finish_wandb, log_checkpoints
+from lit_models.runs.memory import peak_memory
+from lit_models.support.files import write_atomically
+from lit_models.support.lightning_internals import awaits_row
+
+
+class RunRecord(Callback):
+    """Keeps the resolved configuration in the run folder, in every checkpoint and in W&B; in ``run.json`` whether
+    training has finished, how long it took so far, how much memory at most, on what, and how many images there were;
+    in ``tests.json`` the figures of each test; and, if asked, the checkpoints in W&B.
+
+    Args:
+        config: The resolved configuration, as YAML.
+        step: The step of the checkpoint that is loaded.
+        upload_checkpoints: Whether W&B gets the checkpoints when training has finished.
+    """
+
+    def __init__(self, config: str, step: int | None = None, upload_checkpoints: bool = False) -> None:
+        self.config = config
+        self.step = step
+        self.upload_checkpoints = upload_checkpoints
+        self._environment: dict[str, Any] = {}
+        self._started: float | None = None
+        self._before: dict[str, Any] = {}
+        self._metrics_rows = 0
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        self._require_agreement(trainer)
+        if not trainer.is_global_zero:
+            return
+        run = Path(trainer.default_root_dir)
+        self._write(run, may_replace=stage == "fit")
+        # A test of a trained model leaves the training's configuration in place, here and in W&B.
+        if (run / "config.yaml").read_text() == self.config:
+            for logger in trainer.loggers:
+                if isinstance(logger, WandbLogger):
+                    logger.log_hyperparams({**yaml.safe_load(self.config), "environment": environment(trainer)})
+
+    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        # In a forked rank nobody else would, and the run's file would stay empty.
+        if trainer.is_global_zero:
+            finish_wandb()
+
+    def _require_agreement(self, trainer: Trainer) -> None:
+        """Processes that looked for the newest run each by itself may have found different ones."""
+        if self.step is None:
+            return
+        own = (Path(trainer.default_root_dir).name, self.step)
+        if not trainer.strategy.reduce_boolean_decision(own == trainer.strategy.broadcast(own)):
+            raise RunError(
+                "The processes have found different checkpoints, as another run of this experiment has just saved one: "
+                "start again, and name the run by --run.id."
+            )
+
+    def _write(self, run: Path, may_replace: bool) -> None:
+        path = run / "config.yaml"
+        if path.is_file():
+            if not may_replace or path.read_text() == self.config:
+                return
+            earlier = len(list(run.glob("config_before_resume_*.yaml")))
+            shutil.copyfile(path, run / f"config_before_resume_{earlier + 1}.yaml")
+        write_atomically(path, self.config)
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if not trainer.is_global_zero:
+            return
+        record = Path(trainer.default_root_dir) / "run.json"
+        resumed = trainer.ckpt_path is not None and record.is_file()
+        self._before = json.loads(record.read_text()) if resumed else {}
+        self._started = time.monotonic()
+        self._environment = environment(trainer)
+        # A run that was killed before its first checkpoint has left rows, too.
+        for logger in trainer.loggers:
+            if isinstance(logger, MetricsCSV):
+                logger.drop_from(trainer.global_step, self._metrics_rows)
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._write_progress(trainer, finished=False)
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        if trainer.state.fn == "fit":
+            self._write_progress(trainer, finished=False)
+
+    def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._write_progress(trainer, finished=True)
+        for logger in trainer.loggers:
+            if isinstance(logger, WandbLogger) and self.upload_checkpoints and trainer.is_global_zero:
+                log_checkpoints(logger, Path(trainer.default_root_dir), step=trainer.global_step)
+
+    def _write_progress(self, trainer: Trainer, finished: bool) -> None:
+        path = Path(trainer.default_root_dir) / "run.json"
+        if not trainer.is_global_zero:
+            return
+        if self._started is None:
+            if finished and path.is_file():  # resumed when nothing was left to train
+                record = {**json.loads(path.read_text()), "finished": True}
+                write_atomically(path, json.dumps(record, indent=2) + "\n")
+            return
+        seconds = self._before.get("training_seconds", 0.0) + time.monotonic() - self._started
+        earlier = self._before.get("peak_memory_bytes", {})
+        peak = {
+            kind: max(filter(None, (now, earlier.get(kind))), default=None)
+            for kind, now in peak_memory(trainer.strategy.root_device).items()
+        }
+        record = {
+            "finished": finished,
+            "training_seconds": round(seconds, 1),
+            "peak_memory_bytes": peak,
+            "data": split_sizes(trainer),
+            **self._environment,
+        }
+        write_atomically(path, json.dumps(record, indent=2) + "\n")
+
+    def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._started = time.monotonic()
+
+    def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Adds the test to ``tests.json``, in place of an earlier one of the same checkpoint on the same data."""
+        if not trainer.is_global_zero or self._started is None:
+            return
+        config = yaml.safe_load(self.config)
+        test = {
+            "experiment": config["run"]["experiment"],
+            "checkpoint": config["ckpt_path"] and Path(config["ckpt_path"]).name,
+            "step": self.step,
+            "settings": config["data"],
+            "figures": {
+                name: float(value)
+                for name, value in sorted(trainer.callback_metrics.items())
+                if name.startswith("test/")
+            },
+            "seconds": round(time.monotonic() - self._started, 1),
+            "peak_memory_bytes": peak_memory(trainer.strategy.root_device),
+            "data": split_sizes(trainer),
+            **environment(trainer),
+        }
+        path = Path(trainer.default_root_dir) / "tests.json"
+        tests = json.loads(path.read_text()) if path.is_file() else []
+        same = ("experiment", "checkpoint", "settings")
+        kept = [other for other in tests if any(other[key] != test[key] for key in same)]
+        write_atomically(path, json.dumps([*kept, test], indent=2) + "\n")
+
+    def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        checkpoint["config"] = yaml.safe_load(self.config)
+        checkpoint["relit_version"] = lit_models.__version__
+        for logger in trainer.loggers:
+            if isinstance(logger, MetricsCSV) and trainer.is_global_zero:
+                # A batch's own row comes after the hooks in which it may be saved.
+                checkpoint["metrics_rows"] = logger.rows + awaits_row(trainer)
+
+    def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        self._metrics_rows = checkpoint.get("metrics_rows", 0)
+
+
+def split_sizes(trainer: Trainer) -> dict[str, Any]:
+    """The name of the trainer's data module, and how many images each of its splits holds."""
+    datamodule = getattr(trainer, "datamodule", None)
+    splits = {split: getattr(datamodule, f"{split}_set", None) for split in ("train", "val", "test")}
+    sizes = {f"{split}_images": len(images) for split, images in splits.items() if images is not None}
+    return {"name": type(datamodule).__name__, **sizes}
