@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
+import torch
 
 from datamodules.base import ImageDataModule, split_rows
 from datamodules.errors import DataError
@@ -27,9 +28,17 @@ MAX_BYTES = 16 + 60_000 * 28 * 28
 """What the largest file unpacks to."""
 
 
+BINARIZATION_SEED = 0
+
+
 class MNIST(ImageDataModule):
     """The 60,000 training images, of which 5,000 (drawn at random, but always the same) are for validation, and the
     10,000 test images.
+
+    With ``binarization``, each pixel is drawn to be 1 with its gray level as probability. "static" draws every image
+    once, from a fixed seed. This is the distribution of Larochelle & Murray's binarized MNIST (2011), but not their
+    draw, nor their split (the last 10,000 training images for validation). "dynamic" draws training images again in
+    each batch, as in Burda et al. 2015; validation and test images are those of "static".
 
     The four ``.gz`` files are looked for in ``<root>/mnist/`` (or where torchvision puts them, ``<root>/MNIST/raw/``)
     and downloaded if they aren't there.
@@ -43,6 +52,8 @@ class MNIST(ImageDataModule):
             sixteenth of the side, resized by up to 10 %).
         split_seed: Seed of the split between training and validation.
         on_device: Hold the data set in the accelerator's memory; if None, when it fits easily.
+        binarization: "none" for gray levels, "static" or "dynamic" for binary pixels.
+        val_images: Images for validation; the other training images are for training.
     """
 
     name = "mnist"
@@ -58,6 +69,8 @@ class MNIST(ImageDataModule):
         augmentation: Literal["none", "affine"] = "none",
         split_seed: int = 0,
         on_device: bool | None = None,
+        binarization: Literal["none", "static", "dynamic"] = "none",
+        val_images: int = 5000,
     ) -> None:
         super().__init__(root, batch_size, eval_batch_size, on_device)
         if image_size not in (28, 32):
@@ -66,9 +79,20 @@ class MNIST(ImageDataModule):
             )
         if augmentation not in ("none", "affine"):
             raise DataError(f"--data.augmentation is {augmentation!r}; it must be none or affine.")
+        if binarization not in ("none", "static", "dynamic"):
+            raise DataError(f"--data.binarization is {binarization!r}; it must be none, static or dynamic.")
+        if binarization == "static" and augmentation != "none":
+            raise DataError(
+                "--data.augmentation affine makes gray pixels of statically binarized images: set --data.binarization "
+                "dynamic, which binarizes after it."
+            )
+        if not 1 <= val_images < 60_000:
+            raise DataError(f"--data.val_images is {val_images}; it must be from 1 to 59,999.")
         self.image_shape = (1, image_size, image_size)
         self.augmentation = augmentation
         self.split_seed = split_seed
+        self.binarization = binarization
+        self.val_images = val_images
 
     @property
     def store(self) -> TensorStore:
@@ -77,13 +101,26 @@ class MNIST(ImageDataModule):
             self.prepared_folder / f"{size}x{size}", {}, [self.folder / file.name for file in FILES.values()]
         )
 
+    @property
+    def binary_store(self) -> TensorStore:
+        """The statically binarized images."""
+        gray = self.store
+        return TensorStore(
+            gray.folder.with_name(f"{gray.folder.name}-binary"), {"seed": BINARIZATION_SEED}, gray.sources
+        )
+
     def augment(self, batch: LabelledImages) -> LabelledImages:
-        if self.augmentation == "none":
-            return batch
-        return batch._replace(image=augment.random_affine(batch.image, 10, 1 / 16, (0.9, 1.1)))
+        image = batch.image
+        if self.augmentation == "affine":
+            image = augment.random_affine(image, 10, 1 / 16, (0.9, 1.1))
+        if self.binarization == "dynamic":
+            image = torch.bernoulli(image.clamp(0, 1))
+        return batch._replace(image=image)
 
     def prepare_data(self) -> None:
         self.store.prepare(self._build)
+        if self.binarization != "none":
+            self.binary_store.prepare(self._build_binary)
 
     def _build(self, writer: ArrayWriter) -> None:
         torchvision_folder = self.root / "MNIST" / "raw"
@@ -100,13 +137,26 @@ class MNIST(ImageDataModule):
             writer.write(f"{split}_image", images[:, None])
             writer.write(f"{split}_label", labels.astype(np.int64))
 
+    def _build_binary(self, writer: ArrayWriter) -> None:
+        gray = self.store.load()
+        random = np.random.default_rng(BINARIZATION_SEED)
+        padding = (self.image_shape[-1] - 28) // 2
+        inner = slice(padding, padding + 28)  # the same draw for both sizes
+        for split in ("train", "test"):
+            images = gray[f"{split}_image"].numpy()
+            binary = np.zeros_like(images)
+            chance = images[:, :, inner, inner] / np.float32(255)
+            binary[:, :, inner, inner] = 255 * (random.random(chance.shape, np.float32) < chance)
+            writer.write(f"{split}_image", binary)
+
     def setup(self, stage: str) -> None:
-        arrays = self.store.load()
-        train_columns = LabelledImages(arrays["train_image"], arrays["train_label"])
-        train, val = split_rows(60_000, 55_000, 5_000, seed=self.split_seed)
-        self.train_set = GatherDataset(train_columns, train)
-        self.val_set = GatherDataset(train_columns, val)
-        self.test_set = self.predict_set = GatherDataset(LabelledImages(arrays["test_image"], arrays["test_label"]))
+        gray = self.store.load()
+        binary = self.binary_store.load() if self.binarization != "none" else gray
+        train_images = binary if self.binarization == "static" else gray
+        train, val = split_rows(60_000, 60_000 - self.val_images, self.val_images, seed=self.split_seed)
+        self.train_set = GatherDataset(LabelledImages(train_images["train_image"], gray["train_label"]), train)
+        self.val_set = GatherDataset(LabelledImages(binary["train_image"], gray["train_label"]), val)
+        self.test_set = self.predict_set = GatherDataset(LabelledImages(binary["test_image"], gray["test_label"]))
 
 
 def read_idx(path: Path) -> np.ndarray:

@@ -39,7 +39,7 @@ def vae_loss(model: Any, batch: Any) -> Any:
 
     mean, log_variance = model.encode(batch.image)
     reconstruction = model.decode(model.draw(mean, log_variance))
-    nats = gaussian_reconstruction(batch.image, reconstruction, model.x_sigma2)
+    nats = gaussian_reconstruction(batch.image, reconstruction, model.s2)
     return pointwise_loss(nats, gaussian_kl(mean, log_variance)).mean()
 
 

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from lit_models.callbacks.classification import ClassificationReport
     from lit_models.callbacks.embeddings import EmbeddingPlot
     from lit_models.callbacks.examples import ClassExamples
+    from lit_models.callbacks.histogram_baseline import HistogramBaseline
     from lit_models.callbacks.interpolations import Interpolations
     from lit_models.callbacks.latent_map import LatentMap
     from lit_models.callbacks.learning_rate import LearningRateScaling
@@ -30,6 +31,7 @@ _MODULES = {
     "EmbeddingPlot": "lit_models.callbacks.embeddings",
     "ExactResume": "lit_models.runs.resume",
     "GenerationScores": "lit_models.callbacks.scores",
+    "HistogramBaseline": "lit_models.callbacks.histogram_baseline",
     "Interpolations": "lit_models.callbacks.interpolations",
     "LatentMap": "lit_models.callbacks.latent_map",
     "LearningRateScaling": "lit_models.callbacks.learning_rate",
@@ -50,6 +52,7 @@ __all__ = [
     "EmbeddingPlot",
     "ExactResume",
     "GenerationScores",
+    "HistogramBaseline",
     "Interpolations",
     "LatentMap",
     "LearningRateScaling",

@@ -5,9 +5,11 @@ from typing import Any, Literal, cast
 
 from lightning.pytorch import LightningModule
 from lightning.pytorch.trainer.states import TrainerFn
+from lightning.pytorch.utilities import rank_zero_warn
+from torch import Tensor
 
 from datamodules import GatherDataset, ImagePair
-from lit_models.errors import ModelError
+from lit_models.errors import ModelError, RunWarning
 
 Kind = Literal["single images", "pairs of images", "episodes"]
 
@@ -55,6 +57,25 @@ def require_image_shape(
         f"{name} is built for images of {_spelled(image_shape)}, but {data_name} gives {_spelled(given)} (channels x "
         f"height x width): {remedy}."
     )
+
+
+def require_probabilities(image: Tensor) -> None:
+    """Refuses images outside [0, 1] for a Bernoulli likelihood, and warns of gray ones, whose nats are no bound.
+
+    Raises:
+        ModelError: A value is less than 0, greater than 1, or not a number.
+    """
+    if not ((image >= 0) & (image <= 1)).all():
+        raise ModelError(
+            f"A Bernoulli likelihood takes images in [0, 1], but these range from {image.min().item():.3g} to "
+            f"{image.max().item():.3g}: scale them, or set --model.likelihood gaussian."
+        )
+    if ((image > 0) & (image < 1)).any():
+        rank_zero_warn(
+            "A Bernoulli likelihood of gray images is not normalized: its nats can't be compared with those of binary "
+            "images. Set --data.binarization (MNIST), or --model.likelihood gaussian.",
+            category=RunWarning,
+        )
 
 
 def require_num_classes(module: LightningModule, num_classes: int) -> None:

@@ -62,3 +62,12 @@ def batch_weight(size: int) -> int:
     divide has none.
     """
     return size * (dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1)
+
+
+def mean_over_ranks(value: Tensor) -> Tensor:
+    """The mean of all ranks' values, on their device; no gradients flow back. ``value`` itself with one process."""
+    if not (dist.is_available() and dist.is_initialized()):
+        return value
+    total = value.detach().clone()
+    dist.all_reduce(total)
+    return total / dist.get_world_size()

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from datamodules import Digits, LabelledImages, SampleRequest
 from lit_models import VAE
-from lit_models.errors import ModelError
+from lit_models.errors import ModelError, RunWarning
 from lit_models.losses.vae import bits_per_dim, importance_weighted_bound
 from tests.tiny import CONFIGS, the_run, weights
 
@@ -74,18 +74,32 @@ def test_the_decoder_mirrors_the_encoder() -> None:
 
 
 @pytest.mark.parametrize(
-    "arguments", [{"x_sigma2": 0.0}, {"latent_dim": 0}, {"kl_weight": -1.0}, {"importance_samples": 0}]
+    "arguments",
+    [
+        {"x_sigma2": 0.0},
+        {"x_sigma2": float("nan")},
+        {"latent_dim": 0},
+        {"kl_weight": -1.0},
+        {"importance_samples": 0},
+        {"likelihood": "laplace"},
+        {"variance": "none"},
+        {"variance": "optimal", "likelihood": "bernoulli"},
+    ],
+    ids=str,
 )
 def test_refused_arguments(arguments: dict[str, Any]) -> None:
     with pytest.raises(ModelError, match=next(iter(arguments))):
         tiny(**arguments)
 
 
-def test_every_parameter_gets_a_gradient() -> None:
-    model = tiny()
+@pytest.mark.parametrize(
+    "arguments", [{}, {"variance": "learned"}, {"variance": "optimal"}, {"likelihood": "bernoulli"}], ids=str
+)
+def test_every_parameter_gets_a_gradient(arguments: dict[str, Any]) -> None:
+    model = tiny(**arguments)
     image = images(4)
     mean, log_variance = model.encode(image)
-    model.terms(image, model.decode(model.draw(mean, log_variance)), mean, log_variance)["loss"].backward()
+    model.terms(image, model.logits(model.draw(mean, log_variance)), mean, log_variance)["loss"].backward()
     assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in model.parameters())
 
 
@@ -111,8 +125,9 @@ def test_terms_by_hand() -> None:
     model = tiny(kl_weight=0.5)
     image = images(3)
     mean, log_variance = model.encode(image)
-    reconstruction = model.decode(model.draw(mean, log_variance))
-    terms = {name: value.item() for name, value in model.terms(image, reconstruction, mean, log_variance).items()}
+    logits = model.logits(model.draw(mean, log_variance))
+    reconstruction = logits.sigmoid()
+    terms = {name: value.item() for name, value in model.terms(image, logits, mean, log_variance).items()}
     variance = 1e-3 * 64
     error = (image - reconstruction).square().sum((1, 2, 3)).mean().item()
     kl = 0.5 * (log_variance.exp() + mean**2 - 1 - log_variance).sum(1).mean().item()
@@ -122,6 +137,83 @@ def test_terms_by_hand() -> None:
     bits = (error + 64 / (12 * 255**2)) / (2 * variance) + kl
     bits += 64 * (0.5 * np.log(2 * np.pi * variance) + np.log(255))
     assert terms["bits_per_dim"] == pytest.approx(bits / (64 * np.log(2)), rel=1e-5)
+    assert terms["nats"] == pytest.approx(bits, rel=1e-5)
+
+
+def test_bernoulli_terms_by_a_plain_loop() -> None:
+    model = tiny(likelihood="bernoulli", kl_weight=0.5)
+    image = images(3).round()
+    mean, log_variance = model.encode(image)
+    latent = model.draw(mean, log_variance)
+    terms = {k: v.item() for k, v in model.terms(image, model.logits(latent), mean, log_variance).items()}
+    assert set(terms) == {"loss", "reconstruction_nats", "kl_nats", "nats"}, "a probability of bits has no gray levels"
+    reconstruction, kl = 0.0, 0.0
+    for n, decoded in enumerate(model.decode(latent)):
+        for x, p in zip(image[n].flatten().tolist(), decoded.flatten().tolist(), strict=True):
+            reconstruction -= np.log(p if x == 1 else 1 - p) / 3
+        for m, v in zip(mean[n].tolist(), log_variance[n].tolist(), strict=True):
+            kl += (np.exp(v) + m**2 - 1 - v) / 2 / 3
+    assert terms["reconstruction_nats"] == pytest.approx(reconstruction, rel=1e-5)
+    assert terms["kl_nats"] == pytest.approx(kl, rel=1e-5)
+    assert terms["nats"] == pytest.approx(reconstruction + kl, rel=1e-5)
+    assert terms["loss"] == pytest.approx(2 * (reconstruction + 0.5 * kl), rel=1e-5)
+
+
+def test_bernoulli_images_are_checked() -> None:
+    model = tiny(likelihood="bernoulli")
+    label = torch.zeros(4, dtype=torch.long)
+    for image in (2 * images(4) - 1, images(4) * 255, torch.full((4, 1, 8, 8), float("nan"))):
+        with pytest.raises(ModelError, match=r"takes images in \[0, 1\], but these range from"):
+            model.validation_step(LabelledImages(image, label), 0)
+    with pytest.warns(RunWarning, match="gray images is not normalized"):
+        model._check(images(4), 0)
+    model._check(images(4).round(), 0)
+    tiny()._check(2 * images(4) - 1, 0)
+
+
+def test_a_learned_variance_approaches_the_optimum() -> None:
+    """The images are fixed and so is x̂: only s² learns."""
+    model = tiny(variance="learned", x_sigma2=1e-2)
+    assert model.log_s2.exp().item() == pytest.approx(0.64)
+    image = images(16)
+    mean, log_variance = model.encode(image)
+    logits = model.logits(mean).detach()
+    optimizer = torch.optim.Adam([model.log_s2], lr=0.05)
+    for _ in range(300):
+        optimizer.zero_grad()
+        model.terms(image, logits, mean.detach(), log_variance.detach())["loss"].backward()
+        optimizer.step()
+    expected = (image - logits.sigmoid()).square().mean().item() + 1 / (12 * 255**2)
+    assert model.log_s2.exp().item() == pytest.approx(expected, rel=1e-3)
+
+
+def test_the_optimal_variance_of_a_batch_and_its_running_mean() -> None:
+    model = tiny(variance="optimal")
+    squared = []
+    with torch.no_grad():
+        for step in range(3):
+            image = images(6).roll(step, 0) * 0.5**step
+            logits = model.logits(model.encode(image)[0])
+            squared.append((image - logits.sigmoid()).square().mean().item() + 1 / (12 * 255**2))
+            assert model.decoder_variance(image, logits).item() == pytest.approx(squared[-1], rel=1e-5)
+    assert model.s2.item() == pytest.approx(squared[-1], rel=1e-5), "without a trainer, each step is the first"
+    model.eval()
+    assert model.decoder_variance(image * 0, logits).item() == model.s2.item(), "no use of the evaluated images"
+
+
+@pytest.mark.parametrize("variance", ["fixed", "learned", "optimal"])
+def test_a_checkpoint_restores_the_variance(variance: str) -> None:
+    model = tiny(variance=variance)
+    names = set(model.state_dict()) - set(tiny().state_dict())
+    assert names == {"fixed": set(), "learned": {"log_s2"}, "optimal": {"s2"}}[variance]
+    for name in names:
+        model.state_dict()[name].fill_(0.25)
+    other = tiny(variance=variance)
+    other.load_state_dict(model.state_dict())
+    image = images(2)
+    other.eval()
+    expected = {"fixed": 0.064, "learned": np.exp(0.25), "optimal": 0.25}[variance]
+    assert other.decoder_variance(image, image).item() == pytest.approx(expected)
 
 
 def test_train_and_val_weigh_alike_and_warm_up_changes_the_objective_only(
@@ -189,12 +281,41 @@ def test_the_importance_weighted_bound_is_the_tighter() -> None:
         torch.manual_seed(0)
         weight = model.log_importance_weights(image, mean, log_variance, 50)
         assert weight.shape == (50, 200)
+        assert weight.std(0).min() > 0, "every draw is another"
         single = bits_per_dim(weight.mean(0), image).mean().item()
         many = bits_per_dim(importance_weighted_bound(weight), image).mean().item()
         torch.manual_seed(0)
-        terms = model.terms(image, model.decode(model.draw(mean, log_variance)), mean, log_variance)
+        terms = model.terms(image, model.logits(model.draw(mean, log_variance)), mean, log_variance)
     assert many < single
     assert terms["bits_per_dim"].item() == pytest.approx(single, rel=0.02), "the mean weight is the bound itself"
+
+
+@pytest.mark.parametrize("count", [3, 1500])
+def test_blocks_of_draws_are_draws(count: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Against one draw at a time, with the same noise: 3 images take blocks, 1,500 don't."""
+    model = tiny(likelihood="bernoulli")
+    image = images(count).round()
+    noise = torch.randn(7, count, 3, generator=torch.Generator().manual_seed(5))
+    taken = 0
+
+    def given(like: Tensor) -> Tensor:
+        nonlocal taken
+        part = noise.flatten()[taken : taken + like.numel()].view(like.shape)
+        taken += like.numel()
+        return part
+
+    monkeypatch.setattr("lit_models.vae.DECODED_AT_ONCE", 9)
+    monkeypatch.setattr(torch, "randn_like", given)
+    with torch.no_grad():
+        mean, log_variance = model.encode(image)
+        weight = model.log_importance_weights(image, mean, log_variance, 7)
+        for draw in range(7):
+            latent = mean + (log_variance / 2).exp() * noise[draw]
+            p = model.decode(latent)
+            log_likelihood = torch.where(image == 1, p, 1 - p).log().flatten(1).sum(1)
+            prior = torch.distributions.Normal(0, 1).log_prob(latent).sum(1)
+            posterior = torch.distributions.Normal(mean, (log_variance / 2).exp()).log_prob(latent).sum(1)
+            assert torch.allclose(weight[draw], log_likelihood + prior - posterior, rtol=1e-4, atol=1e-3)
 
 
 # --- the command ------------------------------------------------------------------------------------------------------
