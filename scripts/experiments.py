@@ -76,6 +76,7 @@ class Figure:
         kind: How it is shown: "number", "percent", or "error" (what a share lacks to 100 %).
         interval: Metric of half a confidence interval, which is shown where there is but one seed.
         main: Whether the README's table has it, too, and not the method's page alone.
+        digits: Decimals; chosen by size if None.
     """
 
     step: str
@@ -86,6 +87,7 @@ class Figure:
     kind: Literal["number", "percent", "error"] = "number"
     interval: str | None = None
     main: bool = True
+    digits: int | None = None
 
 
 @dataclass(frozen=True)
@@ -628,36 +630,59 @@ autoencoders_transfer = Experiment(
     ),
 )
 
+FIXED = "--model.variance=fixed"
+FACES = {
+    "vae_lfw": ("optimal variance", ()),
+    "vae_lfw_low": ("low variance, σ² = 1e-7", (FIXED, "--model.x_sigma2=1e-7")),
+    "vae_lfw_middle": ("σ² = 4e-6", (FIXED, "--model.x_sigma2=4e-6")),
+    "vae_lfw_high": ("high variance, σ² = 4e-5", (FIXED, "--model.x_sigma2=4e-5")),
+    "vae_lfw_no_kl": ("optimal variance, no KL term", ("--model.kl_weight=0",)),
+}
+
 vae = Experiment(
     title="Variational autoencoders of digits and of a face",
     steps=(
         VAE_MNIST,
+        Step("vae_dynamic", "VAE, dynamic binarization", "vae", "vae_mnist", MNIST, ("--data.binarization=dynamic",)),
         Step("vae_2d", "VAE, 2 latent components", "vae", "vae_mnist_2d", MNIST),
-        Step("vae_lfw", "VAE", "vae", "vae_lfw", LFW),
+        *(Step(name, f"VAE, {what}", "vae", "vae_lfw", LFW, arguments) for name, (what, arguments) in FACES.items()),
     ),
-    figures=tuple(
-        figure
-        for name in ("vae", "vae_2d", "vae_lfw")
-        for figure in (
-            Figure(name, "bits per dimension, bound", "test/bits_per_dim"),
-            Figure(
-                name,
-                "bits per dimension, importance-weighted bound",
-                "test/bits_per_dim_importance_weighted",
-                main=False,
-            ),
-        )
+    figures=(
+        *(
+            figure
+            for name in ("vae", "vae_dynamic", "vae_2d")
+            for figure in (
+                Figure(name, "nats, importance-weighted bound, 200 draws", "test/nats_importance_weighted", digits=2),
+                Figure(name, "nats, bound", "test/nats", main=False, digits=2),
+                Figure(name, "nats, independent pixels (histogram)", "test/nats_histogram", main=False, digits=2),
+            )
+        ),
+        *(
+            figure
+            for name in FACES
+            for figure in (
+                Figure(name, "bits per dimension, bound", "test/bits_per_dim", main=name == "vae_lfw"),
+                Figure(name, "bits per dimension, smallest possible", "test/bits_per_dim_floor", main=False),
+                Figure(name, "nats, bound", "test/nats", main=False),
+                Figure(name, "nats, KL divergence", "test/kl_nats", main=False),
+                Figure(name, "nats, independent pixels (histogram)", "test/nats_histogram", main=False),
+            )
+        ),
     ),
     budgets={
         "smoke": Budget(
-            "all but three batches of scikit-learn's digits and of LFW",
-            {"*": FEW_BATCHES, "vae": ("--data=Digits",), "vae_2d": ("--data=Digits",)},
+            "all but three batches of scikit-learn's digits, MNIST and LFW",
+            {
+                "*": (*FEW_BATCHES, "--model.importance_samples=2"),
+                **dict.fromkeys(("vae", "vae_2d"), ("--data=Digits", "--model.likelihood=gaussian")),
+                "vae_dynamic": ("--data.batch_size=32",),
+            },
         ),
         "cpu": Budget("nothing"),
         "gpu": Budget("nothing; bfloat16", {"*": GPU}),
         "paper": Budget("nothing"),
     },
-    drawn=("val/bits_per_dim", "val/reconstruction_nats", "val/kl_nats"),
+    drawn=("val/nats", "val/reconstruction_nats", "val/kl_nats"),
 )
 
 # --- Architecture search ----------------------------------------------------------------------------------------------

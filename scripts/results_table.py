@@ -251,6 +251,8 @@ def shown(figure: Figure, values: list[float], half_intervals: list[float]) -> s
     digits = 2 if figure.interval or figure.kind == "error" or max(map(abs, numbers)) < 10 else 1
     if figure.kind == "number" and max(map(abs, numbers)) < 0.1:
         digits = 4
+    if figure.digits is not None:
+        digits = figure.digits
     mean = f"{statistics.mean(numbers):.{digits}f}"
     if len(numbers) > 1:
         return f"{mean} ± {statistics.stdev(numbers):.{digits}f}"

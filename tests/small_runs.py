@@ -25,7 +25,10 @@ RUNS: dict[str, list[tuple[str, ...]]] = {
     "conditional_gan": [("conditional_gan_mnist", *NARROW, SCORES)],
     "triplet_gan": [("triplet_gan_mnist", *NARROW, NO_CALLBACKS)],
     "latent_gan": [("latent_gan_mnist", "--data=Digits", NO_CALLBACKS)],
-    "vae": [("vae_digits", "--model.feature_maps=2", "--model.importance_samples=2", NO_CALLBACKS)],
+    "vae": [
+        ("vae_digits", "--model.feature_maps=2", "--model.importance_samples=2", NO_CALLBACKS),
+        ("vae_mnist", *NARROW, "--model.importance_samples=2", "--trainer.callbacks=[HistogramBaseline]"),
+    ],
     "autoencoder": [
         ("autoencoder_digits", "--model.feature_maps=2", NO_CALLBACKS),
         ("transfer_mnist_linear_frozen", "--data.images=Digits", NO_CALLBACKS),

@@ -1,7 +1,9 @@
 import gzip
 import os
 import struct
+import zlib
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -148,6 +150,74 @@ def test_another_count_or_shape_is_an_error(official: Path, tmp_path: Path, name
         MNIST(str(tmp_path)).prepare_data()
 
 
-def test_bad_arguments() -> None:
-    with pytest.raises(DataError, match="sizes 28 and 32"):
-        MNIST(image_size=64)
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        ({"image_size": 64}, "sizes 28 and 32"),
+        ({"binarization": "threshold"}, "must be none, static or dynamic"),
+        ({"binarization": "static", "augmentation": "affine"}, "set --data.binarization dynamic"),
+        ({"val_images": 0}, "val_images is 0"),
+        ({"val_images": 60_000}, "val_images is 60000"),
+    ],
+    ids=str,
+)
+def test_bad_arguments(arguments: dict[str, Any], sentence: str) -> None:
+    with pytest.raises(DataError, match=sentence):
+        MNIST(**arguments)
+
+
+@pytest.fixture(scope="module")
+def gray_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The official number of images: black, white, and a quarter white."""
+    folder = tmp_path_factory.mktemp("gray") / "mnist"
+    folder.mkdir()
+    for split, count in (("train", 60_000), ("test", 10_000)):
+        images = np.zeros((count, 28, 28), np.uint8)
+        images[:, 1], images[:, 2] = 255, 64
+        for kind, values in (("images", images), ("labels", np.arange(count) % 10)):
+            (folder / FILES[f"{split}-{kind}"].name).write_bytes(gzip.compress(idx(values), 1))
+    return folder.parent
+
+
+@pytest.mark.filterwarnings("ignore:.*checksum:datamodules.DataWarning")
+def test_static_binarization(gray_root: Path) -> None:
+    data = {size: MNIST(str(gray_root), image_size=size, binarization="static", val_images=10_000) for size in (28, 32)}
+    for one in data.values():
+        one.prepare_data()
+        one.setup("fit")
+    assert [len(split) for split in (data[28].train_set, data[28].val_set)] == [50_000, 10_000]
+    for name in ("train_set", "test_set"):
+        small, padded = (getattr(one, name).columns.image for one in data.values())
+        assert torch.equal(padded[:, :, 2:-2, 2:-2], small), "one draw for both sizes"
+        assert padded.long().sum() == small.long().sum(), "the padding is black"
+        ink = (small == 255).float().mean((0, 1, 3))
+        assert ((small == 0) | (small == 255)).all()
+        assert ink[1] == 1
+        assert ink[3:].max() == ink[0] == 0
+        assert ink[2].item() == pytest.approx(64 / 255, abs=4 * (0.19 / (len(small) * 28)) ** 0.5)
+    assert not torch.equal(data[28].test_set.columns.image[0], data[28].test_set.columns.image[1])
+    again = data[28].train_set.__getitems__(range(5)).image
+    assert torch.equal(again, data[28].train_set.__getitems__(range(5)).image)
+    # The draw belongs to published values: it must never change.
+    assert zlib.crc32(data[28].test_set.columns.image[:100].numpy().tobytes()) == 1428628368
+
+
+@pytest.mark.filterwarnings("ignore:.*checksum:datamodules.DataWarning")
+def test_dynamic_binarization(gray_root: Path) -> None:
+    static, dynamic = (MNIST(str(gray_root), image_size=28, binarization=kind) for kind in ("static", "dynamic"))
+    for one in (static, dynamic):
+        one.prepare_data()
+        one.setup("fit")
+    for name in ("val_set", "test_set"):
+        assert torch.equal(getattr(static, name).columns.image, getattr(dynamic, name).columns.image)
+    batch = dynamic.train_set.__getitems__(range(2000))
+    torch.manual_seed(0)
+    first, second = (dynamic.transform(batch, training=True).image for _ in range(2))
+    assert ((first == 0) | (first == 1)).all()
+    assert not torch.equal(first, second), "each batch is drawn again"
+    assert first[:, 0, 2].mean().item() == pytest.approx(64 / 255, abs=0.01)
+    assert (first[:, 0, 1] == 1).all()
+    assert (first[:, 0, 3:] == 0).all()
+    turned = MNIST(str(gray_root), image_size=28, binarization="dynamic", augmentation="affine")
+    image = turned.augment(dynamic.transform(batch, training=False)).image
+    assert ((image == 0) | (image == 1)).all(), "binarized after the augmentation"
