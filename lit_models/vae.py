@@ -16,7 +16,7 @@ What differs from the paper:
 
 1. Convolutional networks with ReLUs and PyTorch's initialization in place of perceptrons with one hidden layer of tanh
    units (500 for MNIST, 200 for faces) that start from N(0, 0.01).
-2. Adam, batches of 64 or 128 and an optional decay of the learning rate in place of Adagrad, batches of 100 and a
+2. Adam, batches of 64 (faces: 32) and an optional decay of the learning rate in place of Adagrad, batches of 100 and a
    constant global step size of 0.01, 0.02 or 0.1.
 3. Maximum likelihood: the paper adds a weight decay, the prior N(0, I) of the decoder's parameters (MAP).
 4. The Gaussian decoder has one variance s² for all values: fixed, learned, or optimal for each batch (Rybkin,
