@@ -114,6 +114,7 @@ class VAE(LightningModule):
         Part("encoder", "embed", ("image",), "embedding"),
         Part("decoder", "decode", ("latent",), "image"),
     )
+    s2: Tensor
 
     def __init__(
         self,

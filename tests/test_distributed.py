@@ -108,12 +108,12 @@ def latent_gan(freeze_decoder: bool) -> LightningModule:
     return gan(LatentGAN, decoder_checkpoint="autoencoder.ckpt", freeze_decoder=freeze_decoder, **sizes)
 
 
-def vae() -> LightningModule:
+def vae(lr: float = 0.01, **arguments: Any) -> LightningModule:
     class Reproducible(VAE):
         def draw(self, mean: Tensor, log_variance: Tensor) -> Tensor:
             return mean + (0.5 * log_variance).exp() * (5 * mean).sin()
 
-    return Reproducible(32, 1, 3, 2, x_sigma2=1e-3, kl_warmup_steps=2, optimizer=sgd(0.01))
+    return Reproducible(32, 1, 3, 2, x_sigma2=1e-3, kl_warmup_steps=2, optimizer=sgd(lr), **arguments)
 
 
 def classifier(**arguments: Any) -> LightningModule:
@@ -269,6 +269,7 @@ CASES = {
     "LatentGAN": Case(partial(latent_gan, freeze_decoder=True), frozen=("generator.decoder",)),
     "LatentGAN, decoder learns": Case(partial(latent_gan, freeze_decoder=False)),
     "VAE": Case(vae),
+    "VAE, optimal variance": Case(partial(vae, lr=0.001, variance="optimal")),
     "DenoisingAutoencoder": Case(lambda: DenoisingAutoencoder(32, 1, 4, 2, noise_std=0.0, optimizer=sgd(0.5))),
     "TransferClassifier": Case(partial(classifier, freeze_encoder=False), few_labels),
     "TransferClassifier, frozen": Case(partial(classifier, freeze_encoder=True), few_labels, frozen=("encoders",)),

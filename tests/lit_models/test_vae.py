@@ -248,6 +248,28 @@ def test_train_and_val_weigh_alike_and_warm_up_changes_the_objective_only(
     assert result["val/loss"] == pytest.approx(expected, rel=1e-5)
 
 
+def test_an_older_checkpoint_keeps_its_meaning(tmp_path: Path) -> None:
+    """Written before there was a choice of likelihood and variance."""
+    arguments = {
+        "image_size": 8, "channels": 1, "latent_dim": 3, "feature_maps": 2, "x_sigma2": 2e-3, "kl_weight": 1.0,
+        "kl_warmup_steps": 0, "importance_samples": None,
+    }  # fmt: skip
+    state = tiny().state_dict()
+    assert {name.split(".")[0] for name in state} == {"encoder", "decoder"}
+    path = tmp_path / "old.ckpt"
+    torch.save({"state_dict": state, "hyper_parameters": arguments, "pytorch-lightning_version": "2.6.0"}, path)
+    model = VAE.load_from_checkpoint(path, weights_only=True)
+    assert (model.likelihood, model.variance) == ("gaussian", "fixed")
+    assert model.s2.item() == pytest.approx(2e-3 * 64)
+    image = images(2)
+    mean, log_variance = model.encode(image)
+    logits = model.logits(mean)
+    loss = model.terms(image, logits, mean, log_variance)["loss"].item()
+    error = (image - logits.sigmoid()).square().sum((1, 2, 3)).mean().item()
+    kl = 0.5 * (log_variance.exp() + mean**2 - 1 - log_variance).sum(1).mean().item()
+    assert loss == pytest.approx(error / (2e-3 * 64) + 2 * kl, rel=1e-5)
+
+
 # --- what it makes ----------------------------------------------------------------------------------------------------
 
 
