@@ -35,11 +35,10 @@ def one_optimiser_bare(model: Any, batch: Any, steps: int, loss_of: Callable[[An
 
 def vae_loss(model: Any, batch: Any) -> Any:
     """The VAE's objective, without what is only logged."""
-    from lit_models.losses.vae import gaussian_kl, gaussian_reconstruction, pointwise_loss
+    from lit_models.losses.vae import bernoulli_log_likelihood, gaussian_kl, pointwise_loss
 
     mean, log_variance = model.encode(batch.image)
-    reconstruction = model.decode(model.draw(mean, log_variance))
-    nats = gaussian_reconstruction(batch.image, reconstruction, model.s2)
+    nats = -bernoulli_log_likelihood(batch.image, model.logits(model.draw(mean, log_variance)))
     return pointwise_loss(nats, gaussian_kl(mean, log_variance)).mean()
 
 
@@ -85,7 +84,7 @@ def bare(method: str, steps: int, checkpoint: Path) -> float:
     batch = LabelledImages(torch.rand(BATCH_SIZE, 1, 32, 32), torch.randint(10, (BATCH_SIZE,)))
     sizes: dict[str, Any] = {"image_size": 32, "channels": 1, "feature_maps": 16}
     models: dict[str, Callable[[], Any]] = {
-        "vae_mnist": lambda: VAE(**sizes, latent_dim=32, x_sigma2=2e-5),
+        "vae_mnist": lambda: VAE(**sizes, latent_dim=32, likelihood="bernoulli"),
         "autoencoder_mnist": lambda: DenoisingAutoencoder(**sizes, latent_dim=64, noise_std=0.5),
         "latent_gan_mnist": lambda: LatentGAN(str(checkpoint), **sizes, discriminator_feature_maps=16),
         "transfer_mnist_linear_frozen": lambda: TransferClassifier(str(checkpoint), **sizes),
