@@ -1,15 +1,21 @@
 """The two-player training loop that every GAN shares.
 
 In each batch the discriminator takes a step, and in every ``n_critic``-th batch the generator takes one, too
-(Goodfellow et al. 2014, algorithm 1; ``n_critic`` is its k). A method says how it generates and what its two losses
-are; everything else about training two networks against each other is here.
+(Goodfellow et al. 2014, algorithm 1; ``n_critic`` is its k). A method defines how it generates and its two losses;
+everything else about training two networks against each other is here.
+
+Differences from algorithm 1, which all GANs here share:
+
+1. The generator's step takes the fakes from which the discriminator has just learned. The algorithm draws fresh latent
+   vectors, as ``fresh_latents: true`` does.
+2. Optional: clipped gradients, averaged weights, schedules, differentiable augmentation.
 """
 
 from abc import abstractmethod
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from copy import deepcopy
-from typing import Any, TypeAlias, cast
+from typing import Any, Literal, TypeAlias, cast
 
 import torch
 from lightning.pytorch import LightningModule
@@ -19,6 +25,7 @@ from torch import Tensor, nn
 
 from datamodules import LabelledImages, SampleRequest
 from lit_models.errors import ModelError
+from lit_models.networks.differentiable_augmentation import Augmentation, DifferentiableAugmentation
 from lit_models.support.checks import require_image_shape
 from lit_models.support.lightning_internals import logs_this_batch
 from lit_models.support.parts import Part
@@ -36,8 +43,8 @@ class AdversarialModule(LightningModule):
 
     A subclass builds both networks, passes them to ``super().__init__``, saves its own arguments by
     ``save_hyperparameters(ignore=NOT_SAVED)`` and implements :meth:`generate`, :meth:`discriminator_loss` and
-    :meth:`generator_loss`. One batch makes one set of fakes: the discriminator learns
-    from them detached, and in the generator's turn the updated discriminator judges the same fakes.
+    :meth:`generator_loss`. The discriminator learns from detached fakes; in the generator's turn the updated
+    discriminator scores the same fakes, or fresh ones with ``fresh_latents``.
 
     ``trainer.global_step`` counts the generator's steps, and so do ``max_steps``, the loggers' x-axis and the intervals
     of callbacks.
@@ -51,12 +58,16 @@ class AdversarialModule(LightningModule):
         discriminator: Network that judges images.
         generator_optimizer: Optimiser of the generator's parameters.
         discriminator_optimizer: Optimiser of the discriminator's parameters.
-        generator_scheduler: Learning-rate schedule of the generator, stepped after each epoch.
-        discriminator_scheduler: Learning-rate schedule of the discriminator, stepped after each epoch.
+        generator_scheduler: Learning-rate schedule of the generator.
+        discriminator_scheduler: Learning-rate schedule of the discriminator.
+        schedule_interval: When both schedules advance: after each "epoch", or after each "step" of the generator.
         n_critic: Steps of the discriminator for each step of the generator.
         gradient_clip_norm: Largest norm of either network's gradient, larger ones are scaled down; none if None.
         ema_decay: Decay of an exponential moving average of the generator's weights, which then makes the samples
             (0.999 is usual); none if None.
+        fresh_latents: Draw new latent vectors (and classes, in a conditional GAN) for the generator's step.
+        augmentations: Random changes of every image that the discriminator gets, real or generated, through which the
+            generator learns (Zhao et al. 2020): any of "color", "translation" and "cutout".
     """
 
     needs_find_unused_parameters = True
@@ -70,24 +81,36 @@ class AdversarialModule(LightningModule):
         discriminator_optimizer: OptimizerCallable,
         generator_scheduler: LRSchedulerCallable | None = None,
         discriminator_scheduler: LRSchedulerCallable | None = None,
+        schedule_interval: Literal["epoch", "step"] = "epoch",
         n_critic: int = 1,
         gradient_clip_norm: float | None = None,
         ema_decay: float | None = None,
+        fresh_latents: bool = False,
+        augmentations: list[Augmentation] | None = None,
     ) -> None:
         super().__init__()
         if n_critic < 1:
             raise ModelError(f"n_critic is {n_critic}; it must be at least 1.")
         if ema_decay is not None and not 0 < ema_decay < 1:
             raise ModelError(f"ema_decay is {ema_decay}; it must lie between 0 and 1 (0.999 is usual).")
+        if schedule_interval not in ("epoch", "step"):
+            raise ModelError(f"schedule_interval is {schedule_interval}; it must be epoch or step.")
         self.automatic_optimization = False
         self.generator = generator
         self.discriminator = discriminator
         self.generator_average = deepcopy(generator).requires_grad_(False) if ema_decay else None
         self.optimizer_callables = (generator_optimizer, discriminator_optimizer)
         self.scheduler_callables = (generator_scheduler, discriminator_scheduler)
+        self.schedule_interval = schedule_interval
         self.n_critic = n_critic
+        self.critic_steps_taken: int | None = None
         self.gradient_clip_norm = gradient_clip_norm
         self.ema_decay = ema_decay
+        self.fresh_latents = fresh_latents
+        if augmentations:
+            # A hook, because a wrapper would rename the discriminator's weights in checkpoints.
+            augment = DifferentiableAugmentation(augmentations)
+            discriminator.register_forward_pre_hook(lambda _, inputs: (augment(inputs[0]), *inputs[1:]))
         self.latest_generator_losses: dict[str, Tensor] = {}
 
     @abstractmethod
@@ -103,7 +126,15 @@ class AdversarialModule(LightningModule):
         """The generator's loss on its fakes."""
 
     def after_discriminator_step(self) -> None:
-        """What is done to the discriminator after each of its steps: nothing, unless a method says otherwise."""
+        """Changes the discriminator after each of its steps, in a method that needs it."""
+
+    def critic_steps(self, generator_step: int) -> int:
+        """Steps of the discriminator before the generator's step of that number, which counts from 0."""
+        return self.n_critic
+
+    def redrawn(self, batch: Any) -> Any:
+        """The batch for a generator's step with fresh latent vectors; a conditional method draws its classes anew."""
+        return batch
 
     @property
     def sampling_generator(self) -> nn.Module:
@@ -112,9 +143,13 @@ class AdversarialModule(LightningModule):
 
     def training_step(self, batch: Any, batch_idx: int) -> None:
         generator_optimizer, discriminator_optimizer = cast("list[LightningOptimizer]", self.optimizers())
-        generator_turn = (self.trainer.fit_loop.total_batch_idx + 1) % self.n_critic == 0
+        batches = self.trainer.fit_loop.total_batch_idx
+        if batches == 0 or self.critic_steps_taken is None:  # a new run, or the checkpoint of an older version
+            self.critic_steps_taken = batches % self.n_critic
+        generator_turn = self.critic_steps_taken + 1 >= self.critic_steps(self.global_step)
+        self.critic_steps_taken = 0 if generator_turn else self.critic_steps_taken + 1
         step = self.global_step
-        with torch.set_grad_enabled(generator_turn):
+        with torch.set_grad_enabled(generator_turn and not self.fresh_latents):
             fake = self.generate(batch)
 
         losses = named("train/discriminator_loss", self.discriminator_loss(batch, fake.detach()))
@@ -125,6 +160,9 @@ class AdversarialModule(LightningModule):
         self.after_discriminator_step()
 
         if generator_turn:
+            if self.fresh_latents:
+                batch = self.redrawn(batch)
+                fake = self.generate(batch)
             with frozen(self.discriminator):
                 generator_losses = named("train/generator_loss", self.generator_loss(batch, fake))
                 generator_optimizer.zero_grad()
@@ -132,6 +170,8 @@ class AdversarialModule(LightningModule):
             self._clip(self.generator)
             generator_optimizer.step()
             self._update_average()
+            if self.schedule_interval == "step":
+                self._step_schedules()
             self.latest_generator_losses = {name: value.detach() for name, value in generator_losses.items()}
 
         if logs_this_batch(self.trainer):
@@ -142,8 +182,8 @@ class AdversarialModule(LightningModule):
 
     def on_train_epoch_end(self) -> None:
         self._log_step_reached()
-        for scheduler in _as_list(self.lr_schedulers()):
-            scheduler.step()
+        if self.schedule_interval == "epoch":
+            self._step_schedules()
 
     def on_validation_epoch_end(self) -> None:
         self._log_step_reached()
@@ -160,11 +200,18 @@ class AdversarialModule(LightningModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint["generator_losses"] = self.latest_generator_losses
+        checkpoint["critic_steps_taken"] = self.critic_steps_taken
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         self.latest_generator_losses = checkpoint.get("generator_losses", {})
+        self.critic_steps_taken = checkpoint.get("critic_steps_taken")
 
     def configure_optimizers(self) -> Any:
+        if self.schedule_interval == "step" and not any(self.scheduler_callables):
+            raise ModelError(
+                "schedule_interval is step, but there is no schedule: set generator_scheduler and "
+                "discriminator_scheduler, or leave schedule_interval out."
+            )
         networks = (self.generator, self.discriminator)
         optimizers = [
             make(network.parameters()) for make, network in zip(self.optimizer_callables, networks, strict=True)
@@ -182,6 +229,10 @@ class AdversarialModule(LightningModule):
             losses = named(f"{stage}/discriminator_loss", self.discriminator_loss(batch, fake))
             losses |= named(f"{stage}/generator_loss", self.generator_loss(batch, fake))
         self.log_dict(losses, batch_size=batch_weight(len(fake)), sync_dist=True)
+
+    def _step_schedules(self) -> None:
+        for scheduler in _as_list(self.lr_schedulers()):
+            scheduler.step()
 
     def _clip(self, network: nn.Module) -> None:
         if self.gradient_clip_norm is not None:

@@ -9,8 +9,15 @@ Differences from the paper:
 
 1. Any power-of-two size from 16 to 256, where the paper has 64.
 2. ``feature_maps`` is 64 by default; the paper's figure 1 shows 128.
-3. The losses are computed on logits, which is the same but for rounding.
-4. Optional: noisy labels, and the choice of the label that means "real".
+3. z is drawn from N(0, I), as in the Torch code of one of the authors; in the paper's figure 1 it is uniform.
+4. Batches of 64 images in the configurations for MNIST and digits, 32 for faces; the paper has 128 (section 4).
+5. The generator learns from the fakes from which the discriminator has just learned, unless ``fresh_latents`` is set.
+   Algorithm 1 of Goodfellow et al. 2014 and the Torch code draw fresh ones.
+6. The layers next to the image have a bias, which the other convolutions don't need before a batch normalization.
+7. The losses are computed on logits, which is the same but for rounding.
+8. Optional: noisy labels, the choice of the label that means "real", averaged weights, clipped gradients, schedules.
+9. Optional, for small data: differentiable augmentation (Zhao et al. 2020), and the R1 penalty (Mescheder et al. 2018),
+   with which the discriminator has no batch normalization.
 """
 
 from itertools import pairwise
@@ -20,12 +27,12 @@ from lightning.pytorch.cli import OptimizerCallable
 from torch import Tensor, nn
 
 from datamodules import LabelledImages
-from lit_models.adversarial import NOT_SAVED, UnconditionalGAN
-from lit_models.losses.adversarial import discriminator_bce, generator_bce
+from lit_models.adversarial import NOT_SAVED, Loss, UnconditionalGAN
+from lit_models.losses.adversarial import discriminator_bce, generator_bce, with_r1
 from lit_models.networks.convolutional import require_power_of_two
 from lit_models.networks.initialisation import initialise
 from lit_models.optimizers import FusedAdam
-from lit_models.support.checks import require_label_noise
+from lit_models.support.checks import require_label_noise, require_r1_weight
 
 
 class Generator(nn.Module):
@@ -119,6 +126,8 @@ class DCGAN(UnconditionalGAN):
         feature_maps: Width of the layers next to the image; doubled at each halving of the size.
         data_label: The label that means "real" to the discriminator: 1, or 0 for the other way round.
         label_noise: Half-width of the uniform noise on the discriminator's labels; 0 for none.
+        r1_weight: γ of the penalty ``γ/2 E‖∇D(x)‖²`` on real images (10 in Mescheder et al.); 0 for none. It leaves the
+            discriminator's batch normalization out, because the slope at one image would depend on all the others.
         generator_optimizer: Optimiser of the generator.
         discriminator_optimizer: Optimiser of the discriminator.
         **loop: Arguments of :class:`lit_models.adversarial.AdversarialModule`.
@@ -132,15 +141,17 @@ class DCGAN(UnconditionalGAN):
         feature_maps: int = 64,
         data_label: Literal[0, 1] = 1,
         label_noise: float = 0.0,
+        r1_weight: float = 0.0,
         generator_optimizer: OptimizerCallable = lambda p: FusedAdam(p, lr=2e-4, beta1=0.5),
         discriminator_optimizer: OptimizerCallable = lambda p: FusedAdam(p, lr=2e-4, beta1=0.5),
         **loop: Any,
     ) -> None:
         require_power_of_two(image_size, 16, 256)
         require_label_noise(label_noise)
+        require_r1_weight(r1_weight)
         super().__init__(
             Generator(image_size, channels, latent_dim, feature_maps),
-            Discriminator(image_size, channels, feature_maps),
+            Discriminator(image_size, channels, feature_maps, batch_norm=not r1_weight),
             image_shape=(channels, image_size, image_size),
             latent_dim=latent_dim,
             generator_optimizer=generator_optimizer,
@@ -150,10 +161,17 @@ class DCGAN(UnconditionalGAN):
         self.save_hyperparameters(ignore=NOT_SAVED)
         self.data_label = data_label
         self.label_noise = label_noise
+        self.r1_weight = r1_weight
 
-    def discriminator_loss(self, batch: LabelledImages, fake: Tensor) -> Tensor:
+    @property
+    def not_compiled(self) -> tuple[str, ...]:
+        """A compiled discriminator has no second derivatives, which the penalty needs."""
+        return ("discriminator",) if self.r1_weight else ()
+
+    def discriminator_loss(self, batch: LabelledImages, fake: Tensor) -> Loss:
         real = batch.image * 2 - 1
-        return discriminator_bce(self.discriminator(real), self.discriminator(fake), self.data_label, self.label_noise)
+        loss = discriminator_bce(self.discriminator(real), self.discriminator(fake), self.data_label, self.label_noise)
+        return with_r1(loss, self.discriminator, real, self.r1_weight)
 
     def generator_loss(self, batch: LabelledImages, fake: Tensor) -> Tensor:
         return generator_bce(self.discriminator(fake), self.data_label)

@@ -1,18 +1,28 @@
-"""SN-GAN (Miyato, Kataoka, Koyama & Yoshida 2018, https://arxiv.org/abs/1802.05957): spectral normalisation.
+"""SN-GAN (Miyato, Kataoka, Koyama & Yoshida 2018, https://arxiv.org/abs/1802.05957): spectral normalization.
 
-Every weight matrix W of the discriminator is divided by its largest singular value, ``W̄ = W / σ(W)`` (eq. 8), so that
-each layer has a Lipschitz constant of 1 and the whole discriminator at most 1. One step of the power iteration at each
-use keeps up with σ (algorithm 1). The gradient then lacks the direction in which W stretches most (eq. 12), which keeps
-the discriminator from relying on that direction alone.
+Every weight matrix W of the discriminator is divided by its largest singular value, ``W̄ = W / σ(W)`` (eq. 8). A dense
+layer then has a slope of at most 1. A convolution's W is its kernel as a matrix ``(out, in · height · width)``; as its
+windows overlap, its slope may be larger, by a factor that depends on kernel, stride and padding only (footnote 3). So
+the discriminator's slope is bounded, but not by 1. One step of the power iteration at each use keeps up with σ
+(algorithm 1). The gradient then lacks the direction in which W stretches most (eq. 12), which keeps the discriminator
+from relying on that direction alone.
 
 Differences from the paper:
 
-1. ``architecture: dcgan`` is DCGAN's pair of networks, which the paper doesn't use, with spectral normalisation in
-   place of the discriminator's batch normalisation. The paper's own discriminators have none either: it would scale
-   each channel by ``γ / standard deviation`` and so undo the bound.
-2. Optional: noisy labels, and the choice of the label that means "real", both for the cross-entropy only.
-3. ``architecture: cnn`` has the widths of the paper's table 3. The authors' code doubles the width at the strided
-   convolutions already, and has a slope of 0.2.
+1. ``architecture: dcgan``, for MNIST, digits and faces, is DCGAN's pair of networks, which the paper doesn't use, with
+   spectral normalization in place of the discriminator's batch normalization. The paper's own discriminators have none
+   either: it would scale each channel by ``γ / standard deviation`` and so undo the bound.
+2. ``architecture: cnn`` has the layers and widths of the paper's table 3. In the authors' code the generator has batch
+   normalization and a ReLU after the dense layer, where the table, and so this network, has two linear layers in a row;
+   the discriminator doubles the width at the strided convolutions already, and has a slope of 0.2.
+3. ``architecture: resnet`` has the layers and widths of tables 4 (32 pixels), 5 (48) and 6 (128); the network for 64
+   pixels is between them. It repeats pixels to double the size, as the authors' code does. The last layer has a bias,
+   which the authors' code leaves out.
+4. The generator learns from the fakes from which the discriminator has just learned, unless ``fresh_latents`` is set;
+   with ``resnet`` from 64 of them. The authors' code draws fresh ones, and 128 with ResNets.
+5. Optional: noisy labels, and the choice of the label that means "real", both for the cross-entropy only; averaged
+   weights, clipped gradients, schedules.
+6. Optional, for small data: differentiable augmentation (Zhao et al. 2020) and the R1 penalty (Mescheder et al. 2018).
 """
 
 from itertools import pairwise
@@ -22,15 +32,22 @@ from lightning.pytorch.cli import OptimizerCallable
 from torch import Tensor, nn
 
 from datamodules import LabelledImages
-from lit_models.adversarial import NOT_SAVED, UnconditionalGAN
+from lit_models.adversarial import NOT_SAVED, Loss, UnconditionalGAN
 from lit_models.dcgan import Discriminator, Generator
 from lit_models.errors import ModelError
-from lit_models.losses.adversarial import discriminator_bce, discriminator_hinge, generator_bce, generator_linear
+from lit_models.losses.adversarial import (
+    discriminator_bce,
+    discriminator_hinge,
+    generator_bce,
+    generator_linear,
+    with_r1,
+)
 from lit_models.networks.convolutional import require_power_of_two
 from lit_models.networks.initialisation import initialise
+from lit_models.networks.resnet_gan import ResidualDiscriminator, ResidualGenerator, require_layout
 from lit_models.networks.spectral import spectrally_normalised
 from lit_models.optimizers import FusedAdam
-from lit_models.support.checks import require_label_noise
+from lit_models.support.checks import require_label_noise, require_r1_weight
 
 
 class CNNGenerator(nn.Module):
@@ -101,17 +118,20 @@ class CNNDiscriminator(nn.Module):
 
 
 class SNGAN(UnconditionalGAN):
-    """The spectrally normalised GAN of Miyato et al. 2018; by default with Adam as in their setting C (table 1).
+    """The spectrally normalized GAN of Miyato et al. 2018; by default with Adam as in their setting C (table 1).
 
     Args:
-        image_size: Height and width of the images: 16, 32, 64, 128 or 256 with ``dcgan``, a multiple of 8 with ``cnn``.
-        channels: Channels of the images: 1 for grey, 3 for colour.
+        image_size: Height and width of the images: 16, 32, 64, 128 or 256 with ``dcgan``, a multiple of 8 with ``cnn``;
+            32, 48, 64 or 128 with ``resnet``.
+        channels: Channels of the images: 1 for gray, 3 for color.
         latent_dim: Components of the latent vector (128 in the paper).
-        feature_maps: Width of the layers next to the image; doubled at each halving of the size (64 in the paper).
-        architecture: "dcgan" for DCGAN's networks, "cnn" for the paper's for CIFAR-10 and STL-10.
+        feature_maps: Width of the layers next to the image; doubled at each halving of the size (64 in the paper). The
+            ResNets for 32 pixels have four times this width throughout the generator, twice in the discriminator.
+        architecture: "dcgan" for DCGAN's networks, "cnn" for the paper's standard CNNs, "resnet" for its ResNets.
         loss: "bce", the cross-entropy (in the generator's non-saturating form), or "hinge" (eqs. 16 and 17).
         data_label: The label that means "real" in the cross-entropy: 1, or 0 for the other way round.
         label_noise: Half-width of the uniform noise on the discriminator's labels in the cross-entropy; 0 for none.
+        r1_weight: γ of the penalty ``γ/2 E‖∇D(x)‖²`` on real images (10 in Mescheder et al.); 0 for none.
         generator_optimizer: Optimiser of the generator.
         discriminator_optimizer: Optimiser of the discriminator.
         **loop: Arguments of :class:`lit_models.adversarial.AdversarialModule`.
@@ -123,15 +143,17 @@ class SNGAN(UnconditionalGAN):
         channels: int = 3,
         latent_dim: int = 128,
         feature_maps: int = 64,
-        architecture: Literal["dcgan", "cnn"] = "dcgan",
+        architecture: Literal["dcgan", "cnn", "resnet"] = "dcgan",
         loss: Literal["bce", "hinge"] = "bce",
         data_label: Literal[0, 1] = 1,
         label_noise: float = 0.0,
+        r1_weight: float = 0.0,
         generator_optimizer: OptimizerCallable = lambda p: FusedAdam(p, lr=2e-4, beta1=0.5),
         discriminator_optimizer: OptimizerCallable = lambda p: FusedAdam(p, lr=2e-4, beta1=0.5),
         **loop: Any,
     ) -> None:
         require_label_noise(label_noise)
+        require_r1_weight(r1_weight)
         if loss == "hinge" and (label_noise or data_label != 1):
             raise ModelError("The hinge loss has no labels: leave data_label and label_noise out, or take loss: bce.")
         generator: nn.Module
@@ -140,6 +162,10 @@ class SNGAN(UnconditionalGAN):
             require_power_of_two(image_size, 16, 256)
             generator = Generator(image_size, channels, latent_dim, feature_maps)
             discriminator = Discriminator(image_size, channels, feature_maps, batch_norm=False)
+        elif architecture == "resnet":
+            layout = require_layout(image_size, feature_maps)
+            generator = ResidualGenerator(image_size, channels, latent_dim, layout.generator)
+            discriminator = ResidualDiscriminator(channels, layout.discriminator, layout.halvings)
         else:
             if image_size < 16 or image_size % 8:
                 raise ModelError(f"image_size is {image_size}; architecture cnn needs a multiple of 8 from 16 on.")
@@ -158,12 +184,21 @@ class SNGAN(UnconditionalGAN):
         self.loss = loss
         self.data_label = data_label
         self.label_noise = label_noise
+        self.r1_weight = r1_weight
 
-    def discriminator_loss(self, batch: LabelledImages, fake: Tensor) -> Tensor:
-        real, fake = self.discriminator(batch.image * 2 - 1), self.discriminator(fake)
+    @property
+    def not_compiled(self) -> tuple[str, ...]:
+        """A compiled discriminator has no second derivatives, which the penalty needs."""
+        return ("discriminator",) if self.r1_weight else ()
+
+    def discriminator_loss(self, batch: LabelledImages, fake: Tensor) -> Loss:
+        real = batch.image * 2 - 1
+        real_score, fake_score = self.discriminator(real), self.discriminator(fake)
         if self.loss == "hinge":
-            return discriminator_hinge(real, fake)
-        return discriminator_bce(real, fake, self.data_label, self.label_noise)
+            loss = discriminator_hinge(real_score, fake_score)
+        else:
+            loss = discriminator_bce(real_score, fake_score, self.data_label, self.label_noise)
+        return with_r1(loss, self.discriminator, real, self.r1_weight)
 
     def generator_loss(self, batch: LabelledImages, fake: Tensor) -> Tensor:
         fake = self.discriminator(fake)

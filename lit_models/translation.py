@@ -54,6 +54,10 @@ class ImageTranslator(AdversarialModule):
     ) -> None:
         if not 0 <= decay_start <= 1:
             raise ModelError(f"decay_start is {decay_start}; it must be from 0 to 1.")
+        if loop.get("fresh_latents") or loop.get("augmentations"):
+            raise ModelError(
+                "fresh_latents and augmentations are for GANs that generate from latent vectors: leave them out."
+            )
         super().__init__(generator, discriminator, **loop)
         self.image_shape = image_shape
         self.source_scale = 1.0

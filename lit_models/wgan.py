@@ -3,8 +3,8 @@ https://arxiv.org/abs/1704.00028) and WGAN with spectral normalisation.
 
 A critic f with slopes of at most K tells real from fake images by the difference of its means,
 ``E_x[f(x)] − E_z[f(G(z))]``, which at its largest is K times the Wasserstein-1 distance of the two distributions (eq. 3
-of the first). The critic climbs it in ``n_critic`` steps for each of the generator's, which descends. What keeps the
-slopes bounded is the variant:
+of the first). The critic climbs it in ``n_critic`` steps for each of the generator's, which descends. The variants
+bound the slopes in different ways:
 
 - *weight clipping* (WGAN): after each of the critic's steps all its parameters are clipped to ``±clip_value``
   (algorithm 1);
@@ -13,18 +13,32 @@ slopes bounded is the variant:
 
 Differences from the papers:
 
-1. The learning rate is 5e-4 in place of 5e-5, for either network.
-2. The critic has batch normalisation if it is held by clipping alone, as in the first paper's experiments. With a
+1. WGAN: the learning rate is 5e-4 in place of 5e-5, for either network.
+2. All on MNIST, digits and faces; the papers have LSUN bedrooms, ImageNet and CIFAR-10.
+3. The generator learns from the fakes from which the critic has just learned, unless ``fresh_latents`` is set.
+   Algorithm 1 of either paper draws fresh ones.
+4. The critic has batch normalization if it is held by clipping alone, as in the first paper's experiments. With a
    penalty it must have none, because the slope at one image would depend on all the others (section 4 of the second),
-   and with spectral normalisation it has none because that would undo the bound.
-3. WGAN-GP on DCGAN's networks in place of ResNets.
+   and with spectral normalization it has none because that would undo the bound.
+5. Optional: the warm-up of the first paper's code, in which the critic takes 100 steps before each of the generator's
+   first 25 steps and before every 500th (``critic_warmup``). The paper doesn't have it.
+6. WGAN-GP with ``architecture: dcgan``: DCGAN's networks with batch normalization in the generator, weights from
+   N(0, 0.02²), β₁ = 0. The authors' code for MNIST has kernels of 5x5, no batch normalization in the generator, He's
+   initial weights, β₁ = 0.5, batches of 50, 200,000 steps of the generator at 1e-4. The configurations for MNIST and
+   digits take about 5,000 and 2,000 steps at 5e-4, which falls linearly to 0.
+7. WGAN-GP with ``architecture: resnet``, the network of the CIFAR-10 experiments: the authors' code adds uniform noise
+   of one gray level to the real images, takes the generator's step with 128 images instead of 64, and is by default
+   class-conditional with an auxiliary classifier. Also for 48, 64 and 128 pixels, with SN-GAN's widths.
+8. WGAN-SN is no paper's: Miyato et al. combine spectral normalization with the cross-entropy and the hinge loss. σ is
+   that of the reshaped kernel, so the critic's slope is bounded, by an unknown K.
+9. Optional: averaged weights, clipped gradients, schedules, differentiable augmentation.
 """
 
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from lightning.pytorch.cli import OptimizerCallable
-from torch import Tensor
+from torch import Tensor, nn
 from torch.optim import RMSprop
 
 from datamodules import LabelledImages
@@ -33,26 +47,31 @@ from lit_models.dcgan import Discriminator, Generator
 from lit_models.errors import ModelError
 from lit_models.losses.adversarial import generator_linear, gradient_penalty, wasserstein_distance
 from lit_models.networks.convolutional import require_power_of_two
+from lit_models.networks.resnet_gan import ResidualDiscriminator, ResidualGenerator, require_layout
 from lit_models.networks.spectral import spectrally_normalised
 
 
 class WGAN(UnconditionalGAN):
-    """The Wasserstein GAN on DCGAN's networks, by default with weight clipping.
+    """The Wasserstein GAN, by default on DCGAN's networks and with weight clipping.
 
     Logged beside the losses: ``train/wasserstein_distance``, the critic's estimate (up to the factor K); with a penalty
     ``train/gradient_penalty``, too, not yet multiplied by its weight λ. ``train/discriminator_loss`` is the whole loss,
     −distance + λ · penalty. The same below ``val/`` and ``test/``.
 
     Args:
-        image_size: Height and width of the images: 16, 32, 64, 128 or 256.
-        channels: Channels of the images: 1 for grey, 3 for colour.
+        image_size: Height and width of the images: 16, 32, 64, 128 or 256 with ``dcgan``; 32, 48, 64 or 128 with
+            ``resnet``.
+        channels: Channels of the images: 1 for gray, 3 for color.
         latent_dim: Components of the latent vector.
-        feature_maps: Width of the layers next to the image; doubled at each halving of the size.
+        feature_maps: Width of the layers next to the image; doubled at each halving of the size. The ResNets for 32
+            pixels have twice this width throughout (64 for the paper's).
+        architecture: "dcgan" for DCGAN's networks, "resnet" for WGAN-GP's of CIFAR-10.
         clip_value: Largest magnitude of the critic's parameters; not clipped if None. With spectral normalisation, it
             bounds the weights before their division.
         spectral_norm: Divide the weights of each of the critic's layers by their largest singular value.
         gradient_penalty_weight: λ of the gradient penalty (10 in WGAN-GP); 0 for none. Needs ``clip_value`` None.
         n_critic: Steps of the critic for each step of the generator.
+        critic_warmup: 100 steps of the critic before each of the generator's first 25 steps, and before every 500th.
         generator_optimizer: Optimiser of the generator. WGAN-GP takes Adam with lr 1e-4, β₁ 0 and β₂ 0.9.
         discriminator_optimizer: Optimiser of the critic, likewise.
         **loop: Arguments of :class:`lit_models.adversarial.AdversarialModule`.
@@ -64,15 +83,16 @@ class WGAN(UnconditionalGAN):
         channels: int = 1,
         latent_dim: int = 100,
         feature_maps: int = 64,
+        architecture: Literal["dcgan", "resnet"] = "dcgan",
         clip_value: float | None = 0.01,
         spectral_norm: bool = False,
         gradient_penalty_weight: float = 0.0,
         n_critic: int = 5,
+        critic_warmup: bool = False,
         generator_optimizer: OptimizerCallable = lambda p: RMSprop(p, lr=5e-4),
         discriminator_optimizer: OptimizerCallable = lambda p: RMSprop(p, lr=5e-4),
         **loop: Any,
     ) -> None:
-        require_power_of_two(image_size, 16, 256)
         if clip_value is not None and clip_value <= 0:
             raise ModelError(f"clip_value is {clip_value}; it must be positive, or null for no clipping.")
         if gradient_penalty_weight < 0:
@@ -87,11 +107,20 @@ class WGAN(UnconditionalGAN):
                 "Nothing bounds the critic's slope: set clip_value (0.01), gradient_penalty_weight (10) or "
                 "spectral_norm (true)."
             )
-        critic = Discriminator(
-            image_size, channels, feature_maps, batch_norm=not spectral_norm and not gradient_penalty_weight
-        )
+        generator: nn.Module
+        critic: nn.Module
+        if architecture == "resnet":
+            layout = require_layout(image_size, feature_maps)
+            generator_widths = layout.discriminator if image_size == 32 else layout.generator
+            generator = ResidualGenerator(image_size, channels, latent_dim, generator_widths)
+            critic = ResidualDiscriminator(channels, layout.discriminator, layout.halvings, pooling="mean")
+        else:
+            require_power_of_two(image_size, 16, 256)
+            bounded_by_clipping = not spectral_norm and not gradient_penalty_weight
+            generator = Generator(image_size, channels, latent_dim, feature_maps)
+            critic = Discriminator(image_size, channels, feature_maps, batch_norm=bounded_by_clipping)
         super().__init__(
-            Generator(image_size, channels, latent_dim, feature_maps),
+            generator,
             spectrally_normalised(critic) if spectral_norm else critic,
             image_shape=(channels, image_size, image_size),
             latent_dim=latent_dim,
@@ -103,11 +132,16 @@ class WGAN(UnconditionalGAN):
         self.save_hyperparameters(ignore=NOT_SAVED)
         self.clip_value = clip_value
         self.gradient_penalty_weight = gradient_penalty_weight
+        self.critic_warmup = critic_warmup
 
     @property
     def not_compiled(self) -> tuple[str, ...]:
         """A compiled critic has no second derivatives, which the penalty needs."""
         return ("discriminator",) if self.gradient_penalty_weight else ()
+
+    def critic_steps(self, generator_step: int) -> int:
+        warm_up = self.critic_warmup and (generator_step < 25 or generator_step % 500 == 0)
+        return 100 if warm_up else self.n_critic
 
     def discriminator_loss(self, batch: LabelledImages, fake: Tensor) -> dict[str, Tensor]:
         real = batch.image * 2 - 1

@@ -141,6 +141,35 @@ def gradient_penalty(
     return (slope.flatten(1).norm(dim=1) - 1).square().mean()
 
 
+def r1_penalty(discriminator: Callable[[Tensor], Tensor], real: Tensor) -> Tensor:
+    """``E_x[‖∇_x D(x)‖²]`` on real images (Mescheder, Geiger & Nowozin 2018, arXiv:1801.04406, eq. 9 without its γ/2).
+
+    Works in every grad mode. The slopes are squared in float32.
+
+    Args:
+        discriminator: D; each of its outputs must depend on one image only, which rules out batch normalization.
+        real: ``(N, ...)``.
+
+    Returns:
+        The mean, a scalar.
+    """
+    graph = torch.is_grad_enabled()
+    with torch.inference_mode(False), torch.enable_grad():
+        real = real.detach().clone().requires_grad_()
+        (slope,) = torch.autograd.grad(discriminator(real).sum(), real, create_graph=graph)
+    return slope.flatten(1).float().square().sum(1).mean()
+
+
+def with_r1(
+    loss: Tensor, discriminator: Callable[[Tensor], Tensor], real: Tensor, weight: float
+) -> Tensor | dict[str, Tensor]:
+    """The discriminator's loss; with a weight γ, ``loss + γ/2 · penalty`` and the penalty of :func:`r1_penalty`."""
+    if not weight:
+        return loss
+    penalty = r1_penalty(discriminator, real)
+    return {"loss": loss + weight / 2 * penalty, "r1_penalty": penalty}
+
+
 def _bce(logits: Tensor, label: float, noise: float) -> Tensor:
     labels = torch.full_like(logits, label)
     if noise:

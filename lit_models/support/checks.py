@@ -124,6 +124,16 @@ def require_label_noise(label_noise: float) -> None:
         raise ModelError(f"label_noise is {label_noise}; it must be at least 0 and less than 0.5.")
 
 
+def require_r1_weight(r1_weight: float) -> None:
+    """Refuses a reward for steep slopes.
+
+    Raises:
+        ModelError: Negative.
+    """
+    if r1_weight < 0:
+        raise ModelError(f"r1_weight is {r1_weight}; it must not be negative.")
+
+
 def _kind(datamodule: Any) -> Kind | None:
     """How images come from a data module; None if it isn't known."""
     from datamodules import EpisodeDataModule, ImageDataModule  # only here, as no method needs them to be imported

@@ -40,6 +40,7 @@ TRAINING_ONLY = {
     "history",
     "metrics_rows",
     "generator_losses",
+    "critic_steps_taken",
     "random_states",
     "means",
 }
