@@ -180,7 +180,7 @@ GANS = {
 }
 
 gans_mnist = Experiment(
-    title="Six GANs on MNIST, at equal epochs",
+    title="Six GANs on MNIST, for 15 epochs; WGAN-GP for 30",
     steps=tuple(Step(name, method, page, f"{name}_mnist", MNIST) for name, (method, page) in GANS.items()),
     figures=tuple(
         figure
@@ -315,6 +315,35 @@ conditional_gan = Experiment(
         "paper": Budget("nothing"),
     },
     drawn=("val/label_accuracy", "val/fid"),
+)
+
+CIFAR10_RESNETS = {
+    "sngan": ("SN-GAN, ResNet", "sngan", "sngan_cifar10_resnet"),
+    "wgan_gp": ("WGAN-GP, ResNet", "wgan", "wgan_gp_cifar10_resnet"),
+}
+
+gans_cifar10 = Experiment(
+    title="The papers' ResNets on CIFAR-10",
+    steps=tuple(
+        Step(name, method, page, config, CIFAR10, checkpoint="last")
+        for name, (method, page, config) in CIFAR10_RESNETS.items()
+    ),
+    figures=tuple(
+        Figure(name, label, metric, main=False)
+        for name in CIFAR10_RESNETS
+        for label, metric in (
+            ("FID (Inception) of 10,000", "test/fid"),
+            ("Inception Score (Inception) of 10,000", "test/inception_score"),
+        )
+    ),
+    budgets={
+        "smoke": Budget(
+            "all but three batches of 8 images, width, and scores",
+            {"*": (*FEW_BATCHES, "--model.feature_maps=2", "--data.batch_size=8", "--trainer.callbacks=SampleGrid")},
+        ),
+        "gpu": Budget("nothing; bfloat16", {"*": GPU}),
+        "paper": Budget("nothing"),
+    },
 )
 
 INCEPTION = (
@@ -835,6 +864,7 @@ resnet18 = Experiment(
 EXPERIMENTS: dict[str, Experiment] = {
     "gans_mnist": gans_mnist,
     "wgan_n_critic": wgan_n_critic,
+    "gans_cifar10": gans_cifar10,
     "conditional_gan": conditional_gan,
     "gans_lfw": gans_lfw,
     "pix2pix": pix2pix,

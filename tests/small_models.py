@@ -17,6 +17,7 @@ SMALL_MODELS: dict[str, tuple[str, dict[str, Any]]] = {
     "DCGAN, averaged": ("DCGAN", {**_GAN, "ema_decay": 0.9}),
     "SNGAN": ("SNGAN", _GAN),
     "SNGAN, cnn": ("SNGAN", {**_GAN, "architecture": "cnn"}),
+    "SNGAN, resnet": ("SNGAN", {**_GAN, "image_size": 32, "feature_maps": 1, "architecture": "resnet"}),
     "WGAN": ("WGAN", _GAN),
     "TripletGAN": ("TripletGAN", {**_GAN, "embedding_dim": 4}),
     "LatentGAN": (

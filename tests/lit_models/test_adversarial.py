@@ -8,6 +8,7 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
 from torch.optim import SGD
+from torch.optim.lr_scheduler import LinearLR
 from torch.utils.data import DataLoader
 
 from datamodules import LabelledImages
@@ -15,6 +16,7 @@ from lit_models import DCGAN
 from lit_models.adversarial import batch_statistics, evaluating, frozen
 from lit_models.errors import ModelError
 from lit_models.losses.adversarial import discriminator_bce, generator_bce
+from lit_models.networks import differentiable_augmentation
 
 
 def tiny(**arguments: Any) -> DCGAN:
@@ -49,9 +51,10 @@ def fit(model: DCGAN, batches: int, *callbacks: Callback, **arguments: Any) -> T
     return trainer
 
 
+@pytest.mark.parametrize("fresh_latents", [False, True])
 @pytest.mark.parametrize("n_critic", [1, 2])
-def test_equals_a_plain_loop(n_critic: int) -> None:
-    model = tiny(n_critic=n_critic)
+def test_equals_a_plain_loop(n_critic: int, fresh_latents: bool) -> None:
+    model = tiny(n_critic=n_critic, fresh_latents=fresh_latents)
     generator, discriminator = deepcopy(model.generator), deepcopy(model.discriminator)
     trainer = fit(model, batches=4)
     assert trainer.global_step == 4 // n_critic, "global_step counts the generator's steps"
@@ -65,6 +68,7 @@ def test_equals_a_plain_loop(n_critic: int) -> None:
         loss.backward()
         optimizers[1].step()
         if i % n_critic == n_critic - 1:
+            fake = generator(torch.randn(4, 3)) if fresh_latents else fake
             optimizers[0].zero_grad()
             generator_bce(discriminator(fake)).backward()
             optimizers[0].step()
@@ -177,6 +181,57 @@ def test_schedules_are_stepped_each_epoch() -> None:
     generator, discriminator = model.optimizers()
     assert generator.param_groups[0]["lr"] == pytest.approx(0.1 * 0.1**3)
     assert discriminator.param_groups[0]["lr"] == 0.1
+
+
+def test_schedules_are_stepped_with_the_generator() -> None:
+    """Five batches an epoch and n_critic 2 make two steps of the generator, then three."""
+    rates: list[list[float]] = []
+
+    class Rates(Callback):
+        def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
+            rates.append([optimizer.param_groups[0]["lr"] for optimizer in trainer.optimizers])
+
+    decay = {f"{player}_scheduler": lambda o: LinearLR(o, 1.0, 0.0, 5) for player in ("generator", "discriminator")}
+    fit(tiny(n_critic=2, schedule_interval="step", **decay), 5, Rates(), max_epochs=2)
+    steps = [(batch + 1) // 2 for batch in range(10)]
+    assert torch.allclose(torch.tensor(rates), 0.1 * (1 - torch.tensor(steps)[:, None] / 5).expand(-1, 2), atol=1e-8)
+
+
+def test_an_interval_without_a_schedule_is_refused() -> None:
+    with pytest.raises(ModelError, match="schedule_interval is step, but there is no schedule"):
+        fit(tiny(schedule_interval="step"), 1)
+    with pytest.raises(ModelError, match="schedule_interval is batch; it must be epoch or step"):
+        tiny(schedule_interval="batch")
+
+
+def test_augmented_images_are_all_that_the_discriminator_gets(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A plain loop in which every image, real or generated, is cut before it gets there."""
+    monkeypatch.setattr(differentiable_augmentation, "_random_cutout", top_half)
+    model = tiny(augmentations=["cutout"])
+    generator, discriminator = deepcopy(model.generator), deepcopy(model.discriminator)
+    discriminator._forward_pre_hooks.clear()
+    assert model.state_dict().keys() == tiny().state_dict().keys(), "weights fit with and without"
+    fit(model, 3)
+
+    torch.manual_seed(3)
+    optimizers = SGD(generator.parameters(), lr=0.1), SGD(discriminator.parameters(), lr=0.1)
+    for batch in loader(3):
+        fake = generator(torch.randn(4, 3))
+        real = top_half(batch.image * 2 - 1)
+        loss = discriminator_bce(discriminator(real), discriminator(top_half(fake).detach()))
+        optimizers[1].zero_grad()
+        loss.backward()
+        optimizers[1].step()
+        optimizers[0].zero_grad()
+        generator_bce(discriminator(top_half(fake))).backward()
+        optimizers[0].step()
+    for ours, plain in ((model.generator, generator), (model.discriminator, discriminator)):
+        for name, parameter in plain.named_parameters():
+            assert torch.allclose(ours.get_parameter(name), parameter, atol=1e-6), name
+
+
+def top_half(image: Tensor) -> Tensor:
+    return torch.cat([image[:, :, :8], torch.zeros_like(image[:, :, 8:])], dim=2)
 
 
 def test_bf16() -> None:

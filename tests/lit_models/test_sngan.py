@@ -17,8 +17,8 @@ def tiny(**arguments: Any) -> SNGAN:
     return SNGAN(**{"image_size": 16, "channels": 1, "latent_dim": 3, "feature_maps": 2, **arguments})
 
 
-def batch(size: int = 4) -> LabelledImages:
-    return LabelledImages(torch.rand(size, 1, 16, 16), torch.zeros(size, dtype=torch.long))
+def batch(size: int = 4, image_size: int = 16) -> LabelledImages:
+    return LabelledImages(torch.rand(size, 1, image_size, image_size), torch.zeros(size, dtype=torch.long))
 
 
 def test_the_networks_of_table_3() -> None:
@@ -55,12 +55,12 @@ def test_shapes_of_the_cnn(image_size: int) -> None:
     assert model.discriminator(image).shape == (2,)
 
 
-@pytest.mark.parametrize("architecture", ["dcgan", "cnn"])
+@pytest.mark.parametrize("architecture", ["dcgan", "cnn", "resnet"])
 def test_the_discriminator_is_normalised_throughout_and_the_generator_nowhere(architecture: str) -> None:
-    model = tiny(architecture=architecture)
+    model = tiny(architecture=architecture, image_size=32 if architecture == "resnet" else 16)
     weighty = (nn.Conv2d, nn.Linear)
     layers = [m for m in model.discriminator.modules() if isinstance(m, weighty)]
-    assert len(layers) == {"dcgan": 3, "cnn": 8}[architecture]
+    assert len(layers) == {"dcgan": 3, "cnn": 8, "resnet": 11}[architecture]
     assert all(parametrize.is_parametrized(layer, "weight") for layer in layers)
     assert not any(parametrize.is_parametrized(m) for m in model.generator.modules())
     assert not any(isinstance(m, nn.BatchNorm2d) for m in model.discriminator.modules())
@@ -77,11 +77,12 @@ def test_same_generator_as_dcgan_and_same_discriminator_but_for_the_norms() -> N
     assert shapes(ours.discriminator, nn.Conv2d) == shapes(theirs.discriminator, nn.Conv2d)
 
 
-@pytest.mark.parametrize("architecture", ["dcgan", "cnn"])
+@pytest.mark.parametrize("architecture", ["dcgan", "cnn", "resnet"])
 @pytest.mark.parametrize("loss", ["bce", "hinge"])
 def test_every_parameter_gets_a_gradient(architecture: str, loss: str) -> None:
-    model = tiny(architecture=architecture, loss=loss, feature_maps=4)
-    data = batch()
+    image_size = 32 if architecture == "resnet" else 16
+    model = tiny(architecture=architecture, loss=loss, feature_maps=4, image_size=image_size)
+    data = batch(image_size=image_size)
     fake = model.generate(data)
     model.discriminator_loss(data, fake.detach()).backward()
     for name, parameter in model.discriminator.named_parameters():
@@ -107,6 +108,26 @@ def test_the_loss_that_is_asked_for() -> None:
     )
 
 
+@pytest.mark.parametrize("method", [SNGAN, DCGAN])
+def test_r1_joins_the_loss(method: type[SNGAN] | type[DCGAN]) -> None:
+    """Against the slopes at one image at a time."""
+    torch.manual_seed(0)
+    model = method(image_size=16, channels=1, latent_dim=3, feature_maps=2, r1_weight=6.0).eval()
+    data, fake = batch(), torch.rand(4, 1, 16, 16) * 2 - 1
+    assert not any(isinstance(m, nn.BatchNorm2d) for m in model.discriminator.modules())
+    assert model.not_compiled == ("discriminator",)
+    assert tiny().not_compiled == ()
+    values = model.discriminator_loss(data, fake)
+    squares = []
+    for image in data.image * 2 - 1:
+        image = image.clone().requires_grad_()
+        squares.append(torch.autograd.grad(model.discriminator(image[None]).sum(), image)[0].square().sum())
+    expected = sum(squares) / 4
+    loss = discriminator_bce(model.discriminator(data.image * 2 - 1), model.discriminator(fake))
+    assert values["r1_penalty"].item() == pytest.approx(expected.item(), rel=1e-4)
+    assert values["loss"].item() == pytest.approx((loss + 3 * expected).item(), rel=1e-5)
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -114,6 +135,8 @@ def test_the_loss_that_is_asked_for() -> None:
         ({"loss": "hinge", "data_label": 0}, "hinge loss has no labels"),
         ({"label_noise": 0.7}, "label_noise is 0.7"),
         ({"image_size": 48}, "must be one of 16, 32"),
+        ({"architecture": "resnet"}, "image_size is 16; architecture resnet needs one of 32, 48, 64, 128"),
+        ({"r1_weight": -1.0}, "r1_weight is -1.0; it must not be negative"),
         ({"architecture": "cnn", "image_size": 20}, "multiple of 8"),
     ],
 )

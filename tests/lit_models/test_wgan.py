@@ -2,6 +2,7 @@ import csv
 from collections.abc import Callable
 from copy import deepcopy
 from functools import partial
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from tests.tiny import CONFIGS, the_run
 PENALTY = {"clip_value": None, "gradient_penalty_weight": 10.0}
 SPECTRAL = {"clip_value": None, "spectral_norm": True}
 VARIANTS = [{}, PENALTY, SPECTRAL, {"spectral_norm": True}, {**PENALTY, "spectral_norm": True}]
+RESNET = {**PENALTY, "architecture": "resnet", "image_size": 32}
 
 
 def tiny(**arguments: Any) -> WGAN:
@@ -30,8 +32,8 @@ def tiny(**arguments: Any) -> WGAN:
     return WGAN(**{"image_size": 16, "channels": 1, "latent_dim": 3, "feature_maps": 2, **arguments})
 
 
-def batch(size: int = 4) -> LabelledImages:
-    return LabelledImages(torch.rand(size, 1, 16, 16), torch.zeros(size, dtype=torch.long))
+def batch(size: int = 4, image_size: int = 16) -> LabelledImages:
+    return LabelledImages(torch.rand(size, 1, image_size, image_size), torch.zeros(size, dtype=torch.long))
 
 
 class ClipBounds(Callback):
@@ -97,10 +99,10 @@ def test_batch_norm_is_in_the_critic_with_clipping_alone(arguments: dict[str, An
     assert all(spectral) if arguments.get("spectral_norm") else not any(spectral)
 
 
-@pytest.mark.parametrize("arguments", VARIANTS, ids=str)
+@pytest.mark.parametrize("arguments", [*VARIANTS, RESNET], ids=str)
 def test_every_parameter_gets_a_gradient(arguments: dict[str, Any]) -> None:
     model = tiny(**arguments)
-    data = batch()
+    data = batch(image_size=model.image_shape[1])
     fake = model.generate(data)
     model.discriminator_loss(data, fake.detach())["loss"].backward()
     for name, parameter in model.discriminator.named_parameters():
@@ -165,6 +167,7 @@ def test_a_critic_with_a_penalty_is_not_compiled(
         ({"clip_value": 0.0}, "clip_value is 0.0"),
         ({"clip_value": None, "gradient_penalty_weight": -1.0}, "must not be negative"),
         ({"n_critic": 0}, "n_critic is 0"),
+        ({"architecture": "resnet"}, "image_size is 16; architecture resnet needs one of 32"),
     ],
 )
 def test_refused_arguments(arguments: dict[str, Any], message: str) -> None:
@@ -179,3 +182,72 @@ def test_a_checkpoint_stands_alone(tmp_path: Path) -> None:
     assert again.gradient_penalty_weight == 10
     images = [m.sample(2, generator=torch.Generator().manual_seed(0)) for m in (model, again)]
     assert torch.equal(*images)
+
+
+def test_critic_warm_up_is_that_of_the_authors_code() -> None:
+    """100 steps of the critic before each of the generator's first 25 steps, and before every 500th."""
+    model = tiny(n_critic=5, critic_warmup=True)
+    rounds = []
+    for generator_iterations in range(1001):
+        if generator_iterations < 25 or generator_iterations % 500 == 0:
+            rounds.append(100)
+        else:
+            rounds.append(5)
+    assert [model.critic_steps(step) for step in range(1001)] == rounds
+    model.critic_warmup = False
+    assert {model.critic_steps(step) for step in range(1001)} == {5}
+
+
+class LongRounds(WGAN):
+    """Three rounds of four critic steps each, then one of two, one of four, …"""
+
+    def critic_steps(self, generator_step: int) -> int:
+        return 4 if generator_step < 3 or generator_step % 2 == 0 else 2
+
+
+class Turns(Callback):
+    """The batches (from 1) after which the generator has taken a step."""
+
+    def __init__(self) -> None:
+        self.steps: list[int] = []
+
+    def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
+        self.steps.append(trainer.global_step)
+
+    @property
+    def batches(self) -> list[int]:
+        return [i for i, (a, b) in enumerate(pairwise([0, *self.steps]), start=1) if b > a]
+
+
+def test_rounds_of_different_lengths_go_on_across_epochs_and_after_a_resume(tmp_path: Path) -> None:
+    arguments = {"image_size": 16, "channels": 1, "latent_dim": 3, "feature_maps": 2, "n_critic": 2}
+    torch.manual_seed(1)
+    undisturbed, turns = LongRounds(**arguments), Turns()
+    resumed = deepcopy(undisturbed)
+    fit(undisturbed, 10, turns, max_epochs=2)
+    assert turns.batches == [4, 8, 12, 14, 18, 20]
+
+    cut = tmp_path / "cut.ckpt"  # after 10 of 20 batches: two of the four steps of the third round
+    fit(resumed, 10, max_epochs=1).save_checkpoint(cut)
+    again, later = LongRounds(**arguments), Turns()
+    trainer = Trainer(
+        accelerator="cpu", logger=False, enable_checkpointing=False, enable_progress_bar=False, max_epochs=2,
+        callbacks=[later],
+    )  # fmt: skip
+    trainer.fit(again, loader(10), ckpt_path=cut, weights_only=True)
+    assert later.steps == turns.steps[10:]
+
+
+def test_a_checkpoint_without_its_place_in_the_round_goes_on_by_the_batches(tmp_path: Path) -> None:
+    """Checkpoints of older versions: with n_critic 3, 4 batches leave one step of the second round done."""
+    arguments = {"image_size": 16, "channels": 1, "latent_dim": 3, "feature_maps": 2, "n_critic": 3}
+    fit(WGAN(**arguments), 4).save_checkpoint(tmp_path / "new.ckpt")
+    checkpoint = torch.load(tmp_path / "new.ckpt", weights_only=True)
+    assert checkpoint.pop("critic_steps_taken") == 1
+    torch.save(checkpoint, tmp_path / "old.ckpt")
+    trainer = Trainer(
+        accelerator="cpu", logger=False, enable_checkpointing=False, enable_progress_bar=False, max_epochs=2,
+        callbacks=[turns := Turns()],
+    )  # fmt: skip
+    trainer.fit(WGAN(**arguments), loader(4), ckpt_path=tmp_path / "old.ckpt", weights_only=True)
+    assert turns.steps == [1, 2, 2, 2], "after batches 5, 6, 7 and 8"

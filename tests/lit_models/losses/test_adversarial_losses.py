@@ -1,4 +1,5 @@
 import math
+from typing import Any
 
 import pytest
 import torch
@@ -11,7 +12,9 @@ from lit_models.losses.adversarial import (
     generator_bce,
     generator_linear,
     gradient_penalty,
+    r1_penalty,
     wasserstein_distance,
+    with_r1,
 )
 
 
@@ -180,3 +183,26 @@ def test_a_flat_critic_has_a_finite_penalty() -> None:
     penalty.backward()
     assert penalty.item() == 1
     assert weight.grad.isfinite().all()
+
+
+@pytest.mark.parametrize("mode", [torch.enable_grad, torch.no_grad, torch.inference_mode])
+def test_r1_penalty_of_a_quadratic(mode: Any) -> None:
+    """D(x) = a · x + b |x|² has the slope a + 2 b x."""
+    real, a, b = torch.randn(4, 3, 2), torch.randn(3, 2), 0.7
+    with mode():
+        penalty = r1_penalty(lambda x: (x * a).sum((1, 2)) + b * x.square().sum((1, 2)), real.clone())
+    expected = sum((a + 2 * b * x).square().sum() for x in real) / 4
+    assert penalty.item() == pytest.approx(expected.item(), rel=1e-5)
+
+
+def test_gradient_of_the_r1_penalty() -> None:
+    """For D(x) = w · x the penalty is |w|², whose gradient is 2 w; it is multiplied by γ/2 in the loss."""
+    weight = torch.tensor([1.0, -2.0], requires_grad=True)
+    values = with_r1(torch.tensor(3.0), lambda x: x @ weight, torch.randn(5, 2), weight=10.0)
+    assert isinstance(values, dict)
+    assert values["r1_penalty"].item() == pytest.approx(5.0)
+    assert values["loss"].item() == pytest.approx(3 + 10 / 2 * 5)
+    values["loss"].backward()
+    assert torch.allclose(weight.grad, 10 / 2 * 2 * weight)
+    loss = torch.tensor(3.0)
+    assert with_r1(loss, lambda x: x @ weight, torch.randn(5, 2), weight=0.0) is loss
