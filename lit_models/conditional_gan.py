@@ -26,17 +26,19 @@ It enters the discriminator in one of two ways:
 
 Differences from the papers:
 
-1. DCGAN's networks, in place of dense ones with maxout and dropout (Mirza & Osindero) or ResNets (Miyato & Koyama). φ
-   ends with a LeakyReLU of slope 0.2, not a ReLU.
+1. DCGAN's networks by default, in place of dense ones with maxout and dropout (Mirza & Osindero) or ResNets (Miyato &
+   Koyama). φ ends with a LeakyReLU of slope 0.2, not a ReLU. ``architecture: resnet`` has the ResNets, with conditional
+   batch normalization in the generator and the projection discriminator; points 3, 10 and 11 are about DCGAN's.
 2. z is normal; Mirza & Osindero draw it from the unit cube. The configurations have 256 or 100 components; the papers
    have 100 and 128.
 3. A learned embedding of the class is joined to z. Mirza & Osindero pass z and a one-hot vector through a dense layer
    each; Miyato & Koyama have conditional batch normalization in each block of the generator.
 4. The class enters ``concat`` as image-sized maps, with the first convolution; Mirza & Osindero pass it through a
    maxout layer first. Neither paper has ``condition: image``.
-5. The fakes are of the classes of the batch's real images. Miyato & Koyama's code draws them uniformly.
-6. The generator learns from the fakes of the discriminator's step. Algorithm 1 of Goodfellow et al. (2014) and Miyato &
-   Koyama's code draw z again.
+5. The fakes are of the classes of the batch's real images. Miyato & Koyama's code draws them uniformly, as
+   ``fresh_latents`` does for the generator's step.
+6. The generator learns from the fakes of the discriminator's step, unless ``fresh_latents`` is set. Algorithm 1 of
+   Goodfellow et al. (2014) and Miyato & Koyama's code draw z again.
 7. The cross-entropy is in the non-saturating form; eq. 2 of Mirza & Osindero is the saturating one.
 8. Adam with learning rate 2e-4, β₁ = 0.5, β₂ = 0.999, constant, and one step of the discriminator per step of the
    generator. Mirza & Osindero use SGD with momentum and a falling learning rate; Miyato & Koyama use β₁ = 0, β₂ = 0.9,
@@ -68,6 +70,7 @@ from lit_models.errors import ModelError
 from lit_models.losses.adversarial import discriminator_bce, discriminator_hinge, generator_bce, generator_linear
 from lit_models.networks.convolutional import require_power_of_two
 from lit_models.networks.initialisation import initialise
+from lit_models.networks.resnet_gan import ResidualDiscriminator, ResidualGenerator, require_layout
 from lit_models.networks.spectral import spectrally_normalised
 from lit_models.optimizers import FusedAdam
 from lit_models.support.checks import require_image_shape, require_labels, require_num_classes
@@ -224,16 +227,20 @@ class ProjectionDiscriminator(nn.Module):
 
 
 class ConditionalGAN(AdversarialModule):
-    """The conditional GAN on DCGAN's networks.
+    """The conditional GAN, by default on DCGAN's networks.
 
     Args:
-        image_size: Height and width of the images: 16, 32, 64, 128 or 256.
+        image_size: Height and width of the images: 16, 32, 64, 128 or 256 with ``dcgan``; 32, 48, 64 or 128 with
+            ``resnet``.
         channels: Channels of the images: 1 for grey, 3 for colour.
         num_classes: Classes of the images.
         latent_dim: Components of the latent vector (100 in Mirza & Osindero).
         embedding_dim: Components of the classes' embeddings: those joined to z, and those that become maps with
             ``label_encoding: embedding``. The projection discriminator's have as many as its features.
-        feature_maps: Width of the layers next to the image; doubled at each halving of the size.
+        feature_maps: Width of the layers next to the image; doubled at each halving of the size. The ResNets for 32
+            pixels have four times this width throughout the generator, twice in the discriminator.
+        architecture: "dcgan" for DCGAN's networks, "resnet" for Miyato & Koyama's: the class enters the generator by
+            conditional batch normalization, and ``discriminator`` must be "projection".
         condition: Where the class enters the generator: "latent" or "image".
         discriminator: How the class enters the discriminator: "concat" or "projection".
         label_encoding: The maps that stand for a class next to an image: "one_hot", "embedding", or "pattern" as in
@@ -258,6 +265,7 @@ class ConditionalGAN(AdversarialModule):
         latent_dim: int = 100,
         embedding_dim: int = 20,
         feature_maps: int = 64,
+        architecture: Literal["dcgan", "resnet"] = "dcgan",
         condition: Literal["latent", "image"] = "latent",
         discriminator: Literal["concat", "projection"] = "concat",
         label_encoding: LabelEncoding = "one_hot",
@@ -267,22 +275,36 @@ class ConditionalGAN(AdversarialModule):
         discriminator_optimizer: OptimizerCallable = lambda p: FusedAdam(p, lr=2e-4, beta1=0.5),
         **loop: Any,
     ) -> None:
-        require_power_of_two(image_size, 16, 256)
         if num_classes < 1 or embedding_dim < 1:
             raise ModelError(
                 f"num_classes is {num_classes} and embedding_dim {embedding_dim}; both must be at least 1."
             )
         generator: nn.Module
-        if condition == "latent":
+        if architecture == "resnet":
+            if discriminator != "projection" or condition != "latent":
+                raise ModelError(
+                    "architecture resnet has its own place for the class: set discriminator to projection, and leave "
+                    "condition at latent."
+                )
+            layout = require_layout(image_size, feature_maps)
+            generator = ResidualGenerator(image_size, channels, latent_dim, layout.generator, num_classes)
+        elif condition == "latent":
+            require_power_of_two(image_size, 16, 256)
             generator = LatentConditionedGenerator(
                 image_size, channels, latent_dim, feature_maps, num_classes, embedding_dim
             )
         else:
+            require_power_of_two(image_size, 16, 256)
             generator = ImageConditionedGenerator(
                 image_size, channels, latent_dim, feature_maps, num_classes, embedding_dim, label_encoding
             )
         critic: nn.Module
-        if discriminator == "projection":
+        if architecture == "resnet":
+            critic = ResidualDiscriminator(
+                channels, layout.discriminator, layout.halvings, pooling="sum", num_classes=num_classes
+            )
+            critic = spectrally_normalised(critic) if spectral_norm else critic
+        elif discriminator == "projection":
             critic = ProjectionDiscriminator(image_size, channels, feature_maps, num_classes, spectral_norm)
         else:
             critic = ConcatDiscriminator(
@@ -319,6 +341,9 @@ class ConditionalGAN(AdversarialModule):
 
     def generate(self, batch: LabelledImages) -> Tensor:
         return self.generator(torch.randn(len(batch.image), self.latent_dim, device=self.device), batch.label)
+
+    def redrawn(self, batch: LabelledImages) -> LabelledImages:
+        return batch._replace(label=torch.randint_like(batch.label, self.num_classes))
 
     def discriminator_loss(self, batch: LabelledImages, fake: Tensor) -> Tensor:
         real, fake = self.discriminator(batch.image * 2 - 1, batch.label), self.discriminator(fake, batch.label)

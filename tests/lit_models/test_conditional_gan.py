@@ -19,6 +19,7 @@ from lit_models.callbacks.samples import columns_of_classes
 from lit_models.conditional_gan import LearnedPattern
 from lit_models.errors import ModelError
 from lit_models.losses.adversarial import discriminator_bce, discriminator_hinge
+from lit_models.networks.resnet_gan import ConditionalBatchNorm2d
 from lit_models.support.weights import build_model, read_weights
 from tests.lit_models.test_adversarial import fit, loader
 from tests.tiny import CONFIGS, the_run
@@ -321,3 +322,44 @@ def test_from_a_run_to_25_samples_of_one_digit(relit: Relit, capsys: pytest.Capt
 def test_data_with_other_classes_are_refused(relit: Relit, capsys: pytest.CaptureFixture[str]) -> None:
     assert relit("fit", *SMALL, "--model.num_classes=7") == 1
     assert "is built for 7 classes, but Digits gives images of 10 classes" in capsys.readouterr().err
+
+
+RESNET: dict[str, Any] = {
+    "architecture": "resnet", "image_size": 32, "discriminator": "projection", "spectral_norm": True, "loss": "hinge",
+}  # fmt: skip
+
+
+def test_resnet_has_conditional_batch_norm_and_a_projection() -> None:
+    torch.manual_seed(0)
+    model = ConditionalGAN(channels=3, num_classes=3, latent_dim=4, feature_maps=2, **RESNET)
+    batch = LabelledImages(torch.rand(4, 3, 32, 32), torch.tensor([0, 1, 2, 2]))
+    fake = model.generate(batch)
+    assert fake.shape == (4, 3, 32, 32)
+    model.discriminator_loss(batch, fake.detach()).backward()
+    model.generator_loss(batch, fake).backward()
+    for name, parameter in model.named_parameters():
+        assert parameter.grad is not None, name
+    norms = [m for m in model.generator.modules() if isinstance(m, ConditionalBatchNorm2d)]
+    assert len(norms) == 6, "two in each block; the last one is plain"
+    with torch.no_grad():
+        norms[0].shift.weight[1] += 1
+    latent = torch.randn(1, 4).expand(2, 4)
+    with torch.no_grad():
+        of_each = model.generator.eval()(latent, torch.tensor([0, 1]))
+    assert not torch.allclose(*of_each)
+
+
+@pytest.mark.parametrize("arguments", [{"discriminator": "concat"}, {"condition": "image"}])
+def test_resnet_refuses_other_places_for_the_class(arguments: dict[str, Any]) -> None:
+    with pytest.raises(ModelError, match="architecture resnet has its own place for the class"):
+        ConditionalGAN(**{**RESNET, **arguments})
+
+
+def test_fresh_latents_come_with_fresh_classes() -> None:
+    torch.manual_seed(0)
+    model = ConditionalGAN(image_size=16, num_classes=3, latent_dim=2, feature_maps=2)
+    batch = LabelledImages(torch.rand(300, 1, 16, 16), torch.zeros(300, dtype=torch.long))
+    again = model.redrawn(batch)
+    assert again.image is batch.image
+    assert torch.bincount(again.label, minlength=3).min() > 60
+    assert len(again.label.unique()) == 3
