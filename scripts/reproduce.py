@@ -32,14 +32,15 @@ from typing import Any
 
 import yaml
 from experiments import EXPERIMENTS, Budget, Data, Experiment, Step
-from lit_models.runs.settings import flat
 from sweep import INTERRUPTED, finished, in_a_process, interruptible, relit, train
 
 from lit_models.cli.command import run
-from lit_models.cli.compare import Run, compare, read_epochs
+from lit_models.cli.compare import Run, compare, logged_as, read_epochs
 from lit_models.errors import RunError
+from lit_models.runs.settings import flat
 from lit_models.support.checkpoint_files import read_checkpoint
 from lit_models.support.files import write_atomically
+from lit_models.support.judge import SCORES, judge_of_test, printed_name, read_judge
 
 REPOSITORY = Path(__file__).parents[1]
 ABOUT_THE_RUN = (
@@ -226,10 +227,12 @@ class Chain:
             "training_seconds": record.get("training_seconds"),
             "peak_memory_bytes": record.get("peak_memory_bytes"),
             "hardware": hardware(record or first),
+            **({"judge": judge} if (judge := read_judge(folder).get("val")) else {}),
             "tests": {
                 name: {
                     "commit": test["git_commit"],
                     **{key: test[key] for key in ("checkpoint", "step", "seconds", "peak_memory_bytes", "figures")},
+                    **({"judge": judge} if (judge := judge_of_test(test, folder)) else {}),
                 }
                 for name, test in tests.items()
             },
@@ -275,10 +278,15 @@ class Chain:
         for step, entries in steps.items():
             records = [record for entry in entries for record in entry["seeds"].values()]
             record = next((one for one in records if one["run"] in of_this_call), records[0])
-            curves = {name: [tuple(point) for point in curve] for name, curve in record["curves"].items()}
+            curves = {
+                printed_name(name, {"val": record.get("judge", {})}): [(epoch, value) for epoch, value in curve]
+                for name, curve in record["curves"].items()
+            }
             folder = of_this_call.get(record["run"], Path(record["run"]))
             runs.append(Run(step, folder, curves, {}, record["training_seconds"]))
-        drawn = [name for name in self.experiment.drawn if any(name in run.curves for run in runs)]
+        # Scores over features that weren't recorded can't be drawn with others.
+        known = {printed for run in runs for printed in run.curves if printed not in map("val/{}".format, SCORES)}
+        drawn = [printed for name in self.experiment.drawn for printed in logged_as(name, known)]
         if self.runs and len(runs) > 1 and drawn:
             compare(runs, self.folder, drawn)
 

@@ -96,7 +96,7 @@ def with_tables(text: str, results: Path) -> str:
         if page != "all" and page not in {row.page for row in rows}:
             raise SystemExit(f"`<!-- results: {page} -->` names no page of scripts/experiments.py.")
         if page == "all":
-            chosen = [replace(row, method=f"[{row.method}](docs/methods/{row.page}.md)") for row in rows if row.main]
+            chosen = [linked(row) for row in rows if row.main]
         else:
             chosen = [row for row in rows if row.page == page]
         measured = [row for row in chosen if row.ours]
@@ -107,12 +107,17 @@ def with_tables(text: str, results: Path) -> str:
     return DIFFERENCES.sub(_differences, MARKED.sub(tables, text))
 
 
+def linked(row: Row) -> Row:
+    """The row with its method linked to its page; images that no method made have none."""
+    return replace(row, method=f"[{row.method}](docs/methods/{row.page}.md)") if row.command else row
+
+
 def measured_table(rows: list[Row]) -> str:
     """The figures that there are; the machine that most rows share is named once."""
     usual = Counter(row.hardware for row in rows).most_common(1)[0][0]
     cells = []
     for number, row in enumerate(rows):
-        time = row.time if row.hardware == usual else f"{row.time}, {row.hardware}"
+        time = row.time if row.hardware == usual or not row.time else f"{row.time}, {row.hardware}"
         command = "as above" if number and rows[number - 1].command == row.command else row.command
         cells.append((*_first_cells(row), row.ours, row.seeds, time, command))
     header = (*FIRST_COLUMNS, "ours", "seeds", "a training takes", "command")
@@ -161,6 +166,7 @@ def all_rows(results: Path) -> Iterator[Row]:
     """A row for each figure of each step and each choice of settings with which it was measured; those of one training
     follow each other."""
     published = {one.place: one for one in all_published()}
+    calibrated: dict[tuple[str, ...], Row] = {}
     for name, experiment in EXPERIMENTS.items():
         path = results / f"{name}.json"
         entries = json.loads(path.read_text())["steps"] if path.is_file() else {}
@@ -169,15 +175,23 @@ def all_rows(results: Path) -> Iterator[Row]:
             unmeasured = [
                 _unmeasured(name, step, figure, published.get((name, step.name, figure.label))) for figure in figures
             ]
-            found = [
-                measured(row, step, figure, entry)
+            chosen = [
+                (row, figure, entry)
                 for entry in entries.get(step.name, ())
                 for row, figure in zip(unmeasured, figures, strict=True)
                 if any(value_of(figure, run) is not None for run in entry["seeds"].values())
             ]
+            found = [measured(row, step, figure, entry) for row, figure, entry in chosen]
             yield from found
+            runs = [
+                (figure, next(run for run in entry["seeds"].values() if value_of(figure, run) is not None))
+                for _, figure, entry in chosen
+            ]
+            for row in calibration_rows(found, runs):
+                calibrated.setdefault((row.page, row.method, row.data, row.figure), row)
             labels = {row.figure for row in found}
             yield from (row for row in unmeasured if row.figure not in labels)
+    yield from calibrated.values()
 
 
 def _unmeasured(experiment: str, step: Step, figure: Figure, published: Published | None) -> Row:
@@ -239,9 +253,32 @@ def _settings(step: Step, changed: dict[str, list[Any]]) -> list[str]:
 
 def value_of(figure: Figure, run: dict[str, Any]) -> float | None:
     """The figure of one seed; None if it hasn't been measured."""
+    if figure.features and judge_of(figure, run).get("features") != figure.features:
+        return None
     if figure.epoch is None:
         return run["tests"].get(figure.test, {}).get("figures", {}).get(figure.metric)
     return dict(run["curves"].get(figure.metric, ())).get(figure.epoch)
+
+
+def judge_of(figure: Figure, run: dict[str, Any]) -> dict[str, Any]:
+    """What was recorded of the features that a figure of one seed goes over; nothing by an older relit."""
+    recorded = run if figure.epoch is not None else run["tests"].get(figure.test, {})
+    return recorded.get("judge", {})
+
+
+def calibration_rows(rows: list[Row], figures: list[tuple[Figure, dict[str, Any]]]) -> Iterator[Row]:
+    """For each score in the rows, what other real images score and what ten training images repeated do.
+
+    Args:
+        rows: Measured ones.
+        figures: The figure of each, and one of its runs.
+    """
+    for row, (figure, run) in zip(rows, figures, strict=True):
+        for kind, scores in judge_of(figure, run).get("calibration", {}).items():
+            value = scores.get(figure.metric.partition("/")[2])
+            if figure.features and value is not None:
+                ours = shown(figure, [value], [])
+                yield replace(row, method=kind, paper="", others="", ours=ours, seeds="", time="", command="")
 
 
 def shown(figure: Figure, values: list[float], half_intervals: list[float]) -> str:

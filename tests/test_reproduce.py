@@ -16,9 +16,9 @@ import reproduce
 import results_table
 import yaml
 from experiments import Budget, Data, Experiment, Figure, Step
-from lit_models.runs.settings import flat
 
 from lit_models.runs.published import Citation, Published, all_published, beside
+from lit_models.runs.settings import flat
 from tests.tiny import CONFIGS
 
 Relit = Callable[..., int]

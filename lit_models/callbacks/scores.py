@@ -1,10 +1,11 @@
 """Scores of a generative model, while it learns and in its test."""
 
 import json
+import statistics
 import warnings
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, Literal, NamedTuple, cast
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
@@ -16,41 +17,81 @@ from lit_models.callbacks.classification import confusion_counts, draw_class_acc
 from lit_models.errors import RunError
 from lit_models.metrics.extractors import ExtractorUnavailableError, Features
 from lit_models.metrics.generation import frechet_distance, inception_score, kernel_distance
+from lit_models.metrics.variety import (
+    memorized_share,
+    precision_recall_density_coverage,
+    require_features,
+    spread_share,
+    training_distance,
+)
 from lit_models.support.extractors import load_extractor
 from lit_models.support.files import write_atomically
+from lit_models.support.judge import JUDGE, read_judge
 from lit_models.support.logging import log_figure, log_table
 from lit_models.support.ranks import gather
 
 FAST_DEV_RUN_IMAGES = 16
+NOISE_IMAGES = 1000
+
+
+class Reference(NamedTuple):
+    """The real images that a stage's scores go by.
+
+    Attributes:
+        real: Those that generated images are compared with.
+        real_label: Their classes; None if the data have none.
+        training: Training images.
+        training_label: Their classes.
+        other: Rows of ``training`` that aren't in ``real``.
+        held_out: Distances of held-out images to the nearest training image.
+    """
+
+    real: Features
+    real_label: Tensor | None
+    training: Features
+    training_label: Tensor | None
+    other: Tensor
+    held_out: Tensor
 
 
 class GenerationScores(Callback):
-    """Measures generated images against training images by FID, KID and the Inception Score.
+    """Measures generated images against real ones: fidelity, variety and memorization.
 
     Logged after each validation that is due: ``val/fid``, ``val/kid``, ``val/inception_score`` (see
-    :mod:`lit_models.metrics.generation`), with the numbers of images that they go by, ``val/real_images`` and
-    ``val/generated_images``. The test logs the same below ``test/``, and what FID is at best and at worst:
-    ``test/fid_floor``, between two disjoint sets of training images (each as large as the real set, or half of all
-    training images), and ``test/fid_noise``, of uniformly random pixels; and ``test/inception_score_real``, that of
-    training images. It writes all of them, with the extractor's name, to ``scores.json`` in the run folder.
+    :mod:`lit_models.metrics.generation`), ``val/precision``, ``val/recall``, ``val/density``, ``val/coverage`` and
+    ``val/memorized`` (see :mod:`lit_models.metrics.variety`), with the numbers of images that they go by,
+    ``val/real_images`` and ``val/generated_images``. The test logs the same below ``test/``, and what they are at best
+    and at worst: ``test/fid_floor`` of ``test/fid_floor_images`` training images, ``test/fid_noise`` of uniformly
+    random pixels, and ``test/inception_score_real``. It writes all of them to ``scores.json`` in the run folder.
 
-    A model that knows classes is asked for all of them equally often. If the extractor tells the same classes apart,
-    the share of images that it assigns to the class that was asked for is ``label_accuracy``; the test also draws and
-    lists it by class, in ``figures/label_accuracy.png`` and ``.csv``.
+    Scores while training compare with validation images, those of the test with test images: the best checkpoint is
+    chosen by one set of real images and tested against another. ``judge.json`` keeps the features' name, and the scores
+    of training images and of ten training images repeated, at the same counts.
 
-    Ranks share the work. The latent vectors are the same every time. If Inception's weights can't be had, a warning
-    says so and training goes on without scores. A ``fast_dev_run`` measures few images.
+    A model that knows classes is asked for all of them equally often, and has ``spread`` if the data have the same
+    number. If the extractor distinguishes as many, the share of images that it assigns to the class asked for is
+    ``label_accuracy``; the test also draws and lists it by class, in ``figures/label_accuracy.png`` and ``.csv``.
+
+    Ranks share the work. The latent vectors are the same every time. If an extractor's weights can't be downloaded, a
+    warning says so and training goes on without scores. A ``fast_dev_run`` measures few images.
 
     Args:
-        extractor: Network whose features are compared: ``digits`` (made for MNIST; it doesn't know other digits),
-            ``inception``, or a checkpoint of any classifier.
+        extractor: Network whose features are compared: ``digits`` (made for MNIST), ``imagenet`` (color images, without
+            a download), ``inception``, ``torchvision:NAME``, ``timm:NAME``, or a checkpoint of any classifier of relit.
         every_n_epochs: Measure after the first epoch, after every so many, and after the last.
         count: Generated images while training.
         test_count: Generated images in a test.
-        real_count: Training images, drawn at random but always alike, that they are compared with (fewer if there are
-            no more).
+        real_count: Real images, drawn at random but always alike, that they are compared with (fewer if there are no
+            more).
         batch_size: Images at once.
-        seed: Seed of the latent vectors and of the choice of training images.
+        seed: Seed of the latent vectors and of the choice of real images.
+        training_count: Training images, drawn alike, that are searched for copies (fewer if there are no more).
+        neighbors: Nearest neighbors of precision, recall, density and coverage.
+        compare_with: ``held_out``: the validation split's images, and in a test the test split's. ``training``: one
+            half of the training images, and in a test the other, where the other splits are too small.
+        fid_count: Generated images of FID and KID, if fewer.
+        inception_splits: The Inception Score is the mean over so many parts; the standard deviation over them is
+            ``inception_score_sd``.
     """
 
     def __init__(
@@ -62,9 +103,22 @@ class GenerationScores(Callback):
         real_count: int = 10_000,
         batch_size: int = 250,
         seed: int = 0,
+        training_count: int = 20_000,
+        neighbors: int = 5,
+        compare_with: Literal["held_out", "training"] = "held_out",
+        fid_count: int | None = None,
+        inception_splits: int = 1,
     ) -> None:
-        if min(every_n_epochs, batch_size) < 1 or min(count, test_count, real_count) < 2:
-            raise RunError("GenerationScores: every_n_epochs and batch_size must be at least 1, the counts at least 2.")
+        if min(every_n_epochs, batch_size, neighbors, inception_splits) < 1:
+            raise RunError(
+                "GenerationScores: every_n_epochs, batch_size, neighbors and inception_splits must be at least 1."
+            )
+        if min(count, test_count, real_count, training_count, fid_count or 2) < 2:
+            raise RunError("GenerationScores: the counts must be at least 2.")
+        if min(count, test_count, real_count) <= neighbors:
+            raise RunError(
+                f"GenerationScores: neighbors is {neighbors}; count, test_count and real_count must be larger."
+            )
         self.extractor_name = extractor
         self.every_n_epochs = every_n_epochs
         self.count = count
@@ -72,8 +126,13 @@ class GenerationScores(Callback):
         self.real_count = real_count
         self.batch_size = batch_size
         self.seed = seed
-        self._extractor: Callable[[Tensor], Features] | None = None
-        self._real: Features | None = None
+        self.training_count = training_count
+        self.neighbors = neighbors
+        self.compare_with = compare_with
+        self.fid_count = fid_count
+        self.inception_splits = inception_splits
+        self._extractor: Any = None
+        self._references: dict[str, Reference] = {}
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         if stage not in ("fit", "validate", "test"):
@@ -84,7 +143,7 @@ class GenerationScores(Callback):
             )
         if not isinstance(getattr(trainer, "datamodule", None), ImageDataModule):
             raise RunError("GenerationScores needs a data module of datamodules/ to compare generated images with.")
-        self._real = None
+        self._references = {}
         try:
             self._extractor = load_extractor(self.extractor_name).to(trainer.strategy.root_device)
         except ExtractorUnavailableError as error:
@@ -95,24 +154,21 @@ class GenerationScores(Callback):
         due = epoch in (1, trainer.max_epochs) or epoch % self.every_n_epochs == 0
         if self._extractor is not None and not trainer.sanity_checking and due:
             count = FAST_DEV_RUN_IMAGES if cast(Any, trainer).fast_dev_run else self.count
-            scores, _ = self._measure(trainer, pl_module, count)
+            scores, _ = self._measure(trainer, pl_module, count, "val")
             _log(pl_module, scores, "val", prog_bar=True)
 
     def on_test_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if self._extractor is None:
             return
-        # Twice as many training images as the scores go by, if there are: the floor compares two sets.
-        training = self._training_features(trainer, 2 * self.real_count)
-        self._real = Features(*(column[: self.real_count] for column in training))
-        scores, confusion = self._measure(trainer, pl_module, self.test_count)
-        scores |= self._limits(trainer, training, self._real)
+        scores, confusion = self._measure(trainer, pl_module, self.test_count, "test")
+        scores |= self._limits(trainer, self._references["test"])
         _log(pl_module, scores, "test")
         if not trainer.is_global_zero:
             return
         run = Path(trainer.default_root_dir)
-        text = json.dumps({"extractor": self.extractor_name, **scores}, indent=2)
+        text = json.dumps({"extractor": self.extractor_name, "features": self._extractor.features, **scores}, indent=2)
         write_atomically(run / "scores.json", f"{text}\n")
-        print(f"Scores by the extractor {self.extractor_name!r}, also in {run / 'scores.json'}:")
+        print(f"Scores by the extractor {self.extractor_name!r} ({self._extractor.features}), also in scores.json:")
         if confusion is not None:
             names = cast(Any, trainer).datamodule.class_names or tuple(map(str, range(len(confusion))))
             path = run / "figures" / "label_accuracy.csv"
@@ -124,13 +180,12 @@ class GenerationScores(Callback):
             log_table(trainer, path)
 
     def _measure(
-        self, trainer: Trainer, pl_module: LightningModule, count: int
+        self, trainer: Trainer, pl_module: LightningModule, count: int, stage: str
     ) -> tuple[dict[str, float], Tensor | None]:
         """All scores of ``count`` generated images; and the confusion counts of asked and judged classes, if known."""
-        if self._real is None:
-            fast = cast(Any, trainer).fast_dev_run
-            self._real = self._training_features(trainer, FAST_DEV_RUN_IMAGES if fast else self.real_count)
-        real = self._real.embedding
+        new = stage not in self._references
+        reference = self._references[stage] if not new else self._reference(trainer, stage)
+        self._references[stage] = reference
         classes = getattr(pl_module, "num_classes", 0)
         labels = torch.arange(count) % classes if classes else None
 
@@ -142,49 +197,127 @@ class GenerationScores(Callback):
             with trainer.precision_plugin.forward_context():
                 return cast(Any, pl_module).sample(size, part, generator)
 
-        embedding, logits = self._features(trainer, count, generate, "generated images")
-        scores = {
-            "fid": frechet_distance(real, embedding),
-            "kid": kernel_distance(real, embedding, self.seed),
-            "inception_score": inception_score(logits),
-            "real_images": float(len(real)),
-            "generated_images": float(count),
-        }
-        if labels is None or logits.shape[1] != classes:
+        generated = self._features(trainer, count, generate, "generated images")
+        known = cast(Any, trainer).datamodule.num_classes == classes
+        scores = self._scores(reference, generated, labels if known else None)
+        scores["memorized"] = memorized_share(
+            training_distance(generated.embedding, reference.training.embedding), reference.held_out
+        )
+        scores |= {"real_images": float(len(reference.real.embedding)), "generated_images": float(count)}
+        if new:
+            self._calibrate(trainer, reference, count, stage)
+        if labels is None or generated.logits.shape[1] != classes:
             return scores, None
-        confusion = confusion_counts(logits, labels)
+        confusion = confusion_counts(generated.logits, labels)
         return scores | {"label_accuracy": float(confusion.diagonal().sum()) / count}, confusion
 
-    def _limits(self, trainer: Trainer, training: Features, real: Features) -> dict[str, float]:
+    def _scores(self, reference: Reference, generated: Features, labels: Tensor | None) -> dict[str, float]:
+        """The scores that need no training images. A score that has no value is left out."""
+        real = reference.real.embedding
+        scores = precision_recall_density_coverage(real, generated.embedding, self.neighbors)
+        require_features(generated.logits, "generated", 1)
+        parts = [inception_score(part) for part in generated.logits.chunk(self.inception_splits)]
+        first = generated.embedding[: self.fid_count]
+        scores |= {
+            "fid": frechet_distance(real, first),
+            "kid": kernel_distance(real, first, self.seed),
+            "inception_score": statistics.mean(parts),
+        }
+        if len(parts) > 1:
+            scores["inception_score_sd"] = statistics.stdev(parts)
+        if labels is not None and reference.real_label is not None:
+            classes = int(labels.max()) + 1
+            spread = spread_share(real, reference.real_label, generated.embedding, labels, classes)
+            if spread is not None:
+                scores["spread"] = spread
+        return scores
+
+    def _calibrate(self, trainer: Trainer, reference: Reference, count: int, stage: str) -> None:
+        """Writes down what other real images score, and ten training images repeated."""
+        if not trainer.is_global_zero:
+            return
+        label, other = reference.training_label, reference.other
+        # One of each class, as far as there are ten.
+        ten = other[:10] if label is None else other[_first_of_each(label[other])][:10]
+        rows = {"other real images": other[:count], "ten training images repeated": ten.repeat(-(-count // 10))[:count]}
+        calibration = {}
+        for name, chosen in rows.items():
+            features = Features(*(column[chosen] for column in reference.training))
+            if len(chosen) <= self.neighbors:
+                continue
+            scores = self._scores(reference, features, None if label is None else label[chosen])
+            # Other real images are training images here; what held-out ones score stands for them.
+            memory = reference.held_out if name == "other real images" else torch.zeros(len(chosen))
+            calibration[name] = scores | {"memorized": memorized_share(memory, reference.held_out)}
+        folder = Path(trainer.default_root_dir)
+        folder.mkdir(parents=True, exist_ok=True)
+        judge = read_judge(folder)
+        judge[stage] = {
+            "extractor": self.extractor_name,
+            "features": self._extractor.features,
+            "classifier": self._extractor.classifier_name,
+            "data": type(cast(Any, trainer).datamodule).__name__,
+            "real_images": len(reference.real.embedding),
+            "generated_images": count,
+            "calibration": calibration,
+        }
+        write_atomically(folder / JUDGE, json.dumps(judge, indent=2) + "\n")
+
+    def _limits(self, trainer: Trainer, reference: Reference) -> dict[str, float]:
         """What FID is at best and at worst, and the Inception Score of real images."""
-        share = min(self.real_count, len(training.embedding) // 2)
-        first, second = training.embedding[:share], training.embedding[share : 2 * share]
         shape = cast(ImageDataModule, cast(Any, trainer).datamodule).image_shape
+        count = min(self.test_count, NOISE_IMAGES)
 
         def noise(batch: int) -> Tensor:
-            size = min(self.batch_size, self.test_count - batch * self.batch_size)
+            size = min(self.batch_size, count - batch * self.batch_size)
             return torch.rand(size, *shape, generator=torch.Generator().manual_seed(batch))
 
-        random = self._features(trainer, self.test_count, noise, "noise")
+        random = self._features(trainer, count, noise, "noise").embedding
+        other = reference.training.embedding[reference.other[: self.test_count]]
         return {
-            "fid_floor": frechet_distance(first, second),
-            "fid_floor_images": float(share),
-            "fid_noise": frechet_distance(real.embedding, random.embedding),
-            "inception_score_real": inception_score(real.logits),
+            "fid_floor": frechet_distance(reference.real.embedding, other),
+            "fid_floor_images": float(len(other)),
+            "fid_noise": frechet_distance(reference.real.embedding, random),
+            "inception_score_real": inception_score(reference.real.logits),
         }
 
-    def _training_features(self, trainer: Trainer, count: int) -> Features:
-        """The features of that many training images (of all if there are fewer), drawn at random but always alike."""
+    def _reference(self, trainer: Trainer, stage: str) -> Reference:
+        """The real images of a stage."""
         datamodule = cast(ImageDataModule, cast(Any, trainer).datamodule)
-        images: GatherDataset[LabelledImages] = datamodule.train_set
-        order = torch.randperm(len(images), generator=torch.Generator().manual_seed(self.seed))
-        parts = order[:count].split(self.batch_size)
-        return self._features(
+        fast = cast(Any, trainer).fast_dev_run
+        images, split = (datamodule.val_set, "validation") if stage == "val" else (datamodule.test_set, "test")
+        count = FAST_DEV_RUN_IMAGES if fast else self.training_count
+        training, training_label = self._dataset_features(trainer, datamodule.train_set, count, "training images")
+        count = FAST_DEV_RUN_IMAGES if fast else self.real_count
+        real, real_label = self._dataset_features(trainer, images, count, f"{split} images")
+        held_out = training_distance(real.embedding, training.embedding)
+        other = torch.arange(len(training.embedding))
+        if self.compare_with == "training":
+            half = other[stage == "test" :: 2][:count]
+            other = other[stage == "val" :: 2]
+            real = Features(*(column[half] for column in training))
+            real_label, split = None if training_label is None else training_label[half], "training"
+        if len(real.embedding) <= self.neighbors:
+            raise RunError(
+                f"GenerationScores: neighbors is {self.neighbors}, but there are only {len(real.embedding)} {split} "
+                "images to compare with: lower it, or set compare_with to training."
+            )
+        return Reference(real, real_label, training, training_label, other, held_out)
+
+    def _dataset_features(
+        self, trainer: Trainer, images: GatherDataset[LabelledImages], count: int, what: str
+    ) -> tuple[Features, Tensor | None]:
+        """The features and classes of that many images (of all if there are fewer), drawn at random, always alike."""
+        datamodule = cast(ImageDataModule, cast(Any, trainer).datamodule)
+        order = torch.randperm(len(images), generator=torch.Generator().manual_seed(self.seed))[:count]
+        parts = order.split(self.batch_size)
+        features = self._features(
             trainer,
-            min(count, len(images)),
+            len(order),
             lambda batch: datamodule.transform(images.__getitems__(parts[batch]), training=False).image,
-            "training images",
+            what,
         )
+        return features, images.column("label").cpu()[order] if datamodule.num_classes else None
 
     def _features(self, trainer: Trainer, count: int, images: Callable[[int], Tensor], what: str) -> Features:
         """The features, on the CPU, of ``count`` images that come in batches; ranks take turns with the batches."""
@@ -200,6 +333,11 @@ class GenerationScores(Callback):
         all_batches = {batch: features for share in gather(trainer, own) for batch, features in share.items()}
         ordered = [all_batches[batch] for batch in sorted(all_batches)]
         return Features(*(torch.cat(column) for column in zip(*ordered, strict=True)))
+
+
+def _first_of_each(label: Tensor) -> Tensor:
+    """The row of the first image of each class, ``(classes,)``."""
+    return torch.stack([(label == one).nonzero()[0, 0] for one in label.unique()])
 
 
 def _log(pl_module: LightningModule, scores: dict[str, float], stage: str, prog_bar: bool = False) -> None:

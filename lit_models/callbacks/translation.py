@@ -19,6 +19,7 @@ from lit_models.metrics.generation import frechet_distance
 from lit_models.metrics.translation import MAP_COLOURS, TranslationMetrics
 from lit_models.support.extractors import load_extractor
 from lit_models.support.files import write_atomically
+from lit_models.support.judge import JUDGE, read_judge
 from lit_models.support.ranks import gather_rows
 
 
@@ -136,10 +137,12 @@ class TranslationScores(Callback):
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if not trainer.sanity_checking:
             self._log(pl_module, self._scores(trainer), "val")
+            self._note_features(trainer, "val")
 
     def on_test_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         scores = self._scores(trainer)
         self._log(pl_module, scores, "test")
+        self._note_features(trainer, "test")
         confusion = self._metrics.confusion().tolist() if self.map_colours else None
         if not trainer.is_global_zero:
             return
@@ -155,6 +158,17 @@ class TranslationScores(Callback):
                 writer = csv.writer(file)
                 writer.writerow(["true", *(f"painted {kind}" for kind in MAP_COLOURS)])
                 writer.writerows([kind, *row] for kind, row in zip(MAP_COLOURS, confusion, strict=True))
+
+    def _note_features(self, trainer: Trainer, stage: str) -> None:
+        """Keeps the name of the features that FID goes over, which tables print."""
+        if self._extractor is None or not trainer.is_global_zero:
+            return
+        folder = Path(trainer.default_root_dir)
+        judge = read_judge(folder)
+        if judge.get(stage, {}).get("features") != self._extractor.features:
+            folder.mkdir(parents=True, exist_ok=True)
+            judge[stage] = {"extractor": self.extractor_name, "features": self._extractor.features}
+            write_atomically(folder / JUDGE, json.dumps(judge, indent=2) + "\n")
 
     def _scores(self, trainer: Trainer) -> dict[str, float]:
         scores = self._metrics.compute()

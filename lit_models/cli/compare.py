@@ -6,8 +6,8 @@ import json
 import math
 import sys
 from collections import defaultdict
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from PIL import Image
 from yaml import YAMLError
 
 from lit_models.errors import RunError
+from lit_models.support.judge import calibration_rows, printed_name, read_judge
 
 Curve = list[tuple[float, float]]
 
@@ -33,6 +34,7 @@ class Run:
         curves: ``(epoch, value)`` of every metric; the value is the epoch's mean, the epoch counts from 1.
         results: What the test said, by metric.
         seconds: Time spent on training; None if it isn't known.
+        calibration: Scores of other real images and of ten training images, by a row's name and a metric.
     """
 
     name: str
@@ -40,6 +42,7 @@ class Run:
     curves: dict[str, Curve]
     results: dict[str, float]
     seconds: float | None
+    calibration: dict[str, dict[str, float]] = field(default_factory=dict)
 
 
 def main(args: list[str]) -> int:
@@ -79,18 +82,36 @@ def compare(runs: list[Run], output: Path, metrics: list[str] | None = None) -> 
         RunError: None of the runs has the metrics.
     """
     known = {name for run in runs for name in (*run.curves, *run.results)}
-    if missing := [name for name in metrics or () if name not in known]:
+    # A logged name stands for it over any features: `val/fid` for `val/fid (digits, block 2)`.
+    metrics = [one for name in metrics or () for one in ([name] if name in known else logged_as(name, known)) or [name]]
+    if missing := [name for name in metrics if name not in known]:
         raise RunError(f"No run has logged {', '.join(missing)}; they have {', '.join(sorted(known)) or 'nothing'}.")
     chosen = metrics or sorted(name for name in known if not name.startswith("train/"))
     output.mkdir(parents=True, exist_ok=True)
-    write_values(runs, chosen, output / "comparison.csv")
-    table = markdown_table(runs, chosen)
+    write_values(with_calibration(runs), chosen, output / "comparison.csv")
+    table = markdown_table(with_calibration(runs), chosen)
     (output / "comparison.md").write_text(table)
     print(table)
     if drawn := [name for name in chosen if any(name in run.curves for run in runs)]:
         draw_metrics(runs, drawn, output / "metrics.png")
     draw_samples(runs, output / "samples.png")
     print(f"Written to {output}: {', '.join(sorted(path.name for path in output.iterdir()))}")
+
+
+def logged_as(metric: str, printed: Iterable[str]) -> list[str]:
+    """The printed names of a logged metric, over each kind of features.
+
+    Example:
+        >>> logged_as("val/fid", {"val/fid (digits, block 2)", "val/loss"})
+        ['val/fid (digits, block 2)']
+    """
+    return sorted(name for name in printed if name.partition(" (")[0] == metric)
+
+
+def with_calibration(runs: list[Run]) -> list[Run]:
+    """The runs, and behind them their calibration's rows, each once."""
+    rows = {name: scores for run in runs for name, scores in run.calibration.items()}
+    return [*runs, *(Run(name, Path(), {}, scores, None) for name, scores in rows.items())]
 
 
 def read_run(folder: Path, name: str) -> Run:
@@ -104,10 +125,12 @@ def read_run(folder: Path, name: str) -> Run:
         if not runs:
             raise RunError(f"{folder} is not the folder of a run or of an experiment: it has no metrics.csv.")
         folder = runs[-1].parent
-    curves = read_epochs(folder / "metrics.csv")
-    results = read_results(folder / "metrics.csv")
+    judge = read_judge(folder)
+    curves = {printed_name(metric, judge): curve for metric, curve in read_epochs(folder / "metrics.csv").items()}
+    results = {printed_name(metric, judge): value for metric, value in read_results(folder / "metrics.csv").items()}
     seconds = read_mapping(folder / "run.json", json.loads).get("training_seconds")
-    return Run(name, folder, {m: c for m, c in curves.items() if m not in results}, results, seconds)
+    curves = {metric: curve for metric, curve in curves.items() if metric not in results}
+    return Run(name, folder, curves, results, seconds, calibration_rows(judge))
 
 
 def read_mapping(path: Path, parse: Callable[[str], Any]) -> dict[str, Any]:

@@ -9,8 +9,8 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint
 from lightning.pytorch.utilities import rank_zero_warn
 
-from lit_models.runs.finite import losses_are_finite, training_losses, weights_are_finite
 from lit_models.errors import RunError, RunWarning
+from lit_models.runs.finite import losses_are_finite, training_losses, weights_are_finite
 from lit_models.support.checkpoint_files import BEST, CHECKPOINTS, LAST, put_in_place
 from lit_models.support.lightning_internals import logs_this_batch, validation_follows
 

@@ -62,7 +62,7 @@ def draw_plots(records: Sequence[Record]) -> list[Plot]:
                 lines[name.removeprefix(f"{stage}/")].append(Line(label, colour, stage, *thinned(points)))
     watched = {_watched(record.config) for record in records}
     plots = []
-    for quantity in sorted(lines, key=lambda name: (name not in watched, name)):
+    for quantity in sorted(lines, key=lambda name: (name.partition(" (")[0] not in watched, name)):
         drawn = lines[quantity]
         values = [point.value for line in drawn for point in line.points]
         if min(values) == max(values):

@@ -15,6 +15,7 @@ from lit_models.cli.compare import Run, read_mapping
 from lit_models.cli.report.words import duration
 from lit_models.errors import RunError
 from lit_models.runs.published import Published, beside
+from lit_models.support.judge import judge_of_test, printed_name, read_judge
 
 MOST_CLASSES = 30
 """Of more classes, the confusion matrix is shown as the picture that the run has drawn."""
@@ -79,7 +80,8 @@ class MeasurementRows:
 
     def published(self, metric: str) -> list[Published]:
         """What has been published of a metric."""
-        found = [one for test in self.tested if test for one in beside(test.experiment, test.data, metric)]
+        logged = metric.partition(" (")[0]
+        found = [one for test in self.tested if test for one in beside(test.experiment, test.data, logged)]
         return [one for number, one in enumerate(found) if one not in found[:number]]
 
 
@@ -114,6 +116,7 @@ def read_record(run: Run) -> Record:
     """
     config = read_mapping(run.folder / "config.yaml", yaml.safe_load)
     record = read_mapping(run.folder / "run.json", json.loads)
+    judge = read_judge(run.folder)
     confusions = {
         path.stem: matrix
         for path in sorted((run.folder / "figures").glob("confusion_matrix*.csv"))
@@ -124,7 +127,7 @@ def read_record(run: Run) -> Record:
         run,
         config,
         read_tests(run.folder / "tests.json"),
-        read_points(run.folder / "metrics.csv"),
+        {printed_name(metric, judge): points for metric, points in read_points(run.folder / "metrics.csv").items()},
         facts_of(run, config, record),
         genotype.read_text(encoding="utf-8", errors="replace") if genotype.is_file() else "",
         confusions,
@@ -182,7 +185,10 @@ def read_tests(path: Path) -> list[Measurement]:
                 f"{test['checkpoint']}, step {test['step']}",
                 test["data"].get("test_images"),
                 test["settings"],
-                test["figures"],
+                {
+                    printed_name(metric, {"test": judge_of_test(test, path.parent)}): value
+                    for metric, value in test["figures"].items()
+                },
             )
             for test in json.loads(path.read_text(encoding="utf-8"))
         ]

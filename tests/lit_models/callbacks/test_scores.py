@@ -1,6 +1,7 @@
 """Scores of a model whose images are known: it "generates" training images, by the numbers that its latents draw."""
 
 import json
+import os
 import urllib.error
 from pathlib import Path
 from typing import Any
@@ -10,12 +11,21 @@ import torch
 from lightning.pytorch import LightningModule, Trainer
 from torch import Tensor
 
-from datamodules import Digits
+from datamodules import MNIST, Digits, GatherDataset, LabelledImages
 from lit_models.callbacks import GenerationScores
 from lit_models.callbacks import scores as scores_module
 from lit_models.errors import RunError
 from lit_models.metrics.extractors import Features
 from lit_models.metrics.generation import frechet_distance, inception_score, kernel_distance
+from lit_models.metrics.variety import (
+    memorized_share,
+    precision_recall_density_coverage,
+    spread_share,
+    training_distance,
+)
+from lit_models.support.weights import build_model, read_weights
+
+WEIGHTS = Path(__file__).parents[3] / "weights"
 
 
 class Copier(LightningModule):
@@ -53,6 +63,8 @@ class Copier(LightningModule):
 class Truth(torch.nn.Module):
     """An extractor that knows every training image: sums of pixels as features, a table as logits."""
 
+    features, classifier_name = "sums", "table"
+
     def __init__(self, root: Path) -> None:
         super().__init__()
         copier = Copier(root)
@@ -68,6 +80,12 @@ def truth(digits_root: Path, monkeypatch: pytest.MonkeyPatch) -> Truth:
     extractor = Truth(digits_root)
     monkeypatch.setattr(scores_module, "load_extractor", lambda which: extractor)
     return extractor
+
+
+def first_of(images: GatherDataset[LabelledImages], count: int, truth: Truth) -> tuple[Features, Tensor]:
+    """Features and classes of as many images of a split, in the callback's order."""
+    rows = torch.randperm(len(images), generator=torch.Generator().manual_seed(0))[:count]
+    return truth(images.column("image")[rows].float() / 255), images.column("label")[rows]
 
 
 def trainer_with(callback: GenerationScores, folder: Path, devices: int = 1, epochs: int = 1) -> Trainer:
@@ -94,17 +112,26 @@ def test_scores_are_those_of_all_images_at_once(digits_root: Path, truth: Truth,
     callback = GenerationScores(count=50, real_count=90, batch_size=20)
     trainer, model, data = trainer_with(callback, tmp_path), Copier(digits_root), Digits(root=str(digits_root))
     trainer.fit(model, data)
-    real = truth(truth.image[torch.randperm(1297, generator=torch.Generator().manual_seed(0))[:90]])
+    real, label = first_of(data.val_set, 90, truth)
+    training, _ = first_of(data.train_set, 1297, truth)
     fake = truth(torch.cat(model.made))
+    held_out = training_distance(real.embedding, training.embedding)
     assert len(fake.logits) == 50
     expected = {
         "val/fid": frechet_distance(real.embedding, fake.embedding),
         "val/kid": kernel_distance(real.embedding, fake.embedding),
         "val/inception_score": inception_score(fake.logits),
         "val/label_accuracy": 0.9,
+        "val/memorized": 1.0,
+        "val/spread": spread_share(real.embedding, label, fake.embedding, torch.arange(50) % 10, 10),
+        **{
+            f"val/{name}": value
+            for name, value in precision_recall_density_coverage(real.embedding, fake.embedding, 5).items()
+        },
         "val/real_images": 90,
         "val/generated_images": 50,
     }
+    assert memorized_share(training_distance(fake.embedding, training.embedding), held_out) == 1
     for name, value in expected.items():
         assert float(trainer.callback_metrics[name]) == pytest.approx(value, rel=1e-4), name
 
@@ -115,7 +142,7 @@ def test_two_ranks_share_the_images_of_one_process(digits_root: Path, truth: Tru
         trainer = trainer_with(GenerationScores(count=50, real_count=90, batch_size=20), tmp_path, devices)
         trainer.fit(Copier(digits_root), Digits(root=str(digits_root)))
         results.append({name: float(value) for name, value in trainer.callback_metrics.items()})
-    assert results[0].keys() == results[1].keys() >= {"val/fid", "val/kid"}
+    assert results[0].keys() == results[1].keys() >= {"val/fid", "val/kid", "val/recall", "val/memorized"}
     for name, value in results[0].items():
         assert results[1][name] == pytest.approx(value, rel=1e-5), name
 
@@ -128,19 +155,28 @@ def test_the_test_tells_what_scores_can_be_and_which_classes_fail(
     trainer.test(Copier(digits_root), Digits(root=str(digits_root)), verbose=False)
     scores = json.loads((tmp_path / "scores.json").read_text())
     assert scores["extractor"] == "digits"
-    assert scores["real_images"] == 1297
-    assert scores["fid_floor_images"] == 648
+    assert scores["features"] == "sums"
+    assert scores["real_images"] == 300
+    assert scores["fid_floor_images"] == 60
     assert 0 <= scores["fid_floor"] < scores["fid"] < scores["fid_noise"]
-    order = torch.randperm(1297, generator=torch.Generator().manual_seed(0))
-    halves = [truth(truth.image[rows]).embedding for rows in (order[:648], order[648:1296])]
-    assert scores["fid_floor"] == pytest.approx(frechet_distance(*halves), rel=1e-4)
-    real_logits = truth(truth.image[order]).logits
-    assert scores["inception_score_real"] == pytest.approx(inception_score(real_logits), rel=1e-4)
+    data = Digits(root=str(digits_root))
+    data.setup("test")
+    real, _ = first_of(data.test_set, 300, truth)
+    training, _ = first_of(data.train_set, 60, truth)
+    assert scores["fid_floor"] == pytest.approx(frechet_distance(real.embedding, training.embedding), rel=1e-4)
+    assert scores["inception_score_real"] == pytest.approx(inception_score(real.logits), rel=1e-4)
+    judge = json.loads((tmp_path / "judge.json").read_text())["test"]
+    assert (judge["features"], judge["classifier"], judge["data"]) == ("sums", "table", "Digits")
+    other, ten = judge["calibration"]["other real images"], judge["calibration"]["ten training images repeated"]
+    assert other["fid"] == scores["fid_floor"] < ten["fid"]
+    assert other["memorized"] < 0.02 < ten["memorized"] == 1
+    assert ten["recall"] < other["recall"]
+    assert ten["spread"] < 1e-6
     table = (tmp_path / "figures" / "label_accuracy.csv").read_text().splitlines()
     assert table[4] == "3,6,0,0.0000"
     assert table[9] == "8,6,6,1.0000"
     assert (tmp_path / "figures" / "label_accuracy.png").is_file()
-    assert "extractor 'digits'" in capsys.readouterr().out
+    assert "extractor 'digits' (sums)" in capsys.readouterr().out
 
 
 def test_due_epochs(digits_root: Path, truth: Truth, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -178,5 +214,54 @@ def test_only_generative_models_are_measured(digits_root: Path, tmp_path: Path) 
 
     with pytest.raises(RunError, match="measures models that make images"):
         GenerationScores().setup(trainer_with(GenerationScores(), tmp_path), Silent(), "fit")
-    with pytest.raises(RunError, match="counts at least 2"):
+    with pytest.raises(RunError, match="counts must be at least 2"):
         GenerationScores(count=1)
+    with pytest.raises(RunError, match="neighbors is 5; count, test_count and real_count must be larger"):
+        GenerationScores(test_count=5)
+
+
+def test_halves_of_the_training_images_stand_in_for_small_splits(
+    digits_root: Path, truth: Truth, tmp_path: Path
+) -> None:
+    """Chosen by one half, tested against the other, which have no image in common."""
+    callback = GenerationScores(count=50, test_count=50, batch_size=20, compare_with="training", inception_splits=5)
+    trainer = trainer_with(callback, tmp_path)
+    trainer.fit(Copier(digits_root), Digits(root=str(digits_root)))
+    val = callback._references["val"]
+    assert "val/inception_score_sd" in trainer.callback_metrics
+    trainer.test(Copier(digits_root), Digits(root=str(digits_root)), verbose=False)
+    test = callback._references["test"]
+    assert (len(val.real.embedding), len(test.real.embedding)) == (649, 648)
+    data = Digits(root=str(digits_root))
+    data.setup("fit")
+    training, _ = first_of(data.train_set, 1297, truth)
+    assert torch.equal(val.real.embedding, training.embedding[0::2])
+    assert torch.equal(test.real.embedding, training.embedding[1::2])
+
+
+def test_images_that_are_not_finite_are_refused(digits_root: Path, truth: Truth, tmp_path: Path) -> None:
+    class Broken(Copier):
+        def sample(self, n: int, labels: Tensor | None = None, generator: Any = None) -> Tensor:
+            return super().sample(n, labels, generator) * torch.nan
+
+    trainer = trainer_with(GenerationScores(count=50), tmp_path)
+    with pytest.raises(RunError, match="50 of 50 generated images aren't finite"):
+        trainer.fit(Broken(digits_root), Digits(root=str(digits_root)))
+
+
+@pytest.mark.long
+@pytest.mark.skipif(not (Path(os.environ.get("RELIT_DATA", ".")) / "mnist").is_dir(), reason="needs MNIST")
+def test_ten_memorized_digits_are_judged_worse_than_the_shipped_dcgan(tmp_path: Path) -> None:
+    """Over the classifier's embedding, they had a better FID, KID and Inception Score."""
+    path = WEIGHTS / "dcgan_mnist.safetensors"
+    trainer = trainer_with(GenerationScores(test_count=3000, real_count=3000), tmp_path)
+    trainer.test(build_model(read_weights(path), path), MNIST(batch_size=64, image_size=32), verbose=False)
+    dcgan = {name.removeprefix("test/"): float(value) for name, value in trainer.callback_metrics.items()}
+    judge = json.loads((tmp_path / "judge.json").read_text())["test"]["calibration"]
+    real, ten = judge["other real images"], judge["ten training images repeated"]
+    for name in ("fid", "kid"):
+        assert real[name] < dcgan[name] < ten[name] / 2, name
+    for name in ("recall", "coverage"):
+        assert real[name] > dcgan[name] > 10 * ten[name], name
+    assert dcgan["memorized"] < 0.02 < ten["memorized"] == 1
+    assert ten["spread"] < 1e-6 < 0.9 < real["spread"] < 1.1

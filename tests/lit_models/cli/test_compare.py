@@ -113,3 +113,28 @@ def test_a_real_run_is_found_by_its_experiment(relit: Relit, capsys: pytest.Capt
     assert main(["compare", str(the_run().parent)]) == 0
     assert "val/discriminator_loss" in capsys.readouterr().out
     assert Path("comparison/samples.png").is_file()
+
+
+def test_scores_carry_their_features_and_what_a_value_means(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Runs that were scored over other features have other columns."""
+    monkeypatch.chdir(tmp_path)
+    calibration = {"other real images": {"fid": 0.5}, "ten training images repeated": {"fid": 9.5}}
+    for name, features in {"a": "digits, block 2", "b": "Inception"}.items():
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "metrics.csv").write_text("epoch,step,val/fid,val/loss\n0,9,7.0,1\n1,19,6.0,1\n")
+        judge = {"features": features, "classifier": "c", "data": "MNIST", "real_images": 5000}
+        judge |= {"generated_images": 1000, "calibration": calibration if name == "a" else {}}
+        (tmp_path / name / "judge.json").write_text(json.dumps({"val": judge}))
+    assert main(["compare", "a", "b", "--metrics", "val/fid"]) == 0
+    header, _, a, b, real, ten = (
+        [cell.strip() for cell in line.split("|")[1:-1]]
+        for line in capsys.readouterr().out.splitlines()
+        if line.startswith("|")
+    )
+    assert header == ["run", "val/fid (Inception)", "val/fid (digits, block 2)", "training time"]
+    assert a == ["a", "", "6 (6 – 7)", ""]
+    assert b == ["b", "6 (6 – 7)", "", ""]
+    assert real == ["MNIST: other real images, 1,000 to 5,000", "", "0.5", ""]
+    assert ten == ["MNIST: ten training images repeated, 1,000 to 5,000", "", "9.5", ""]

