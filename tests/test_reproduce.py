@@ -1,6 +1,7 @@
 """`scripts/reproduce.py` and `scripts/results_table.py`: what is run, what is left alone, and what the tables say."""
 
 import csv
+import dataclasses
 import json
 import shutil
 import statistics
@@ -401,3 +402,23 @@ def test_smoke(start: Callable[..., int], name: str) -> None:
         if figure.step in steps and figure.epoch is None and "sure" not in figure.metric:
             (entry,) = steps[figure.step]
             assert results_table.value_of(figure, entry["seeds"]["0"]) is not None, figure
+
+
+def test_scores_over_other_features_are_not_shown_and_calibration_rows_are(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    figure = Figure("plain", "FID (digits, block 2)", "test/accuracy", features="digits, block 2")
+    toy = dataclasses.replace(TOY, steps=TOY.steps[:1], figures=(figure,))
+    monkeypatch.setattr(results_table, "EXPERIMENTS", {"toy": toy})
+    old, new = entry([0.5]), entry([0.25])
+    calibration = {"other real images": {"accuracy": 0.125}, "ten training images repeated": {"accuracy": 9.5}}
+    judge = {"features": "digits, block 2", "calibration": calibration}
+    new["seeds"]["0"]["tests"]["test"]["judge"] = judge
+    for entries, expected in (
+        ([old], [("DCGAN", "")]),
+        ([old, new], [("DCGAN", "0.25"), ("other real images", "0.12"), ("ten training images repeated", "9.50")]),
+    ):
+        (tmp_path / "toy.json").write_text(json.dumps({"steps": {"plain": entries}}))
+        assert [(row.method, row.ours) for row in results_table.all_rows(tmp_path)] == expected
+    text = results_table.with_tables("<!-- results: all -->\n<!-- end of results -->", tmp_path)
+    assert "\n| ten training images repeated | digits |" in text
