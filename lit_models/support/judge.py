@@ -11,9 +11,9 @@ from typing import Any
 
 JUDGE = "judge.json"
 OF_THE_CLASSIFIER = ("inception_score", "inception_score_sd", "inception_score_real", "label_accuracy")
-OF_THE_FEATURES = ("fid", "kid", "precision", "recall", "density", "coverage", "memorized", "spread") + (
-    "fid_floor",
-    "fid_noise",
+OF_THE_FEATURES = (
+    *("fid", "kid", "precision", "recall", "density", "coverage", "memorized", "spread"),
+    *("fid_floor", "fid_noise"),
 )
 SCORES = (*OF_THE_CLASSIFIER, *OF_THE_FEATURES)
 
