@@ -356,8 +356,8 @@ gans_cifar10 = Experiment(
         Figure(name, label, metric, main=False, features="Inception")
         for name in CIFAR10_RESNETS
         for label, metric in (
-            ("FID (Inception) of 10,000", "test/fid"),
-            ("Inception Score (Inception) of 10,000", "test/inception_score"),
+            ("FID (Inception) of 5,000", "test/fid"),
+            ("Inception Score (Inception) of 50,000", "test/inception_score"),
         )
     ),
     budgets={
