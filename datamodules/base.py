@@ -104,7 +104,12 @@ class ImageDataModule(LightningDataModule):
         """Makes of a batch of images what the model gets; a method's own codes are left alone."""
         if isinstance(batch, Codes):
             return batch
-        return self.transform(batch, training=self.trainer is not None and self.trainer.training)
+        return self.in_precision(self.transform(batch, training=self.trainer is not None and self.trainer.training))
+
+    def in_precision(self, batch: Any) -> Any:
+        """The batch with its floats in the precision of the trainer's module. (Lightning converts a batch earlier, when
+        its images are still uint8.)"""
+        return batch if self.trainer is None else self.trainer.precision_plugin.convert_input(batch)
 
     def transform(self, batch: Any, training: bool) -> Any:
         """Turns uint8 images into floats in [0, 1], on the device; augments them if they are for training."""

@@ -88,7 +88,8 @@ class Pictures(LightningDataModule):
         return PictureLoader(Path(self.path).expanduser(), self.files, rows, channels, scale, self.tile)
 
     def on_after_batch_transfer(self, batch: Picture, dataloader_idx: int) -> Picture:
-        return batch._replace(image=batch.image.float().div_(255))
+        image = batch.image.float().div_(255)
+        return batch._replace(image=self.in_precision(image))
 
 
 class PictureLoader:

@@ -66,8 +66,8 @@ class SupportQuery(ImageDataModule):
         self._check_classes(support)
 
     def support_images(self) -> LabelledImages:
-        """The examples with their classes, images as float32 in [0, 1]."""
-        return self.transform(self._support, training=False)
+        """The examples with their classes, images in [0, 1] in the precision of the model."""
+        return self.in_precision(self.transform(self._support, training=False))
 
     def _pictures(self, which: str) -> ImageFolder:
         """The folder ``support`` or ``query``, in the shape that the model takes."""

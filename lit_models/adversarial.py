@@ -224,7 +224,7 @@ class AdversarialModule(LightningModule):
         return optimizers, schedulers
 
     def _evaluate(self, batch: Any, stage: str) -> None:
-        with batch_statistics(self):
+        with batch_statistics(self, len(batch[0])):
             fake = self.generate(batch)
             losses = named(f"{stage}/discriminator_loss", self.discriminator_loss(batch, fake))
             losses |= named(f"{stage}/generator_loss", self.generator_loss(batch, fake))
@@ -235,8 +235,12 @@ class AdversarialModule(LightningModule):
             scheduler.step()
 
     def _clip(self, network: nn.Module) -> None:
-        if self.gradient_clip_norm is not None:
-            nn.utils.clip_grad_norm_(network.parameters(), self.gradient_clip_norm)
+        if self.gradient_clip_norm is None:
+            return
+        # With 16-mixed the gradient is still multiplied by the loss scale, which the optimizer's step takes away.
+        scaler = getattr(self.trainer.precision_plugin, "scaler", None)
+        scale = 1.0 if scaler is None else scaler.get_scale()
+        nn.utils.clip_grad_norm_(network.parameters(), scale * self.gradient_clip_norm)
 
     def _uncounted_step(self, optimizer: LightningOptimizer) -> None:
         """``optimizer.step()`` through Lightning's strategy and precision, but without raising ``global_step``."""
@@ -298,7 +302,7 @@ class UnconditionalGAN(AdversarialModule):
         """
         if labels is not None:
             raise ModelError(f"{type(self).__name__} knows no classes: leave the labels out.")
-        latent = torch.randn(n, self.latent_dim, generator=generator).to(self.device)
+        latent = torch.randn(n, self.latent_dim, generator=generator).to(self.device, self.dtype)
         with evaluating(self.sampling_generator):
             return self.images_of(latent)
 
@@ -349,12 +353,18 @@ def evaluating(network: nn.Module) -> Iterator[None]:
 
 
 @contextmanager
-def batch_statistics(network: nn.Module) -> Iterator[None]:
-    """Within the block, batch normalisation goes by the batch, as in training, and its running means stay."""
+def batch_statistics(network: nn.Module, images: int | None = None) -> Iterator[None]:
+    """Within the block, batch normalization goes by the batch, as in training, and its running means stay.
+
+    Args:
+        network: Holds the normalization layers.
+        images: Images in the batch. ``BatchNorm1d`` of a single one, which has no variance, goes by the running means.
+    """
     norms = [
         module
         for module in network.modules()
         if isinstance(module, nn.modules.batchnorm._BatchNorm) and module.track_running_stats and not module.training
+        if images != 1 or not isinstance(module, nn.BatchNorm1d)
     ]
     for norm in norms:
         norm.train()

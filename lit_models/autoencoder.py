@@ -31,6 +31,7 @@ from datamodules.loading.augment import gaussian_noise, random_affine
 from lit_models.errors import ModelError
 from lit_models.networks.convolutional import Decoder, Encoder
 from lit_models.optimizers import FusedAdam
+from lit_models.precision import at_least_float32
 from lit_models.support.checks import require_image_shape
 from lit_models.support.interpolation import Path, decoded_between
 from lit_models.support.lightning_internals import logs_this_batch
@@ -117,7 +118,7 @@ class DenoisingAutoencoder(LightningModule):
 
     def reconstruction_loss(self, image: Tensor) -> tuple[Tensor, Tensor]:
         """L of corrupted images, the mean over all pixels, and the logits of the reconstruction."""
-        logits = self.decoder(self.encoder(self.corrupt(image))).float()
+        logits = at_least_float32(self.decoder(self.encoder(self.corrupt(image))))
         if self.loss == "cross_entropy":
             return functional.binary_cross_entropy_with_logits(logits, image), logits
         return functional.mse_loss(logits.sigmoid(), image), logits
@@ -144,11 +145,11 @@ class DenoisingAutoencoder(LightningModule):
 
     def embed(self, image: Tensor) -> Tensor:
         """Codes ``(N, latent_dim)`` of images ``(N, C, H, W)`` in [0, 1]."""
-        return self.encoder(image).float()
+        return at_least_float32(self.encoder(image))
 
     def decode(self, code: Tensor) -> Tensor:
         """Images ``(N, C, H, W)`` in [0, 1] of codes ``(N, latent_dim)``."""
-        return self.decoder(code).float().sigmoid()
+        return at_least_float32(self.decoder(code)).sigmoid()
 
     @torch.no_grad()
     def reconstruct(self, image: Tensor) -> Tensor:

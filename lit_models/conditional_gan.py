@@ -73,6 +73,7 @@ from lit_models.networks.initialisation import initialise
 from lit_models.networks.resnet_gan import ResidualDiscriminator, ResidualGenerator, require_layout
 from lit_models.networks.spectral import spectrally_normalised
 from lit_models.optimizers import FusedAdam
+from lit_models.precision import at_least_float32
 from lit_models.support.checks import require_image_shape, require_labels, require_num_classes
 from lit_models.support.parts import Part
 
@@ -222,8 +223,8 @@ class ProjectionDiscriminator(nn.Module):
             spectrally_normalised(self)
 
     def forward(self, image: Tensor, label: Tensor) -> Tensor:
-        feature = self.features(image).float().sum((2, 3))
-        return self.unconditional(feature)[:, 0].float() + (self.embedding(label) * feature).sum(1)
+        feature = at_least_float32(self.features(image)).sum((2, 3))
+        return at_least_float32(self.unconditional(feature)[:, 0]) + (self.embedding(label) * feature).sum(1)
 
 
 class ConditionalGAN(AdversarialModule):
@@ -373,7 +374,7 @@ class ConditionalGAN(AdversarialModule):
             ModelError: The labels are no integers, not n, or hold a number that is no class.
         """
         labels = self._labels(n, labels)
-        latent = torch.randn(n, self.latent_dim, generator=generator).to(self.device)
+        latent = torch.randn(n, self.latent_dim, generator=generator).to(self.device, self.dtype)
         with evaluating(self.sampling_generator):
             return self.images_of(latent, labels.to(self.device))
 

@@ -36,6 +36,7 @@ from lit_models.losses.adversarial import discriminator_least_squares, generator
 from lit_models.networks.patch_discriminator import PatchDiscriminator
 from lit_models.networks.resnet_generator import ResNetGenerator
 from lit_models.optimizers import FusedAdam
+from lit_models.precision import at_least_float32
 from lit_models.support.ranks import gather
 from lit_models.translation import ImageTranslator
 
@@ -204,4 +205,4 @@ class CycleGAN(ImageTranslator):
 
 
 def _l1(image: Tensor, truth: Tensor) -> Tensor:
-    return functional.l1_loss(image.float(), truth)
+    return functional.l1_loss(at_least_float32(image), truth)

@@ -25,6 +25,8 @@ from lit_models.errors import ModelError
 from lit_models.losses.adversarial import discriminator_bce, generator_bce
 from lit_models.networks.convolutional import Decoder, require_power_of_two
 from lit_models.optimizers import FusedAdam
+from lit_models.precision import at_least_float32
+from lit_models.support.checks import require_several_images
 from lit_models.support.interpolation import Path, decoded_between
 from lit_models.support.pretrained import load_pretrained
 
@@ -136,6 +138,11 @@ class LatentGAN(UnconditionalGAN):
         }
         self._is_loaded = False  # by an autoencoder's checkpoint, or by one of this model's own
 
+    def setup(self, stage: str) -> None:
+        super().setup(stage)
+        if stage == "fit":
+            require_several_images(self)
+
     def on_fit_start(self) -> None:
         if self._is_loaded:
             return
@@ -166,11 +173,12 @@ class LatentGAN(UnconditionalGAN):
             lr: Learning rate of Adam.
         """
         generator = self.sampling_generator
-        drawn = torch.randn(candidates, self.latent_dim, generator=torch.Generator().manual_seed(0)).to(self.device)
+        drawn = torch.randn(candidates, self.latent_dim, generator=torch.Generator().manual_seed(0))
+        drawn = drawn.to(self.device, self.dtype)
         # Lightning tests in inference mode, in which nothing can be optimised.
         with torch.inference_mode(False), evaluating(generator):
             target = image.clone() * 2 - 1
-            distance = torch.cdist(target.flatten(1), generator(drawn).float().flatten(1))
+            distance = torch.cdist(target.flatten(1), at_least_float32(generator(drawn)).flatten(1))
             latent = drawn[distance.argmin(1)].requires_grad_()
             optimizer = FusedAdam([latent], lr=lr)
             with torch.enable_grad():

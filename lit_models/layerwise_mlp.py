@@ -47,6 +47,7 @@ from datamodules import Codes, GatherDataset, ImageDataModule, LabelledImages
 from datamodules.loading.loaders import BatchLoader
 from lit_models.errors import ModelError, RunError
 from lit_models.optimizers import FusedAdam
+from lit_models.precision import at_least_float32
 from lit_models.support.checks import require_image_shape, require_labels, require_num_classes
 from lit_models.support.outputs import ClassProbabilities
 from lit_models.support.parts import Part
@@ -287,7 +288,7 @@ class LayerwiseMLP(LightningModule):
         layer = self.layer_at(self.current_epoch)
         if layer is None:
             images = cast(LabelledImages, batch)
-            logits = self(images.image).float()
+            logits = at_least_float32(self(images.image))
             loss = functional.cross_entropy(logits, images.label)
             self.log("train/loss", loss.detach())
             self.train_accuracy.update((logits.argmax(1) == images.label).float())
@@ -326,11 +327,11 @@ class LayerwiseMLP(LightningModule):
                 code = self.mlp.encode(batch.image, layer - 1)
         corrupted = mask(code, self.mask_fraction) if self.training else code
         encoder = cast(nn.Linear, self.mlp.layers[layer - 1])
-        reconstruction = self.decoders[layer - 1](functional.relu(encoder(corrupted)), encoder).float()
+        reconstruction = at_least_float32(self.decoders[layer - 1](functional.relu(encoder(corrupted)), encoder))
         if layer == 1 and self.decoder == "sigmoid":
             pixels = cast(LabelledImages, batch).image.flatten(1)
             return functional.binary_cross_entropy_with_logits(reconstruction, pixels)
-        return functional.mse_loss(reconstruction, code.float())
+        return functional.mse_loss(reconstruction, at_least_float32(code))
 
     def configure_optimizers(self) -> Any:
         """One optimiser for each phase, so that each starts afresh."""
@@ -386,11 +387,14 @@ class LayerwiseMLP(LightningModule):
         for start in range(0, len(source), ENCODED_AT_ONCE):
             rows = torch.arange(start, min(start + ENCODED_AT_ONCE, len(source)))
             batch = self.transfer_batch_to_device(source.__getitems__(rows), self.device, 0)
-            with self.trainer.precision_plugin.forward_context():
+            plugin = self.trainer.precision_plugin
+            with plugin.forward_context():
                 if isinstance(batch, Codes):
                     code = functional.relu(self.mlp.layers[layers - 1](batch.code))
                 else:
-                    code = self.mlp.encode(datamodule.transform(batch, training=False).image, layers)
+                    code = self.mlp.encode(
+                        plugin.convert_input(datamodule.transform(batch, training=False)).image, layers
+                    )
             if codes is None:
                 folder = Path(self.trainer.default_root_dir)
                 codes = room_for_codes((len(source), code.shape[1]), code.dtype, code.device, folder)
@@ -419,11 +423,11 @@ class LayerwiseMLP(LightningModule):
         return self._classify(batch, "test")[1]
 
     def predict_step(self, batch: LabelledImages, batch_idx: int) -> ClassProbabilities:
-        return ClassProbabilities(self(batch.image).float().softmax(1))
+        return ClassProbabilities(at_least_float32(self(batch.image)).softmax(1))
 
     def _classify(self, batch: LabelledImages, stage: str) -> tuple[Tensor, Tensor]:
         """The loss and the logits of a held-out batch; logs loss and accuracy."""
-        logits = self(batch.image).float()
+        logits = at_least_float32(self(batch.image))
         loss = functional.cross_entropy(logits, batch.label)
         accuracy = (logits.argmax(1) == batch.label).float().mean()
         weight = batch_weight(len(batch.label))

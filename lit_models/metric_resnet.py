@@ -52,7 +52,8 @@ from lit_models.metrics.retrieval import (
 )
 from lit_models.networks.resnet import ResNet18, load_weights
 from lit_models.optimizers import one_cycle
-from lit_models.support.checks import require_image_shape, require_labels, require_num_classes
+from lit_models.precision import at_least_float32
+from lit_models.support.checks import require_image_shape, require_labels, require_num_classes, require_several_images
 from lit_models.support.outputs import ClassProbabilities
 from lit_models.support.parts import Part
 from lit_models.support.ranks import batch_weight, gather_on_device
@@ -214,7 +215,7 @@ class MetricResNet(LightningModule):
 
     def features(self, image: Tensor) -> Tensor:
         """``(B, D)`` in float32 of images ``(B, C, H, W)`` in [0, 1]: what the classifier and the center loss get."""
-        return self.projection(self.encoder((image - self.mean) / self.std)).float()
+        return at_least_float32(self.projection(self.encoder((image - self.mean) / self.std)))
 
     def embed(self, image: Tensor) -> Tensor:
         """The embeddings ``(B, D)`` of images ``(B, C, H, W)`` in [0, 1], as their distances are taken."""
@@ -227,7 +228,7 @@ class MetricResNet(LightningModule):
     def scores(self, feature: Tensor) -> Tensor:
         """Logits ``(B, num_classes)`` in float32 of features ``(B, D)``."""
         if self.loss != "triplet":
-            return self.classifier(feature).float()
+            return at_least_float32(self.classifier(feature))
         with torch.autocast(feature.device.type, enabled=False):
             return self.sharpness * centroid_scores(self.compared(feature), self.centroid)
 
@@ -249,6 +250,8 @@ class MetricResNet(LightningModule):
         if stage != "fit":
             return
         self.class_names = tuple(data.class_names)
+        if self.encoder.size_after_last_stage(self.image_shape[1]) == 1:
+            require_several_images(self)
         if self.schedule == "one_cycle" and self.trainer.max_epochs == self.trainer.max_steps == -1:
             raise ModelError("A one-cycle schedule needs to know its end: set --trainer.max_epochs or max_steps.")
         images = data.batch_size * self.trainer.world_size
@@ -352,8 +355,10 @@ class MetricResNet(LightningModule):
         own = []
         for part in rows.split(data.eval_batch_size):
             batch = self.transfer_batch_to_device(data.train_set.__getitems__(part), self.device, 0)
-            with self.trainer.precision_plugin.forward_context():
-                own.append((self.embed(data.transform(batch, training=False).image), batch.label))
+            plugin = self.trainer.precision_plugin
+            with plugin.forward_context():
+                image = plugin.convert_input(data.transform(batch, training=False)).image
+                own.append((self.embed(image), batch.label))
         embedding, label = (gather_on_device(torch.cat(values)) for values in zip(*own, strict=True))
         self._reference, self._reference_label = embedding, label
         self._reference_centroid = class_centroids(embedding, label, self.num_classes)

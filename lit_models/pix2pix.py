@@ -43,6 +43,7 @@ from lit_models.networks.patch_discriminator import PatchDiscriminator
 from lit_models.networks.resnet_generator import ResNetGenerator
 from lit_models.networks.unet import UNet
 from lit_models.optimizers import FusedAdam
+from lit_models.precision import at_least_float32
 from lit_models.translation import ImageTranslator
 
 
@@ -123,5 +124,5 @@ class Pix2Pix(ImageTranslator):
 
     def generator_loss(self, batch: ImagePair, fake: Tensor) -> dict[str, Tensor]:
         gan = (generator_bce if self.loss == "bce" else generator_least_squares)(self.judge(batch, fake))
-        l1 = functional.l1_loss(fake.float(), batch.target * 2 - 1)
+        l1 = functional.l1_loss(at_least_float32(fake), batch.target * 2 - 1)
         return {"loss": gan + self.lambda_l1 * l1, "generator_gan_loss": gan, "generator_l1_loss": l1}

@@ -27,6 +27,7 @@ from datamodules import Episodes, LabelledImages, SupportQuery
 from lit_models.errors import ModelError
 from lit_models.losses.prototypical import cosine, episode_accuracy, prototypical_loss, squared_euclidean
 from lit_models.optimizers import FusedAdam
+from lit_models.precision import at_least_float32
 from lit_models.support.checks import require_image_shape
 from lit_models.support.outputs import ClassProbabilities
 from lit_models.support.parts import Part
@@ -120,7 +121,7 @@ class ProtoNet(LightningModule):
 
     def forward(self, image: Tensor) -> Tensor:
         """Embeddings, ``(B, D)`` in float32, of images ``(B, C, H, W)`` in [0, 1]."""
-        return self.encoder(image).float()
+        return at_least_float32(self.encoder(image))
 
     def distances(self, query: Tensor, prototype: Tensor) -> Tensor:
         """``(..., M, N)`` from embeddings ``(..., M, D)`` and prototypes ``(..., N, D)``, in float32."""

@@ -25,6 +25,7 @@ from datamodules import FoldedImages, LabelledImages
 from lit_models.errors import ModelError
 from lit_models.networks.convolutional import Encoder
 from lit_models.optimizers import FusedAdam
+from lit_models.precision import at_least_float32
 from lit_models.support.checks import require_image_shape, require_num_classes
 from lit_models.support.outputs import ClassProbabilities
 from lit_models.support.parts import Part
@@ -145,20 +146,20 @@ class TransferClassifier(LightningModule):
 
     def forward(self, image: Tensor) -> Tensor:
         """Logits ``(N, num_classes)`` of images ``(N, C, H, W)`` in [0, 1], by the model of all labelled images."""
-        return self.heads[0](self.embed(image)).float()
+        return at_least_float32(self.heads[0](self.embed(image)))
 
     def embed(self, image: Tensor) -> Tensor:
         """Codes ``(N, code_dim)`` of images ``(N, C, H, W)`` in [0, 1]."""
         with torch.set_grad_enabled(torch.is_grad_enabled() and not self.freeze_encoder):
-            return self.encoders[0](image).float()
+            return at_least_float32(self.encoders[0](image))
 
     def all_logits(self, image: Tensor) -> Tensor:
         """Logits ``(1 + folds, N, num_classes)`` of the model of all images and those of the folds."""
         if self.freeze_encoder:
             code = self.embed(image)
-            return torch.stack([head(code) for head in self.heads]).float()
+            return at_least_float32(torch.stack([head(code) for head in self.heads]))
         pairs = zip(self.encoders, self.heads, strict=True)
-        return torch.stack([head(encoder(image)) for encoder, head in pairs]).float()
+        return at_least_float32(torch.stack([head(encoder(image)) for encoder, head in pairs]))
 
     def training_step(self, batch: FoldedImages | LabelledImages, batch_idx: int) -> Tensor:
         logits = self.all_logits(batch.image)

@@ -175,14 +175,14 @@ SMALL_DATA: dict[str, Callable[[Path], list[str]]] = {
 
 
 def write_autoencoder(path: Path, kind: Any = None, **arguments: Any) -> Path:
-    """The checkpoint of an untrained model for images of 1x32x32, by default of a DenoisingAutoencoder."""
+    """The checkpoint of an untrained model, by default of a DenoisingAutoencoder and for images of 1x32x32."""
     import lightning
     import torch
 
     from lit_models import DenoisingAutoencoder
 
     torch.manual_seed(1)
-    model = (kind or DenoisingAutoencoder)(image_size=32, channels=1, **arguments)
+    model = (kind or DenoisingAutoencoder)(**{"image_size": 32, "channels": 1, **arguments})
     content = {
         "pytorch-lightning_version": lightning.__version__,
         "state_dict": model.state_dict(),

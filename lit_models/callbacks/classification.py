@@ -114,6 +114,7 @@ def count_training_split(trainer: Trainer, module: LightningModule) -> Tensor:
     total: Tensor | None = None
     for batch in datamodule.eval_dataloader(datamodule.train_set):
         batch = datamodule.transform(module.transfer_batch_to_device(batch, module.device, 0), training=False)
+        batch = trainer.precision_plugin.convert_input(batch)
         with trainer.precision_plugin.forward_context():
             counts = confusion_counts(module(batch.image), batch.label)
         total = counts if total is None else total + counts

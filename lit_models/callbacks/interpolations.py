@@ -146,7 +146,7 @@ def the_digit_classifier(image: Tensor) -> nn.Module:
 def recognising_classifier(trainer: Trainer, image: Tensor, label: Tensor) -> nn.Module | None:
     """The digit classifier, or None, with a warning, if it is wrong about more than a tenth of these real images."""
     classifier = the_digit_classifier(image)
-    logits = torch.cat([classifier(part) for part in image.split(500)])
+    logits = torch.cat([classifier(part.float()) for part in image.split(500)])
     shares = gather(trainer, (logits.argmax(1) == label).float().mean().item())
     right = sum(shares) / len(shares)  # all ranks must come to the same decision
     if right >= 0.9:

@@ -58,7 +58,7 @@ class Triptychs(SampleGrid):
         """Source, truth, translation, source, …: ``(3 · count, C, H, W)`` in [0, 1]."""
         rows = torch.arange(min(self.count, len(pairs)))
         batch = cast(Any, trainer).datamodule.transform(pairs.__getitems__(rows), training=False)
-        source = batch.source.to(pl_module.device)
+        source = trainer.precision_plugin.convert_input(batch.source.to(pl_module.device))
         with trainer.precision_plugin.forward_context():
             translated = cast(Any, pl_module).translate(source)
         columns = [batch.source.cpu(), batch.target.cpu(), translated.cpu()]

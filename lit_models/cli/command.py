@@ -288,6 +288,12 @@ class RelitCLI(LightningCLI):
         arguments["plugins"] = [*plugins, *_slurm_environment(plugins), AtomicCheckpointIO()]
         if arguments["sync_batchnorm"]:
             _require_batch_norm(self.model)
+        if arguments["precision"] in ("16-true", "bf16-true"):
+            raise RunError(
+                f"--trainer.precision {arguments['precision']} keeps the weights themselves in 16 bits, in which an "
+                f"optimizer's small steps are lost: set {arguments['precision'].replace('true', 'mixed')}, 32-true or "
+                "64-true."
+            )
         if arguments["fast_dev_run"]:
             self.run_folder = Path(tempfile.mkdtemp(prefix="relit-"))
         elif self.run_folder is None:

@@ -31,7 +31,7 @@ from lit_models.darts.drawing import draw_genotype
 from lit_models.darts.genotype import NODES, Cell, Genotype, read_genotype
 from lit_models.darts.supernet import STEM_MULTIPLIER, reduction_layers
 from lit_models.errors import ModelError
-from lit_models.support.checks import require_image_shape, require_labels, require_num_classes
+from lit_models.support.checks import require_image_shape, require_labels, require_num_classes, require_several_images
 from lit_models.support.logging import log_figure
 from lit_models.support.outputs import ClassProbabilities
 from lit_models.support.parts import Part
@@ -304,6 +304,8 @@ class DARTSRetrain(LightningModule):
             require_num_classes(self, self.num_classes)
         if stage == "fit":
             require_labels(self)
+            if self.auxiliary_weight:  # whose last normalization sees a single pixel of small images
+                require_several_images(self)
 
     def on_fit_start(self) -> None:
         if self.trainer.is_global_zero and not cast(Any, self.trainer).fast_dev_run:

@@ -6,6 +6,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from lit_models.precision import at_least_float32
+
 
 def discriminator_bce(
     real_logits: Tensor,
@@ -54,7 +56,7 @@ def discriminator_least_squares(real_score: Tensor, fake_score: Tensor) -> Tenso
     Returns:
         The sum of both means, a scalar.
     """
-    return (real_score.float() - 1).square().mean() + fake_score.float().square().mean()
+    return (at_least_float32(real_score) - 1).square().mean() + at_least_float32(fake_score).square().mean()
 
 
 def generator_least_squares(fake_score: Tensor) -> Tensor:
@@ -66,7 +68,7 @@ def generator_least_squares(fake_score: Tensor) -> Tensor:
     Returns:
         The mean, a scalar.
     """
-    return (fake_score.float() - 1).square().mean()
+    return (at_least_float32(fake_score) - 1).square().mean()
 
 
 def discriminator_hinge(real_score: Tensor, fake_score: Tensor) -> Tensor:
@@ -81,7 +83,10 @@ def discriminator_hinge(real_score: Tensor, fake_score: Tensor) -> Tensor:
     Returns:
         The sum of both means, a scalar.
     """
-    return functional.relu(1 - real_score.float()).mean() + functional.relu(1 + fake_score.float()).mean()
+    return (
+        functional.relu(1 - at_least_float32(real_score)).mean()
+        + functional.relu(1 + at_least_float32(fake_score)).mean()
+    )
 
 
 def generator_linear(fake_score: Tensor) -> Tensor:
@@ -94,7 +99,7 @@ def generator_linear(fake_score: Tensor) -> Tensor:
     Returns:
         A scalar.
     """
-    return -fake_score.float().mean()
+    return -at_least_float32(fake_score).mean()
 
 
 def wasserstein_distance(real_score: Tensor, fake_score: Tensor) -> Tensor:
@@ -109,7 +114,7 @@ def wasserstein_distance(real_score: Tensor, fake_score: Tensor) -> Tensor:
     Returns:
         A scalar.
     """
-    return real_score.float().mean() - fake_score.float().mean()
+    return at_least_float32(real_score).mean() - at_least_float32(fake_score).mean()
 
 
 def gradient_penalty(

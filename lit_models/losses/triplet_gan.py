@@ -3,10 +3,12 @@
 import torch
 from torch import Tensor
 
+from lit_models.precision import at_least_float32
+
 
 def squared_distance(a: Tensor, b: Tensor) -> Tensor:
     """``‖a − b‖²`` of each pair of embeddings, ``(N, D)`` and ``(N, D)`` to ``(N,)``, in float32."""
-    return (a.float() - b.float()).square().sum(1)
+    return (at_least_float32(a) - at_least_float32(b)).square().sum(1)
 
 
 def discriminator_triplet(
@@ -52,4 +54,4 @@ def generator_norm(negative: Tensor) -> Tensor:
     Returns:
         The mean, a scalar.
     """
-    return negative.float().square().sum(1).mean()
+    return at_least_float32(negative).square().sum(1).mean()

@@ -1,5 +1,6 @@
 """ResNet18 (He, Zhang, Ren & Sun 2016, https://arxiv.org/abs/1512.03385) as an encoder of small or large images."""
 
+import math
 from pathlib import Path
 from typing import Literal
 
@@ -17,8 +18,8 @@ IMAGENET = "imagenet"
 class ResNet18(nn.Module):
     """Four stages of two basic blocks each, and a mean over what is left of the image's rows and columns.
 
-    Shapes: normalised images ``(B, channels, H, W)`` to features ``(B, 8 * feature_maps)``, float32 and not
-    negative.
+    Shapes: normalised images ``(B, channels, H, W)`` to features ``(B, 8 * feature_maps)``, at least float32
+    and not negative.
 
     The parameters have torchvision's names and initialisation; its weights can be loaded (:func:`load_weights`).
 
@@ -43,6 +44,7 @@ class ResNet18(nn.Module):
         self.layer3 = stage(2 * feature_maps, 4 * feature_maps, stride=2)
         self.layer4 = stage(4 * feature_maps, 8 * feature_maps, stride=2)
         self.out_features = 8 * feature_maps
+        self.stride = 8 if stem == "3x3" else 32
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
@@ -50,7 +52,11 @@ class ResNet18(nn.Module):
     def forward(self, image: Tensor) -> Tensor:
         x = self.maxpool(self.relu(self.bn1(self.conv1(image))))
         x = self.layer4(self.layer3(self.layer2(self.layer1(x))))
-        return x.mean((2, 3), dtype=torch.float32)
+        return x.mean((2, 3), dtype=torch.promote_types(x.dtype, torch.float32))
+
+    def size_after_last_stage(self, image_size: int) -> int:
+        """Rows and columns of the last stage's features for images of that many rows and columns."""
+        return math.ceil(image_size / self.stride)
 
 
 def stage(inputs: int, outputs: int, stride: int) -> nn.Sequential:

@@ -114,6 +114,20 @@ def require_labels(module: LightningModule) -> None:
         )
 
 
+def require_several_images(module: LightningModule) -> None:
+    """Refuses training batches of one image, of which batch normalization of one value a channel can make nothing.
+
+    Raises:
+        ModelError: ``batch_size`` is 1.
+    """
+    datamodule = getattr(module.trainer, "datamodule", None)
+    if getattr(datamodule, "batch_size", None) == 1:
+        raise ModelError(
+            f"{type(module).__name__} normalizes over the images of a batch, so it can't learn from batches of one: "
+            "set --data.batch_size to 2 or more."
+        )
+
+
 def require_label_noise(label_noise: float) -> None:
     """Refuses noise that could turn a label into the other one.
 

@@ -54,5 +54,5 @@ def decoded_between(decode: Callable[[Tensor], Tensor], start: Tensor, end: Tens
 
 def between(start: Tensor, end: Tensor, steps: int, path: Path) -> Tensor:
     """``steps`` vectors at equal distances of t, the first ``start`` and the last ``end``: ``(N, steps, D)``."""
-    share = torch.linspace(0, 1, steps, device=start.device)
+    share = torch.linspace(0, 1, steps, dtype=start.dtype, device=start.device)
     return {"lerp": lerp, "slerp": slerp}[path](start, end, share)

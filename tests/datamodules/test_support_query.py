@@ -5,6 +5,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from lightning.pytorch.plugins import Precision
 from PIL import Image
 
 from datamodules import DataError, EpisodeDataModule, ImageFolder, LabelledImages, SupportQuery
@@ -26,7 +27,14 @@ def ready(folder: Path, image_shape: tuple[int, int, int] = (1, 8, 8), **argumen
     data = SupportQuery(**(settings | arguments))
     model = SimpleNamespace(image_shape=image_shape)
     strategy = SimpleNamespace(root_device=torch.device("cpu"))
-    trainer = SimpleNamespace(lightning_module=model, training=False, global_rank=0, world_size=1, strategy=strategy)
+    trainer = SimpleNamespace(
+        lightning_module=model,
+        training=False,
+        global_rank=0,
+        world_size=1,
+        strategy=strategy,
+        precision_plugin=Precision(),
+    )
     data.trainer = trainer  # type: ignore[assignment]
     data.prepare_data()
     data.setup("predict")

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.plugins import MixedPrecision
 from torch import Tensor
 from torch.optim import SGD
 from torch.optim.lr_scheduler import LinearLR
@@ -173,6 +174,43 @@ def test_gradient_clipping() -> None:
         pairs = zip(getattr(before, network).parameters(), getattr(model, network).parameters(), strict=True)
         norm = torch.cat([(a - b).flatten() for a, b in pairs]).norm()
         assert norm.item() == pytest.approx(1e-3, rel=1e-2)
+
+
+@pytest.mark.parametrize("fused", [False, True])
+@pytest.mark.parametrize("scale", [1.0, 1024.0, 65536.0])
+def test_gradients_are_clipped_without_the_loss_scale(scale: float, fused: bool) -> None:
+    """A fused optimizer removes the scale by itself, in its step; for others Lightning removes it before."""
+
+    class SmallLosses(DCGAN):
+        """Losses so small that their gradients don't overflow in float16 at any of the scales."""
+
+        def discriminator_loss(self, batch: LabelledImages, fake: Tensor) -> Tensor:
+            return 1e-3 * super().discriminator_loss(batch, fake)
+
+        def generator_loss(self, batch: LabelledImages, fake: Tensor) -> Tensor:
+            return 1e-3 * super().generator_loss(batch, fake)
+
+    def sgd(parameters: Any) -> SGD:
+        return SGD(parameters, lr=1e3, fused=fused)
+
+    torch.manual_seed(1)
+    model = SmallLosses(
+        image_size=16,
+        channels=1,
+        latent_dim=3,
+        feature_maps=2,
+        gradient_clip_norm=1e-6,
+        generator_optimizer=sgd,
+        discriminator_optimizer=sgd,
+    )
+    before = deepcopy(model)
+    precision = MixedPrecision("16-mixed", "cpu", torch.amp.GradScaler("cpu", init_scale=scale))
+    fit(model, 1, plugins=[precision])
+    assert precision.scaler.get_scale() == scale, "no step was left out"
+    for network in ("generator", "discriminator"):
+        pairs = zip(getattr(before, network).parameters(), getattr(model, network).parameters(), strict=True)
+        length = torch.cat([(a - b).flatten() for a, b in pairs]).norm()
+        assert length.item() == pytest.approx(1e-3, rel=1e-2)
 
 
 def test_schedules_are_stepped_each_epoch() -> None:

@@ -1,0 +1,48 @@
+"""``--trainer.precision`` for every method: 64-true computes in double precision, 16 bits throughout are refused."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+from lit_models.losses.adversarial import generator_linear
+from tests.small_fits import small_fit
+from tests.small_models import SMALL_MODELS
+from tests.tiny import TINY
+
+Relit = Callable[..., int]
+
+
+@pytest.mark.parametrize("title", SMALL_MODELS)
+def test_double_precision(title: str, tmp_path: Path) -> None:
+    model, data, trainer = small_fit(title, tmp_path, precision="64-true")
+    trainer.fit(model, data)
+    assert {parameter.dtype for parameter in model.parameters()} == {torch.float64}
+    assert all(parameter.isfinite().all() for parameter in model.parameters())
+    trainer.test(model, data, verbose=False)
+    assert all(value.isfinite().all() for value in trainer.callback_metrics.values())
+    if hasattr(model, "sample"):
+        labels = torch.arange(3) if hasattr(model, "num_classes") else None
+        assert model.sample(3, labels).isfinite().all()
+    if hasattr(model, "interpolate"):
+        start, end = torch.rand(2, 1, *model.image_shape, dtype=torch.float64)
+        assert model.interpolate(start, end, 3).isfinite().all()
+    if not hasattr(model, "sample") and title != "ProtoNet":  # which predicts from other data
+        assert trainer.predict(model, data)
+
+
+def test_losses_of_doubles_are_doubles() -> None:
+    """By way of float32 this one would be off by 1e-9."""
+    assert generator_linear(torch.tensor([0.1, 0.2], dtype=torch.float64)).item() == pytest.approx(-0.15, abs=1e-15)
+
+
+@pytest.mark.parametrize("precision", ["16-true", "bf16-true"])
+@pytest.mark.parametrize("command", ["fit", "test"])
+def test_weights_of_16_bits_are_refused(
+    relit: Relit, capsys: pytest.CaptureFixture[str], precision: str, command: str
+) -> None:
+    assert relit(command, *TINY, f"--trainer.precision={precision}") == 1
+    sentence = f"--trainer.precision {precision} keeps the weights themselves in 16 bits"
+    assert sentence in capsys.readouterr().err
+    assert not Path("runs").exists()
