@@ -20,6 +20,14 @@ What differs from the paper and its code:
 2. In a larger batch each image is exchanged with another place of the buffer. One by one, as in the authors' code, two
    could meet in one place.
 3. The authors use the identity loss for paintings (section 5.2) and, by their code's default, for everything.
+   ``lambda_identity: 0`` leaves it out.
+4. Each player's two networks share an optimizer, and L_GAN of both ways is one sum; so does the authors' code.
+5. Instance normalization has no parameters, as in the authors' PyTorch code; the convolutions before it have biases.
+6. The generators' first and last convolutions and their residual blocks mirror the borders, as in the authors' PyTorch
+   code; the strided ones pad with zeros.
+7. An epoch has as many images of each kind as the data module has pairs. The authors' code draws the second image at
+   random, for as many steps as the larger set has images.
+8. ``ema_decay`` and ``gradient_clip_norm`` are not in the paper.
 """
 
 from typing import Any, cast
@@ -88,10 +96,11 @@ class CycleGAN(ImageTranslator):
         channels: Channels of the images.
         feature_maps: Width of the generators' outermost layers.
         discriminator_feature_maps: Width of the discriminators' first layers.
-        patch_size: Pixels that the discriminators judge at once, in each direction: 16, 34, 70, 142 or 286.
+        patch_size: Pixels that the discriminators judge at once, in each direction: 1, 16, 34, 70, 142 or 286.
         blocks: Residual blocks of the generators.
         lambda_cycle: λ, the weight of the cycle loss.
         lambda_identity: λ_idt, the weight of the identity loss as a part of λ.
+        pretrained_to_source: The second generator's weights to start from, as ``pretrained`` has the first one's.
         buffer_size: Generated images that are kept for each discriminator; 0 for none.
         generator_optimizer: Optimiser of both generators.
         discriminator_optimizer: Optimiser of both discriminators.
@@ -109,6 +118,7 @@ class CycleGAN(ImageTranslator):
         lambda_cycle: float = 10.0,
         lambda_identity: float = 0.5,
         buffer_size: int = 50,
+        pretrained_to_source: str | None = None,
         generator_optimizer: OptimizerCallable = lambda p: FusedAdam(p, lr=2e-4, beta1=0.5),
         discriminator_optimizer: OptimizerCallable = lambda p: FusedAdam(p, lr=2e-4, beta1=0.5),
         **loop: Any,
@@ -136,6 +146,7 @@ class CycleGAN(ImageTranslator):
             **loop,
         )
         self.save_hyperparameters(ignore=NOT_SAVED)
+        self.pretrained_to_source = pretrained_to_source
         self.lambda_cycle = lambda_cycle
         self.lambda_identity = lambda_identity
         self.image_buffers = (ImageBuffer(buffer_size), ImageBuffer(buffer_size))
@@ -151,6 +162,10 @@ class CycleGAN(ImageTranslator):
     @property
     def translating_network(self) -> nn.Module:
         return self._generators(self.sampling_generator)[0]
+
+    def pretrained_generators(self, networks: nn.Module) -> list[tuple[nn.Module, str | None]]:
+        to_target, to_source = self._generators(networks)
+        return [(to_target, self.pretrained), (to_source, self.pretrained_to_source)]
 
     def generate(self, batch: ImagePair) -> Tensor:
         """G(x) and F(y), ``(2, B, C, H, W)``."""

@@ -8,7 +8,20 @@ discriminator D tells from real ones:
 
 with g's output before its sigmoid, so that G(z) is g's image, brought from [0, 1] to [−1, 1]. A plain autoencoder has
 no prior to sample its codes from; m learns one. The decoder stays as it is ("frozen") or learns on with m. Optionally a
-3x3 convolution, at first the identity, corrects the decoder's logits before the tanh.
+3x3 convolution, at first the identity, corrects the decoder's logits before the tanh. There is no paper of this very
+method. Choices:
+
+1. The discriminator is DCGAN's, on images and not on codes: it has to notice what is wrong in the picture. It has batch
+   normalization, and weights from N(0, 0.02²).
+2. The decoder is frozen by default, and its logits, not its sigmoid's output, are brought to [−1, 1].
+3. m has two hidden layers with batch normalization and ReLU, and PyTorch's default initial weights. z is drawn from
+   N(0, I); Goodfellow et al. leave its distribution open.
+4. The generator's loss is the non-saturating one (Goodfellow et al., section 3).
+5. Both players take one step a batch, the generator from the same fakes as the discriminator; algorithm 1 draws z again.
+6. Adam with β₁ = 0.5 for both, learning rate 1e-3 for the generator and 2e-4 for the discriminator.
+7. Held-out losses go by the batch's statistics, as in training; those of a single image by m's running means.
+8. A GAN has no encoder. The ends of its interpolations are the latent vectors whose images come nearest to the test
+   images: the best of 1,024 random ones, improved by 100 steps of Adam.
 """
 
 from itertools import pairwise

@@ -58,7 +58,7 @@ def one_cycle(step: int, steps: int, warmup: float = 0.3, start: float = 1 / 25)
 
 def linear_decay(epoch: int, epochs: int, start: float = 0.5) -> float:
     """The learning rate of an epoch, as a part of the first one: constant, then down a straight line that would reach 0
-    after the last epoch (Isola et al. 2017 and Zhu et al. 2017: 200 epochs, of which the first 100 are constant).
+    after the last epoch (Zhu et al. 2017: 200 epochs, of which the first 100 are constant).
 
     Args:
         epoch: The epoch, from 0.

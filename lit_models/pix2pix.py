@@ -9,18 +9,28 @@ beside the target, and judges whether they belong together, patch by patch:
 
 The only noise is dropout in the generator's decoder. G is a U-Net, or a ResNet; D judges patches of 70x70. Both have
 batch normalisation by the statistics of the batch, in tests, too, and weights from N(0, 0.02²). The generator's loss is
-the non-saturating one; D's is halved, so that it learns more slowly (section 3.3). Adam, learning rate 2e-4, β₁ = 0.5,
-batches of one image, 200 epochs, of which the last 100 let the learning rate fall to 0 (section 6.2).
+the non-saturating one; D's is halved, so that it learns more slowly (section 3.3). Adam with a constant learning rate
+of 2e-4 and β₁ = 0.5, batches of one image, 200 epochs (sections 3.3 and 6.2).
 
 ``conditional: false`` takes x from D, and ``lambda_l1: 0`` the pairs from G's loss. With both it is a plain GAN that
 knows no pairs: any map will do that D takes for real ("GAN" in the paper's table 1).
 
-What differs from the paper:
+What differs from the paper and its code (phillipi/pix2pix):
 
-1. Dropout is off in tests and predictions, so that they can be repeated; ``dropout_at_test: true`` leaves it on, as the
+1. The learning rate falls linearly to 0 over the last half of the epochs, as in the authors' PyTorch port; the paper's
+   is constant: ``decay_start: 1``.
+2. Dropout is off in tests and predictions, so that they can be repeated; ``dropout_at_test: true`` leaves it on, as the
    paper does.
-2. Evaluation normalises each image by its own statistics, whatever the batch, which the paper gets by batches of one.
-3. ``loss: lsgan``, the least-squares loss (Mao et al. 2017), and other sizes than 256, are not in the paper.
+3. Evaluation normalizes each image by its own statistics, whatever the batch, which the paper gets by batches of one.
+4. G learns from the judgment of the updated D, on the same fakes that D has just learned from, as in the authors'
+   PyTorch port.
+5. The innermost encoder layer has no batch normalization, which would set a single image to zero there. Section 6.1.1
+   suggests this as a fix; the paper's results were computed without it.
+6. The U-Net is built for powers of two from 32 pixels on. Below 128 pixels fewer than three decoder layers have dropout,
+   as only layers of full width have it.
+7. Patches of 34 and 142 pixels are not in the paper, which compares 1 (its PixelGAN), 16, 70 and 286.
+8. ``generator: resnet``, ``loss: lsgan`` (Mao et al. 2017), ``ema_decay`` and ``gradient_clip_norm`` are not in the
+   paper.
 """
 
 from typing import Any, Literal
@@ -60,7 +70,8 @@ class Pix2Pix(ImageTranslator):
         generator: "unet", or "resnet", CycleGAN's generator.
         feature_maps: Width of the generator's outermost layer.
         discriminator_feature_maps: Width of the discriminator's first layer.
-        patch_size: Pixels that the discriminator judges at once, in each direction: 16, 34, 70, 142 or 286.
+        patch_size: Pixels that the discriminator judges at once, in each direction: 1, 16, 34, 70, 142 or
+            286; of 1, it is the paper's PixelGAN.
         blocks: Residual blocks of the generator "resnet".
         dropout: Share of the values that the generator drops in training.
         dropout_at_test: Drop them in tests and predictions, too.

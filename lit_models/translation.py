@@ -12,6 +12,7 @@ from torch.optim.lr_scheduler import LambdaLR
 from datamodules import GatherDataset, ImagePair, Picture, Pictures
 from lit_models.adversarial import AdversarialModule, evaluating, named
 from lit_models.errors import ModelError
+from lit_models.networks.authors_weights import load_authors_weights
 from lit_models.optimizers import linear_decay
 from lit_models.support.checks import require_image_shape
 from lit_models.support.parts import Part
@@ -36,6 +37,8 @@ class ImageTranslator(AdversarialModule):
         discriminator: Network that judges images.
         image_shape: ``(channels, height, width)`` of the images, sources and targets alike.
         dropout_at_test: Keep the generator's dropout in tests and predictions.
+        pretrained: A generator's weights to start from, a file of the authors' code (``latest_net_G.pth``; see
+            :mod:`lit_models.networks.authors_weights`). A checkpoint's own weights replace them.
         decay_start: Part of the training's epochs after which the learning rates, where no schedule is given, fall
             linearly to 0; 1 for never. (How many epochs there are, ``trainer.max_epochs`` says.)
         **loop: Arguments of :class:`lit_models.adversarial.AdversarialModule`.
@@ -50,6 +53,7 @@ class ImageTranslator(AdversarialModule):
         image_shape: tuple[int, int, int],
         dropout_at_test: bool = False,
         decay_start: float = 0.5,
+        pretrained: str | None = None,
         **loop: Any,
     ) -> None:
         if not 0 <= decay_start <= 1:
@@ -63,6 +67,8 @@ class ImageTranslator(AdversarialModule):
         self.source_scale = 1.0
         self.dropout_at_test = dropout_at_test
         self.decay_start = decay_start
+        self.pretrained = pretrained
+        self._restored = False
 
     def setup(self, stage: str) -> None:
         require_pairs(self, stage)
@@ -78,6 +84,27 @@ class ImageTranslator(AdversarialModule):
                 f"multiples of {self.size_multiple} and at least {self.smallest_size}: set --data.tile to such a "
                 "number."
             )
+
+    def on_fit_start(self) -> None:
+        self._start_from_pretrained()
+
+    def on_test_start(self) -> None:
+        self._start_from_pretrained()
+
+    def on_predict_start(self) -> None:
+        self._start_from_pretrained()
+
+    def _start_from_pretrained(self) -> None:
+        if self._restored:
+            return
+        for networks in (self.generator, self.generator_average):
+            for network, path in self.pretrained_generators(networks) if networks is not None else ():
+                if path is not None:
+                    load_authors_weights(cast(Any, network), path)
+
+    def pretrained_generators(self, networks: nn.Module) -> list[tuple[nn.Module, str | None]]:
+        """Each generator of ``networks`` (the generator, or its average) with the file to start from, if any."""
+        return [(networks, self.pretrained)]
 
     def generate(self, batch: ImagePair) -> Tensor:
         return self.generator(batch.source * 2 - 1)
@@ -130,6 +157,7 @@ class ImageTranslator(AdversarialModule):
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         super().on_load_checkpoint(checkpoint)
         self.source_scale = checkpoint.get("source_scale", 1.0)
+        self._restored = True
 
     def _evaluated(self, batch: ImagePair, stage: str) -> Tensor:
         """Logs the losses; returns the translated sources, for callbacks."""

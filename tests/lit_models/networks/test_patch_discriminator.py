@@ -16,7 +16,7 @@ def test_the_papers_size() -> None:
     assert PatchDiscriminator(256, 6, 1, 70, "batch")(torch.rand(2, 6, 256, 256)).shape == (2, 1, 30, 30)
 
 
-@pytest.mark.parametrize("patch_size", [16, 34, 70, 142, 286])
+@pytest.mark.parametrize("patch_size", [1, 16, 34, 70, 142, 286])
 def test_a_logit_depends_on_a_patch(patch_size: int) -> None:
     """The pixels from which a logit in the middle has a gradient, without the normalisation, which sees everything."""
     torch.manual_seed(0)
@@ -32,10 +32,27 @@ def test_a_logit_depends_on_a_patch(patch_size: int) -> None:
     assert seen.any(0).sum() == seen.any(1).sum() == patch_size
 
 
+def test_pixels_written_out() -> None:
+    """Three convolutions of 1x1: each pixel by itself goes through a small perceptron, but for the normalization."""
+    torch.manual_seed(0)
+    network, image = PatchDiscriminator(8, 3, 4, 1, "batch"), torch.rand(2, 3, 8, 8)
+    assert parameters(network) == (3 * 4 + 4) + 4 * 8 + 2 * 8 + (8 + 1)
+    first, second, last = (layer for layer in network.layers if isinstance(layer, nn.Conv2d))
+    hidden = torch.einsum("oi,nihw->nohw", first.weight[:, :, 0, 0], image) + first.bias.view(-1, 1, 1)
+    hidden = torch.einsum("oi,nihw->nohw", second.weight[:, :, 0, 0], hidden.where(hidden > 0, 0.2 * hidden))
+    mean, variance = hidden.mean((0, 2, 3), keepdim=True), hidden.var((0, 2, 3), correction=0, keepdim=True)
+    scale, shift = (value.view(1, -1, 1, 1) for value in (network.layers[3].weight, network.layers[3].bias))
+    hidden = (hidden - mean) / (variance + 1e-5).sqrt() * scale + shift
+    hidden = hidden.where(hidden > 0, 0.2 * hidden)
+    expected = torch.einsum("oi,nihw->nohw", last.weight[:, :, 0, 0], hidden) + last.bias.view(-1, 1, 1)
+    assert network(image).shape == (2, 1, 8, 8)
+    assert torch.allclose(network(image), expected, atol=1e-5)
+
+
 def test_patches_that_dont_fit_are_refused() -> None:
     with pytest.raises(ModelError, match="Patches of 286 pixels can't be judged in images of 64: set patch_size 142"):
         PatchDiscriminator(64, 3, 4, 286, "batch")
-    with pytest.raises(ModelError, match="patch_size is 60; it must be one of 16, 34, 70, 142, 286"):
+    with pytest.raises(ModelError, match="patch_size is 60; it must be one of 1, 16, 34, 70, 142, 286"):
         PatchDiscriminator(64, 3, 4, 60, "batch")
     for size, patch in ((32, 70), (64, 142), (128, 286)):
         assert PatchDiscriminator(size, 3, 1, patch, "instance")(torch.rand(1, 3, size, size)).isfinite().all()

@@ -1,0 +1,167 @@
+"""The authors' networks, written from their public definition, give the same images as relit's with their weights."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from lit_models import CycleGAN, Pix2Pix
+from lit_models.errors import ModelError
+from lit_models.networks.authors_weights import load_authors_weights
+from lit_models.networks.resnet_generator import ResNetGenerator
+from lit_models.networks.unet import UNet
+
+
+class Block(nn.Module):
+    """One level of the authors' U-Net; ``inside`` is the next one, or None for the innermost."""
+
+    def __init__(self, outer: int, inner: int, inside: nn.Module | None, image_channels: int | None = None) -> None:
+        super().__init__()
+        self.outermost = image_channels is not None
+        down = nn.Conv2d(image_channels or outer, inner, 4, 2, 1, bias=False)
+        up_in = inner if inside is None else 2 * inner
+        if self.outermost:
+            up = nn.ConvTranspose2d(up_in, image_channels, 4, 2, 1)  # type: ignore[arg-type]
+            layers = [down, inside, nn.ReLU(), up, nn.Tanh()]
+        else:
+            up = nn.ConvTranspose2d(up_in, outer, 4, 2, 1, bias=False)
+            middle = [] if inside is None else [nn.BatchNorm2d(inner), inside]
+            layers = [nn.LeakyReLU(0.2), down, *middle, nn.ReLU(), up, nn.BatchNorm2d(outer)]
+        self.model = nn.Sequential(*layers)  # type: ignore[arg-type]
+
+    def forward(self, image: Tensor) -> Tensor:
+        return self.model(image) if self.outermost else torch.cat([image, self.model(image)], 1)
+
+
+class AuthorsUNet(nn.Module):
+    def __init__(self, halvings: int, width: int) -> None:
+        super().__init__()
+        widths = [width * min(2**i, 8) for i in range(halvings)]
+        block: nn.Module | None = None
+        for i in range(halvings - 1, 0, -1):
+            block = Block(widths[i - 1], widths[i], block)
+        self.model = Block(0, widths[0], block, image_channels=3)
+
+    def forward(self, image: Tensor) -> Tensor:
+        return self.model(image)
+
+
+class AuthorsResidual(nn.Module):
+    def __init__(self, width: int, dropout: bool, batch_norm: bool) -> None:
+        super().__init__()
+
+        def half() -> list[nn.Module]:
+            return [nn.ReflectionPad2d(1), nn.Conv2d(width, width, 3, bias=not batch_norm), norm(width, batch_norm)]
+
+        self.conv_block = nn.Sequential(*half(), nn.ReLU(), *([nn.Dropout(0.5)] if dropout else []), *half())
+
+    def forward(self, image: Tensor) -> Tensor:
+        return image + self.conv_block(image)
+
+
+def norm(width: int, batch_norm: bool) -> nn.Module:
+    # Old files have running means of the instance normalization, which the authors' code removes.
+    return nn.BatchNorm2d(width) if batch_norm else nn.InstanceNorm2d(width, track_running_stats=True)
+
+
+class AuthorsResNet(nn.Module):
+    def __init__(self, width: int, blocks: int = 9, dropout: bool = False, batch_norm: bool = False) -> None:
+        super().__init__()
+        bias = not batch_norm
+
+        def after(channels: int) -> list[nn.Module]:
+            return [norm(channels, batch_norm), nn.ReLU()]
+
+        layers = [nn.ReflectionPad2d(3), nn.Conv2d(3, width, 7, bias=bias), *after(width)]
+        for w in (width, 2 * width):
+            layers += [nn.Conv2d(w, 2 * w, 3, 2, 1, bias=bias), *after(2 * w)]
+        layers += [AuthorsResidual(4 * width, dropout, batch_norm) for _ in range(blocks)]
+        for w in (4 * width, 2 * width):
+            layers += [nn.ConvTranspose2d(w, w // 2, 3, 2, 1, output_padding=1, bias=bias), *after(w // 2)]
+        self.model = nn.Sequential(*layers, nn.ReflectionPad2d(3), nn.Conv2d(width, 3, 7), nn.Tanh())
+
+    def forward(self, image: Tensor) -> Tensor:
+        return self.model(image)
+
+
+def shaken(network: nn.Module) -> nn.Module:
+    """Weights of a size at which all layers matter."""
+    torch.manual_seed(0)
+    for name, parameter in network.named_parameters():
+        nn.init.normal_(parameter, 1 if parameter.ndim == 1 and "weight" in name else 0, 0.15)
+    return network.train()
+
+
+def by_the_image(network: nn.Module, image: Tensor) -> Tensor:
+    """As the authors' test computes without ``--eval``: the statistics are the single image's; here without dropout."""
+    for module in network.modules():
+        if isinstance(module, nn.Dropout):
+            module.eval()
+    with torch.no_grad():
+        return torch.cat([network(one[None]) for one in image])
+
+
+@pytest.mark.parametrize("size", [128, 256])
+def test_the_unet(size: int, tmp_path: Path) -> None:
+    theirs = shaken(AuthorsUNet(size.bit_length() - 1, 4))
+    torch.save(theirs.state_dict(), tmp_path / "latest_net_G.pth")
+    ours = UNet(size, 3, 4).eval()
+    load_authors_weights(ours, str(tmp_path / "latest_net_G.pth"))
+    image = torch.rand(2, 3, size, size) * 2 - 1
+    expected = by_the_image(theirs, image)
+    assert expected.std() > 0.1
+    assert torch.allclose(ours(image), expected, atol=1e-5)
+
+
+@pytest.mark.parametrize(("dropout", "batch_norm"), [(False, False), (True, False), (True, True)])
+def test_the_resnet(dropout: bool, batch_norm: bool, tmp_path: Path) -> None:
+    theirs = shaken(AuthorsResNet(4, 9, dropout, batch_norm))
+    torch.save({f"module.{name}": value for name, value in theirs.state_dict().items()}, tmp_path / "a.pth")
+    ours = ResNetGenerator(3, 4, 9, "batch" if batch_norm else "instance", 0.5 * dropout).eval()
+    load_authors_weights(ours, str(tmp_path / "a.pth"))
+    image = torch.rand(2, 3, 64, 64) * 2 - 1
+    assert torch.allclose(ours(image), by_the_image(theirs, image), atol=1e-5)
+
+
+def test_the_papers_size_has_the_authors_names() -> None:
+    with torch.device("meta"):
+        pairs = (AuthorsUNet(8, 64), UNet(256, 3, 64)), (AuthorsResNet(64), ResNetGenerator(3, 64, 9, "instance"))
+    for theirs, ours in pairs:
+        assert sum(p.numel() for p in theirs.parameters()) == sum(p.numel() for p in ours.parameters())
+
+
+def test_files_of_other_networks_are_refused(tmp_path: Path) -> None:
+    path = str(tmp_path / "a.pth")
+    torch.save(AuthorsResNet(4, 6).state_dict(), path)
+    with pytest.raises(ModelError, match=r"isn't of this generator: the network has model\.16.conv_block"):
+        load_authors_weights(ResNetGenerator(3, 4, 9, "instance"), path)
+    with pytest.raises(ModelError, match=r"isn't of this generator: the network has model\.model.0.weight"):
+        load_authors_weights(UNet(128, 3, 4), path)
+    torch.save([1], path)
+    with pytest.raises(ModelError, match="holds no weights by name"):
+        load_authors_weights(UNet(128, 3, 4), path)
+
+
+def test_methods_start_from_files(tmp_path: Path) -> None:
+    files = [str(tmp_path / f"{name}.pth") for name in ("there", "back", "unet")]
+    networks = shaken(AuthorsResNet(2, 1)), shaken(AuthorsResNet(2, 1)), shaken(AuthorsUNet(5, 2))
+    for network, file in zip(networks, files, strict=True):
+        torch.save(network.state_dict(), file)
+    sizes = {"image_size": 32, "feature_maps": 2, "discriminator_feature_maps": 2, "patch_size": 1}
+    cycle = CycleGAN(**sizes, blocks=1, pretrained=files[0], pretrained_to_source=files[1], ema_decay=0.9).eval()
+    cycle.on_predict_start()
+    source = torch.rand(2, 3, 32, 32)
+    expected = (by_the_image(networks[0], source * 2 - 1) + 1) / 2
+    assert torch.allclose(cycle.translate(source), expected, atol=1e-5)
+    back = cycle.generator["to_source"](source * 2 - 1)
+    assert torch.allclose(back, by_the_image(networks[1], source * 2 - 1), atol=1e-5)
+    pix2pix = Pix2Pix(**sizes, pretrained=files[2]).eval()
+    pix2pix.on_load_checkpoint({})
+    before = pix2pix.translate(source)
+    pix2pix.on_predict_start()
+    assert torch.equal(pix2pix.translate(source), before), "a checkpoint's own weights stay"
+    pix2pix = Pix2Pix(**sizes, pretrained=files[2]).eval()
+    pix2pix.on_test_start()
+    expected = (by_the_image(networks[2], source * 2 - 1) + 1) / 2
+    assert torch.allclose(pix2pix.translate(source), expected, atol=1e-5)
