@@ -24,10 +24,10 @@ What differs from the paper and its code (phillipi/pix2pix):
 3. Evaluation normalizes each image by its own statistics, whatever the batch, which the paper gets by batches of one.
 4. G learns from the judgment of the updated D, on the same fakes that D has just learned from, as in the authors'
    PyTorch port.
-5. The innermost encoder layer has no batch normalization, which would set a single image to zero there. Section 6.1.1
-   suggests this as a fix; the paper's results were computed without it.
-6. The U-Net is built for powers of two from 32 pixels on. Below 128 pixels fewer than three decoder layers have dropout,
-   as only layers of full width have it.
+5. The innermost encoder layer has no batch normalization, as in the authors' public code. The paper's experiments had
+   it (see the errata), which sets that layer to zero for a single image.
+6. The U-Net is built for powers of two from 32 pixels on. Below 128 pixels fewer than three decoder layers have
+   dropout, as only layers of full width have it.
 7. Patches of 34 and 142 pixels are not in the paper, which compares 1 (its PixelGAN), 16, 70 and 286.
 8. ``generator: resnet``, ``loss: lsgan`` (Mao et al. 2017), ``ema_decay`` and ``gradient_clip_norm`` are not in the
    paper.
