@@ -11,7 +11,7 @@ from typing import Any
 
 import platformdirs
 import torch
-from lightning.pytorch import LightningDataModule
+from lightning.pytorch import LightningDataModule, Trainer
 from torch import Tensor
 
 from datamodules.errors import DataError
@@ -104,12 +104,8 @@ class ImageDataModule(LightningDataModule):
         """Makes of a batch of images what the model gets; a method's own codes are left alone."""
         if isinstance(batch, Codes):
             return batch
-        return self.in_precision(self.transform(batch, training=self.trainer is not None and self.trainer.training))
-
-    def in_precision(self, batch: Any) -> Any:
-        """The batch with its floats in the precision of the trainer's module. (Lightning converts a batch earlier, when
-        its images are still uint8.)"""
-        return batch if self.trainer is None else self.trainer.precision_plugin.convert_input(batch)
+        training = self.trainer is not None and self.trainer.training
+        return in_precision(self.trainer, self.transform(batch, training))
 
     def transform(self, batch: Any, training: bool) -> Any:
         """Turns uint8 images into floats in [0, 1], on the device; augments them if they are for training."""
@@ -172,6 +168,12 @@ def to_unit_interval(batch: Any) -> Any:
     """The batch with every uint8 tensor turned into float32 in [0, 1] (255 becomes 1)."""
     # In place on the fresh copy: `column / 255` allocates twice, which may cost ten times what the arithmetic does.
     return type(batch)(*(column.float().div_(255) if column.dtype == torch.uint8 else column for column in batch))
+
+
+def in_precision(trainer: Trainer | None, batch: Any) -> Any:
+    """The batch with its floats in the precision of the trainer's module. (Lightning converts a batch earlier, when its
+    images are still uint8.)"""
+    return batch if trainer is None else trainer.precision_plugin.convert_input(batch)
 
 
 def _writable(folder: Path) -> bool:

@@ -10,6 +10,7 @@ from lightning.pytorch import LightningDataModule
 from PIL import Image
 from torch import Tensor
 
+from datamodules.base import in_precision
 from datamodules.errors import DataError, note
 from datamodules.image_folder import as_looked_at, list_images
 
@@ -88,8 +89,7 @@ class Pictures(LightningDataModule):
         return PictureLoader(Path(self.path).expanduser(), self.files, rows, channels, scale, self.tile)
 
     def on_after_batch_transfer(self, batch: Picture, dataloader_idx: int) -> Picture:
-        image = batch.image.float().div_(255)
-        return batch._replace(image=self.in_precision(image))
+        return batch._replace(image=in_precision(self.trainer, batch.image.float().div_(255)))
 
 
 class PictureLoader:

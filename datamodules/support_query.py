@@ -4,7 +4,7 @@ from typing import Any, cast
 
 import torch
 
-from datamodules.base import ImageDataModule
+from datamodules.base import ImageDataModule, in_precision
 from datamodules.errors import DataError
 from datamodules.image_folder import ImageFolder
 from datamodules.loading.tensors import LabelledImages
@@ -67,7 +67,7 @@ class SupportQuery(ImageDataModule):
 
     def support_images(self) -> LabelledImages:
         """The examples with their classes, images in [0, 1] in the precision of the model."""
-        return self.in_precision(self.transform(self._support, training=False))
+        return in_precision(self.trainer, self.transform(self._support, training=False))
 
     def _pictures(self, which: str) -> ImageFolder:
         """The folder ``support`` or ``query``, in the shape that the model takes."""

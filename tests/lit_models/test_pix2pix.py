@@ -18,6 +18,7 @@ from lit_models.adversarial import AdversarialModule
 from lit_models.errors import ModelError
 from lit_models.networks.resnet_generator import ResNetGenerator
 from tests.datamodules.test_maps import write_maps
+from tests.lit_models.networks.test_authors_weights import AuthorsUNet, by_the_image, shaken
 from tests.tiny import CONFIGS, the_run, weights
 
 Relit = Callable[..., int]
@@ -241,6 +242,24 @@ def test_test_predict_and_a_resumed_run(relit: Relit, maps_root: Path) -> None:
         for name in (f"pairs/{row:05}.png", f"maps/{row}.png"):
             with Image.open(name) as image:
                 assert np.array_equal(np.asarray(image), expected_image), name
+
+
+@pytest.mark.parametrize("precision", ["32-true", "64-true"])
+def test_predict_with_the_authors_weights(relit: Relit, precision: str) -> None:
+    theirs = shaken(AuthorsUNet(5, 2))
+    torch.save(theirs.state_dict(), "latest_net_G.pth")
+    Path("photographs").mkdir()
+    pixels = np.random.default_rng(0).integers(256, size=(32, 32, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save("photographs/a.png")
+    arguments = ["--config", CONFIGS / "pix2pix_maps_64.yaml", "--model.image_size=32", "--model.feature_maps=2"]
+    arguments += ["--model.discriminator_feature_maps=2", "--model.patch_size=16", "--trainer.callbacks=null"]
+    arguments += ["--model.pretrained=latest_net_G.pth", f"--trainer.precision={precision}"]
+    pictures = ["--data=Pictures", "--data.path=photographs", "--data.tile=32", "--predictions.folder=maps"]
+    assert relit("predict", *arguments, *pictures) == 0
+    image = torch.from_numpy(pixels).permute(2, 0, 1)[None] / 255
+    expected = (by_the_image(theirs, image * 2 - 1)[0].permute(1, 2, 0) + 1) / 2 * 255
+    with Image.open("maps/a.png") as written:
+        assert np.abs(np.asarray(written) - expected.numpy()).max() <= 0.51
 
 
 @pytest.mark.parametrize("generator", ["unet", "resnet"])
