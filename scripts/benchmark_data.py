@@ -254,9 +254,12 @@ def notes_of(step: Callable[[], None]) -> list[str]:
 def our_batches(data: Any) -> Iterator[int]:
     """The size of each batch of epoch after epoch, when the model would get it."""
     import torch
+    from lightning.pytorch.plugins import Precision
 
     strategy = SimpleNamespace(root_device=torch.device("cpu"))
-    data.trainer = SimpleNamespace(training=True, global_rank=0, world_size=1, strategy=strategy)
+    data.trainer = SimpleNamespace(
+        precision_plugin=Precision(), training=True, global_rank=0, world_size=1, strategy=strategy
+    )
     loader = data.train_dataloader()
     for epoch in count():
         loader.set_epoch(epoch)

@@ -30,6 +30,7 @@ def our_loader(steps: int, data: dict[str, Any]) -> Callable[[], float]:
 
     def measure() -> float:
         import torch
+        from lightning.pytorch.plugins import Precision
 
         from datamodules import OmniglotEpisodes
 
@@ -37,7 +38,9 @@ def our_loader(steps: int, data: dict[str, Any]) -> Callable[[], float]:
         module.prepare_data()
         module.setup("fit")
         strategy = SimpleNamespace(root_device=torch.device("cpu"))
-        trainer = SimpleNamespace(training=True, global_rank=0, world_size=1, strategy=strategy)
+        trainer = SimpleNamespace(
+            precision_plugin=Precision(), training=True, global_rank=0, world_size=1, strategy=strategy
+        )
         module.trainer = trainer  # type: ignore[assignment]
         batches = iter(module.train_dataloader())
         return timed(lambda: module.on_after_batch_transfer(next(batches), 0), steps)

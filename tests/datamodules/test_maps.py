@@ -6,6 +6,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from lightning.pytorch.plugins import Precision
 from PIL import Image
 from torchvision import transforms
 from torchvision.transforms import functional
@@ -164,7 +165,11 @@ def place_of_window(image: torch.Tensor, window: torch.Tensor) -> tuple[int, int
 def seen_in_training(data: Maps, epochs: int = 1) -> list[tuple[torch.Tensor, torch.Tensor]]:
     """The pairs that a model would get, as bytes again."""
     data.trainer = SimpleNamespace(
-        training=True, global_rank=0, world_size=1, strategy=SimpleNamespace(root_device=torch.device("cpu"))
+        precision_plugin=Precision(),
+        training=True,
+        global_rank=0,
+        world_size=1,
+        strategy=SimpleNamespace(root_device=torch.device("cpu")),
     )
     loader = data.train_dataloader()
     pairs = []
@@ -288,7 +293,7 @@ def test_an_unpaired_data_set_on_another_device_stays_unpaired(tmp_path: Path) -
 def test_evaluation_is_not_augmented(tmp_path: Path) -> None:
     write_maps(tmp_path / "maps")
     data = prepared(tmp_path)
-    data.trainer = SimpleNamespace(training=False)
+    data.trainer = SimpleNamespace(precision_plugin=Precision(), training=False)
     batch = everything(data.val_set)
     assert all(
         torch.equal(a, b) for a, b in zip(data.on_after_batch_transfer(batch, 0), to_unit_interval(batch), strict=True)

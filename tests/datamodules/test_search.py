@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 import torch
+from lightning.pytorch.plugins import Precision
 from torch import Tensor
 
 from datamodules import CIFAR10, DataError, ImageDataModule, LabelledImages, SearchBatch, SearchDataModule
@@ -105,11 +106,11 @@ def test_the_second_sampler_may_be_longer() -> None:
 def test_only_the_weights_images_are_augmented(augment_val: bool) -> None:
     module = module_of(augment_val=augment_val)
     batch = next(iter(module.train_dataloader()))
-    module.trainer = SimpleNamespace(training=True)
+    module.trainer = SimpleNamespace(precision_plugin=Precision(), training=True)
     changed = module.on_after_batch_transfer(batch, 0)
     assert torch.allclose(changed.train.image, (batch.train.image.float() + 100) / 255)
     assert torch.allclose(changed.val.image, (batch.val.image.float() + 100 * augment_val) / 255)
-    module.trainer = SimpleNamespace(training=False)
+    module.trainer = SimpleNamespace(precision_plugin=Precision(), training=False)
     evaluated = module.on_after_batch_transfer(batch.val, 0)
     assert torch.allclose(evaluated.image, batch.val.image.float() / 255)
 
