@@ -29,9 +29,9 @@ from torch.nn import functional
 from datamodules import LabelledImages
 from datamodules.loading.augment import gaussian_noise, random_affine
 from lit_models.errors import ModelError
+from lit_models.losses.precision import at_least_float32
 from lit_models.networks.convolutional import Decoder, Encoder
 from lit_models.optimizers import FusedAdam
-from lit_models.precision import at_least_float32
 from lit_models.support.checks import require_image_shape
 from lit_models.support.interpolation import Path, decoded_between
 from lit_models.support.lightning_internals import logs_this_batch

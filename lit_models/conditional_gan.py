@@ -68,12 +68,12 @@ from lit_models.adversarial import NOT_SAVED, AdversarialModule, evaluating
 from lit_models.dcgan import Discriminator, Generator, downsampling, layer_widths
 from lit_models.errors import ModelError
 from lit_models.losses.adversarial import discriminator_bce, discriminator_hinge, generator_bce, generator_linear
+from lit_models.losses.precision import at_least_float32
 from lit_models.networks.convolutional import require_power_of_two
 from lit_models.networks.initialisation import initialise
 from lit_models.networks.resnet_gan import ResidualDiscriminator, ResidualGenerator, require_layout
 from lit_models.networks.spectral import spectrally_normalised
 from lit_models.optimizers import FusedAdam
-from lit_models.precision import at_least_float32
 from lit_models.support.checks import require_image_shape, require_labels, require_num_classes
 from lit_models.support.parts import Part
 

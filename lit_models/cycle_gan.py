@@ -41,10 +41,10 @@ from datamodules import ImagePair
 from lit_models.adversarial import NOT_SAVED
 from lit_models.errors import ModelError
 from lit_models.losses.adversarial import discriminator_least_squares, generator_least_squares
+from lit_models.losses.precision import at_least_float32
 from lit_models.networks.patch_discriminator import PatchDiscriminator
 from lit_models.networks.resnet_generator import ResNetGenerator
 from lit_models.optimizers import FusedAdam
-from lit_models.precision import at_least_float32
 from lit_models.support.ranks import gather
 from lit_models.translation import ImageTranslator
 

@@ -18,6 +18,7 @@ from torch.optim.lr_scheduler import OneCycleLR
 
 from datamodules import ImageDataModule, LabelledImages
 from lit_models.errors import ModelError
+from lit_models.losses.precision import at_least_float32
 from lit_models.networks.convnet import ConvNet
 from lit_models.optimizers import FusedAdam
 from lit_models.support.checks import require_image_shape, require_labels, require_num_classes
@@ -90,7 +91,7 @@ class DigitClassifier(LightningModule):
 
     def forward(self, image: Tensor) -> Tensor:
         """Logits ``(N, num_classes)``, in float32, of images ``(N, C, H, W)`` in [0, 1]."""
-        return self.network(image).float()
+        return at_least_float32(self.network(image))
 
     def embed(self, image: Tensor) -> Tensor:
         """The embedding ``(N, widths[-1])`` of images ``(N, C, H, W)`` in [0, 1]."""

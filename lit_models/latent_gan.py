@@ -37,9 +37,9 @@ from lit_models.adversarial import NOT_SAVED, UnconditionalGAN, evaluating
 from lit_models.dcgan import Discriminator
 from lit_models.errors import ModelError
 from lit_models.losses.adversarial import discriminator_bce, generator_bce
+from lit_models.losses.precision import at_least_float32
 from lit_models.networks.convolutional import Decoder, require_power_of_two
 from lit_models.optimizers import FusedAdam
-from lit_models.precision import at_least_float32
 from lit_models.support.checks import require_several_images
 from lit_models.support.interpolation import Path, decoded_between
 from lit_models.support.pretrained import load_pretrained

@@ -46,8 +46,8 @@ from torchmetrics import MeanMetric
 from datamodules import Codes, GatherDataset, ImageDataModule, LabelledImages
 from datamodules.loading.loaders import BatchLoader
 from lit_models.errors import ModelError, RunError
+from lit_models.losses.precision import at_least_float32
 from lit_models.optimizers import FusedAdam
-from lit_models.precision import at_least_float32
 from lit_models.support.checks import require_image_shape, require_labels, require_num_classes
 from lit_models.support.outputs import ClassProbabilities
 from lit_models.support.parts import Part

@@ -40,6 +40,7 @@ from datamodules import ImageDataModule, LabelledImages
 from datamodules.loading.samplers import ClassBalancedBatches
 from lit_models.errors import ModelError
 from lit_models.losses.center import center_loss, moved_by_rule, moved_by_sgd
+from lit_models.losses.precision import at_least_float32
 from lit_models.losses.triplet import MININGS, Margin, Mining, TripletLoss, distances
 from lit_models.metrics.retrieval import (
     centroid_scores,
@@ -52,7 +53,6 @@ from lit_models.metrics.retrieval import (
 )
 from lit_models.networks.resnet import ResNet18, load_weights
 from lit_models.optimizers import one_cycle
-from lit_models.precision import at_least_float32
 from lit_models.support.checks import require_image_shape, require_labels, require_num_classes, require_several_images
 from lit_models.support.outputs import ClassProbabilities
 from lit_models.support.parts import Part

@@ -49,11 +49,11 @@ from lit_models.losses.adversarial import (
     generator_bce,
     generator_least_squares,
 )
+from lit_models.losses.precision import at_least_float32
 from lit_models.networks.patch_discriminator import PatchDiscriminator
 from lit_models.networks.resnet_generator import ResNetGenerator
 from lit_models.networks.unet import UNet
 from lit_models.optimizers import FusedAdam
-from lit_models.precision import at_least_float32
 from lit_models.translation import ImageTranslator
 
 

@@ -25,9 +25,9 @@ from torch.optim.lr_scheduler import LambdaLR
 
 from datamodules import Episodes, LabelledImages, SupportQuery
 from lit_models.errors import ModelError
+from lit_models.losses.precision import at_least_float32
 from lit_models.losses.prototypical import cosine, episode_accuracy, prototypical_loss, squared_euclidean
 from lit_models.optimizers import FusedAdam
-from lit_models.precision import at_least_float32
 from lit_models.support.checks import require_image_shape
 from lit_models.support.outputs import ClassProbabilities
 from lit_models.support.parts import Part

@@ -23,9 +23,9 @@ from torchmetrics import MeanMetric
 
 from datamodules import FoldedImages, LabelledImages
 from lit_models.errors import ModelError
+from lit_models.losses.precision import at_least_float32
 from lit_models.networks.convolutional import Encoder
 from lit_models.optimizers import FusedAdam
-from lit_models.precision import at_least_float32
 from lit_models.support.checks import require_image_shape, require_num_classes
 from lit_models.support.outputs import ClassProbabilities
 from lit_models.support.parts import Part

@@ -12,8 +12,8 @@ from torch.optim.lr_scheduler import LambdaLR
 from datamodules import GatherDataset, ImagePair, Picture, Pictures
 from lit_models.adversarial import AdversarialModule, evaluating, named
 from lit_models.errors import ModelError
-from lit_models.networks.authors_weights import load_authors_weights
 from lit_models.optimizers import linear_decay
+from lit_models.support.authors_weights import load_authors_weights
 from lit_models.support.checks import require_image_shape
 from lit_models.support.parts import Part
 from lit_models.support.ranks import batch_weight
@@ -38,7 +38,7 @@ class ImageTranslator(AdversarialModule):
         image_shape: ``(channels, height, width)`` of the images, sources and targets alike.
         dropout_at_test: Keep the generator's dropout in tests and predictions.
         pretrained: A generator's weights to start from, a file of the authors' code (``latest_net_G.pth``; see
-            :mod:`lit_models.networks.authors_weights`). A checkpoint's own weights replace them.
+            :mod:`lit_models.support.authors_weights`). A checkpoint's own weights replace them.
         decay_start: Part of the training's epochs after which the learning rates, where no schedule is given, fall
             linearly to 0; 1 for never. (How many epochs there are, ``trainer.max_epochs`` says.)
         **loop: Arguments of :class:`lit_models.adversarial.AdversarialModule`.

@@ -42,6 +42,7 @@ from torch import Tensor, nn
 
 from datamodules import LabelledImages, SampleRequest
 from lit_models.errors import ModelError
+from lit_models.losses.precision import at_least_float32
 from lit_models.losses.vae import (
     bernoulli_log_likelihood,
     bits_per_dim,
@@ -172,7 +173,7 @@ class VAE(LightningModule):
     def encode(self, image: Tensor) -> tuple[Tensor, Tensor]:
         """μ and log σ² of the latent vectors, ``(N, latent_dim)`` each, of images ``(N, C, H, W)`` in [0, 1]."""
         mean, log_variance = self.encoder(image)
-        return mean.float(), log_variance.float()
+        return at_least_float32(mean), at_least_float32(log_variance)
 
     def draw(self, mean: Tensor, log_variance: Tensor) -> Tensor:
         """z ~ N(μ, Σ), ``(..., latent_dim)``, by the reparameterization trick."""
@@ -180,7 +181,7 @@ class VAE(LightningModule):
 
     def logits(self, latent: Tensor) -> Tensor:
         """x̂ before its sigmoid, ``(N, C, H, W)``, of latent vectors ``(N, latent_dim)``."""
-        return self.decoder(latent).float()
+        return at_least_float32(self.decoder(latent))
 
     def decode(self, latent: Tensor) -> Tensor:
         """x̂, images ``(N, C, H, W)`` in [0, 1], of latent vectors ``(N, latent_dim)``."""
@@ -302,7 +303,7 @@ class VAE(LightningModule):
         """
         if labels is not None:
             raise ModelError("VAE knows no classes: leave the labels out.")
-        return self.decode(torch.randn(n, self.latent_dim, generator=generator).to(self.device))
+        return self.decode(torch.randn(n, self.latent_dim, generator=generator).to(self.device, self.dtype))
 
     def embed(self, image: Tensor) -> Tensor:
         """μ, ``(N, latent_dim)``, of images ``(N, C, H, W)`` in [0, 1]."""

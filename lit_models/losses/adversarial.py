@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from lit_models.precision import at_least_float32
+from lit_models.losses.precision import at_least_float32
 
 
 def discriminator_bce(

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from lit_models.precision import at_least_float32
+from lit_models.losses.precision import at_least_float32
 
 
 def squared_distance(a: Tensor, b: Tensor) -> Tensor:

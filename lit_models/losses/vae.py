@@ -41,7 +41,7 @@ def gaussian_kl(mean: Tensor, log_variance: Tensor) -> Tensor:
         mean: μ, ``(N, d_z)``.
         log_variance: The diagonal of log Σ, ``(N, d_z)``.
     """
-    mean, log_variance = mean.float(), log_variance.float()
+    mean, log_variance = at_least_float32(mean), at_least_float32(log_variance)
     return 0.5 * (log_variance.exp() + mean.square() - 1 - log_variance).sum(1)
 
 
@@ -76,8 +76,8 @@ def bernoulli_log_likelihood(image: Tensor, logits: Tensor) -> Tensor:
         image: x, ``(N, C, H, W)``; a log-probability if its values are 0 and 1.
         logits: Of the pixels' probabilities, ``(..., N, C, H, W)``.
     """
-    target = image.float().expand_as(logits)
-    return -binary_cross_entropy_with_logits(logits.float(), target, reduction="none").flatten(-3).sum(-1)
+    target = at_least_float32(image).expand_as(logits)
+    return -binary_cross_entropy_with_logits(at_least_float32(logits), target, reduction="none").flatten(-3).sum(-1)
 
 
 def discrete_log_likelihood(image: Tensor, reconstruction: Tensor, variance: Tensor | float) -> Tensor:
@@ -124,7 +124,7 @@ def log_importance_weight(log_likelihood: Tensor, latent: Tensor, mean: Tensor, 
         mean: μ, ``(N, d_z)``.
         log_variance: The diagonal of log Σ, ``(N, d_z)``.
     """
-    latent, mean, log_variance = latent.float(), mean.float(), log_variance.float()
+    latent, mean, log_variance = at_least_float32(latent), at_least_float32(mean), at_least_float32(log_variance)
     standardized = (latent - mean).square() / log_variance.exp()
     return log_likelihood + 0.5 * (standardized + log_variance - latent.square()).sum(-1)
 
@@ -140,4 +140,4 @@ def importance_weighted_bound(log_weight: Tensor) -> Tensor:
 
 def squared_error(image: Tensor, reconstruction: Tensor) -> Tensor:
     """‖x − x̂‖² of each image."""
-    return torch.sub(image.float(), reconstruction.float()).square().flatten(-3).sum(-1)
+    return torch.sub(at_least_float32(image), at_least_float32(reconstruction)).square().flatten(-3).sum(-1)

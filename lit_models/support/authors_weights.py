@@ -10,10 +10,10 @@ from pathlib import Path
 
 from torch import Tensor
 
-from lit_models.checkpoints import load_safely
 from lit_models.errors import ModelError
 from lit_models.networks.resnet_generator import ResidualBlock, ResNetGenerator
 from lit_models.networks.unet import UNet
+from lit_models.support.checkpoint_files import load_safely
 
 
 def load_authors_weights(network: UNet | ResNetGenerator, path: str) -> None:

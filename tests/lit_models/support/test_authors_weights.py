@@ -8,9 +8,9 @@ from torch import Tensor, nn
 
 from lit_models import CycleGAN, Pix2Pix
 from lit_models.errors import ModelError
-from lit_models.networks.authors_weights import load_authors_weights
 from lit_models.networks.resnet_generator import ResNetGenerator
 from lit_models.networks.unet import UNet
+from lit_models.support.authors_weights import load_authors_weights
 
 
 class Block(nn.Module):
