@@ -27,6 +27,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import binary_cross_entropy_with_logits
 
+from lit_models.losses.precision import at_least_float32
+
 LEVELS = 255
 """Gray levels between black and white, whose values are 0 and 1."""
 
