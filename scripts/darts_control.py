@@ -8,6 +8,9 @@ same test, of the epoch that is best on the validation images. The random ones a
 https://arxiv.org/abs/1902.07638): their mean is what no search gives, and the one of them that is best on the
 validation images is what a random search gives that trains as many networks.
 
+The search has cost more than a random cell, and the test images are read for all cells; darts_selection.py compares at
+equal cost, and tests only what it has chosen on the validation images.
+
 Runs lie in `<root>/<the configuration's experiment>/<genotype>` and are used again if they are there; what stands after
 `--` goes to every `relit fit` and `relit test`.
 """

@@ -13,7 +13,7 @@ from lit_models.darts.supernet import STEM_MULTIPLIER, Supernet, WideCell, WideO
 
 
 class ReluConvNorm(nn.Sequential):
-    """ReLU, pointwise convolution, batch normalisation."""
+    """ReLU, pointwise convolution, batch normalization."""
 
     def __init__(self, channels: int, out_channels: int) -> None:
         super().__init__(
@@ -38,7 +38,7 @@ class SplitReduction(nn.Module):
 
 
 def separable(channels: int, kernel_size: int, stride: int, dilation: int = 1) -> nn.Sequential:
-    """ReLU, depthwise convolution, pointwise convolution, batch normalisation."""
+    """ReLU, depthwise convolution, pointwise convolution, batch normalization."""
     padding = dilation * (kernel_size // 2)
     return nn.Sequential(
         nn.ReLU(),

@@ -827,7 +827,9 @@ darts = Experiment(
             "100 epochs of 600 of retraining; bfloat16",
             {"*": GPU, **dict.fromkeys(RETRAININGS, ("--model.epochs=100",))},
         ),
-        "paper": Budget("nothing; one search a seed, where the paper takes the best of four"),
+        "paper": Budget(
+            "nothing; one search a seed, where the paper takes the best of four (scripts/darts_selection.py)"
+        ),
     },
     drawn=("val/accuracy", "val/loss"),
 )

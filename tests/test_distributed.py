@@ -159,7 +159,15 @@ def darts_search(order: Any) -> LightningModule:
 
     # SGD, because Adam's first steps depend on the signs of gradients more than on their sizes.
     return FixedStatistics(
-        32, 1, 10, 2, 3, 1, order=order, mixed_product="exact", arch_optimizer=lambda p: SGD(p, lr=1.0, momentum=0.5)
+        32,
+        1,
+        10,
+        2,
+        3,
+        1,
+        order=order,
+        arch_optimizer=lambda p: SGD(p, lr=1.0, momentum=0.5),
+        eval_statistics="running",
     )
 
 

@@ -52,7 +52,7 @@ class Genotype(NamedTuple):
         return f"{{\n{cells}\n}}\n"
 
 
-# Section 3.1 of the paper's appendix and figures 4 and 5; printed in the authors' code.
+# As listed in the authors' code, cnn/genotypes.py.
 DARTS_V1 = Genotype(
     normal=(
         *(("sep_conv_3x3", 1), ("sep_conv_3x3", 0)),

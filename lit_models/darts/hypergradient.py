@@ -7,7 +7,7 @@ The weights that are best for α can't be had at each step. Instead they take on
 
     w' = w − ξ (∇_w L_train(w, α) + d),
 
-where d holds the other parts of the optimiser's step, which don't depend on α: weight decay, and momentum from earlier
+where d holds the other parts of the optimizer's step, which don't depend on α: weight decay, and momentum from earlier
 steps. The chain rule then gives (eq. 7)
 
     ∇_α L_val(w', α)  −  ξ ∇²_{α,w} L_train(w, α) v,     v = ∇_{w'} L_val(w', α).
@@ -86,7 +86,7 @@ def exact_product(loss: Loss, weights: Tensors, alphas: Tensors, vector: Tensors
     """∇²_{α,w} L(w, α) v by automatic differentiation: forwards along v, then backwards to α.
 
     Args:
-        loss: L. In place of torch's batch normalisation it must use :func:`lit_models.darts.normalization.batch_norm`.
+        loss: L. In place of torch's batch normalization it must use :func:`lit_models.darts.normalization.batch_norm`.
         weights: w.
         alphas: α.
         vector: v, shaped like w.

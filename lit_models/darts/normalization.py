@@ -1,4 +1,4 @@
-"""Batch normalisation that can be differentiated along a direction, and then again.
+"""Batch normalization that can be differentiated along a direction, and then again.
 
 torch's own (2.14) can't: its derivative along a direction takes the batch's mean and variance for constants when it is
 differentiated in turn, and so gives wrong numbers without a word.

@@ -2,7 +2,7 @@
 built of the cells that a search found, trained from scratch.
 
 A cell's node is the sum of two operations, each of one state before it; a network is a stem, 20 cells of which those at
-a third and at two thirds of the depth are reduction cells, and a linear classifier. Three things regularise it: a
+a third and at two thirds of the depth are reduction cells, and a linear classifier. Three things regularize it: a
 second, auxiliary classifier at two thirds of the depth, whose loss is added with a small weight; "drop-path" (Larsson
 et al. 2017, Zoph et al. 2018), which leaves out whole operations for a random part of the images, the more the longer
 the training has lasted; and cutout, which is the data module's.
@@ -11,7 +11,8 @@ Differences from the paper and the authors' code (https://github.com/quark0/dart
 
 1. The auxiliary classifier takes the mean over the places that its last convolution leaves, so that images may be
    larger than 32x32; of those, it leaves one.
-2. Images are in [0, 1], not normalised to the mean and deviation of the training images, as everywhere here.
+2. Images are in [0, 1], not normalized to the mean and deviation of the training images.
+3. Each epoch leaves out the images that don't fill a batch. The authors' code takes the smaller batch.
 """
 
 from pathlib import Path
@@ -39,7 +40,7 @@ from lit_models.support.ranks import batch_weight
 
 
 def relu_conv_norm(channels: int, out_channels: int) -> nn.Sequential:
-    """ReLU, pointwise convolution, batch normalisation."""
+    """ReLU, pointwise convolution, batch normalization."""
     return nn.Sequential(nn.ReLU(), nn.Conv2d(channels, out_channels, 1, bias=False), nn.BatchNorm2d(out_channels))
 
 
@@ -67,7 +68,7 @@ class FactorizedReduction(nn.Module):
 
 
 def separable(channels: int, kernel_size: int, stride: int, dilation: int = 1) -> list[nn.Module]:
-    """ReLU, depthwise convolution, pointwise convolution, batch normalisation."""
+    """ReLU, depthwise convolution, pointwise convolution, batch normalization."""
     padding = dilation * (kernel_size // 2)
     return [
         nn.ReLU(),
@@ -222,7 +223,7 @@ class DARTSRetrain(LightningModule):
             or the path of the ``genotype.json`` that a search wrote (or what such a file holds).
         genotype_seed: Seed of the cells if ``genotype`` is "random".
         image_size: Height and width of the images, divisible by 4.
-        channels: Channels of the images: 1 for grey, 3 for colour.
+        channels: Channels of the images: 1 for gray, 3 for color.
         num_classes: Number of classes.
         init_channels: Channels of each node in the first cells; each of the two reduction cells doubles them.
         layers: Number of cells.
@@ -230,7 +231,7 @@ class DARTSRetrain(LightningModule):
             unless a smaller one is given, to stop early.
         auxiliary_weight: Weight of the auxiliary classifier's loss; 0 for no such classifier.
         drop_path: Probability of leaving out an operation at the end of the training; it rises linearly from 0.
-        optimizer: Optimiser of all parameters. Its learning rate falls to 0 along half a cosine.
+        optimizer: Optimizer of all parameters. Its learning rate falls to 0 along half a cosine.
         gradient_clip_norm: Largest norm of the gradient; larger ones are scaled down.
     """
 

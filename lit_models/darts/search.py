@@ -16,10 +16,25 @@ genotype, with which :class:`lit_models.darts.retrain.DARTSRetrain` builds a net
 Differences from the paper and the authors' code (https://github.com/quark0/darts):
 
 1. The supernet is computed in wide operations (:mod:`lit_models.darts.supernet`), which changes its speed only.
-2. The second-order gradient can be had by an exact Hessian-vector product instead of finite differences, which go wrong
-   on ReLU and max-pooling.
-3. Passes that are for α only leave the running means of batch normalisation alone.
-4. The images from which α learns aren't augmented, unless the data module is told to.
+2. The mixed second derivative of the second order is computed exactly. The paper's finite difference, which is far off
+   on ReLU and max-pooling, is an option (``mixed_product``).
+3. In training and in evaluation, batch normalization uses the statistics of the batch, as in the paper (A.1.1). The
+   authors' code evaluates with running means, which the passes for α move, too. Here only w's passes do; with
+   ``eval_statistics: running`` they are used in evaluation.
+4. α starts at values of standard deviation ``arch_init_std``: 0.001 as in the authors' code, or 0 as in the paper. The
+   configurations of the paper's size have 0.
+5. The batch normalization of the stem has learned factors and biases, as in the authors' code. In the paper no batch
+   normalization of the search has them.
+6. The learning rate of w falls to ``last_learning_rate``: 0.001 as in the authors' code. In the paper it falls to 0.
+7. The gradient of w is clipped at a norm of 5, as in the authors' code. The paper doesn't mention it.
+8. Images are in [0, 1], not normalized to the mean and deviation of the training images.
+9. The images from which α learns aren't augmented. The authors' code augments them (the data module's
+   ``augment_val``).
+10. The two halves of the training images are drawn at random, by the data module's seed. The authors' code takes the
+    first and the last half of CIFAR-10's list.
+11. All of α's images are used in turn, in a new order each time. The authors' code draws a random batch for each step.
+12. Each epoch leaves out the images that don't fill a batch. The authors' code takes the smaller batch.
+13. A genotype lists the two edges of a node by the state where they start, not by their strength: the same network.
 """
 
 import json
@@ -77,19 +92,22 @@ class DARTSSearch(LightningModule):
 
     Args:
         image_size: Height and width of the images, divisible by 4.
-        channels: Channels of the images: 1 for grey, 3 for colour.
+        channels: Channels of the images: 1 for gray, 3 for color.
         num_classes: Number of classes.
         init_channels: Channels of each node in the first cells; each of the two reduction cells doubles them.
         layers: Number of cells.
         epochs: Epochs of the search, over which the learning rate of w falls; ``trainer.max_epochs`` unless a smaller
             one is given, to stop early.
         order: 1 for ξ = 0, 2 for ξ = the learning rate of w.
-        mixed_product: How the second-order term is computed: "finite_difference" as in the paper, or "exact". See
+        mixed_product: How the second-order term is computed: "exact", or "finite_difference" as in the paper. See
             :mod:`lit_models.darts.hypergradient`.
-        weight_optimizer: Optimiser of w; in second order it must be SGD.
-        last_learning_rate: Learning rate of w to which its optimiser's falls, along half a cosine.
+        arch_init_std: Standard deviation of α's normally distributed start; 0 to start at zero, as in the paper.
+        eval_statistics: Statistics of batch normalization in evaluation: of the "batch", as in the paper, or the
+            "running" means of w's passes. With those of the batch, an image's result depends on the others in it.
+        weight_optimizer: Optimizer of w; in second order it must be SGD.
+        last_learning_rate: Learning rate of w to which its optimizer's falls, along half a cosine.
         gradient_clip_norm: Largest norm of the gradient of w; larger ones are scaled down.
-        arch_optimizer: Optimiser of α.
+        arch_optimizer: Optimizer of α.
     """
 
     def __init__(
@@ -101,11 +119,13 @@ class DARTSSearch(LightningModule):
         layers: int = 8,
         epochs: int = 50,
         order: Literal[1, 2] = 1,
-        mixed_product: Literal["finite_difference", "exact"] = "finite_difference",
+        mixed_product: Literal["finite_difference", "exact"] = "exact",
         weight_optimizer: OptimizerCallable = lambda p: SGD(p, lr=0.025, momentum=0.9, weight_decay=3e-4),
         last_learning_rate: float = 0.001,
         gradient_clip_norm: float = 5.0,
         arch_optimizer: OptimizerCallable = lambda p: FusedAdam(p, lr=3e-4, beta1=0.5, weight_decay=1e-3),
+        arch_init_std: float = 1e-3,
+        eval_statistics: Literal["batch", "running"] = "batch",
     ) -> None:
         if image_size < 4 or image_size % 4:
             raise ModelError(f"image_size is {image_size}; two halvings need a multiple of 4.")
@@ -126,6 +146,10 @@ class DARTSSearch(LightningModule):
             raise ModelError(f"order is {order}; it must be 1 or 2.")
         if mixed_product not in ("finite_difference", "exact"):
             raise ModelError(f"mixed_product is {mixed_product!r}; it must be finite_difference or exact.")
+        if eval_statistics not in ("batch", "running"):
+            raise ModelError(f"eval_statistics is {eval_statistics!r}; it must be batch or running.")
+        if not 0 <= arch_init_std < float("inf"):
+            raise ModelError(f"arch_init_std is {arch_init_std}; it must be at least 0.")
         if gradient_clip_norm <= 0 or last_learning_rate < 0:
             raise ModelError("gradient_clip_norm must be positive, and last_learning_rate at least 0.")
         super().__init__()
@@ -136,10 +160,10 @@ class DARTSSearch(LightningModule):
         self.epochs, self.order, self.mixed_product = epochs, order, mixed_product
         self.optimizer_callables = (weight_optimizer, arch_optimizer)
         self.last_learning_rate, self.gradient_clip_norm = last_learning_rate, gradient_clip_norm
-        self.supernet = Supernet(channels, num_classes, init_channels, layers)
+        self.supernet = Supernet(channels, num_classes, init_channels, layers, eval_statistics)
         shape = (len(EDGES), len(OPERATIONS))
         self.arch_parameters = nn.ParameterDict(
-            {kind: nn.Parameter(1e-3 * torch.randn(shape)) for kind in Genotype._fields}
+            {kind: nn.Parameter(arch_init_std * torch.randn(shape)) for kind in Genotype._fields}
         )
         self.history: list[dict[str, Any]] = []
         self.epoch_loss, self.epoch_accuracy = (MeanMetric(nan_strategy="disable") for _ in range(2))
@@ -174,10 +198,10 @@ class DARTSSearch(LightningModule):
                     f"--data.images {type(datamodule).__name__}."
                 )
             require_labels(self)
-            if self.trainer.precision == "16-mixed":
+            if self.trainer.precision in ("16-mixed", "16-true", "transformer-engine-float16"):
                 raise ModelError(
-                    "DARTSSearch makes the gradient of α by hand, which float16's loss scaling doesn't allow: use "
-                    "--trainer.precision bf16-mixed or 32-true."
+                    "DARTSSearch can't be trained in float16: α's gradient is computed by hand, without loss scaling. "
+                    "Use --trainer.precision bf16-mixed or 32-true."
                 )
 
     # --- one step -----------------------------------------------------------------------------------------------------
@@ -205,7 +229,7 @@ class DARTSSearch(LightningModule):
 
         Args:
             batch: The images of both halves.
-            weight_optimizer: The optimiser of w, whose next step second order anticipates.
+            weight_optimizer: The optimizer of w, whose next step second order anticipates.
         """
         names, parameters = zip(*self.supernet.named_parameters(), strict=True)
 
@@ -255,7 +279,7 @@ class DARTSSearch(LightningModule):
         self.epoch_accuracy.update(accuracy)
 
     def configure_optimizers(self) -> Any:
-        """The optimisers of w and of α; their parameters are known by name."""
+        """The optimizers of w and of α; their parameters are known by name."""
         make_weight, make_arch = self.optimizer_callables
         weight = make_weight(cast(Any, list(self.supernet.named_parameters(prefix="supernet"))))
         arch = make_arch(cast(Any, list(self.arch_parameters.named_parameters(prefix="arch_parameters"))))

@@ -3,14 +3,14 @@ al. 2019, eq. 2), computed in wide operations.
 
 Written edge by edge, a cell is hundreds of small operations, and most of the time goes into starting them and into
 moving the same values again and again. But all edges that leave one state have the same input. So what they do to it
-alike is done once (ReLU, the two poolings and their normalisation), and their convolutions of one kind are one
-convolution, over the channels of all these edges side by side. Batch normalisation goes by channel, so that nothing
+alike is done once (ReLU, the two poolings and their normalization), and their convolutions of one kind are one
+convolution, over the channels of all these edges side by side. Batch normalization goes by channel, so that nothing
 changes there, and as it ends with a factor for each channel, that factor can be the operation's weight on the edge. The
 outcome is the same function of the same weights: tests compare both forms, gradients included.
 
 Two more identities save time. A convolution of dilation 2 sees only every other pixel: on images that are rearranged
 into their four grids of every other pixel it is an ordinary convolution (which libraries do several times as fast), and
-with stride 2 it needs only one of the grids. And the factorised reduction of a skip connection (pixel (0, 0) of each
+with stride 2 it needs only one of the grids. And the factorized reduction of a skip connection (pixel (0, 0) of each
 2x2 block through one matrix, pixel (1, 1) through another) is one 2x2 convolution of stride 2.
 
 Images and weights are kept in channels-last order, in which depthwise convolutions are far faster on a CPU.
@@ -18,7 +18,7 @@ Images and weights are kept in channels-last order, in which depthwise convoluti
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import cast
+from typing import Literal, cast
 
 import torch
 from torch import Tensor, nn
@@ -26,6 +26,8 @@ from torch.nn import functional
 
 from lit_models.darts.genotype import CELLS, EDGES, NODES, OPERATIONS
 from lit_models.darts.normalization import batch_norm
+
+Statistics = Literal["batch", "running"]
 
 STEM_MULTIPLIER = 3
 """Channels of the stem, in those of a node of the first cell."""
@@ -47,10 +49,16 @@ def reduction_layers(layers: int) -> set[int]:
 
 
 class BatchNorm(nn.Module):
-    """Batch normalisation whose factors come from outside, if at all; it has no bias.
+    """Batch normalization whose factors come from outside, if at all; it has no bias.
 
     Args:
         channels: Channels of its input.
+
+    Attributes:
+        eval_statistics: Statistics in evaluation: of the "batch", as in the paper (appendix A.1.1), or the "running"
+            means of the training passes, which are kept either way.
+        updates: Whether training passes move the running means.
+        twice_differentiable: Whether passes are for :func:`lit_models.darts.hypergradient.exact_product`.
     """
 
     running_mean: Tensor
@@ -58,22 +66,24 @@ class BatchNorm(nn.Module):
 
     def __init__(self, channels: int) -> None:
         super().__init__()
+        self.eval_statistics: Statistics = "batch"
         self.register_buffer("running_mean", torch.zeros(channels))
         self.register_buffer("running_var", torch.ones(channels))
         self.updates, self.twice_differentiable = True, False
 
     def forward(self, x: Tensor, factor: Tensor | None = None) -> Tensor:
-        """``(B, C, H, W)`` to the same; ``factor``, ``(C,)``, multiplies the normalised channels."""
-        if self.training and self.twice_differentiable:
+        """``(B, C, H, W)`` to the same; ``factor``, ``(C,)``, multiplies the normalized channels."""
+        by_batch = self.training or self.eval_statistics == "batch"
+        if by_batch and self.twice_differentiable:
             return batch_norm(x, factor)
-        known = self.updates or not self.training
-        mean, var = (self.running_mean, self.running_var) if known else (None, None)
-        return functional.batch_norm(x, mean, var, factor, None, training=self.training)
+        updates = self.training and self.updates
+        mean, var = (self.running_mean, self.running_var) if updates or not by_batch else (None, None)
+        return functional.batch_norm(x, mean, var, factor, None, training=by_batch)
 
 
 @contextmanager
 def statistics_kept(network: nn.Module, twice_differentiable: bool = False) -> Iterator[None]:
-    """Within the block, training passes leave the running means of batch normalisation as they are.
+    """Within the block, training passes leave the running means of batch normalization as they are.
 
     Args:
         network: A supernet.
@@ -140,7 +150,7 @@ class FactorizedReduction(nn.Module):
 
 
 class WideSeparable(nn.Module):
-    """For each of several edges: a depthwise convolution, a pointwise one, and batch normalisation.
+    """For each of several edges: a depthwise convolution, a pointwise one, and batch normalization.
 
     Args:
         channels: Channels of an edge.
@@ -189,7 +199,7 @@ class WideOperations(nn.Module):
         Returns:
             ``(B, edges * C, H, W)``, or half of the size.
         """
-        # Rows, not columns: torch 2.14 gets the gradient of batch normalisation in channels-last order wrong, without a
+        # Rows, not columns: torch 2.14 gets the gradient of batch normalization in channels-last order wrong, without a
         # word, if the factors aren't contiguous.
         factor = dict(zip(OPERATIONS, mixture.T.repeat_interleave(self.channels, 1), strict=True))
         positive = functional.relu(x)
@@ -302,15 +312,18 @@ class Supernet(nn.Module):
         num_classes: Number of classes.
         channels: Channels of each node in the first cells; each reduction doubles them.
         layers: Number of cells, at least 3.
+        eval_statistics: Statistics of batch normalization in evaluation; see :class:`BatchNorm`.
     """
 
     by_state: Tensor
 
-    def __init__(self, in_channels: int, num_classes: int, channels: int, layers: int) -> None:
+    def __init__(
+        self, in_channels: int, num_classes: int, channels: int, layers: int, eval_statistics: Statistics = "batch"
+    ) -> None:
         super().__init__()
         stem = STEM_MULTIPLIER * channels
         self.stem, self.stem_norm = Conv(in_channels, stem, 3), BatchNorm(stem)
-        # Only here does normalisation learn factors and biases, as in the authors' network.
+        # Only here does normalization learn factors and biases, as in the authors' network.
         self.stem_scale, self.stem_bias = nn.Parameter(torch.ones(stem)), nn.Parameter(torch.zeros(stem))
         self.cells = nn.ModuleList()
         before, reduction_before = (stem, stem), False
@@ -320,6 +333,9 @@ class Supernet(nn.Module):
             self.cells.append(WideCell(before, channels, reduction, reduction_before))
             before, reduction_before = (before[1], NODES * channels), reduction
         self.classifier = nn.Linear(before[1], num_classes)
+        for module in self.modules():
+            if isinstance(module, BatchNorm):
+                module.eval_statistics = eval_statistics
         self.leaving = [edges_leaving(state) for state in range(1 + NODES)]
         self.register_buffer("by_state", torch.tensor([row for rows in self.leaving for row in rows]), persistent=False)
 

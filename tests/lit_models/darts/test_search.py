@@ -22,6 +22,7 @@ from datamodules import ImageDataModule, LabelledImages, SearchBatch, SearchData
 from datamodules.loading.tensors import GatherDataset
 from lit_models import DARTSSearch
 from lit_models.darts.genotype import derive_genotype, read_genotype
+from lit_models.darts.supernet import statistics_kept
 from lit_models.errors import ModelError
 from tests.tiny import CONFIGS, the_run, weights
 
@@ -93,7 +94,7 @@ def test_steps_by_plain_code_on_the_edgewise_network(tmp_path: Path, order: int)
     """Three steps in float64, with momentum, weight decay, a schedule that hasn't begun and clipping, against torch's
     optimisers on the network written edge by edge; in second order with autograd through the unrolled step."""
     torch.manual_seed(0)
-    model = DARTSSearch(**TINY, order=order, mixed_product="exact", gradient_clip_norm=2.0).double()
+    model = DARTSSearch(**TINY, order=order, gradient_clip_norm=2.0).double()
     supernet = model.supernet
     edgewise = edgewise_twin(supernet, 1, 3, 2, 3)
     alphas = [alpha.detach().clone().requires_grad_() for alpha in model.alphas]
@@ -186,6 +187,63 @@ def test_the_papers_optimisers_and_schedule(tmp_path: Path) -> None:
     rates = [0.001 + 0.012 * (1 + np.cos(np.pi * epoch / 4)) for epoch in range(4)]
     searched(tmp_path, model, max_epochs=4, limit_train_batches=1, limit_val_batches=0)
     assert [entry["learning_rate"] for entry in model.history] == pytest.approx(rates)
+
+
+@pytest.mark.parametrize("std", [0.0, 1e-3, 0.5])
+def test_alpha_starts_with_the_given_deviation(std: float) -> None:
+    torch.manual_seed(0)
+    alphas = torch.stack(DARTSSearch(**TINY, arch_init_std=std).alphas).detach()
+    assert float(alphas.std()) == pytest.approx(std, rel=0.25)
+
+
+def test_alpha_leaves_zero(tmp_path: Path) -> None:
+    """At zero all operations have one weight, but not one gradient."""
+    torch.manual_seed(0)
+    model = DARTSSearch(**TINY, arch_init_std=0)
+    searched(tmp_path, model, max_epochs=1, limit_train_batches=1, limit_val_batches=0)
+    assert all(len(alpha.unique()) > 50 for alpha in model.alphas)
+
+
+def test_evaluation_takes_the_statistics_of_the_batch(tmp_path: Path) -> None:
+    """What is logged is the loss of a training pass over the same batches, and differs from that by running means."""
+    logged = {}
+    for statistics in ("batch", "running"):
+        torch.manual_seed(0)
+        model = DARTSSearch(**TINY, eval_statistics=statistics)
+        trainer = searched(tmp_path, model, max_epochs=1)
+        logged[statistics] = float(trainer.callback_metrics["val/loss"])
+        before = {name: buffer.clone() for name, buffer in model.named_buffers()}
+        batches = [trainer.datamodule.transform(batch, False) for batch in trainer.datamodule.val_dataloader()]
+        model.train()
+        with torch.no_grad(), statistics_kept(model.supernet):
+            expected = [float(functional.cross_entropy(model(b.image), b.label)) for b in batches]
+        model.eval()
+        model(batches[0].image)
+        assert all(torch.equal(buffer, before[name]) for name, buffer in model.named_buffers())
+    assert len(expected) == 3
+    assert logged["batch"] == pytest.approx(sum(expected) / 3, abs=1e-5)
+    assert abs(logged["running"] - logged["batch"]) > 0.01
+
+
+def test_a_checkpoint_of_before_these_arguments(tmp_path: Path) -> None:
+    """Its weights are loaded unchanged, its second order stays what it was, and it is evaluated as the paper does."""
+    torch.manual_seed(0)
+    model = DARTSSearch(**TINY, order=2, mixed_product="finite_difference")
+    hyperparameters = dict(model.hparams)
+    for name in ("arch_init_std", "eval_statistics"):
+        del hyperparameters[name]
+    content = {
+        "state_dict": model.state_dict(),
+        "hyper_parameters": hyperparameters,
+        "pytorch-lightning_version": "2.6.0",
+        "history": [],
+    }
+    torch.save(content, tmp_path / "old.ckpt")
+    loaded = DARTSSearch.load_from_checkpoint(tmp_path / "old.ckpt")
+    for name, value in loaded.state_dict().items():
+        assert torch.equal(value, model.state_dict()[name]), name
+    assert loaded.mixed_product == "finite_difference"
+    assert loaded.supernet.stem_norm.eval_statistics == "batch"
 
 
 # --- as a user meets it -----------------------------------------------------------------------------------------------
@@ -285,7 +343,7 @@ def test_a_compiled_search_equals_one_that_isnt(tmp_path: Path, order: int) -> N
     states = []
     for compiled in (False, True):
         torch.manual_seed(0)
-        model = DARTSSearch(**TINY, order=order, mixed_product="exact")
+        model = DARTSSearch(**TINY, order=order)
         if compiled:
             model.supernet.compile()
         searched(tmp_path, model, max_epochs=1, limit_val_batches=1)
@@ -311,6 +369,8 @@ def test_bfloat16(tmp_path: Path, order: int) -> None:
         (["--model.layers=2"], "layers is 2; it must be at least 3."),
         (["--model.order=2", "--model.weight_optimizer=FusedAdam"], "The second order anticipates the step of SGD"),
         (["--model.channels=3"], "set --model.image_size 32 and --model.channels 1, or choose other data."),
+        (["--trainer.precision=16-true"], "DARTSSearch can't be trained in float16"),
+        (["--model.arch_init_std=-1"], "arch_init_std is -1.0; it must be at least 0."),
         (["--data=Digits"], "set --data SearchDataModule --data.images Digits."),
         (["--data.batch_size=201"], "set --data.batch_size to 200 or less"),
     ],
@@ -327,6 +387,12 @@ def test_errors_are_a_sentence(
 
 
 def test_arguments_are_checked_without_a_command_line() -> None:
-    for arguments in ({"order": 3}, {"mixed_product": "none"}, {"gradient_clip_norm": 0}, {"epochs": 0}):
+    for arguments in (
+        {"order": 3},
+        {"mixed_product": "none"},
+        {"eval_statistics": "none"},
+        {"gradient_clip_norm": 0},
+        {"epochs": 0},
+    ):
         with pytest.raises(ModelError):
             DARTSSearch(**{**TINY, **arguments})
