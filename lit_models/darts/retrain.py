@@ -32,6 +32,7 @@ from lit_models.darts.drawing import draw_genotype
 from lit_models.darts.genotype import NODES, Cell, Genotype, read_genotype
 from lit_models.darts.supernet import STEM_MULTIPLIER, reduction_layers
 from lit_models.errors import ModelError
+from lit_models.networks.depthwise import depthwise_conv2d
 from lit_models.support.checks import require_image_shape, require_labels, require_num_classes, require_several_images
 from lit_models.support.logging import log_figure
 from lit_models.support.outputs import ClassProbabilities
@@ -67,12 +68,30 @@ class FactorizedReduction(nn.Module):
         return self.norm(torch.cat((self.first(x[..., ::2, ::2]), self.second(x[..., 1::2, 1::2])), 1))
 
 
+class DepthwiseConv(nn.Conv2d):
+    """A depthwise convolution that keeps the size, or halves it. Its gradients are those of
+    :mod:`lit_models.networks.depthwise`, because torch 2.14's of a dilated kernel are wrong on some CPUs.
+
+    Args:
+        channels: Channels of the input and of the output.
+        kernel_size: Side of the kernel.
+        stride: 1 or 2.
+        dilation: 1 or 2.
+    """
+
+    def __init__(self, channels: int, kernel_size: int, stride: int, dilation: int) -> None:
+        padding = dilation * (kernel_size // 2)
+        super().__init__(channels, channels, kernel_size, stride, padding, dilation, groups=channels, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return depthwise_conv2d(x, self.weight, self.stride[0], self.dilation[0])
+
+
 def separable(channels: int, kernel_size: int, stride: int, dilation: int = 1) -> list[nn.Module]:
     """ReLU, depthwise convolution, pointwise convolution, batch normalization."""
-    padding = dilation * (kernel_size // 2)
     return [
         nn.ReLU(),
-        nn.Conv2d(channels, channels, kernel_size, stride, padding, dilation, groups=channels, bias=False),
+        DepthwiseConv(channels, kernel_size, stride, dilation),
         nn.Conv2d(channels, channels, 1, bias=False),
         nn.BatchNorm2d(channels),
     ]

@@ -26,6 +26,7 @@ from torch.nn import functional
 
 from lit_models.darts.genotype import CELLS, EDGES, NODES, OPERATIONS
 from lit_models.darts.normalization import batch_norm
+from lit_models.networks.depthwise import depthwise_conv2d, from_grids, to_grids
 
 Statistics = Literal["batch", "running"]
 
@@ -108,7 +109,7 @@ class Conv(nn.Module):
         out_channels: Channels of the output.
         kernel_size: Side of the kernel.
         stride: 1 or 2.
-        groups: Groups of channels.
+        groups: Groups of channels; with one channel in each, the convolution may be dilated.
     """
 
     def __init__(self, channels: int, out_channels: int, kernel_size: int, stride: int = 1, groups: int = 1) -> None:
@@ -119,8 +120,9 @@ class Conv(nn.Module):
         self.stride, self.groups = stride, groups
 
     def forward(self, x: Tensor, dilation: int = 1) -> Tensor:
-        padding = dilation * (self.weight.shape[-1] // 2)
-        return functional.conv2d(x, self.weight, None, self.stride, padding, dilation, self.groups)
+        if self.groups == len(self.weight):
+            return depthwise_conv2d(x, self.weight, self.stride, dilation)
+        return functional.conv2d(x, self.weight, None, self.stride, self.weight.shape[-1] // 2, 1, self.groups)
 
 
 class FactorizedReduction(nn.Module):
@@ -233,20 +235,6 @@ class WideOperations(nn.Module):
             grids = torch.cat([to_grids(positive)] * self.edges, 1)
             return from_grids(sum_of([operation(grids, factor[kind]) for kind, operation in kinds]))
         return sum_of([operation(wide, factor[kind]) for kind, operation in kinds])
-
-
-def to_grids(x: Tensor) -> Tensor:
-    """Images as their four grids of every other pixel: ``(B, C, H, W)`` to ``(4 B, C, H / 2, W / 2)``."""
-    batch, channels, height, width = x.shape
-    blocks = x.permute(0, 2, 3, 1).reshape(batch, height // 2, 2, width // 2, 2, channels)
-    return blocks.permute(2, 4, 0, 1, 3, 5).reshape(4 * batch, height // 2, width // 2, channels).permute(0, 3, 1, 2)
-
-
-def from_grids(x: Tensor) -> Tensor:
-    """The reverse of :func:`to_grids`."""
-    batch, channels, height, width = x.shape
-    grids = x.permute(0, 2, 3, 1).reshape(2, 2, batch // 4, height, width, channels)
-    return grids.permute(2, 3, 0, 4, 1, 5).reshape(batch // 4, 2 * height, 2 * width, channels).permute(0, 3, 1, 2)
 
 
 def sum_of(terms: list[Tensor]) -> Tensor:
