@@ -131,7 +131,9 @@ def run_darts(args: argparse.Namespace) -> None:
         "order 1, relit fit": relit_fit(args.steps, *config),
         "order 2, textbook": textbook(args, 2, args.steps),
         "order 2, relit fit": relit_fit(args.steps, *config, *second),
-        "order 2, relit fit, exact product": relit_fit(args.steps, *config, *second, "--model.mixed_product=exact"),
+        "order 2, relit fit, finite difference": relit_fit(
+            args.steps, *config, *second, "--model.mixed_product=finite_difference"
+        ),
     }
     for flag, extra in (("bf16", "--trainer.precision=bf16-mixed"), ("compile", "--compile=true")):
         if getattr(args, flag):
