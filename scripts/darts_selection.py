@@ -29,9 +29,9 @@ from typing import Any
 import yaml
 from sweep import interruptible, relit, train
 
-from lit_models.compare import Run, read_run
+from lit_models.cli.compare import Run, read_run
 from lit_models.errors import RunError
-from lit_models.runs import write_atomically
+from lit_models.support.files import write_atomically
 
 CONFIGS = Path(__file__).parents[1] / "configs"
 

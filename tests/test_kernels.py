@@ -13,7 +13,7 @@ from jsonargparse import ArgumentParser
 from lightning.pytorch import LightningModule
 from torch import Tensor, nn
 
-from lit_models import cli
+from lit_models.cli import command
 from tests.kernels import check, error_of, recorded
 
 N = 2
@@ -84,7 +84,7 @@ def built(content: dict[str, Any]) -> LightningModule:
 
 def calls_of(methods: Collection[str]) -> set[str]:
     """The convolutions of all configurations of these methods."""
-    assert cli, "makes the methods' short names known"
+    assert command, "makes the methods' short names known"
     contents = {path.stem: yaml.safe_load(path.read_text()) for path in sorted(CONFIGS.glob("*.yaml"))}
     calls: set[str] = set()
     seen: set[str] = set()
