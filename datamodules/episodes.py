@@ -42,9 +42,11 @@ class EpisodeDataModule(ImageDataModule):
         n_way: Classes in a training episode.
         k_shot: Support images of each class in a training episode.
         n_query: Query images of each class in a training episode.
-        test_way: Classes in a validation or test episode.
+        test_way: Classes in a test episode.
         test_shot: Support images of each class in a validation or test episode; if None, ``k_shot``.
         test_query: Query images of each class in a validation or test episode.
+        val_way: Classes in a validation episode; if None, ``test_way``. Set it to choose the same epoch whatever the
+            test is.
         episodes_per_batch: Episodes in a training batch of one process.
         eval_episodes_per_batch: Episodes in a validation or test batch of one process; if None, ``episodes_per_batch``.
         train_episodes: Episodes in a training epoch, of all processes together.
@@ -63,6 +65,7 @@ class EpisodeDataModule(ImageDataModule):
         test_way: int = 5,
         test_shot: int | None = None,
         test_query: int = 15,
+        val_way: int | None = None,
         episodes_per_batch: int = 1,
         eval_episodes_per_batch: int | None = None,
         train_episodes: int = 100,
@@ -82,6 +85,7 @@ class EpisodeDataModule(ImageDataModule):
             k_shot if test_shot is None else test_shot,
             test_query,
         )
+        self.val_way = val_way
         self.train_episodes, self.val_episodes, self.test_episodes = train_episodes, val_episodes, test_episodes
         self.eval_seed = eval_seed
 
@@ -98,7 +102,8 @@ class EpisodeDataModule(ImageDataModule):
         self.test_set = self.predict_set = self.images.test_set
         self.num_classes, self.class_names = self.images.num_classes, self.images.class_names
         # Impossible settings are refused now, not when the first test episode is drawn.
-        self.train_batches(), self.eval_batches(self.val_set, 1), self.eval_batches(self.test_set, 1)
+        self._require_val_way()
+        self.train_batches(), self.val_batches(1), self.test_batches(1)
         if torch.isin(self.test_set.column("label"), self.train_set.column("label")).any():
             note(
                 f"The test images of {self.name} are of classes that are trained on, so that the test tells nothing "
@@ -117,11 +122,26 @@ class EpisodeDataModule(ImageDataModule):
             *self._rank_and_world_size(),
         )
 
-    def eval_batches(self, split: GatherDataset[LabelledImages], episodes: int) -> EpisodeBatches:
-        """The sampler of ``episodes`` validation or test episodes."""
+    def _require_val_way(self) -> None:
+        classes = len(self.val_set.column("label").unique())
+        if self.val_way is not None and classes > 1 and not 1 <= self.val_way <= classes:
+            raise DataError(
+                f"Validation episodes of {self.val_way} classes can't be drawn from {classes} classes: set "
+                f"--data.val_way to 1..{classes}, or leave it out."
+            )
+
+    def val_batches(self, episodes: int) -> EpisodeBatches:
+        """The sampler of the first ``episodes`` validation episodes."""
+        return self._eval_batches(self.val_set, self.test_way if self.val_way is None else self.val_way, episodes)
+
+    def test_batches(self, episodes: int) -> EpisodeBatches:
+        """The sampler of the first ``episodes`` test episodes."""
+        return self._eval_batches(self.test_set, self.test_way, episodes)
+
+    def _eval_batches(self, split: GatherDataset[LabelledImages], way: int, episodes: int) -> EpisodeBatches:
         return EpisodeBatches(
             split.column("label"),
-            self.test_way,
+            way,
             self.test_shot,
             self.test_query,
             episodes,
@@ -135,14 +155,13 @@ class EpisodeDataModule(ImageDataModule):
         return BatchLoader(EpisodeDataset(self._placed(self.train_set), self.k_shot), self.train_batches())
 
     def val_dataloader(self) -> BatchLoader[Any]:
-        return self._eval_episodes(self.val_set, self.val_episodes)
+        return self._eval_episodes(self.val_set, self.val_batches(self.val_episodes))
 
     def test_dataloader(self) -> BatchLoader[Any]:
-        return self._eval_episodes(self.test_set, self.test_episodes)
+        return self._eval_episodes(self.test_set, self.test_batches(self.test_episodes))
 
     def predict_dataloader(self) -> BatchLoader[Any]:
         return self.test_dataloader()
 
-    def _eval_episodes(self, split: GatherDataset[LabelledImages], episodes: int) -> BatchLoader[Episodes]:
-        dataset = EpisodeDataset(self._placed(split), self.test_shot)
-        return BatchLoader(dataset, self.eval_batches(split, episodes))
+    def _eval_episodes(self, split: GatherDataset[LabelledImages], batches: EpisodeBatches) -> BatchLoader[Episodes]:
+        return BatchLoader(EpisodeDataset(self._placed(split), self.test_shot), batches)

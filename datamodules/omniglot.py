@@ -31,6 +31,9 @@ FILES = {
 }
 RUNS_FILE = RemoteFile("all_runs.zip", (AUTHOR + "one-shot-classification/",), "md5:e8996daecdf12afeeb4a53a179f06b19")
 
+Resampling = Literal["antialiased", "nearest"]
+FILTERS = {"antialiased": Image.Resampling.BILINEAR, "nearest": Image.Resampling.NEAREST}
+
 SIDE = 105
 DRAWERS = 20
 RUNS, RUN_CLASSES = 20, 20
@@ -87,11 +90,11 @@ class Omniglot(ImageDataModule):
     "vinyals" is the split of Vinyals et al. (2016, https://arxiv.org/abs/1606.04080) that Snell et al. (2017,
     https://arxiv.org/abs/1703.05175) use: 1,200 characters for training and validation, 423 for testing.
 
-    The drawings are resized by Pillow's bilinear filter with antialiasing, which keeps thin strokes whole (the code of
-    Snell et al. takes the nearest pixel, which breaks them up). ``images_background.zip`` and
-    ``images_evaluation.zip`` (or the folders that come out of them) are looked for in ``<root>/omniglot/`` and where
-    torchvision puts them, ``<root>/omniglot-py/``, and downloaded if they aren't there. Labels count the background
-    characters first, then the evaluation characters, by alphabet.
+    The drawings are resized by Pillow: with antialiasing, which keeps thin strokes connected, or by the nearest pixel,
+    which breaks them up. Networks see other images by each, so their accuracies don't compare directly.
+    ``images_background.zip`` and ``images_evaluation.zip`` (or the folders that come out of them) are looked for in
+    ``<root>/omniglot/`` and where torchvision puts them, ``<root>/omniglot-py/``, and downloaded if they aren't there.
+    Labels count the background characters first, then the evaluation characters, by alphabet.
 
     Args:
         root: Folder of all data sets; if None, ``$RELIT_DATA``, else the user's cache folder.
@@ -102,6 +105,7 @@ class Omniglot(ImageDataModule):
         rotations: Have every drawing in four positions, turned by 0, 90, 180 and 270 degrees counterclockwise, each a
             class of its own: the label is four times the character's plus the number of quarter turns.
         image_size: Side of the images that the model gets, at most the drawings' 105.
+        resample: "antialiased" (bilinear), or "nearest" for the nearest pixel, as in the code of Snell et al.
         on_device: Hold the data set in the accelerator's memory; if None, when it fits easily.
     """
 
@@ -117,6 +121,7 @@ class Omniglot(ImageDataModule):
         train_on_val: bool = False,
         rotations: bool = False,
         image_size: int = 28,
+        resample: Resampling = "antialiased",
         on_device: bool | None = None,
     ) -> None:
         super().__init__(root, batch_size, eval_batch_size, on_device)
@@ -124,7 +129,10 @@ class Omniglot(ImageDataModule):
             raise DataError(
                 f"Omniglot's drawings have {SIDE}x{SIDE} pixels: set --data.image_size to 1..{SIDE}, not {image_size}."
             )
+        if resample not in FILTERS:
+            raise DataError(f"--data.resample is {resample!r}; it must be antialiased or nearest.")
         self.image_shape = (1, image_size, image_size)
+        self.resample = resample
         self.split = split
         self.train_on_val = train_on_val
         self.rotations = rotations
@@ -136,13 +144,17 @@ class Omniglot(ImageDataModule):
 
     @property
     def store(self) -> TensorStore:
-        size = self.image_shape[-1]
-        return TensorStore(self.prepared_folder / f"{size}x{size}", {}, self._local(*FILES.values()))
+        return TensorStore(self.prepared_folder / self._resized, {}, self._local(*FILES.values()))
 
     @property
     def runs_store(self) -> TensorStore:
+        return TensorStore(self.prepared_folder / f"one-shot-runs-{self._resized}", {}, self._local(RUNS_FILE))
+
+    @property
+    def _resized(self) -> str:
+        """Names the prepared folders of one size and filter."""
         size = self.image_shape[-1]
-        return TensorStore(self.prepared_folder / f"one-shot-runs-{size}x{size}", {}, self._local(RUNS_FILE))
+        return f"{size}x{size}" if self.resample == "antialiased" else f"{size}x{size}-{self.resample}"
 
     def prepare_data(self) -> None:
         self.store.prepare(self._build)
@@ -150,7 +162,7 @@ class Omniglot(ImageDataModule):
     def _build(self, writer: ArrayWriter) -> None:
         drawings: dict[tuple[int, int], np.ndarray] = {}
         for part, file in FILES.items():
-            drawings |= read_drawings(self._source(file), part, self.image_shape[-1])
+            drawings |= read_drawings(self._source(file), part, self.image_shape[-1], self.resample)
         order = sorted(drawings)  # by character, then by drawer
         writer.write("image", np.stack([drawings[key] for key in order])[:, None])
         writer.write("label", np.array([label for label, _ in order], np.int64))
@@ -203,7 +215,7 @@ class Omniglot(ImageDataModule):
         return Episodes(arrays["support"], arrays["query"])
 
     def _build_runs(self, writer: ArrayWriter) -> None:
-        support, query = read_one_shot_runs(self._source(RUNS_FILE), self.image_shape[-1])
+        support, query = read_one_shot_runs(self._source(RUNS_FILE), self.image_shape[-1], self.resample)
         writer.write("support", np.stack(support).reshape(RUNS, RUN_CLASSES, 1, *self.image_shape))
         writer.write("query", np.stack(query).reshape(RUNS, RUN_CLASSES, 1, *self.image_shape))
 
@@ -220,12 +232,14 @@ class OmniglotEpisodes(EpisodeDataModule):
         split: "vinyals", or "background" to test on characters of the evaluation part only.
         train_on_val: Train on the validation classes, too, as the paper's final models did.
         image_size: Side of the images that the model gets, at most the drawings' 105.
+        resample: "antialiased", or "nearest" for the nearest pixel, as in the authors' code.
         n_way: Classes in a training episode.
         k_shot: Support images of each class in a training episode.
         n_query: Query images of each class in a training episode.
-        test_way: Classes in a validation or test episode.
+        test_way: Classes in a test episode.
         test_shot: Support images of each class in a validation or test episode; if None, ``k_shot``.
         test_query: Query images of each class in a validation or test episode.
+        val_way: Classes in a validation episode; if None, ``test_way``.
         episodes_per_batch: Episodes in a training batch of one process.
         eval_episodes_per_batch: Episodes in a validation or test batch of one process; if None, ``episodes_per_batch``.
         train_episodes: Episodes in a training epoch, of all processes together.
@@ -245,12 +259,14 @@ class OmniglotEpisodes(EpisodeDataModule):
         split: Literal["vinyals", "background"] = "vinyals",
         train_on_val: bool = False,
         image_size: int = 28,
+        resample: Resampling = "antialiased",
         n_way: int = 60,
         k_shot: int = 5,
         n_query: int = 5,
         test_way: int = 5,
         test_shot: int | None = None,
         test_query: int = 15,
+        val_way: int | None = None,
         episodes_per_batch: int = 1,
         eval_episodes_per_batch: int | None = None,
         train_episodes: int = 100,
@@ -264,7 +280,9 @@ class OmniglotEpisodes(EpisodeDataModule):
             raise DataError(
                 f"The one-shot runs use characters that --data.split {split} trains on: set --data.split background."
             )
-        images = Omniglot(root, split=split, train_on_val=train_on_val, rotations=True, image_size=image_size)
+        images = Omniglot(
+            root, split=split, train_on_val=train_on_val, rotations=True, image_size=image_size, resample=resample
+        )
         super().__init__(
             images,
             n_way,
@@ -273,6 +291,7 @@ class OmniglotEpisodes(EpisodeDataModule):
             test_way,
             test_shot,
             test_query,
+            val_way,
             episodes_per_batch,
             eval_episodes_per_batch,
             train_episodes,
@@ -326,13 +345,16 @@ def split_of(character: Character, split: Literal["background", "vinyals"]) -> s
     return "val" if character.vinyals == "val" else "train"
 
 
-def read_drawings(source: Path, part: str, size: int) -> dict[tuple[int, int], np.ndarray]:
+def read_drawings(
+    source: Path, part: str, size: int, resample: Resampling = "antialiased"
+) -> dict[tuple[int, int], np.ndarray]:
     """All drawings of one part by the character's label and the drawer's number (1 to 20).
 
     Args:
         source: The author's zip archive, or the folder that came out of it, or a part of either.
         part: "background" or "evaluation".
         size: Side of the resized drawings.
+        resample: How they are resized; see :class:`Omniglot`.
     """
     label_of = {str(character): label for label, character in enumerate(CHARACTERS) if character.part == part}
     drawings = {}
@@ -345,7 +367,7 @@ def read_drawings(source: Path, part: str, size: int) -> dict[tuple[int, int], n
             raise DataError(
                 f"{source} holds {character}, which isn't a character of Omniglot's {part} set: take it away."
             )
-        drawings[label_of[character], drawer] = _ink(content, size, f"{name} in {source}")
+        drawings[label_of[character], drawer] = _ink(content, size, resample, f"{name} in {source}")
     if not drawings:
         raise DataError(
             f"{source} holds no drawing of Omniglot (Greek/character01/0394_01.png, say): delete it, and it is "
@@ -360,12 +382,15 @@ def read_drawings(source: Path, part: str, size: int) -> dict[tuple[int, int], n
     return drawings
 
 
-def read_one_shot_runs(source: Path, size: int) -> tuple[list[np.ndarray], list[np.ndarray]]:
+def read_one_shot_runs(
+    source: Path, size: int, resample: Resampling = "antialiased"
+) -> tuple[list[np.ndarray], list[np.ndarray]]:
     """The support and query images of the 20 official runs, run after run and class after class.
 
     Args:
         source: The author's ``all_runs.zip``, or the folder that came out of it.
         size: Side of the resized drawings.
+        resample: How they are resized; see :class:`Omniglot`.
     """
     found = ((re.search(r"run\d\d/.+", name), content) for name, content in _files(source))
     files = {match[0]: content for match, content in found if match}
@@ -379,8 +404,8 @@ def read_one_shot_runs(source: Path, size: int) -> tuple[list[np.ndarray], list[
                 f"{source} doesn't hold the whole of {run}, as the author's file does: delete it, and it is downloaded "
                 "again."
             )
-        support += [_ink(files[name], size, f"{name} in {source}") for name in classes]
-        query += [_ink(files[item_of[name]], size, f"{item_of[name]} in {source}") for name in classes]
+        support += [_ink(files[name], size, resample, f"{name} in {source}") for name in classes]
+        query += [_ink(files[item_of[name]], size, resample, f"{item_of[name]} in {source}") for name in classes]
     return support, query
 
 
@@ -407,7 +432,7 @@ def _files(source: Path) -> Iterator[tuple[str, bytes]]:
         ) from error
 
 
-def _ink(content: bytes, size: int, name: str) -> np.ndarray:
+def _ink(content: bytes, size: int, resample: Resampling, name: str) -> np.ndarray:
     """A drawing as uint8 ``(size, size)``: 255 where there is ink."""
     try:
         with Image.open(io.BytesIO(content), formats=["PNG"]) as image:
@@ -415,7 +440,7 @@ def _ink(content: bytes, size: int, name: str) -> np.ndarray:
                 raise DataError(
                     f"{name} has {image.width}x{image.height} pixels, not {SIDE}x{SIDE}: it isn't Omniglot's."
                 )
-            return 255 - np.asarray(image.convert("L").resize((size, size), Image.Resampling.BILINEAR))
+            return 255 - np.asarray(image.convert("L").resize((size, size), FILTERS[resample]))
     except (OSError, SyntaxError, ValueError, EOFError) as error:
         raise DataError(
             f"{name} is not a whole PNG image ({error}): delete the file, and it is downloaded again."

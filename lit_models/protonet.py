@@ -7,11 +7,18 @@ distance. The loss is the queries' mean ``−log p``. New classes need no traini
 
 Differences from the paper and the authors' code (https://github.com/jakesnell/prototypical-networks):
 
-1. An encoder's block takes the maximum before the ReLU, not after it. The result is the same, as the ReLU is monotonic,
-   and a quarter of the work.
-2. Several episodes may make one step; batch normalisation then takes its statistics over all of their images together
+1. Omniglot's drawings are resized with antialiasing unless ``--data.resample nearest`` is given. The authors' code
+   takes the nearest pixel, and transposes every drawing, which is left out.
+2. An encoder's block takes the maximum before the ReLU, not after it. The result is the same, as the ReLU is monotonic,
+   for a quarter of the work.
+3. The scales of batch normalization start at 1. The PyTorch of the authors' code (0.4) drew them from [0, 1).
+4. Several episodes may make one step; batch normalization then takes its statistics over all of their images together
    (in the authors' code over the support and query images of one episode).
-3. The cosine distance, which the paper tries, too, is multiplied by ``cosine_scale``.
+5. The learning rate is halved every 2,000 episodes, as the paper says. The authors' code halves it 100 episodes
+   earlier each time, as its scheduler steps before each epoch.
+6. Validation goes through the same 100 episodes after every epoch. The authors' code draws others each time.
+7. The cosine distance, which the paper tries, too, is multiplied by ``cosine_scale``.
+8. Zero-shot classification (section 2.7) is left out.
 """
 
 import math

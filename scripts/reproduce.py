@@ -31,6 +31,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from best_epoch import best_epoch
 from experiments import EXPERIMENTS, Budget, Data, Experiment, Step
 from sweep import INTERRUPTED, finished, in_a_process, interruptible, relit, train
 
@@ -151,6 +152,12 @@ class Chain:
                 self.failed.append(f"{step.name}, seed {seed}, was left out: it needs {earlier}.")
                 return
             arguments.append(f"{option}={self.runs[earlier, seed].absolute() / file}")
+        if step.length_of is not None:
+            if (step.length_of, seed) not in self.runs:
+                self.failed.append(f"{step.name}, seed {seed}, was left out: it needs {step.length_of}.")
+                return
+            epochs = best_epoch(self.runs[step.length_of, seed]) + budget.patience
+            arguments.append(f"--trainer.max_epochs={epochs}")
         planned = resolved("fit", *arguments)
         folder = root / planned["run"]["experiment"] / f"{step.name}-{run_id}"
         if finished(folder) and (other := changes(read_settings(folder), planned, step)):

@@ -213,7 +213,8 @@ def _unmeasured(experiment: str, step: Step, figure: Figure, published: Publishe
 
 
 def _needs(step: Step) -> list[str]:
-    return list(dict.fromkeys(source.partition("/")[0] for source in step.uses.values()))
+    earlier = [source.partition("/")[0] for source in step.uses.values()]
+    return list(dict.fromkeys([*earlier, *([step.length_of] if step.length_of else [])]))
 
 
 def measured(row: Row, step: Step, figure: Figure, entry: dict[str, Any]) -> Row:
@@ -241,6 +242,9 @@ def _settings(step: Step, changed: dict[str, list[Any]]) -> list[str]:
     for key, (mine, theirs) in changed.items():
         name = key.rpartition(".")[2]
         untold = name in UNTOLD or (key.startswith("checkpoint.") and step.checkpoint == "last")
+        if step.length_of is not None and name == "max_epochs":
+            others.append(f"{mine} epochs")  # fixed by an earlier step, not a cut
+            continue
         if key.replace(".init_args", "", 1) in _own(step) or untold:
             continue
         if name in CUTS and isinstance(mine, int) and isinstance(theirs, int) and mine < theirs:

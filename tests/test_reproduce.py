@@ -11,7 +11,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import best_epoch
 import experiments
+import numpy as np
 import pytest
 import reproduce
 import results_table
@@ -142,6 +144,31 @@ def test_a_failed_step_leaves_out_what_needs_it(
     assert "first, seed 0, has failed" in said
     assert "second, seed 0, was left out: it needs first" in said
     assert not Path("results").exists()
+
+
+def test_an_earlier_run_fixes_the_length_of_a_step(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The authors of Prototypical Networks: `val.loss.argmin() + patience` of the losses by epoch."""
+    loss = [0.9, 0.3, 0.5, 0.3, 0.4]
+    lines = [f"{epoch},{10 * epoch + 9},{value}" for epoch, value in enumerate(loss)]
+    (tmp_path / "metrics.csv").write_text("\n".join(["epoch,step,val/loss", *lines]))
+    step = Step("all", "", "", "dcgan_digits", DIGITS, length_of="first")
+    given: list[list[str]] = []
+    monkeypatch.setattr(reproduce, "train", lambda folder, arguments: given.append(arguments) or 1)
+    chain = reproduce.Chain("protonet", tmp_path)
+    chain.train(step, Budget("", patience=7), "id", 0, tmp_path, [])
+    assert chain.failed == ["all, seed 0, was left out: it needs first."]
+    chain.runs["first", 0] = tmp_path
+    chain.train(step, Budget("", patience=7), "id", 0, tmp_path, [])
+    assert given[0][-1] == f"--trainer.max_epochs={int(np.argmin(loss)) + 7}"
+
+    monkeypatch.setattr("sys.argv", ["best_epoch.py", str(tmp_path), "--plus", "200"])
+    assert best_epoch.main() == 0
+    assert capsys.readouterr().out == "201\n"
+    monkeypatch.setattr("sys.argv", ["best_epoch.py", str(tmp_path), "--metric", "val/fid"])
+    assert best_epoch.main() == 1
+    assert "has no val/fid in its metrics.csv: name the folder of a run that validated" in capsys.readouterr().err
 
 
 def test_what_follows_the_seed_is_no_change() -> None:

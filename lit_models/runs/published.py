@@ -75,9 +75,10 @@ def beside(config: str, data: dict[str, Any], metric: str) -> list[Published]:
         data: The settings of its data.
         metric: One of the test's.
     """
-    return [
+    found = (
         one for one in all_published() if one.metric == metric and config in one.configs and includes(data, one.data)
-    ]
+    )
+    return list({(one.label, one.citations): one for one in found}.values())  # each citation once
 
 
 def includes(settings: Any, part: Any) -> bool:

@@ -70,6 +70,16 @@ def test_evaluation_has_its_own_settings_classes_and_number_of_episodes(split: s
     assert set((drawn // 10).unique().tolist()) == set({"val": range(12, 18), "test": range(18, 24)}[split])
 
 
+def test_validation_may_have_fewer_classes_than_the_test_and_is_then_the_same_for_all_tests() -> None:
+    validation = []
+    for test_way in (5, 6):
+        module = episodes(k_shot=1, test_way=test_way, val_way=3)
+        assert next(iter(module.test_dataloader())).support.shape[1] == test_way
+        validation.append(all_rows(module.val_dataloader()))
+    assert validation[0].shape[1] == 3
+    assert torch.equal(*validation)
+
+
 def test_the_shot_of_evaluation_is_that_of_training_unless_said_otherwise() -> None:
     batch = next(iter(episodes(k_shot=3).test_dataloader()))
     assert batch.support.shape == (1, 5, 3, 1, 1, 1)
@@ -110,6 +120,8 @@ def test_the_first_samples_are_the_support() -> None:
     [
         ({"n_way": 13}, "can't be drawn from 12 classes: set --data.n_way to 12 or less"),
         ({"test_way": 7}, "can't be drawn from 6 classes: set --data.test_way to 6 or less"),
+        ({"val_way": 7}, "of 7 classes can't be drawn from 6 classes: set --data.val_way to 1..6, or leave it out"),
+        ({"val_way": 0}, "of 0 classes can't be drawn from 6 classes: set --data.val_way to 1..6, or leave it out"),
         ({"k_shot": 8}, "takes 8 \\+ 5 samples of a class, but class 0 has 10: lower --data.k_shot or --data.n_query"),
         ({"test_shot": 6}, "takes 6 \\+ 5 samples of a class, but class 12 has 10: lower --data.test_shot or"),
         ({"episodes_per_batch": 101}, "doesn't fill one batch of 101: raise --data.train_episodes"),

@@ -228,6 +228,27 @@ def test_turning_before_resizing_comes_to_the_same(root: Path) -> None:
         assert np.abs(ours.astype(int) - np.asarray(theirs).astype(int)).max() <= 1
 
 
+def test_the_nearest_pixel_is_what_the_papers_authors_take(root: Path) -> None:
+    """Their code turns and resizes drawings of one bit a pixel, for which Pillow takes the nearest pixel."""
+    data = prepared(root, rotations=True, resample="nearest").train_set
+    large = Image.open(io.BytesIO(png(drawing("Latin/character01", 3))))
+    assert large.mode == "1"
+    for turns in range(4):
+        theirs = 1 - np.array(large.rotate(90 * turns).resize((28, 28)), np.float32)
+        ours = data.__getitems__([4 * 2 + turns]).image[0, 0]
+        assert np.array_equal(ours.numpy() / 255, theirs)
+    assert set(np.unique(theirs)) == {0, 1}
+
+
+def test_prepared_drawings_are_kept_apart_by_filter(root: Path) -> None:
+    antialiased, nearest = prepared(root), prepared(root, resample="nearest")
+    assert not torch.equal(antialiased.train_set[0].image, nearest.train_set[0].image)
+    assert torch.equal(antialiased.train_set[0].image, prepared(root).train_set[0].image)
+    assert antialiased.runs_store.folder != nearest.runs_store.folder
+    with pytest.raises(DataError, match="resample is 'nearst'; it must be antialiased or nearest"):
+        Omniglot(str(root), resample="nearst")  # type: ignore[arg-type]
+
+
 # --- episodes ---------------------------------------------------------------------------------------------------------
 
 
