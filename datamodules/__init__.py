@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from datamodules.stl10 import STL10
     from datamodules.support_query import SupportQuery
     from datamodules.tiny_imagenet import TinyImageNet
+    from datamodules.unseen_classes import UnseenClasses
 
 _MODULES = {
     "ImageDataModule": "datamodules.base",
@@ -57,6 +58,7 @@ _MODULES = {
     "STL10": "datamodules.stl10",
     "SupportQuery": "datamodules.support_query",
     "TinyImageNet": "datamodules.tiny_imagenet",
+    "UnseenClasses": "datamodules.unseen_classes",
 }
 """Module of each public name."""
 
@@ -90,6 +92,7 @@ __all__ = [
     "SearchDataModule",
     "SupportQuery",
     "TinyImageNet",
+    "UnseenClasses",
 ]
 
 

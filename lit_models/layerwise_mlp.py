@@ -15,23 +15,23 @@ With h_0 the image, layer k turns the code of the layer below into h_k = f_k(h_{
 What differs from the papers:
 
 1. ReLU units, trained by Adam, where the papers have sigmoid units and plain stochastic gradient descent.
-2. The squared error is a mean over components, so that one learning rate fits wide and narrow layers. A sigmoid decoder
-   of the first layer is trained by cross-entropy on the pixels in [0, 1], as in the papers; codes of ReLU units have no
-   upper bound, so that the other decoders are linear.
-3. Each image is first brought to mean 0 and variance 1 (Coates, Lee & Ng 2011, section 3.1.1, "contrast
-   normalisation"). On the validation images of CIFAR-10 this is worth more than any other choice here.
-4. Dropout in fine-tuning (Srivastava et al. 2014).
+2. The squared error is a mean over components, so one learning rate fits wide and narrow layers. A sigmoid decoder of
+   the first layer is trained by cross-entropy on the pixels in [0, 1], as in the papers; codes of ReLU units have no
+   upper bound, so the other decoders are linear.
+3. A decoder starts as the transpose of its layer. The papers' start at random (or are tied).
+4. Each image is first brought to mean 0 and variance 1 (Coates, Lee & Ng 2011, section 3.1.1, "contrast
+   normalization"). On the validation images of CIFAR-10 this is worth more than any other choice here.
+5. Dropout in fine-tuning (Srivastava et al. 2014), and a falling learning rate if asked for.
+6. All layers are pretrained for the same number of epochs; Vincent et al. choose it, and the learning rates, by
+   validation. The codes that a layer is pretrained on are of images without augmentation.
+7. Of Bengio et al. the autoencoders only: neither restricted Boltzmann machines nor layers pretrained with labels.
+8. Fine-tuning with few labels repeats them: its steps are as many as with all labels.
 """
 
 import math
-import os
-import tempfile
 from collections.abc import Sequence
-from itertools import pairwise
-from pathlib import Path
 from typing import Any, Literal, cast
 
-import numpy as np
 import torch
 from lightning.pytorch import LightningModule
 from lightning.pytorch.callbacks import TQDMProgressBar
@@ -43,84 +43,16 @@ from torch.nn import functional
 from torch.optim.lr_scheduler import LambdaLR
 from torchmetrics import MeanMetric
 
-from datamodules import Codes, GatherDataset, ImageDataModule, LabelledImages
-from datamodules.loading.loaders import BatchLoader
-from lit_models.errors import ModelError, RunError
+from datamodules import Codes, LabelledImages
+from lit_models.errors import ModelError
 from lit_models.losses.precision import at_least_float32
+from lit_models.networks.mlp import MLP, Decoder
 from lit_models.optimizers import FusedAdam
-from lit_models.support.checks import require_image_shape, require_labels, require_num_classes
+from lit_models.phase_data import PhaseData, require_labeled_fraction
+from lit_models.support.checks import require_at_least, require_image_shape, require_num_classes
 from lit_models.support.outputs import ClassProbabilities
 from lit_models.support.parts import Part
 from lit_models.support.ranks import batch_weight
-
-ENCODED_AT_ONCE = 1024
-"""Images whose codes are computed together when they are cached."""
-LARGEST_IN_MEMORY = 2 << 30
-"""Bytes of cached codes that are kept in main memory; more are kept in a file."""
-
-
-class MLP(nn.Module):
-    """The classifier: contrast normalisation, layers of ReLU units with dropout, and a linear layer on top.
-
-    Shapes: images ``(N, C, H, W)`` in [0, 1] to logits ``(N, num_classes)``.
-
-    Args:
-        inputs: Components of an image, C · H · W.
-        widths: Units of each layer.
-        num_classes: Number of classes.
-        dropout: Part of the units of each layer that is dropped in training.
-        contrast_normalization: Bring each image to mean 0 and variance 1.
-    """
-
-    def __init__(
-        self, inputs: int, widths: Sequence[int], num_classes: int, dropout: float, contrast_normalization: bool
-    ) -> None:
-        super().__init__()
-        self.layers = nn.ModuleList(nn.Linear(below, width) for below, width in pairwise([inputs, *widths]))
-        self.head = nn.Linear(widths[-1], num_classes)
-        self.dropout = dropout
-        self.contrast_normalization = contrast_normalization
-
-    def forward(self, image: Tensor) -> Tensor:
-        code = self.input(image)
-        for layer in self.layers:
-            code = functional.dropout(functional.relu(layer(code)), self.dropout, self.training)
-        return self.head(code)
-
-    def encode(self, image: Tensor, layers: int) -> Tensor:
-        """The code after the first ``layers`` layers, ``(N, D)``, without dropout; after none it is the input."""
-        code = self.input(image)
-        for layer in self.layers[:layers]:
-            code = functional.relu(layer(code))
-        return code
-
-    def input(self, image: Tensor) -> Tensor:
-        """What the first layer gets, ``(N, C · H · W)``."""
-        if self.contrast_normalization:
-            # The constant is 10 for pixels in 0..255, as in Coates et al. 2011; it keeps flat images from exploding.
-            image = functional.layer_norm(image, image.shape[1:], eps=10 / 255**2)
-        return image.flatten(1)
-
-
-class Decoder(nn.Module):
-    """The way back from a layer's code to what the layer was given, W'_k h_k + b'_k.
-
-    W'_k starts as the transpose of W_k. Were it random, the first steps would do best to turn all units off, and in a
-    narrow layer none may come back.
-
-    Args:
-        layer: The layer, ``below`` components to ``width`` units.
-        tied_weights: W'_k stays the transpose of W_k.
-    """
-
-    def __init__(self, layer: nn.Linear, tied_weights: bool) -> None:
-        super().__init__()
-        self.bias = nn.Parameter(torch.zeros(layer.in_features))
-        self.weight = None if tied_weights else nn.Parameter(layer.weight.detach().T.clone())
-
-    def forward(self, code: Tensor, layer: nn.Linear) -> Tensor:
-        """``(N, width)`` to ``(N, below)``."""
-        return functional.linear(code, layer.weight.T if self.weight is None else self.weight, self.bias)
 
 
 class LayerwiseMLP(LightningModule):
@@ -133,12 +65,16 @@ class LayerwiseMLP(LightningModule):
     They are held on the accelerator if they take at most a quarter of its free memory, in main memory up to 2 GiB, and
     beyond that in a temporary file in the run folder; under DDP each process has all of them.
 
+    Pretraining learns from all training images, with labels or without (label −1). Fine-tuning learns from those with
+    labels, or ``labeled_fraction`` of each class, drawn by the run's seed. It has as many steps an epoch as pretraining
+    and repeats these images, so the number of steps doesn't depend on the number of labels.
+
     Logged: ``train/layer1_reconstruction_loss`` … and ``val/…`` in pretraining (validation has no masking noise), then
     ``loss`` and ``accuracy`` below ``train/``, ``val/`` and ``test/``.
 
     Args:
         image_size: Height and width of the images.
-        channels: Channels of the images: 1 for grey, 3 for colour.
+        channels: Channels of the images: 1 for gray, 3 for color.
         num_classes: Number of classes.
         widths: Units of each layer, from the image upwards.
         code_layer: The layer (from 1) whose output is what ``embed`` returns.
@@ -152,8 +88,9 @@ class LayerwiseMLP(LightningModule):
         contrast_normalization: Bring each image to mean 0 and variance 1 first.
         cache_codes: Pretrain on cached codes; if false, the layers below run again for each batch, on images that are
             augmented.
-        pretrain_optimizer: Optimiser of a layer and its decoder in pretraining.
-        finetune_optimizer: Optimiser of the classifier in fine-tuning.
+        labeled_fraction: Share of each class's labels that fine-tuning learns from.
+        pretrain_optimizer: Optimizer of a layer and its decoder in pretraining.
+        finetune_optimizer: Optimizer of the classifier in fine-tuning.
         finetune_schedule: The learning rate of fine-tuning: "constant", or "cosine" for one that falls to 0 along half
             a cosine.
     """
@@ -183,6 +120,7 @@ class LayerwiseMLP(LightningModule):
         dropout: float = 0.2,
         contrast_normalization: bool = True,
         cache_codes: bool = True,
+        labeled_fraction: float = 1.0,
         pretrain_optimizer: OptimizerCallable = lambda p: FusedAdam(p, lr=1e-3),
         finetune_optimizer: OptimizerCallable = lambda p: FusedAdam(p, lr=1e-3),
         finetune_schedule: Literal["constant", "cosine"] = "constant",
@@ -194,18 +132,14 @@ class LayerwiseMLP(LightningModule):
                 f"code_layer is {code_layer}, but widths names {len(widths)} layers: set it to one of 1 to "
                 f"{len(widths)}, or add layers."
             )
-        for name, number, least in (
-            ("image_size", image_size, 1),
-            ("channels", channels, 1),
-            ("num_classes", num_classes, 2),
-            ("pretrain_epochs", pretrain_epochs, 0),
-            ("finetune_epochs", finetune_epochs, 1),
-        ):
-            if number < least:
-                raise ModelError(f"{name} is {number}; it must be at least {least}.")
+        require_at_least(1, image_size=image_size, channels=channels, finetune_epochs=finetune_epochs)
+        require_at_least(2, num_classes=num_classes)
+        require_at_least(0, pretrain_epochs=pretrain_epochs)
         for name, part in (("mask_fraction", mask_fraction), ("dropout", dropout)):
             if not 0 <= part < 1:
                 raise ModelError(f"{name} is {part}; it must be at least 0 and less than 1.")
+        if not 0 < labeled_fraction <= 1:
+            raise ModelError(f"labeled_fraction is {labeled_fraction}; it must be greater than 0 and at most 1.")
         super().__init__()
         self.save_hyperparameters(ignore=["pretrain_optimizer", "finetune_optimizer"])
         self.automatic_optimization = False
@@ -218,7 +152,7 @@ class LayerwiseMLP(LightningModule):
         self.finetune_epochs = finetune_epochs
         self.decoder = decoder
         self.mask_fraction = mask_fraction
-        self.cache_codes = cache_codes
+        self.cache_codes, self.labeled_fraction = cache_codes, labeled_fraction
         self.optimizer_callables = (pretrain_optimizer, finetune_optimizer)
         self.finetune_schedule = finetune_schedule
         self.mlp = MLP(channels * image_size**2, widths, num_classes, dropout, contrast_normalization)
@@ -226,7 +160,7 @@ class LayerwiseMLP(LightningModule):
             Decoder(cast(nn.Linear, layer), tied_weights) for layer in self.mlp.layers if pretrain_epochs
         )
         self.train_accuracy = MeanMetric(nan_strategy="disable")
-        self._given: dict[str, tuple[int | None, Any]] = {}
+        self.phase_data = PhaseData(self)
 
     def forward(self, image: Tensor) -> Tensor:
         """Logits ``(N, num_classes)`` of images ``(N, C, H, W)`` in [0, 1]."""
@@ -254,7 +188,7 @@ class LayerwiseMLP(LightningModule):
             require_num_classes(self, self.num_classes)
         if stage == "fit":
             self.class_names = tuple(getattr(getattr(self.trainer, "datamodule", None), "class_names", ()))
-            require_labels(self)
+            require_labeled_fraction(self, self.labeled_fraction)
             self._require_planned_epochs()
 
     def _require_planned_epochs(self) -> None:
@@ -265,6 +199,9 @@ class LayerwiseMLP(LightningModule):
                 f"{self.finetune_epochs}), but --trainer.max_epochs is {epochs}: leave it out, or change "
                 "--model.pretrain_epochs or --model.finetune_epochs."
             )
+
+    def on_fit_start(self) -> None:
+        self.phase_data = PhaseData(self)
 
     def on_train_start(self) -> None:
         self._start_epoch()  # a run that is resumed within an epoch gets no on_train_epoch_start
@@ -282,7 +219,7 @@ class LayerwiseMLP(LightningModule):
         for optimizer in self._optimizers():
             if optimizer is not current:
                 optimizer.state.clear()  # the moments of a phase that is over need no place in memory or checkpoints
-        self._give_codes("train", self.trainer.train_dataloader)
+        self.phase_data.give("train", self.trainer.train_dataloader, layer)
 
     def training_step(self, batch: LabelledImages | Codes, batch_idx: int) -> None:
         layer = self.layer_at(self.current_epoch)
@@ -334,7 +271,7 @@ class LayerwiseMLP(LightningModule):
         return functional.mse_loss(reconstruction, at_least_float32(code))
 
     def configure_optimizers(self) -> Any:
-        """One optimiser for each phase, so that each starts afresh."""
+        """One optimizer for each phase, so each starts without moments."""
         pretrain, finetune = self.optimizer_callables
         pairs = zip(self.mlp.layers, self.decoders, strict=False)
         optimizers = [pretrain([*layer.parameters(), *decoder.parameters()]) for layer, decoder in pairs]
@@ -352,61 +289,11 @@ class LayerwiseMLP(LightningModule):
     def _optimizer(self, layer: int | None) -> LightningOptimizer:
         return self._optimizers()[-1 if layer is None else layer - 1]
 
-    # --- cached codes -------------------------------------------------------------------------------------------------
-
-    def on_fit_start(self) -> None:
-        self._given = {}
-
-    def _give_codes(self, stage: str, loader: Any) -> None:
-        """Lets a loader give codes of the layer below the one that is pretrained in place of images, and images again
-        when there is no such layer."""
-        datamodule = getattr(self.trainer, "datamodule", None)
-        if not (self.cache_codes and isinstance(loader, BatchLoader) and isinstance(datamodule, ImageDataModule)):
-            return
-        layer = self.layer_at(self.current_epoch)
-        layer_given, images = self._given.get(stage, (None, loader.dataset))
-        if layer == layer_given:
-            return
-        if layer is None or layer == 1:
-            loader.dataset = images
-        else:
-            source = loader.dataset if layer_given == layer - 1 else images
-            loader.dataset = GatherDataset(Codes(self._codes(source, layer - 1, datamodule)))
-        self._given[stage] = layer, images
-
-    @torch.no_grad()
-    def _codes(self, source: Any, layers: int, datamodule: ImageDataModule) -> Tensor:
-        """The codes of all images after some layers, in order.
-
-        Args:
-            source: The images, which aren't augmented here, or their codes after one layer less.
-            layers: Layers to go through.
-            datamodule: Where the images come from.
-        """
-        codes = None
-        for start in range(0, len(source), ENCODED_AT_ONCE):
-            rows = torch.arange(start, min(start + ENCODED_AT_ONCE, len(source)))
-            batch = self.transfer_batch_to_device(source.__getitems__(rows), self.device, 0)
-            plugin = self.trainer.precision_plugin
-            with plugin.forward_context():
-                if isinstance(batch, Codes):
-                    code = functional.relu(self.mlp.layers[layers - 1](batch.code))
-                else:
-                    code = self.mlp.encode(
-                        plugin.convert_input(datamodule.transform(batch, training=False)).image, layers
-                    )
-            if codes is None:
-                folder = Path(self.trainer.default_root_dir)
-                codes = room_for_codes((len(source), code.shape[1]), code.dtype, code.device, folder)
-            codes[start : start + len(code)] = code
-        assert codes is not None, "no data module has an empty split"
-        return codes
-
     # --- evaluation ---------------------------------------------------------------------------------------------------
 
     def on_validation_start(self) -> None:
         if self.trainer.state.fn == TrainerFn.FITTING and not self.trainer.sanity_checking:
-            self._give_codes("val", self.trainer.val_dataloaders)
+            self.phase_data.give("val", self.trainer.val_dataloaders, self.layer_at(self.current_epoch))
 
     def validation_step(self, batch: LabelledImages | Codes, batch_idx: int) -> None:
         layer = self.layer_at(self.current_epoch) if self.trainer.state.fn == TrainerFn.FITTING else None
@@ -451,34 +338,3 @@ class LayerwiseMLP(LightningModule):
 def mask(code: Tensor, fraction: float) -> Tensor:
     """Masking noise (Vincent et al. 2008, section 2.3): each component becomes 0 with probability ``fraction``."""
     return code * torch.empty_like(code).bernoulli_(1 - fraction) if fraction else code
-
-
-def room_for_codes(shape: tuple[int, int], dtype: torch.dtype, device: torch.device, folder: Path) -> Tensor:
-    """An uninitialised tensor in the best place that has room for it.
-
-    Args:
-        shape: Its shape.
-        dtype: Its type.
-        device: The accelerator, whose memory is the best place.
-        folder: Where a file of no name, which is gone when the tensor is, takes what is too large for memory.
-
-    Raises:
-        RunError: The file can't be written.
-    """
-    size = math.prod(shape) * dtype.itemsize
-    if device.type == "cuda" and size <= torch.cuda.mem_get_info(device)[0] // 4:
-        return torch.empty(shape, dtype=dtype, device=device)
-    if size <= LARGEST_IN_MEMORY:
-        return torch.empty(shape, dtype=dtype)
-    try:
-        with tempfile.TemporaryFile(dir=folder) as file:
-            if hasattr(os, "posix_fallocate"):
-                # Reserve the blocks now: writing to a mapped hole on a full disk would kill the process.
-                os.posix_fallocate(file.fileno(), 0, size)
-            content = np.memmap(file, np.uint8, "w+", shape=(size,))
-    except OSError as error:
-        raise RunError(
-            f"{size / 2**30:.1f} GiB of codes can't be written to {folder} ({error.strerror}): free some space there, "
-            "choose another place with --run.root, or set --model.cache_codes false."
-        ) from error
-    return torch.from_numpy(content).view(dtype).view(shape)

@@ -2,8 +2,9 @@
 
 import math
 from collections.abc import Iterable
+from typing import Any
 
-from torch import Tensor
+from torch import Tensor, nn
 from torch.optim import Adam
 
 
@@ -71,3 +72,12 @@ def linear_decay(epoch: int, epochs: int, start: float = 0.5) -> float:
     """
     constant = math.ceil(start * epochs)
     return 1 - max(0, epoch + 1 - constant) / (epochs - constant + 1)
+
+
+def decayed_weights(module: nn.Module) -> list[dict[str, Any]]:
+    """Parameter groups with weight decay for matrices and kernels only, not for biases and normalization."""
+    parameters = list(module.parameters())
+    return [
+        {"params": [parameter for parameter in parameters if parameter.ndim > 1]},
+        {"params": [parameter for parameter in parameters if parameter.ndim <= 1], "weight_decay": 0.0},
+    ]

@@ -9,7 +9,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from lit_models.compare import read_epochs
+from lit_models.cli.compare import read_epochs
 from lit_models.errors import RunError
 
 

@@ -25,6 +25,13 @@ def few_digits(root: Path) -> list[str]:
     return ["--data.images=Digits"]
 
 
+def unseen_digits(root: Path) -> list[str]:
+    """Scikit-learn's digits, the first four for training, and a network of their size."""
+    model = {"image_size": 32, "channels": 1, "num_classes": 4, "mean": "[0.5]", "std": "[0.5]", "feature_maps": 8}
+    model |= {"stem": "7x7", "references_per_class": 1}
+    return ["--data.images=Digits", "--data.classes_per_batch=4", *(f"--model.{k}={v}" for k, v in model.items())]
+
+
 def cifar10(root: Path) -> list[str]:
     """Noise in CIFAR-10's binary format."""
     folder = root / "cifar10" / "cifar-10-batches-bin"
@@ -162,6 +169,7 @@ def _strokes(seed: int) -> bytes:
 SMALL_DATA: dict[str, Callable[[Path], list[str]]] = {
     "MNIST": digits,
     "FewLabels": few_digits,
+    "UnseenClasses": unseen_digits,
     "CIFAR10": cifar10,
     "SearchDataModule": search_halves,
     "STL10": stl10,

@@ -3,7 +3,8 @@
 All functions take and return float images ``(B, C, H, W)`` in [0, 1], draw from the optional ``generator`` (on the
 images' device; else torch's default one, thus from the run's seed), and never make the host wait for the device. Crops,
 flips, turns and cutout move pixels without changing them. Each random function is equal in distribution to
-torchvision's transform of one image (cutout to its paper's); what it calls with what it drew is public, too.
+torchvision's transform of one image (cutout to its paper's), except that ``random_affine`` shifts by fractions of a
+pixel, where torchvision rounds to whole pixels; what it calls with what it drew is public, too.
 
 Compared on a CPU core: torchvision's transforms image by image are 9 to 30 times slower (resized crops: as fast),
 kornia 0.9 is 2 to 8 times slower at moving pixels and on par at noise, colour and resized crops, and

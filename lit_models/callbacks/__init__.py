@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from lit_models.callbacks.classification import ClassificationReport
     from lit_models.callbacks.embeddings import EmbeddingPlot
     from lit_models.callbacks.examples import ClassExamples
+    from lit_models.callbacks.feature_plane import FeaturePlane
     from lit_models.callbacks.histogram_baseline import HistogramBaseline
     from lit_models.callbacks.interpolations import Interpolations
     from lit_models.callbacks.latent_map import LatentMap
@@ -30,6 +31,7 @@ _MODULES = {
     "ClassificationReport": "lit_models.callbacks.classification",
     "EmbeddingPlot": "lit_models.callbacks.embeddings",
     "ExactResume": "lit_models.runs.resume",
+    "FeaturePlane": "lit_models.callbacks.feature_plane",
     "GenerationScores": "lit_models.callbacks.scores",
     "HistogramBaseline": "lit_models.callbacks.histogram_baseline",
     "Interpolations": "lit_models.callbacks.interpolations",
@@ -51,6 +53,7 @@ __all__ = [
     "ClassificationReport",
     "EmbeddingPlot",
     "ExactResume",
+    "FeaturePlane",
     "GenerationScores",
     "HistogramBaseline",
     "Interpolations",

@@ -1,8 +1,27 @@
 """Center loss (Wen, Zhang, Li & Qiao 2016, "A Discriminative Feature Learning Approach for Deep Face Recognition",
 https://ydwen.github.io/papers/WenECCV16.pdf): features are drawn to their class's centre, which follows them."""
 
+from typing import Literal
+
 import torch
 from torch import Tensor
+
+from lit_models.errors import ModelError
+
+CenterRule = Literal["paper", "sgd"]
+
+
+def require_center(weight: float, rate: float, rule: CenterRule) -> None:
+    """Refuses a weight and a rate that make no sense.
+
+    Raises:
+        ModelError: The weight is negative, or the rate isn't positive or by the paper's rule above 1.
+    """
+    if weight < 0 or rate <= 0 or (rule == "paper" and rate > 1):
+        raise ModelError(
+            f"center_weight is {weight} and center_rate {rate}; the weight must be at least 0, and the rate greater "
+            "than 0, by the paper's rule at most 1."
+        )
 
 
 def center_loss(embedding: Tensor, label: Tensor, center: Tensor) -> Tensor:
@@ -34,6 +53,10 @@ def moved_by_sgd(embedding: Tensor, label: Tensor, center: Tensor, rate: float) 
     """The centres after a step of gradient descent on :func:`center_loss`, for arguments as above."""
     total, count = _sums_and_counts(embedding, label, len(center))
     return center - rate * (count * center - total) / len(label)
+
+
+RULES = {"paper": moved_by_rule, "sgd": moved_by_sgd}
+"""How centers follow their features, by name."""
 
 
 def _sums_and_counts(embedding: Tensor, label: Tensor, classes: int) -> tuple[Tensor, Tensor]:

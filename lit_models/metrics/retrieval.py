@@ -1,15 +1,77 @@
-"""How well embeddings tell classes apart: nearest neighbours, and nearest centroids, by Euclidean distance.
+"""How well embeddings separate classes, by Euclidean distance: nearest neighbors, nearest centroids, and retrieval.
 
-Distances of many queries to many references are taken in blocks, so that no N x N matrix is ever held.
+Retrieval ranks all references by their distance to a query; those of its class are relevant, R of them. Mean average
+precision (mAP) averages the precision at each relevant place over R; MAP@R (Musgrave, Belongie & Lim 2020,
+https://arxiv.org/abs/2003.08505) does so over the first R places only. Recall@k is the share of queries with a relevant
+reference among the first k, which person re-identification calls the cumulative matching characteristic (CMC) at k.
+Queries without any relevant reference don't count. Distances are taken in blocks: no N x N matrix is held.
 """
 
 import torch
 from torch import Tensor
 
+from lit_models.errors import ModelError
 from lit_models.losses.prototypical import squared_euclidean
 
 BLOCK = 1 << 25
 """Distances that are held at once."""
+RECALLS = (1, 5, 10)
+
+
+def retrieval(
+    query: Tensor,
+    query_label: Tensor,
+    reference: Tensor,
+    reference_label: Tensor,
+    itself: Tensor | None = None,
+    r: int | None = None,
+) -> dict[str, Tensor]:
+    """Values of each query, ``(Q,)``; nan for a query without a relevant reference.
+
+    Args:
+        query: ``(Q, D)``.
+        query_label: ``(Q,)``, int64.
+        reference: ``(R, D)``.
+        reference_label: ``(R,)``, int64.
+        itself: ``(Q,)``, int64: the row of ``reference`` that is the query itself, and doesn't count.
+        r: R of MAP@R and R-precision; by default each query's number of relevant references.
+
+    Returns:
+        "map_at_r", "mean_average_precision", "r_precision" and "recall_at_1", "recall_at_5", "recall_at_10".
+
+    Raises:
+        ModelError: ``r`` is larger than a class.
+    """
+    counts = reference_label.bincount(minlength=int(query_label.max()) + 1 if len(query_label) else 0)
+    relevant = counts[query_label] - int(itself is not None)
+    if r is not None and (small := (relevant < r) & (relevant > 0)).any():
+        label, count = int(query_label[small][0]), int(relevant[small][0])
+        raise ModelError(f"r is {r}, but class {label} has {count} images to be found: set r to at most {count}.")
+    found: dict[str, list[Tensor]] = {}
+    rows = max(1, BLOCK // 4 // max(1, len(reference)))
+    for start in range(0, len(query), rows):
+        part = slice(start, start + rows)
+        distance = squared_euclidean(query[part], reference)
+        if itself is not None:
+            distance.scatter_(1, itself[part, None], torch.inf)
+        order = distance.argsort(1)[:, : len(reference) - (itself is not None)]
+        match = reference_label[order] == query_label[part, None]
+        place = torch.arange(1, order.shape[1] + 1, device=order.device)
+        precision = match * match.cumsum(1) / place
+        total = relevant[part, None].double().masked_fill(relevant[part, None] == 0, torch.nan)
+        first = total if r is None else torch.full_like(total, r).masked_fill(total.isnan(), torch.nan)
+        values = {
+            "map_at_r": precision.where(place <= first, 0.0).sum(1, keepdim=True) / first,
+            "mean_average_precision": precision.sum(1, keepdim=True) / total,
+            "r_precision": (match & (place <= first)).sum(1, keepdim=True) / first,
+            **{
+                f"recall_at_{k}": match[:, :k].any(1, keepdim=True).double().where(total > 0, torch.nan)
+                for k in RECALLS
+            },
+        }
+        for name, value in values.items():
+            found.setdefault(name, []).append(value[:, 0].float())
+    return {name: torch.cat(blocks) for name, blocks in found.items()}
 
 
 def nearest(query: Tensor, reference: Tensor, k: int, itself: Tensor | None = None) -> tuple[Tensor, Tensor]:

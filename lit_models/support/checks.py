@@ -1,5 +1,6 @@
 """Checks of a model's arguments against its data, before any training."""
 
+from collections.abc import Sequence
 from inspect import signature
 from typing import Any, Literal, cast
 
@@ -126,6 +127,52 @@ def require_several_images(module: LightningModule) -> None:
             f"{type(module).__name__} normalizes over the images of a batch, so it can't learn from batches of one: "
             "set --data.batch_size to 2 or more."
         )
+
+
+def require_at_least(least: int, **numbers: int | None) -> None:
+    """Refuses arguments, given by name, that are less than ``least``; None passes.
+
+    Raises:
+        ModelError: One is less.
+    """
+    for name, number in numbers.items():
+        if number is not None and number < least:
+            raise ModelError(f"{name} is {number}; it must be at least {least}.")
+
+
+def require_normalization(channels: int, mean: Sequence[float], std: Sequence[float]) -> None:
+    """Refuses a mean and a standard deviation that aren't one number for each channel.
+
+    Raises:
+        ModelError: They aren't, or the standard deviation isn't positive.
+    """
+    for name, value in (("mean", mean), ("std", std)):
+        if len(value) != channels or (name == "std" and min(value) <= 0):
+            raise ModelError(
+                f"{name} is {list(value)}; it must have {channels} {'positive ' * (name == 'std')}numbers, one for "
+                "each of --model.channels."
+            )
+
+
+def require_positives(module: LightningModule) -> None:
+    """Refuses random batches that hardly have two images of a class, which a triplet loss needs.
+
+    Raises:
+        ModelError: A batch has less than two images a class.
+    """
+    data = cast(Any, module.trainer).datamodule
+    images, classes = data.batch_size * module.trainer.world_size, data.num_classes
+    if getattr(data, "classes_per_batch", None) is not None or images >= 2 * classes:
+        return
+    remedy = (
+        "set --data.classes_per_batch 32 --data.samples_per_class 4"
+        if hasattr(data, "classes_per_batch")
+        else f"set --data.batch_size to {2 * classes} or more"
+    )
+    raise ModelError(
+        f"The triplet loss needs several images of a class in a batch, and {images} images drawn from {classes} "
+        f"classes hardly have them: {remedy}."
+    )
 
 
 def require_label_noise(label_noise: float) -> None:

@@ -17,10 +17,11 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from PIL import Image
 from torch import Tensor
 
-from datamodules import Codes, Digits, LabelledImages
-from lit_models import LayerwiseMLP, layerwise_mlp
+from datamodules import Codes, Digits, GatherDataset, LabelledImages
+from lit_models import LayerwiseMLP, phase_data
 from lit_models.errors import ModelError, RunError
-from lit_models.layerwise_mlp import MLP, Decoder, mask, room_for_codes
+from lit_models.layerwise_mlp import MLP, Decoder, mask
+from lit_models.phase_data import labeled_rows, room_for_codes
 from tests.small_data import stl10
 from tests.tiny import CONFIGS, the_run, weights
 
@@ -43,6 +44,9 @@ FIT = (
     "--trainer.enable_model_summary=false",
     "--trainer.accelerator=cpu",
 )
+
+
+QUIET = {"enable_progress_bar": False, "enable_model_summary": False}
 
 
 def batch_of(model: LayerwiseMLP, size: int = 5) -> LabelledImages:
@@ -339,7 +343,7 @@ def test_codes_in_a_file_change_nothing_and_leave_nothing(
 ) -> None:
     states = []
     for limit in (1 << 30, 100):
-        monkeypatch.setattr(layerwise_mlp, "LARGEST_IN_MEMORY", limit)
+        monkeypatch.setattr(phase_data, "LARGEST_IN_MEMORY", limit)
         torch.manual_seed(0)
         states.append(fitted(digits_root, LayerwiseMLP(**TINY), default_root_dir=tmp_path).state_dict())
     assert all(torch.equal(states[0][name], states[1][name]) for name in states[0])
@@ -350,7 +354,7 @@ def test_codes_in_a_file_change_nothing_and_leave_nothing(
 def test_room_for_codes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, dtype: torch.dtype) -> None:
     in_memory = room_for_codes((3, 5), dtype, torch.device("cpu"), tmp_path / "none")
     assert (in_memory.shape, in_memory.dtype) == ((3, 5), dtype)
-    monkeypatch.setattr(layerwise_mlp, "LARGEST_IN_MEMORY", 0)
+    monkeypatch.setattr(phase_data, "LARGEST_IN_MEMORY", 0)
     mapped = room_for_codes((3, 5), dtype, torch.device("cpu"), tmp_path)
     assert (mapped.shape, mapped.dtype) == ((3, 5), dtype)
     values = torch.randn(3, 5).to(dtype)
@@ -664,17 +668,95 @@ def test_images_without_classes_are_refused(relit: Relit, tmp_path: Path, capsys
     assert "but ImageFolder gives images without classes: choose other data." in capsys.readouterr().err
 
 
-def test_images_without_labels_are_refused_before_any_pretraining(
-    relit: Relit, capsys: pytest.CaptureFixture[str], tmp_path: Path
+class Partly(Digits):
+    """Every other training image has no label."""
+
+    def setup(self, stage: str) -> None:
+        super().setup(stage)
+        self.train_set = GatherDataset(
+            LabelledImages(self.train_set.columns.image, self.train_set.columns.label.clone()), self.train_set.rows
+        )
+        self.train_set.columns.label[::2] = -1
+
+
+@pytest.mark.parametrize(("unlabeled", "fraction"), [(False, 0.2), (True, 1.0), (True, 0.5)])
+def test_pretraining_takes_all_images_and_fine_tuning_the_labeled_ones(
+    digits_root: Path, unlabeled: bool, fraction: float
 ) -> None:
+    seen: dict[int | None, list[Tensor]] = {}
+
+    class Seen(Callback):
+        def on_train_batch_start(
+            self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int
+        ) -> None:
+            layer = model.layer_at(trainer.current_epoch)
+            seen.setdefault(layer, []).append(batch[0] if layer is not None and layer > 1 else batch.label)
+
+    torch.manual_seed(0)
+    model = LayerwiseMLP(**TINY, labeled_fraction=fraction)
+    data = (Partly if unlabeled else Digits)(root=str(digits_root), batch_size=128)
+    trainer = Trainer(
+        accelerator="cpu", max_epochs=9, callbacks=[Seen()], logger=False, enable_checkpointing=False, **QUIET
+    )
+    trainer.fit(model, data)
+    assert {layer: sum(map(len, batches)) for layer, batches in seen.items()} == {
+        1: 2560,
+        2: 2560,
+        3: 2560,
+        None: 3 * 1280,
+    }, "all phases have as many steps"
+    every = torch.cat(seen[1])
+    assert (every < 0).any() == unlabeled
+    tuned = torch.cat(seen[None])
+    assert tuned.min() == 0
+    labels = data.train_set.column("label")
+    rows = labeled_rows(labels, fraction, 0)
+    assert rows is not None
+    for one in range(10):
+        size = int((labels == one).sum())
+        count = int((labels[rows] == one).sum())
+        assert count == round(fraction * size)
+        assert float((tuned == one).float().mean()) == pytest.approx(count / len(rows), abs=0.01)
+
+
+def test_labels_are_drawn_by_class_and_seed() -> None:
+    label = torch.tensor([0] * 50 + [1] * 30 + [-1] * 20)[torch.randperm(100)]
+    rows = labeled_rows(label, 0.1, seed=0)
+    assert rows is not None
+    assert label[rows].bincount().tolist() == [5, 3]
+    assert len(rows.unique()) == 8
+    same, other = labeled_rows(label, 0.1, seed=0), labeled_rows(label, 0.1, seed=1)
+    assert same is not None
+    assert other is not None
+    assert torch.equal(rows, same)
+    assert not torch.equal(rows, other)
+    assert labeled_rows(label[label >= 0], 1.0, seed=0) is None
+    with pytest.raises(ModelError, match="No training image has a label"):
+        labeled_rows(torch.full((3,), -1), 1.0, 0)
+
+
+def test_stl10s_images_without_labels_are_for_pretraining(relit: Relit, tmp_path: Path) -> None:
     stl10(tmp_path)
     (tmp_path / "stl10" / "stl10_binary" / "unlabeled_X.bin").write_bytes(bytes(5 * 3 * 96 * 96))
     data = ["--data=STL10", f"--data.root={tmp_path}", "--data.image_size=8", "--data.batch_size=4"]
-    assert relit("fit", *FIT, "--model.channels=3", "--model.image_size=8", *data, "--data.unlabelled=true") == 1
-    sentence = (
-        "LayerwiseMLP learns classes, but STL10 gives training images without labels: set --data.unlabelled false."
-    )
+    model = ["--model.channels=3", "--model.image_size=8", "--trainer.limit_train_batches=1"]
+    assert relit("fit", *FIT, *model, *data, "--data.unlabelled=true") == 0
+
+
+@pytest.mark.parametrize(
+    ("fraction", "sentence"),
+    [
+        ("0.001", "labeled_fraction is 0.001, which leaves class 0, of "),
+        ("0", "labeled_fraction is 0.0; it must be greater than 0 and at most 1."),
+        ("1.5", "labeled_fraction is 1.5; it must be greater than 0 and at most 1."),
+    ],
+)
+def test_a_fraction_that_leaves_a_class_without_labels_is_refused(
+    relit: Relit, capsys: pytest.CaptureFixture[str], fraction: str, sentence: str
+) -> None:
+    assert relit("fit", *FIT, f"--model.labeled_fraction={fraction}") == 1
     assert sentence in capsys.readouterr().err
+    assert not Path("runs").exists()
 
 
 def test_arguments_are_checked_without_a_command_line() -> None:

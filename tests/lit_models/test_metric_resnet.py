@@ -18,11 +18,13 @@ from torch.nn import functional
 from torch.optim import SGD
 from torch.optim.lr_scheduler import OneCycleLR
 
-from datamodules import DataWarning, Digits, EpisodeDataModule, ImageFolder, LabelledImages
+from datamodules import DataError, DataWarning, Digits, EpisodeDataModule, ImageFolder, LabelledImages, UnseenClasses
 from datamodules.loading.samplers import BatchSampler, ClassBalancedBatches
 from lit_models import MetricResNet
 from lit_models.errors import ModelError
 from lit_models.losses.triplet import batch_hard, distances
+from lit_models.metrics.retrieval import retrieval
+from lit_models.networks.lenet import LeNet
 from lit_models.networks.resnet import ResNet18
 from lit_models.optimizers import one_cycle
 from tests.tiny import the_run
@@ -168,6 +170,71 @@ def test_weight_decay_is_for_weights_only() -> None:
     assert len(decayed["params"]) + len(rest["params"]) == len(names)
 
 
+# --- heads and encoders -----------------------------------------------------------------------------------------------
+
+
+def test_the_papers_heads() -> None:
+    triplet = MetricResNet(**TINY, loss="triplet", head="mlp")
+    kinds = [type(layer) for layer in triplet.projection]  # type: ignore[union-attr]
+    assert kinds == [nn.Linear, nn.BatchNorm1d, nn.ReLU, nn.Linear]
+    assert [tuple(p.shape) for p in triplet.projection.parameters() if p.ndim == 2] == [(1024, 16), (128, 1024)]
+    assert triplet.embed(batch_of().image).shape == (24, 128)
+    assert triplet.embed(batch_of().image).min() < 0
+    assert MetricResNet(**TINY, loss="center", embedding_dim=512).center.shape == (10, 512)
+
+
+def test_lenet_is_that_of_the_papers_table_1() -> None:
+    network = LeNet(1, 32, 28)
+    kernels = [tuple(p.shape) for p in network.parameters() if p.ndim == 4]
+    assert [(k[0], k[2]) for k in kernels] == [(32, 5), (32, 5), (64, 5), (64, 5), (128, 5), (128, 5)]
+    assert network(torch.rand(2, 1, 28, 28)).shape == (2, network.out_features) == (2, 128 * 9)
+
+
+def test_a_checkpoint_of_another_head_is_refused(tmp_path: Path, digits_root: Path) -> None:
+    model = MetricResNet(**TINY, head="mlp")
+    trainer = a_trainer(max_epochs=1, limit_train_batches=1, limit_val_batches=0)
+    trainer.fit(model, Digits(root=str(digits_root)))
+    trainer.save_checkpoint(tmp_path / "model.ckpt")
+    assert MetricResNet.load_from_checkpoint(tmp_path / "model.ckpt").head == "mlp, 128"
+    sentence = "head is mlp, 128 outputs, the model's linear, 16: leave --model.head and --model.embedding_dim as they"
+    with pytest.raises(ModelError, match=sentence):
+        a_trainer().test(MetricResNet(**TINY), Digits(root=str(digits_root)), ckpt_path=tmp_path / "model.ckpt")
+    old = torch.load(tmp_path / "model.ckpt", weights_only=True)
+    del old["head"]
+    del old["hyper_parameters"]["encoder"]
+    torch.save(old, tmp_path / "old.ckpt")
+    MetricResNet.load_from_checkpoint(tmp_path / "old.ckpt")
+
+
+# --- unseen classes ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+def test_retrieval_on_unseen_classes(digits_root: Path, loss: Any) -> None:
+    torch.manual_seed(0)
+    model = MetricResNet(**TINY | {"num_classes": 4}, loss=loss)
+    data = UnseenClasses(Digits(root=str(digits_root)), classes_per_batch=4, samples_per_class=3)
+    trainer = a_trainer(max_epochs=1, limit_train_batches=2)
+    trainer.fit(model, data)
+    names = ["map_at_r", "mean_average_precision", "r_precision", *(f"recall_at_{k}" for k in (1, 5, 10))]
+    names += ["loss"] if loss == "triplet" else []
+    assert {n for n in trainer.callback_metrics if n.startswith("val/")} == {f"val/{name}" for name in names}
+    splits = [set(split.column("label").tolist()) for split in (data.train_set, data.val_set, data.test_set)]
+    assert splits == [{0, 1, 2, 3}, {4}, {5, 6, 7, 8, 9}]
+    trainer.test(model, data, verbose=False)
+    image, label = data.transform(data.test_set.__getitems__(torch.arange(len(data.test_set))), training=False)
+    with torch.no_grad():
+        embedding = model.eval().embed(image)
+    expected = retrieval(embedding, label, embedding, label, torch.arange(len(label)))["map_at_r"].mean().item()
+    assert float(trainer.callback_metrics["test/map_at_r"]) == pytest.approx(expected, rel=1e-4)
+
+
+def test_a_split_by_class_needs_classes(digits_root: Path) -> None:
+    data = UnseenClasses(Digits(root=str(digits_root)), train_classes=8, val_classes=2)
+    with pytest.raises(DataError, match="train_classes is 8 and val_classes 2; of 10 classes at least 2 are for train"):
+        data.setup("fit")
+
+
 # --- training ---------------------------------------------------------------------------------------------------------
 
 
@@ -303,6 +370,8 @@ def test_evaluation_by_scikit_learn(digits_root: Path, loss: Any, processes: int
         "recall_at_1": np.mean(t[neighbours[:, 0]] == t),
         "recall_at_5": np.mean((t[neighbours] == t[:, None]).any(1)),
     }
+    retrieved = retrieval(torch.from_numpy(z), label, torch.from_numpy(z), label, torch.arange(len(z)))
+    expected |= {name: value.mean().item() for name, value in retrieved.items() if name not in expected}
     if loss == "triplet":
         expected |= {"accuracy": expected["centroid_accuracy"], "accuracy_top5": expected["centroid_accuracy_top5"]}
         own = ((x[:, None] - centroids) ** 2).sum(-1)
@@ -354,7 +423,7 @@ def test_validation_takes_few_references_and_says_how_training_images_fare(digit
     class Counting(MetricResNet):
         def _embed_references(self, per_class: int | None) -> None:
             super()._embed_references(per_class)
-            seen.append(len(self._reference))
+            seen.append(len(self.evaluation.reference))
 
     torch.manual_seed(0)
     model = Counting(**TINY, loss=loss, references_per_class=3)

@@ -3,11 +3,15 @@ import math
 import numpy as np
 import pytest
 import torch
+from pytorch_metric_learning.distances import LpDistance
+from pytorch_metric_learning.utils.accuracy_calculator import AccuracyCalculator
+from pytorch_metric_learning.utils.inference import CustomKNN
 from sklearn.neighbors import KNeighborsClassifier, NearestCentroid
 from torch import Tensor
 from torchmetrics.functional.classification import multiclass_accuracy
 from torchmetrics.functional.retrieval import retrieval_hit_rate
 
+from lit_models.errors import ModelError
 from lit_models.metrics import retrieval
 from lit_models.metrics.retrieval import (
     centroid_scores,
@@ -135,3 +139,71 @@ def test_recall_is_torchmetrics_hit_rate() -> None:
         rates.append(retrieval_hit_rate(similarity, label[others] == label[i], top_k=5).item())
     assert hits(label[row], label).item() == pytest.approx(math.fsum(rates) / 60)
     assert 0 < sum(rates) < 60
+
+
+def by_plain_loops(query: Tensor, label: Tensor, reference: Tensor, own: list[int], others: Tensor) -> dict[str, float]:
+    """Each measure as it is defined, query by query; ``own`` are the queries' rows among the references."""
+    found: dict[str, list[float]] = {}
+    for i in range(len(query)):
+        rows = [j for j in range(len(reference)) if j != own[i]]
+        ranked = sorted(rows, key=lambda j: (query[i] - reference[j]).square().sum().item())
+        right = [bool(others[j] == label[i]) for j in ranked]
+        r = sum(right)
+        if not r:
+            continue
+        precision = [sum(right[: k + 1]) / (k + 1) if right[k] else 0.0 for k in range(len(ranked))]
+        values = {"map_at_r": sum(precision[:r]) / r, "mean_average_precision": sum(precision) / r}
+        values |= {"r_precision": sum(right[:r]) / r} | {f"recall_at_{k}": float(any(right[:k])) for k in (1, 5, 10)}
+        for name, value in values.items():
+            found.setdefault(name, []).append(value)
+    return {name: math.fsum(values) / len(values) for name, values in found.items()}
+
+
+@pytest.mark.parametrize("block", [1, 500, 1 << 25])
+def test_retrieval_is_pytorch_metric_learnings_and_that_of_plain_loops(
+    monkeypatch: pytest.MonkeyPatch, block: int
+) -> None:
+    monkeypatch.setattr(retrieval, "BLOCK", block)
+    embedding, label = points(70, 4)
+    label[3] = 7  # the only image of its class
+    found = retrieval.retrieval(embedding, label, embedding, label, torch.arange(70))
+    means = {name: values.nanmean().item() for name, values in found.items()}
+    assert found["map_at_r"].isnan().tolist() == (label == 7).tolist()
+    assert means == pytest.approx(by_plain_loops(embedding, label, embedding, list(range(70)), label), rel=1e-5)
+    measures = ("precision_at_1", "mean_average_precision", "mean_average_precision_at_r", "r_precision")
+    calculator = AccuracyCalculator(
+        measures, knn_func=CustomKNN(LpDistance(normalize_embeddings=False)), device=torch.device("cpu")
+    )
+    theirs = calculator.get_accuracy(embedding, label)
+    ours = [means[name] for name in ("recall_at_1", "mean_average_precision", "map_at_r", "r_precision")]
+    assert ours == pytest.approx([theirs[name] for name in measures], rel=1e-5)
+    assert 0.1 < means["map_at_r"] < means["mean_average_precision"] < means["recall_at_1"] < 1
+
+
+def test_retrieval_among_other_images_is_pytorch_metric_learnings() -> None:
+    (query, label), (reference, others) = points(30, 5), points(50, 6)
+    found = retrieval.retrieval(query, label, reference, others)
+    calculator = AccuracyCalculator(
+        ("mean_average_precision", "mean_average_precision_at_r"),
+        knn_func=CustomKNN(LpDistance(normalize_embeddings=False)),
+        device=torch.device("cpu"),
+    )
+    theirs = calculator.get_accuracy(query, label, reference, others)
+    assert found["map_at_r"].mean().item() == pytest.approx(theirs["mean_average_precision_at_r"], rel=1e-5)
+    assert found["mean_average_precision"].mean().item() == pytest.approx(theirs["mean_average_precision"], rel=1e-5)
+
+
+def test_r_may_be_fixed_but_not_larger_than_a_class() -> None:
+    embedding, label = points(40, 4)
+    itself = torch.arange(40)
+    _, row = nearest(embedding, embedding, 3, itself)
+    found = retrieval.retrieval(embedding, label, embedding, label, itself, r=3)["r_precision"]
+    assert torch.allclose(found, (label[row] == label[:, None]).float().mean(1))
+    smallest = int(label.bincount().min()) - 1
+    with pytest.raises(ModelError, match=f"has {smallest} images to be found: set r to at most {smallest}"):
+        retrieval.retrieval(embedding, label, embedding, label, itself, r=smallest + 1)
+
+
+def test_without_a_relevant_image_nothing_is_measured() -> None:
+    values = retrieval.retrieval(torch.rand(3, 2), torch.arange(3), torch.rand(3, 2), torch.arange(3), torch.arange(3))
+    assert all(one.isnan().all() for one in values.values())
