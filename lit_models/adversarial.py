@@ -302,7 +302,7 @@ class UnconditionalGAN(AdversarialModule):
         """
         if labels is not None:
             raise ModelError(f"{type(self).__name__} knows no classes: leave the labels out.")
-        latent = torch.randn(n, self.latent_dim, generator=generator).to(self.device, self.dtype)
+        latent = torch.randn(n, self.latent_dim, generator=generator).to(self.device).type(self.dtype)
         with evaluating(self.sampling_generator):
             return self.images_of(latent)
 

@@ -374,7 +374,7 @@ class ConditionalGAN(AdversarialModule):
             ModelError: The labels are no integers, not n, or hold a number that is no class.
         """
         labels = self._labels(n, labels)
-        latent = torch.randn(n, self.latent_dim, generator=generator).to(self.device, self.dtype)
+        latent = torch.randn(n, self.latent_dim, generator=generator).to(self.device).type(self.dtype)
         with evaluating(self.sampling_generator):
             return self.images_of(latent, labels.to(self.device))
 

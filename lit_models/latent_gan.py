@@ -188,7 +188,7 @@ class LatentGAN(UnconditionalGAN):
         """
         generator = self.sampling_generator
         drawn = torch.randn(candidates, self.latent_dim, generator=torch.Generator().manual_seed(0))
-        drawn = drawn.to(self.device, self.dtype)
+        drawn = drawn.to(self.device).type(self.dtype)
         # Lightning tests in inference mode, in which nothing can be optimised.
         with torch.inference_mode(False), evaluating(generator):
             target = image.clone() * 2 - 1

@@ -303,7 +303,7 @@ class VAE(LightningModule):
         """
         if labels is not None:
             raise ModelError("VAE knows no classes: leave the labels out.")
-        return self.decode(torch.randn(n, self.latent_dim, generator=generator).to(self.device, self.dtype))
+        return self.decode(torch.randn(n, self.latent_dim, generator=generator).to(self.device).type(self.dtype))
 
     def embed(self, image: Tensor) -> Tensor:
         """μ, ``(N, latent_dim)``, of images ``(N, C, H, W)`` in [0, 1]."""
