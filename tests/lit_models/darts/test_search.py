@@ -369,7 +369,7 @@ def test_bfloat16(tmp_path: Path, order: int) -> None:
         (["--model.layers=2"], "layers is 2; it must be at least 3."),
         (["--model.order=2", "--model.weight_optimizer=FusedAdam"], "The second order anticipates the step of SGD"),
         (["--model.channels=3"], "set --model.image_size 32 and --model.channels 1, or choose other data."),
-        (["--trainer.precision=16-true"], "DARTSSearch can't be trained in float16"),
+        (["--trainer.precision=16-true"], "keeps the weights themselves in 16 bits"),
         (["--model.arch_init_std=-1"], "arch_init_std is -1.0; it must be at least 0."),
         (["--data=Digits"], "set --data SearchDataModule --data.images Digits."),
         (["--data.batch_size=201"], "set --data.batch_size to 200 or less"),
