@@ -6,23 +6,25 @@ and if it likes in ``augment`` what happens to training batches. Everything else
 
 import hashlib
 import os
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
-import platformdirs
 import torch
 from lightning.pytorch import LightningDataModule, Trainer
+from lightning.pytorch.trainer.states import TrainerFn, TrainerState
 from torch import Tensor
 
 from datamodules.errors import DataError
 from datamodules.loading.loaders import BatchLoader
-from datamodules.loading.samplers import BatchSampler, SequentialBatches, ShuffledBatches
-from datamodules.loading.tensors import Codes, GatherDataset, LabelledImages
+from datamodules.loading.paths import expanded, user_cache
+from datamodules.loading.samplers import BatchSampler, ClassBalancedBatches, SequentialBatches, ShuffledBatches
+from datamodules.loading.tensors import Codes, GatherDataset, LabelledImages, TensorStore
 
 
 def data_root(root: str | os.PathLike[str] | None = None) -> Path:
     """The folder of all data sets: ``root`` if given, else ``$RELIT_DATA``, else the user's cache folder."""
-    return Path(root or os.environ.get("RELIT_DATA") or platformdirs.user_cache_path("relit")).expanduser().absolute()
+    return expanded(root or os.environ.get("RELIT_DATA") or user_cache())
 
 
 def run_seed() -> int:
@@ -61,7 +63,12 @@ class ImageDataModule(LightningDataModule):
         eval_batch_size: Images in a validation, test or prediction batch of one process; if None, ``batch_size``.
         on_device: Hold the data set in the accelerator's memory. If None, it is held there when it takes at most
             a quarter of the memory that is free.
+        classes_per_batch: P of a batch of P classes x K images; None for batches drawn without regard to the class.
+        samples_per_class: K of such a batch.
     """
+
+    shares_out_batches = True
+    """Whether the loaders give each process its own batches, so that Lightning mustn't share them out again."""
 
     name: str
     image_shape: tuple[int, int, int]
@@ -79,12 +86,17 @@ class ImageDataModule(LightningDataModule):
         batch_size: int = 64,
         eval_batch_size: int | None = None,
         on_device: bool | None = None,
+        classes_per_batch: int | None = None,
+        samples_per_class: int | None = None,
     ) -> None:
         super().__init__()
+        if (classes_per_batch is None) != (samples_per_class is None):
+            raise DataError("Set --data.classes_per_batch and --data.samples_per_class both, or neither.")
         self.root = data_root(root)
         self.batch_size = batch_size
         self.eval_batch_size = eval_batch_size or batch_size
         self.on_device = on_device
+        self.classes_per_batch, self.samples_per_class = classes_per_batch, samples_per_class
 
     @property
     def folder(self) -> Path:
@@ -93,12 +105,37 @@ class ImageDataModule(LightningDataModule):
 
     @property
     def prepared_folder(self) -> Path:
-        """Where this data set's arrays are written: beside the source files, or in the user's cache folder if the
-        data root may not be written to (a cluster's shared data sets, say)."""
-        if _writable(self.root):
-            return self.folder / "prepared"
+        """Where this data set's arrays are written, if the data root may be written to."""
+        return self.folder / "prepared"
+
+    def tensor_store(self, name: str, identity: Mapping[str, Any], sources: Iterable[Path] = ()) -> TensorStore:
+        """The arrays of this name, next to the source files; in the user's cache folder if they aren't there already
+        and may not be written there (among a cluster's shared data sets, for example).
+
+        Args:
+            name: Their folder's name.
+            identity: See :class:`datamodules.loading.tensors.TensorStore`.
+            sources: Likewise.
+        """
+        sources = tuple(sources)
+        store = TensorStore(self.prepared_folder / name, identity, sources)
+        if store.may_be_written() or store.is_current():
+            return store
         root_name = hashlib.sha256(os.fsencode(self.root)).hexdigest()[:12]
-        return platformdirs.user_cache_path("relit") / "prepared" / root_name / self.name
+        return TensorStore(user_cache() / "prepared" / root_name / self.name / name, identity, sources)
+
+    def reorder_classes(self, class_names: Sequence[str]) -> None:
+        """Gives the classes, after ``setup``, the labels that their names have in ``class_names``."""
+        new = torch.tensor([list(class_names).index(name) for name in self.class_names])
+        for split in ("train_set", "val_set", "test_set", "predict_set"):
+            images = getattr(self, split, None)
+            if isinstance(images, GatherDataset) and "label" in images.columns._fields:
+                label = images.columns.label
+                is_named = (label >= 0) & (label < len(new))  # not unlabeled, and no class that isn't trained on
+                relabeled = torch.where(is_named, new[label.clamp(0, len(new) - 1)], label)
+                columns = images.columns._replace(label=relabeled)
+                setattr(self, split, type(images)(columns, images.rows))
+        self.class_names = tuple(class_names)
 
     def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
         """Makes of a batch of images what the model gets; a method's own codes are left alone."""
@@ -117,10 +154,16 @@ class ImageDataModule(LightningDataModule):
         return batch
 
     def train_batches(self) -> BatchSampler:
-        """The training split's sampler; override for episodes or class-balanced batches."""
+        """The training split's sampler; override for episodes."""
+        if self.classes_per_batch is not None and self.samples_per_class is not None:
+            labels, place = self.train_set.column("label"), self._rank_and_world_size()
+            if (labels < 0).any():
+                raise DataError("Batches of P classes x K images need a label on each: leave unlabeled images out.")
+            return ClassBalancedBatches(labels, self.classes_per_batch, self.samples_per_class, run_seed(), *place)
         return ShuffledBatches(len(self.train_set), self.batch_size, run_seed(), *self._rank_and_world_size())
 
     def train_dataloader(self) -> BatchLoader[Any]:
+        self._require_validation()
         return BatchLoader(self._placed(self.train_set), self.train_batches())
 
     def val_dataloader(self) -> BatchLoader[Any]:
@@ -134,8 +177,37 @@ class ImageDataModule(LightningDataModule):
 
     def eval_dataloader(self, dataset: GatherDataset[Any]) -> BatchLoader[Any]:
         """Goes once through this process's share of a split, in order."""
+        self._require_enough(len(dataset))
         sampler = SequentialBatches(len(dataset), self.eval_batch_size, *self._rank_and_world_size())
         return BatchLoader(self._placed(dataset), sampler)
+
+    def _require_validation(self) -> None:
+        """Refuses a training that waits for a validation metric without validation images."""
+        if self.trainer is None or not hasattr(self, "val_set") or len(self.val_set):
+            return
+        for callback in getattr(self.trainer, "callbacks", ()):
+            monitor = getattr(callback, "monitor", None)
+            if isinstance(monitor, str) and monitor.startswith("val/"):
+                remedy = "raise --data.val_fraction" if hasattr(self, "val_fraction") else "choose other data"
+                raise DataError(
+                    f"{type(callback).__name__} waits for {monitor}, but {type(self).__name__} has no validation "
+                    f"images: {remedy}, or set the monitor to null or to a training metric."
+                )
+
+    def _require_enough(self, size: int) -> None:
+        """Refuses an evaluation of nothing, or of fewer images than there are processes."""
+        if self.trainer is None:
+            return
+        stage, processes = getattr(self.trainer, "state", TrainerState()).fn, self.trainer.world_size
+        split = {TrainerFn.TESTING: "test", TrainerFn.PREDICTING: "prediction"}.get(cast(Any, stage), "validation")
+        if size == 0 and split != "validation":
+            remedy = "raise --data.test_fraction" if hasattr(self, "test_fraction") else "choose other data"
+            raise DataError(f"{type(self).__name__} has no {split} images: {remedy}.")
+        if 0 < size < processes:
+            raise DataError(
+                f"{type(self).__name__} has {size} {split} image{'s' * (size > 1)}, fewer than the {processes} "
+                f"processes: give it more images, or set --trainer.devices to {size} or less."
+            )
 
     def _rank_and_world_size(self) -> tuple[int, int]:
         return (self.trainer.global_rank, self.trainer.world_size) if self.trainer is not None else (0, 1)
@@ -174,13 +246,3 @@ def in_precision(trainer: Trainer | None, batch: Any) -> Any:
     """The batch with its floats in the precision of the trainer's module. (Lightning converts a batch earlier, when its
     images are still uint8.)"""
     return batch if trainer is None else trainer.precision_plugin.convert_input(batch)
-
-
-def _writable(folder: Path) -> bool:
-    """Whether files may be made below ``folder``, which need not exist yet.
-
-    A folder without any write permission is left alone by root, too, who could write to it.
-    """
-    while not folder.exists():
-        folder = folder.parent
-    return os.access(folder, os.W_OK) and bool(folder.stat().st_mode & 0o222)

@@ -9,8 +9,8 @@ import torchvision
 
 from datamodules.base import data_root
 from datamodules.errors import DataError, note
-from datamodules.image_folder import TEST, TRAIN, VAL, ImageFolder, Listing
-from datamodules.loading.tensors import files_below
+from datamodules.image_folder import ImageFolder
+from datamodules.loading.folders import TEST, TRAIN, VAL, Listing, files_below
 
 NUM_IMAGES = 202_599
 FIRST_VAL, FIRST_TEST = 162_771, 182_638
@@ -33,6 +33,8 @@ class CelebA(ImageFolder):
         channels: 3 for colour, 1 for grey.
         crop: Side of the central square that is cut out of each image before it is resized; if None, 178.
         on_device: Hold the data set in the accelerator's memory; if None, when it fits easily.
+        classes_per_batch: P of a batch of P classes x K images; None for batches drawn without regard to the class.
+        samples_per_class: K of such a batch.
     """
 
     name = "celeba"
@@ -47,6 +49,8 @@ class CelebA(ImageFolder):
         channels: Literal[1, 3] = 3,
         crop: int | None = None,
         on_device: bool | None = None,
+        classes_per_batch: int | None = None,
+        samples_per_class: int | None = None,
     ) -> None:
         folder = data_root(root) / "celeba" / "img_align_celeba"
         archive = folder.with_suffix(".zip")
@@ -59,6 +63,8 @@ class CelebA(ImageFolder):
             channels=channels,
             crop=crop,
             on_device=on_device,
+            classes_per_batch=classes_per_batch,
+            samples_per_class=samples_per_class,
         )
         self.attribute = attribute
         if attribute is not None:
@@ -90,16 +96,23 @@ class CelebA(ImageFolder):
             )
         if len(numbers) != NUM_IMAGES:
             note(f"{self.source()} holds {len(numbers):,} images; CelebA has {NUM_IMAGES:,}.")
-        has_attribute = self._images_with_attribute()
-        labels = [int(n in has_attribute) for n in numbers.values()]
+        has_attribute = self._attribute_of_images()
+        missing = [name for name, n in numbers.items() if n not in has_attribute] if self.attribute is not None else []
+        if missing:
+            raise DataError(
+                f"{self.folder / 'list_attr_celeba.txt'} has no row for {len(missing):,} of the images, such as "
+                f"{missing[0]}: get the whole file from https://mmlab.ie.cuhk.edu.hk/projects/CelebA.html, or leave "
+                "--data.attribute out."
+            )
+        labels = [int(has_attribute.get(n, False)) for n in numbers.values()]
         splits = [TRAIN if n < FIRST_VAL else VAL if n < FIRST_TEST else TEST for n in numbers.values()]
         return Listing(list(numbers), labels, splits, list(self.class_names))
 
-    def _images_with_attribute(self) -> set[int]:
-        """The numbers of the images that have the attribute, from a file with a row for each image: its name, then 1 or
-        -1 for each attribute; the second line names these."""
+    def _attribute_of_images(self) -> dict[int, bool]:
+        """Whether each image has the attribute, by its number, from a file with a row for each image: its name, then 1
+        or -1 for each attribute; the second line names these."""
         if self.attribute is None:
-            return set()
+            return {}
         path = self.folder / "list_attr_celeba.txt"
         try:
             lines = path.read_text().splitlines()
@@ -109,8 +122,10 @@ class CelebA(ImageFolder):
                     f"CelebA has no attribute {self.attribute}: set --data.attribute to one of {', '.join(attributes)}."
                 )
             column = attributes.index(self.attribute)
-            rows = (line.split() for line in lines[2:])
-            return {int(Path(name).stem) for name, *values in rows if values[column] == "1"}
+            rows = [line.split() for line in lines[2:] if line.strip()]
+            # A row that was cut off counts as missing.
+            whole = (row for row in rows if len(row) == 1 + len(attributes))
+            return {int(Path(name).stem): values[column] == "1" for name, *values in whole}
         except (OSError, IndexError, ValueError) as error:
             raise DataError(
                 f"{path} can't be read ({error}): get it from https://mmlab.ie.cuhk.edu.hk/projects/CelebA.html, or "

@@ -56,6 +56,8 @@ class CIFAR10(ImageDataModule):
             random place of each training image (DeVries & Taylor 2017); 0 for none.
         split_seed: Seed of the split between training and validation.
         on_device: Hold the data set in the accelerator's memory; if None, when it fits easily.
+        classes_per_batch: P of a batch of P classes x K images; None for batches drawn without regard to the class.
+        samples_per_class: K of such a batch.
     """
 
     name = "cifar10"
@@ -73,8 +75,10 @@ class CIFAR10(ImageDataModule):
         cutout: int = 0,
         split_seed: int = 0,
         on_device: bool | None = None,
+        classes_per_batch: int | None = None,
+        samples_per_class: int | None = None,
     ) -> None:
-        super().__init__(root, batch_size, eval_batch_size, on_device)
+        super().__init__(root, batch_size, eval_batch_size, on_device, classes_per_batch, samples_per_class)
         if image_size < 1:
             raise DataError(f"--data.image_size is {image_size}; it must be at least 1.")
         if not 0 <= val_fraction < 1:
@@ -93,7 +97,7 @@ class CIFAR10(ImageDataModule):
     @property
     def store(self) -> TensorStore:
         source = self._source()
-        return TensorStore(self.prepared_folder / "32x32", {}, [] if source is None else [source])
+        return self.tensor_store("32x32", {}, [] if source is None else [source])
 
     def prepare_data(self) -> None:
         self.store.prepare(self._build)

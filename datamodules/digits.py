@@ -20,6 +20,8 @@ class Digits(ImageDataModule):
         eval_batch_size: Images in an evaluation batch of one process; if None, ``batch_size``.
         split_seed: Seed of the split.
         on_device: Hold the data set in the accelerator's memory; if None, when it fits easily.
+        classes_per_batch: P of a batch of P classes x K images; None for batches drawn without regard to the class.
+        samples_per_class: K of such a batch.
     """
 
     name = "digits"
@@ -34,13 +36,15 @@ class Digits(ImageDataModule):
         eval_batch_size: int | None = None,
         split_seed: int = 0,
         on_device: bool | None = None,
+        classes_per_batch: int | None = None,
+        samples_per_class: int | None = None,
     ) -> None:
-        super().__init__(root, batch_size, eval_batch_size, on_device)
+        super().__init__(root, batch_size, eval_batch_size, on_device, classes_per_batch, samples_per_class)
         self.split_seed = split_seed
 
     @property
     def store(self) -> TensorStore:
-        return TensorStore(self.prepared_folder / "32x32", {"source": "sklearn.datasets.load_digits"})
+        return self.tensor_store("32x32", {"source": "sklearn.datasets.load_digits"})
 
     def prepare_data(self) -> None:
         self.store.prepare(self._build)

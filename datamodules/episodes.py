@@ -77,7 +77,7 @@ class EpisodeDataModule(ImageDataModule):
         super().__init__(str(images.root), episodes_per_batch, eval_episodes_per_batch, on_device)
         self.images = images
         self.name = images.name
-        self.image_shape = images.image_shape
+        self.image_shape = getattr(images, "image_shape", (0, 0, 0))
         self.inverted = images.inverted
         self.n_way, self.k_shot, self.n_query = n_way, k_shot, n_query
         self.test_way, self.test_shot, self.test_query = (
@@ -98,6 +98,7 @@ class EpisodeDataModule(ImageDataModule):
     def setup(self, stage: str) -> None:
         self.images.setup(stage)
         require_labelled_images(self, self.images)
+        self.image_shape = self.images.image_shape
         self.train_set, self.val_set = self.images.train_set, self.images.val_set
         self.test_set = self.predict_set = self.images.test_set
         self.num_classes, self.class_names = self.images.num_classes, self.images.class_names

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from datamodules.base import ImageDataModule, require_labelled_images, run_seed
-from datamodules.errors import DataError
+from datamodules.errors import DataError, note
 from datamodules.loading.augment import random_affine
 from datamodules.loading.loaders import BatchLoader
 from datamodules.loading.samplers import ShuffledBatches
@@ -28,8 +28,11 @@ class FoldedImages(NamedTuple):
 
 
 class FewLabels(ImageDataModule):
-    """The first ``count`` labelled images, in the order of the data set's files, that another data module doesn't keep
-    for testing; they are all that there is for training *and* validation. The test split is the other data module's.
+    """The first ``count`` labelled images that another data module doesn't keep for testing; they are all that there is
+    for training *and* validation. The test split is the other data module's.
+
+    The first images are those in the order of the data set's files. Where the files are sorted by class, or the first
+    ones lack a class, they are dealt out by class, with a note: the first image of each class, then the second, …
 
     The images are dealt out into folds with the same share of each class, as far as the numbers go. A model that is
     trained on all folds but one can be validated on that one: that costs no image, and no label but these
@@ -69,7 +72,7 @@ class FewLabels(ImageDataModule):
             )
         self.images = images
         self.name = images.name
-        self.image_shape = images.image_shape
+        self.image_shape = getattr(images, "image_shape", (0, 0, 0))
         self.inverted = images.inverted
         self.num_classes, self.class_names = images.num_classes, images.class_names
         self.count, self.folds, self.repeats = count, folds, repeats
@@ -82,9 +85,10 @@ class FewLabels(ImageDataModule):
     def setup(self, stage: str) -> None:
         self.images.setup(stage)
         require_labelled_images(self, self.images)
+        self.image_shape = self.images.image_shape
         self.num_classes, self.class_names = self.images.num_classes, self.images.class_names
         self.test_set, self.predict_set = self.images.test_set, self.images.predict_set
-        chosen = first_rows(self.images.train_set, self.images.val_set, self.count)
+        chosen = first_rows(self.images.train_set, self.images.val_set, self.count, self.images.name)
         image, label = (column[chosen] for column in self.images.train_set.columns)
         self.train_set = self.val_set = GatherDataset(FoldedImages(image, label, dealt_out(label, self.folds)))
 
@@ -106,20 +110,49 @@ class FewLabels(ImageDataModule):
         return batch._replace(image=image)
 
 
-def first_rows(train_set: GatherDataset[LabelledImages], val_set: GatherDataset[LabelledImages], count: int) -> Tensor:
-    """The first ``count`` rows, in the order of the files, for training or (if drawn from the same files) validation.
+def first_rows(
+    train_set: GatherDataset[LabelledImages], val_set: GatherDataset[LabelledImages], count: int, name: str = "the data"
+) -> Tensor:
+    """The first ``count`` labeled rows for training or (if drawn from the same files) validation: in the order of the
+    files, or by class if that order would leave a class out, or is an order by class.
 
     Raises:
-        DataError: There are too few.
+        DataError: There are too few, or too few for one of each class.
     """
     splits = [train_set]
     if val_set.columns.image.data_ptr() == train_set.columns.image.data_ptr():
         splits.append(val_set)
     rows = [torch.arange(len(split)) if split.rows is None else split.rows for split in splits]
     ordered = torch.cat(rows).unique()  # sorts
+    label = train_set.columns.label[ordered]
+    ordered, label = ordered[label >= 0], label[label >= 0]
     if len(ordered) < count:
         raise DataError(f"count is {count}, but there are {len(ordered)} images: set --data.count to that or less.")
-    return ordered[:count]
+    classes = label.unique()
+    if count < len(classes):
+        raise DataError(
+            f"{count} images can't be of all {len(classes)} classes of {name}: set --data.count to {len(classes)} or "
+            "more, or choose data of fewer classes."
+        )
+    is_sorted = len(classes) > 1 and bool((label.diff() >= 0).all())
+    if not is_sorted and len(label[:count].unique()) == len(classes):
+        return ordered[:count]
+    note(f"The first {count} images of {name} aren't of all classes alike: they are dealt out by class.")
+    return ordered[in_turns(label)[:count].sort().values]
+
+
+def in_turns(label: Tensor) -> Tensor:
+    """Places of the first image of each class, then of the second of each that has two, and so on.
+
+    Example:
+        >>> in_turns(torch.tensor([0, 0, 0, 1, 1, 2])).tolist()
+        [0, 3, 5, 1, 4, 2]
+    """
+    by_class = label.argsort(stable=True)
+    counts = label.bincount()
+    first = (counts.cumsum(0) - counts)[label[by_class]]
+    turn = torch.arange(len(label)) - first
+    return by_class[turn.argsort(stable=True)]
 
 
 def dealt_out(label: Tensor, folds: int) -> Tensor:

@@ -2,53 +2,43 @@
 
 import hashlib
 import json
-import os
-import posixpath
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+import zlib
+from collections import Counter
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 from urllib.parse import unquote, urlsplit
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps
+from PIL import Image
+from torch import Tensor
 
-from datamodules.base import ImageDataModule, split_rows
+from datamodules.base import ImageDataModule, split_rows, to_unit_interval
 from datamodules.errors import DataError, note
-from datamodules.loading.archives import RemoteFile, extract, fetch, progress
-from datamodules.loading.tensors import ArrayWriter, GatherDataset, LabelledImages, TensorStore, files_below
+from datamodules.loading import augment
+from datamodules.loading.archives import RemoteFile, extract, fetch
+from datamodules.loading.decoding import Reading, central_square, decode
+from datamodules.loading.folders import EXTRA, TEST, TRAIN, VAL, Listing, list_classes, printable
+from datamodules.loading.paths import expanded
+from datamodules.loading.tensors import ArrayWriter, GatherDataset, LabelledImages, TensorStore
 
-SUFFIXES = frozenset((".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm"))
-TRAIN, VAL, TEST = 0, 1, 2
-SPLIT_FOLDERS = {"train": TRAIN, "val": VAL, "valid": VAL, "validation": VAL, "test": TEST}
-
-
-class Listing(NamedTuple):
-    """The images of a folder.
-
-    Attributes:
-        files: Their names relative to the folder, in order.
-        labels: The class of each; 0 where there are no classes.
-        splits: ``TRAIN``, ``VAL`` or ``TEST`` for each. If none is of ``VAL``, those are drawn from ``TRAIN``, and
-            likewise for ``TEST``.
-        class_names: The classes' names by label; empty if there are none.
-    """
-
-    files: list[str]
-    labels: list[int]
-    splits: list[int]
-    class_names: list[str]
+RULES = 2
+"""Raised when files are read in another way, so that arrays of an older relit are written again."""
 
 
 class ImageFolder(ImageDataModule):
     """Images of any size and kind from a folder, a zip or a tar archive, cut to central squares and resized.
 
     The images of each sub-folder are a class; images that lie in one folder have no classes (``num_classes`` is 0 and
-    so are their labels). If the folder consists of ``train`` and ``val`` (or ``valid``) or ``test``, these are the
-    splits, with the classes below. A split that isn't there is drawn at random, but always alike, from the training
-    images. Files that aren't images are ignored, and so are damaged images, with a note.
+    so are their labels). If the folder consists of ``train`` and ``val`` or ``test`` (also ``Training``, ``valid``,
+    ``seg_test``, …), these are the splits, with the classes below. A split that isn't there is drawn at random, but
+    always alike, from the training images. Files that aren't images are ignored; damaged images, links that lead back,
+    folders without images and pictures of unknown kinds are left out, with a note.
+
+    Files of 16 bits are read from 0 (black) to 65,535 (white), files of floating-point numbers from 0 to 1; other
+    values, and 32-bit integers, are refused unless ``value_range`` is given.
 
     ``num_classes`` and ``class_names`` are known after ``setup``, and so is ``file_names``: the names, relative to the
     folder, of the images of ``predict_set``, which is all of them in the order of their names.
@@ -57,16 +47,27 @@ class ImageFolder(ImageDataModule):
         path: The folder or archive, or the http(s) address of an archive.
         root: Folder of all data sets, where downloads and prepared arrays are kept; if None, ``$RELIT_DATA``, else the
             user's cache folder.
-        batch_size: Images in a training batch of one process.
+        batch_size: Images in a training batch of one process; unused with ``classes_per_batch``.
         eval_batch_size: Images in an evaluation batch of one process; if None, ``batch_size``.
         image_size: Side of the images that the model gets.
-        channels: 3 for colour, 1 for grey.
+        channels: 3 for color, 1 for gray.
         crop: Side of the central square that is cut out of each image before it is resized; if None, or if an image is
             smaller, as large as fits.
         val_fraction: Share of the training images that is drawn for validation if there is no folder for it.
         test_fraction: Share of the training images that is drawn for testing if there is no folder for it.
         split_seed: Seed of these draws.
         on_device: Hold the data set in the accelerator's memory; if None, when it fits easily.
+        split_by: What is drawn for validation and testing: "image", or "class": all images of some classes, so that the
+            splits differ in their classes, as episodes and retrieval need it.
+        augmentation: What happens to training images: "none"; "flip" (left-right, with probability 1/2); "standard"
+            (also a random window of the image with an eighth of its side in black added all around); or "strong" (also
+            a change of brightness, contrast and saturation by up to 40 % each).
+        classes_per_batch: P of a batch of P classes x K images, as triplet losses need them (Hermans et al. 2017); None
+            for batches drawn without regard to the class.
+        samples_per_class: K of such a batch.
+        unlabelled: Add the images of a folder ``unlabeled``, next to ``train``, to the training images, with label -1.
+        background: What shows through transparent pixels: "white" or "black".
+        value_range: Values of black and white in files of more than 8 bits, for example [0, 4095].
     """
 
     name = "image_folder"
@@ -84,8 +85,15 @@ class ImageFolder(ImageDataModule):
         test_fraction: float = 0.1,
         split_seed: int = 0,
         on_device: bool | None = None,
+        split_by: Literal["image", "class"] = "image",
+        augmentation: augment.Augmentation = "none",
+        classes_per_batch: int | None = None,
+        samples_per_class: int | None = None,
+        unlabelled: bool = False,
+        background: Literal["white", "black"] = "white",
+        value_range: tuple[float, float] | None = None,
     ) -> None:
-        super().__init__(root, batch_size, eval_batch_size, on_device)
+        super().__init__(root, batch_size, eval_batch_size, on_device, classes_per_batch, samples_per_class)
         if image_size < 1 or (crop is not None and crop < 1):
             raise DataError(f"image_size and crop must be at least 1; they are {image_size} and {crop}.")
         if min(val_fraction, test_fraction) < 0 or val_fraction + test_fraction >= 1:
@@ -93,11 +101,16 @@ class ImageFolder(ImageDataModule):
                 f"val_fraction and test_fraction must not be negative and leave something for training; they are "
                 f"{val_fraction} and {test_fraction}."
             )
+        if split_by not in ("image", "class"):
+            raise DataError(f"--data.split_by is {split_by!r}; it must be image or class.")
         self.path = path
         self.image_shape = (channels, image_size, image_size)
         self.crop = crop
         self.val_fraction, self.test_fraction = val_fraction, test_fraction
-        self.split_seed = split_seed
+        self.split_seed, self.split_by = split_seed, split_by
+        self.augmentation = augment.require_known(augmentation)
+        self.unlabelled = unlabelled
+        self.reading = Reading.of(channels, background, value_range)
         self.file_names: tuple[str, ...] = ()
 
     def source(self) -> Path:
@@ -105,7 +118,7 @@ class ImageFolder(ImageDataModule):
         if self.path.startswith(("http://", "https://")):
             address = hashlib.sha256(self.path.encode()).hexdigest()[:12]
             return self.folder / "downloads" / address / (Path(unquote(urlsplit(self.path).path)).name or "images")
-        return Path(os.path.abspath(Path(self.path).expanduser()))
+        return expanded(self.path)
 
     def obtain(self) -> Path:
         """The source, after a download if it isn't there."""
@@ -122,40 +135,24 @@ class ImageFolder(ImageDataModule):
 
     def listing(self, folder: Path) -> Listing:
         """Finds the images below ``folder``, which is the source or what was extracted from it."""
-        files, images = list_images(folder)
-        if not images:
-            others = f" but {len(files)} other files, such as {files[0]}" if files else ""
-            raise DataError(
-                f"{self.source()} holds no images{others}: set --data.path to a folder or archive of images."
-            )
-        common = posixpath.commonpath([posixpath.dirname(name) for name in images])
-        paths = [name.removeprefix(f"{common}/").split("/") for name in images]
-        splits = [TRAIN] * len(images)
-        folders = {path[0] if len(path) > 1 else "" for path in paths}
-        if "train" in folders and folders <= SPLIT_FOLDERS.keys():
-            splits = [SPLIT_FOLDERS[path[0]] for path in paths]
-            paths = [path[1:] for path in paths]
-        has_folder = [len(path) > 1 for path in paths]
-        if any(has_folder) and not all(has_folder):
-            note(
-                f"In {self.source()}, {has_folder.count(False)} images lie beside the sub-folders of the others: all "
-                "are taken as images without classes."
-            )
-        if not all(has_folder):
-            return Listing(images, [0] * len(images), splits, [])
-        class_names = sorted({path[0] for path in paths})
-        label = {name: i for i, name in enumerate(class_names)}
-        return Listing(images, [label[path[0]] for path in paths], splits, class_names)
+        return list_classes(folder, self.source())
 
     @property
     def store(self) -> TensorStore:
         channels, size, _ = self.image_shape
         identity = {**self.selection(), "image_size": size, "channels": channels, "crop": self.crop}
+        # As in arrays from before there was a choice, so that these are replaced and don't stay for ever.
+        chosen: dict[str, Any] = {}
+        if self.reading.background != "white":
+            chosen["background"] = self.reading.background
+        if self.reading.value_range is not None:
+            chosen["value_range"] = list(self.reading.value_range)
+        identity |= chosen
         digest = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:12]
         source = self.source()
         # A source that holds the prepared arrays can't tell by its files whether it has changed.
         sources = [] if source in self.prepared_folder.parents else [source]
-        return TensorStore(self.prepared_folder / f"{source.stem}-{size}x{size}-{digest}", identity, sources)
+        return self.tensor_store(f"{source.stem}-{size}x{size}-{digest}", {**identity, "rules": RULES}, sources)
 
     def prepare_data(self) -> None:
         self.store.prepare(self._build)
@@ -170,125 +167,116 @@ class ImageFolder(ImageDataModule):
 
     def _write_arrays(self, folder: Path, writer: ArrayWriter) -> None:
         files, labels, splits, class_names = self.listing(folder)
-        channels, size, _ = self.image_shape
+        size = self.image_shape[-1]
         images = writer.create("image", (len(files), *self.image_shape))
+        found = [(0, 0, False)] * len(files)
 
         def keep(row: int, image: Image.Image) -> None:
-            images[row] = central_square(image, size, channels, self.crop)
+            found[row] = (*image.size, image.mode in GRAY_MODES)
+            images[row] = central_square(image, size, self.reading, self.crop)
 
-        writer.write("readable", decode(folder, files, keep, self.source()))
+        readable = decode(folder, files, keep, self.source())
+        self._note_misfits([found[row] for row in readable.tolist()])
+        _note_lost_classes(class_names, labels, readable, self.source())
+        _note_copies(images, readable, list(zip(labels, splits, strict=True)), files, self.source())
+        writer.write("readable", readable)
         writer.write("label", np.array(labels, np.int64))
         writer.write("split", np.array(splits, np.int64))
         names = json.dumps({"files": files, "classes": class_names})
         writer.write("names", np.frombuffer(names.encode(), np.uint8))
+
+    def _note_misfits(self, found: list[tuple[int, int, bool]]) -> None:
+        """Says what the images are if the arguments make something else of most of them."""
+        channels, size, _ = self.image_shape
+        shapes = Counter((width, height) for width, height, _ in found)
+        small = sum(count for (width, height), count in shapes.items() if min(width, height) < size)
+        (width, height), _ = shapes.most_common(1)[0]
+        if 2 * small > len(found):
+            note(
+                f"{small:,} of the {len(found):,} images of {self.source()} are smaller than {size}x{size} pixels "
+                f"(most often {width}x{height}) and are enlarged: set --data.image_size to {min(width, height)} or "
+                "less."
+            )
+        if channels == 3 and all(is_gray for *_, is_gray in found):
+            note(f"All images of {self.source()} are gray: --data.channels 1 would do.")
 
     def setup(self, stage: str) -> None:
         arrays = self.store.load()
         names = json.loads(arrays["names"].numpy().tobytes())
         columns = LabelledImages(arrays["image"], arrays["label"])
         readable = arrays["readable"]
-        self.class_names = tuple(names["classes"])
+        self.class_names = tuple(map(printable, names["classes"]))
         self.num_classes = len(self.class_names)
-        self.file_names = tuple(names["files"][row] for row in readable.tolist())
 
-        train, val, test = (readable[arrays["split"][readable] == split] for split in (TRAIN, VAL, TEST))
-        val_size = 0 if len(val) else round(self.val_fraction * len(train))
-        test_size = 0 if len(test) else round(self.test_fraction * len(train))
-        drawn = split_rows(len(train), len(train) - val_size - test_size, val_size, test_size, seed=self.split_seed)
-        kept, for_val, for_test = (train[rows.sort().values] for rows in drawn)
-        self.train_set = GatherDataset(columns, kept)
-        self.val_set = GatherDataset(columns, torch.cat((val, for_val)))
-        self.test_set = GatherDataset(columns, torch.cat((test, for_test)))
-        self.predict_set = GatherDataset(columns, readable)
+        split = arrays["split"][readable]
+        train, val, test, extra = (readable[split == one] for one in (TRAIN, VAL, TEST, EXTRA))
+        for_train, for_val, for_test = self._draw(columns.label[train], draw_val=not len(val), draw_test=not len(test))
+        if len(extra) and not self.unlabelled:
+            note(f"{len(extra):,} images without labels are left out; --data.unlabelled true adds them.")
+        if self.unlabelled and not len(extra):
+            raise DataError(f"{self.source()} has no folder unlabeled/: set --data.unlabelled false.")
+        self.train_set = GatherDataset(columns, torch.cat((train[for_train], *[extra] * self.unlabelled)))
+        self.val_set = GatherDataset(columns, torch.cat((val, train[for_val])))
+        self.test_set = GatherDataset(columns, torch.cat((test, train[for_test])))
+        predicted = readable if self.unlabelled else readable[split != EXTRA]
+        self.predict_set = GatherDataset(columns, predicted)
+        self.file_names = tuple(printable(names["files"][row]) for row in predicted.tolist())
 
+    def _draw(self, label: Tensor, draw_val: bool, draw_test: bool) -> list[Tensor]:
+        """Places of the training, validation and test images among those from which they are drawn, in order."""
+        things = label.unique() if self.split_by == "class" else label
+        fractions = self.val_fraction * draw_val, self.test_fraction * draw_test
+        sizes = [round(fraction * len(things)) for fraction in fractions]
+        if self.split_by == "class":
+            if self.num_classes == 0:
+                raise DataError(f"{self.source()} has no classes: set --data.split_by image.")
+            sizes = [max(size, fraction > 0) for size, fraction in zip(sizes, fractions, strict=True)]
+            if sum(sizes) >= len(things):
+                raise DataError(
+                    f"{self.source()} has {len(things)} classes, too few to split them: set --data.split_by image."
+                )
+        drawn = split_rows(len(things), len(things) - sum(sizes), *sizes, seed=self.split_seed)
+        if self.split_by == "class":
+            return [torch.isin(label, things[rows]).nonzero().flatten() for rows in drawn]
+        return [rows.sort().values for rows in drawn]
 
-def list_images(folder: Path) -> tuple[list[str], list[str]]:
-    """The names of all files below a folder, and of those that are images by their suffix."""
-    files = files_below(folder)
-    # __MACOSX is where macOS puts its notes about the files into a zip archive, under the files' own names.
-    images = [name for name in files if Path(name).suffix.lower() in SUFFIXES and not name.startswith("__MACOSX/")]
-    return files, images
+    def transform(self, batch: LabelledImages, training: bool) -> LabelledImages:
+        """Augments the bytes of training images, and turns all images into floats in [0, 1]."""
+        if training:
+            batch = self.augment(batch)
+        return to_unit_interval(batch)
 
-
-def central_square(image: Image.Image, size: int, channels: int, crop: int | None = None) -> np.ndarray:
-    """The central square of a picture as it is meant to be looked at, resized by antialiased bicubic interpolation.
-
-    Args:
-        image: The picture, just opened.
-        size: Side of the result.
-        channels: 3 or 1.
-        crop: Side of the square that is cut out; if None, or if the picture is smaller, as large as fits.
-
-    Returns:
-        uint8, ``(channels, size, size)``.
-    """
-    image = as_looked_at(image, channels)
-    side = min(*image.size) if crop is None else min(*image.size, crop)
-    left, top = (image.width - side) // 2, (image.height - side) // 2
-    image = image.resize((size, size), Image.Resampling.BICUBIC, box=(left, top, left + side, top + side))
-    return np.asarray(image).reshape(size, size, channels).transpose(2, 0, 1)
-
-
-def as_looked_at(image: Image.Image, channels: int) -> Image.Image:
-    """A picture, just opened, the right way up and in colour (3 channels) or in grey (1), with 8 bits a channel."""
-    ImageOps.exif_transpose(image, in_place=True)
-    if image.mode.startswith("I"):  # 16 bits, which Pillow would clip to 8
-        image = Image.fromarray((np.asarray(image, np.float32) / 257).round().clip(0, 255).astype(np.uint8))
-    return image.convert("RGB" if channels == 3 else "L")
+    def augment(self, batch: LabelledImages) -> LabelledImages:
+        """Crops and mirrors images (bytes or floats) and changes their colors at random, each separately."""
+        return batch._replace(image=augment.augmented(batch.image, self.augmentation))
 
 
-def decode(
-    folder: Path, files: Sequence[str], keep: Callable[[int, Image.Image], None], source: Path | None = None
-) -> np.ndarray:
-    """Opens images, in as many threads as there are processors, with a progress bar.
-
-    Damaged images are left out, with one note that counts them and names some.
-
-    Args:
-        folder: Where the images lie.
-        files: Their names relative to ``folder``.
-        keep: Called with each row number and its image, just opened; stores the pixels somewhere.
-        source: What the messages call the folder, if not by its path.
-
-    Returns:
-        int64, the rows of the images that could be read, in order.
-
-    Raises:
-        DataError: None of the images can be read.
-    """
-
-    def attempt(row: int) -> str:
-        try:
-            with Image.open(folder / files[row]) as image:
-                keep(row, image)
-        except DataError:
-            raise
-        except Exception as error:  # Pillow meets damaged files with errors of a dozen kinds
-            reason = "not an image" if isinstance(error, Image.UnidentifiedImageError) else str(error) or repr(error)
-            return f"{files[row]} ({reason})"
-        return ""
-
-    source = source or folder
-    with (
-        ThreadPoolExecutor(_processors()) as threads,
-        progress(f"decoding {source.name}", len(files), " images") as bar,
-    ):
-        faults = []
-        try:
-            for fault in threads.map(attempt, range(len(files))):
-                faults.append(fault)
-                bar.update()
-        except BaseException:  # also Ctrl-C: don't decode the rest first
-            threads.shutdown(cancel_futures=True)
-            raise
-    damaged = [fault for fault in faults if fault]
-    some = ", ".join(damaged[:3]) + (", …" if len(damaged) > 3 else "")
-    if len(damaged) == len(files):
-        raise DataError(f"None of the {len(files)} images in {source} can be read: {some}.")
-    if damaged:
-        note(f"{len(damaged)} of the {len(files)} images in {source} can't be read and are left out: {some}.")
-    return np.array([row for row, fault in enumerate(faults) if not fault], np.int64)
+GRAY_MODES = frozenset(("1", "L", "LA", "La", "F", "I", "I;16", "I;16B", "I;16L", "I;16N"))
+"""Pillow's names of the kinds of picture that have no color."""
 
 
-def _processors() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+def _note_copies(
+    images: np.ndarray, readable: np.ndarray, places: list[tuple[int, int]], files: list[str], source: Path
+) -> None:
+    """Says which images are there more than once, and how many of these are of another class or split."""
+    first: dict[int, int] = {}
+    copies, elsewhere = [], 0
+    for row in readable.tolist():
+        known = first.setdefault(zlib.crc32(images[row]), row)
+        if known != row and np.array_equal(images[known], images[row]):
+            copies.append(f"{printable(files[row])} = {printable(files[known])}")
+            elsewhere += places[known] != places[row]
+    if copies:
+        some = ", ".join(copies[:2]) + (", …" if len(copies) > 2 else "")
+        apart = f", {elsewhere:,} of them of another class or split" if elsewhere else ""
+        note(f"{len(copies):,} images of {source} are copies of others{apart}: {some}.")
+
+
+def _note_lost_classes(class_names: list[str], labels: list[int], readable: np.ndarray, source: Path) -> None:
+    """Says which classes have no image that can be read."""
+    left = {labels[row] for row in readable.tolist()}
+    if lost := [printable(name) for label, name in enumerate(class_names) if label not in left]:
+        note(
+            f"No image of {', '.join(lost[:3])}{', …' * (len(lost) > 3)} in {source} can be read: these classes stay "
+            "empty."
+        )

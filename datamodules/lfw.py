@@ -8,9 +8,9 @@ from typing import Any, Literal
 
 from datamodules.base import data_root
 from datamodules.errors import DataError, note
-from datamodules.image_folder import TRAIN, ImageFolder, Listing
+from datamodules.image_folder import ImageFolder
 from datamodules.loading.archives import RemoteFile, fetch
-from datamodules.loading.tensors import files_below
+from datamodules.loading.folders import TRAIN, Listing, files_below
 
 NUM_IMAGES = 13_233
 FOLDERS = {"deepfunneled": "lfw-deepfunneled", "funneled": "lfw_funneled", "original": "lfw"}
@@ -64,6 +64,8 @@ class LFW(ImageFolder):
         test_fraction: Share of the images that is drawn for testing.
         split_seed: Seed of these draws.
         on_device: Hold the data set in the accelerator's memory; if None, when it fits easily.
+        classes_per_batch: P of a batch of P classes x K images; None for batches drawn without regard to the class.
+        samples_per_class: K of such a batch.
     """
 
     name = "lfw"
@@ -83,6 +85,8 @@ class LFW(ImageFolder):
         test_fraction: float = 0.1,
         split_seed: int = 0,
         on_device: bool | None = None,
+        classes_per_batch: int | None = None,
+        samples_per_class: int | None = None,
     ) -> None:
         if alignment not in FOLDERS:
             raise DataError(f"alignment is {alignment!r}; it must be one of {', '.join(FOLDERS)}.")
@@ -103,6 +107,8 @@ class LFW(ImageFolder):
             test_fraction=test_fraction,
             split_seed=split_seed,
             on_device=on_device,
+            classes_per_batch=classes_per_batch,
+            samples_per_class=samples_per_class,
         )
 
     def obtain(self) -> Path:

@@ -40,8 +40,9 @@ class MNIST(ImageDataModule):
     draw, nor their split (the last 10,000 training images for validation). "dynamic" draws training images again in
     each batch, as in Burda et al. 2015; validation and test images are those of "static".
 
-    The four ``.gz`` files are looked for in ``<root>/mnist/`` (or where torchvision puts them, ``<root>/MNIST/raw/``)
-    and downloaded if they aren't there.
+    The four files, with ``.gz`` or unpacked (``train-images-idx3-ubyte``, or ``train-images.idx3-ubyte`` as on
+    Kaggle), are looked for in ``<root>/mnist/`` and where torchvision puts them, ``<root>/MNIST/raw/``, and downloaded
+    if they aren't there.
 
     Args:
         root: Folder of all data sets; if None, ``$RELIT_DATA``, else the user's cache folder.
@@ -52,6 +53,8 @@ class MNIST(ImageDataModule):
             sixteenth of the side, resized by up to 10 %).
         split_seed: Seed of the split between training and validation.
         on_device: Hold the data set in the accelerator's memory; if None, when it fits easily.
+        classes_per_batch: P of a batch of P classes x K images; None for batches drawn without regard to the class.
+        samples_per_class: K of such a batch.
         binarization: "none" for gray levels, "static" or "dynamic" for binary pixels.
         val_images: Images for validation; the other training images are for training.
     """
@@ -71,8 +74,10 @@ class MNIST(ImageDataModule):
         on_device: bool | None = None,
         binarization: Literal["none", "static", "dynamic"] = "none",
         val_images: int = 5000,
+        classes_per_batch: int | None = None,
+        samples_per_class: int | None = None,
     ) -> None:
-        super().__init__(root, batch_size, eval_batch_size, on_device)
+        super().__init__(root, batch_size, eval_batch_size, on_device, classes_per_batch, samples_per_class)
         if image_size not in (28, 32):
             raise DataError(
                 f"MNIST comes in the sizes 28 and 32 (padded); set --data.image_size to one, not {image_size}."
@@ -97,17 +102,13 @@ class MNIST(ImageDataModule):
     @property
     def store(self) -> TensorStore:
         size = self.image_shape[-1]
-        return TensorStore(
-            self.prepared_folder / f"{size}x{size}", {}, [self.folder / file.name for file in FILES.values()]
-        )
+        return self.tensor_store(f"{size}x{size}", {}, [self.folder / file.name for file in FILES.values()])
 
     @property
     def binary_store(self) -> TensorStore:
         """The statically binarized images."""
         gray = self.store
-        return TensorStore(
-            gray.folder.with_name(f"{gray.folder.name}-binary"), {"seed": BINARIZATION_SEED}, gray.sources
-        )
+        return self.tensor_store(f"{gray.folder.name}-binary", {"seed": BINARIZATION_SEED}, gray.sources)
 
     def augment(self, batch: LabelledImages) -> LabelledImages:
         image = batch.image
@@ -123,10 +124,9 @@ class MNIST(ImageDataModule):
             self.binary_store.prepare(self._build_binary)
 
     def _build(self, writer: ArrayWriter) -> None:
-        torchvision_folder = self.root / "MNIST" / "raw"
         padding = (self.image_shape[-1] - 28) // 2
         for split, count in (("train", 60_000), ("test", 10_000)):
-            paths = [fetch(FILES[f"{split}-{kind}"], self.folder, torchvision_folder) for kind in ("images", "labels")]
+            paths = [self._file(FILES[f"{split}-{kind}"]) for kind in ("images", "labels")]
             images, labels = read_idx(paths[0]), read_idx(paths[1])
             if images.shape != (count, 28, 28) or labels.shape != (count,):
                 raise DataError(
@@ -149,6 +149,17 @@ class MNIST(ImageDataModule):
             binary[:, :, inner, inner] = 255 * (random.random(chance.shape, np.float32) < chance)
             writer.write(f"{split}_image", binary)
 
+    def _file(self, file: RemoteFile) -> Path:
+        """The file's path: unpacked if it is there so, else packed, after a download if need be."""
+        folders = (self.folder, self.root / "MNIST" / "raw")
+        packed = [folder / file.name for folder in folders]
+        if not any(path.is_file() for path in packed):
+            plain = file.name.removesuffix(".gz")
+            for path in (folder / name for folder in folders for name in (plain, plain.replace("-idx", ".idx"))):
+                if path.is_file():
+                    return path
+        return fetch(file, *folders)
+
     def setup(self, stage: str) -> None:
         gray = self.store.load()
         binary = self.binary_store.load() if self.binarization != "none" else gray
@@ -160,10 +171,10 @@ class MNIST(ImageDataModule):
 
 
 def read_idx(path: Path) -> np.ndarray:
-    """Reads a gzipped idx file of unsigned bytes: two zero bytes, 8 (the type), the number of dimensions, then each
-    dimension as a big-endian 32-bit number, then the values."""
+    """Reads an idx file of unsigned bytes, gzipped or not: two zero bytes, 8 (the type), the number of dimensions, then
+    each dimension as a big-endian 32-bit number, then the values."""
     try:
-        with gzip.open(path) as file:
+        with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
             content = file.read(MAX_BYTES + 1)
     except (gzip.BadGzipFile, EOFError, zlib.error) as error:
         raise DataError(f"{path} is not a whole gzip file: delete it, and it is downloaded again.") from error

@@ -19,8 +19,9 @@ from datamodules.episodes import EpisodeDataModule
 from datamodules.errors import DataError, note
 from datamodules.loading.archives import RemoteFile, fetch
 from datamodules.loading.augment import quarter_turn
+from datamodules.loading.folders import files_below
 from datamodules.loading.loaders import BatchLoader
-from datamodules.loading.tensors import ArrayWriter, Episodes, GatherDataset, LabelledImages, TensorStore, files_below
+from datamodules.loading.tensors import ArrayWriter, Episodes, GatherDataset, LabelledImages, TensorStore
 
 AUTHOR = "https://raw.githubusercontent.com/brendenlake/omniglot/master/python/"
 
@@ -144,7 +145,7 @@ class Omniglot(ImageDataModule):
 
     @property
     def store(self) -> TensorStore:
-        return TensorStore(self.prepared_folder / self._resized, {}, self._local(*FILES.values()))
+        return self.tensor_store(self._resized, {}, self._local(*FILES.values()))
 
     @property
     def runs_store(self) -> TensorStore:

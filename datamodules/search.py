@@ -76,7 +76,8 @@ class SearchDataModule(ImageDataModule):
         super().__init__(str(images.root), batch_size, eval_batch_size, on_device)
         self.images = images
         self.augment_val = augment_val
-        self.name, self.image_shape, self.inverted = images.name, images.image_shape, images.inverted
+        self.name, self.inverted = images.name, images.inverted
+        self.image_shape = getattr(images, "image_shape", (0, 0, 0))
 
     def prepare_data(self) -> None:
         try:
@@ -87,6 +88,7 @@ class SearchDataModule(ImageDataModule):
     def setup(self, stage: str) -> None:
         self.images.setup(stage)
         require_labelled_images(self, self.images)
+        self.image_shape = self.images.image_shape
         self.num_classes, self.class_names = self.images.num_classes, self.images.class_names
         self.train_set, self.val_set = self.images.train_set, self.images.val_set
         self.test_set, self.predict_set = self.images.test_set, self.images.predict_set

@@ -45,6 +45,8 @@ class STL10(ImageDataModule):
         augmentation: What happens to training images: "none" or "flip" (left-right, with probability 1/2).
         split_seed: Seed of the split between training and validation.
         on_device: Hold the data set in the accelerator's memory; if None, when it fits easily.
+        classes_per_batch: P of a batch of P classes x K images; None for batches drawn without regard to the class.
+        samples_per_class: K of such a batch.
     """
 
     name = "stl10"
@@ -63,8 +65,10 @@ class STL10(ImageDataModule):
         augmentation: Literal["none", "flip"] = "none",
         split_seed: int = 0,
         on_device: bool | None = None,
+        classes_per_batch: int | None = None,
+        samples_per_class: int | None = None,
     ) -> None:
-        super().__init__(root, batch_size, eval_batch_size, on_device)
+        super().__init__(root, batch_size, eval_batch_size, on_device, classes_per_batch, samples_per_class)
         if not 1 <= image_size <= SIZE:
             raise DataError(f"--data.image_size is {image_size}; STL10's images can be 1 to {SIZE} pixels wide.")
         if not 0 <= val_fraction < 1:
@@ -85,7 +89,7 @@ class STL10(ImageDataModule):
         size = self.image_shape[-1]
         variant = f"{size}x{size}-unlabelled" if self.unlabelled else f"{size}x{size}"
         source = self._source()
-        return TensorStore(self.prepared_folder / variant, {}, [] if source is None else [source])
+        return self.tensor_store(variant, {}, [] if source is None else [source])
 
     def prepare_data(self) -> None:
         self.store.prepare(self._build)

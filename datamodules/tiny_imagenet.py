@@ -3,24 +3,23 @@
 import io
 import zipfile
 import zlib
-from pathlib import Path
-from typing import Literal
+from pathlib import Path, PurePosixPath
 
 import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
 
-from datamodules.base import ImageDataModule, run_seed, split_rows, to_unit_interval
+from datamodules.base import ImageDataModule, split_rows, to_unit_interval
 from datamodules.errors import DataError, note
 from datamodules.loading import augment
 from datamodules.loading.archives import RemoteFile, fetch, progress
-from datamodules.loading.samplers import BatchSampler, ClassBalancedBatches
 from datamodules.loading.tensors import ArrayWriter, GatherDataset, LabelledImages, TensorStore
 
 SITES = ("https://cs231n.stanford.edu/", "http://cs231n.stanford.edu/")
 ARCHIVE = RemoteFile("tiny-imagenet-200.zip", SITES, "md5:90528d7ca1a48142e341f4ef8d21d0de")
 
+JPEG_SUFFIXES = (".jpeg", ".jpg")
 CLASSES = 200
 TRAIN_IMAGES_A_CLASS = 500
 VAL_IMAGES = 10_000
@@ -44,9 +43,9 @@ class TinyImageNet(ImageDataModule):
         root: Folder of all data sets; if None, ``$RELIT_DATA``, else the user's cache folder.
         batch_size: Images in a training batch of one process; unused with ``classes_per_batch``.
         eval_batch_size: Images in an evaluation batch of one process; if None, ``batch_size``.
-        augmentation: What happens to training images: "none"; "standard" (a random 64x64 crop of the image with 8 black
-            pixels added on each side, and a left-right flip with probability 1/2); or "strong" (also a change of
-            brightness, contrast and saturation by up to 40 % each).
+        augmentation: What happens to training images: "none"; "flip" (left-right, with probability 1/2); "standard"
+            (also a random 64x64 crop of the image with 8 black pixels added on each side); or "strong" (also a change
+            of brightness, contrast and saturation by up to 40 % each).
         max_classes: Use the first so many classes only, in all splits; None for all 200.
         images_per_class: Use the first so many training images of each class only; None for all.
         classes_per_batch: P of a batch of P classes x K images, as triplet losses need them (Hermans et al. 2017); None
@@ -67,7 +66,7 @@ class TinyImageNet(ImageDataModule):
         root: str | None = None,
         batch_size: int = 128,
         eval_batch_size: int | None = None,
-        augmentation: Literal["none", "standard", "strong"] = "none",
+        augmentation: augment.Augmentation = "none",
         max_classes: int | None = None,
         images_per_class: int | None = None,
         classes_per_batch: int | None = None,
@@ -75,20 +74,14 @@ class TinyImageNet(ImageDataModule):
         split_seed: int = 0,
         on_device: bool | None = None,
     ) -> None:
-        super().__init__(root, batch_size, eval_batch_size, on_device)
-        if augmentation not in ("none", "standard", "strong"):
-            raise DataError(f"--data.augmentation is {augmentation!r}; it must be none, standard or strong.")
+        super().__init__(root, batch_size, eval_batch_size, on_device, classes_per_batch, samples_per_class)
         if max_classes is not None and not 1 <= max_classes <= CLASSES:
             raise DataError(f"--data.max_classes is {max_classes}; Tiny ImageNet has {CLASSES} classes.")
         if images_per_class is not None and images_per_class < 1:
             raise DataError(f"--data.images_per_class is {images_per_class}; it must be at least 1.")
-        if (classes_per_batch is None) != (samples_per_class is None):
-            raise DataError("Set --data.classes_per_batch and --data.samples_per_class both, or neither.")
         self.num_classes = max_classes or CLASSES
-        self.augmentation = augmentation
+        self.augmentation = augment.require_known(augmentation)
         self.images_per_class = images_per_class
-        self.classes_per_batch = classes_per_batch
-        self.samples_per_class = samples_per_class
         self.split_seed = split_seed
 
     @property
@@ -98,7 +91,7 @@ class TinyImageNet(ImageDataModule):
             files = [] if source is None else [source]
         else:
             files = [source / "wnids.txt", source / "words.txt", source / "train", source / "val"]
-        return TensorStore(self.prepared_folder / "64x64", {}, files)
+        return self.tensor_store("64x64", {}, files)
 
     def prepare_data(self) -> None:
         self.store.prepare(self._build)
@@ -130,13 +123,6 @@ class TinyImageNet(ImageDataModule):
                 f"training, {len(self.val_set):,} validation and {len(self.test_set):,} test images."
             )
 
-    def train_batches(self) -> BatchSampler:
-        if self.classes_per_batch is None or self.samples_per_class is None:
-            return super().train_batches()
-        labels = self.train_set.column("label")
-        place = self._rank_and_world_size()
-        return ClassBalancedBatches(labels, self.classes_per_batch, self.samples_per_class, run_seed(), *place)
-
     def transform(self, batch: LabelledImages, training: bool) -> LabelledImages:
         """Augments the bytes of training images, and turns all images into floats in [0, 1]."""
         if training:
@@ -145,14 +131,7 @@ class TinyImageNet(ImageDataModule):
 
     def augment(self, batch: LabelledImages) -> LabelledImages:
         """Crops and mirrors images (bytes or floats) and changes their colours at random, each apart."""
-        if self.augmentation != "none":
-            image = augment.random_crop(batch.image, SIZE, padding=8)
-            batch = batch._replace(image=augment.random_horizontal_flip(image))
-        if self.augmentation == "strong":
-            image = to_unit_interval(batch).image
-            image = augment.colour_jitter(image, brightness=0.4, contrast=0.4, saturation=0.4)
-            batch = batch._replace(image=image)
-        return batch
+        return batch._replace(image=augment.augmented(batch.image, self.augmentation))
 
     def _source(self) -> Path | None:
         """The folder or zip that the images are read from, or None if it has to be downloaded."""
@@ -267,15 +246,21 @@ def train_files(tree: Tree, wnids: list[str]) -> list[tuple[str, int]]:
     files = []
     for name in tree.names:
         parts = name.split("/")
-        is_jpeg = name.lower().endswith((".jpeg", ".jpg"))
+        is_jpeg = name.lower().endswith(JPEG_SUFFIXES)
         if len(parts) == 4 and (parts[0], parts[2]) == ("train", "images") and parts[1] in labels and is_jpeg:
             files.append((name, labels[parts[1]]))
     return sorted(files, key=lambda file: (file[1], len(file[0]), file[0]))
 
 
 def val_files(tree: Tree, wnids: list[str]) -> list[tuple[str, int]]:
-    """The names and labels of those validation images that are there, in official order."""
+    """The names and labels of those validation images that are there, in official order.
+
+    Many copies have them sorted into a folder for each class (``val/<wnid>/val_0.JPEG``, or with ``images/`` below it),
+    with the annotations or without.
+    """
     labels = {wnid: label for label, wnid in enumerate(wnids)}
+    if sorted_files := _sorted_val_files(tree, labels):
+        return sorted_files
     files = []
     for line in tree.lines("val/val_annotations.txt"):
         name, wnid, *_ = [*line.split("\t"), ""]
@@ -284,6 +269,22 @@ def val_files(tree: Tree, wnids: list[str]) -> list[tuple[str, int]]:
         if f"val/images/{name}" in tree.names:
             files.append((f"val/images/{name}", labels[wnid]))
     return files
+
+
+def _sorted_val_files(tree: Tree, labels: dict[str, int]) -> list[tuple[str, int]]:
+    """The validation images in folders of their classes; none if they lie in one folder."""
+    files = []
+    for name in tree.names:
+        parts = name.split("/")
+        if parts[0] == "val" and len(parts) in (3, 4) and parts[1] in labels and name.lower().endswith(JPEG_SUFFIXES):
+            files.append((name, labels[parts[1]]))
+    return sorted(files, key=lambda file: _official_place(file[0]))
+
+
+def _official_place(name: str) -> tuple[int, str]:
+    """By the number in ``val_12.JPEG``."""
+    stem = PurePosixPath(name).stem
+    return int(number) if (number := stem.rpartition("_")[2]).isdecimal() else 0, stem
 
 
 def decode(content: bytes) -> np.ndarray | None:

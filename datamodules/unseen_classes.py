@@ -42,7 +42,8 @@ class UnseenClasses(ImageDataModule):
     ) -> None:
         super().__init__(str(images.root), batch_size, eval_batch_size, on_device)
         self.images = images
-        self.name, self.image_shape, self.inverted = images.name, images.image_shape, images.inverted
+        self.name, self.inverted = images.name, images.inverted
+        self.image_shape = getattr(images, "image_shape", (0, 0, 0))
         self.train_classes, self.val_classes = train_classes, val_classes
         self.classes_per_batch, self.samples_per_class = classes_per_batch, samples_per_class
 
@@ -52,6 +53,7 @@ class UnseenClasses(ImageDataModule):
     def setup(self, stage: str) -> None:
         self.images.setup(stage)
         require_labelled_images(self, self.images)
+        self.image_shape = self.images.image_shape
         classes = self.images.num_classes
         train = round(0.4 * classes) if self.train_classes is None else self.train_classes
         val = max(1, round(0.1 * classes)) if self.val_classes is None else self.val_classes

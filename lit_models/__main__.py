@@ -1,8 +1,12 @@
 """Entry point of the ``relit`` command, also as ``python -m lit_models``; quick where torch isn't needed."""
 
+import os
 import sys
 from importlib import import_module
 from importlib.metadata import version
+
+# relit only writes figures to files. A notebook's shell hands its own backend on, which may not be installed here.
+os.environ["MPLBACKEND"] = "agg"
 
 USAGE = """\
 usage: relit COMMAND [--config FILE ...] [--NAME VALUE ...]
@@ -18,6 +22,8 @@ commands:
                                      relit predict --ckpt_path runs/…/checkpoints/last.ckpt
   prepare   download and prepare a data set, without training
                                      relit prepare --data MNIST
+  init      look at a folder of pictures and write a configuration for a method
+                                     relit init my_pictures
   compare   put runs beside each other, in a table and in figures
                                      relit compare runs/dcgan_mnist runs/sngan_mnist
   report    write a page about a run, or about several in comparison
@@ -25,7 +31,7 @@ commands:
   export    write a checkpoint's weights, or its networks as ONNX
                                      relit export runs/dcgan_mnist --format onnx
 
-options of every command but compare, report and export:
+options of every command but init, compare, report and export:
   --config FILE     values from a YAML file; several are laid over each other, the later one wins
   --NAME VALUE      any single value, such as --model.latent_dim 8 --data.batch_size 32 --trainer.max_epochs 3
   --model CLASS     a method by name; --model.help CLASS lists its arguments
@@ -49,7 +55,7 @@ def main(args: list[str] | None = None) -> int:
         print(f"relit {version('relit')}")
         return 0
     try:
-        if args[0] in ("compare", "report", "export"):
+        if args[0] in ("init", "compare", "report", "export"):
             return import_module(f"lit_models.cli.{args[0]}").main(args[1:])
         from lit_models.cli.command import run
 

@@ -23,10 +23,10 @@ from urllib.error import HTTPError
 from urllib.parse import quote
 from urllib.request import Request, urlopen
 
-from filelock import FileLock
 from tqdm.auto import tqdm
 
 from datamodules.errors import DataError, note
+from datamodules.loading.paths import locked
 
 CHUNK = 1 << 18
 TIMEOUT = 30.0
@@ -77,7 +77,7 @@ def fetch(file: RemoteFile, *folders: Path) -> Path:
     part = path.with_name(f"{file.name}.part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with FileLock(path.with_name(f".{file.name}.lock")):
+        with locked(path.with_name(f".{file.name}.lock")):
             if not path.is_file():  # else another process fetched it while this one waited
                 _download(file, part)
                 part.replace(path)
@@ -104,7 +104,7 @@ def extract(archive: Path, folder: Path) -> Path:
     unfinished = folder.with_name(f".{folder.name}.unfinished")
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
-        with FileLock(folder.with_name(f".{folder.name}.lock")):
+        with locked(folder.with_name(f".{folder.name}.lock")):
             if not folder.exists():
                 shutil.rmtree(unfinished, ignore_errors=True)
                 try:

@@ -1,11 +1,11 @@
 """A picture of a batch, to see with one's own eyes what a model gets."""
 
 from pathlib import Path
-from types import SimpleNamespace
 from typing import TYPE_CHECKING
 
 from torch import Tensor
 
+from datamodules.loading.folders import figure_text
 from datamodules.loading.tensors import Episodes, ImagePair, LabelledImages, SearchBatch
 
 if TYPE_CHECKING:
@@ -25,12 +25,7 @@ def draw_training_batch(datamodule: "ImageDataModule", path: Path) -> None:
     """
     datamodule.setup("fit")
     batch = next(iter(datamodule.train_dataloader()))
-    # Data modules augment only what is for training, and ask their trainer whether it is.
-    datamodule.trainer = SimpleNamespace(training=True)  # type: ignore[assignment]
-    try:
-        batch = datamodule.on_after_batch_transfer(batch, 0)
-    finally:
-        datamodule.trainer = None
+    batch = datamodule.transform(batch, training=True)
     draw(titled_images(batch, datamodule.class_names), path)
 
 
@@ -71,6 +66,6 @@ def draw(images: list[tuple[str, Tensor]], path: Path) -> None:
         axes.axis("off")
     for axes, (title, image) in zip(plots, images, strict=False):
         axes.imshow(image.permute(1, 2, 0).squeeze(-1).cpu(), cmap="gray", vmin=0, vmax=1)
-        axes.set_title(title if len(title) <= 22 else f"{title[:20]}…", fontsize=7)
+        axes.set_title(figure_text(title if len(title) <= 22 else f"{title[:20]}…"), fontsize=7)
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=100)

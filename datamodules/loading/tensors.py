@@ -16,11 +16,11 @@ from typing import Any, Generic, NamedTuple, Self, TypeVar
 
 import numpy as np
 import torch
-from filelock import FileLock
 from torch import Tensor
 from torch.utils.data import Dataset
 
 from datamodules.errors import DataError, note
+from datamodules.loading.paths import is_writable, locked
 
 FORMAT = 1
 """Raised when the layout of a prepared folder changes, so that folders of an older relit are written again."""
@@ -164,9 +164,9 @@ class TensorStore:
         folder: Where the arrays lie. Its name should hold the arguments that shape them (``64x64``, ``faces-…``).
         identity: What the content depends on beside the source files, as JSON values. If a folder on disk was made
             from something else it is stale, and :meth:`prepare` writes it again.
-        sources: The source files and folders. A file that is there but has another size than the one that the arrays
-            were made from makes them stale, and so does a folder with other files (by name, size and time of
-            change); a source that is gone (to save space) doesn't.
+        sources: The source files and folders. A file makes the arrays stale if its size, or its time of change and
+            its content, differ from those that the arrays were made from, and so does a folder with other files (by
+            name, size and time of change); a source that is gone (to save space) doesn't.
     """
 
     def __init__(self, folder: Path, identity: Mapping[str, Any], sources: Iterable[Path] = ()) -> None:
@@ -183,9 +183,11 @@ class TensorStore:
         Raises:
             DataError: The disk is full or the folder can't be written. Nothing half-written is left.
         """
+        if self.is_current():  # needs no lock, which a user who may only read here couldn't take
+            return
         try:
             self.folder.parent.mkdir(parents=True, exist_ok=True)
-            with FileLock(self.folder.parent / f".{self.folder.name}.lock"):
+            with locked(self._lock):
                 fault = self._fault()
                 if fault is None:
                     return
@@ -199,6 +201,21 @@ class TensorStore:
                 f"The prepared data can't be written to {self.folder}: {error.strerror or error}. Free some space "
                 "there, or choose another folder with --data.root or $RELIT_DATA."
             ) from error
+
+    def is_current(self) -> bool:
+        """Whether the arrays are there, complete, and made from the sources as they are now."""
+        try:
+            return self._fault() is None
+        except OSError:  # another process replaces them
+            return False
+
+    def may_be_written(self) -> bool:
+        """Whether this user may make the folder, and take the lock that guards it."""
+        return is_writable(self.folder.parent) and (not self._lock.exists() or os.access(self._lock, os.W_OK))
+
+    @property
+    def _lock(self) -> Path:
+        return self.folder.parent / f".{self.folder.name}.lock"
 
     def load(self) -> dict[str, Tensor]:
         """The arrays by name, memory-mapped: reading a row reads only that row from disk.
@@ -231,7 +248,8 @@ class TensorStore:
                 path.stem: {"bytes": path.stat().st_size, "crc32": _crc32(path)}
                 for path in sorted(unfinished.glob("*.npy"))
             }
-            meta = {"identity": self.identity, "sources": self._source_sizes(), "arrays": arrays}
+            sources = {path.name: _fingerprint(path) for path in self.sources if path.exists()}
+            meta = {"identity": self.identity, "sources": sources, "arrays": arrays}
             (unfinished / "meta.json").write_text(json.dumps(meta, indent=1))
             if self.folder.exists():
                 shutil.rmtree(self.folder)
@@ -241,9 +259,6 @@ class TensorStore:
 
     def _meta(self) -> dict[str, Any]:
         return json.loads((self.folder / "meta.json").read_text())
-
-    def _source_sizes(self) -> dict[str, int]:
-        return {path.name: _fingerprint(path) for path in self.sources if path.exists()}
 
     def _sizes_fault(self) -> str | None:
         try:
@@ -268,7 +283,8 @@ class TensorStore:
         if fault is not None:
             return fault
         meta = self._meta()
-        if any(meta["sources"].get(name, size) != size for name, size in self._source_sizes().items()):
+        known = meta["sources"]
+        if any(_has_changed(path, known[path.name]) for path in self.sources if path.exists() and path.name in known):
             return "out of date (the source files have changed)"
         for name, facts in meta["arrays"].items():
             if _crc32(self.folder / f"{name}.npy") != facts["crc32"]:
@@ -281,27 +297,31 @@ def _gather(column: Tensor, rows: Tensor) -> Tensor:
     return column.index_select(0, rows.flatten()).view(*rows.shape, *column.shape[1:])
 
 
-def files_below(folder: Path) -> list[str]:
-    """The names of all files below a folder, relative to it and sorted, without hidden ones."""
-    found = []
-    for parent, folders, files in os.walk(folder, followlinks=True):
-        folders[:] = [name for name in folders if not name.startswith(".")]
-        below = Path(parent).relative_to(folder).as_posix()
-        prefix = "" if below == "." else f"{below}/"  # by hand, as a Path of each of 100,000 files takes seconds
-        visible = [name for name in files if not name.startswith(".")]
-        found += [f"{prefix}{name}" for name in visible if os.path.isfile(os.path.join(parent, name))]
-    return sorted(found)
-
-
-def _fingerprint(source: Path) -> int:
-    """A file's size, or for a folder a checksum of its files' names, sizes and times of change."""
+def _fingerprint(source: Path) -> Any:
+    """What shows that a source has changed: of a file its size, time of change and checksum; of a folder a checksum of
+    its files' names, sizes and times of change."""
     if source.is_file():
-        return source.stat().st_size
+        facts = source.stat()
+        return {"bytes": facts.st_size, "mtime_ns": facts.st_mtime_ns, "crc32": _crc32(source)}
+    from datamodules.loading.folders import files_below  # only here, as no method needs it to be imported
+
     listing = []
     for name in files_below(source):
         facts = os.stat(os.path.join(source, name))
         listing.append(f"{name}\0{facts.st_size}\0{facts.st_mtime_ns}\0")
     return zlib.crc32(os.fsencode("".join(listing)))
+
+
+def _has_changed(source: Path, known: Any) -> bool:
+    """Whether a source differs from its fingerprint; a file that was only copied or touched doesn't."""
+    if not source.is_file():
+        return _fingerprint(source) != known
+    facts = source.stat()
+    if not isinstance(known, dict):  # written by a relit that looked at the size only
+        return facts.st_size != known
+    if facts.st_size != known["bytes"]:
+        return True
+    return facts.st_mtime_ns != known["mtime_ns"] and _crc32(source) != known["crc32"]
 
 
 def _crc32(path: Path) -> int:

@@ -10,6 +10,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
 
 from datamodules import ImageDataModule
+from datamodules.loading.folders import figure_text
 from lit_models.errors import RunError
 from lit_models.support.logging import log_confusion, log_figure, log_table
 from lit_models.support.ranks import gather
@@ -155,7 +156,7 @@ def classification_report(counts: Tensor, names: Sequence[str]) -> Report:
 
 def write_report(report: Report, path: Path) -> None:
     """Writes a classification report as a table."""
-    with path.open("w", newline="") as file:
+    with path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         writer.writerow(["class", "precision", "recall", "f1", "support"])
         writer.writerows([name, *(f"{value:.4f}" for value in scores), support] for name, *scores, support in report)
@@ -217,7 +218,7 @@ def most_confused(counts: Tensor, limit: int) -> list[ConfusedPair]:
 def write_class_accuracy(counts: Tensor, names: Sequence[str], path: Path) -> None:
     """A table with a row for each class and one for all; the accuracy of a class without images is left empty."""
     correct, images = counts.diagonal().tolist(), counts.sum(1).tolist()
-    with path.open("w", newline="") as file:
+    with path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         writer.writerow(["class", "images", "correct", "accuracy"])
         for name, total, right in zip([*names, "all"], [*images, sum(images)], [*correct, sum(correct)], strict=True):
@@ -226,7 +227,7 @@ def write_class_accuracy(counts: Tensor, names: Sequence[str], path: Path) -> No
 
 def write_confusion(counts: Tensor, names: Sequence[str], path: Path) -> None:
     """The confusion matrix as counts; rows are the true classes."""
-    with path.open("w", newline="") as file:
+    with path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         writer.writerow(["class", *names])
         writer.writerows([name, *row] for name, row in zip(names, counts.tolist(), strict=True))
@@ -235,7 +236,7 @@ def write_confusion(counts: Tensor, names: Sequence[str], path: Path) -> None:
 def write_confused_pairs(pairs: Sequence[ConfusedPair], names: Sequence[str], path: Path) -> None:
     """A row for each pair: how many images of the first class were taken for the second, the other way round, and the
     part of both classes' images that these are."""
-    with path.open("w", newline="") as file:
+    with path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         writer.writerow(["class", "taken for", "times", "of images", "the other way", "of images", "share of both"])
         for pair in pairs:
@@ -256,7 +257,7 @@ def draw_confused_pairs(pairs: Sequence[ConfusedPair], names: Sequence[str], pat
         places = [row + 0.4 * side - 0.2 for row in range(len(pairs))]
         bars = axes.barh(places, percent, 0.4, color=colour, alpha=0.8, label=label)
         axes.bar_label(bars, [str(pair.mistakes[side]) for pair in pairs], padding=3, fontsize=7)
-    axes.set_yticks(range(len(pairs)), [f"{names[pair.first]} – {names[pair.second]}" for pair in pairs])
+    axes.set_yticks(range(len(pairs)), [figure_text(f"{names[pair.first]} – {names[pair.second]}") for pair in pairs])
     axes.set_ylim(len(pairs) - 0.4, -0.6)
     axes.set_xlabel(f"% of the class's {split} images (beside the bar: their number)")
     axes.margins(x=0.08)
@@ -285,7 +286,7 @@ def draw_class_accuracy(
         box = {"facecolor": "white", "edgecolor": "none", "pad": 0 if many else 1}
         axes.bar_label(bars, fmt="%.0f" if many else "%.1f", padding=3, bbox=box, **size)
         line = axes.axvline(overall, color="tab:red", linestyle="--", zorder=0)
-        axes.set_yticks(range(len(classes)), [labels[label] for label in classes.tolist()], **size)
+        axes.set_yticks(range(len(classes)), [figure_text(labels[label]) for label in classes.tolist()], **size)
         axes.set_ylim(rows - 0.4, -0.6)
         axes.set_xlim(0, 110 if many else 105)
         axes.set_xlabel(quantity)
@@ -312,8 +313,9 @@ def draw_confusion(counts: Tensor, names: Sequence[str], path: Path) -> None:
                 axes.text(column, row, f"{value:.0f}", ha="center", va="center", color=colour)
     font: dict[str, Any] = {"fontsize": max(5, 10 - len(names) // 20)}
     turn: dict[str, Any] = {"rotation": 45 if len(names) <= 40 else 90, "ha": "right", "rotation_mode": "anchor"}
-    axes.set_xticks(range(len(names)), names, **turn, **font, va="top" if len(names) <= 40 else "center")
-    axes.set_yticks(range(len(names)), names, **font)
+    shown = [figure_text(name) for name in names]
+    axes.set_xticks(range(len(names)), shown, **turn, **font, va="top" if len(names) <= 40 else "center")
+    axes.set_yticks(range(len(names)), shown, **font)
     axes.set_xlabel("taken for")
     axes.set_ylabel("true class")
     figure.colorbar(picture, ax=axes, label="% of the true class's images", shrink=0.8, aspect=max(20, len(names) // 4))

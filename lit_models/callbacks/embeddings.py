@@ -11,6 +11,7 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
 
+from datamodules.loading.folders import figure_text
 from lit_models.errors import RunError
 from lit_models.metrics.retrieval import first_of_each_class
 from lit_models.support.logging import log_figure, log_table
@@ -118,12 +119,15 @@ def draw_embedding(
         axes.set_yticks([])
     handles = [Line2D([], [], marker="o", linestyle="", color=colour) for colour in palette]
     figure.legend(
-        handles, [names[one] if names else str(one) for one in classes], loc="outside right center", frameon=False
+        handles,
+        [figure_text(names[one]) if names else str(one) for one in classes],
+        loc="outside right center",
+        frameon=False,
     )
     figure.suptitle(f"{points.shape[1]}-dimensional embeddings of {len(points):,} test images")
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=120)
-    with path.with_suffix(".csv").open("w", newline="") as file:
+    with path.with_suffix(".csv").open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         writer.writerow(["class", "tsne_1", "tsne_2", "pca_1", "pca_2"])
         for one, *place in zip(label.tolist(), *np.hstack(list(panels.values())).T.tolist(), strict=True):

@@ -8,6 +8,7 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
 
+from datamodules.loading.folders import figure_text
 from lit_models.errors import RunError
 from lit_models.support.logging import log_figure
 from lit_models.support.ranks import gather
@@ -115,7 +116,7 @@ def draw_examples(image: Tensor, probability: Tensor, label: int, names: Sequenc
         axes.imshow(picture.permute(1, 2, 0).squeeze(-1).numpy(), cmap="gray", vmin=0, vmax=1)
         name = names[answer]
         title = f"{name if len(name) <= 18 else f'{name[:17]}…'}\n{100 * value:.0f} %"
-        axes.set_title(title, fontsize=8, color="tab:green" if answer == label else "tab:red")
+        axes.set_title(figure_text(title), fontsize=8, color="tab:green" if answer == label else "tab:red")
     right = sum(answer == label for answer in likeliest)
     figure.suptitle(f"{names[label]}: {right} of {len(image)} test images recognised")
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -192,7 +192,7 @@ def share_sure(images: Tensor, start: Tensor, end: Tensor, classifier: nn.Module
 
 def write_shares(shares: dict[str, Sureness], steps: int, pairs: int, sure_above: float, path: Path) -> None:
     """A row for each way, with how many images were judged."""
-    with path.open("w", newline="") as file:
+    with path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         writer.writerow(["path", "images", "sure_above", "share_sure", "share_sure_of_either"])
         for name, share in shares.items():

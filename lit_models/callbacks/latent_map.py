@@ -9,6 +9,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
 from torchvision.utils import make_grid, save_image
 
+from datamodules.loading.folders import figure_text
 from lit_models.errors import RunError
 from lit_models.support.logging import log_figure
 from lit_models.support.ranks import gather_rows
@@ -91,7 +92,15 @@ def draw_plane(latent: Tensor, label: Tensor, names: Sequence[str], path: Path) 
     for number, one in enumerate(classes):
         first, second = latent[label == one].T.numpy()
         colour = colours(number if len(classes) <= 10 else number / len(classes))
-        axes.scatter(first, second, s=4, alpha=0.5, linewidths=0, color=colour, label=names[one] if names else str(one))
+        axes.scatter(
+            first,
+            second,
+            s=4,
+            alpha=0.5,
+            linewidths=0,
+            color=colour,
+            label=figure_text(names[one]) if names else str(one),
+        )
     axes.add_patch(Circle((0, 0), 2.448, fill=False, linestyle="--", color="grey"))
     axes.set_aspect("equal")
     axes.set_xlabel("first component of μ")

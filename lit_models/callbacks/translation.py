@@ -154,7 +154,7 @@ class TranslationScores(Callback):
         if confusion is not None:
             path = run / "figures" / "map_colours.csv"
             path.parent.mkdir(parents=True, exist_ok=True)
-            with path.open("w", newline="") as file:
+            with path.open("w", newline="", encoding="utf-8") as file:
                 writer = csv.writer(file)
                 writer.writerow(["true", *(f"painted {kind}" for kind in MAP_COLOURS)])
                 writer.writerows([kind, *row] for kind, row in zip(MAP_COLOURS, confusion, strict=True))

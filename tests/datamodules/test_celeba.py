@@ -103,6 +103,12 @@ def damaged_attributes(root: Path) -> None:
     (root / "celeba" / "list_attr_celeba.txt").write_text("8\nBald Smiling\n000001.jpg 1\n")
 
 
+def cut_off_attributes(root: Path) -> None:
+    write_celeba(root / "celeba")
+    path = root / "celeba" / "list_attr_celeba.txt"
+    path.write_text("\n".join(path.read_text().splitlines()[:5]) + "\n1")
+
+
 BAD_ROOTS = {
     "no network": (
         lambda root: None,
@@ -119,7 +125,12 @@ BAD_ROOTS = {
         {"attribute": "Bald"},
         r"list_attr_celeba\.txt can't be read \(.*No such file",
     ),
-    "damaged attributes": (damaged_attributes, {"attribute": "Smiling"}, r"list_attr_celeba\.txt can't be read"),
+    "damaged attributes": (damaged_attributes, {"attribute": "Smiling"}, r"has no row for 8 of the images"),
+    "cut-off attributes": (
+        cut_off_attributes,
+        {"attribute": "Smiling"},
+        r"list_attr_celeba\.txt has no row for 5 of the images, such as \d+\.jpg: get the whole file",
+    ),
     "unknown attribute": (
         lambda root: write_celeba(root / "celeba"),
         {"attribute": "Angry"},

@@ -16,8 +16,8 @@ from torchvision import transforms
 
 from datamodules import DataError, DataWarning, ImageFolder
 from datamodules.base import to_unit_interval
-from datamodules.image_folder import central_square
 from datamodules.loading import archives
+from datamodules.loading.decoding import Reading, central_square
 
 REAL_FACES = Path(os.environ.get("RELIT_DATA", "")) / "lfw" / "lfw"
 COLOURS = {"red": (255, 0, 0), "green": (0, 255, 0), "blue": (0, 0, 255)}
@@ -171,12 +171,12 @@ def test_pixels_are_those_of_torchvision(tmp_path: Path) -> None:
 def test_the_central_square_is_cut_out() -> None:
     image = Image.new("RGB", (60, 20), COLOURS["red"])
     image.paste(COLOURS["green"], (20, 0, 40, 20))
-    assert central_square(image.resize((60, 20)), 10, 3)[0, :, 1:-1].max() == 0
+    assert central_square(image.resize((60, 20)), 10, Reading())[0, :, 1:-1].max() == 0
     upright = image.transpose(Image.Transpose.ROTATE_90)
-    assert central_square(upright, 10, 3)[0, 1:-1].max() == 0
-    cut = central_square(image, 10, 3, crop=10)
+    assert central_square(upright, 10, Reading())[0, 1:-1].max() == 0
+    cut = central_square(image, 10, Reading(), crop=10)
     assert (cut == np.array(COLOURS["green"]).reshape(3, 1, 1)).all()
-    assert central_square(image, 10, 3, crop=500).shape == (3, 10, 10)
+    assert central_square(image, 10, Reading(), crop=500).shape == (3, 10, 10)
 
 
 def test_every_kind_of_picture(tmp_path: Path) -> None:
@@ -197,7 +197,7 @@ def test_every_kind_of_picture(tmp_path: Path) -> None:
         assert images.shape == (8, channels, 8, 8)
         assert images.int().sub(128).abs().max() <= 1
     white = Image.new("1", (10, 10), 1)
-    assert (central_square(white, 8, 1) == 255).all()
+    assert (central_square(white, 8, Reading(1)) == 255).all()
 
 
 def test_a_photograph_held_sideways_is_turned() -> None:
@@ -208,7 +208,7 @@ def test_a_photograph_held_sideways_is_turned() -> None:
     turned = image.transpose(Image.Transpose.ROTATE_90)
     turned.info["exif"] = exif.tobytes()
     turned.getexif()[0x0112] = 6
-    square = central_square(turned, 8, 3)
+    square = central_square(turned, 8, Reading())
     assert square[2, 0].min() > 200
     assert square[0, -1].min() > 200
 

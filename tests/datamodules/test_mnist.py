@@ -221,3 +221,17 @@ def test_dynamic_binarization(gray_root: Path) -> None:
     turned = MNIST(str(gray_root), image_size=28, binarization="dynamic", augmentation="affine")
     image = turned.augment(dynamic.transform(batch, training=False)).image
     assert ((image == 0) | (image == 1)).all(), "binarized after the augmentation"
+
+
+@pytest.mark.parametrize("place", ["mnist/train-images-idx3-ubyte", "MNIST/raw/train-images.idx3-ubyte"])
+def test_unpacked_files(official: Path, tmp_path: Path, place: str) -> None:
+    folder = (tmp_path / place).parent
+    folder.mkdir(parents=True)
+    for file in FILES.values():
+        name = file.name.removesuffix(".gz")
+        name = name.replace("-idx", ".idx") if ".idx" in place else name
+        (folder / name).write_bytes(gzip.decompress((official / "mnist" / file.name).read_bytes()))
+    data = MNIST(str(tmp_path), image_size=28)
+    data.prepare_data()
+    data.setup("fit")
+    assert data.test_set[999].image[0, 0, :2].tolist() == [999 // 256, 999 % 256]

@@ -412,7 +412,7 @@ def test_a_lying_zip_gives_no_more_bytes_than_it_says(tmp_path: Path, official: 
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        ({"augmentation": "flip"}, "--data.augmentation is 'flip'"),
+        ({"augmentation": "mild"}, "--data.augmentation is 'mild'"),
         ({"max_classes": 0}, "--data.max_classes is 0"),
         ({"max_classes": 201}, "--data.max_classes is 201"),
         ({"images_per_class": 0}, "--data.images_per_class is 0"),
@@ -423,3 +423,23 @@ def test_a_lying_zip_gives_no_more_bytes_than_it_says(tmp_path: Path, official: 
 def test_bad_arguments(arguments: dict, sentence: str) -> None:
     with pytest.raises(DataError, match=sentence):
         TinyImageNet(**arguments)
+
+
+@pytest.mark.parametrize("below", ["", "images/"])
+@pytest.mark.parametrize("annotated", [False, True])
+def test_sorted_validation_images(
+    tmp_path: Path, official: dict[str, bytes], root: Path, below: str, annotated: bool
+) -> None:
+    """As many scripts sort them, with the annotations or without."""
+    lines = official["val/val_annotations.txt"].decode().splitlines()
+    wnid_of = dict(line.split("\t")[:2] for line in lines)
+    files = {name: content for name, content in official.items() if not name.startswith("val/")}
+    for name, wnid in wnid_of.items():
+        files[f"val/{wnid}/{below}{name}"] = official[f"val/images/{name}"]
+    if annotated:
+        files["val/val_annotations.txt"] = official["val/val_annotations.txt"]
+    write_zip(tmp_path, files)
+    data, expected = prepared(tmp_path), prepared(root)
+    for split in ("val_set", "test_set"):
+        assert torch.equal(getattr(data, split).column("label"), getattr(expected, split).column("label"))
+        assert torch.equal(getattr(data, split).column("image"), getattr(expected, split).column("image"))

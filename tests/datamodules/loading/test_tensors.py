@@ -6,6 +6,7 @@ import signal
 import sys
 import time
 import warnings
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 
@@ -14,7 +15,8 @@ import pytest
 import torch
 
 from datamodules import DataError, DataWarning
-from datamodules.loading.tensors import ArrayWriter, Episodes, GatherDataset, LabelledImages, TensorStore, files_below
+from datamodules.loading.folders import files_below
+from datamodules.loading.tensors import ArrayWriter, Episodes, GatherDataset, LabelledImages, TensorStore
 
 needs_fork = pytest.mark.skipif(sys.platform != "linux", reason="the test forks")
 
@@ -157,6 +159,23 @@ def test_arrays_of_another_source_file_are_stale_but_not_those_of_one_that_is_go
     with pytest.warns(DataWarning, match="the source files have changed"):
         store.prepare(build)
     source.unlink()
+    store.prepare(never)
+
+
+def test_a_source_of_the_same_size_is_stale_by_its_content(folder: Path) -> None:
+    source = folder.parents[1] / "digits.gz"
+    source.parent.mkdir(parents=True)
+    source.write_bytes(b"1234")
+    store = TensorStore(folder, {}, [source])
+    store.prepare(build)
+    os.utime(source, ns=(1, 1))  # copied, or touched
+    store.prepare(never)
+    source.write_bytes(b"4321")
+    with pytest.warns(DataWarning, match="the source files have changed"):
+        store.prepare(build)
+    meta = json.loads((folder / "meta.json").read_text())
+    meta["sources"] = {"digits.gz": 4}  # as an older relit wrote it
+    (folder / "meta.json").write_text(json.dumps(meta))
     store.prepare(never)
 
 
@@ -329,7 +348,9 @@ def test_the_description_names_what_the_arrays_were_made_from(folder: Path) -> N
     TensorStore(folder, {"image_size": 8}, [source]).prepare(build)
     meta = json.loads((folder / "meta.json").read_text())
     assert meta["identity"]["image_size"] == 8
-    assert meta["sources"] == {"digits.gz": 4}
+    facts = source.stat()
+    expected = {"bytes": 4, "mtime_ns": facts.st_mtime_ns, "crc32": zlib.crc32(b"1234")}
+    assert meta["sources"] == {"digits.gz": expected}
     assert meta["arrays"].keys() == {"image", "label"}
 
 

@@ -172,3 +172,18 @@ def test_report_by_plain_loops(tmp_path: Path) -> None:
     assert table[0].split() == ["precision", "recall", "f1", "support"]
     assert table[1].split() == ["a", "0.625", "0.625", "0.625", "8"]
     assert len({len(line) for line in table}) == 1
+
+
+def test_dollar_signs_in_names_are_no_formulas(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from matplotlib import mathtext
+
+    def refuse(*_: object, **__: object) -> None:
+        raise AssertionError("a name is read as a formula")
+
+    monkeypatch.setattr(mathtext.MathTextParser, "parse", refuse)
+    names = ["$5 #1", "$10 #2", "US$100^2", "$20_note"]
+    counts = torch.randint(1, 9, (4, 4), generator=torch.Generator().manual_seed(0))
+    draw_class_accuracy(counts, names, tmp_path / "a.png")
+    draw_confusion(counts, names, tmp_path / "c.png")
+    draw_confused_pairs(most_confused(counts, 3), names, tmp_path / "p.png")
+    assert len(list(tmp_path.glob("*.png"))) == 3

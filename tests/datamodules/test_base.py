@@ -1,0 +1,99 @@
+"""What all data modules refuse before any batch, and what all of them share."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from lightning.pytorch.trainer.states import TrainerFn, TrainerState
+
+from datamodules import DataError, Digits, GatherDataset, ImageDataModule, LabelledImages
+from datamodules.base import data_root
+from datamodules.loading.paths import expanded, user_cache
+
+
+class Few(ImageDataModule):
+    """So many images in each split."""
+
+    def __init__(self, train: int = 8, val: int = 8, test: int = 8, **arguments: Any) -> None:
+        super().__init__("/nowhere", 2, **arguments)
+        sizes = {"train_set": train, "val_set": val, "test_set": test, "predict_set": test}
+        for name, size in sizes.items():
+            columns = LabelledImages(torch.zeros(size, 1, 4, 4, dtype=torch.uint8), torch.arange(size) % 4)
+            setattr(self, name, GatherDataset(columns))
+
+
+def with_trainer(data: Few, stage: TrainerFn, world_size: int = 1, callbacks: Sequence[object] = ()) -> Few:
+    strategy = SimpleNamespace(root_device=torch.device("cpu"))
+    data.trainer = SimpleNamespace(  # type: ignore[assignment]  # all that a data module asks of it
+        state=TrainerState(fn=stage), world_size=world_size, global_rank=0, callbacks=callbacks, strategy=strategy
+    )
+    return data
+
+
+def test_fewer_images_than_processes_are_refused() -> None:
+    data = with_trainer(Few(val=1), TrainerFn.FITTING, 2)
+    with pytest.raises(DataError, match=r"Few has 1 validation image, fewer than the 2 processes: .*devices to 1 or"):
+        data.val_dataloader()
+    assert len(with_trainer(Few(val=2), TrainerFn.FITTING, 2).val_dataloader()) == 1
+    with pytest.raises(DataError, match="Few has 3 prediction images, fewer than the 4 processes"):
+        with_trainer(Few(test=3), TrainerFn.PREDICTING, 4).predict_dataloader()
+
+
+def test_a_test_of_nothing_is_refused() -> None:
+    with pytest.raises(DataError, match="Few has no test images: choose other data"):
+        with_trainer(Few(test=0), TrainerFn.TESTING).test_dataloader()
+    assert len(with_trainer(Few(val=0), TrainerFn.FITTING).val_dataloader()) == 0
+
+
+def test_a_monitor_without_validation_images_is_refused() -> None:
+    waiting = [SimpleNamespace(monitor="val/loss")]
+    with pytest.raises(DataError, match="waits for val/loss, but Few has no validation images: choose other data, or"):
+        with_trainer(Few(val=0), TrainerFn.FITTING, callbacks=waiting).train_dataloader()
+    for callbacks in ([SimpleNamespace(monitor="train/loss")], [SimpleNamespace(monitor=None)], [object()]):
+        assert len(with_trainer(Few(val=0), TrainerFn.FITTING, callbacks=callbacks).train_dataloader()) == 4
+    assert len(with_trainer(Few(), TrainerFn.FITTING, callbacks=waiting).train_dataloader()) == 4
+
+
+def test_batches_of_classes_and_samples() -> None:
+    data = Few(train=16, classes_per_batch=2, samples_per_class=3)
+    assert {tuple(batch.label.bincount().sort().values[-2:].tolist()) for batch in data.train_dataloader()} == {(3, 3)}
+    data.train_set.columns.label[0] = -1
+    with pytest.raises(DataError, match="need a label on each"):
+        data.train_dataloader()
+
+
+def test_classes_in_another_order(digits_root: Path) -> None:
+    data = Digits(str(digits_root))
+    data.setup("fit")
+    label = data.train_set.column("label").clone()
+    data.test_set.columns.label[data.test_set.rows[0]] = -1  # type: ignore[index]
+    data.reorder_classes("9876543210")
+    assert torch.equal(data.train_set.column("label"), 9 - label)
+    assert data.class_names == tuple("9876543210")
+    assert data.test_set.column("label")[0] == -1
+
+
+def test_paths_as_people_type_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", "/home/me")
+    monkeypatch.setenv("SCRATCH", "/scratch")
+    assert expanded("~/a") == Path("/home/me/a")
+    assert expanded("${SCRATCH}/$SCRATCH") == Path("/scratch//scratch")
+    assert expanded("a/../b") == tmp_path / "b"
+    (tmp_path / "$5").mkdir()
+    assert expanded("$5") == tmp_path / "$5"
+    monkeypatch.delenv("SCRATCH")
+    with pytest.raises(DataError, match=r"The path \$SCRATCH/data holds \$SCRATCH, but there is no such environment"):
+        data_root("$SCRATCH/data")
+
+
+def test_a_user_without_a_home(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    for name in ("HOME", "XDG_CACHE_HOME", "RELIT_DATA"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr("os.path.expanduser", lambda path: path)  # as for a user id that has no name
+    monkeypatch.chdir(tmp_path)
+    assert user_cache().is_absolute()
+    assert tmp_path not in data_root().parents

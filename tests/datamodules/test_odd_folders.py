@@ -1,0 +1,392 @@
+"""Folders as people have them: what is read, what is left out, and that it is said."""
+
+import os
+import shutil
+import tempfile
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from datamodules import DataError, DataWarning, EpisodeDataModule, ImageFolder
+from datamodules.loading.folders import walk
+
+
+@pytest.fixture(autouse=True)
+def roots(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setenv("RELIT_DATA", str(tmp_path / "root"))
+
+
+def make(folder: Path, **counts: int) -> Path:
+    """Writes noisy pictures of 16x16 pixels into folders (``a__b`` is ``a/b``)."""
+    rng = np.random.default_rng(0)
+    for name, count in counts.items():
+        below = folder / name.replace("__", "/")
+        below.mkdir(parents=True, exist_ok=True)
+        for number in range(count):
+            Image.fromarray(rng.integers(0, 256, (16, 16, 3), np.uint8)).save(below / f"{number:03}.png")
+    return folder
+
+
+def prepared(path: Path, **arguments) -> ImageFolder:
+    data = ImageFolder(str(path), **{"image_size": 8, "batch_size": 2, **arguments})
+    data.prepare_data()
+    data.setup("fit")
+    return data
+
+
+def notes_of(path: Path, **arguments) -> tuple[ImageFolder, str]:
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        data = prepared(path, **arguments)
+    return data, "\n".join(str(one.message) for one in caught)
+
+
+def sizes(data: ImageFolder) -> list[int]:
+    return [len(split) for split in (data.train_set, data.val_set, data.test_set)]
+
+
+# --- splits -----------------------------------------------------------------------------------------------------------
+
+LAYOUTS = {
+    "upper case": {"Training__a": 4, "Training__b": 4, "Testing__a": 2, "Testing__b": 2},
+    "three": {"Train__a": 4, "Train__b": 4, "Test__a": 1, "Test__b": 1, "Val__a": 3, "Val__b": 3},
+    "wrapped": {"seg_train__seg_train__a": 4, "seg_train__seg_train__b": 4, "seg_test__seg_test__a": 3},
+}
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_splits_by_their_usual_names(tmp_path: Path, layout: str) -> None:
+    data, notes = notes_of(make(tmp_path / "data", **LAYOUTS[layout]), val_fraction=0.25)
+    assert data.class_names == ("a", "b")
+    assert sizes(data) == {"upper case": [6, 2, 4], "three": [8, 6, 2], "wrapped": [6, 2, 3]}[layout]
+    assert notes == ""
+
+
+def test_folders_beside_splits_are_left_out_and_said(tmp_path: Path) -> None:
+    folder = make(tmp_path / "data", train__a=4, train__b=4, test__a=2, test__b=2, pred=3)
+    data, notes = notes_of(folder, val_fraction=0)
+    assert data.class_names == ("a", "b")
+    assert sizes(data) == [8, 0, 4]
+    assert "beside the splits test, train, these folders are left out: pred." in notes
+
+
+def test_a_class_named_train_stays_one_and_is_said(tmp_path: Path) -> None:
+    data, notes = notes_of(make(tmp_path / "data", train=4, bus=4, car=4))
+    assert data.class_names == ("bus", "car", "train")
+    assert "train is taken as a class, although it may be a split" in notes
+
+
+def test_splits_without_training_images(tmp_path: Path) -> None:
+    data, notes = notes_of(make(tmp_path / "data", test__a=2, test__b=2, val__a=1, val__b=1))
+    assert data.class_names == ("a", "b")
+    assert sizes(data) == [0, 2, 4]
+    assert "has no folder of training images: test, val hold the other splits" in notes
+
+
+def test_two_folders_for_one_split_are_refused(tmp_path: Path) -> None:
+    make(tmp_path / "data", train__a=2, train__b=2, val__a=1, valid__a=1)
+    with pytest.raises(DataError, match="more than one folder for one split: val, valid"):
+        prepared(tmp_path / "data")
+
+
+def test_images_without_a_class_beside_those_with_one(tmp_path: Path) -> None:
+    """A test folder without sub-folders doesn't cost the training images their classes."""
+    data, notes = notes_of(make(tmp_path / "data", train__a=3, train__b=3, test=4), val_fraction=0)
+    assert data.class_names == ("a", "b")
+    assert data.train_set.column("label").tolist() == [0] * 3 + [1] * 3
+    assert data.test_set.column("label").tolist() == [-1] * 4
+    assert "The test images of" in notes
+    assert "they have no labels" in notes
+
+
+def test_tiny_imagenets_layout_has_no_class_named_images(tmp_path: Path) -> None:
+    folder = make(tmp_path / "data", train__n01__images=2, train__n02__images=2, val__images=3)
+    data, notes = notes_of(folder, test_fraction=0)
+    assert data.class_names == ("n01", "n02")
+    assert data.val_set.column("label").tolist() == [-1] * 3
+    assert "The validation images of" in notes
+
+
+def test_unlabeled_images(tmp_path: Path) -> None:
+    folder = make(tmp_path / "data", train__a=4, train__b=4, unlabeled=5)
+    left_out, notes = notes_of(folder, val_fraction=0.25, test_fraction=0.25)
+    assert sizes(left_out) == [4, 2, 2]
+    assert "5 images without labels are left out; --data.unlabelled true adds them" in notes
+    data = prepared(folder, val_fraction=0.25, test_fraction=0.25, unlabelled=True)
+    assert data.train_set.column("label").eq(-1).sum() == 5
+    assert sizes(data) == [9, 2, 2]
+    with pytest.raises(DataError, match=r"no folder unlabeled/: set --data[.]unlabelled false"):
+        prepared(make(tmp_path / "other", a=4, b=4), unlabelled=True)
+
+
+def test_a_split_by_class(tmp_path: Path) -> None:
+    folder = make(tmp_path / "data", **{f"c{number}": 4 for number in range(10)})
+    data = prepared(folder, split_by="class", val_fraction=0.2, test_fraction=0.3)
+    labels = [set(split.column("label").tolist()) for split in (data.train_set, data.val_set, data.test_set)]
+    assert [len(one) for one in labels] == [5, 2, 3]
+    assert set.union(*labels) == set(range(10))
+    assert sizes(data) == [20, 8, 12]
+    episodes = EpisodeDataModule(data, n_way=3, n_query=3, test_way=2, test_query=3)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", DataWarning)
+        episodes.setup("fit")
+    with pytest.raises(DataError, match="has 2 classes, too few to split them"):
+        prepared(make(tmp_path / "two", a=4, b=4), split_by="class")
+
+
+# --- classes ----------------------------------------------------------------------------------------------------------
+
+
+def test_empty_classes_are_said(tmp_path: Path) -> None:
+    folder = make(tmp_path / "data", cat=5, dog=5, bird=0)
+    (folder / "fish").mkdir()
+    (folder / "fish" / "1.png").symlink_to(tmp_path / "gone.png")
+    data, notes = notes_of(folder)
+    assert data.class_names == ("cat", "dog")
+    assert "these folders hold no images that can be read, and are no classes: bird, fish" in notes
+    assert "1 links lead to no file and are left out: fish/1.png" in notes
+
+
+def test_a_class_of_damaged_images_is_said(tmp_path: Path) -> None:
+    folder = make(tmp_path / "data", cat=5, dog=1)
+    (folder / "dog" / "000.png").write_text("text")
+    data, notes = notes_of(folder)
+    assert data.class_names == ("cat", "dog")
+    assert "No image of dog in" in notes
+
+
+def test_classes_that_differ_in_their_spelling_only_are_said(tmp_path: Path) -> None:
+    data, notes = notes_of(make(tmp_path / "data", cat=3, Cat=3, dog=3))
+    assert data.num_classes == 3
+    assert "different classes, although they are spelled alike: Cat, cat" in notes
+
+
+def test_names_of_any_bytes(tmp_path: Path) -> None:
+    folder = make(tmp_path / "data", tea=3)
+    other = os.fsencode(folder) + b"/caf\xe9"
+    shutil.copytree(folder / "tea", os.fsdecode(other))
+    (folder / "tea" / "a\x1bb.png").write_bytes((folder / "tea" / "000.png").read_bytes())
+    data = prepared(folder)
+    assert data.class_names == (r"caf\xe9", "tea")
+    assert data.file_names[0] == r"caf\xe9/000.png"
+    assert data.file_names[-1] == r"tea/a\x1bb.png"
+    assert all(name.encode("utf-8") for name in (*data.class_names, *data.file_names))
+
+
+# --- files ------------------------------------------------------------------------------------------------------------
+
+
+def test_pictures_of_other_suffixes(tmp_path: Path) -> None:
+    folder = make(tmp_path / "data", cat=3, dog=3, cow=3)
+    for path in (folder / "dog").iterdir():
+        Image.open(path).save(path.with_suffix(".jfif"), "JPEG")
+        path.unlink()
+    for path in (folder / "cow").iterdir():
+        Image.open(path).save(path.with_suffix(".jpe"), "JPEG")
+        path.unlink()
+    (folder / "cat" / "IMG_1.HEIC").write_bytes(b"heic")
+    data, notes = notes_of(folder)
+    assert data.class_names == ("cat", "cow", "dog")
+    assert len(data.predict_set) == 9
+    assert "pictures of kinds that relit doesn't read (1 .heic)" in notes
+
+
+def test_links_that_lead_back_are_not_followed(tmp_path: Path) -> None:
+    folder = make(tmp_path / "data", cat=3, dog=3)
+    (folder / "cat" / "again").symlink_to("..")
+    (folder / "latest").symlink_to("dog")
+    data, notes = notes_of(folder)
+    assert len(data.predict_set) == 6
+    assert data.class_names == ("cat", "dog")
+    assert "lead to folders that are there already, and aren't followed: cat/again, latest" in notes
+
+
+def test_links_to_other_folders_are_followed(tmp_path: Path) -> None:
+    folder = make(tmp_path / "data", cat=3)
+    (folder / "dog").symlink_to(make(tmp_path / "elsewhere", skipped=3, pug=2))
+    shutil.rmtree(tmp_path / "elsewhere" / "skipped")  # other pictures than the cats
+    data, notes = notes_of(folder)
+    assert data.class_names == ("cat", "dog")
+    assert len(data.predict_set) == 5
+    assert notes == ""
+    assert walk(folder).folders == ["cat", "dog", "dog/pug"]
+
+
+def test_copies_are_said(tmp_path: Path) -> None:
+    folder = make(tmp_path / "data", cat=5, dog=5)
+    shutil.copy(folder / "cat" / "001.png", folder / "cat" / "001 copy.png")
+    shutil.copy(folder / "cat" / "002.png", folder / "dog" / "again.png")
+    _, notes = notes_of(folder)
+    assert "2 images of" in notes
+    assert "are copies of others, 1 of them of another class or split: cat/001.png = cat/001 copy.png, dog/a" in notes
+
+
+def test_an_operating_systems_folders_are_no_classes(tmp_path: Path) -> None:
+    folder = make(tmp_path / "data", cat=3, dog=3)
+    shutil.copytree(folder / "cat", folder / "cat" / "@eaDir")
+    shutil.copytree(folder / "cat", folder / "__MACOSX")
+    shutil.copytree(folder / "cat", folder / ".thumbnails")
+    assert len(prepared(folder).predict_set) == 6
+
+
+# --- pixels -----------------------------------------------------------------------------------------------------------
+
+
+def one_picture(folder: Path, image: Image.Image, suffix: str = ".png", **arguments) -> torch.Tensor:
+    folder.mkdir(parents=True, exist_ok=True)
+    image.save(folder / f"1{suffix}")
+    image.save(folder / f"2{suffix}")
+    return prepared(folder, **arguments).predict_set[0].image
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_transparent_pixels_show_the_background(tmp_path: Path, channels: int) -> None:
+    image = Image.new("RGBA", (16, 16), (0, 0, 0, 0))
+    image.paste((0, 0, 0, 255), (0, 0, 8, 16))
+    white = one_picture(tmp_path / "a", image, image_size=16, channels=channels)
+    assert white[0, 8].tolist() == [0] * 8 + [255] * 8
+    black = one_picture(tmp_path / "b", image, image_size=16, channels=channels, background="black")
+    assert black.max() == 0
+    half = one_picture(tmp_path / "c", Image.new("RGBA", (16, 16), (255, 0, 0, 51)), image_size=16)
+    assert half[:, 0, 0].tolist() == [255, 204, 204]  # a fifth of red on four fifths of white
+
+
+def ramp(low: float, high: float, dtype: type) -> Image.Image:
+    return Image.fromarray(np.linspace(low, high, 256).reshape(16, 16).astype(dtype))
+
+
+def test_files_of_more_than_8_bits(tmp_path: Path) -> None:
+    expected = torch.arange(256).view(16, 16)
+    full = {"image_size": 16, "channels": 1}
+    floats = one_picture(tmp_path / "float", ramp(0, 1, np.float32), ".tif", **full)
+    assert (floats[0] - expected).abs().max() <= 1
+    deep = one_picture(tmp_path / "deep", ramp(0, 65535, np.uint16), ".png", **full)
+    assert (deep[0] - expected).abs().max() <= 1
+    for name, image, value_range in (
+        ("signed", ramp(-1, 1, np.float32), (-1, 1)),
+        ("bytes in floats", ramp(0, 255, np.float32), (0, 255)),
+        ("bytes in words", ramp(0, 255, np.int32), (0, 255)),
+        ("12 bits", ramp(0, 4095, np.uint16), (0, 4095)),
+    ):
+        ranged = one_picture(tmp_path / name, image, ".tif", value_range=value_range, **full)
+        assert (ranged[0] - expected).abs().max() <= 1, name
+
+
+@pytest.mark.parametrize(
+    ("image", "found"),
+    [
+        (ramp(-1, 1, np.float32), "floating-point numbers from -1 to 1"),
+        (ramp(0, 255, np.float32), "floating-point numbers from 0 to 255"),
+        (ramp(0, 255, np.int32), "32-bit integers from 0 to 255"),
+    ],
+)
+def test_values_without_a_known_black_and_white_are_refused(tmp_path: Path, image: Image.Image, found: str) -> None:
+    with pytest.raises(DataError, match=rf"1\.tif in .*its values are {found}; say .*--data\.value_range"):
+        one_picture(tmp_path / "data", image, ".tif")
+
+
+def test_dark_16_bit_images_are_said(tmp_path: Path) -> None:
+    with pytest.warns(DataWarning, match="brightest value in the 16-bit images of .* is 4095 of 65535"):
+        one_picture(tmp_path / "data", ramp(0, 4095, np.uint16), ".png")
+
+
+def test_what_the_arguments_make_of_the_images_is_said(tmp_path: Path) -> None:
+    _, notes = notes_of(make(tmp_path / "small", a=4), image_size=64)
+    assert "4 of the 4 images of" in notes
+    assert "(most often 16x16) and are enlarged: set --data.image_size to 16 or less" in notes
+    with pytest.warns(DataWarning, match="are gray: --data.channels 1 would do"):
+        one_picture(tmp_path / "gray", Image.new("L", (16, 16), 3))
+
+
+# --- batches ----------------------------------------------------------------------------------------------------------
+
+
+def test_batches_of_classes_and_samples(tmp_path: Path) -> None:
+    folder = make(tmp_path / "data", a=6, b=6, c=6)
+    data = prepared(folder, classes_per_batch=2, samples_per_class=3, val_fraction=0, test_fraction=0)
+    for batch in data.train_dataloader():
+        assert sorted(batch.label.bincount(minlength=3).tolist()) == [0, 3, 3]
+    with pytest.raises(DataError, match="both, or neither"):
+        ImageFolder(str(folder), classes_per_batch=2)
+
+
+@pytest.mark.parametrize("recipe", ["none", "flip", "standard", "strong"])
+def test_augmentation(tmp_path: Path, recipe: str) -> None:
+    data = prepared(make(tmp_path / "data", a=8), image_size=16, augmentation=recipe)
+    batch = data.predict_set.__getitems__(range(8))
+    torch.manual_seed(0)
+    changed = data.transform(batch, training=True).image
+    plain = batch.image.float() / 255
+    assert torch.equal(data.transform(batch, training=False).image, plain)
+    is_either = [torch.equal(a, b) or torch.equal(a, b.flip(-1)) for a, b in zip(changed, plain, strict=True)]
+    is_same = [torch.equal(a, b) for a, b in zip(changed, plain, strict=True)]
+    assert all(is_same) == (recipe == "none")
+    assert all(is_either) == (recipe in ("none", "flip"))
+    assert changed.shape == plain.shape
+
+
+def test_unknown_augmentation(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="augmentation is 'mild'; it must be none, flip, standard or strong"):
+        ImageFolder(str(tmp_path), augmentation="mild")  # type: ignore[arg-type]
+
+
+# --- folders of others ------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def nobody() -> int:
+    """A user without any rights, as whom a child process runs."""
+    if os.geteuid() != 0:
+        pytest.skip("needs root, to become somebody else")
+    return 65534
+
+
+def as_user(user: int, action) -> int:  # a function without arguments
+    """Runs a function in a child process as another user; 0 if it returned True."""
+    child = os.fork()
+    if child == 0:
+        try:
+            os.setgroups([])
+            os.setgid(user)
+            os.setuid(user)
+            os._exit(0 if action() else 3)
+        except BaseException as error:
+            os.write(2, repr(error).encode())
+            os._exit(4)
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+
+@pytest.fixture
+def shared(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A folder that all users may read, unlike pytest's."""
+    path = Path(tempfile.mkdtemp())
+    path.chmod(0o755)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(path / "cache"))
+    monkeypatch.setenv("RELIT_DATA", str(path / "root"))
+    yield path
+    shutil.rmtree(path)
+
+
+def test_arrays_of_another_user_are_read(shared: Path, nobody: int) -> None:
+    folder = make(shared / "data", a=4, b=4)
+    prepared(folder)
+    (shared / "cache").mkdir()
+    (shared / "cache").chmod(0o777)
+    (shared / "root").chmod(0o777)  # shared, but what is below belongs to root
+
+    def read_prepared() -> bool:
+        data = prepared(folder)
+        return len(data.predict_set) == 8 and not list((shared / "cache").rglob("*.npy"))
+
+    def prepare_more() -> bool:
+        data = prepared(folder, image_size=9)
+        return len(data.predict_set) == 8 and len(list((shared / "cache").rglob("image.npy"))) == 1
+
+    assert as_user(nobody, read_prepared) == 0
+    assert as_user(nobody, prepare_more) == 0
