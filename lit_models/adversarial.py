@@ -18,7 +18,6 @@ from copy import deepcopy
 from typing import Any, Literal, TypeAlias, cast
 
 import torch
-from lightning.pytorch import LightningModule
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from lightning.pytorch.core.optimizer import LightningOptimizer
 from torch import Tensor, nn
@@ -26,7 +25,7 @@ from torch import Tensor, nn
 from datamodules import LabelledImages, SampleRequest
 from lit_models.errors import ModelError
 from lit_models.networks.differentiable_augmentation import Augmentation, DifferentiableAugmentation
-from lit_models.support.checks import require_image_shape
+from lit_models.support.checks import TakesPlainBatches, require_image_shape
 from lit_models.support.lightning_internals import logs_this_batch
 from lit_models.support.parts import Part
 from lit_models.support.ranks import batch_weight
@@ -38,7 +37,7 @@ Loss: TypeAlias = Tensor | dict[str, Tensor]
 """A loss, or the loss as ``"loss"`` among further values that are logged under their own names."""
 
 
-class AdversarialModule(LightningModule):
+class AdversarialModule(TakesPlainBatches):
     """Base of the GANs: alternates the steps of ``discriminator`` and ``generator``.
 
     A subclass builds both networks, passes them to ``super().__init__``, saves its own arguments by
@@ -199,10 +198,12 @@ class AdversarialModule(LightningModule):
         self._evaluate(batch, "test")
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        super().on_save_checkpoint(checkpoint)
         checkpoint["generator_losses"] = self.latest_generator_losses
         checkpoint["critic_steps_taken"] = self.critic_steps_taken
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        super().on_load_checkpoint(checkpoint)
         self.latest_generator_losses = checkpoint.get("generator_losses", {})
         self.critic_steps_taken = checkpoint.get("critic_steps_taken")
 

@@ -21,7 +21,6 @@ What differs from the paper:
 from typing import Any, Literal
 
 import torch
-from lightning.pytorch import LightningModule
 from lightning.pytorch.cli import OptimizerCallable
 from torch import Tensor
 from torch.nn import functional
@@ -32,14 +31,14 @@ from lit_models.errors import ModelError
 from lit_models.losses.precision import at_least_float32
 from lit_models.networks.convolutional import Decoder, Encoder
 from lit_models.optimizers import FusedAdam
-from lit_models.support.checks import require_image_shape
+from lit_models.support.checks import TakesPlainBatches, require_image_shape
 from lit_models.support.interpolation import Path, decoded_between
 from lit_models.support.lightning_internals import logs_this_batch
 from lit_models.support.parts import Part
 from lit_models.support.ranks import batch_weight
 
 
-class DenoisingAutoencoder(LightningModule):
+class DenoisingAutoencoder(TakesPlainBatches):
     """The denoising autoencoder of Vincent et al. 2008, convolutional.
 
     Logged: ``train/reconstruction_loss`` (each batch's value), ``val/reconstruction_loss`` and

@@ -75,6 +75,7 @@ from lit_models.networks.resnet_gan import ResidualDiscriminator, ResidualGenera
 from lit_models.networks.spectral import spectrally_normalised
 from lit_models.optimizers import FusedAdam
 from lit_models.support.checks import require_image_shape, require_labels, require_num_classes
+from lit_models.support.classes import NamedClasses
 from lit_models.support.parts import Part
 
 LabelEncoding: TypeAlias = Literal["one_hot", "embedding", "pattern"]
@@ -227,7 +228,7 @@ class ProjectionDiscriminator(nn.Module):
         return at_least_float32(self.unconditional(feature)[:, 0]) + (self.embedding(label) * feature).sum(1)
 
 
-class ConditionalGAN(AdversarialModule):
+class ConditionalGAN(NamedClasses, AdversarialModule):
     """The conditional GAN, by default on DCGAN's networks.
 
     Args:
@@ -337,8 +338,8 @@ class ConditionalGAN(AdversarialModule):
     def setup(self, stage: str) -> None:
         require_image_shape(self, self.image_shape)
         require_num_classes(self, self.num_classes)
-        if stage == "fit":
-            require_labels(self)
+        require_labels(self)
+        self.take_class_names()
 
     def generate(self, batch: LabelledImages) -> Tensor:
         return self.generator(torch.randn(len(batch.image), self.latent_dim, device=self.device), batch.label)

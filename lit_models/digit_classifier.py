@@ -10,7 +10,6 @@ that knows digits tell more about generated digits than scores over one that kno
 from collections.abc import Sequence
 from typing import Any, cast
 
-from lightning.pytorch import LightningModule
 from lightning.pytorch.cli import OptimizerCallable
 from torch import Tensor
 from torch.nn import functional
@@ -22,12 +21,13 @@ from lit_models.losses.precision import at_least_float32
 from lit_models.networks.convnet import ConvNet
 from lit_models.optimizers import FusedAdam
 from lit_models.support.checks import require_image_shape, require_labels, require_num_classes
+from lit_models.support.classes import NamedClasses
 from lit_models.support.outputs import ClassProbabilities
 from lit_models.support.parts import Part
 from lit_models.support.ranks import batch_weight
 
 
-class DigitClassifier(LightningModule):
+class DigitClassifier(NamedClasses):
     """The classifier that judges generated digits; it learns any small grey or colour images, too.
 
     Logged: ``train/loss`` (each batch's value); ``val/loss``, ``val/accuracy``, ``test/loss``, ``test/accuracy``
@@ -80,14 +80,10 @@ class DigitClassifier(LightningModule):
         require_image_shape(self, self.image_shape)
         if stage != "predict":
             require_num_classes(self, self.num_classes)
-        if stage == "fit":
             require_labels(self)
-            if not isinstance(getattr(self.trainer, "datamodule", None), ImageDataModule):
-                raise ModelError(
-                    "DigitClassifier plans its learning rate by a data module of datamodules/: give it one."
-                )
-            if (self.trainer.max_epochs or -1) < 1:
-                raise ModelError("A one-cycle schedule needs to know its end: set --trainer.max_epochs.")
+            self.take_class_names()
+        if stage == "fit" and (self.trainer.max_epochs or -1) < 1:
+            raise ModelError("A one-cycle schedule needs to know its end: set --trainer.max_epochs.")
 
     def forward(self, image: Tensor) -> Tensor:
         """Logits ``(N, num_classes)``, in float32, of images ``(N, C, H, W)`` in [0, 1]."""
@@ -124,6 +120,10 @@ class DigitClassifier(LightningModule):
     def configure_optimizers(self) -> Any:
         optimizer = self.optimizer_callable(self.parameters())
         # Not the trainer's `estimated_stepping_batches`, which makes the loader too early for its place to be restored.
-        batches = len(cast(Any, self.trainer).datamodule.train_batches())
-        schedule = OneCycleLR(optimizer, self.max_lr, total_steps=cast(int, self.trainer.max_epochs) * batches)
+        data = getattr(self.trainer, "datamodule", None)
+        if isinstance(data, ImageDataModule):
+            steps = cast(int, self.trainer.max_epochs) * len(data.train_batches())
+        else:
+            steps = int(self.trainer.estimated_stepping_batches)
+        schedule = OneCycleLR(optimizer, self.max_lr, total_steps=steps)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}

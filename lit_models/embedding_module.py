@@ -1,6 +1,6 @@
 """What a network of embeddings logs in validation and test, whatever it was trained by."""
 
-from typing import Any, cast
+from typing import cast
 
 import torch
 from lightning.pytorch import LightningModule
@@ -22,7 +22,9 @@ from lit_models.metrics.retrieval import (
     retrieval,
 )
 from lit_models.support.checks import require_labels, require_num_classes
+from lit_models.support.classes import NamedClasses
 from lit_models.support.outputs import ClassProbabilities
+from lit_models.support.plain_batches import reference_batches
 from lit_models.support.ranks import batch_weight, gather_on_device
 
 EVALUATED_CLASSES, EVALUATED_SAMPLES = 32, 4
@@ -95,7 +97,32 @@ def embedded(module: LightningModule, rows: Tensor) -> tuple[Tensor, Tensor]:
     return embedding, label
 
 
-class EmbeddingModule(LightningModule):
+def embedded_of_loader(module: LightningModule, per_class: int | None) -> tuple[Tensor, Tensor]:
+    """Embeds the images of a user's own training loader, as it gives them, on all ranks.
+
+    Args:
+        module: The model, attached to its trainer, with ``embed(image)``.
+        per_class: The first so many of each class; all if None.
+
+    Returns:
+        ``(N, D)`` and the labels ``(N,)``.
+    """
+    plugin = module.trainer.precision_plugin
+    own = []
+    for batch in reference_batches(module, cast(int, module.num_classes), per_class):
+        with plugin.forward_context():
+            image, label = module.transfer_batch_to_device(batch, module.device, 0)
+            own.append((cast(Tensor, module.embed(image)), label))  # type: ignore[operator]
+    if not own:
+        raise ModelError(
+            f"{type(module).__name__} is measured with training images at hand: give the Trainer a data module that "
+            "has them."
+        )
+    embedding, label = (gather_on_device(torch.cat(values)) for values in zip(*own, strict=True))
+    return embedding, label
+
+
+class EmbeddingModule(NamedClasses):
     """Base of networks with ``features``, ``compared`` (features to embeddings) and ``scores`` (features to logits).
 
     Logged, ``val/…`` and ``test/…``:
@@ -122,7 +149,6 @@ class EmbeddingModule(LightningModule):
     """
 
     loss: str
-    class_names: tuple[str, ...] = ()
 
     def __init__(self, num_classes: int, references_per_class: int | None, neighbors: int) -> None:
         super().__init__()
@@ -150,15 +176,9 @@ class EmbeddingModule(LightningModule):
     def setup(self, stage: str) -> None:
         if stage == "predict":
             return
-        data = getattr(self.trainer, "datamodule", None)
-        if not isinstance(data, ImageDataModule):
-            raise ModelError(
-                f"{type(self).__name__} is measured with training images at hand: give it a data module of relit's."
-            )
         require_num_classes(self, self.num_classes)
         require_labels(self)
-        if stage == "fit":
-            self.class_names = tuple(data.class_names)
+        self.take_class_names()
 
     def predict_step(self, batch: LabelledImages, batch_idx: int) -> ClassProbabilities:
         return ClassProbabilities(self(batch.image).softmax(1))
@@ -171,9 +191,13 @@ class EmbeddingModule(LightningModule):
 
     def _embed_references(self, per_class: int | None) -> None:
         """Embeds training images, the first ``per_class`` of each class (all if None), and finds the centroids."""
-        label = cast(Any, self.trainer).datamodule.train_set.column("label")
-        rows = torch.arange(len(label)) if per_class is None else first_of_each_class(label.cpu(), per_class)
-        self.evaluation.start(*embedded(self, rows))
+        data = getattr(self.trainer, "datamodule", None)
+        if isinstance(data, ImageDataModule):
+            label = data.train_set.column("label")
+            rows = torch.arange(len(label)) if per_class is None else first_of_each_class(label.cpu(), per_class)
+            self.evaluation.start(*embedded(self, rows))
+        else:
+            self.evaluation.start(*embedded_of_loader(self, per_class))
         if not self.trainer.sanity_checking:  # which comes before the first step
             self.keep_centroids(self.evaluation)
 
@@ -207,7 +231,7 @@ class EmbeddingModule(LightningModule):
     @property
     def classes_are_unseen(self) -> bool:
         """Whether the images are of other classes than those that are trained on."""
-        return bool(getattr(cast(Any, self.trainer).datamodule, "unseen", False))
+        return bool(getattr(getattr(self.trainer, "datamodule", None), "unseen", False))
 
     def on_validation_epoch_end(self) -> None:
         self._evaluate_split("val")

@@ -33,7 +33,6 @@ from collections.abc import Sequence
 from typing import Any, Literal, cast
 
 import torch
-from lightning.pytorch import LightningModule
 from lightning.pytorch.callbacks import TQDMProgressBar
 from lightning.pytorch.cli import OptimizerCallable
 from lightning.pytorch.core.optimizer import LightningOptimizer
@@ -50,12 +49,13 @@ from lit_models.networks.mlp import MLP, Decoder
 from lit_models.optimizers import FusedAdam
 from lit_models.phase_data import PhaseData, require_labeled_fraction
 from lit_models.support.checks import require_at_least, require_image_shape, require_num_classes
+from lit_models.support.classes import NamedClasses
 from lit_models.support.outputs import ClassProbabilities
 from lit_models.support.parts import Part
 from lit_models.support.ranks import batch_weight
 
 
-class LayerwiseMLP(LightningModule):
+class LayerwiseMLP(NamedClasses):
     """An MLP classifier with greedy layer-wise pretraining (Bengio et al. 2007; denoising: Vincent et al. 2008).
 
     One run goes through all phases: ``pretrain_epochs`` for each layer from the first to the last, then
@@ -145,7 +145,6 @@ class LayerwiseMLP(LightningModule):
         self.automatic_optimization = False
         self.image_shape = (channels, image_size, image_size)
         self.num_classes = num_classes
-        self.class_names: tuple[str, ...] = ()
         self.widths = tuple(widths)
         self.code_layer = code_layer
         self.pretrain_epochs = pretrain_epochs
@@ -186,8 +185,8 @@ class LayerwiseMLP(LightningModule):
         require_image_shape(self, self.image_shape)
         if stage != "predict":
             require_num_classes(self, self.num_classes)
+            self.take_class_names()
         if stage == "fit":
-            self.class_names = tuple(getattr(getattr(self.trainer, "datamodule", None), "class_names", ()))
             require_labeled_fraction(self, self.labeled_fraction)
             self._require_planned_epochs()
 
@@ -322,11 +321,8 @@ class LayerwiseMLP(LightningModule):
         self.log(f"{stage}/accuracy", accuracy, batch_size=weight, prog_bar=stage == "val", sync_dist=True)
         return loss, logits
 
-    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        checkpoint["class_names"] = list(self.class_names)
-
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        self.class_names = tuple(checkpoint["class_names"])
+        super().on_load_checkpoint(checkpoint)
         begun_with = checkpoint[self.CHECKPOINT_HYPER_PARAMS_KEY]["pretrain_epochs"]
         if self._trainer is not None and self.trainer.training and begun_with != self.pretrain_epochs:
             raise ModelError(

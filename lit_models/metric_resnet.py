@@ -309,11 +309,12 @@ class MetricResNet(EmbeddingModule):
             )
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        checkpoint |= {"class_names": list(self.class_names), "head": self.head}
+        super().on_save_checkpoint(checkpoint)
+        checkpoint["head"] = self.head
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         self._restored = True
-        self.class_names = tuple(checkpoint["class_names"])
+        super().on_load_checkpoint(checkpoint)
         if (head := checkpoint.get("head", self.head)) != self.head:
             raise ModelError(
                 f"The checkpoint's head is {head} outputs, the model's {self.head}: leave --model.head and "

@@ -15,7 +15,6 @@ model affects another: none shares a parameter with another that learns, and Ada
 from typing import Any, Literal, cast
 
 import torch
-from lightning.pytorch import LightningModule
 from lightning.pytorch.cli import OptimizerCallable
 from torch import Tensor, nn
 from torch.nn import functional
@@ -26,14 +25,15 @@ from lit_models.errors import ModelError
 from lit_models.losses.precision import at_least_float32
 from lit_models.networks.convolutional import Encoder
 from lit_models.optimizers import FusedAdam
-from lit_models.support.checks import require_image_shape, require_num_classes
+from lit_models.support.checks import require_image_shape, require_labels, require_num_classes
+from lit_models.support.classes import NamedClasses
 from lit_models.support.outputs import ClassProbabilities
 from lit_models.support.parts import Part
 from lit_models.support.pretrained import load_pretrained
 from lit_models.support.ranks import batch_weight
 
 
-class TransferClassifier(LightningModule):
+class TransferClassifier(NamedClasses):
     """A linear layer or a small MLP on the encoder of an autoencoder.
 
     A checkpoint of it holds the encoder: it needs the autoencoder's file no more.
@@ -93,7 +93,6 @@ class TransferClassifier(LightningModule):
         self.save_hyperparameters(ignore=["optimizer"])
         self.image_shape = (channels, image_size, image_size)
         self.num_classes = num_classes
-        self.class_names: tuple[str, ...] = ()
         self.encoder_checkpoint = encoder_checkpoint
         self.freeze_encoder = freeze_encoder
         self.folds = folds
@@ -127,6 +126,8 @@ class TransferClassifier(LightningModule):
         if stage == "predict":
             return
         require_num_classes(self, self.num_classes)
+        require_labels(self)
+        self.take_class_names()
         if stage != "fit":
             return
         datamodule = getattr(self.trainer, "datamodule", None)
@@ -136,7 +137,6 @@ class TransferClassifier(LightningModule):
                 f"TransferClassifier validates by {self.folds} folds, but {type(datamodule).__name__} has {given}: set "
                 f"--model.folds {given}."
             )
-        self.class_names = tuple(getattr(datamodule, "class_names", ()))
 
     def on_fit_start(self) -> None:
         if self.encoder_checkpoint is not None and not self._is_loaded:
@@ -211,11 +211,8 @@ class TransferClassifier(LightningModule):
             groups.append({"params": list(self.encoders.parameters()), "lr": self.encoder_lr})
         return self.optimizer_callable(cast(Any, groups))
 
-    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        checkpoint["class_names"] = list(self.class_names)
-
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        self.class_names = tuple(checkpoint["class_names"])
+        super().on_load_checkpoint(checkpoint)
         self._is_loaded = True
 
 

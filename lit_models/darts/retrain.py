@@ -19,7 +19,6 @@ from pathlib import Path
 from typing import Any, cast
 
 import torch
-from lightning.pytorch import LightningModule
 from lightning.pytorch.cli import OptimizerCallable
 from torch import Tensor, nn
 from torch.nn import functional
@@ -34,6 +33,7 @@ from lit_models.darts.supernet import STEM_MULTIPLIER, reduction_layers
 from lit_models.errors import ModelError
 from lit_models.networks.depthwise import depthwise_conv2d
 from lit_models.support.checks import require_image_shape, require_labels, require_num_classes, require_several_images
+from lit_models.support.classes import NamedClasses
 from lit_models.support.logging import log_figure
 from lit_models.support.outputs import ClassProbabilities
 from lit_models.support.parts import Part
@@ -231,7 +231,7 @@ class DerivedNetwork(nn.Module):
         return self.classifier(last.mean((2, 3))), auxiliary_logits
 
 
-class DARTSRetrain(LightningModule):
+class DARTSRetrain(NamedClasses):
     """Trains a network of cells that a search found, from scratch (Liu et al. 2019, section 3.2).
 
     Logged: ``train/loss`` for each batch, ``train/accuracy`` for each epoch; ``loss`` and ``accuracy`` below ``val/``
@@ -322,8 +322,8 @@ class DARTSRetrain(LightningModule):
         require_image_shape(self, self.image_shape)
         if stage != "predict":
             require_num_classes(self, self.num_classes)
-        if stage == "fit":
             require_labels(self)
+            self.take_class_names()
             if self.auxiliary_weight:  # whose last normalization sees a single pixel of small images
                 require_several_images(self)
 

@@ -44,7 +44,6 @@ from pathlib import Path
 from typing import Any, Literal, cast
 
 import torch
-from lightning.pytorch import LightningModule
 from lightning.pytorch.cli import OptimizerCallable
 from lightning.pytorch.core.optimizer import LightningOptimizer
 from torch import Tensor, nn
@@ -70,13 +69,14 @@ from lit_models.darts.supernet import Supernet, statistics_kept
 from lit_models.errors import ModelError
 from lit_models.optimizers import FusedAdam
 from lit_models.support.checks import require_image_shape, require_labels, require_num_classes
+from lit_models.support.classes import NamedClasses
 from lit_models.support.files import write_atomically
 from lit_models.support.logging import log_figure
 from lit_models.support.outputs import ClassProbabilities
 from lit_models.support.ranks import batch_weight
 
 
-class DARTSSearch(LightningModule):
+class DARTSSearch(NamedClasses):
     """Searches the cells of an image classifier (Liu et al. 2019).
 
     α are the parameters ``arch_parameters.normal`` and ``arch_parameters.reduction``, of shape ``(14, 8)``: a row for
@@ -190,6 +190,7 @@ class DARTSSearch(LightningModule):
         require_image_shape(self, self.image_shape)
         if stage != "predict":
             require_num_classes(self, self.num_classes)
+            self.take_class_names()
         if stage == "fit":
             datamodule = getattr(self.trainer, "datamodule", None)
             if isinstance(datamodule, ImageDataModule) and not isinstance(datamodule, SearchDataModule):
@@ -317,10 +318,12 @@ class DARTSSearch(LightningModule):
         log_figure(self.trainer, draw_search(self.history, run / "figures" / "search.png"))
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        super().on_save_checkpoint(checkpoint)
         checkpoint["history"] = self.history
         checkpoint["genotype"] = json.loads(self.genotype().to_json())
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        super().on_load_checkpoint(checkpoint)
         self.history = list(checkpoint.get("history", []))  # weights that were exported have none
 
     # --- evaluation ---------------------------------------------------------------------------------------------------

@@ -15,6 +15,24 @@ from lit_models.errors import ModelError, RunWarning
 Kind = Literal["single images", "pairs of images", "episodes"]
 
 
+class TakesPlainBatches(LightningModule):
+    """Base of the methods that also learn from a user's own ``DataLoader`` or ``LightningDataModule``.
+
+    Its batches may be images, or (image, label), or (source, target) of two images: tensors ``(B, C, H, W)`` of uint8,
+    or of floating-point numbers in [0, 1]. Batches of relit's data modules pass unchanged.
+    """
+
+    image_shape: tuple[int, int, int]
+
+    def on_before_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
+        """Names the parts of a plain batch, and refuses what isn't an image in [0, 1]."""
+        if hasattr(batch, "_fields"):
+            return batch
+        from lit_models.support.plain_batches import named_parts  # only here, as few runs need it
+
+        return named_parts(self, batch)
+
+
 def require_image_shape(
     module: LightningModule, image_shape: tuple[int, int, int], takes: Kind = "single images"
 ) -> None:
@@ -100,19 +118,28 @@ def require_num_classes(module: LightningModule, num_classes: int) -> None:
 
 
 def require_labels(module: LightningModule) -> None:
-    """Refuses a data module that has training images without labels (-1 in place of a class).
+    """Refuses a data module whose images have no labels (-1 in place of a class) in a split that is about to be used.
 
     Raises:
         ModelError: There are some.
     """
     datamodule = getattr(module.trainer, "datamodule", None)
-    train_set = getattr(datamodule, "train_set", None)
-    if isinstance(train_set, GatherDataset) and bool((train_set.column("label") < 0).any()):
-        remedy = "set --data.unlabelled false" if getattr(datamodule, "unlabelled", False) else "leave them out"
-        raise ModelError(
-            f"{type(module).__name__} learns classes, but {type(datamodule).__name__} gives training images without "
-            f"labels: {remedy}."
-        )
+    splits = {
+        TrainerFn.FITTING: {"train_set": "training", "val_set": "validation"},
+        TrainerFn.VALIDATING: {"val_set": "validation"},
+        TrainerFn.TESTING: {"test_set": "test"},
+    }
+    for name, split in splits.get(cast(Any, module.trainer.state.fn), {}).items():
+        images = getattr(datamodule, name, None)
+        if not isinstance(images, GatherDataset) or "label" not in images.columns._fields:
+            continue
+        if bool((images.column("label") < 0).any()):
+            unlabelled = name == "train_set" and getattr(datamodule, "unlabelled", False)
+            remedy = "set --data.unlabelled false" if unlabelled else "sort them into their classes' folders"
+            raise ModelError(
+                f"{type(module).__name__} learns classes, but {type(datamodule).__name__} gives {split} images "
+                f"without labels: {remedy}."
+            )
 
 
 def require_several_images(module: LightningModule) -> None:
@@ -160,15 +187,15 @@ def require_positives(module: LightningModule) -> None:
     Raises:
         ModelError: A batch has less than two images a class.
     """
-    data = cast(Any, module.trainer).datamodule
-    images, classes = data.batch_size * module.trainer.world_size, data.num_classes
-    if getattr(data, "classes_per_batch", None) is not None or images >= 2 * classes:
+    data = getattr(module.trainer, "datamodule", None)
+    if not hasattr(data, "classes_per_batch"):
         return
-    remedy = (
-        "set --data.classes_per_batch 32 --data.samples_per_class 4"
-        if hasattr(data, "classes_per_batch")
-        else f"set --data.batch_size to {2 * classes} or more"
-    )
+    images, classes = data.batch_size * module.trainer.world_size, data.num_classes
+    if data.classes_per_batch is not None or images >= 2 * classes:
+        return
+    remedy = f"set --data.classes_per_batch {min(32, classes)} --data.samples_per_class 4"
+    if "classes_per_batch" not in signature(type(data)).parameters:
+        remedy = f"set --data.batch_size to {2 * classes} or more"
     raise ModelError(
         f"The triplet loss needs several images of a class in a batch, and {images} images drawn from {classes} "
         f"classes hardly have them: {remedy}."

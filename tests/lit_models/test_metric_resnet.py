@@ -545,7 +545,10 @@ def test_a_longer_training_stretches_the_schedule(relit: Relit) -> None:
         (["--model.num_classes=12"], "built for 12 classes, but Digits gives images of 10 classes"),
         (["--model.channels=3"], "mean is [0.5]; it must have 3 numbers, one for each of --model.channels"),
         (["--model.std=[0]"], "std is [0.0]; it must have 1 positive numbers"),
-        (["--model.loss=triplet", "--data.batch_size=16"], "set --data.batch_size to 20 or more"),
+        (
+            ["--model.loss=triplet", "--data.batch_size=16"],
+            "set --data.classes_per_batch 10 --data.samples_per_class 4",
+        ),
         (["--model.loss=tripet"], "must be one of"),
         (["--model.margin=hard"], "model.margin"),
         (["--model.margin=-1"], "margin is -1.0; it must be at least 0, or soft"),
@@ -553,7 +556,7 @@ def test_a_longer_training_stretches_the_schedule(relit: Relit) -> None:
         (["--model.center_rate=1.5"], "by the paper's rule at most 1"),
         (["--model.feature_maps=0"], "feature_maps is 0; it must be at least 1"),
         (["--model.pretrained=none.pth"], "There is no file none.pth"),
-        (["--data=TinyImageNet", "--model.loss=triplet"], "set --data.classes_per_batch 32 --data.samples_per_class 4"),
+        (["--data=TinyImageNet", "--model.loss=triplet"], "set --data.classes_per_batch 10 --data.samples_per_class 4"),
     ],
 )
 def test_errors_are_a_sentence(
@@ -613,7 +616,7 @@ def test_predictions_by_triplets_need_the_centroids_of_a_validation(digits_root:
     assert batch.probability.max() > 0.11
 
 
-def test_plain_loaders_are_refused() -> None:
+def test_loaders_of_other_things_are_refused() -> None:
     loader = torch.utils.data.DataLoader([0])  # type: ignore[arg-type]
-    with pytest.raises(ModelError, match="give it a data module"):
+    with pytest.raises(ModelError, match="takes batches of"):
         a_trainer(max_epochs=1).fit(cast(LightningModule, MetricResNet(**TINY)), loader)

@@ -1,0 +1,73 @@
+"""The names of the classes that a model learned, kept in its checkpoints and compared with the data's."""
+
+from typing import Any
+
+from lightning.pytorch import LightningModule
+from lightning.pytorch.trainer.states import TrainerFn
+
+from datamodules import ImageDataModule
+from datamodules.errors import note
+from lit_models.errors import ModelError
+from lit_models.support.checks import TakesPlainBatches
+
+
+class NamedClasses(TakesPlainBatches):
+    """Base of all that learns classes: data whose classes have other names are refused, before any batch.
+
+    Data with the same names in another order get the model's order, with a note. Data modules without names, and
+    checkpoints from before there were any, aren't checked.
+
+    Attributes:
+        class_names: The classes' names by label; empty if the training data have none.
+    """
+
+    class_names: tuple[str, ...] = ()
+
+    def take_class_names(self) -> None:
+        """To be called in ``setup``: learns the names from the training data, or compares the data's with the known."""
+        given = _names_of(self)
+        if self.class_names:  # loaded before there was a trainer
+            self._match_classes()
+        elif self.trainer.state.fn == TrainerFn.FITTING:
+            self.class_names = given
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        super().on_save_checkpoint(checkpoint)
+        checkpoint["class_names"] = list(self.class_names)
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        super().on_load_checkpoint(checkpoint)
+        known = tuple(checkpoint.get("class_names", ()))
+        if not known:
+            return
+        self.class_names = known
+        if self._trainer is not None and self.trainer.state.fn != TrainerFn.PREDICTING:
+            self._match_classes()
+
+    def _match_classes(self) -> None:
+        given, known = _names_of(self), self.class_names
+        if not given or given == known:
+            return
+        data = self.trainer.datamodule  # type: ignore[attr-defined]  # given by fit, test and validate
+        if sorted(given) != sorted(known):
+            missing, new = sorted(set(known) - set(given)), sorted(set(given) - set(known))
+            raise ModelError(
+                f"{type(self).__name__} learned the classes {_some(known)}, but the classes of {type(data).__name__} "
+                f"are {_some(given)}: {_some(new or missing)} {'is new' if new else 'is missing'}. Rename the classes, "
+                "or choose other data."
+            )
+        if not isinstance(data, ImageDataModule):
+            raise ModelError(
+                f"{type(self).__name__} learned the classes in the order {_some(known)}, but {type(data).__name__} "
+                f"gives them in the order {_some(given)}: give it the model's order."
+            )
+        data.reorder_classes(known)
+        note(f"The classes of {type(data).__name__} are given the order that the model learned: {_some(known)}.")
+
+
+def _names_of(module: LightningModule) -> tuple[str, ...]:
+    return tuple(getattr(getattr(module.trainer, "datamodule", None), "class_names", ()))
+
+
+def _some(names: tuple[str, ...] | list[str]) -> str:
+    return ", ".join(names[:5]) + (", …" if len(names) > 5 else "")

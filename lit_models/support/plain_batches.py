@@ -1,0 +1,111 @@
+"""Batches of a plain DataLoader, ``(image, label)``, as the batches that the methods take."""
+
+from collections.abc import Iterator
+from typing import Any, cast
+
+import torch
+from lightning.pytorch import LightningModule
+from torch import Tensor
+
+from datamodules import ImagePair, LabelledImages
+from lit_models.errors import ModelError
+
+
+def named_parts(module: LightningModule, batch: Any) -> ImagePair | LabelledImages:
+    """Names the parts of a plain batch.
+
+    Raises:
+        ModelError: They aren't images in [0, 1], of the size that the model was built for, and their classes.
+    """
+    image, other = _parts_of(module, batch)
+    image = _in_unit_interval(module, image)
+    if other is not None and other.ndim == 4:
+        return ImagePair(image, _in_unit_interval(module, other))
+    expected = tuple(cast(Any, module).image_shape)
+    if tuple(image.shape[1:]) != expected:
+        raise ModelError(
+            f"{type(module).__name__} is built for images of {_spelled(expected)}, but the batches hold images of "
+            f"{_spelled(image.shape[1:])} (channels x height x width): build it, or the data, with the other sizes."
+        )
+    if other is None:
+        return LabelledImages(image, torch.full((len(image),), -1))
+    return LabelledImages(image, _labels(module, other))
+
+
+def _parts_of(module: LightningModule, batch: Any) -> tuple[Tensor, Tensor | None]:
+    """The image of a batch, and what comes with it."""
+    if isinstance(batch, dict):
+        batch = [batch.get("image"), batch.get("label")]
+    parts = list(batch) if isinstance(batch, (list, tuple)) else [batch]
+    image, other = parts[0] if parts else None, parts[1] if len(parts) > 1 else None
+    if not isinstance(image, Tensor) or image.ndim != 4 or not (other is None or isinstance(other, Tensor)):
+        kinds = ", ".join(f"{tuple(part.shape)}" if isinstance(part, Tensor) else type(part).__name__ for part in parts)
+        raise ModelError(
+            f"{type(module).__name__} takes batches of (image, label), images of (B, C, H, W), but got ({kinds}): "
+            "change the data set or its collate_fn."
+        )
+    return image, other
+
+
+def _in_unit_interval(module: LightningModule, image: Tensor) -> Tensor:
+    if image.dtype == torch.uint8:
+        return image.to(cast(Any, module).dtype).div_(255)
+    low, high = (float(value) for value in image.aminmax())
+    if low < 0 or high > 1:
+        raise ModelError(
+            f"{type(module).__name__} takes images in [0, 1], but a batch holds values from {low:g} to {high:g}: leave "
+            "Normalize out of the transforms."
+        )
+    return image
+
+
+def _labels(module: LightningModule, label: Tensor) -> Tensor:
+    label = label.flatten() if label.shape[1:] == (1,) else label
+    if label.ndim != 1 or label.is_floating_point():
+        raise ModelError(
+            f"The labels are {label.dtype} of shape {tuple(label.shape)}; they must be one class an image."
+        )
+    num_classes = getattr(module, "num_classes", None)
+    if isinstance(num_classes, int) and len(label) and int(label.max()) >= num_classes:
+        raise ModelError(
+            f"{type(module).__name__} is built for {num_classes} classes, but a batch has the label "
+            f"{int(label.max())}: set --model.num_classes to {int(label.max()) + 1} or more."
+        )
+    return label.long()
+
+
+def reference_batches(module: LightningModule, num_classes: int, per_class: int | None) -> Iterator[LabelledImages]:
+    """This rank's share of a user's own training images, or of the first ``per_class`` of each class."""
+    trainer = cast(Any, module.trainer)
+    share = slice(trainer.global_rank, None, trainer.world_size)
+    taken = torch.zeros(num_classes, dtype=torch.int64)
+    for plain in _train_loader_of(trainer) or ():
+        batch = module.on_before_batch_transfer(trainer.precision_plugin.convert_input(plain), 0)
+        if per_class is not None:
+            first = _room_for(batch.label, taken, per_class)
+            batch = LabelledImages(*(part[first] for part in batch))
+            taken += batch.label.bincount(minlength=num_classes)
+        batch = LabelledImages(*(part[share] for part in batch))
+        if len(batch.label):
+            yield batch
+        if per_class is not None and bool((taken >= per_class).all()):
+            return
+
+
+def _train_loader_of(trainer: Any) -> Any:
+    """A fresh loader of the training data, or None where there are none (in a test with a loader of its own)."""
+    datamodule = getattr(trainer, "datamodule", None)
+    if datamodule is not None:
+        return datamodule.train_dataloader()
+    source = trainer.fit_loop._data_source
+    return source.dataloader() if source.is_defined() else None
+
+
+def _room_for(label: Tensor, taken: Tensor, per_class: int) -> Tensor:
+    """Rows of a batch that are among the first ``per_class`` of their classes, of which so many were ``taken``."""
+    earlier = (label[:, None] == label[None, :]).tril(-1).sum(1)  # of the same class in this batch
+    return (taken[label] + earlier < per_class).nonzero().flatten()
+
+
+def _spelled(shape: Any) -> str:
+    return "x".join(map(str, shape))
