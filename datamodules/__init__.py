@@ -20,12 +20,14 @@ if TYPE_CHECKING:
     from datamodules.maps import Maps
     from datamodules.mnist import MNIST
     from datamodules.omniglot import Omniglot, OmniglotEpisodes
+    from datamodules.paired_folder import PairedFolder
     from datamodules.pictures import Picture, Pictures
     from datamodules.samples import SampleRequest, Samples
     from datamodules.search import SearchDataModule
     from datamodules.stl10 import STL10
     from datamodules.support_query import SupportQuery
     from datamodules.tiny_imagenet import TinyImageNet
+    from datamodules.torch_dataset import TorchDataset
     from datamodules.unseen_classes import UnseenClasses
 
 _MODULES = {
@@ -50,6 +52,7 @@ _MODULES = {
     "MNIST": "datamodules.mnist",
     "Omniglot": "datamodules.omniglot",
     "OmniglotEpisodes": "datamodules.omniglot",
+    "PairedFolder": "datamodules.paired_folder",
     "Picture": "datamodules.pictures",
     "Pictures": "datamodules.pictures",
     "SampleRequest": "datamodules.samples",
@@ -58,6 +61,7 @@ _MODULES = {
     "STL10": "datamodules.stl10",
     "SupportQuery": "datamodules.support_query",
     "TinyImageNet": "datamodules.tiny_imagenet",
+    "TorchDataset": "datamodules.torch_dataset",
     "UnseenClasses": "datamodules.unseen_classes",
 }
 """Module of each public name."""
@@ -84,6 +88,7 @@ __all__ = [
     "Maps",
     "Omniglot",
     "OmniglotEpisodes",
+    "PairedFolder",
     "Picture",
     "Pictures",
     "SampleRequest",
@@ -92,6 +97,7 @@ __all__ = [
     "SearchDataModule",
     "SupportQuery",
     "TinyImageNet",
+    "TorchDataset",
     "UnseenClasses",
 ]
 

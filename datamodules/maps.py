@@ -1,22 +1,18 @@
 """Maps (Isola, Zhu, Zhou & Efros 2017): satellite photographs of New York, each with its map from Google Maps."""
 
 import tempfile
-from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Literal
 
-import numpy as np
-import torch
 from PIL import Image
-from torch import Tensor
 
-from datamodules.base import ImageDataModule, run_seed, split_rows, to_unit_interval
+from datamodules.base import split_rows
 from datamodules.errors import DataError, note
-from datamodules.image_folder import decode, list_images
-from datamodules.loading import augment
 from datamodules.loading.archives import RemoteFile, extract, fetch
-from datamodules.loading.samplers import BatchSampler, ShuffledBatches
-from datamodules.loading.tensors import ArrayWriter, GatherDataset, ImagePair, TensorStore
+from datamodules.loading.folders import TRAIN, VAL, list_images
+from datamodules.loading.pairs import PairFiles
+from datamodules.loading.tensors import ArrayWriter, GatherDataset, TensorStore
+from datamodules.paired_folder import RULES, Evaluation, PairedFolder
 
 # No checksum is published.
 ARCHIVE = RemoteFile(
@@ -26,20 +22,19 @@ ARCHIVE = RemoteFile(
         "https://people.eecs.berkeley.edu/~tinghuiz/projects/pix2pix/datasets/",
     ),
 )
-PHOTOGRAPH_SIZE = 600
-"""Height and width of a photograph, and of a map, as published."""
 COUNTS = {"train": 1_096, "val": 1_098}
+DIRECTIONS: dict[str, Literal["a_to_b", "b_to_a"]] = {"satellite_to_map": "a_to_b", "map_to_satellite": "b_to_a"}
 
 
-class Maps(ImageDataModule):
+class Maps(PairedFolder):
     """Pairs of a satellite photograph and its map: 1,096 for training, 549 for validation and 549 for testing.
 
     The last two are the published ``val``, halved at random but always alike. The files ``train/1.jpg``, … and
     ``val/1.jpg``, … (photograph on the left, map on the right; as published, of 600x600 pixels each) are looked for in
     ``<root>/maps/``, then ``maps.tar.gz`` in ``<root>/maps/`` or ``<root>``, which is downloaded if it isn't there.
 
-    Training images are enlarged by 286/256 and a window of ``image_size`` is cut out at random and mirrored at random
-    (the paper's "random jitter", section 6.2); evaluation images are resized to ``image_size``.
+    Training images are resized to ``load_size`` and a window of ``image_size`` is cut out at random and mirrored at
+    random (the paper's "random jitter", section 6.2).
 
     Args:
         direction: What is the source and what is the target.
@@ -53,6 +48,11 @@ class Maps(ImageDataModule):
         image_size: Side of the images that the model gets.
         split_seed: Seed of the split between validation and test.
         on_device: Hold the data set in the accelerator's memory; if None, when it fits easily.
+        load_size: Side to which photographs are resized before windows are cut out of them; if None, 286/256 of
+            ``image_size``. 286 with an ``image_size`` of 128 keeps streets as wide as the paper's.
+        evaluation: What is evaluated: "resized", the whole photograph, resized to ``image_size``; "middle", a window in
+            the middle at the scale of training; "tiles", windows that cover the photograph. If None, "resized" for a
+            ``load_size`` up to 1.25 times ``image_size``, else "tiles".
     """
 
     name = "maps"
@@ -68,163 +68,84 @@ class Maps(ImageDataModule):
         image_size: int = 256,
         split_seed: int = 0,
         on_device: bool | None = None,
+        load_size: int | None = None,
+        evaluation: Evaluation | None = None,
     ) -> None:
-        super().__init__(root, batch_size, eval_batch_size, on_device)
-        if direction not in ("satellite_to_map", "map_to_satellite"):
+        if direction not in DIRECTIONS:
             raise DataError(f"direction is {direction!r}; it must be satellite_to_map or map_to_satellite.")
-        if pairing not in ("paired", "loose", "unpaired"):
-            raise DataError(f"pairing is {pairing!r}; it must be paired, loose or unpaired.")
-        if image_size < 1:
-            raise DataError(f"image_size is {image_size}; it must be at least 1.")
-        self.image_shape = (3, image_size, image_size)
-        self.source_scale = image_size / PHOTOGRAPH_SIZE
-        self.load_size = round(image_size * 286 / 256)
-        margin = self.load_size - image_size
-        if pairing == "loose" and not 0 <= max_shift <= margin:
-            raise DataError(
-                f"max_shift is {max_shift}; at image_size {image_size} it must be from 0 to {margin}, the margin that "
-                "the random windows have."
-            )
-        self.direction, self.pairing, self.max_shift = direction, pairing, max_shift
-        self.split_seed = split_seed
+        super().__init__(
+            path=".",
+            root=root,
+            batch_size=batch_size,
+            eval_batch_size=eval_batch_size,
+            image_size=image_size,
+            load_size=load_size,
+            evaluation=evaluation,
+            direction=DIRECTIONS[direction],
+            pairing=pairing,
+            max_shift=max_shift,
+            split_seed=split_seed,
+            on_device=on_device,
+        )
 
-    @property
-    def store(self) -> TensorStore:
-        size = self.image_shape[-1]
-        source = self._source()
-        sources = [source / split for split in COUNTS] if source.is_dir() else [source]
-        return TensorStore(self.prepared_folder / f"{size}x{size}", {"load_size": self.load_size}, sources)
-
-    def _source(self) -> Path:
+    def source(self) -> Path:
         """The folder that holds ``train`` and ``val``, or else the archive, which need not be there yet."""
         folders = [self.folder, self.folder / "maps"]
         archives = [self.folder / ARCHIVE.name, self.root / ARCHIVE.name]
         present = [folder for folder in folders if (folder / "train").is_dir() or (folder / "val").is_dir()]
         return next(iter(present + [path for path in archives if path.is_file()]), archives[0])
 
-    def prepare_data(self) -> None:
-        self.store.prepare(self._build)
+    @property
+    def store(self) -> TensorStore:
+        source, size = self.source(), self.image_shape[-1]
+        sources = [source / split for split in COUNTS] if source.is_dir() else [source]
+        name = f"{size}x{size}"
+        if self.load_size != round(size * 286 / 256) or self.evaluation != "resized":
+            name += f"-{self.load_size}-{self.evaluation}"
+        return self.tensor_store(name, {**self._identity(), "rules": RULES}, sources)
 
     def _build(self, writer: ArrayWriter) -> None:
-        source = self._source()
+        source = self.source()
         if source.is_dir():
-            self._write_arrays(source, source, writer)
-        else:
-            source = fetch(ARCHIVE, source.parent)
-            with tempfile.TemporaryDirectory(dir=writer.folder) as temporary:
-                folder = extract(source, Path(temporary) / "extracted")
-                self._write_arrays(folder / "maps" if (folder / "maps").is_dir() else folder, source, writer)
+            self._write_arrays(source, writer)
+            return
+        source = fetch(ARCHIVE, source.parent)
+        with tempfile.TemporaryDirectory(dir=writer.folder) as temporary:
+            folder = extract(source, Path(temporary) / "extracted")
+            self._write_arrays(folder / "maps" if (folder / "maps").is_dir() else folder, writer)
 
-    def _write_arrays(self, folder: Path, source: Path, writer: ArrayWriter) -> None:
-        self._write_split(folder, "train", self.load_size, source, writer)
-        self._write_split(folder, "val", self.image_shape[-1], source, writer)
-
-    def _write_split(self, folder: Path, split: str, size: int, source: Path, writer: ArrayWriter) -> None:
-        files = sorted(list_images(folder / split)[1], key=lambda name: (len(name), name))  # 2.jpg before 10.jpg
-        if not files:
-            raise DataError(
-                f"{source} holds no images in {split}/: put train/ and val/ of maps.tar.gz there, or delete it, and "
-                "they are downloaded."
-            )
-        if len(files) != COUNTS[split]:
-            note(f"{source} holds {len(files):,} pairs in {split}/; the data set has {COUNTS[split]:,}.")
-        satellite = writer.create(f"{split}_satellite", (len(files), 3, size, size))
-        street_map = writer.create(f"{split}_map", (len(files), 3, size, size))
-
-        def keep(row: int, image: Image.Image) -> None:
-            if image.width != 2 * image.height:
+    def splits(self, folder: Path) -> tuple[dict[int, PairFiles], bool]:
+        """The published files, of which there may be a part."""
+        found = {}
+        for split, number in (("train", TRAIN), ("val", VAL)):
+            files = sorted(list_images(folder / split)[1], key=lambda name: (len(name), name))  # 2.jpg before 10.jpg
+            if not files:
                 raise DataError(
-                    f"{files[row]} in {source}, {split}/, is of {image.width}x{image.height} pixels, but a pair lies "
-                    "side by side in an image twice as wide as high: delete it, or replace it by the published file."
+                    f"{self.source()} holds no images in {split}/: put train/ and val/ of maps.tar.gz there, or delete "
+                    "it, and they are downloaded."
                 )
-            satellite[row], street_map[row] = halves(image, size)
+            if len(files) != COUNTS[split]:
+                note(f"{self.source()} holds {len(files):,} pairs in {split}/; the data set has {COUNTS[split]:,}.")
+            found[number] = PairFiles([f"{split}/{name}" for name in files], None)
+        return found, True
 
-        writer.write(f"{split}_readable", decode(folder / split, files, keep, source / split))
+    def halves(self, image: Image.Image) -> tuple[Image.Image, Image.Image]:
+        """The photograph and the map."""
+        if image.width != 2 * image.height:
+            raise DataError(
+                f"it has {image.width}x{image.height} pixels, but a pair lies side by side in an image twice as wide "
+                "as high: delete it, or replace it by the published file."
+            )
+        return super().halves(image)
 
     def setup(self, stage: str) -> None:
-        arrays = self.store.load()
-        names = ("satellite", "map") if self.direction == "satellite_to_map" else ("map", "satellite")
-        train, evaluation = (ImagePair(*(arrays[f"{split}_{name}"] for name in names)) for split in COUNTS)
-        readable = arrays["val_readable"]
-        half = len(readable) // 2
-        val, test = split_rows(len(readable), half, len(readable) - half, seed=self.split_seed)
-        dataset = UnpairedDataset if self.pairing == "unpaired" else GatherDataset
-        self.train_set = dataset(train, arrays["train_readable"])
-        self.val_set = GatherDataset(evaluation, readable[val])
-        self.test_set = self.predict_set = GatherDataset(evaluation, readable[test])
-
-    def train_batches(self) -> BatchSampler:
-        """The sampler of paired rows, or two of them that know nothing of each other."""
-        if self.pairing != "unpaired":
-            return super().train_batches()
-        place = self._rank_and_world_size()
-        seeds = (2 * run_seed(), 2 * run_seed() + 1)
-        return UnpairedBatches(*(ShuffledBatches(len(self.train_set), self.batch_size, seed, *place) for seed in seeds))
-
-    def transform(self, batch: ImagePair, training: bool) -> ImagePair:
-        """Augments the bytes, before they become floats of four times their size."""
-        if training:
-            batch = self.augment(batch)
-        return to_unit_interval(batch)
-
-    def augment(self, batch: ImagePair) -> ImagePair:
-        """Cuts windows out of the enlarged images (bytes or floats) and mirrors them, at random for each pair."""
-        size = self.image_shape[-1]
-        if self.pairing == "unpaired":
-            return ImagePair(*(augment.random_horizontal_flip(augment.random_crop(image, size)) for image in batch))
-        if self.pairing == "loose":
-            batch = shift_target(batch, self.max_shift)
-        return ImagePair(*augment.paired_crop_flip(batch.source, batch.target, size))
-
-
-class UnpairedBatches:
-    """Draws the sources' rows by one sampler and the targets' by another.
-
-    A batch's indices are ``(B, 2)``: the row of each source, and the row of each target.
-    """
-
-    def __init__(self, source: BatchSampler, target: BatchSampler) -> None:
-        self.source, self.target = source, target
-
-    def __len__(self) -> int:
-        return len(self.source)
-
-    def epoch(self, epoch: int) -> Iterator[Tensor]:
-        """The batches of one epoch."""
-        for rows in zip(self.source.epoch(epoch), self.target.epoch(epoch), strict=True):
-            yield torch.stack(rows, dim=1)
-
-
-class UnpairedDataset(GatherDataset[ImagePair]):
-    """Pairs whose halves are of different rows: takes indices ``(B, 2)`` as :class:`UnpairedBatches` draws them."""
-
-    def __getitems__(self, indices: Sequence[int] | Tensor) -> ImagePair:
-        rows = torch.as_tensor(indices)
-        if rows.ndim == 1:  # pairs that belong together
-            rows = rows[:, None].expand(-1, 2)
-        if self.rows is not None:
-            rows = self.rows[rows]
-        sources, targets = rows.to(self.columns.source.device, non_blocking=True).unbind(1)
-        return ImagePair(self.columns.source.index_select(0, sources), self.columns.target.index_select(0, targets))
-
-
-def halves(image: Image.Image, size: int) -> tuple[np.ndarray, np.ndarray]:
-    """The left and the right half of a side-by-side image, each resized to ``(3, size, size)``, uint8."""
-    image = image.convert("RGB")
-    middle = image.width // 2
-    left, right = (
-        image.crop((start, 0, start + middle, image.height)).resize((size, size), Image.Resampling.BICUBIC)
-        for start in (0, middle)
-    )
-    return np.asarray(left).transpose(2, 0, 1), np.asarray(right).transpose(2, 0, 1)
-
-
-def shift_target(pair: ImagePair, max_shift: int) -> ImagePair:
-    """Shifts each target against its source by whole numbers of pixels, uniform from ``-max_shift`` to ``max_shift`` in
-    each direction; both lose ``max_shift`` rows and columns at the borders."""
-    height, width = pair.source.shape[-2:]
-    size = (height - max_shift, width - max_shift)
-    down, right = torch.randint(-max_shift, max_shift + 1, (2, len(pair.source)), device=pair.source.device)
-    source = augment.crop(pair.source, (-down).clamp(min=0), (-right).clamp(min=0), size)
-    target = augment.crop(pair.target, down.clamp(min=0), right.clamp(min=0), size)
-    return ImagePair(source, target)
+        super().setup(stage)
+        # The published val is halved; the tiles of one photograph stay together.
+        columns, rows = self.val_set.columns, self.val_set.rows
+        assert rows is not None
+        tiles = self.tiles_of_an_image
+        images = rows.view(-1, tiles)
+        half = len(images) // 2
+        val, test = split_rows(len(images), half, len(images) - half, seed=self.split_seed)
+        self.val_set = GatherDataset(columns, images[val].flatten())
+        self.test_set = self.predict_set = GatherDataset(columns, images[test].flatten())

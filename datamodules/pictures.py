@@ -1,8 +1,9 @@
-"""A folder of pictures of any size, one by one: the "data" of ``relit predict`` for a model that translates images."""
+"""A folder of pictures of any size, one by one: the "data" of ``relit predict`` for a model that translates images, or
+reconstructs them."""
 
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
-from typing import NamedTuple
+from typing import Any, Literal, NamedTuple, cast
 
 import numpy as np
 import torch
@@ -12,7 +13,9 @@ from torch import Tensor
 
 from datamodules.base import in_precision
 from datamodules.errors import DataError, note
-from datamodules.image_folder import as_looked_at, list_images
+from datamodules.loading.decoding import Reading, as_array, as_looked_at, central_square, fault_of
+from datamodules.loading.folders import list_images, printable
+from datamodules.loading.paths import expanded
 
 
 class Picture(NamedTuple):
@@ -33,20 +36,36 @@ class Pictures(LightningDataModule):
     """Gives a model the pictures of a folder, each in its own size: ``relit predict --ckpt_path FILE --data Pictures
     --data.path FOLDER``.
 
-    All images below the folder are taken, and turned into colour, or into grey, if the model needs it. Each result is
+    A model that translates gets them in their own size; one that reconstructs gets their central squares, resized to
+    the size of its images.
+
+    All images below the folder are taken, and turned into color, or into gray, if the model needs it. Each result is
     named after its picture: ``a/b.jpg`` becomes ``a/b.png``, or, if two pictures of the folder would share a name so,
     ``a/b.jpg.png``. Pictures that can't be read are left out, and counted at the end.
 
     Args:
         path: The folder.
-        scale: Factor by which pictures are resized first. If None, the one of the images that the model learnt from (a
-            photograph of ``Maps`` has 600 pixels and is resized to ``image_size``), so that a road is as wide as there.
+        scale: Factor by which pictures are resized first. If None, the one of the images that the model learned from (a
+            photograph of ``Maps`` has 600 pixels and is resized to ``image_size``), so that a road is as wide as there;
+            if those were of several sizes, each picture's shorter side is resized to what theirs were resized to.
         tile: Largest side of a picture that is translated in one piece; larger ones are, in overlapping tiles of this
             size. Large tiles need much memory.
+        background: What shows through transparent pixels: "white" or "black".
+        value_range: Values of black and white in files of more than 8 bits, as in ``ImageFolder``.
     """
 
-    def __init__(self, path: str, scale: float | None = None, tile: int = 1024) -> None:
+    shares_out_batches = True
+
+    def __init__(
+        self,
+        path: str,
+        scale: float | None = None,
+        tile: int = 1024,
+        background: Literal["white", "black"] = "white",
+        value_range: tuple[float, float] | None = None,
+    ) -> None:
         super().__init__()
+        self.reading = Reading.of(3, background, value_range)
         if scale is not None and scale <= 0:
             raise DataError(f"scale is {scale}; it must be greater than 0.")
         if tile < 1:
@@ -61,11 +80,12 @@ class Pictures(LightningDataModule):
         if stage != "predict":
             raise DataError("Pictures can only be predicted from: for anything else choose other --data.")
         model = self.trainer.lightning_module if self.trainer is not None else None
-        if model is not None and not hasattr(model, "translate"):
+        if model is not None and not hasattr(model, "translate") and not hasattr(model, "reconstruct"):
             raise DataError(
-                f"Pictures are for models that translate images, which {type(model).__name__} doesn't: take other data."
+                f"Pictures are for models that translate or reconstruct images, which {type(model).__name__} doesn't: "
+                "take other data."
             )
-        folder = Path(self.path).expanduser()
+        folder = expanded(self.path)
         if not folder.is_dir():
             raise DataError(f"There is no folder {folder}: set --data.path to one that holds pictures.")
         self.files = list_images(folder)[1]
@@ -76,20 +96,56 @@ class Pictures(LightningDataModule):
     def predict_dataloader(self) -> "PictureLoader":
         trainer = self.trainer
         rank, world_size = (trainer.global_rank, trainer.world_size) if trainer is not None else (0, 1)
-        scale = self.scale
-        if scale is None:
-            scale = getattr(trainer.lightning_module, "source_scale", 1.0) if trainer is not None else 1.0
-            if scale != 1 and rank == 0:
-                note(
-                    f"The pictures are resized to {100 * scale:.1f} % first, as those were that the model learnt from; "
-                    "--data.scale 1 leaves them as they are."
-                )
-        channels = getattr(trainer.lightning_module, "image_shape", (3,))[0] if trainer is not None else 3
+        model = trainer.lightning_module if trainer is not None else None
+        if hasattr(model, "reconstruct"):
+            channels, size, _ = cast(Any, model).image_shape
+            reading = self.reading._replace(channels=channels)
+            rows = range(rank, len(self.files), world_size)
+            sizing = Sizing(square=size)
+            return PictureLoader(expanded(self.path), self.files, rows, reading, channels, sizing, self.tile)
+        sizing = self._sizing(model)
+        if sizing != Sizing() and self.scale is None and rank == 0:
+            to = f"to {100 * sizing.scale:.1f} %"
+            if sizing.side is not None:
+                to = f"to a shorter side of {sizing.side} pixels"
+            note(
+                f"The pictures are resized {to} first, as those were that the model learned from; --data.scale 1 "
+                "leaves them as they are."
+            )
+        channels = getattr(model, "image_shape", (3,))[0]
+        reading = self.reading._replace(channels=getattr(model, "source_channels", None) or channels)
         rows = range(rank, len(self.files), world_size)
-        return PictureLoader(Path(self.path).expanduser(), self.files, rows, channels, scale, self.tile)
+        return PictureLoader(expanded(self.path), self.files, rows, reading, channels, sizing, self.tile)
+
+    def _sizing(self, model: Any) -> "Sizing":
+        if self.scale is not None:
+            return Sizing(self.scale)
+        scale, side = getattr(model, "source_scale", 1.0), getattr(model, "source_side", None)
+        return Sizing(1.0, side) if scale is None else Sizing(scale)
 
     def on_after_batch_transfer(self, batch: Picture, dataloader_idx: int) -> Picture:
         return batch._replace(image=in_precision(self.trainer, batch.image.float().div_(255)))
+
+
+class Sizing(NamedTuple):
+    """How a picture is resized.
+
+    Attributes:
+        scale: Factor of its sides.
+        side: In place of ``scale``, the length that its shorter side gets.
+        square: In place of both, the side of the central square that is cut out and resized.
+    """
+
+    scale: float = 1.0
+    side: int | None = None
+    square: int | None = None
+
+    def applied(self, image: Image.Image, reading: Reading) -> np.ndarray:
+        """A picture, just opened, as uint8 ``(channels, height, width)``."""
+        if self.square is not None:
+            return central_square(image, self.square, reading)
+        image = as_looked_at(image, reading)
+        return as_array(resized(image, self.scale if self.side is None else self.side / min(image.size)))
 
 
 class PictureLoader:
@@ -99,29 +155,36 @@ class PictureLoader:
         folder: Where they lie.
         files: Their names.
         rows: Which of them to read.
-        channels: 3 for colour, 1 for grey.
-        scale: Factor by which they are resized.
+        reading: How to read them.
+        channels: Channels to give; a gray picture is repeated.
+        sizing: How they are resized.
         tile: To be handed on.
     """
 
-    def __init__(self, folder: Path, files: list[str], rows: range, channels: int, scale: float, tile: int) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        files: list[str],
+        rows: range,
+        reading: Reading,
+        channels: int,
+        sizing: Sizing,
+        tile: int,
+    ) -> None:
         self.folder, self.files, self.rows = folder, files, rows
-        self.channels, self.scale, self.tile = channels, scale, tile
+        self.reading, self.channels, self.sizing, self.tile = reading, channels, sizing, tile
 
     def __iter__(self) -> Iterator[Picture]:
         faults = []
         for row in self.rows:
             try:
                 with Image.open(self.folder / self.files[row]) as image:
-                    pixels = np.array(resized(as_looked_at(image, self.channels), self.scale))
+                    pixels = self.sizing.applied(image, self.reading)
             except Exception as error:  # Pillow meets damaged files with errors of a dozen kinds
-                reason = (
-                    "not an image" if isinstance(error, Image.UnidentifiedImageError) else str(error) or repr(error)
-                )
-                faults.append(f"{self.files[row]} ({reason})")
+                faults.append(f"{printable(self.files[row])} ({fault_of(error)})")
                 continue
-            picture = torch.from_numpy(pixels).view(*pixels.shape[:2], self.channels).permute(2, 0, 1)
-            yield Picture(picture[None].contiguous(), torch.tensor([row]), self.tile)
+            pixels = np.repeat(pixels, self.channels // len(pixels), axis=0)
+            yield Picture(torch.from_numpy(pixels)[None], torch.tensor([row]), self.tile)
         some = ", ".join(faults[:3]) + (", …" if len(faults) > 3 else "")
         if faults and len(faults) == len(self.rows):
             raise DataError(f"None of the {len(faults)} pictures in {self.folder} can be read: {some}.")

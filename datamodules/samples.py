@@ -56,6 +56,8 @@ class Samples(LightningDataModule):
         batch_size: Images made at once.
     """
 
+    shares_out_batches = True
+
     def __init__(
         self, count: int = 64, seed: int = 0, labels: int | list[int] | None = None, batch_size: int = 64
     ) -> None:

@@ -25,8 +25,8 @@ What differs from the paper and its code:
 5. Instance normalization has no parameters, as in the authors' PyTorch code; the convolutions before it have biases.
 6. The generators' first and last convolutions and their residual blocks mirror the borders, as in the authors' PyTorch
    code; the strided ones pad with zeros.
-7. An epoch has as many images of each kind as the data module has pairs. The authors' code draws the second image at
-   random, for as many steps as the larger set has images.
+7. An epoch has as many images of each kind as the data module has pairs, or as the larger of two sets has; each set is
+   shuffled separately. The authors' code draws the second image at random.
 8. ``ema_decay`` and ``gradient_clip_norm`` are not in the paper.
 """
 

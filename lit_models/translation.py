@@ -26,8 +26,9 @@ class ImageTranslator(AdversarialModule):
     A subclass builds the networks and implements the losses. ``generator`` makes targets of sources, both in [−1, 1];
     a method that has more generators overrides :meth:`generate` and :attr:`translating_network`.
 
-    A checkpoint holds the scale of the training's sources (``source_scale`` of the data module), to which ``relit
-    predict`` brings other pictures before they are translated.
+    A checkpoint holds the scale of the training's sources (``source_scale`` of the data module, or None if they were of
+    several sizes, then ``source_side``) and their channels, to which ``relit predict`` brings other pictures before
+    they are translated.
 
     What a source becomes in a test or in a prediction depends on nothing but the source: the networks have no running
     means, and normalise each image by itself. (With ``dropout_at_test`` it depends on the random numbers, too.)
@@ -64,7 +65,9 @@ class ImageTranslator(AdversarialModule):
             )
         super().__init__(generator, discriminator, **loop)
         self.image_shape = image_shape
-        self.source_scale = 1.0
+        self.source_scale: float | None = 1.0
+        self.source_side: int | None = None
+        self.source_channels: int | None = None
         self.dropout_at_test = dropout_at_test
         self.decay_start = decay_start
         self.pretrained = pretrained
@@ -76,6 +79,8 @@ class ImageTranslator(AdversarialModule):
         datamodule = getattr(self.trainer, "datamodule", None)
         if stage == "fit":
             self.source_scale = getattr(datamodule, "source_scale", 1.0)
+            self.source_side = getattr(datamodule, "source_side", None)
+            self.source_channels = getattr(datamodule, "source_channels", None)
         if isinstance(datamodule, Pictures) and (
             datamodule.tile % self.size_multiple or datamodule.tile < self.smallest_size
         ):
@@ -153,11 +158,15 @@ class ImageTranslator(AdversarialModule):
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         super().on_save_checkpoint(checkpoint)
         checkpoint["source_scale"] = self.source_scale
+        checkpoint["source_side"] = self.source_side
+        checkpoint["source_channels"] = self.source_channels
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         super().on_load_checkpoint(checkpoint)
         self.source_scale = checkpoint.get("source_scale", 1.0)
         self._restored = True
+        self.source_side = checkpoint.get("source_side")
+        self.source_channels = checkpoint.get("source_channels")
 
     def _evaluated(self, batch: ImagePair, stage: str) -> Tensor:
         """Logs the losses; returns the translated sources, for callbacks."""

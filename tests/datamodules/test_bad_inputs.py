@@ -370,7 +370,7 @@ ERRORS = {
         "CIFAR10": "data_batch_1.bin has 10,001 images, but the official file has 10,000: get it again",
         "TinyImageNet": r"n00000000_0.JPEG of ROOT/\S+ has 32x32 pixels, not 64x64: get it again",
         "STL10": "train_X.bin has 138,267,648 bytes, not 5,000 images of 27,648 bytes: get it",
-        "Maps": "1.jpg in ROOT/maps, train/, is of 50x32 pixels, but a pair lies side by side",
+        "Maps": "train/1.jpg in ROOT/maps: it has 50x32 pixels, but a pair lies side by side",
     },
 }
 ERRORS[empty_folder] = ERRORS[no_root] | {"ImageFolder": "ROOT/pictures holds no images: set --data.path to"}
@@ -384,7 +384,7 @@ NOTES = {
     "TinyImageNet": r"Left out, as they aren't whole JPEG files: train/\S+/n00000100_0.JPEG, of ROOT/\S+\.zip\.",
     "LFW": r"1 of the 20 images in ROOT/lfw/lfw-deepfunneled .*: George_W_Bush/George_W_Bush_0011.jpg \(",
     "CelebA": r"1 of the 12 images in ROOT/celeba/img_align_celeba .*: 000005.jpg \(",
-    "Maps": r"1 of the 6 images in ROOT/maps/train .*: 3.jpg \(",
+    "Maps": r"1 of the 6 images in ROOT/maps .*: train/3.jpg \(",
     "ImageFolder": r"1 of the 20 images in ROOT/pictures .*: b/11.jpg \(",
 }
 """What is said of one truncated JPEG; the rest of the data set is used."""
@@ -395,6 +395,7 @@ def test_the_table_is_complete() -> None:
     concrete = {cls.__name__ for cls in public if isinstance(cls, type) and issubclass(cls, ImageDataModule)}
     # SupportQuery reads two ImageFolders, in the shape that a model asks for; three read another module's files.
     others = {"ImageDataModule", "EpisodeDataModule", "FewLabels", "SearchDataModule", "SupportQuery"}
+    others |= {"PairedFolder", "TorchDataset"}  # whose own tests have such tables
     assert concrete - others == SMALL.keys()
     from_files = SMALL.keys() - {"Digits"}  # which come with scikit-learn
     for case in (no_root, empty_folder, text_files, bomb):

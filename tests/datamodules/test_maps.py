@@ -15,8 +15,8 @@ from datamodules import DataError, DataWarning, ImagePair, Maps, maps
 from datamodules.base import to_unit_interval
 from datamodules.loading import archives
 from datamodules.loading.augment import horizontal_flip
+from datamodules.loading.pairs import UnpairedBatches, shift_target
 from datamodules.loading.samplers import ShuffledBatches
-from datamodules.maps import UnpairedBatches, shift_target
 
 REAL_ROOT = Path(os.environ.get("RELIT_DATA", ""))
 only_a_subset = pytest.mark.filterwarnings("ignore:.* pairs in .*; the data set has:datamodules.DataWarning")
@@ -373,8 +373,8 @@ BAD_ROOTS = {
     "empty folders": (empty_folders, r"maps holds no images in train/: put train/ and val/ of maps\.tar\.gz there, or"),
     "folders of text": (folders_of_text, r"maps holds no images in train/"),
     "no val": (without_val, r"maps holds no images in val/"),
-    "single images": (single_images, r"3\.jpg in .*maps, train/, is of 60x60 pixels, but a pair lies side by side"),
-    "all truncated": (all_truncated, r"None of the 12 images in .*maps/train can be read: 1\.jpg \(.*, …"),
+    "single images": (single_images, r"train/3\.jpg in .*maps: it has 60x60 pixels, but a pair lies side by side"),
+    "all truncated": (all_truncated, r"None of the 12 images in .*maps can be read: train/1\.jpg \(.*, …"),
     "bomb": (bomb, r"maps\.tar\.gz is refused: it would unpack to more than"),
     "cut archive": (cut_archive, r"maps\.tar\.gz is damaged \(.*\): delete it, and get it again"),
 }
@@ -399,8 +399,8 @@ def test_a_truncated_pair_is_left_out(tmp_path: Path) -> None:
     with pytest.warns(DataWarning) as notes:
         data = prepared(tmp_path)
     texts = " ".join(str(warning.message) for warning in notes)
-    assert f"1 of the 12 images in {tmp_path}/maps/train can't be read and are left out: 3.jpg (" in texts
-    assert f"1 of the 5 images in {tmp_path}/maps/val can't be read and are left out: 1.jpg (" in texts
+    assert f"1 of the 12 images in {tmp_path}/maps can't be read and are left out: train/3.jpg (" in texts
+    assert f"1 of the 5 images in {tmp_path}/maps can't be read and are left out: val/1.jpg (" in texts
     assert data.train_set.rows.tolist() == [0, 1, *range(3, 12)]
     assert torch.equal(everything(data.train_set).source[2], resized(8, 36))
     assert sorted(data.val_set.rows.tolist() + data.test_set.rows.tolist()) == [1, 2, 3, 4]

@@ -190,9 +190,7 @@ def test_faults_are_told(tmp_path: Path, folder: Path) -> None:
 def test_a_model_of_other_things_is_told_apart(
     relit: Relit, folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    path = write_autoencoder(tmp_path / "autoencoder.ckpt")
+    path = write_autoencoder(tmp_path / "classifier.ckpt", lit_models.DigitClassifier)
     pictures = ["--data=Pictures", f"--data.path={folder}"]
-    assert (
-        relit("predict", "--model=DenoisingAutoencoder", "--model.image_size=32", f"--ckpt_path={path}", *pictures) == 1
-    )
-    assert "Pictures are for models that translate images" in capsys.readouterr().err
+    assert relit("predict", "--model=DigitClassifier", f"--ckpt_path={path}", *pictures) == 1
+    assert "Pictures are for models that translate or reconstruct images, which DigitCl" in capsys.readouterr().err

@@ -1,0 +1,210 @@
+"""Pairs of pictures: how they lie in folders, and how their halves are drawn, together or apart."""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path, PurePosixPath
+from typing import NamedTuple, Self
+
+import torch
+from torch import Tensor
+
+from datamodules.errors import DataError, note
+from datamodules.loading import augment
+from datamodules.loading.folders import TEST, TRAIN, VAL, list_images, printable, split_of_name
+from datamodules.loading.samplers import BatchSampler
+from datamodules.loading.tensors import GatherDataset, ImagePair
+
+SIDES = {"a": "a", "source": "a", "input": "a", "b": "b", "target": "b", "output": "b"}
+"""Which half the pictures of a folder are, by its name without case."""
+
+
+class PairFiles(NamedTuple):
+    """The picture files of one split.
+
+    Attributes:
+        a: Files of the first half, relative to the folder.
+        b: Files of the second half. If they belong together they are as many and in the same order; None if each file
+            of ``a`` holds both halves side by side.
+    """
+
+    a: list[str]
+    b: list[str] | None
+
+
+class PairListing(NamedTuple):
+    """The pairs of a folder.
+
+    Attributes:
+        splits: The files of each split that is there, by ``TRAIN``, ``VAL`` and ``TEST``.
+        belong_together: Whether the halves are pairs, and not two sets of pictures.
+    """
+
+    splits: dict[int, PairFiles]
+    belong_together: bool
+
+
+def list_pairs(folder: Path, source: Path) -> PairListing:
+    """Finds pairs: side by side in one picture each; of equal names in folders ``A`` and ``B``; or two sets of pictures
+    in ``trainA`` and ``trainB`` (and ``testA`` …), which don't belong together.
+
+    Raises:
+        DataError: There are none.
+    """
+    files = _by_number(list_images(folder, source)[1])
+    if not files:
+        raise DataError(
+            f"{source} holds no images: set --data.path to a folder of pictures with both halves side by side, of the "
+            "folders A and B, or of trainA and trainB."
+        )
+    placed = [(name, *_place_of(name)) for name in files]
+    sides = {side for _, _, side, _ in placed}
+    apart = any(glued for *_, glued in placed)
+    if sides == {None}:
+        chosen = _by_split([(name, split) for name, split, *_ in placed])
+        return PairListing({split: PairFiles(names, None) for split, names in chosen.items()}, belong_together=True)
+    if loose := [name for name, _, side, _ in placed if side is None]:
+        note(f"In {source}, {len(loose)} images lie outside the folders of the two halves and are left out.")
+    if sides - {None} != {"a", "b"}:
+        missing = "B" if "a" in sides else "A"
+        raise DataError(f"{source} holds one half of the pairs only: there is no folder {missing} with images.")
+    halves = {side: _by_split([(name, split) for name, split, own, _ in placed if own == side]) for side in ("a", "b")}
+    splits = {}
+    for split in sorted(halves["a"].keys() | halves["b"].keys()):
+        a, b = (halves[side].get(split, []) for side in ("a", "b"))
+        splits[split] = PairFiles(a, b) if apart else _matched(a, b, source)
+        if not splits[split].a or not splits[split].b:
+            which = ("training", "validation", "test")[split]
+            raise DataError(f"In {source}, the {which} images are of one half only.")
+    return PairListing(splits, belong_together=not apart)
+
+
+def _place_of(name: str) -> tuple[int | None, str | None, bool]:
+    """The split and the half that a file's folders are named after, and whether one name says both (``trainA``)."""
+    split, side = None, None
+    for part in PurePosixPath(name).parts[:-1]:
+        if split is None and part[-1:].lower() in ("a", "b") and split_of_name(part[:-1]) in (TRAIN, VAL, TEST):
+            return split_of_name(part[:-1]), part[-1].lower(), True
+        if side is None and part.lower() in SIDES:
+            side = SIDES[part.lower()]
+        elif split is None and split_of_name(part) in (TRAIN, VAL, TEST):
+            split = split_of_name(part)
+    return split, side, False
+
+
+def _by_split(files: list[tuple[str, int | None]]) -> dict[int, list[str]]:
+    splits: dict[int, list[str]] = {}
+    for name, split in files:
+        splits.setdefault(TRAIN if split is None else split, []).append(name)
+    return splits
+
+
+def _matched(a: list[str], b: list[str], source: Path) -> PairFiles:
+    """The files of both halves that have the same name, whatever their suffix."""
+    by_stem = {PurePosixPath(name).stem: name for name in b}
+    both = [(name, by_stem[stem]) for name in a if (stem := PurePosixPath(name).stem) in by_stem]
+    if not both:
+        raise DataError(
+            f"In {source}, no picture of one half has the name of one of the other, such as {printable(a[0])} and "
+            f"{printable(b[0]) if b else 'none'}: give pairs equal names, or name the folders trainA and trainB if "
+            "they aren't pairs."
+        )
+    alone = len(a) + len(b) - 2 * len(both)
+    if alone:
+        note(f"In {source}, {alone} images have no partner of the same name and are left out.")
+    return PairFiles([first for first, _ in both], [second for _, second in both])
+
+
+def _by_number(files: list[str]) -> list[str]:
+    """2.jpg before 10.jpg."""
+    return sorted(files, key=lambda name: (len(name), name))
+
+
+# --- windows ----------------------------------------------------------------------------------------------------------
+
+
+def tile_starts(length: int, size: int) -> list[int]:
+    """First pixels of the fewest tiles of one size that cover a line, evenly spread.
+
+    Example:
+        >>> tile_starts(286, 128)
+        [0, 79, 158]
+    """
+    count = -(-length // size)
+    return [round(place * (length - size) / max(1, count - 1)) for place in range(count)]
+
+
+def shift_target(pair: ImagePair, max_shift: int) -> ImagePair:
+    """Shifts each target against its source by whole numbers of pixels, uniform from ``-max_shift`` to ``max_shift`` in
+    each direction; both lose ``max_shift`` rows and columns at the borders."""
+    height, width = pair.source.shape[-2:]
+    size = (height - max_shift, width - max_shift)
+    down, right = torch.randint(-max_shift, max_shift + 1, (2, len(pair.source)), device=pair.source.device)
+    source = augment.crop(pair.source, (-down).clamp(min=0), (-right).clamp(min=0), size)
+    target = augment.crop(pair.target, down.clamp(min=0), right.clamp(min=0), size)
+    return ImagePair(source, target)
+
+
+# --- batches ----------------------------------------------------------------------------------------------------------
+
+
+class UnpairedBatches:
+    """Draws the sources' rows by one sampler and the targets' by another.
+
+    A batch's indices are ``(B, 2)``: the row of each source, and the row of each target. An epoch goes once through the
+    larger set; the smaller one is gone through again and again, each time in another order.
+    """
+
+    def __init__(self, source: BatchSampler, target: BatchSampler) -> None:
+        self.source, self.target = source, target
+
+    def __len__(self) -> int:
+        return max(len(self.source), len(self.target))
+
+    def epoch(self, epoch: int) -> Iterator[Tensor]:
+        """The batches of one epoch."""
+        halves = (_stream(sampler, epoch * len(self), len(self)) for sampler in (self.source, self.target))
+        for rows in zip(*halves, strict=True):
+            yield torch.stack(rows, dim=1)
+
+
+def _stream(sampler: BatchSampler, start: int, count: int) -> Iterator[Tensor]:
+    """So many batches of a sampler's epochs, one after the other, from batch ``start`` on."""
+    epoch, skip = divmod(start, len(sampler))
+    while count > 0:
+        for place, batch in enumerate(sampler.epoch(epoch)):
+            if place >= skip and count > 0:
+                yield batch
+                count -= 1
+        epoch, skip = epoch + 1, 0
+
+
+class UnpairedDataset(GatherDataset[ImagePair]):
+    """Pairs whose halves are of different rows: takes indices ``(B, 2)`` as :class:`UnpairedBatches` draws them.
+
+    Of a single index, the target is the one of that number, counted round where there are fewer.
+
+    Args:
+        columns: All sources and all targets; they need not be as many.
+        rows: Rows of the sources that belong to this split; all if None.
+        target_rows: Rows of the targets; ``rows`` if None.
+    """
+
+    def __init__(self, columns: ImagePair, rows: Tensor | None = None, target_rows: Tensor | None = None) -> None:
+        self.columns = columns
+        self.source_rows = torch.arange(len(columns.source)) if rows is None else rows
+        self.rows = self.source_rows
+        self.target_rows = self.source_rows if target_rows is None else target_rows
+
+    def __getitems__(self, indices: Sequence[int] | Tensor) -> ImagePair:
+        places = torch.as_tensor(indices)
+        if places.ndim == 1:
+            places = torch.stack([places, places % len(self.target_rows)], dim=1)
+        halves = []
+        for column, rows, place in zip(
+            self.columns, (self.source_rows, self.target_rows), places.unbind(1), strict=True
+        ):
+            halves.append(column.index_select(0, rows[place].to(column.device, non_blocking=True)))
+        return ImagePair(*halves)
+
+    def to(self, device: torch.device) -> Self:
+        """The same data set with its columns on ``device``."""
+        return type(self)(ImagePair(*(column.to(device) for column in self.columns)), self.rows, self.target_rows)

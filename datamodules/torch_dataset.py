@@ -1,0 +1,265 @@
+"""Any data set of torch's kind, by the name of its class: read once into the same arrays as relit's own."""
+
+import hashlib
+import inspect
+import json
+from collections.abc import Sequence
+from importlib import import_module
+from typing import Any, Literal
+
+import numpy as np
+from PIL import Image
+from torch import Tensor
+
+from datamodules.base import ImageDataModule, split_rows, to_unit_interval
+from datamodules.errors import DataError
+from datamodules.loading import augment
+from datamodules.loading.archives import progress
+from datamodules.loading.decoding import Reading, as_array, as_looked_at, central_square
+from datamodules.loading.folders import UNLABELED
+from datamodules.loading.tensors import ArrayWriter, GatherDataset, LabelledImages, TensorStore
+
+RULES = 1
+"""Raised when samples are read in another way, so that arrays of an older relit are written again."""
+
+
+class TorchDataset(ImageDataModule):
+    """A map-style data set of (image, label), such as ``--data TorchDataset --data.train FashionMNIST``.
+
+    The class is one of ``torchvision.datasets`` by its name, or any other by its path (``mine.Cells``). It gets
+    ``root`` (the data root) and ``download`` if it takes them, and is made a second time for testing if it has an
+    argument ``train`` or ``split``. Each sample is a pair, of an image (Pillow's, an array or a tensor of uint8, or of
+    floats in [0, 1]) and a whole number; a sample that is an image only has no label.
+
+    All samples are read once, when the data are prepared; transforms of the data set are thereby fixed, and belong into
+    ``augmentation``. If the data behind the class change, delete the folder ``prepared``.
+
+    ``num_classes``, ``class_names`` (of the attribute ``classes``, else the numbers) and ``image_shape`` are known
+    after ``setup``.
+
+    Args:
+        train: Class of the training images.
+        train_args: More of its arguments.
+        test: Class of the test images; if None, the same with ``train=False`` or ``split="test"``, and if it takes
+            neither, test images are drawn from the training images.
+        test_args: More of its arguments.
+        root: Folder of all data sets; if None, ``$RELIT_DATA``, else the user's cache folder.
+        batch_size: Images in a training batch of one process; unused with ``classes_per_batch``.
+        eval_batch_size: Images in an evaluation batch of one process; if None, ``batch_size``.
+        image_size: Side of the central square to which images are resized; if None, they stay as they are, and must be
+            of one size.
+        channels: 3 for color, 1 for gray; if None, those of the first image.
+        val_fraction: Share of the training images that is drawn for validation.
+        test_fraction: Share of the training images that is drawn for testing if there is no data set for it.
+        split_seed: Seed of these draws.
+        augmentation: What happens to training images: "none", "flip", "standard" or "strong", as in ``ImageFolder``.
+        classes_per_batch: P of a batch of P classes x K images; None for batches drawn without regard to the class.
+        samples_per_class: K of such a batch.
+        on_device: Hold the data set in the accelerator's memory; if None, when it fits easily.
+    """
+
+    def __init__(
+        self,
+        train: str,
+        train_args: dict[str, Any] | None = None,
+        test: str | None = None,
+        test_args: dict[str, Any] | None = None,
+        root: str | None = None,
+        batch_size: int = 64,
+        eval_batch_size: int | None = None,
+        image_size: int | None = None,
+        channels: Literal[1, 3] | None = None,
+        val_fraction: float = 0.1,
+        test_fraction: float = 0.1,
+        split_seed: int = 0,
+        augmentation: augment.Augmentation = "none",
+        classes_per_batch: int | None = None,
+        samples_per_class: int | None = None,
+        on_device: bool | None = None,
+    ) -> None:
+        super().__init__(root, batch_size, eval_batch_size, on_device, classes_per_batch, samples_per_class)
+        if image_size is not None and image_size < 1:
+            raise DataError(f"--data.image_size is {image_size}; it must be at least 1.")
+        if channels not in (None, 1, 3):
+            raise DataError(f"--data.channels is {channels}; it must be 1 (gray) or 3 (color).")
+        if min(val_fraction, test_fraction) < 0 or val_fraction + test_fraction >= 1:
+            raise DataError(
+                f"val_fraction and test_fraction must not be negative and leave something for training; they are "
+                f"{val_fraction} and {test_fraction}."
+            )
+        self.train, self.test = full_name(train), None if test is None else full_name(test)
+        self.train_args, self.test_args = train_args or {}, test_args or {}
+        self.name = self.train.rpartition(".")[2].lower()
+        self.image_size, self.channels = image_size, channels
+        if image_size is not None and channels is not None:
+            self.image_shape = (channels, image_size, image_size)
+        self.val_fraction, self.test_fraction, self.split_seed = val_fraction, test_fraction, split_seed
+        self.augmentation = augment.require_known(augmentation)
+
+    @property
+    def store(self) -> TensorStore:
+        identity = {
+            "train": [self.train, self.train_args],
+            "test": [self.test, self.test_args],
+            "image_size": self.image_size,
+            "channels": self.channels,
+        }
+        digest = hashlib.sha256(json.dumps(identity, sort_keys=True, default=str).encode()).hexdigest()[:12]
+        text = json.loads(json.dumps(identity, default=str))
+        return self.tensor_store(f"{self.name}-{digest}", {**text, "rules": RULES})
+
+    def prepare_data(self) -> None:
+        self.store.prepare(self._build)
+
+    def _build(self, writer: ArrayWriter) -> None:
+        dataset = self._made(self.train, self.train_args, for_training=True)
+        shape = self._write_split(writer, "train", dataset, None)
+        names = getattr(dataset, "classes", None)
+        takes = inspect.signature(dataset_class(self.train)).parameters
+        if self.test is not None or self.test_args or "train" in takes or "split" in takes:
+            test_set = self._made(self.test or self.train, self.test_args, for_training=False)
+            self._write_split(writer, "test", test_set, shape)
+        if not isinstance(names, Sequence) or not all(isinstance(name, str) for name in names):
+            names = ()
+        writer.write("names", np.frombuffer(json.dumps(list(names)).encode(), np.uint8))
+
+    def _made(self, name: str, arguments: dict[str, Any], for_training: bool) -> Any:
+        """An object of the data set's class, with what it takes of the usual arguments."""
+        made_class = dataset_class(name)
+        takes = inspect.signature(made_class).parameters
+        usual = {"root": str(self.root), "download": True, "train": for_training}
+        usual["split"] = "train" if for_training else "test"
+        try:
+            self.root.mkdir(parents=True, exist_ok=True)
+            return made_class(**{key: value for key, value in usual.items() if key in takes} | arguments)
+        except Exception as error:  # anything that the class does
+            which = "train" if for_training else "test"
+            reason = " ".join(str(error).split()) or type(error).__name__
+            raise DataError(
+                f"{name} can't be made ({reason}): set --data.{which}_args to what it needs, put its files into "
+                f"{self.root}, or choose other data."
+            ) from error
+
+    def _write_split(
+        self, writer: ArrayWriter, split: str, dataset: Any, shape: tuple[int, ...] | None
+    ) -> tuple[int, ...]:
+        """Reads all samples; returns the shape of an image."""
+        count = len(dataset)
+        if count == 0:
+            raise DataError(f"{self.train} has no {split} images: choose other data.")
+        labels = np.full(count, UNLABELED, np.int64)
+        images = None
+        with progress(f"reading {self.name} ({split})", count, " images") as bar:
+            for row in range(count):
+                image, labels[row] = sample_of(dataset[row], f"Sample {row} of {self.train}")
+                pixels = self._pixels(image, shape)
+                shape = shape or pixels.shape
+                if images is None:
+                    images = writer.create(f"{split}_image", (count, *shape))
+                if pixels.shape != shape:
+                    raise DataError(
+                        f"Sample {row} of {self.train} has the shape {_spelled(pixels.shape)}, but another has "
+                        f"{_spelled(shape)} (channels x height x width): set --data.image_size and --data.channels."
+                    )
+                images[row] = pixels
+                bar.update()
+        writer.write(f"{split}_label", labels)
+        assert shape is not None
+        return shape
+
+    def _pixels(self, image: Image.Image, shape: tuple[int, ...] | None) -> np.ndarray:
+        """uint8, ``(channels, height, width)``."""
+        channels = self.channels or (shape[0] if shape is not None else 1 if image.mode in ("1", "L", "I;16") else 3)
+        if self.image_size is None:
+            return as_array(as_looked_at(image, Reading(channels)))
+        return central_square(image, self.image_size, Reading(channels))
+
+    def setup(self, stage: str) -> None:
+        arrays = self.store.load()
+        train = LabelledImages(arrays["train_image"], arrays["train_label"])
+        self.image_shape = tuple(train.image.shape[1:])  # type: ignore[assignment]  # of three numbers
+        names = json.loads(arrays["names"].numpy().tobytes())
+        labels = [column for name, column in arrays.items() if name.endswith("_label")]
+        count = max(int(column.max()) for column in labels) + 1
+        # A data set may have names of other things than its labels.
+        self.class_names = tuple(names if len(names) >= count else map(str, range(count))) if count else ()
+        self.num_classes = len(self.class_names)
+        size = len(train.label)
+        has_test = "test_image" in arrays
+        sizes = round(self.val_fraction * size), 0 if has_test else round(self.test_fraction * size)
+        train_rows, val_rows, test_rows = split_rows(size, size - sum(sizes), *sizes, seed=self.split_seed)
+        self.train_set, self.val_set = GatherDataset(train, train_rows), GatherDataset(train, val_rows)
+        self.test_set = GatherDataset(train, test_rows)
+        if has_test:
+            self.test_set = GatherDataset(LabelledImages(arrays["test_image"], arrays["test_label"]))
+        self.predict_set = self.test_set
+
+    def transform(self, batch: LabelledImages, training: bool) -> LabelledImages:
+        """Augments the bytes of training images, and turns all images into floats in [0, 1]."""
+        if training:
+            batch = self.augment(batch)
+        return to_unit_interval(batch)
+
+    def augment(self, batch: LabelledImages) -> LabelledImages:
+        """Crops and mirrors images (bytes or floats) and changes their colors at random, each separately."""
+        return batch._replace(image=augment.augmented(batch.image, self.augmentation))
+
+
+def full_name(name: str) -> str:
+    """A class's path: a name without a module is one of torchvision's."""
+    return name if "." in name else f"torchvision.datasets.{name}"
+
+
+def dataset_class(name: str) -> type:
+    """The class of that path.
+
+    Raises:
+        DataError: There is none, or it is no map-style data set.
+    """
+    module, _, attribute = name.rpartition(".")
+    try:
+        found = getattr(import_module(module), attribute)
+    except (ImportError, AttributeError) as error:
+        raise DataError(f"There is no data set {name} ({error}): set --data.train to a class's path.") from error
+    if not isinstance(found, type) or not hasattr(found, "__getitem__") or not hasattr(found, "__len__"):
+        raise DataError(f"{name} isn't a class of data sets with __len__ and __getitem__: set --data.train to one.")
+    return found
+
+
+def sample_of(sample: Any, which: str) -> tuple[Image.Image, int]:
+    """The image and the label of a sample; ``UNLABELED`` if it has none.
+
+    Raises:
+        DataError: It is neither an image nor an image and a whole number.
+    """
+    image, label = (sample[0], sample[1]) if isinstance(sample, (tuple, list)) and len(sample) > 1 else (sample, None)
+    try:
+        number = UNLABELED if label is None else int(label)
+        return as_picture(image), number
+    except (TypeError, ValueError) as error:
+        raise DataError(
+            f"{which} is {type(sample).__name__} of {type(image).__name__} and {type(label).__name__} ({error}); it "
+            "must be an image (Pillow's, or uint8 or floats in [0, 1]) and a whole number."
+        ) from error
+
+
+def as_picture(image: Any) -> Image.Image:
+    """Pillow's image of one, of a tensor ``(C, H, W)`` or of an array ``(H, W[, C])``."""
+    if isinstance(image, Image.Image):
+        return image
+    array = image.permute(1, 2, 0).numpy() if isinstance(image, Tensor) and image.ndim == 3 else np.asarray(image)
+    if array.dtype != np.uint8:
+        if not np.issubdtype(array.dtype, np.floating):
+            raise ValueError(f"values of type {array.dtype}")
+        if array.min() < 0 or array.max() > 1:
+            raise ValueError(f"values from {array.min():g} to {array.max():g}")
+        array = (array * 255).round().astype(np.uint8)
+    if array.ndim == 3 and array.shape[-1] == 1:
+        array = array[..., 0]
+    if array.ndim not in (2, 3):
+        raise ValueError(f"{array.ndim} dimensions")
+    return Image.fromarray(np.ascontiguousarray(array))
+
+
+def _spelled(shape: Sequence[int]) -> str:
+    return "x".join(map(str, shape))

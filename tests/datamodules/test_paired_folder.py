@@ -1,0 +1,340 @@
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torchvision import transforms
+from torchvision.transforms import functional
+
+from datamodules import DataError, DataWarning, ImagePair, PairedFolder
+from datamodules.loading.pairs import UnpairedBatches, UnpairedDataset, tile_starts
+from datamodules.loading.samplers import ShuffledBatches
+
+
+@pytest.fixture(autouse=True)
+def roots(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setenv("RELIT_DATA", str(tmp_path / "root"))
+    monkeypatch.setenv("PL_GLOBAL_SEED", "7")
+    torch.manual_seed(0)
+
+
+def picture(seed: int, size: int = 40, mode: str = "RGB") -> Image.Image:
+    rough = np.random.default_rng(seed).integers(0, 256, (5, 5, 3), np.uint8)
+    return Image.fromarray(rough).resize((size, size), Image.Resampling.BICUBIC).convert(mode)
+
+
+def save(image: Image.Image, path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    image.save(path)
+
+
+def side_by_side(folder: Path, count: int, first: int = 0, size: int = 40) -> Path:
+    for number in range(first, first + count):
+        pair = Image.new("RGB", (2 * size, size))
+        pair.paste(picture(2 * number, size), (0, 0))
+        pair.paste(picture(2 * number + 1, size), (size, 0))
+        save(pair, folder / f"{number}.png")
+    return folder
+
+
+def two_folders(a: Path, b: Path, count: int, size: int = 40, mode: str = "RGB") -> None:
+    for number in range(count):
+        save(picture(2 * number, size, mode), a / f"{number}.png")
+        save(picture(2 * number + 1, size), b / f"{number}.tif")
+
+
+def prepared(path: Path, **arguments) -> PairedFolder:
+    data = PairedFolder(str(path), **{"image_size": 32, "batch_size": 2, "eval_batch_size": 3, **arguments})
+    data.prepare_data()
+    data.setup("fit")
+    return data
+
+
+def everything(split) -> ImagePair:
+    return split.__getitems__(range(len(split)))
+
+
+def resized(seed: int, size: int, side: int = 40) -> torch.Tensor:
+    resize = transforms.Resize((size, size), transforms.InterpolationMode.BICUBIC)
+    return functional.pil_to_tensor(resize(picture(seed, side)))
+
+
+def sizes(data: PairedFolder) -> list[int]:
+    return [len(split) for split in (data.train_set, data.val_set, data.test_set)]
+
+
+# --- layouts ----------------------------------------------------------------------------------------------------------
+
+
+def test_side_by_side_with_its_own_splits(tmp_path: Path) -> None:
+    side_by_side(tmp_path / "d" / "train", 4)
+    side_by_side(tmp_path / "d" / "val", 2, first=10)
+    side_by_side(tmp_path / "d" / "test", 3, first=20)
+    data = prepared(tmp_path / "d")
+    assert sizes(data) == [4, 2, 3]
+    train, test = everything(data.train_set), everything(data.test_set)
+    assert torch.equal(train.source[3], resized(6, 36))  # 32 * 286 / 256
+    assert torch.equal(train.target[3], resized(7, 36))
+    assert torch.equal(test.source[0], resized(40, 32))
+    assert torch.equal(test.target[0], resized(41, 32))
+
+
+@pytest.mark.parametrize(("a", "b"), [("A", "B"), ("train/A", "train/B"), ("A/train", "B/train"), ("input", "output")])
+def test_two_folders_with_equal_names(tmp_path: Path, a: str, b: str) -> None:
+    two_folders(tmp_path / "d" / a, tmp_path / "d" / b, 12)
+    save(picture(99), tmp_path / "d" / a / "alone.png")
+    with pytest.warns(DataWarning, match="1 images have no partner of the same name"):
+        data = prepared(tmp_path / "d", val_fraction=0, test_fraction=0)
+    assert sizes(data) == [12, 0, 0]
+    train = everything(data.train_set)
+    for row in range(12):  # 2.png before 10.png
+        assert torch.equal(train.source[row], resized(2 * row, 36))
+        assert torch.equal(train.target[row], resized(2 * row + 1, 36))
+
+
+def test_missing_splits_are_drawn_from_training(tmp_path: Path) -> None:
+    side_by_side(tmp_path / "d", 10)
+    data = prepared(tmp_path / "d", val_fraction=0.2, test_fraction=0.3)
+    assert sizes(data) == [5, 2, 3]
+    full = prepared(tmp_path / "d", val_fraction=0, test_fraction=0, load_size=32)
+    known = [image.numpy().tobytes() for image in everything(full.train_set).source]
+    evaluated = [
+        image.numpy().tobytes() for split in (data.val_set, data.test_set) for image in everything(split).source
+    ]
+    assert len(set(evaluated)) == 5
+    assert set(evaluated) <= set(known)
+    trained = everything(data.train_set).source
+    assert not any(torch.equal(image, resized(2 * known.index(one), 36)) for image in trained for one in evaluated)
+
+
+def test_two_sets_that_do_not_belong_together(tmp_path: Path) -> None:
+    for number in range(7):
+        save(picture(number), tmp_path / "d" / "trainA" / f"{number}.png")
+    for number in range(3):
+        save(picture(100 + number), tmp_path / "d" / "trainB" / f"x{number}.png")
+        save(picture(200 + number), tmp_path / "d" / "testB" / f"{number}.png")
+    for number in range(4):
+        save(picture(300 + number), tmp_path / "d" / "testA" / f"{number}.png")
+    data = prepared(tmp_path / "d", val_fraction=0, batch_size=1)
+    assert isinstance(data.train_set, UnpairedDataset)
+    assert sizes(data) == [7, 0, 4]
+    test = everything(data.test_set)
+    assert [torch.equal(test.target[row], resized(200 + row % 3, 32)) for row in range(4)] == [True] * 4
+    assert torch.equal(test.source[3], resized(303, 32))
+    drawn = [rows.tolist() for rows in data.train_batches().epoch(0)]
+    sources, targets = ([row[0][half] for row in drawn] for half in (0, 1))
+    assert sorted(sources) == list(range(7))
+    assert [sorted(targets[:3]), sorted(targets[3:6])] == [[0, 1, 2]] * 2
+    batch = data.transform(next(iter(data.train_dataloader())), training=True)
+    assert batch.source.shape == batch.target.shape == (1, 3, 32, 32)
+    back = prepared(tmp_path / "d", val_fraction=0, direction="b_to_a")
+    assert len(back.test_set) == 3
+    with pytest.raises(DataError, match=r"don't belong together: set --data\.pairing unpaired"):
+        prepared(tmp_path / "d", pairing="paired")
+
+
+def test_the_smaller_set_goes_on_where_the_last_epoch_stopped() -> None:
+    batches = UnpairedBatches(ShuffledBatches(5, 1, seed=0), ShuffledBatches(3, 1, seed=1))
+    expected = [rows for epoch in range(4) for rows in ShuffledBatches(3, 1, seed=1).epoch(epoch)]
+    targets = [pair[0, 1] for epoch in range(2) for pair in batches.epoch(epoch)]
+    assert [int(row) for row in targets] == [int(row) for row in expected[:10]]
+
+
+def test_pairs_in_an_archive(tmp_path: Path) -> None:
+    import shutil
+
+    side_by_side(tmp_path / "d" / "train", 4)
+    archive = shutil.make_archive(str(tmp_path / "pairs"), "zip", tmp_path / "d")
+    data = prepared(Path(archive), val_fraction=0.25, test_fraction=0)
+    assert sizes(data) == [3, 1, 0]
+
+
+# --- sizes and channels -----------------------------------------------------------------------------------------------
+
+
+def place_of(window: torch.Tensor, image: torch.Tensor) -> bool:
+    """Whether a window, or its mirror image, is cut out of an image."""
+    size = window.shape[-1]
+    views = image.unfold(1, size, 1).unfold(2, size, 1)  # (C, y, x, size, size)
+    return any((views == one[:, None, None]).flatten(3).all(-1).all(0).any() for one in (window, window.flip(-1)))
+
+
+def test_windows_at_a_larger_scale(tmp_path: Path) -> None:
+    side_by_side(tmp_path / "d" / "train", 2)
+    side_by_side(tmp_path / "d" / "val", 1, first=5)
+    side_by_side(tmp_path / "d" / "test", 2, first=10)
+    data = prepared(tmp_path / "d", image_size=16, load_size=36)
+    assert data.evaluation == "tiles"
+    images = everything(data.train_set).source
+    batch = data.augment(everything(data.train_set))
+    assert batch.source.shape == (2, 3, 16, 16)
+    assert all(place_of(window, image) for window, image in zip(batch.source, images, strict=True))
+    assert tile_starts(36, 16) == [0, 10, 20]
+    assert sizes(data) == [2, 9, 18]
+    full = resized(20, 36)
+    tiles = everything(data.test_set).source[:9]
+    expected = [full[:, top : top + 16, left : left + 16] for top in (0, 10, 20) for left in (0, 10, 20)]
+    assert torch.equal(tiles, torch.stack(expected))
+    middle = prepared(tmp_path / "d", image_size=16, load_size=36, evaluation="middle")
+    assert torch.equal(everything(middle.test_set).source[0], full[:, 10:26, 10:26])
+    assert data.source_scale == middle.source_scale == 36 / 40
+    assert prepared(tmp_path / "d", image_size=16, load_size=36, evaluation="resized").source_scale == 16 / 40
+
+
+def test_a_paired_window_is_the_same_in_both_halves(tmp_path: Path) -> None:
+    two_folders(tmp_path / "d" / "A", tmp_path / "d" / "B", 4)
+    for path in (tmp_path / "d" / "A").iterdir():
+        Image.open(path).save(tmp_path / "d" / "B" / f"{path.stem}.tif")  # a pair of twins
+    data = prepared(tmp_path / "d", image_size=16, load_size=36, val_fraction=0, test_fraction=0)
+    batch = data.augment(everything(data.train_set))
+    assert torch.equal(batch.source, batch.target)
+    upright = prepared(tmp_path / "d", image_size=36, load_size=36, flip=False, val_fraction=0, test_fraction=0)
+    assert torch.equal(upright.augment(everything(upright.train_set)).source, everything(upright.train_set).source)
+
+
+def test_gray_to_color(tmp_path: Path) -> None:
+    two_folders(tmp_path / "d" / "A", tmp_path / "d" / "B", 4)
+    data = prepared(tmp_path / "d", source_channels=1, val_fraction=0, test_fraction=0.5)
+    assert data.image_shape == (3, 32, 32)
+    assert everything(data.train_set).source.shape[1] == 1
+    batch = data.transform(everything(data.test_set), training=False)
+    gray = functional.pil_to_tensor(Image.open(tmp_path / "d" / "A" / "0.png").convert("L"))
+    assert batch.source.shape == batch.target.shape == (2, 3, 32, 32)
+    assert torch.equal(batch.source[:, 0], batch.source[:, 2])
+    assert not torch.equal(batch.target[:, 0], batch.target[:, 2])
+    assert gray.shape[0] == 1
+    both = prepared(tmp_path / "d", source_channels=1, target_channels=1, val_fraction=0)
+    assert both.image_shape == (1, 32, 32)
+    assert both.transform(everything(both.train_set), training=True).target.shape[1] == 1
+
+
+def test_the_scale_is_that_of_the_files(tmp_path: Path) -> None:
+    side_by_side(tmp_path / "same", 3, size=32)
+    assert prepared(tmp_path / "same").source_scale == 1.0
+    side_by_side(tmp_path / "two", 2, size=64)
+    side_by_side(tmp_path / "two", 2, first=5, size=48)
+    data = prepared(tmp_path / "two", val_fraction=0, test_fraction=0)
+    assert (data.source_scale, data.source_side) == (None, 32)
+
+
+def test_oblong_halves_are_cut_to_squares(tmp_path: Path) -> None:
+    for number in range(2):
+        pair = Image.new("RGB", (100, 40))
+        pair.paste(picture(number), (5, 0))
+        pair.paste(picture(50 + number), (55, 0))
+        save(pair, tmp_path / "d" / f"{number}.png")
+    data = prepared(tmp_path / "d", val_fraction=0, test_fraction=0)
+    assert torch.equal(everything(data.train_set).target[1], resized(51, 36))
+
+
+def test_damaged_pictures_cost_their_pair_only(tmp_path: Path) -> None:
+    two_folders(tmp_path / "d" / "A", tmp_path / "d" / "B", 4)
+    (tmp_path / "d" / "A" / "1.png").write_text("text")
+    (tmp_path / "d" / "B" / "2.tif").write_text("text")
+    with pytest.warns(DataWarning, match="can't be read and are left out"):
+        data = prepared(tmp_path / "d", val_fraction=0, test_fraction=0)
+    train = everything(data.train_set)
+    assert [torch.equal(train.target[row], resized(2 * n + 1, 36)) for row, n in ((0, 0), (1, 3))] == [True, True]
+
+
+# --- bad input --------------------------------------------------------------------------------------------------------
+
+BAD = {
+    "empty": (
+        lambda folder: folder.mkdir(),
+        "holds no images: set --data.path to a folder of pictures with both",
+    ),
+    "one half": (lambda folder: save(picture(1), folder / "A" / "1.png"), "there is no folder B with images"),
+    "other names": (
+        lambda folder: (save(picture(1), folder / "A" / "1.png"), save(picture(1), folder / "B" / "2.png")),
+        "no picture of one half has the name of one of the other, such as A/1.png and B/2.png",
+    ),
+    "square": (lambda folder: save(picture(1), folder / "1.png"), "1.png in .*: it has 40x40 pixels, but a pair lies"),
+    "missing": (lambda folder: None, "There is no folder or archive"),
+}
+
+
+@pytest.mark.parametrize(("make", "sentence"), BAD.values(), ids=BAD)
+def test_bad_folders(tmp_path: Path, make, sentence: str) -> None:
+    make(tmp_path / "d")
+    with pytest.raises(DataError, match=sentence):
+        prepared(tmp_path / "d")
+    assert not list(tmp_path.rglob("*.npy"))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        ({"direction": "up"}, "must be a_to_b or b_to_a"),
+        ({"pairing": "mostly"}, "must be paired, loose or unpaired"),
+        ({"evaluation": "half"}, "must be resized, middle or tiles"),
+        ({"load_size": 16}, r"load_size is 16; windows of 256 pixels need at least as much"),
+        ({"val_fraction": 0.6, "test_fraction": 0.4}, "leave something for training"),
+        ({"pairing": "loose", "max_shift": 31}, "must be from 0 to 30"),
+    ],
+)
+def test_bad_arguments(arguments: dict, sentence: str) -> None:
+    with pytest.raises(DataError, match=sentence):
+        PairedFolder("nowhere", **arguments)
+
+
+def test_no_note_on_a_plain_folder(tmp_path: Path) -> None:
+    side_by_side(tmp_path / "d", 10)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        prepared(tmp_path / "d")
+
+
+# --- from training to prediction --------------------------------------------------------------------------------------
+
+SMALL = (
+    *("--model=Pix2Pix", "--model.image_size=32", "--model.feature_maps=2", "--model.discriminator_feature_maps=2"),
+    *("--model.patch_size=16", "--data=PairedFolder", "--data.image_size=32", "--trainer.max_epochs=1"),
+    *("--trainer.limit_train_batches=2", "--trainer.callbacks=Triptychs", "--run.id=one"),
+)
+QUIET = ("--trainer.enable_progress_bar=false", "--trainer.enable_model_summary=false", "--trainer.accelerator=cpu")
+
+
+@pytest.mark.parametrize(
+    ("sides", "size", "words"),
+    [([64], (40, 30), "to 50.0 %"), ([64, 48], (43, 32), "to a shorter side of 32 pixels"), ([32], (80, 60), None)],
+)
+def test_predictions_are_at_the_scale_of_training(
+    relit: Callable[..., int],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    sides: list[int],
+    size: tuple[int, int],
+    words: str | None,
+) -> None:
+    for place, side in enumerate(sides):
+        side_by_side(tmp_path / "pairs", 12, first=100 * place, size=side)
+    save(picture(3, 80).resize((80, 60)), tmp_path / "pictures" / "one.png")
+    assert relit("fit", *SMALL, "--data.path=pairs", *QUIET) == 0
+    assert relit("test", *SMALL, "--data.path=pairs", "--ckpt_path=last", *QUIET) == 0
+    capsys.readouterr()
+    checkpoint = "runs/pix2pix_pairedfolder/one/checkpoints/last.ckpt"
+    assert relit("predict", "--ckpt_path", checkpoint, "--data=Pictures", "--data.path=pictures", *QUIET) == 0
+    with Image.open(tmp_path / "runs/pix2pix_pairedfolder/one/predictions/one.png") as image:
+        assert image.size == size
+    said = capsys.readouterr().err
+    assert (words in said) if words else ("resized" not in said)
+
+
+def test_gray_pictures_are_translated_into_color(relit: Callable[..., int], tmp_path: Path) -> None:
+    two_folders(tmp_path / "pairs" / "A", tmp_path / "pairs" / "B", 12, size=32)
+    save(picture(3, 32), tmp_path / "pictures" / "color.png")
+    save(picture(3, 32, "L"), tmp_path / "pictures" / "gray.png")
+    assert relit("fit", *SMALL, "--data.path=pairs", "--data.source_channels=1", *QUIET) == 0
+    checkpoint = "runs/pix2pix_pairedfolder/one/checkpoints/last.ckpt"
+    assert relit("predict", "--ckpt_path", checkpoint, "--data=Pictures", "--data.path=pictures", *QUIET) == 0
+    color, gray = (
+        np.asarray(Image.open(tmp_path / f"runs/pix2pix_pairedfolder/one/predictions/{name}.png"))
+        for name in ("color", "gray")
+    )
+    assert np.array_equal(color, gray), "both are read as gray"
+    assert not (gray[..., 0] == gray[..., 2]).all()

@@ -1,0 +1,167 @@
+import warnings
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import torchvision
+from PIL import Image
+from torch.utils.data import Dataset
+from torchvision.transforms import functional
+
+from datamodules import DataError, DataWarning, EpisodeDataModule, FewLabels, TorchDataset
+from datamodules.torch_dataset import as_picture
+
+HERE = __name__
+
+
+@pytest.fixture(autouse=True)
+def roots(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setenv("RELIT_DATA", str(tmp_path / "root"))
+
+
+class Cells(Dataset):
+    """A user's class: arrays of floats, its own split, names of the classes."""
+
+    classes = ("round", "long", "odd")
+    made = 0
+
+    def __init__(self, train: bool = True, size: int = 30, scale: float = 1.0) -> None:
+        type(self).made += 1
+        self.train, self.size, self.scale = train, size, scale
+
+    def __len__(self) -> int:
+        return self.size
+
+    def __getitem__(self, index: int) -> tuple[Any, Any]:
+        value = (index + (0 if self.train else 100)) / 255 * self.scale
+        return torch.full((1, 12, 16), value), np.int64(index % 3)
+
+
+class Drawings(Dataset):
+    """Pictures of several sizes, without labels, by an argument ``split``."""
+
+    def __init__(self, root: str, split: str) -> None:
+        self.root, self.split = root, split
+
+    def __len__(self) -> int:
+        return 10
+
+    def __getitem__(self, index: int) -> Image.Image:
+        return Image.new("RGB", (20 + index, 20), (index, 0, 9 if self.split == "test" else 0))
+
+
+class NoImages(Dataset):
+    def __len__(self) -> int:
+        return 3
+
+    def __getitem__(self, index: int) -> tuple[str, str]:
+        return "image", "cat"
+
+
+class FakeFashion(torchvision.datasets.FashionMNIST):
+    """FashionMNIST with few images that needn't be downloaded."""
+
+    def _check_exists(self) -> bool:
+        return True
+
+    def _load_data(self) -> tuple[torch.Tensor, torch.Tensor]:
+        size = 50 if self.train else 20
+        return torch.arange(size, dtype=torch.uint8).view(-1, 1, 1).expand(-1, 28, 28), torch.arange(size) % 10
+
+
+def prepared(**arguments: Any) -> TorchDataset:
+    data = TorchDataset(**{"batch_size": 4, **arguments})
+    data.prepare_data()
+    data.setup("fit")
+    return data
+
+
+def test_a_data_set_of_torchvisions(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torchvision.datasets, "FashionMNIST", FakeFashion)
+    data = prepared(train="FashionMNIST", val_fraction=0.2)
+    assert data.image_shape == (1, 28, 28)
+    assert (data.num_classes, data.class_names[0]) == (10, "T-shirt/top")
+    assert [len(split) for split in (data.train_set, data.val_set, data.test_set)] == [40, 10, 20]
+    rows = torch.cat([data.train_set.rows, data.val_set.rows]).sort().values  # type: ignore[list-item]
+    assert rows.tolist() == list(range(50))
+    sample = data.test_set[7]
+    assert (sample.image.unique().tolist(), int(sample.label)) == ([7], 7)
+    padded = prepared(train="torchvision.datasets.FashionMNIST", image_size=32, channels=3)
+    assert padded.image_shape == (3, 32, 32)
+
+
+def test_a_users_class() -> None:
+    Cells.made = 0
+    data = prepared(train=f"{HERE}.Cells", train_args={"size": 20}, test_args={"size": 6})
+    assert Cells.made == 2
+    assert data.image_shape == (1, 12, 16)
+    assert data.class_names == ("round", "long", "odd")
+    assert [len(split) for split in (data.train_set, data.val_set, data.test_set)] == [18, 2, 6]
+    for row, value in enumerate(data.train_set.rows.tolist()):  # type: ignore[union-attr]
+        sample = data.train_set[row]
+        assert (sample.image.unique().tolist(), int(sample.label)) == ([value], value % 3)
+    assert data.test_set[1].image.unique().tolist() == [101]
+    prepared(train=f"{HERE}.Cells", train_args={"size": 20}, test_args={"size": 6})
+    assert Cells.made == 2, "read once"
+    assert prepared(train=f"{HERE}.Cells").train_set.columns.image.shape[0] == 30
+
+
+def test_images_of_several_sizes_without_labels() -> None:
+    with pytest.raises(DataError, match=r"Sample 1 of .*Drawings has the shape 3x20x21, but another has 3x20x20"):
+        prepared(train=f"{HERE}.Drawings")
+    data = prepared(train=f"{HERE}.Drawings", image_size=8)
+    assert data.num_classes == 0
+    assert data.train_set.column("label").unique().tolist() == [-1]
+    assert data.test_set[3].image[:, 0, 0].tolist() == [3, 0, 9]
+
+
+def test_wrappers_take_it() -> None:
+    cells = TorchDataset(f"{HERE}.Cells", image_size=12, val_fraction=0.4)
+    episodes = EpisodeDataModule(cells, n_way=2, n_query=1, test_way=2, test_query=1)
+    episodes.prepare_data()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DataWarning)
+        episodes.setup("fit")
+    assert episodes.image_shape == (1, 12, 12)
+    few = FewLabels(TorchDataset(f"{HERE}.Cells", image_size=12), count=9, folds=3)
+    few.setup("fit")
+    assert few.train_set.column("label").bincount().tolist() == [3, 3, 3]
+
+
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.float32])
+def test_any_image_becomes_pillows(dtype: torch.dtype) -> None:
+    pixels = torch.randint(256, (3, 5, 6), dtype=torch.uint8)
+    image = pixels if dtype == torch.uint8 else pixels.float() / 255
+    assert torch.equal(functional.pil_to_tensor(as_picture(image)), pixels)
+    assert torch.equal(functional.pil_to_tensor(as_picture(image[:1])), pixels[:1])
+    assert torch.equal(functional.pil_to_tensor(as_picture(image.permute(1, 2, 0).numpy())), pixels)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        ({"train": "FashonMNIST"}, r"There is no data set torchvision\.datasets\.FashonMNIST .*: set --data\.train"),
+        ({"train": "no.such.Set"}, "There is no data set no.such.Set"),
+        ({"train": "os.system"}, "os.system isn't a class of data sets"),
+        (
+            {"train": f"{HERE}.Cells", "train_args": {"sizes": 3}},
+            r"can't be made \(.*sizes.*\): set --data",
+        ),
+        ({"train": f"{HERE}.NoImages"}, r"Sample 0 of .*NoImages is tuple of str and str .* whole number"),
+        (
+            {"train": f"{HERE}.Cells", "train_args": {"scale": 9}},
+            r"Sample \d+ of .*\(values from .*\); it must be",
+        ),
+        ({"train": f"{HERE}.Cells", "image_size": 0}, "image_size is 0"),
+        ({"train": f"{HERE}.Cells", "channels": 2}, r"channels is 2; it must be 1 \(gray\) or 3"),
+        ({"train": f"{HERE}.Cells", "val_fraction": 1.0}, "leave something for training"),
+        ({"train": f"{HERE}.Cells", "augmentation": "mild"}, "must be none, flip, standard or strong"),
+    ],
+)
+def test_bad_arguments(tmp_path: Path, arguments: dict[str, Any], sentence: str) -> None:
+    with pytest.raises(DataError, match=sentence):
+        prepared(**arguments)
+    assert not list(tmp_path.rglob("*.npy"))
