@@ -36,7 +36,6 @@ import math
 from typing import Any, Literal
 
 import torch
-from lightning.pytorch import LightningModule
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from torch import Tensor, nn
 
@@ -57,7 +56,7 @@ from lit_models.losses.vae import (
 )
 from lit_models.networks.convolutional import Decoder, Encoder
 from lit_models.optimizers import FusedAdam
-from lit_models.support.checks import require_image_shape, require_probabilities
+from lit_models.support.checks import TakesPlainBatches, require_image_shape, require_probabilities
 from lit_models.support.interpolation import Path, decoded_between
 from lit_models.support.lightning_internals import logs_this_batch
 from lit_models.support.parts import Part
@@ -82,7 +81,7 @@ class GaussianEncoder(Encoder):
         return self.head(features), self.log_variance(features)
 
 
-class VAE(LightningModule):
+class VAE(TakesPlainBatches):
     """The variational autoencoder of Kingma & Welling 2013.
 
     Logged below ``train/`` (each batch's value), ``val/`` and ``test/`` (means over all images), whatever the warm-up:
@@ -329,5 +328,8 @@ class VAE(LightningModule):
         """
         return decoded_between(self.decode, self.embed(start), self.embed(end), steps, path)
 
-    def predict_step(self, request: SampleRequest, batch_idx: int) -> Tensor:
-        return self.sample(len(request.number), request.labels, request.generator())
+    def predict_step(self, batch: SampleRequest | LabelledImages, batch_idx: int) -> Tensor:
+        """The images that are asked for, or reconstructions of those that are given."""
+        if isinstance(batch, SampleRequest):
+            return self.sample(len(batch.number), batch.labels, batch.generator())
+        return self.reconstruct(batch.image)

@@ -11,6 +11,8 @@ from torch import Tensor
 from torchvision.utils import make_grid, save_image
 
 from datamodules import Picture, Pictures, SampleRequest, Samples
+from datamodules.loading.paths import expanded
+from datamodules.pictures import png_names
 from lit_models.callbacks.samples import columns_of_classes
 from lit_models.errors import RunError
 from lit_models.support.outputs import ClassProbabilities
@@ -72,8 +74,11 @@ class PredictionWriter(Callback):
             self._images.update(images)
             return
         folder = self._made_folder(trainer)
+        names = png_names(list(getattr(getattr(trainer, "datamodule", None), "file_names", ())))
         for index, image in images.items():
-            save_image(image, folder / f"{index:05d}.png")
+            path = folder / (names[index] if index < len(names) else f"{index:05d}.png")
+            path.parent.mkdir(parents=True, exist_ok=True)
+            save_image(image, path)
 
     def _rows(self, trainer: Trainer, count: int) -> list[int]:
         """The numbers of the next ``count`` rows of this rank, which takes turns with the others."""
@@ -97,7 +102,7 @@ class PredictionWriter(Callback):
         names = getattr(pl_module, "class_names", ()) or range(classes)
         highest, label = (part.tolist() for part in probability.topk(min(self.top_classes, classes)))
         ranks = ["", *(f"_{rank}" for rank in range(2, len(label[0]) + 1))]
-        with (self._made_folder(trainer) / "classes.csv").open("w", newline="") as file:
+        with (self._made_folder(trainer) / "classes.csv").open("w", newline="", encoding="utf-8") as file:
             writer = csv.writer(file)
             writer.writerow(["image", *(f"{column}{rank}" for rank in ranks for column in ("class", "probability"))])
             # With fewer batches than the data have, only the first files have a prediction.
@@ -121,6 +126,6 @@ class PredictionWriter(Callback):
         return columns_of_classes(classes or getattr(pl_module, "num_classes", None))
 
     def _made_folder(self, trainer: Trainer) -> Path:
-        folder = Path(self.folder) if self.folder is not None else Path(trainer.default_root_dir) / "predictions"
+        folder = expanded(self.folder) if self.folder is not None else Path(trainer.default_root_dir) / "predictions"
         folder.mkdir(parents=True, exist_ok=True)
         return folder

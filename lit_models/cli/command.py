@@ -28,11 +28,13 @@ import datamodules
 import lit_models
 import lit_models.callbacks
 from datamodules import DataWarning, ImageDataModule, Samples
+from datamodules.loading.paths import expanded
 from datamodules.loading.preview import draw_training_batch
 from lit_models.adversarial import AdversarialModule
 from lit_models.callbacks import LearningRateScaling, PredictionWriter
 from lit_models.callbacks.learning_rate import Rule
 from lit_models.cli.messages import explain
+from lit_models.cli.swaps import note_swaps, typed
 from lit_models.errors import ModelError, RunError, RunWarning
 from lit_models.networks.normalization import BatchStatisticsNorm2d
 from lit_models.runs.checkpoints import Checkpoints
@@ -103,6 +105,7 @@ class RelitCLI(LightningCLI):
         self.run_folder: Path | None = None
         self.run_is_new = False
         self.checkpoint: dict[str, Any] | None = None
+        self.typed = args
         parser_kwargs = {"exit_on_error": False, "allow_abbrev": False}
         super().__init__(
             model_class=LightningModule,
@@ -199,12 +202,14 @@ class RelitCLI(LightningCLI):
         """
         config = self._given
         command = self.config.subcommand
+        _expand_paths(config)
         if command == "prepare":
             return
         _check_trainer_arguments(config)
         if config.get("weights") is not None:
             config.ckpt_path = _weights_in_place_of(config.ckpt_path, config.weights)
-        if config.run.experiment is None:
+        swapped = note_swaps(self.typed, config, [Path(str(path)) for path in config.config or ()])
+        if config.run.experiment is None or (swapped and not typed(self.typed, "run.experiment")):
             config.run.experiment = _experiment_name(config)
         if config.ckpt_path in ("last", "best") and config.run.experiment is None:
             raise RunError(f"`--ckpt_path {config.ckpt_path}` of which experiment? Add --config or --run.experiment.")
@@ -223,7 +228,7 @@ class RelitCLI(LightningCLI):
         config = self._given
         if config.model is None:
             raise RunError(f"`relit {command}` needs a model: --config FILE, --model CLASS, or --ckpt_path FILE.")
-        if command == "predict" and (config.data is None or _generates_from_scratch(config)):
+        if command == "predict" and (config.data is None or self._draws_from_nothing(config)):
             self._lay_under({"data": {"class_path": "datamodules.Samples"}}, replace=True)
         if self._given.data is None:
             raise RunError(f"`relit {command}` needs data: --config FILE or --data CLASS.")
@@ -231,6 +236,22 @@ class RelitCLI(LightningCLI):
             self._given.run.experiment = _experiment_name(self._given)
         if command == "fit" and self.run_folder is not None:
             tell_changes(self.run_folder, yaml.safe_load(self._dumped_config()))
+
+    def _draws_from_nothing(self, config: Namespace) -> bool:
+        """Whether `predict` asks the model for new images, and not for what it makes of the given ones."""
+        if not _generates_from_scratch(config):
+            return False
+        if not typed(self.typed, "data"):
+            return True  # the data are those that the model was trained on
+        model_class = _class_of(config.model.class_path)
+        if hasattr(model_class, "reconstruct"):
+            return False
+        data = config.data.class_path.rpartition(".")[2]
+        rank_zero_warn(
+            f"{model_class.__name__} draws images from nothing: the pictures of {data} aren't used.",
+            category=RunWarning,
+        )
+        return True
 
     def _checkpoint_before_restart(self) -> str | None:
         """Where a requeued job goes on, whatever it began with; one that was changed in the meantime is refused."""
@@ -318,8 +339,8 @@ class RelitCLI(LightningCLI):
             self._get(self.config_init, "predictions"),
             LossCurves(),
         ]
-        # The loaders share out their batches by themselves.
-        arguments["use_distributed_sampler"] = False
+        # The loaders of relit's own data modules share out their batches by themselves.
+        arguments["use_distributed_sampler"] = not getattr(self.datamodule, "shares_out_batches", False)
         trainer = self.trainer_class(**arguments)
         needs_find_unused = getattr(self.model, "needs_find_unused_parameters", False)
         if needs_find_unused and arguments["strategy"] == "auto" and isinstance(trainer.strategy, DDPStrategy):
@@ -495,6 +516,14 @@ def _generates_from_scratch(config: Namespace) -> bool:
     """Whether the model makes images from nothing, so that the data it was trained on don't matter to `predict`."""
     model_class = _class_of(config.model.class_path)
     return hasattr(model_class, "sample") and not issubclass(_class_of(config.data.class_path), Samples)
+
+
+def _expand_paths(config: Namespace) -> None:
+    """Replaces ``~`` and ``$NAME`` in the paths that aren't a data module's or a model's."""
+    for name in ("ckpt_path", "weights", "picture", "run.root", "predictions.folder"):
+        path = config.get(name)
+        if isinstance(path, str) and re.search(r"^~|\$", path):
+            config[name] = str(expanded(path))
 
 
 def _experiment_name(config: Namespace) -> str | None:

@@ -1,0 +1,103 @@
+"""Own pictures by the command: what is kept of a configuration, where results go, and what is predicted."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from PIL import Image
+
+from datamodules.loading.decoding import Reading, central_square
+from lit_models import VAE, DenoisingAutoencoder
+from lit_models.cli.swaps import typed
+from tests.tiny import CONFIGS, TINY, the_run
+
+QUIET = ("--trainer.enable_progress_bar=false", "--trainer.enable_model_summary=false", "--trainer.accelerator=cpu")
+
+
+@pytest.fixture
+def pictures(tmp_path: Path, relit: Callable[..., int], monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    folder = tmp_path / "pictures"
+    rng = np.random.default_rng(0)
+    for name in ("a/one", "a/two", "b/three"):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        for number in range(4):
+            Image.fromarray(rng.integers(0, 256, (40, 50), np.uint8)).save(folder / f"{name}{number}.png")
+    return folder
+
+
+def test_arguments_that_are_kept_and_dropped_are_said(
+    relit: Callable[..., int], pictures: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = {
+        "model": {"class_path": "DCGAN", "init_args": {"image_size": 32, "channels": 1, "feature_maps": 2}},
+        "data": {
+            "class_path": "LFW",
+            "init_args": {"crop": 30, "people": ["George W Bush"], "min_images": 2, "image_size": 32, "batch_size": 64},
+        },
+        "run": {"experiment": "dcgan_lfw"},
+    }
+    Path("mine.yaml").write_text(yaml.safe_dump(config))
+    swap = ("--config=mine.yaml", "--data=ImageFolder", f"--data.path={pictures}", "--data.channels=1")
+    run = ("--data.batch_size=2", "--trainer.max_epochs=1", *QUIET)
+    assert relit("fit", *swap, *run) == 0
+    err = capsys.readouterr().err
+    assert "--data ImageFolder in place of the configuration's LFW: " in err
+    assert "crop = 30, image_size = 32 kept; " in err
+    assert "min_images = 2, people = ['George W Bush'] dropped" in err
+    assert [path.name for path in Path("runs").iterdir()] == ["dcgan_imagefolder"]
+    assert relit("fit", *swap, *run, "--run.experiment=mine") == 0
+    assert Path("runs/mine").is_dir()
+
+
+def test_nothing_is_said_where_nothing_is_swapped(
+    relit: Callable[..., int], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert relit("fit", *TINY, "--data=Digits", "--trainer.max_epochs=1", "--trainer.limit_train_batches=1") == 0
+    assert "in place of" not in capsys.readouterr().err
+    assert the_run().parent.name == "dcgan_digits"
+    assert typed(["--data", "X"], "data")
+    assert typed(["--data=X"], "data")
+    assert not typed(["--data.path", "X"], "data")
+
+
+@pytest.mark.parametrize("method", ["vae", "autoencoder"])
+def test_given_pictures_are_reconstructed(
+    relit: Callable[..., int], pictures: Path, tmp_path: Path, method: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = CONFIGS / f"{method}_digits.yaml"
+    small = ("--config", config, "--model.feature_maps=2", "--trainer.callbacks=null", *QUIET)
+    assert relit("fit", *small, "--trainer.max_epochs=1", "--trainer.limit_train_batches=2") == 0
+    checkpoint = the_run() / "checkpoints" / "last.ckpt"
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    folder = ("--data=ImageFolder", f"--data.path={pictures}", "--data.image_size=32", "--data.channels=1")
+    common = ("predict", "--ckpt_path", checkpoint, *QUIET)
+    assert relit(*common, *folder, "--predictions.folder=~/folder") == 0
+    assert relit(*common, "--data=Pictures", f"--data.path={pictures}", "--predictions.folder=$HOME/each") == 0
+    names = [f"{name}{number}.png" for name in ("a/one", "a/two", "b/three") for number in range(4)]
+    for name in names:
+        one, other = (Image.open(tmp_path / "home" / where / name) for where in ("folder", "each"))
+        assert one.size == (32, 32)
+        assert np.abs(np.asarray(one, int) - np.asarray(other, int)).max() <= 1
+    kind = VAE if method == "vae" else DenoisingAutoencoder
+    model = kind.load_from_checkpoint(checkpoint, weights_only=False).eval()
+    with Image.open(pictures / "a" / "two3.png") as image:
+        given = torch.from_numpy(central_square(image, 32, Reading(1)).copy())[None] / 255
+    with torch.no_grad():
+        expected = model.reconstruct(given).mul(255).round()[0, 0].numpy()
+    with Image.open(tmp_path / "home" / "each" / "a" / "two3.png") as image:
+        assert np.abs(np.asarray(image.convert("L"), int) - expected).max() <= 1
+
+
+def test_a_gan_says_that_it_uses_no_pictures(
+    relit: Callable[..., int], pictures: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert relit("fit", *TINY, "--trainer.max_epochs=1", "--trainer.limit_train_batches=1") == 0
+    checkpoint = the_run() / "checkpoints" / "last.ckpt"
+    data = ("--data=ImageFolder", f"--data.path={pictures}")
+    assert relit("predict", "--ckpt_path", checkpoint, *data, *QUIET) == 0
+    assert "DCGAN draws images from nothing: the pictures of ImageFolder aren't used" in capsys.readouterr().err
+    assert len(list(the_run().glob("predictions/*.png"))) == 64
