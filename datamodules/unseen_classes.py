@@ -2,9 +2,8 @@
 
 from typing import Any
 
-from datamodules.base import ImageDataModule, require_labelled_images, run_seed
+from datamodules.base import ImageDataModule, require_labelled_images
 from datamodules.errors import DataError
-from datamodules.loading.samplers import BatchSampler, ClassBalancedBatches
 from datamodules.loading.tensors import GatherDataset, LabelledImages
 
 
@@ -66,14 +65,6 @@ class UnseenClasses(ImageDataModule):
         self.train_set = _of_classes(self.images.train_set, 0, train)
         self.val_set = _of_classes(self.images.val_set, train, train + val)
         self.test_set = self.predict_set = _of_classes(self.images.test_set, train + val, classes)
-
-    def train_batches(self) -> BatchSampler:
-        if self.classes_per_batch is None:
-            return super().train_batches()
-        label, rank_and_world_size = self.train_set.column("label"), self._rank_and_world_size()
-        return ClassBalancedBatches(
-            label, self.classes_per_batch, self.samples_per_class, run_seed(), *rank_and_world_size
-        )
 
     def transform(self, batch: LabelledImages, training: bool) -> LabelledImages:
         return self.images.transform(batch, training)

@@ -154,7 +154,7 @@ def maps(root: Path) -> list[str]:
             for number in range(1, 5):
                 pixels = rng.integers(256, size=(64, 128, 3), dtype=np.uint8)
                 Image.fromarray(pixels).save(folder / split / f"{number}.jpg")
-    sizes = ["--data.image_size=64", "--model.image_size=64"]
+    sizes = ["--data.image_size=64", "--data.load_size=72", "--model.image_size=64"]
     return [*sizes, "--model.feature_maps=4", "--model.discriminator_feature_maps=4"]
 
 

@@ -187,7 +187,7 @@ def require_positives(module: LightningModule) -> None:
     Raises:
         ModelError: A batch has less than two images a class.
     """
-    data = getattr(module.trainer, "datamodule", None)
+    data: Any = getattr(module.trainer, "datamodule", None)
     if not hasattr(data, "classes_per_batch"):
         return
     images, classes = data.batch_size * module.trainer.world_size, data.num_classes

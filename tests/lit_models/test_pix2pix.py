@@ -189,6 +189,7 @@ def maps_root(tmp_path: Path) -> Path:
 def small_run(root: Path) -> list[str]:
     return [
         *("--config", str(CONFIGS / "pix2pix_maps_128.yaml"), f"--data.root={root}", "--data.image_size=32"),
+        *("--data.load_size=36", "--data.evaluation=resized"),  # the whole picture, as predictions are
         *("--model.image_size=32", "--model.feature_maps=2", "--model.discriminator_feature_maps=2"),
         *("--model.patch_size=16", "--trainer.accelerator=cpu", "--trainer.enable_progress_bar=false"),
         *("--trainer.enable_model_summary=false", "--data.eval_batch_size=1", "--trainer.max_epochs=4"),
