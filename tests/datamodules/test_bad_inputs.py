@@ -394,7 +394,7 @@ def test_the_table_is_complete() -> None:
     public = [getattr(datamodules, name) for name in datamodules.__all__]
     concrete = {cls.__name__ for cls in public if isinstance(cls, type) and issubclass(cls, ImageDataModule)}
     # SupportQuery reads two ImageFolders, in the shape that a model asks for; three read another module's files.
-    others = {"ImageDataModule", "EpisodeDataModule", "FewLabels", "SearchDataModule", "SupportQuery"}
+    others = {"ImageDataModule", "EpisodeDataModule", "FewLabels", "SearchDataModule", "SupportQuery", "UnseenClasses"}
     others |= {"PairedFolder", "TorchDataset"}  # whose own tests have such tables
     assert concrete - others == SMALL.keys()
     from_files = SMALL.keys() - {"Digits"}  # which come with scikit-learn
