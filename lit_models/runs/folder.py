@@ -17,6 +17,8 @@ from lit_models.errors import RunError
 from lit_models.support.checkpoint_files import CHECKPOINTS, checkpoint_of, last_checkpoint
 from lit_models.support.files import write_atomically
 
+WORTH_KEEPING = (CHECKPOINTS, "metrics.csv", "tests.json", "samples", "figures", "predictions")
+"""What makes a run's folder worth keeping, whatever became of the run."""
 _AGREED_RUN = "RELIT_RUN_FOLDER"
 
 
@@ -161,19 +163,20 @@ def find_checkpoint(which: str, options: RunOptions) -> Path:
         runs = [Path(agreed)]
     found = list(filter(None, (checkpoint_of(run, which) for run in runs)))
     if not found:
-        what = f"The run {folder / options.id}" if options.id is not None else f"No run in {folder}"
+        where = f"The run {folder / options.id}" if options.id is not None else f"No run in {folder}"
+        has = "has no" if options.id is not None else "has a"
         remedy = (
             "leave --ckpt_path out to start one"
             if which == "last"
             else "take `--ckpt_path last`, or train with --checkpoint.monitor naming a metric, so that the best is kept"
         )
-        raise RunError(f"{what} has a {CHECKPOINTS}/{which}.ckpt: {remedy}.")
+        raise RunError(f"{where} {has} {CHECKPOINTS}/{which}.ckpt: {remedy}.")
     return max(found, key=lambda path: path.stat().st_mtime)
 
 
 def remove_if_empty_handed(folder: Path) -> None:
-    """Removes the folder of a run that failed before it had anything to show."""
-    if not any((folder / kept).exists() for kept in (CHECKPOINTS, "metrics.csv", "samples", "figures", "predictions")):
+    """Removes the folder of a run that failed before it had anything to show, and its parents if they are empty."""
+    if not any((folder / kept).exists() for kept in WORTH_KEEPING):
         shutil.rmtree(folder, ignore_errors=True)
         for parent in (folder.parent, folder.parent.parent):
             if parent.is_dir() and not any(parent.iterdir()):

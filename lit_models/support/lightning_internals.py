@@ -6,6 +6,7 @@ from typing import Any, cast
 
 from lightning.fabric.loggers.csv_logs import _ExperimentWriter as ExperimentWriter
 from lightning.pytorch import Trainer
+from lightning.pytorch.strategies import DDPStrategy
 
 __all__ = [
     "OVERRIDDEN",
@@ -14,6 +15,7 @@ __all__ = [
     "ExperimentWriter",
     "accumulates",
     "awaits_row",
+    "find_unused_parameters",
     "leave_signals_alone",
     "logs_this_batch",
     "validation_follows",
@@ -33,7 +35,7 @@ USED = {
     "lightning.pytorch.loops.progress._ProcessedTracker": ("completed", "processed"),
 }
 """What the functions of this file use, by class. (Of an instance they use ``Trainer._logger_connector``,
-``Trainer._signal_connector`` and ``_FitLoop._data_fetcher``, too.)"""
+``Trainer._signal_connector``, ``DDPStrategy._ddp_kwargs`` and ``_FitLoop._data_fetcher``, too.)"""
 
 OVERRIDDEN = {
     "lightning.pytorch.cli.LightningCLI": (
@@ -74,6 +76,12 @@ def leave_signals_alone(trainer: Trainer) -> None:
     one."""
     cast(Any, trainer._signal_connector).register_signal_handlers = lambda: None
     cast(Any, trainer.fit_loop.epoch_loop)._broadcast_sigterm_tensor = lambda: None
+
+
+def find_unused_parameters(trainer: Trainer) -> None:
+    """Has DDP, if the trainer uses it, look in each step for parameters that the loss doesn't depend on."""
+    if isinstance(trainer.strategy, DDPStrategy):
+        trainer.strategy._ddp_kwargs["find_unused_parameters"] = True
 
 
 def awaits_row(trainer: Trainer) -> bool:
