@@ -21,7 +21,7 @@ from lightning.pytorch.utilities import rank_zero_only, rank_zero_warn
 import datamodules
 import lit_models
 import lit_models.callbacks
-from datamodules import ImageDataModule, Samples
+from datamodules import Samples
 from lit_models.callbacks import LearningRateScaling, PredictionWriter
 from lit_models.callbacks.learning_rate import Rule
 from lit_models.cli.messages import explain
@@ -55,6 +55,7 @@ from lit_models.runs.memory import keep_freed_memory
 from lit_models.runs.ownership import PATIENCE, Ownership
 from lit_models.runs.preemption import Preemption
 from lit_models.runs.record import RunRecord
+from lit_models.runs.restored import RestoredSettings
 from lit_models.runs.resume import ExactResume
 from lit_models.runs.settings import changes
 from lit_models.support.arguments import foreign_class, modules_named, parse_as_data, told_by_us
@@ -315,6 +316,7 @@ class RelitCLI(LightningCLI):
             ),
             ExactResume(),
             LearningRateScaling(config.lr_scaling),
+            RestoredSettings(self._dumped_config()),
             *([TQDMProgressBar(refresh_rate=10)] if shows_bar and not _any_of(ProgressBar, callbacks) else []),
             *callbacks,
             *([self._get(self.config_init, "checkpoint")] if saves else []),
@@ -323,7 +325,8 @@ class RelitCLI(LightningCLI):
             LossCurves(),
         ]
         # The loaders of relit's data share out their batches by themselves.
-        arguments["use_distributed_sampler"] = not isinstance(self.datamodule, (ImageDataModule, Samples))
+        bases = type(self.datamodule).__mro__
+        arguments["use_distributed_sampler"] = all(base.__module__.split(".")[0] != "datamodules" for base in bases)
         trainer = self.trainer_class(**arguments)
         if getattr(self.model, "needs_find_unused_parameters", False):
             find_unused_parameters(trainer)

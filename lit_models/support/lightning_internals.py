@@ -16,8 +16,11 @@ __all__ = [
     "accumulates",
     "awaits_row",
     "find_unused_parameters",
+    "goes_on_within_epoch",
     "leave_signals_alone",
     "logs_this_batch",
+    "set_batches_done",
+    "training_loaders",
     "validation_follows",
 ]
 
@@ -27,10 +30,11 @@ SEEN_IN = "2.6.6"
 USED = {
     "lightning.pytorch.trainer.connectors.logger_connector.logger_connector._LoggerConnector": ("should_update_logs",),
     "lightning.pytorch.trainer.connectors.signal_connector._SignalConnector": ("register_signal_handlers",),
-    "lightning.pytorch.loops.fit_loop._FitLoop": ("_should_accumulate",),
+    "lightning.pytorch.loops.fit_loop._FitLoop": ("_combined_loader", "_should_accumulate", "restarted_mid_epoch"),
     "lightning.pytorch.loops.training_epoch_loop._TrainingEpochLoop": (
         "_broadcast_sigterm_tensor",
         "_should_check_val_fx",
+        "restarted_on_train_batch_end",
     ),
     "lightning.pytorch.loops.progress._ProcessedTracker": ("completed", "processed"),
 }
@@ -88,3 +92,23 @@ def awaits_row(trainer: Trainer) -> bool:
     """Whether this training batch is done but its row not yet logged, which comes after the hooks of its end."""
     batches = cast(Any, trainer.fit_loop.epoch_loop.batch_progress.total)
     return batches.completed < batches.processed and logs_this_batch(trainer)
+
+
+def training_loaders(trainer: Trainer) -> list[Any]:
+    """The loaders of a training that has begun."""
+    combined = trainer.fit_loop._combined_loader
+    return [] if combined is None else list(combined.flattened)
+
+
+def goes_on_within_epoch(trainer: Trainer) -> bool:
+    """Whether a run that was resumed goes on in the middle of an epoch; known when training starts."""
+    return trainer.fit_loop.restarted_mid_epoch
+
+
+def set_batches_done(trainer: Trainer, count: int) -> None:
+    """Has a run that goes on within an epoch do so after ``count`` batches; only when training starts."""
+    loop = trainer.fit_loop.epoch_loop
+    progress = cast(Any, loop.batch_progress.current)
+    progress.ready = progress.started = progress.processed = count
+    # Lightning counts a batch in whose end the checkpoint was saved as completed right after this.
+    progress.completed = count - loop.restarted_on_train_batch_end

@@ -42,6 +42,7 @@ TRAINING_ONLY = {
     "generator_losses",
     "critic_steps_taken",
     "random_states",
+    "optimizer_classes",
     "means",
 }
 """What a checkpoint holds that has its own place on a card or none: of the rest, plain values are kept as its state."""

@@ -23,14 +23,6 @@ def contents(folder: Path) -> dict[str, bytes | None]:
     return {str(path): path.read_bytes() if path.is_file() else None for path in sorted(folder.rglob("*"))}
 
 
-@pytest.fixture
-def run(relit: Relit, uninterrupted: Path) -> Path:
-    """A finished run of three epochs, in this folder."""
-    folder = Path("runs/dcgan_digits") / uninterrupted.name
-    shutil.copytree(uninterrupted, folder)
-    return folder
-
-
 LAST = ("--ckpt_path=last", "--trainer.max_epochs=4")
 REFUSALS: dict[str, tuple[tuple[str, ...], str]] = {
     "another method": (
@@ -56,21 +48,21 @@ REFUSALS: dict[str, tuple[tuple[str, ...], str]] = {
 
 @pytest.mark.parametrize(("arguments", "sentence"), REFUSALS.values(), ids=REFUSALS)
 def test_what_refuses_changes_nothing(
-    relit: Relit, run: Path, arguments: tuple[str, ...], sentence: str, capsys: Output
+    relit: Relit, finished: Path, arguments: tuple[str, ...], sentence: str, capsys: Output
 ) -> None:
     before = contents(Path())
-    last = str(run / "checkpoints" / "last.ckpt")
-    assert relit(*(argument.replace("{last}", last).replace("{id}", run.name) for argument in arguments)) in (1, 2)
+    last = str(finished / "checkpoints" / "last.ckpt")
+    assert relit(*(argument.replace("{last}", last).replace("{id}", finished.name) for argument in arguments)) in (1, 2)
     assert sentence in (said := capsys.readouterr().err)
     assert "applies from here on" not in said
     assert contents(Path()) == before
 
 
-def test_a_run_that_is_being_trained_is_refused_to_others(relit: Relit, run: Path, capsys: Output) -> None:
-    owner = Ownership(run)
+def test_a_run_that_is_being_trained_is_refused_to_others(relit: Relit, finished: Path, capsys: Output) -> None:
+    owner = Ownership(finished)
     before = contents(Path())
     assert relit("fit", *TINY, *LAST) == 1
-    assert f"The run {run.absolute()} is being trained by process " in capsys.readouterr().err
+    assert f"The run {finished.absolute()} is being trained by process " in capsys.readouterr().err
     new = Path("runs/dcgan_digits/new")
     new.mkdir()
     other = Ownership(new)
@@ -80,40 +72,40 @@ def test_a_run_that_is_being_trained_is_refused_to_others(relit: Relit, run: Pat
     new.rmdir()
     assert contents(Path()) == before
     owner.release()
-    assert not (run / LOCK).exists()
+    assert not (finished / LOCK).exists()
 
 
-def test_the_lock_of_a_dead_process_is_taken_over(relit: Relit, run: Path, capsys: Output) -> None:
-    (run / LOCK).write_text('{"host": "here", "process": 1, "since": "yesterday"}')
-    Ownership(run).release()
+def test_the_lock_of_a_dead_process_is_taken_over(relit: Relit, finished: Path, capsys: Output) -> None:
+    (finished / LOCK).write_text('{"host": "here", "process": 1, "since": "yesterday"}')
+    Ownership(finished).release()
     assert "process 1 on here (since yesterday) has ended without finishing the run" in capsys.readouterr().err
-    assert not (run / LOCK).exists()
+    assert not (finished / LOCK).exists()
 
 
-def test_without_locks_the_file_is_the_lock(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_locks_the_file_is_the_lock(finished: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def no_locks(*_: object) -> None:
         raise OSError(37, "No locks available")
 
     monkeypatch.setattr("fcntl.flock", no_locks)
-    (run / LOCK).write_text(json.dumps({"host": socket.gethostname(), "process": os.getppid()}))
+    (finished / LOCK).write_text(json.dumps({"host": socket.gethostname(), "process": os.getppid()}))
     with pytest.raises(RunError, match=f"is being trained by process {os.getppid()}"):
-        Ownership(run)
-    (run / LOCK).write_text(json.dumps({"host": "elsewhere", "process": 1}))
+        Ownership(finished)
+    (finished / LOCK).write_text(json.dumps({"host": "elsewhere", "process": 1}))
     with pytest.raises(RunError, match="is being trained by process 1 on elsewhere"):
-        Ownership(run)
+        Ownership(finished)
     process = subprocess.Popen(["true"])
     process.wait()
-    (run / LOCK).write_text(json.dumps({"host": socket.gethostname(), "process": process.pid}))
-    Ownership(run).release()
+    (finished / LOCK).write_text(json.dumps({"host": socket.gethostname(), "process": process.pid}))
+    Ownership(finished).release()
 
 
-def test_nothing_left_to_train_is_said(relit: Relit, run: Path, capsys: Output) -> None:
+def test_nothing_left_to_train_is_said(relit: Relit, finished: Path, capsys: Output) -> None:
     before = contents(Path())
     assert relit("fit", *TINY, "--ckpt_path=last") == 0
     said = capsys.readouterr().err
     assert "Nothing is left to train: the checkpoint has had 3 epochs and 60 steps; --trainer.max_epochs is 3" in said
     assert contents(Path()) == before
-    shutil.copy(run / "checkpoints" / "last.ckpt", "elsewhere.ckpt")
+    shutil.copy(finished / "checkpoints" / "last.ckpt", "elsewhere.ckpt")
     before = contents(Path())
     assert relit("fit", *TINY, "--ckpt_path=elsewhere.ckpt") == 1
     assert "Raise them to train on." in capsys.readouterr().err
