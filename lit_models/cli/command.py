@@ -16,7 +16,7 @@ from jsonargparse import Namespace
 from lightning.pytorch import LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.callbacks import ProgressBar, TQDMProgressBar
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
-from lightning.pytorch.utilities import rank_zero_only, rank_zero_warn
+from lightning.pytorch.utilities import rank_zero_only
 
 import datamodules
 import lit_models
@@ -27,15 +27,16 @@ from lit_models.callbacks.learning_rate import Rule
 from lit_models.cli.messages import explain
 from lit_models.cli.output import quieten, reasons_to_stop
 from lit_models.cli.refusals import (
-    lacks_bf16,
     require_fitting_trainer,
+    require_proper_files,
     require_same_method,
     require_something_to_load,
     slurm_environment,
+    warn_of_slow_bf16,
     weights_in_place_of,
 )
 from lit_models.cli.trainer import RelitTrainer, compile_networks
-from lit_models.errors import RunError, RunWarning
+from lit_models.errors import RunError
 from lit_models.runs.checkpoints import Checkpoints
 from lit_models.runs.curves import LossCurves
 from lit_models.runs.folder import (
@@ -188,6 +189,7 @@ class RelitCLI(LightningCLI):
         return parser
 
     def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
+        require_proper_files(list(args or ()))  # type: ignore[arg-type]
         self.config = parser.parse_args(args)  # type: ignore[arg-type]
 
     def _parse_ckpt_path(self) -> None:
@@ -330,12 +332,7 @@ class RelitCLI(LightningCLI):
         trainer = self.trainer_class(**arguments)
         if getattr(self.model, "needs_find_unused_parameters", False):
             find_unused_parameters(trainer)
-        if trainer.precision.startswith("bf16") and trainer.strategy.root_device.type == "cpu" and lacks_bf16():
-            rank_zero_warn(
-                "This processor has no instructions for bfloat16, which is slower than fp32 on it: leave "
-                "--trainer.precision out.",
-                category=RunWarning,
-            )
+        warn_of_slow_bf16(trainer)
         return trainer
 
     def _take_run_folder(self, is_trial: bool) -> None:
@@ -392,7 +389,9 @@ class RelitCLI(LightningCLI):
         if self.trainer.is_global_zero:
             for reason in reasons_to_stop(self.trainer):
                 print(f"relit: {reason}", file=sys.stderr)
-            if self.run_folder is not None:
+            if subcommand == "predict" and self.run_is_new and self.run_folder is not None:
+                remove_if_empty_handed(self.run_folder)  # the predictions are elsewhere
+            if self.run_folder is not None and self.run_folder.is_dir() and subcommand != "predict":
                 print(f"The run is in {_shown(self.run_folder)}")
 
 

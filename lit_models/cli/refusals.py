@@ -1,4 +1,4 @@
-"""What the command refuses before anything is written."""
+"""What the command refuses, or warns of, before anything is written."""
 
 import os
 import re
@@ -6,12 +6,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from lightning.pytorch import Callback, LightningModule
+import yaml
+from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import LearningRateFinder
 from lightning.pytorch.plugins.environments import ClusterEnvironment, SLURMEnvironment, TorchElasticEnvironment
+from lightning.pytorch.utilities import rank_zero_warn
 from torch import nn
 
-from lit_models.errors import ModelError, RunError
+from lit_models.errors import ModelError, RunError, RunWarning
 from lit_models.networks.normalization import BatchStatisticsNorm2d
 from lit_models.registry import METHODS
 from lit_models.support.weights import WEIGHTS
@@ -52,6 +54,51 @@ def require_fitting_trainer(model: LightningModule, trainer: dict[str, Any], cal
         )
 
 
+def require_proper_files(args: list[str]) -> None:
+    """Refuses configuration files that the parser would read otherwise than they were meant.
+
+    Raises:
+        RunError: One is empty, isn't UTF-8, or gives a setting twice, of which only the last would count.
+    """
+    for given, following in zip(args, [*args[1:], ""], strict=True):
+        name = following if given in ("--config", "-c") else given.removeprefix("--config=")
+        if name == given or not (path := Path(name)).is_file():
+            continue
+        content = path.read_bytes()
+        if not content.strip():
+            raise RunError(f"The configuration file {path} is empty.")
+        try:
+            text = content.decode("utf-8-sig")
+        except UnicodeDecodeError as error:
+            kind = "UTF-16" if content[:2] in (b"\xff\xfe", b"\xfe\xff") else "not UTF-8"
+            raise RunError(f"The configuration file {path} is {kind} text: save it as UTF-8.") from error
+        try:
+            node = yaml.compose(text, Loader=yaml.SafeLoader)
+        except yaml.YAMLError:
+            continue  # the parser says what is wrong
+        if twice := _given_twice(node):
+            key, line = twice
+            raise RunError(
+                f"The configuration file {path} gives {key!r} twice, the second time in line {line}, of which only the "
+                "last would count: put them together."
+            )
+
+
+def _given_twice(node: yaml.Node | None) -> tuple[str, int] | None:
+    """The first key of a YAML document that stands twice in one mapping, with its line."""
+    if isinstance(node, yaml.MappingNode):
+        keys: set[str] = set()
+        for key, value in node.value:
+            if isinstance(key, yaml.ScalarNode) and key.value in keys and key.value != "<<":
+                return key.value, key.start_mark.line + 1
+            keys.add(getattr(key, "value", "") if isinstance(key, yaml.ScalarNode) else "")
+            if found := _given_twice(value):
+                return found
+    if isinstance(node, yaml.SequenceNode):
+        return next(filter(None, map(_given_twice, node.value)), None)
+    return None
+
+
 def require_same_method(checkpoint: dict[str, Any], path: Path, model_class: type) -> None:
     """Refuses a checkpoint of another method than the configuration's.
 
@@ -86,10 +133,17 @@ def slurm_environment(plugins: list[Any]) -> list[SLURMEnvironment]:
     return [SLURMEnvironment(auto_requeue=False)]
 
 
-def lacks_bf16() -> bool:
-    """Whether this processor is known to compute in bfloat16 only by way of float32."""
+def warn_of_slow_bf16(trainer: Trainer) -> None:
+    """Warns if this processor is known to compute in bfloat16 only by way of float32."""
+    if not trainer.precision.startswith("bf16") or trainer.strategy.root_device.type != "cpu":
+        return
     cpuinfo = Path("/proc/cpuinfo")
-    return cpuinfo.is_file() and not re.search(r"\b(avx512_bf16|amx_bf16|bf16)\b", cpuinfo.read_text())
+    if cpuinfo.is_file() and not re.search(r"\b(avx512_bf16|amx_bf16|bf16)\b", cpuinfo.read_text()):
+        rank_zero_warn(
+            "This processor has no instructions for bfloat16, which is slower than fp32 on it: leave "
+            "--trainer.precision out.",
+            category=RunWarning,
+        )
 
 
 def weights_in_place_of(checkpoint: str | None, weights: str) -> str:

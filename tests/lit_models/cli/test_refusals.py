@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from lit_models.cli.refusals import require_proper_files
 from lit_models.errors import RunError
 from lit_models.runs.ownership import LOCK, Ownership
 from tests.tiny import CONFIGS, TINY, the_run
@@ -129,3 +130,34 @@ def test_a_run_that_is_refused_leaves_no_lock(relit: Relit) -> None:
     assert not list(the_run().glob(".*"))
     checkpoint = torch.load(the_run() / "checkpoints/last.ckpt", weights_only=True)
     assert checkpoint["global_step"] == 1, "one batch"
+
+
+@pytest.mark.parametrize(
+    ("content", "sentence"),
+    [
+        (b"", "more.yaml is empty"),
+        (b"  \n", "more.yaml is empty"),
+        ("trainer: {max_epochs: 1}\n".encode("utf-16"), "more.yaml is UTF-16 text: save it as UTF-8"),
+        (b"seed_everything: '\xe9'\n", "more.yaml is not UTF-8 text"),
+        (
+            b"trainer:\n  max_epochs: 1\nseed_everything: 1\ntrainer:\n  max_steps: 3\n",
+            "more.yaml gives 'trainer' twice, the second time in line 4",
+        ),
+        (b"data:\n  init_args: {batch_size: 8, batch_size: 9}\n", "more.yaml gives 'batch_size' twice"),
+    ],
+)
+@pytest.mark.parametrize("option", [("--config", "more.yaml"), ("--config=more.yaml",), ("-c", "more.yaml")])
+def test_a_configuration_file_that_would_be_misread(
+    relit: Relit, content: bytes, sentence: str, option: tuple[str, ...], capsys: Output
+) -> None:
+    Path("more.yaml").write_bytes(content)
+    with pytest.raises(RunError, match=sentence):
+        require_proper_files(["fit", *TINY, *option])
+    if option[0] == "-c" and b"batch" in content:
+        assert relit("fit", *TINY, *option) == 1
+        assert sentence in capsys.readouterr().err
+
+
+def test_yaml_with_merges_is_proper() -> None:
+    for path in CONFIGS.rglob("*.yaml"):
+        require_proper_files(["fit", "--config", str(path)])
