@@ -81,8 +81,13 @@ class MetricsCSV(CSVLogger):
 
     def drop_from(self, step: int, kept: int = 0) -> None:
         """Removes the rows that a killed run logged at or after ``step``, which are logged again; but not the first
-        ``kept`` ones, among which a GAN's critic may have further steps of its own."""
+        ``kept`` ones, among which a GAN's critic may have further steps of its own. For older checkpoints, which don't
+        count an epoch's last row."""
         self.experiment.drop_from(step, kept)
+
+    def drop_behind(self, kept: int) -> None:
+        """Removes the rows that a killed run logged after its first ``kept`` ones, but for those of a test."""
+        self.experiment.drop_behind(kept)
 
 
 class _ContinuedWriter(ExperimentWriter):
@@ -119,6 +124,13 @@ class _ContinuedWriter(ExperimentWriter):
             return
         rows = [row for row in csv.DictReader(self._lines()) if row["step"]]
         self._write_whole([row for n, row in enumerate(rows) if n < kept or int(float(row["step"])) < step])
+
+    def drop_behind(self, kept: int) -> None:
+        if not Path(self.metrics_file_path).exists():
+            return
+        rows = list(csv.DictReader(self._lines()))
+        tests = [row for row in rows[kept:] if any(value and name.startswith("test/") for name, value in row.items())]
+        self._write_whole([*rows[:kept], *tests])
 
     def _rewrite_with_new_header(self, fieldnames: list[str]) -> None:
         """As the original, but so that a process killed in between leaves the old file whole."""

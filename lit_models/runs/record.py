@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import torch
 import yaml
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.loggers import WandbLogger
@@ -48,7 +49,8 @@ class RunRecord(Callback):
         self._environment: dict[str, Any] = {}
         self._started: float | None = None
         self._before: dict[str, Any] = {}
-        self._metrics_rows = 0
+        self._rows: int | None = None
+        self._older_rows = 0
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         self._require_agreement(trainer)
@@ -80,7 +82,10 @@ class RunRecord(Callback):
         for logger in trainer.loggers:
             # A run that was killed has left rows that are logged again.
             if isinstance(logger, MetricsCSV) and fits:
-                logger.drop_from(trainer.global_step, self._metrics_rows)
+                if self._rows is not None:
+                    logger.drop_behind(self._rows)
+                else:
+                    logger.drop_from(trainer.global_step, self._older_rows)
             # A test of a trained model leaves the training's configuration in place, here and in W&B.
             if isinstance(logger, WandbLogger) and (run / "config.yaml").read_text() == self.config:
                 logger.log_hyperparams({**yaml.safe_load(self.config), "environment": environment(trainer)})
@@ -118,6 +123,13 @@ class RunRecord(Callback):
         record = Path(trainer.default_root_dir) / "run.json"
         resumed = trainer.ckpt_path is not None and record.is_file()
         self._before = json.loads(record.read_text()) if resumed else {}
+        before, threads = self._before.get("threads"), torch.get_num_threads()
+        if before not in (None, threads):
+            print(
+                f"relit: note: each process computes with {threads} threads (was {before}), so the numbers may differ "
+                "in their last digits from those of the run without a pause: set OMP_NUM_THREADS to keep them.",
+                file=sys.stderr,
+            )
         self._started = time.monotonic()
         self._environment = environment(trainer)
 
@@ -209,13 +221,15 @@ class RunRecord(Callback):
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         checkpoint["config"] = yaml.safe_load(self.config)
         checkpoint["relit_version"] = lit_models.__version__
+        # The row of a batch or an epoch comes after the hooks in which it may be saved.
+        awaited = awaits_row(trainer)
         for logger in trainer.loggers:
             if isinstance(logger, MetricsCSV) and trainer.is_global_zero:
-                # A batch's own row comes after the hooks in which it may be saved.
-                checkpoint["metrics_rows"] = logger.rows + awaits_row(trainer)
+                checkpoint["rows_logged"] = logger.rows + awaited
 
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
-        self._metrics_rows = checkpoint.get("metrics_rows", 0)
+        self._rows = checkpoint.get("rows_logged")
+        self._older_rows = checkpoint.get("metrics_rows", 0)
 
 
 def split_sizes(trainer: Trainer) -> dict[str, Any]:

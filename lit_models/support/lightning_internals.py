@@ -28,7 +28,11 @@ SEEN_IN = "2.6.6"
 """The version of Lightning in which all of these names were seen."""
 
 USED = {
-    "lightning.pytorch.trainer.connectors.logger_connector.logger_connector._LoggerConnector": ("should_update_logs",),
+    "lightning.pytorch.trainer.connectors.logger_connector.logger_connector._LoggerConnector": (
+        "_first_loop_iter",
+        "metrics",
+        "should_update_logs",
+    ),
     "lightning.pytorch.trainer.connectors.signal_connector._SignalConnector": ("register_signal_handlers",),
     "lightning.pytorch.loops.fit_loop._FitLoop": ("_combined_loader", "_should_accumulate", "restarted_mid_epoch"),
     "lightning.pytorch.loops.training_epoch_loop._TrainingEpochLoop": (
@@ -39,7 +43,7 @@ USED = {
     "lightning.pytorch.loops.progress._ProcessedTracker": ("completed", "processed"),
 }
 """What the functions of this file use, by class. (Of an instance they use ``Trainer._logger_connector``,
-``Trainer._signal_connector``, ``DDPStrategy._ddp_kwargs`` and ``_FitLoop._data_fetcher``, too.)"""
+``Trainer._results``, ``Trainer._signal_connector``, ``DDPStrategy._ddp_kwargs`` and ``_FitLoop._data_fetcher``, too.)"""
 
 OVERRIDDEN = {
     "lightning.pytorch.cli.LightningCLI": (
@@ -89,7 +93,11 @@ def find_unused_parameters(trainer: Trainer) -> None:
 
 
 def awaits_row(trainer: Trainer) -> bool:
-    """Whether this training batch is done but its row not yet logged, which comes after the hooks of its end."""
+    """Whether this training batch, or epoch, is done but its row not yet logged, which comes after the hooks of its
+    end. (Called on all ranks: an epoch's values may be means over them.)"""
+    connector = trainer._logger_connector
+    if connector._first_loop_iter is None and trainer.training and trainer._results is not None:  # at an epoch's end
+        return bool(connector.metrics["log"].keys() - {"step", "epoch"})
     batches = cast(Any, trainer.fit_loop.epoch_loop.batch_progress.total)
     return batches.completed < batches.processed and logs_this_batch(trainer)
 

@@ -39,6 +39,7 @@ TRAINING_ONLY = {
     "genotype",
     "history",
     "metrics_rows",
+    "rows_logged",
     "generator_losses",
     "critic_steps_taken",
     "random_states",
