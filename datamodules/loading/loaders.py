@@ -64,6 +64,10 @@ class BatchLoader(DataLoader[Batch]):
         if epoch != self.epoch:
             self.epoch, self.batches_seen, self.rows_seen, self._resumed = epoch, 0, 0, False
 
+    def use_dataset(self, dataset: BatchSource[Batch]) -> None:
+        """Takes the batches of another data set with the same rows from here on."""
+        object.__setattr__(self, "dataset", dataset)  # which DataLoader forbids, for the sake of its workers
+
     def __len__(self) -> int:
         return len(self.batch_sampler)
 

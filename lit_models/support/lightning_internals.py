@@ -43,7 +43,8 @@ USED = {
     "lightning.pytorch.loops.progress._ProcessedTracker": ("completed", "processed"),
 }
 """What the functions of this file use, by class. (Of an instance they use ``Trainer._logger_connector``,
-``Trainer._results``, ``Trainer._signal_connector``, ``DDPStrategy._ddp_kwargs`` and ``_FitLoop._data_fetcher``, too.)"""
+``Trainer._results``, ``Trainer._signal_connector``, ``DDPStrategy._ddp_kwargs`` and ``_FitLoop._data_fetcher``,
+too.)"""
 
 OVERRIDDEN = {
     "lightning.pytorch.cli.LightningCLI": (
