@@ -51,7 +51,7 @@ class BatchLoader(DataLoader[Batch]):
         self._resumed = False
 
     @property
-    def sampler(self) -> "_SetsEpoch":
+    def sampler(self) -> "_SetsEpoch":  # type: ignore[override]  # an attribute in DataLoader
         """The object whose ``set_epoch`` Lightning calls; a sequential one, which Lightning leaves in place."""
         return _SetsEpoch(self)
 

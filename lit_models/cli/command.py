@@ -89,7 +89,7 @@ class RelitCLI(LightningCLI):
         try:
             self._run(args)
         except BaseException:
-            if self.run_is_new and self.run_folder is not None and rank_zero_only.rank == 0:  # type: ignore[attr-defined]
+            if self.run_is_new and self.run_folder is not None and rank_zero_only.rank == 0:
                 self._give_up_run()
                 remove_if_empty_handed(self.run_folder)
             raise
@@ -189,7 +189,7 @@ class RelitCLI(LightningCLI):
         return parser
 
     def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
-        require_proper_files(list(args or ()))  # type: ignore[arg-type]
+        require_proper_files(list(args or ()))
         self.config = parser.parse_args(args)  # type: ignore[arg-type]
 
     def _parse_ckpt_path(self) -> None:
@@ -307,7 +307,8 @@ class RelitCLI(LightningCLI):
         arguments["default_root_dir"] = self.run_folder
         arguments["logger"] = self._loggers(arguments["logger"], config)
         arguments["enable_autolog_hparams"] = False  # RunRecord logs the whole configuration.
-        shows_bar = arguments["enable_progress_bar"] is not False
+        has_bar = any(isinstance(callback, ProgressBar) for callback in callbacks)
+        shows_bar = arguments["enable_progress_bar"] is not False and not has_bar
         saves = arguments["enable_checkpointing"] is not False
         arguments["callbacks"] = [
             RunRecord(
@@ -319,7 +320,7 @@ class RelitCLI(LightningCLI):
             ExactResume(),
             LearningRateScaling(config.lr_scaling),
             RestoredSettings(self._dumped_config()),
-            *([TQDMProgressBar(refresh_rate=10)] if shows_bar and not _any_of(ProgressBar, callbacks) else []),
+            *([TQDMProgressBar(refresh_rate=10)] if shows_bar else []),
             *callbacks,
             *([self._get(self.config_init, "checkpoint")] if saves else []),
             *([Preemption()] if saves and not arguments["fast_dev_run"] else []),
@@ -442,10 +443,6 @@ def _as_list(value: Any) -> list[Any]:
     if value is None:
         return []
     return list(value) if isinstance(value, (list, tuple)) else [value]
-
-
-def _any_of(kind: type, values: list[Any]) -> bool:
-    return any(isinstance(value, kind) for value in values)
 
 
 def _shown(path: Path) -> Path:

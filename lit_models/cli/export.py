@@ -188,7 +188,7 @@ def about(
 
 def figures_of(run: Path, step: int) -> dict[str, float]:
     """The figures of a run's validation and of its last test with the weights after ``step`` steps."""
-    figures = {}
+    figures: dict[str, float] = {}
     if (run / "metrics.csv").is_file():
         for row in read_rows(run / "metrics.csv"):
             # What is logged after n steps has the number of the last one, n - 1.

@@ -160,12 +160,14 @@ def weights_in_place_of(checkpoint: str | None, weights: str) -> str:
 
 
 def require_something_to_load(command: str, config: Any) -> None:
-    """Refuses to measure or use an untrained network, unless ``--ckpt_path none`` asks for it.
+    """Refuses to measure or use an untrained network, unless ``--ckpt_path none`` asks for it, or the model itself is
+    given weights (``--model.pretrained``).
 
     Raises:
         RunError: Neither a checkpoint nor weights are given.
     """
-    if config.ckpt_path is None and config.get("weights") is None:
+    arguments = (config.model.get("init_args") if config.model is not None else None) or {}
+    if config.ckpt_path is None and config.get("weights") is None and not arguments.get("pretrained"):
         raise RunError(
             f"`relit {command}` needs a trained model: add --ckpt_path last, --ckpt_path FILE or --weights FILE "
             "(--ckpt_path none takes the untrained network)."

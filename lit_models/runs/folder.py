@@ -144,16 +144,21 @@ def find_checkpoint(which: str, options: RunOptions) -> Path:
     """The file that ``--ckpt_path`` means.
 
     Args:
-        which: ``last`` or ``best`` of the experiment's newest run (or of the run ``options.id``), or a file.
+        which: ``last`` or ``best`` of the experiment's newest run (or of the run ``options.id``), a file, or a run's
+            folder, of which the last one is meant.
         options: Where to look.
 
     Raises:
         RunError: There is no such file.
     """
     if which not in ("last", "best"):
-        path = Path(which)
+        path = Path(which).expanduser()
+        if path.is_dir() and (found := last_checkpoint(path)) is not None:
+            return found
         if not path.is_file():
-            raise RunError(f"There is no checkpoint {which}: --ckpt_path takes a file, or `last` or `best`.")
+            raise RunError(
+                f"There is no checkpoint {which}: --ckpt_path takes a file, a run's folder, `last` or `best`."
+            )
         return path
     folder = _experiment_folder(options)
     runs = [folder / options.id] if options.id is not None else sorted(folder.glob("*"))

@@ -171,7 +171,7 @@ class LateWandbLogger(WandbLogger):
     def begin(self) -> None:
         """Opens the W&B run when it is needed next, and keeps its id in the run's folder."""
         self._has_begun = True
-        path = Path(self._save_dir) / "wandb_id"
+        path = Path(cast(str, self._save_dir)) / "wandb_id"
         if not path.is_file():
             write_atomically(path, cast(str, self._id))
 

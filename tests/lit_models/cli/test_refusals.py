@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
 
 from lit_models.cli.refusals import require_proper_files
 from lit_models.errors import RunError
@@ -161,3 +162,19 @@ def test_a_configuration_file_that_would_be_misread(
 def test_yaml_with_merges_is_proper() -> None:
     for path in CONFIGS.rglob("*.yaml"):
         require_proper_files(["fit", "--config", str(path)])
+
+
+def test_a_monitor_of_an_empty_validation_is_refused_before_training(relit: Relit, capsys: Output) -> None:
+    arguments = ("--config", str(CONFIGS / "vae_digits.yaml"), "--checkpoint.monitor=val/loss", *TINY[-3:])
+    Path("images").mkdir()
+    for number in range(8):
+        Image.new("L", (32, 32), 20 * number).save(f"images/{number}.png")
+    data = ("--data=ImageFolder", "--data.path=images", "--data.image_size=32", "--data.channels=1")
+    assert relit("fit", *arguments, *data, "--data.val_fraction=0", "--data.batch_size=4") == 1
+    assert "'val/loss', but the validation split is empty" in capsys.readouterr().err
+    assert not Path("runs").exists()
+
+
+def test_a_runs_folder_may_stand_for_its_last_checkpoint(relit: Relit, finished: Path) -> None:
+    assert relit("test", *TINY, f"--ckpt_path={finished}", "--trainer.limit_test_batches=1") == 0
+    assert json.loads((finished / "tests.json").read_text())[0]["checkpoint"] == "last.ckpt"
