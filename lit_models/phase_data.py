@@ -120,12 +120,12 @@ class PhaseData:
             return
         if isinstance(wanted, int):
             source = loader.dataset if before == wanted - 1 else images
-            loader.use_dataset(GatherDataset(Codes(self._codes(source, wanted - 1, datamodule))))
+            loader.dataset = GatherDataset(Codes(self._codes(source, wanted - 1, datamodule)))
         else:
             rows = None
             if wanted == "labeled images":
                 rows = labeled_rows(images.column("label"), self.module.labeled_fraction, run_seed())
-            loader.use_dataset(images if rows is None else cast(Any, RepeatedRows(images, rows)))
+            loader.dataset = images if rows is None else cast(Any, RepeatedRows(images, rows))
         self._given[stage] = wanted, images
 
     @torch.no_grad()

@@ -2,11 +2,11 @@
 
 from collections.abc import Iterator
 from itertools import islice
-from typing import Any, Protocol, TypeVar, cast
+from typing import Any, Generic, Protocol, TypeVar, cast
 
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, SequentialSampler
+from torch.utils.data import SequentialSampler
 
 from datamodules.loading.samplers import BatchSampler, ContinuingSampler
 from datamodules.loading.tensors import Batch
@@ -21,10 +21,12 @@ class BatchSource(Protocol[BatchOut]):
     def __getitems__(self, indices: Tensor) -> BatchOut: ...
 
 
-class BatchLoader(DataLoader[Batch]):
-    """A ``DataLoader`` that gathers a batch at once, can say where it is, and can go on from there.
+class BatchLoader(Generic[Batch]):
+    """Iterates over the batches of one epoch, can say where it is, and can go on from there.
 
-    A batch is a gather from memory, so worker processes would only cost time. Lightning saves and restores its state
+    It has the attributes of ``torch.utils.data.DataLoader`` that Lightning uses, but is none: Lightning builds those of
+    a prediction again, without their sampler. A batch is a gather from memory, so worker processes would only cost
+    time. Lightning saves and restores its state
     (``state_dict``) and sets its epoch (``loader.sampler.set_epoch``), as a plain loop may do:
 
         for epoch in range(3):
@@ -38,10 +40,9 @@ class BatchLoader(DataLoader[Batch]):
             but has no place to go on from.
     """
 
-    batch_sampler: Any
-
     def __init__(self, dataset: BatchSource[Batch], batch_sampler: BatchSampler) -> None:
-        super().__init__(cast(Any, dataset), batch_sampler=cast(Any, batch_sampler))
+        self.dataset = dataset
+        self.batch_sampler: Any = batch_sampler
         self.epoch = 0
         self.batches_seen = 0
         self.rows_seen = 0
@@ -51,36 +52,28 @@ class BatchLoader(DataLoader[Batch]):
         self._resumed = False
 
     @property
-    def sampler(self) -> "_SetsEpoch":  # type: ignore[override]  # an attribute in DataLoader
+    def sampler(self) -> "_SetsEpoch":
         """The object whose ``set_epoch`` Lightning calls; a sequential one, which Lightning leaves in place."""
         return _SetsEpoch(self)
-
-    @sampler.setter
-    def sampler(self, value: Any) -> None:
-        """Nothing: ``DataLoader`` sets one for single rows, which the batch sampler makes superfluous."""
 
     def set_epoch(self, epoch: int) -> None:
         """Chooses the epoch that the next iteration goes through."""
         if epoch != self.epoch:
             self.epoch, self.batches_seen, self.rows_seen, self._resumed = epoch, 0, 0, False
 
-    def use_dataset(self, dataset: BatchSource[Batch]) -> None:
-        """Takes the batches of another data set with the same rows from here on."""
-        object.__setattr__(self, "dataset", dataset)  # which DataLoader forbids, for the sake of its workers
-
     def __len__(self) -> int:
         return len(self.batch_sampler)
 
-    def __iter__(self) -> Iterator[Batch]:  # type: ignore[override]  # DataLoader's own has a class for workers
+    def __iter__(self) -> Iterator[Batch]:
         # A generator's body starts with its first `next`, thus after Lightning has set the epoch.
         if not self._resumed:
             self.batches_seen = self.rows_seen = 0
         self._resumed = False
-        dataset, share = cast(Any, self.dataset), self._share
+        share = self._share
         for indices in self._rest():
             self.batches_seen += 1
             self.rows_seen += share
-            yield dataset.__getitems__(indices)
+            yield self.dataset.__getitems__(indices)
 
     def _rest(self) -> Iterator[Tensor]:
         epoch = 0 if self.same_every_epoch else self.epoch
