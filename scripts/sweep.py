@@ -3,26 +3,31 @@
 python scripts/sweep.py configs/wgan_mnist.yaml --vary model.n_critic 1 2 5 20
 
 Several --vary are combined, each with each; what stands after `--` goes to every `relit fit`. Runs that have finished
-are left alone and killed ones go on, so that the command can be repeated. In a Slurm array, each task takes one run;
-the same command without --only draws the figure when all have finished:
+with the same settings are left alone and killed ones go on, so the command can be repeated. In a Slurm array, each task
+takes one run; the same command without --only draws the figure when all have finished:
 
 sbatch --array=0-3 --wrap 'python scripts/sweep.py configs/wgan_mnist.yaml --vary model.n_critic 1 2 5 20 \
     --only $SLURM_ARRAY_TASK_ID'
 """
 
 import argparse
+import contextlib
+import io
 import itertools
 import json
 import shlex
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import yaml
 
+from lit_models.cli.command import run
 from lit_models.cli.compare import main as compare
+from lit_models.runs.settings import changes
 from lit_models.support.checkpoint_files import last_checkpoint
 
 INTERRUPTED = (130, -signal.SIGINT)
@@ -44,6 +49,8 @@ def main() -> int:
     if any(len(vary) < 2 for vary in given.vary):
         parser.error("--vary takes the argument's name and at least one value")
 
+    if not given.config.is_file():
+        parser.error(f"there is no configuration file {given.config}")
     experiment = yaml.safe_load(given.config.read_text())["run"]["experiment"]
     names = [vary[0] for vary in given.vary]
     combinations = list(itertools.product(*(vary[1:] for vary in given.vary)))
@@ -68,7 +75,7 @@ def main() -> int:
     return compare([*map(str, folders), "--names", *ids, "--output", str(output), *chosen])
 
 
-def train(folder: Path, arguments: Iterable[str]) -> int:
+def train(folder: Path, arguments: Sequence[str]) -> int:
     """Runs `relit fit` in the run folder `<root>/<experiment>/<id>`; goes on with a run that was killed, and leaves one
     alone that has finished.
 
@@ -79,12 +86,33 @@ def train(folder: Path, arguments: Iterable[str]) -> int:
     Returns:
         The exit code.
     """
+    if (folder / "config.yaml").is_file() and (changed := changes(folder, resolved(arguments))):
+        key, (before, now) = next(iter(changed.items()))
+        print(
+            f"{folder} was trained with {key} = {before}, not {now}: remove it, or choose another --root.",
+            file=sys.stderr,
+        )
+        return 1
     if finished(folder):
         return 0
     command = ["fit", *arguments, f"--run.root={folder.parent.parent}", f"--run.id={folder.name}"]
     if last_checkpoint(folder) is not None:
         command.append("--ckpt_path=last")
     return relit(command)
+
+
+def resolved(arguments: Sequence[str]) -> dict[str, Any]:
+    """The whole configuration that `relit fit` makes of these arguments.
+
+    Raises:
+        SystemExit: They aren't valid; relit has said why.
+    """
+    output = io.StringIO()
+    with contextlib.redirect_stdout(output):
+        code = run(["fit", *arguments, "--print_config"])
+    if code != 0:
+        raise SystemExit(code)
+    return yaml.safe_load(output.getvalue())
 
 
 def relit(command: Sequence[str]) -> int:

@@ -4,6 +4,7 @@ import os
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ["WANDB_MODE"] = "offline"
 
+import shutil
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -47,6 +48,14 @@ def relit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, digits_root: Path) ->
     with warnings.catch_warnings():
         yield lambda *args: main([str(arg) for arg in args])
     os.environ.pop("PL_GLOBAL_SEED", None)
+
+
+@pytest.fixture
+def finished(relit: Callable[..., int], uninterrupted: Path) -> Path:
+    """The folder of a run of ``tests.tiny.TINY`` that has finished, below ``runs/`` in this test's folder."""
+    folder = Path("runs/dcgan_digits") / uninterrupted.name
+    shutil.copytree(uninterrupted, folder)
+    return folder
 
 
 @pytest.fixture

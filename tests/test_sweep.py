@@ -14,7 +14,13 @@ from tests.tiny import CONFIGS, Pace
 
 Relit = Callable[..., int]
 VARY = ("--vary", "model.n_critic", "1", "2", "--metrics", "val/generator_loss")
-FAST = ("--", "--model.feature_maps=2", "--trainer.max_epochs=1", "--trainer.limit_train_batches=2")
+FAST = (
+    "--",
+    "--model.feature_maps=2",
+    "--trainer.max_epochs=1",
+    "--trainer.limit_train_batches=2",
+    "--trainer.accelerator=cpu",
+)
 
 
 @pytest.fixture
@@ -26,7 +32,7 @@ def sweep(relit: Relit, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
     def run(command: list[str], **options: Any) -> subprocess.CompletedProcess[str]:
         if command[:3] != [sys.executable, "-m", "lit_models"]:
             return start_process(command, **options)
-        return subprocess.CompletedProcess(command, relit(*command[3:], "--trainer.accelerator=cpu"))
+        return subprocess.CompletedProcess(command, relit(*command[3:]))
 
     def start(*arguments: str) -> Any:
         script = CONFIGS.parent / "scripts" / "sweep.py"
@@ -52,6 +58,15 @@ def test_a_sweep_trains_each_value_once_and_draws_one_figure(
     assert "model.n_critic=1" in said
     assert (runs / "comparison" / "metrics.png").is_file()
     assert "| n_critic=2 " in (runs / "comparison" / "comparison.md").read_text()
+
+
+def test_a_run_of_other_settings_is_not_taken_for_finished(
+    sweep: Callable[..., Any], capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert sweep(*VARY, "--only", "1", *FAST) == 0
+    assert sweep(*VARY, "--only", "1", *FAST, "--model.latent_dim=8") == 1
+    said = capfd.readouterr().err
+    assert "runs/dcgan_digits/n_critic=2 was trained with model.init_args.latent_dim = 100, not 8" in said
 
 
 def test_a_run_that_fails_stops_the_sweep(sweep: Callable[..., Any], capfd: pytest.CaptureFixture[str]) -> None:

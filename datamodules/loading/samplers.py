@@ -7,7 +7,7 @@ know the epoch and how many batches of it were used.
 
 import math
 from collections.abc import Iterator
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -22,6 +22,23 @@ class BatchSampler(Protocol):
 
     def epoch(self, epoch: int) -> Iterator[Tensor]:
         """The rows of each batch of that epoch."""
+        ...
+
+
+@runtime_checkable
+class ContinuingSampler(BatchSampler, Protocol):
+    """A sampler whose epoch can go on behind any number of rows, so also with batches of another size.
+
+    Attributes:
+        size: Rows, or episodes, in an epoch.
+        share: Those of a batch of all ranks together.
+    """
+
+    size: int
+    share: int
+
+    def epoch_after(self, epoch: int, seen: int) -> Iterator[Tensor]:
+        """The rows of the batches that follow the first ``seen`` rows or episodes of that epoch."""
         ...
 
 
@@ -55,16 +72,20 @@ class ShuffledBatches:
             )
         self.size, self.batch_size, self.seed = size, batch_size, seed
         self.rank, self.world_size = rank, world_size
+        self.share = batch_size * world_size
 
     def __len__(self) -> int:
-        return self.size // (self.batch_size * self.world_size)
+        return self.size // self.share
 
     def epoch(self, epoch: int) -> Iterator[Tensor]:
         """The rows of each batch of that epoch, ``(batch_size,)``."""
+        return self.epoch_after(epoch, 0)
+
+    def epoch_after(self, epoch: int, seen: int) -> Iterator[Tensor]:
+        """The rows of the batches that follow the first ``seen`` rows of all ranks."""
         order = torch.randperm(self.size, generator=epoch_generator(self.seed, epoch))
-        share = self.batch_size * self.world_size
-        for start in range(0, len(self) * share, share):
-            yield order[start + self.rank : start + share : self.world_size]
+        for start in range(seen, self.size - self.share + 1, self.share):
+            yield order[start + self.rank : start + self.share : self.world_size]
 
 
 class SequentialBatches:
@@ -152,6 +173,7 @@ class EpisodeBatches:
         self.n_way, self.samples = n_way, k_shot + n_query
         self.episodes, self.episodes_per_batch, self.seed = episodes, episodes_per_batch, seed
         self.rank, self.world_size, self.evaluation = rank, world_size, evaluation
+        self.size, self.share = episodes, episodes_per_batch * world_size
 
     def __len__(self) -> int:
         if not self.evaluation:
@@ -160,13 +182,20 @@ class EpisodeBatches:
 
     def epoch(self, epoch: int) -> Iterator[Tensor]:
         """The rows of each batch of that epoch, ``(episodes_per_batch, n_way, k_shot + n_query)``."""
+        return self.epoch_after(epoch, 0)
+
+    def epoch_after(self, epoch: int, seen: int) -> Iterator[Tensor]:
+        """The rows of the batches that follow the first ``seen`` episodes of all ranks."""
         generator = epoch_generator(self.seed, 0 if self.evaluation else epoch)
         class_keys = len(self.classes)
         sample_keys = self.n_way * self.classes.most
-        share = self.episodes_per_batch * self.world_size
-        for batch in range(len(self)):
-            episodes = min(share, self.episodes - batch * share)
+        torch.rand(seen, class_keys + sample_keys, generator=generator)
+        last = self.episodes if self.evaluation else self.episodes - self.share + 1
+        for first in range(seen, last, self.share):
+            episodes = min(self.share, self.episodes - first)
             keys = torch.rand(episodes, class_keys + sample_keys, generator=generator)[self.rank :: self.world_size]
+            if not len(keys):
+                return  # the last, smaller batch of an evaluation has nothing for this rank
             classes = keys[:, :class_keys].topk(self.n_way).indices
             yield self.classes.draw(classes, keys[:, class_keys:].unflatten(1, (self.n_way, -1)), self.samples)
 

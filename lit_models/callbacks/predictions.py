@@ -2,6 +2,7 @@
 of classes."""
 
 import csv
+import re
 from pathlib import Path
 from typing import Any, cast
 
@@ -22,8 +23,12 @@ from lit_models.support.ranks import gather, gather_rows
 class PredictionWriter(Callback):
     """Writes predicted images as PNG files, one each, or all in one grid; predicted classes as ``classes.csv``.
 
+    A generated file's name has the image's number and the class that was asked for (``00003_class_7.png``); else it is
+    the name of the file that the image was made of (``cat/3.png``).
+
     Args:
-        folder: Where to write; if null, ``predictions/`` in the run folder.
+        folder: Where to write; if null, ``predictions/`` in the run folder, or ``predictions_2/`` and so on if there
+            are earlier predictions.
         grid: Write one ``grid.png`` in place of single files.
         columns: Images in a row of the grid. If null, one column per class of the images, up to 32; 8 without classes.
         top_classes: How many of the likeliest classes of each image to write, with their probabilities.
@@ -42,10 +47,12 @@ class PredictionWriter(Callback):
         self.top_classes = top_classes
         self._images: dict[int, Tensor] = {}
         self._seen = 0
+        self._written = Path("predictions")
         self._probabilities: list[Tensor] = []
 
     def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._seen = 0
+        self._written = trainer.strategy.broadcast(self._chosen_folder(trainer))
         if self.grid and isinstance(getattr(trainer, "datamodule", None), Pictures):
             raise RunError("Pictures of different sizes don't fit in a grid: leave --predictions.grid out.")
 
@@ -69,16 +76,26 @@ class PredictionWriter(Callback):
             save_image(outputs.float().cpu(), path)
             return
         numbers = batch.number.tolist() if isinstance(batch, SampleRequest) else self._rows(trainer, len(outputs))
+        names = self._names(trainer, pl_module, batch, numbers)
         images = dict(zip(numbers, outputs.float().cpu(), strict=True))
         if self.grid:
             self._images.update(images)
             return
         folder = self._made_folder(trainer)
-        names = png_names(list(getattr(getattr(trainer, "datamodule", None), "file_names", ())))
-        for index, image in images.items():
-            path = folder / (names[index] if index < len(names) else f"{index:05d}.png")
+        for image, name in zip(images.values(), names, strict=True):
+            path = folder / name
             path.parent.mkdir(parents=True, exist_ok=True)
             save_image(image, path)
+
+    def _names(self, trainer: Trainer, pl_module: LightningModule, batch: Any, numbers: list[int]) -> list[str]:
+        """The files' names: those of the source files if there are any, else numbers with the class asked for."""
+        if not isinstance(batch, SampleRequest):
+            files = png_names(list(getattr(getattr(trainer, "datamodule", None), "file_names", ())))
+            return [files[number] if number < len(files) else f"{number:05d}.png" for number in numbers]
+        classes = dict(enumerate(getattr(pl_module, "class_names", ())))
+        asked = [f"_class_{classes.get(label, label)}" if label >= 0 else "" for label in batch.label.tolist()]
+        proper = [re.sub(r"[^\w.+=@-]+", "-", name)[:80] for name in asked]
+        return [f"{number:05d}{name}.png" for number, name in zip(numbers, proper, strict=True)]
 
     def _rows(self, trainer: Trainer, count: int) -> list[int]:
         """The numbers of the next ``count`` rows of this rank, which takes turns with the others."""
@@ -93,6 +110,8 @@ class PredictionWriter(Callback):
                 self._write_classes(trainer, pl_module, probability)
         if self.grid:
             self._write_grid(trainer, pl_module)
+        if trainer.is_global_zero and self._written.is_dir():
+            print(f"The predictions are in {self._written}: {len(list(self._written.rglob('*.*')))} files")
 
     def _write_classes(self, trainer: Trainer, pl_module: LightningModule, probability: Tensor) -> None:
         """A row for each image: its file (its number if it has none), then the likeliest classes with their
@@ -126,6 +145,13 @@ class PredictionWriter(Callback):
         return columns_of_classes(classes or getattr(pl_module, "num_classes", None))
 
     def _made_folder(self, trainer: Trainer) -> Path:
-        folder = expanded(self.folder) if self.folder is not None else Path(trainer.default_root_dir) / "predictions"
+        folder = self._written
         folder.mkdir(parents=True, exist_ok=True)
         return folder
+
+    def _chosen_folder(self, trainer: Trainer) -> Path:
+        if self.folder is not None:
+            return expanded(self.folder)
+        run = Path(trainer.default_root_dir)
+        names = ("predictions", *(f"predictions_{number}" for number in range(2, 10_000)))
+        return next(run / name for name in names if not (run / name).exists())

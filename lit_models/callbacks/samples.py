@@ -113,6 +113,13 @@ class ReconstructionGrid(SampleGrid):
         self.originals_in_a_row = columns
         self._images: Tensor | None = None
 
+    def state_dict(self) -> dict[str, Any]:
+        # A run that goes on within an epoch has no sanity check, from which the images may be.
+        return {} if self._images is None else {"images": self._images.cpu()}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self._images = state_dict.get("images")
+
     def on_validation_batch_end(
         self,
         trainer: Trainer,
@@ -130,6 +137,7 @@ class ReconstructionGrid(SampleGrid):
         if self._images is None or not trainer.is_global_zero or not self._is_due(epoch, trainer.max_epochs):
             return
         model = cast(Any, pl_module)
+        self._images = self._images.to(pl_module.device)
         rows = [self._images, model.reconstruct(self._images)]
         if hasattr(model, "corrupt"):
             devices = [pl_module.device] if pl_module.device.type == "cuda" else []

@@ -1,42 +1,45 @@
 """The ``relit`` command: LightningCLI with this project's fixes, and nothing of any one method."""
 
-import logging
 import os
 import re
 import shutil
 import sys
 import tempfile
 import traceback
-import warnings
 from argparse import ArgumentError
 from importlib import import_module
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import torch
 import yaml
 from jsonargparse import Namespace
 from lightning.pytorch import LightningDataModule, LightningModule, Trainer
-from lightning.pytorch.callbacks import TQDMProgressBar
+from lightning.pytorch.callbacks import ProgressBar, TQDMProgressBar
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
-from lightning.pytorch.plugins.environments import ClusterEnvironment, SLURMEnvironment, TorchElasticEnvironment
-from lightning.pytorch.strategies import DDPStrategy
-from lightning.pytorch.utilities import rank_zero_warn
-from torch import nn
+from lightning.pytorch.utilities import rank_zero_only, rank_zero_warn
 
 import datamodules
 import lit_models
 import lit_models.callbacks
-from datamodules import DataWarning, ImageDataModule, Samples
+from datamodules import Samples
 from datamodules.loading.paths import expanded
-from datamodules.loading.preview import draw_training_batch
-from lit_models.adversarial import AdversarialModule
 from lit_models.callbacks import LearningRateScaling, PredictionWriter
 from lit_models.callbacks.learning_rate import Rule
 from lit_models.cli.messages import explain
+from lit_models.cli.output import quieten, reasons_to_stop
+from lit_models.cli.refusals import (
+    require_fitting_trainer,
+    require_proper_files,
+    require_same_method,
+    require_something_to_load,
+    slurm_environment,
+    warn_of_slow_bf16,
+    weights_in_place_of,
+)
 from lit_models.cli.swaps import note_swaps, typed
-from lit_models.errors import ModelError, RunError, RunWarning
-from lit_models.networks.normalization import BatchStatisticsNorm2d
+from lit_models.cli.trainer import RelitTrainer, compile_networks
+from lit_models.errors import RunError, RunWarning
 from lit_models.runs.checkpoints import Checkpoints
 from lit_models.runs.curves import LossCurves
 from lit_models.runs.folder import (
@@ -44,6 +47,7 @@ from lit_models.runs.folder import (
     announce_to_child_ranks,
     checkpoint_before_restart,
     find_checkpoint,
+    is_restarted,
     new_run_folder,
     remember_for_restart,
     remove_if_empty_handed,
@@ -52,12 +56,15 @@ from lit_models.runs.folder import (
 )
 from lit_models.runs.loggers import MetricsCSV, WandbOptions, finish_wandb, wandb_logger
 from lit_models.runs.memory import keep_freed_memory
+from lit_models.runs.ownership import PATIENCE, Ownership
 from lit_models.runs.preemption import Preemption
 from lit_models.runs.record import RunRecord
+from lit_models.runs.restored import RestoredSettings
 from lit_models.runs.resume import ExactResume
-from lit_models.runs.settings import changes, tell_changes
-from lit_models.support.arguments import told_by_us
-from lit_models.support.checkpoint_files import AtomicCheckpointIO, read_or_fall_back, would_run_code
+from lit_models.runs.settings import changes
+from lit_models.support.arguments import foreign_class, modules_named, parse_as_data, told_by_us
+from lit_models.support.checkpoint_files import AtomicCheckpointIO, read_or_fall_back
+from lit_models.support.lightning_internals import find_unused_parameters
 from lit_models.support.weights import WEIGHTS
 
 # Short class names (`--model DCGAN`) are looked up among the classes that are imported.
@@ -70,30 +77,6 @@ USES_WEIGHTS = ("validate", "test", "predict")
 """The commands that need no more of a checkpoint than its weights."""
 
 
-class RelitTrainer(Trainer):
-    """Lightning's Trainer with a method for ``relit prepare``."""
-
-    def prepare(
-        self,
-        model: LightningModule | None = None,
-        datamodule: LightningDataModule | None = None,
-        picture: str | None = None,
-    ) -> None:
-        """Downloads and prepares a data set, without training (on a cluster's login node, say).
-
-        Args:
-            model: Not used.
-            datamodule: The data set.
-            picture: PNG file in which to draw a training batch with its labels; none if null.
-        """
-        if datamodule is None:
-            raise RunError("There is nothing to prepare: name a data set with --data or --config.")
-        datamodule.prepare_data()
-        if picture is not None:
-            draw_training_batch(cast(ImageDataModule, datamodule), Path(picture))
-        print(f"{type(datamodule).__name__} is prepared.")
-
-
 class RelitCLI(LightningCLI):
     """One command from YAML to a run folder.
 
@@ -104,8 +87,20 @@ class RelitCLI(LightningCLI):
     def __init__(self, args: list[str]) -> None:
         self.run_folder: Path | None = None
         self.run_is_new = False
+        self.ownership: Ownership | None = None
         self.checkpoint: dict[str, Any] | None = None
         self.typed = args
+        try:
+            self._run(args)
+        except BaseException:
+            if self.run_is_new and self.run_folder is not None and rank_zero_only.rank == 0:
+                self._give_up_run()
+                remove_if_empty_handed(self.run_folder)
+            raise
+        finally:
+            self._give_up_run()
+
+    def _run(self, args: list[str]) -> None:
         parser_kwargs = {"exit_on_error": False, "allow_abbrev": False}
         super().__init__(
             model_class=LightningModule,
@@ -127,6 +122,11 @@ class RelitCLI(LightningCLI):
             },
             args=args,
         )
+
+    def _give_up_run(self) -> None:
+        if self.ownership is not None:
+            self.ownership.release()
+            self.ownership = None
 
     @staticmethod
     def subcommands() -> dict[str, set[str]]:
@@ -193,6 +193,7 @@ class RelitCLI(LightningCLI):
         return parser
 
     def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
+        require_proper_files(list(args or ()))
         self.config = parser.parse_args(args)  # type: ignore[arg-type]
 
     def _parse_ckpt_path(self) -> None:
@@ -205,9 +206,12 @@ class RelitCLI(LightningCLI):
         _expand_paths(config)
         if command == "prepare":
             return
-        _check_trainer_arguments(config)
+        if command in USES_WEIGHTS:
+            require_something_to_load(command, config)
+        if config.ckpt_path == "none":
+            config.ckpt_path = None
         if config.get("weights") is not None:
-            config.ckpt_path = _weights_in_place_of(config.ckpt_path, config.weights)
+            config.ckpt_path = weights_in_place_of(config.ckpt_path, config.weights)
         swapped = note_swaps(self.typed, config, [Path(str(path)) for path in config.config or ()])
         if config.run.experiment is None or (swapped and not typed(self.typed, "run.experiment")):
             config.run.experiment = _experiment_name(config)
@@ -228,14 +232,16 @@ class RelitCLI(LightningCLI):
         config = self._given
         if config.model is None:
             raise RunError(f"`relit {command}` needs a model: --config FILE, --model CLASS, or --ckpt_path FILE.")
+        if self.checkpoint is not None:
+            require_same_method(self.checkpoint, Path(config.ckpt_path), _class_of(config.model.class_path))
         if command == "predict" and (config.data is None or self._draws_from_nothing(config)):
-            self._lay_under({"data": {"class_path": "datamodules.Samples"}}, replace=True)
+            config.data = None
+            samples = {self.config.subcommand: {"data": {"class_path": "datamodules.Samples"}}}
+            self.config = self.parser.parse_object(samples, self.config)
         if self._given.data is None:
             raise RunError(f"`relit {command}` needs data: --config FILE or --data CLASS.")
         if self._given.run.experiment is None:
             self._given.run.experiment = _experiment_name(self._given)
-        if command == "fit" and self.run_folder is not None:
-            tell_changes(self.run_folder, yaml.safe_load(self._dumped_config()))
 
     def _draws_from_nothing(self, config: Namespace) -> bool:
         """Whether `predict` asks the model for new images, and not for what it makes of the given ones."""
@@ -272,23 +278,30 @@ class RelitCLI(LightningCLI):
     def _given(self) -> Namespace:
         return self.config[self.config.subcommand]
 
-    def _complete_from_checkpoint(self, known: dict[str, Any]) -> None:
+    def _complete_from_checkpoint(self, known: Any) -> None:
+        """Takes model and data from the checkpoint where they weren't given: as data, from which nothing is run."""
+        known = known if isinstance(known, dict) else {}
+        path, named = self._given.ckpt_path, modules_named(self._given)
         for key in ("model", "data"):
-            if self._given[key] is None and known.get(key) is not None:
-                if named := would_run_code(known[key]):
-                    raise RunError(
-                        f"The checkpoint {self._given.ckpt_path} takes its {key} from {named}, which isn't part of "
-                        f"relit and would run code: if you trust that, say it yourself by --config or --{key}."
-                    )
-                self._lay_under({key: known[key]})
-        if self._given.run.experiment is None:
-            self._given.run.experiment = known.get("run", {}).get("experiment")
-
-    def _lay_under(self, values: dict[str, Any], replace: bool = False) -> None:
-        if replace:
-            for key in values:
-                self._given[key] = None
-        self.config = self.parser.parse_object({self.config.subcommand: values}, self.config)
+            if self._given[key] is not None or known.get(key) is None:
+                continue
+            say_it = f"if you trust that, say it yourself by --config or --{key}."
+            if foreign := foreign_class(known[key], named):
+                raise RunError(
+                    f"The checkpoint {path} takes its {key} from {foreign}, which isn't part of relit and would run "
+                    f"code: {say_it}"
+                )
+            if not isinstance(known[key], dict) or "class_path" not in known[key]:
+                raise RunError(f"The checkpoint {path} takes its {key} from a text, which could run code: {say_it}")
+            try:
+                self.config = parse_as_data(self.parser, {self.config.subcommand: {key: known[key]}}, self.config)
+            except (Exception, ArgumentError) as error:  # jsonargparse raises whatever a type's own parser raises
+                raise RunError(
+                    f"The {key} in the checkpoint {path} can't be made ({explain(error).rstrip('.')}): {say_it}"
+                ) from error
+        experiment = (known.get("run") or {}).get("experiment")
+        if self._given.run.experiment is None and isinstance(experiment, str):
+            self._given.run.experiment = experiment
 
     def _dumped_config(self) -> str:
         parser = self._parser(self.config.subcommand)
@@ -305,53 +318,61 @@ class RelitCLI(LightningCLI):
         arguments = {**self._get(self.config_init, "trainer"), **kwargs}
         if self.subcommand == "prepare":
             return self.trainer_class(logger=False, enable_checkpointing=False)
-        plugins = _as_list(arguments["plugins"])
-        arguments["plugins"] = [*plugins, *_slurm_environment(plugins), AtomicCheckpointIO()]
-        if arguments["sync_batchnorm"]:
-            _require_batch_norm(self.model)
-        if arguments["precision"] in ("16-true", "bf16-true"):
-            raise RunError(
-                f"--trainer.precision {arguments['precision']} keeps the weights themselves in 16 bits, in which an "
-                f"optimizer's small steps are lost: set {arguments['precision'].replace('true', 'mixed')}, 32-true or "
-                "64-true."
-            )
-        if arguments["fast_dev_run"]:
-            self.run_folder = Path(tempfile.mkdtemp(prefix="relit-"))
-        elif self.run_folder is None:
-            self.run_folder = new_run_folder(_run_options(config), for_training=self.subcommand == "fit")
-            self.run_is_new = True
-        require_writable(self.run_folder)
-        if self.subcommand == "fit" and not arguments["fast_dev_run"]:
-            remember_for_restart(_run_options(config), self.run_folder)
+        fits = self.subcommand == "fit"
+        plugins, callbacks = _as_list(arguments["plugins"]), _as_list(arguments["callbacks"])
+        arguments["plugins"] = [*plugins, *slurm_environment(plugins), AtomicCheckpointIO()]
+        require_fitting_trainer(self.model, arguments, callbacks)
+        self._take_run_folder(is_trial=bool(arguments["fast_dev_run"]))
+        assert self.run_folder is not None
         if arguments["max_epochs"] is None:
             arguments["max_epochs"] = getattr(self.model, "planned_epochs", None)
         arguments["default_root_dir"] = self.run_folder
         arguments["logger"] = self._loggers(arguments["logger"], config)
         arguments["enable_autolog_hparams"] = False  # RunRecord logs the whole configuration.
+        has_bar = any(isinstance(callback, ProgressBar) for callback in callbacks)
+        shows_bar = arguments["enable_progress_bar"] is not False and not has_bar
+        saves = arguments["enable_checkpointing"] is not False
         arguments["callbacks"] = [
-            RunRecord(self._dumped_config(), (self.checkpoint or {}).get("global_step"), config.wandb.checkpoints),
+            RunRecord(
+                self._dumped_config(),
+                (self.checkpoint or {}).get("global_step"),
+                config.wandb.checkpoints,
+                begin=self._remember_run if fits and not arguments["fast_dev_run"] else lambda: None,
+            ),
             ExactResume(),
             LearningRateScaling(config.lr_scaling),
-            *([] if arguments["enable_progress_bar"] is False else [TQDMProgressBar(refresh_rate=10)]),
-            *_as_list(arguments["callbacks"]),
-            *([] if arguments["enable_checkpointing"] is False else [self._get(self.config_init, "checkpoint")]),
-            *([] if arguments["enable_checkpointing"] is False or arguments["fast_dev_run"] else [Preemption()]),
+            RestoredSettings(self._dumped_config()),
+            *([TQDMProgressBar(refresh_rate=10)] if shows_bar else []),
+            *callbacks,
+            *([self._get(self.config_init, "checkpoint")] if saves else []),
+            *([Preemption()] if saves and not arguments["fast_dev_run"] else []),
             self._get(self.config_init, "predictions"),
             LossCurves(),
         ]
         # The loaders of relit's own data modules share out their batches by themselves.
         arguments["use_distributed_sampler"] = not getattr(self.datamodule, "shares_out_batches", False)
         trainer = self.trainer_class(**arguments)
-        needs_find_unused = getattr(self.model, "needs_find_unused_parameters", False)
-        if needs_find_unused and arguments["strategy"] == "auto" and isinstance(trainer.strategy, DDPStrategy):
-            trainer = self.trainer_class(**{**arguments, "strategy": "ddp_find_unused_parameters_true"})
-        if trainer.precision.startswith("bf16") and trainer.strategy.root_device.type == "cpu" and lacks_bf16():
-            rank_zero_warn(
-                "This processor has no instructions for bfloat16, which is slower than fp32 on it: leave "
-                "--trainer.precision out.",
-                category=RunWarning,
-            )
+        if getattr(self.model, "needs_find_unused_parameters", False):
+            find_unused_parameters(trainer)
+        warn_of_slow_bf16(trainer)
         return trainer
+
+    def _take_run_folder(self, is_trial: bool) -> None:
+        """Finds or makes the run's folder, and makes a training its only owner."""
+        fits = self.subcommand == "fit"
+        if is_trial:
+            self.run_folder = Path(tempfile.mkdtemp(prefix="relit-"))
+            return
+        if self.run_folder is None:
+            self.run_folder = new_run_folder(_run_options(self._given), for_training=fits)
+            self.run_is_new = not any(self.run_folder.iterdir())
+        require_writable(self.run_folder)
+        if fits and rank_zero_only.rank == 0:  # type: ignore[attr-defined]
+            self.ownership = Ownership(self.run_folder, PATIENCE if is_restarted() else 0.0)
+
+    def _remember_run(self) -> None:
+        assert self.run_folder is not None
+        remember_for_restart(_run_options(self._given), self.run_folder)
 
     def _loggers(self, given: Any, config: Namespace) -> list[Any]:
         assert self.run_folder is not None
@@ -381,72 +402,25 @@ class RelitCLI(LightningCLI):
         announce_to_child_ranks(self.run_folder)
         try:
             super()._run_subcommand(subcommand)
-        except BaseException:
-            if self.run_is_new and self.run_folder is not None and self.trainer.is_global_zero:
-                remove_if_empty_handed(self.run_folder)
-            raise
         finally:
             announce_to_child_ranks(None)
             finish_wandb(exit_code=1)
             if self._given.trainer.fast_dev_run and self.run_folder is not None:
                 shutil.rmtree(self.run_folder, ignore_errors=True)
                 self.run_folder = None
-        if self.run_folder is not None and self.trainer.is_global_zero:
-            print(f"The run is in {_shown(self.run_folder)}")
-
-
-def _slurm_environment(plugins: list[Any]) -> list[SLURMEnvironment]:
-    """For a job of Slurm's an environment without Lightning's own requeue, which saves from within the signal and may
-    wait for ever; :class:`Preemption` requeues in its place.
-
-    Raises:
-        RunError: The other processes of the job will never come.
-    """
-    chosen = any(isinstance(plugin, ClusterEnvironment) for plugin in plugins) or TorchElasticEnvironment.detect()
-    if chosen or not SLURMEnvironment.detect():
-        return []
-    tasks = int(os.environ["SLURM_NTASKS"])
-    if tasks > 1 and "SLURM_STEP_ID" not in os.environ:
-        raise RunError(
-            f"This Slurm job has {tasks} tasks, but relit was started as one process, which would wait for the others "
-            "for ever: put `srun` before `relit`."
-        )
-    return [SLURMEnvironment(auto_requeue=False)]
-
-
-def lacks_bf16() -> bool:
-    """Whether this processor is known to compute in bfloat16 only by way of float32."""
-    cpuinfo = Path("/proc/cpuinfo")
-    return cpuinfo.is_file() and not re.search(r"\b(avx512_bf16|amx_bf16|bf16)\b", cpuinfo.read_text())
-
-
-def _require_batch_norm(model: LightningModule) -> None:
-    """Refuses ``--trainer.sync_batchnorm`` where it would fail in the first step, do nothing, or spoil evaluation."""
-    if not torch.cuda.is_available():
-        raise RunError("--trainer.sync_batchnorm works on GPUs only: leave it out.")
-    if not any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in model.modules()):
-        name = type(model).__name__
-        raise ModelError(f"{name} has no batch normalisation that --trainer.sync_batchnorm knows: leave it out.")
-    if any(isinstance(module, BatchStatisticsNorm2d) for module in model.modules()):
-        raise ModelError(
-            f"{type(model).__name__} normalises each image by itself in evaluation, which --trainer.sync_batchnorm "
-            "would undo: leave it out."
-        )
-
-
-def compile_networks(model: LightningModule) -> None:
-    """Compiles each network of a module in place, except those that the method names in ``not_compiled``; each of those
-    that it holds together in one ``ModuleDict``."""
-    for name, network in model.named_children():
-        if name not in getattr(model, "not_compiled", ()):
-            for part in network.values() if isinstance(network, nn.ModuleDict) else [network]:
-                part.compile()
+        if self.trainer.is_global_zero:
+            for reason in reasons_to_stop(self.trainer):
+                print(f"relit: {reason}", file=sys.stderr)
+            if subcommand == "predict" and self.run_is_new and self.run_folder is not None:
+                remove_if_empty_handed(self.run_folder)  # the predictions are elsewhere
+            if self.run_folder is not None and self.run_folder.is_dir() and subcommand != "predict":
+                print(f"The run is in {_shown(self.run_folder)}")
 
 
 def run(args: list[str]) -> int:
     """Runs the command in this process and returns its exit code; errors are one or two sentences on stderr."""
     debug = "--debug" in args or os.environ.get("RELIT_DEBUG", "") not in ("", "0")
-    _quieten()
+    quieten()
     keep_freed_memory()
     try:
         RelitCLI([argument for argument in args if argument != "--debug"])
@@ -464,52 +438,6 @@ def run(args: list[str]) -> int:
             print("relit: add --debug for the whole traceback.", file=sys.stderr)
         return 2 if isinstance(error, ArgumentError) else 1
     return 0
-
-
-def _quieten() -> None:
-    """Leaves the user what is about the user's run: no hints about products, no advice that relit has already taken."""
-    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
-    logging.getLogger("lightning.fabric").setLevel(logging.WARNING)
-    for message in (
-        ".*does not have many workers.*",
-        ".*Checkpoint directory .* exists and is not empty.*",
-        ".*srun.* command is available on your system but is not used.*",
-        ".*tensorboardX.*",
-        ".*smaller than the logging interval.*",
-        ".*in eval mode at the start of training.*",
-        ".*callbacks used to create the checkpoint need to be provided.*",
-    ):
-        warnings.filterwarnings("ignore", message=message)
-    for category in (DeprecationWarning, FutureWarning):
-        warnings.filterwarnings("ignore", category=category)
-    # torch and Lightning deprecate each other's functions by UserWarnings, which no user can do anything about.
-    warnings.filterwarnings("ignore", message=".*is deprecated.*")
-    warnings.showwarning = _show_warning
-
-
-def _show_warning(
-    message: Warning | str, category: type[Warning], filename: str, lineno: int, file: Any = None, line: Any = None
-) -> None:
-    place = "" if issubclass(category, (DataWarning, RunWarning)) else f" ({Path(filename).name}:{lineno})"
-    print(f"relit: note: {message}{place}", file=sys.stderr)
-
-
-def _check_trainer_arguments(config: Namespace) -> None:
-    """Refuses Trainer arguments that Lightning would refuse for a GAN only after everything is loaded."""
-    if config.model is None:
-        return
-    model_class = _class_of(config.model.class_path)
-    if issubclass(model_class, AdversarialModule):
-        if config.trainer.gradient_clip_val is not None:
-            raise ModelError(
-                f"{model_class.__name__} has two optimisers, which the Trainer can't clip: use "
-                "--model.gradient_clip_norm in place of --trainer.gradient_clip_val."
-            )
-        if config.trainer.accumulate_grad_batches != 1:
-            raise ModelError(
-                f"{model_class.__name__} has two optimisers, for which the Trainer can't accumulate gradients: use a "
-                "larger --data.batch_size in place of --trainer.accumulate_grad_batches."
-            )
 
 
 def _generates_from_scratch(config: Namespace) -> bool:
@@ -538,14 +466,6 @@ def _run_options(config: Namespace) -> RunOptions:
 def _class_of(class_path: str) -> type:
     module, name = class_path.rsplit(".", 1)
     return getattr(import_module(module), name)
-
-
-def _weights_in_place_of(checkpoint: str | None, weights: str) -> str:
-    if checkpoint is not None:
-        raise RunError("--weights and --ckpt_path name two things to load: leave one of them out.")
-    if Path(weights).suffix != WEIGHTS:
-        raise RunError(f"--weights takes a {WEIGHTS} file that `relit export` wrote, not {weights}; try --ckpt_path.")
-    return weights
 
 
 def _as_list(value: Any) -> list[Any]:

@@ -6,7 +6,7 @@ import json
 import math
 import sys
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from PIL import Image
 from yaml import YAMLError
 
 from lit_models.errors import RunError
+from lit_models.runs.folder import was_trained
 from lit_models.support.judge import calibration_rows, printed_name, read_judge
 
 Curve = list[tuple[float, float]]
@@ -60,9 +61,7 @@ def main(args: list[str]) -> int:
     if given.names is not None and len(given.names) != len(given.runs):
         parser.error(f"--names gives {len(given.names)} names to {len(given.runs)} runs")
     try:
-        runs = [
-            read_run(Path(run), name) for run, name in zip(given.runs, given.names or named(given.runs), strict=True)
-        ]
+        runs = read_runs(given.runs, given.names or named(given.runs))
         try:
             compare(runs, Path(given.output), given.metrics)
         except OSError as error:
@@ -114,17 +113,39 @@ def with_calibration(runs: list[Run]) -> list[Run]:
     return [*runs, *(Run(name, Path(), {}, scores, None) for name, scores in rows.items())]
 
 
+def read_runs(folders: Sequence[str], names: Sequence[str]) -> list[Run]:
+    """Reads the folders of runs; one that isn't a run's is left out with a note.
+
+    Raises:
+        RunError: None is a run's.
+    """
+    runs, reasons = [], []
+    for folder, name in zip(folders, names, strict=True):
+        try:
+            runs.append(read_run(Path(folder), name))
+        except RunError as error:
+            reasons.append(str(error))
+    if not runs:
+        raise RunError(reasons[0])
+    for reason in reasons:
+        print(f"relit: note: left out: {reason}", file=sys.stderr)
+    return runs
+
+
 def read_run(folder: Path, name: str) -> Run:
-    """Reads a run folder, or the newest run of an experiment's folder.
+    """Reads a run folder, or the newest run of an experiment's folder that was trained there.
 
     Raises:
         RunError: There is no run.
     """
     if not (folder / "metrics.csv").is_file():
-        runs = sorted(folder.glob("*/metrics.csv"), key=lambda path: path.stat().st_mtime)
+        if (folder / "run.json").is_file():
+            raise RunError(f"The run {folder} hasn't logged anything yet: it has no metrics.csv.")
+        found = sorted(folder.glob("*/metrics.csv"), key=lambda path: path.stat().st_mtime)
+        runs = [path.parent for path in found]
         if not runs:
             raise RunError(f"{folder} is not the folder of a run or of an experiment: it has no metrics.csv.")
-        folder = runs[-1].parent
+        folder = ([run for run in runs if was_trained(run)] or runs)[-1]
     judge = read_judge(folder)
     curves = {printed_name(metric, judge): curve for metric, curve in read_epochs(folder / "metrics.csv").items()}
     results = {printed_name(metric, judge): value for metric, value in read_results(folder / "metrics.csv").items()}
@@ -167,7 +188,7 @@ def named(folders: list[str]) -> list[str]:
 def read_epochs(path: Path) -> dict[str, Curve]:
     """The mean of each metric over each epoch, as ``(epoch, value)`` with epochs from 1, by metric."""
     sums: dict[str, dict[int, list[float]]] = defaultdict(lambda: defaultdict(list))
-    for row in _rows(path):
+    for row in read_rows(path):
         for name, value in row.items():
             if name not in ("step", "epoch") and value and row["epoch"] and math.isfinite(float(value)):
                 sums[name][int(float(row["epoch"])) + 1].append(float(value))
@@ -180,14 +201,14 @@ def read_epochs(path: Path) -> dict[str, Curve]:
 def read_results(path: Path) -> dict[str, float]:
     """What the last test said, by metric; a run may have been tested several times."""
     results = {}
-    for row in _rows(path):
+    for row in read_rows(path):
         for name, value in row.items():
             if name.startswith("test/") and value and math.isfinite(float(value)):
                 results[name] = float(value)
     return results
 
 
-def _rows(path: Path) -> Iterator[dict[str, str]]:
+def read_rows(path: Path) -> Iterator[dict[str, str]]:
     """The rows of a ``metrics.csv``, without one that was cut off by a kill or a full disk."""
     with path.open(newline="") as file:
         yield from csv.DictReader(line for line in file if line.endswith("\n"))

@@ -9,6 +9,7 @@
 
 import argparse
 import json
+import math
 import sys
 import traceback
 import warnings
@@ -23,7 +24,7 @@ from lightning.pytorch import LightningModule
 from torch import Tensor, nn
 
 import lit_models
-from lit_models.cli.compare import read_epochs, read_mapping, read_results
+from lit_models.cli.compare import read_mapping, read_rows
 from lit_models.cli.messages import explain
 from lit_models.errors import ModelError, RunError
 from lit_models.runs.folder import run_of
@@ -152,7 +153,8 @@ def about(
 ) -> dict[str, Any]:
     """What a card says of where the weights come from.
 
-    The figures are the validation's after the checkpoint's epoch, and those of the run's last test.
+    The figures are those that were measured with these weights: by a validation at the checkpoint's step, and by the
+    last test of a checkpoint of this step.
 
     Args:
         checkpoint: As :func:`lit_models.support.checkpoint_files.read_checkpoint` returns it.
@@ -175,7 +177,7 @@ def about(
         "data": data,
         "epoch": checkpoint.get("epoch", 0),
         "step": checkpoint.get("global_step", 0),
-        "figures": {} if run is None else figures_of(run, checkpoint.get("epoch", 0)),
+        "figures": {} if run is None else figures_of(run, checkpoint.get("global_step", 0)),
         "training_seconds": record.get("training_seconds"),
         "command": command or record.get("command"),
         "commit": record.get("git_commit"),
@@ -184,18 +186,33 @@ def about(
     }
 
 
-def figures_of(run: Path, epoch: int) -> dict[str, float]:
-    """The figures of the validation after an epoch (from 0), and of the run's last test."""
-    path = run / "metrics.csv"
+def figures_of(run: Path, step: int) -> dict[str, float]:
+    """The figures of a run's validation and of its last test with the weights after ``step`` steps."""
+    figures: dict[str, float] = {}
+    if (run / "metrics.csv").is_file():
+        for row in read_rows(run / "metrics.csv"):
+            # What is logged after n steps has the number of the last one, n - 1.
+            if row["step"] and int(float(row["step"])) == step - 1:
+                figures |= {name: float(value) for name, value in row.items() if name.startswith("val/") and value}
+    for test in read_tests(run / "tests.json"):
+        if test.get("step") == step:
+            figures |= test.get("figures", {})
+    return {name: value for name, value in figures.items() if math.isfinite(value)}
+
+
+def read_tests(path: Path) -> list[dict[str, Any]]:
+    """The tests of a run, in the order in which they were made.
+
+    Raises:
+        RunError: The file can't be read.
+    """
     if not path.is_file():
-        return {}
-    validation = {
-        name: value
-        for name, curve in read_epochs(path).items()
-        for number, value in curve
-        if name.startswith("val/") and number == epoch + 1
-    }
-    return validation | read_results(path)
+        return []
+    try:
+        tests = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise RunError(f"{path} can't be read: repair it, or remove it to do without.") from error
+    return [test for test in tests if isinstance(test, dict)] if isinstance(tests, list) else []
 
 
 def _export_weights(checkpoint: dict[str, Any], path: Path, card: dict[str, Any]) -> Path:

@@ -1,5 +1,6 @@
 """Files of weights, read without executing anything in them."""
 
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +13,13 @@ def load_tensors(path: Path) -> Any:
     """What ``torch.save`` wrote to ``path``, if it is made of tensors and plain values only.
 
     Raises:
-        RunError: There is no such file, it is cut off, or it holds more.
+        RunError: There is no such file, it is damaged, or it holds more.
     """
+    # Older versions of torch wrote files that are no archives, and so have no checksums.
+    if zipfile.is_zipfile(path) and not is_undamaged(path):
+        raise RunError(
+            f"{path} can't be read as a checkpoint: it is damaged, as its contents don't have its own checksums."
+        )
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError as error:
@@ -23,3 +29,12 @@ def load_tensors(path: Path) -> Any:
             f"{path} can't be read as a checkpoint: it is cut off, or holds more than tensors and plain values "
             "(which could run code, so it is not opened)."
         ) from error
+
+
+def is_undamaged(path: Path) -> bool:
+    """Whether a file is an archive, as ``torch.save`` writes it, whose parts all have the checksums that it states."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return archive.testzip() is None
+    except (OSError, zipfile.BadZipFile, NotImplementedError, EOFError, ValueError):
+        return False

@@ -69,6 +69,12 @@ class Checkpoints(Checkpoint):
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self.saved_step = trainer.global_step
         self._has_saved = trainer.ckpt_path is not None
+        is_empty = trainer.val_dataloaders is not None and not sum(trainer.num_val_batches)
+        if self.monitor is not None and self.monitor.startswith("val/") and is_empty:
+            raise RunError(
+                f"--checkpoint.monitor is {self.monitor!r}, but the validation split is empty: give it images, or set "
+                "--checkpoint.monitor null."
+            )
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         self.put_in_place(trainer)

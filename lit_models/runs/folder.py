@@ -17,6 +17,8 @@ from lit_models.errors import RunError
 from lit_models.support.checkpoint_files import CHECKPOINTS, checkpoint_of, last_checkpoint
 from lit_models.support.files import write_atomically
 
+WORTH_KEEPING = (CHECKPOINTS, "metrics.csv", "tests.json", "samples", "figures", "predictions")
+"""What makes a run's folder worth keeping, whatever became of the run."""
 _AGREED_RUN = "RELIT_RUN_FOLDER"
 
 
@@ -142,16 +144,21 @@ def find_checkpoint(which: str, options: RunOptions) -> Path:
     """The file that ``--ckpt_path`` means.
 
     Args:
-        which: ``last`` or ``best`` of the experiment's newest run (or of the run ``options.id``), or a file.
+        which: ``last`` or ``best`` of the experiment's newest run (or of the run ``options.id``), a file, or a run's
+            folder, of which the last one is meant.
         options: Where to look.
 
     Raises:
         RunError: There is no such file.
     """
     if which not in ("last", "best"):
-        path = Path(which)
+        path = Path(which).expanduser()
+        if path.is_dir() and (found := last_checkpoint(path)) is not None:
+            return found
         if not path.is_file():
-            raise RunError(f"There is no checkpoint {which}: --ckpt_path takes a file, or `last` or `best`.")
+            raise RunError(
+                f"There is no checkpoint {which}: --ckpt_path takes a file, a run's folder, `last` or `best`."
+            )
         return path
     folder = _experiment_folder(options)
     runs = [folder / options.id] if options.id is not None else sorted(folder.glob("*"))
@@ -161,23 +168,29 @@ def find_checkpoint(which: str, options: RunOptions) -> Path:
         runs = [Path(agreed)]
     found = list(filter(None, (checkpoint_of(run, which) for run in runs)))
     if not found:
-        what = f"The run {folder / options.id}" if options.id is not None else f"No run in {folder}"
+        where = f"The run {folder / options.id}" if options.id is not None else f"No run in {folder}"
+        has = "has no" if options.id is not None else "has a"
         remedy = (
             "leave --ckpt_path out to start one"
             if which == "last"
             else "take `--ckpt_path last`, or train with --checkpoint.monitor naming a metric, so that the best is kept"
         )
-        raise RunError(f"{what} has a {CHECKPOINTS}/{which}.ckpt: {remedy}.")
+        raise RunError(f"{where} {has} {CHECKPOINTS}/{which}.ckpt: {remedy}.")
     return max(found, key=lambda path: path.stat().st_mtime)
 
 
 def remove_if_empty_handed(folder: Path) -> None:
-    """Removes the folder of a run that failed before it had anything to show."""
-    if not any((folder / kept).exists() for kept in (CHECKPOINTS, "metrics.csv", "samples", "figures", "predictions")):
+    """Removes the folder of a run that failed before it had anything to show, and its parents if they are empty."""
+    if not any((folder / kept).exists() for kept in WORTH_KEEPING):
         shutil.rmtree(folder, ignore_errors=True)
         for parent in (folder.parent, folder.parent.parent):
             if parent.is_dir() and not any(parent.iterdir()):
                 parent.rmdir()
+
+
+def was_trained(folder: Path) -> bool:
+    """Whether a run's folder holds a training, and not only a test or a prediction of another run's checkpoint."""
+    return (folder / "run.json").is_file() or (folder / CHECKPOINTS).is_dir()
 
 
 def require_writable(folder: Path) -> None:

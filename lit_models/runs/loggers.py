@@ -20,7 +20,7 @@ from typing import Any, Literal, cast
 import torch
 from lightning.pytorch import Trainer
 from lightning.pytorch.loggers import CSVLogger, WandbLogger
-from lightning.pytorch.utilities import rank_zero_only
+from lightning.pytorch.loggers.logger import DummyExperiment, rank_zero_experiment
 
 from lit_models.errors import RunError
 from lit_models.support.checkpoint_files import BEST, CHECKPOINTS, LAST
@@ -81,8 +81,13 @@ class MetricsCSV(CSVLogger):
 
     def drop_from(self, step: int, kept: int = 0) -> None:
         """Removes the rows that a killed run logged at or after ``step``, which are logged again; but not the first
-        ``kept`` ones, among which a GAN's critic may have further steps of its own."""
+        ``kept`` ones, among which a GAN's critic may have further steps of its own. For older checkpoints, which don't
+        count an epoch's last row."""
         self.experiment.drop_from(step, kept)
+
+    def drop_behind(self, kept: int) -> None:
+        """Removes the rows that a killed run logged after its first ``kept`` ones, but for those of a test."""
+        self.experiment.drop_behind(kept)
 
 
 class _ContinuedWriter(ExperimentWriter):
@@ -120,6 +125,13 @@ class _ContinuedWriter(ExperimentWriter):
         rows = [row for row in csv.DictReader(self._lines()) if row["step"]]
         self._write_whole([row for n, row in enumerate(rows) if n < kept or int(float(row["step"])) < step])
 
+    def drop_behind(self, kept: int) -> None:
+        if not Path(self.metrics_file_path).exists():
+            return
+        rows = list(csv.DictReader(self._lines()))
+        tests = [row for row in rows[kept:] if any(value and name.startswith("test/") for name, value in row.items())]
+        self._write_whole([*rows[:kept], *tests])
+
     def _rewrite_with_new_header(self, fieldnames: list[str]) -> None:
         """As the original, but so that a process killed in between leaves the old file whole."""
         self._write_whole(list(csv.DictReader(self._lines())))
@@ -146,6 +158,32 @@ class _ContinuedWriter(ExperimentWriter):
         write_atomically(Path(self.metrics_file_path), text.getvalue())
 
 
+class LateWandbLogger(WandbLogger):
+    """Lightning's W&B logger, which opens its W&B run with the first values: a command that is refused leaves none."""
+
+    _has_begun = False
+
+    @property
+    @rank_zero_experiment
+    def experiment(self) -> Any:
+        return super().experiment if self._has_begun else DummyExperiment()
+
+    def begin(self) -> None:
+        """Opens the W&B run when it is needed next, and keeps its id in the run's folder."""
+        self._has_begun = True
+        path = Path(cast(str, self._save_dir)) / "wandb_id"
+        if not path.is_file():
+            write_atomically(path, cast(str, self._id))
+
+    def log_metrics(self, metrics: Any, step: int | None = None) -> None:
+        self.begin()
+        super().log_metrics(metrics, step)
+
+    def log_hyperparams(self, params: Any) -> None:
+        self.begin()
+        super().log_hyperparams(params)
+
+
 def wandb_logger(options: WandbOptions, run_folder: Path, experiment: str) -> WandbLogger:
     """The W&B logger of a run: never asks for a key, and keeps one W&B run for one run folder.
 
@@ -157,8 +195,7 @@ def wandb_logger(options: WandbOptions, run_folder: Path, experiment: str) -> Wa
     except ModuleNotFoundError as error:
         raise RunError("W&B is switched on, but not installed: pip install 'relit[wandb]'.") from error
     mode = options.mode or os.environ.get("WANDB_MODE") or ("online" if _has_key(wandb) else "offline")
-    run_folder.mkdir(parents=True, exist_ok=True)
-    return WandbLogger(
+    return LateWandbLogger(
         name=f"{experiment}/{run_folder.name}",
         id=wandb_id(run_folder),
         save_dir=run_folder.absolute(),
@@ -179,10 +216,7 @@ def wandb_id(run_folder: Path) -> str:
     path = run_folder / "wandb_id"
     if path.is_file():
         return path.read_text().strip()
-    identifier = os.environ.get("WANDB_RUN_ID") or secrets.token_hex(5)
-    if cast(Any, rank_zero_only).rank == 0:  # the other ranks have no W&B run
-        write_atomically(path, identifier)
-    return identifier
+    return os.environ.get("WANDB_RUN_ID") or secrets.token_hex(5)
 
 
 def log_checkpoints(logger: WandbLogger, run_folder: Path, step: int) -> None:

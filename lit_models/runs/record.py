@@ -2,10 +2,13 @@
 
 import json
 import shutil
+import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import torch
 import yaml
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.loggers import WandbLogger
@@ -14,6 +17,7 @@ import lit_models
 from lit_models.errors import RunError
 from lit_models.runs.loggers import MetricsCSV, environment, finish_wandb, log_checkpoints
 from lit_models.runs.memory import peak_memory
+from lit_models.runs.settings import tell_changes
 from lit_models.support.files import write_atomically
 from lit_models.support.lightning_internals import awaits_row
 
@@ -27,28 +31,66 @@ class RunRecord(Callback):
         config: The resolved configuration, as YAML.
         step: The step of the checkpoint that is loaded.
         upload_checkpoints: Whether W&B gets the checkpoints when training has finished.
+        begin: Called on rank 0 when the run's first files are written.
     """
 
-    def __init__(self, config: str, step: int | None = None, upload_checkpoints: bool = False) -> None:
+    def __init__(
+        self,
+        config: str,
+        step: int | None = None,
+        upload_checkpoints: bool = False,
+        begin: Callable[[], None] = lambda: None,
+    ) -> None:
         self.config = config
         self.step = step
         self.upload_checkpoints = upload_checkpoints
+        self.begin = begin
+        self._has_begun = False
         self._environment: dict[str, Any] = {}
         self._started: float | None = None
         self._before: dict[str, Any] = {}
-        self._metrics_rows = 0
+        self._rows: int | None = None
+        self._older_rows = 0
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         self._require_agreement(trainer)
-        if not trainer.is_global_zero:
+
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
+        self._begin(trainer)
+
+    def on_validation_batch_start(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
+        if not trainer.sanity_checking:
+            self._begin(trainer)
+
+    def on_test_batch_start(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
+        self._begin(trainer)
+
+    def on_predict_batch_start(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
+        self._begin(trainer)
+
+    def _begin(self, trainer: Trainer) -> None:
+        """Writes the first files: only now, as what refuses a checkpoint, an argument or the data changes nothing."""
+        if self._has_begun or not trainer.is_global_zero:
             return
+        self._has_begun = True
+        self.begin()
         run = Path(trainer.default_root_dir)
-        self._write(run, may_replace=stage == "fit")
-        # A test of a trained model leaves the training's configuration in place, here and in W&B.
-        if (run / "config.yaml").read_text() == self.config:
-            for logger in trainer.loggers:
-                if isinstance(logger, WandbLogger):
-                    logger.log_hyperparams({**yaml.safe_load(self.config), "environment": environment(trainer)})
+        fits = trainer.state.fn == "fit"
+        if fits and (run / "config.yaml").is_file() and trainer.ckpt_path is not None:
+            tell_changes(run, yaml.safe_load(self.config))
+        self._write(run, may_replace=fits)
+        for logger in trainer.loggers:
+            # A run that was killed has left rows that are logged again.
+            if isinstance(logger, MetricsCSV) and fits:
+                if self._rows is not None:
+                    logger.drop_behind(self._rows)
+                else:
+                    logger.drop_from(trainer.global_step, self._older_rows)
+            # A test of a trained model leaves the training's configuration in place, here and in W&B.
+            if isinstance(logger, WandbLogger) and (run / "config.yaml").read_text() == self.config:
+                logger.log_hyperparams({**yaml.safe_load(self.config), "environment": environment(trainer)})
+        if fits:
+            self._write_progress(trainer, finished=False)
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         # In a forked rank nobody else would, and the run's file would stay empty.
@@ -81,25 +123,47 @@ class RunRecord(Callback):
         record = Path(trainer.default_root_dir) / "run.json"
         resumed = trainer.ckpt_path is not None and record.is_file()
         self._before = json.loads(record.read_text()) if resumed else {}
+        before, threads = self._before.get("threads"), torch.get_num_threads()
+        if before not in (None, threads):
+            print(
+                f"relit: note: each process computes with {threads} threads (was {before}), so the numbers may differ "
+                "in their last digits from those of the run without a pause: set OMP_NUM_THREADS to keep them.",
+                file=sys.stderr,
+            )
         self._started = time.monotonic()
         self._environment = environment(trainer)
-        # A run that was killed before its first checkpoint has left rows, too.
-        for logger in trainer.loggers:
-            if isinstance(logger, MetricsCSV):
-                logger.drop_from(trainer.global_step, self._metrics_rows)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._begin(trainer)  # an epoch whose last batch was saved goes on with its end
         self._write_progress(trainer, finished=False)
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        if trainer.state.fn == "fit":
+        if trainer.state.fn == "fit" and self._has_begun:
             self._write_progress(trainer, finished=False)
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if self._started is None:
+            self._tell_nothing_left(trainer)
         self._write_progress(trainer, finished=True)
         for logger in trainer.loggers:
             if isinstance(logger, WandbLogger) and self.upload_checkpoints and trainer.is_global_zero:
                 log_checkpoints(logger, Path(trainer.default_root_dir), step=trainer.global_step)
+
+    def _tell_nothing_left(self, trainer: Trainer) -> None:
+        """Says that no batch was trained.
+
+        Raises:
+            RunError: The run is new, so that there is nothing to keep.
+        """
+        if trainer.ckpt_path is None:
+            return
+        done = f"the checkpoint has had {trainer.current_epoch} epochs and {trainer.global_step} steps"
+        limits = f"--trainer.max_epochs is {trainer.max_epochs}, --trainer.max_steps {trainer.max_steps}"
+        told = f"Nothing is left to train: {done}; {limits}."
+        if not (Path(trainer.default_root_dir) / "config.yaml").is_file():
+            raise RunError(f"{told} Raise them to train on.")
+        if trainer.is_global_zero:
+            print(f"relit: {told}", file=sys.stderr)
 
     def _write_progress(self, trainer: Trainer, finished: bool) -> None:
         path = Path(trainer.default_root_dir) / "run.json"
@@ -157,13 +221,15 @@ class RunRecord(Callback):
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         checkpoint["config"] = yaml.safe_load(self.config)
         checkpoint["relit_version"] = lit_models.__version__
+        # The row of a batch or an epoch comes after the hooks in which it may be saved.
+        awaited = awaits_row(trainer)
         for logger in trainer.loggers:
             if isinstance(logger, MetricsCSV) and trainer.is_global_zero:
-                # A batch's own row comes after the hooks in which it may be saved.
-                checkpoint["metrics_rows"] = logger.rows + awaits_row(trainer)
+                checkpoint["rows_logged"] = logger.rows + awaited
 
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
-        self._metrics_rows = checkpoint.get("metrics_rows", 0)
+        self._rows = checkpoint.get("rows_logged")
+        self._older_rows = checkpoint.get("metrics_rows", 0)
 
 
 def split_sizes(trainer: Trainer) -> dict[str, Any]:

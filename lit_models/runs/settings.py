@@ -13,20 +13,21 @@ def tell_changes(run: Path, now: dict[str, Any]) -> None:
     if cast(Any, rank_zero_only).rank != 0:
         return
     for key, (before, after) in changes(run, now).items():
-        kept = (
-            "_optimizer." in key or "_scheduler." in key or key.startswith(("model.init_args.optimizer.", "lr_scaling"))
-        )
-        effect = "has no effect: optimisers and schedules go on from the checkpoint" if kept else "applies from here on"
-        print(f"relit: note: resuming with {key} = {after} (was {before}); it {effect}.", file=sys.stderr)
+        print(f"relit: note: resuming with {key} = {after} (was {before}); it applies from here on.", file=sys.stderr)
 
 
 def changes(run: Path, now: dict[str, Any]) -> dict[str, tuple[Any, Any]]:
     """The settings that differ from those that the run was started with: what they were, and what they are."""
-    before, after = flat(yaml.safe_load((run / "config.yaml").read_text())), flat(now)
+    return differences(yaml.safe_load((run / "config.yaml").read_text()), now)
+
+
+def differences(before: dict[str, Any], now: dict[str, Any]) -> dict[str, tuple[Any, Any]]:
+    """The settings that differ between two configurations, apart from those of the run's name and its loggers."""
+    earlier, later = flat(before), flat(now)
     return {
-        key: (before.get(key), after.get(key))
-        for key in sorted(before | after)
-        if before.get(key) != after.get(key) and not key.startswith(("ckpt_path", "run.", "wandb."))
+        key: (earlier.get(key), later.get(key))
+        for key in sorted(earlier | later)
+        if earlier.get(key) != later.get(key) and not key.startswith(("ckpt_path", "run.", "wandb."))
     }
 
 

@@ -2,12 +2,15 @@
 
 import difflib
 import re
+import sys
 from argparse import ArgumentError
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from importlib import import_module
+from importlib.abc import MetaPathFinder
 from typing import Any
 
-from jsonargparse import ArgumentParser
+from jsonargparse import ArgumentParser, Namespace, set_loader
 from lightning.pytorch import LightningDataModule
 
 import datamodules
@@ -19,6 +22,108 @@ TOP_LEVEL = [
     *("model", "data", "trainer", "ckpt_path", "config", "print_config", "seed_everything"),
     *("run", "wandb", "checkpoint", "predictions", "channels_last", "compile", "weights", "lr_scaling"),
 ]
+
+
+OURS = ("lit_models", "datamodules")
+TRUSTED_CLASSES = re.compile(
+    r"(lit_models|datamodules|torch\.optim)\.[\w.]+|lightning\.pytorch\.cli\.ReduceLROnPlateau"
+)
+"""The classes that a file may name without the user's naming them: relit's, and torch's optimizers and schedules."""
+PARSERS_OWN = ("jsonargparse", "typeshed_client", "docstring_parser")
+
+set_loader("data", lambda text: text)  # a parser's mode in which no text is read as YAML
+
+
+def parse_as_data(
+    parser: ArgumentParser, values: dict[str, Any], base: Namespace | None = None, defaults: bool = True
+) -> Namespace:
+    """Parses values that come out of a file, of which nothing may be run: no text in it is read as YAML, as the name of
+    a file or of a class, and no module is imported but relit's own.
+
+    Args:
+        parser: The parser.
+        values: The values, in which :func:`foreign_class` has found none.
+        base: What has been parsed before, in which the values replace those of the same name.
+        defaults: Whether the parser adds its defaults.
+
+    Raises:
+        RunError: A text stands where a class must be.
+    """
+    mode = parser.parser_mode
+    try:
+        parser.parser_mode = "data"
+        with _only_our_imports():
+            parsed = parser.parse_object(values, base, defaults=defaults)
+    finally:
+        parser.parser_mode = mode
+    if place := _changed_text(values, parsed):
+        raise RunError(f"{place} is a text that would be read as something else, which only a command line may do.")
+    return parsed
+
+
+def foreign_class(values: Any, named: Iterable[str] = ()) -> str | None:
+    """The first class that values name and that is neither one of :data:`TRUSTED_CLASSES` nor from one of the modules
+    ``named``; None if there is none. Nothing is imported to find out."""
+    if isinstance(values, dict):
+        path = values.get("class_path")
+        if path is not None and not (isinstance(path, str) and _is_trusted(path, named)):
+            return str(path)
+        values = list(values.values())
+    if isinstance(values, (list, tuple)):
+        return next(filter(None, (foreign_class(value, named) for value in values)), None)
+    return None
+
+
+def modules_named(values: Any) -> set[str]:
+    """The modules whose classes a configuration names."""
+    if isinstance(values, (dict, Namespace)):
+        content = values if isinstance(values, dict) else vars(values)
+        own = {str(content["class_path"]).rpartition(".")[0]} if content.get("class_path") is not None else set()
+        return own.union(*map(modules_named, content.values()))
+    if isinstance(values, (list, tuple)):
+        return set().union(*map(modules_named, values))
+    return set()
+
+
+def _is_trusted(class_path: str, named: Iterable[str]) -> bool:
+    module = class_path.rpartition(".")[0]
+    return not module or bool(TRUSTED_CLASSES.fullmatch(class_path)) or module in named
+
+
+def _changed_text(values: Any, parsed: Any, place: str = "") -> str | None:
+    """The place of the first text among the values that parsing has made something else of, None if there is none."""
+    if isinstance(values, str):
+        return None if isinstance(parsed, str) and parsed == values else place
+    if isinstance(values, dict):
+        content = parsed if isinstance(parsed, dict) else vars(parsed) if isinstance(parsed, Namespace) else {}
+        pairs = [
+            (value, content[key], f"{place}.{key}".lstrip("."))
+            for key, value in values.items()
+            if key in content and key != "class_path"  # short names are completed
+        ]
+    elif isinstance(values, (list, tuple)) and isinstance(parsed, (list, tuple)):
+        pairs = [(value, part, f"{place}[{n}]") for n, (value, part) in enumerate(zip(values, parsed, strict=False))]
+    else:
+        return None
+    return next(filter(None, (_changed_text(*pair) for pair in pairs)), None)
+
+
+class _OnlyOurs(MetaPathFinder):
+    """Refuses to find any module but relit's own."""
+
+    def find_spec(self, fullname: str, path: Any = None, target: Any = None) -> None:
+        if fullname.partition(".")[0] not in OURS + PARSERS_OWN:
+            raise ModuleNotFoundError(f"No module named {fullname!r}", name=fullname)
+
+
+@contextmanager
+def _only_our_imports() -> Iterator[None]:
+    guard = _OnlyOurs()
+    sys.meta_path.insert(0, guard)
+    try:
+        yield
+    finally:
+        sys.meta_path.remove(guard)
 
 
 def told_by_us(error: BaseException) -> BaseException | None:

@@ -1,9 +1,6 @@
 """Checkpoint files: written atomically, read without executing anything in them."""
 
 import os
-import sys
-import zipfile
-from importlib.machinery import PathFinder
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +9,7 @@ from lightning.pytorch.plugins.io import TorchCheckpointIO
 from lightning.pytorch.utilities import rank_zero_warn
 
 from lit_models.errors import RunError, RunWarning
-from lit_models.networks.weight_files import load_tensors
+from lit_models.networks.weight_files import is_undamaged, load_tensors
 from lit_models.support.weights import WEIGHTS, read_weights
 
 CHECKPOINTS = "checkpoints"
@@ -82,42 +79,12 @@ def read_or_fall_back(path: Path) -> tuple[Path, dict[str, Any]]:
 def put_in_place(written: Path, target: Path) -> None:
     """Renames a checkpoint that is completely written to ``target``; a ``last.ckpt`` there becomes ``previous.ckpt``.
 
-    Whenever the process is killed, there is a whole checkpoint under one of the two names. A ``last.ckpt`` that was cut
-    off (its file has lost its end) doesn't replace the ``previous.ckpt`` that stood in for it.
+    Whenever the process is killed, there is a whole checkpoint under one of the two names. A damaged ``last.ckpt``
+    doesn't replace the ``previous.ckpt`` that stood in for it.
     """
-    if target.name == LAST and zipfile.is_zipfile(target):
+    if target.name == LAST and is_undamaged(target):
         os.replace(target, target.with_name(PREVIOUS))
     os.replace(written, target)
-
-
-def would_run_code(settings: Any) -> str | None:
-    """The first name among a checkpoint's settings that relit would import a file for that hasn't been run yet and
-    belongs to none of the packages that relit is made of; None if there is none."""
-    if isinstance(settings, dict):
-        settings = list(settings.values())
-    if isinstance(settings, list):
-        return next(filter(None, map(would_run_code, settings)), None)
-    return settings if isinstance(settings, str) and _needs_new_module(settings) else None
-
-
-def _needs_new_module(name: str) -> bool:
-    """Whether ``package.module.Class`` is in a module that hasn't been imported; nothing is imported to find out."""
-    modules = name.split(".")[:-1]
-    if modules[:1] in (["lit_models"], ["datamodules"], ["torch"], ["lightning"]):
-        return False
-    places = None
-    for length in range(1, len(modules) + 1):
-        module = ".".join(modules[:length])
-        if module in sys.modules:
-            places = getattr(sys.modules[module], "__path__", None)
-            if places is None:
-                return False
-            continue
-        spec = PathFinder.find_spec(module, places) if all(modules) else None
-        if spec is None or spec.loader is not None:
-            return spec is not None
-        places = spec.submodule_search_locations
-    return False
 
 
 def load_safely(path: Path) -> Any:

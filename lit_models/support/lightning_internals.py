@@ -6,6 +6,7 @@ from typing import Any, cast
 
 from lightning.fabric.loggers.csv_logs import _ExperimentWriter as ExperimentWriter
 from lightning.pytorch import Trainer
+from lightning.pytorch.strategies import DDPStrategy
 
 __all__ = [
     "OVERRIDDEN",
@@ -14,8 +15,12 @@ __all__ = [
     "ExperimentWriter",
     "accumulates",
     "awaits_row",
+    "find_unused_parameters",
+    "goes_on_within_epoch",
     "leave_signals_alone",
     "logs_this_batch",
+    "set_batches_done",
+    "training_loaders",
     "validation_follows",
 ]
 
@@ -23,17 +28,23 @@ SEEN_IN = "2.6.6"
 """The version of Lightning in which all of these names were seen."""
 
 USED = {
-    "lightning.pytorch.trainer.connectors.logger_connector.logger_connector._LoggerConnector": ("should_update_logs",),
+    "lightning.pytorch.trainer.connectors.logger_connector.logger_connector._LoggerConnector": (
+        "_first_loop_iter",
+        "metrics",
+        "should_update_logs",
+    ),
     "lightning.pytorch.trainer.connectors.signal_connector._SignalConnector": ("register_signal_handlers",),
-    "lightning.pytorch.loops.fit_loop._FitLoop": ("_should_accumulate",),
+    "lightning.pytorch.loops.fit_loop._FitLoop": ("_combined_loader", "_should_accumulate", "restarted_mid_epoch"),
     "lightning.pytorch.loops.training_epoch_loop._TrainingEpochLoop": (
         "_broadcast_sigterm_tensor",
         "_should_check_val_fx",
+        "restarted_on_train_batch_end",
     ),
     "lightning.pytorch.loops.progress._ProcessedTracker": ("completed", "processed"),
 }
 """What the functions of this file use, by class. (Of an instance they use ``Trainer._logger_connector``,
-``Trainer._signal_connector`` and ``_FitLoop._data_fetcher``, too.)"""
+``Trainer._results``, ``Trainer._signal_connector``, ``DDPStrategy._ddp_kwargs`` and ``_FitLoop._data_fetcher``,
+too.)"""
 
 OVERRIDDEN = {
     "lightning.pytorch.cli.LightningCLI": (
@@ -76,7 +87,37 @@ def leave_signals_alone(trainer: Trainer) -> None:
     cast(Any, trainer.fit_loop.epoch_loop)._broadcast_sigterm_tensor = lambda: None
 
 
+def find_unused_parameters(trainer: Trainer) -> None:
+    """Has DDP, if the trainer uses it, look in each step for parameters that the loss doesn't depend on."""
+    if isinstance(trainer.strategy, DDPStrategy):
+        trainer.strategy._ddp_kwargs["find_unused_parameters"] = True
+
+
 def awaits_row(trainer: Trainer) -> bool:
-    """Whether this training batch is done but its row not yet logged, which comes after the hooks of its end."""
+    """Whether this training batch, or epoch, is done but its row not yet logged, which comes after the hooks of its
+    end. (Called on all ranks: an epoch's values may be means over them.)"""
+    connector = trainer._logger_connector
+    if connector._first_loop_iter is None and trainer.training and trainer._results is not None:  # at an epoch's end
+        return bool(connector.metrics["log"].keys() - {"step", "epoch"})
     batches = cast(Any, trainer.fit_loop.epoch_loop.batch_progress.total)
     return batches.completed < batches.processed and logs_this_batch(trainer)
+
+
+def training_loaders(trainer: Trainer) -> list[Any]:
+    """The loaders of a training that has begun."""
+    combined = trainer.fit_loop._combined_loader
+    return [] if combined is None else list(combined.flattened)
+
+
+def goes_on_within_epoch(trainer: Trainer) -> bool:
+    """Whether a run that was resumed goes on in the middle of an epoch; known when training starts."""
+    return trainer.fit_loop.restarted_mid_epoch
+
+
+def set_batches_done(trainer: Trainer, count: int) -> None:
+    """Has a run that goes on within an epoch do so after ``count`` batches; only when training starts."""
+    loop = trainer.fit_loop.epoch_loop
+    progress = cast(Any, loop.batch_progress.current)
+    progress.ready = progress.started = progress.processed = count
+    # Lightning counts a batch in whose end the checkpoint was saved as completed right after this.
+    progress.completed = count - loop.restarted_on_train_batch_end

@@ -25,7 +25,7 @@ import datamodules
 import lit_models
 from lit_models.errors import RunError
 from lit_models.registry import METHODS
-from lit_models.support.arguments import explain_refusal
+from lit_models.support.arguments import explain_refusal, parse_as_data
 
 WEIGHTS = ".safetensors"
 FORMAT = "relit weights 1"
@@ -39,9 +39,11 @@ TRAINING_ONLY = {
     "genotype",
     "history",
     "metrics_rows",
+    "rows_logged",
     "generator_losses",
     "critic_steps_taken",
     "random_states",
+    "optimizer_classes",
     "means",
 }
 """What a checkpoint holds that has its own place on a card or none: of the rest, plain values are kept as its state."""
@@ -234,7 +236,7 @@ def checked_hyperparameters(method_class: type, values: dict[str, Any], path: Pa
     functions = {name for name in hyperparameter_names(method_class) if is_function(name)}
     parser.add_class_arguments(method_class, skip=functions)
     try:
-        return parser.parse_object(values, defaults=False).as_dict()
+        return parse_as_data(parser, values, defaults=False).as_dict()
     except Exception as error:  # jsonargparse raises whatever a type's own parser raises
         raise RunError(f"The card of {path} has hyperparameters that don't fit: {explain_refusal(error)}") from error
 

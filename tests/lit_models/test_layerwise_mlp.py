@@ -624,8 +624,11 @@ def test_predictions_name_files_classes_and_probabilities(
             "--model.pretrain_epochs or --model.finetune_epochs.",
         ),
         ("trainer.max_epochs=-1", "but --trainer.max_epochs is -1"),
-        ("trainer.gradient_clip_val=1", "so that --trainer.gradient_clip_val can't work: leave it out."),
-        ("trainer.accumulate_grad_batches=2", "so that --trainer.accumulate_grad_batches can't work: leave it out."),
+        (
+            "trainer.gradient_clip_val=1",
+            "the Trainer can't clip their gradients: leave --trainer.gradient_clip_val out.",
+        ),
+        ("trainer.accumulate_grad_batches=2", "in place of --trainer.accumulate_grad_batches."),
     ],
 )
 def test_errors_are_a_sentence(relit: Relit, capsys: pytest.CaptureFixture[str], argument: str, sentence: str) -> None:

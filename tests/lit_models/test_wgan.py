@@ -15,7 +15,7 @@ from torch.optim import SGD
 
 from datamodules import LabelledImages
 from lit_models import WGAN
-from lit_models.cli.command import compile_networks
+from lit_models.cli.trainer import compile_networks
 from lit_models.errors import ModelError
 from lit_models.losses.adversarial import gradient_penalty
 from tests.lit_models.test_adversarial import fit, loader

@@ -15,7 +15,7 @@ from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from lit_models.cli.compare import named, read_run
+from lit_models.cli.compare import named, read_runs
 from lit_models.cli.report.curves import BOTTOM, HEIGHT, LEFT, RIGHT, TOP, WIDTH, draw_plots, hoverable, svg_path
 from lit_models.cli.report.pictures import Shelf, read_albums, read_figures
 from lit_models.cli.report.reading import (
@@ -49,7 +49,7 @@ def main(args: list[str]) -> int:
         names = given.names or named(given.runs)
         if len(set(names)) < len(names):
             raise RunError("Two runs have the same name: give each another with --names.")
-        records = [read_record(read_run(Path(run), name)) for run, name in zip(given.runs, names, strict=True)]
+        records = [read_record(run) for run in read_runs(given.runs, names)]
         page, notes = render(records, given.title)
         output = Path(given.output)
         try:

@@ -1,3 +1,4 @@
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -6,6 +7,7 @@ import torch
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 from torch import Tensor
+from torch.utils.data import BatchSampler, SequentialSampler
 
 from datamodules.loading.loaders import BatchLoader
 from datamodules.loading.samplers import SequentialBatches, ShuffledBatches
@@ -51,7 +53,8 @@ def test_the_state_says_how_far_the_epoch_is() -> None:
     batches.set_epoch(2)
     iterator = iter(batches)
     next(iterator), next(iterator)
-    assert batches.state_dict() == {"epoch": 2, "batches_seen": 2, "batches": 5}
+    place = {"epoch": 2, "batches_seen": 2, "batches": 5, "rows_seen": 8, "share": 4, "rows": SIZE}
+    assert batches.state_dict() == place
 
 
 def test_a_resumed_epoch_is_resumed_once_only() -> None:
@@ -79,6 +82,48 @@ def test_with_another_batch_size_the_epoch_starts_again() -> None:
     whole.set_epoch(1)
     assert labels(resumed) == labels(whole)
     assert len(whole) == 4
+
+
+@pytest.mark.parametrize("batch_size", [2, 3, 5, 8])
+@pytest.mark.parametrize("seen", [0, 1, 3, 5])
+def test_with_another_batch_size_the_epoch_goes_on_behind_the_rows_that_were_used(batch_size: int, seen: int) -> None:
+    begun, resumed = loader(), loader(batch_size)
+    for one in (begun, resumed):
+        one.set_epoch(1)
+    used = [label for batch in islice(begun, seen) for label in batch.label.tolist()]
+    resumed.load_state_dict(begun.state_dict())
+    assert resumed.change == f"goes on after the {4 * seen} of {SIZE} that it has used"
+    rest = [label for batch in labels(resumed) for label in batch]
+    assert resumed.batches_seen == len(resumed), "Lightning's count of batches comes out even"
+    assert len(set(used + rest)) == len(used + rest), "none twice"
+    assert SIZE - len(used + rest) < batch_size, "none left out but a last part of a batch"
+
+
+def test_on_another_number_of_processes_the_epoch_goes_on_behind_the_rows_that_were_used() -> None:
+    begun = loader(batch_size=3)
+    used = [label for batch in islice(begun, 2) for label in batch.label.tolist()]
+    rest = []
+    for rank in range(2):
+        resumed = loader()
+        resumed = BatchLoader(resumed.dataset, ShuffledBatches(SIZE, 3, rank=rank, world_size=2))
+        resumed.load_state_dict(begun.state_dict())
+        rest += [label for batch in labels(resumed) for label in batch]
+    assert len(rest) == 12
+    assert len({*used, *rest}) == 18
+
+
+def test_with_other_data_the_epoch_starts_over() -> None:
+    resumed = loader()
+    resumed.load_state_dict({**loader().state_dict(), "rows": 30, "rows_seen": 8, "batches_seen": 2})
+    assert resumed.change == "starts over"
+    assert len(labels(resumed)) == 5
+
+
+def test_it_takes_torchs_batch_samplers_and_has_a_sampler_that_lightning_leaves_in_place() -> None:
+    batches = loader()
+    assert isinstance(batches.sampler, SequentialSampler)
+    theirs: Any = BatchLoader(batches.dataset, BatchSampler(SequentialSampler(range(SIZE)), 8, drop_last=False))
+    assert labels(theirs) == [list(range(8)), list(range(8, 16)), list(range(16, SIZE))]
 
 
 def test_any_source_of_batches_will_do() -> None:

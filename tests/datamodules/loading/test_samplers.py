@@ -353,3 +353,14 @@ def test_a_resumed_loader_goes_on_where_the_first_stopped(name: str) -> None:
         resumed.load_state_dict(killed.state_dict())
         resumed.set_epoch(5)
         assert before + rows(list(resumed)) == expected
+
+
+@pytest.mark.parametrize("seen", [1, 4, 7])
+def test_episodes_go_on_behind_any_number_of_them(seen: int) -> None:
+    labels = torch.arange(60) % 6
+    one = EpisodeBatches(labels, 3, 1, 2, episodes=12, seed=4)
+    three = EpisodeBatches(labels, 3, 1, 2, episodes=12, episodes_per_batch=3, seed=4)
+    expected = torch.cat(list(one.epoch(5)))[seen:]
+    rest = torch.cat(list(three.epoch_after(5, seen)))
+    assert torch.equal(rest, expected[: len(rest)])
+    assert len(expected) - len(rest) < 3

@@ -1,5 +1,7 @@
 import csv
 import json
+import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -138,3 +140,29 @@ def test_scores_carry_their_features_and_what_a_value_means(
     assert b == ["b", "6 (6 – 7)", "", ""]
     assert real == ["MNIST: other real images, 1,000 to 5,000", "", "0.5", ""]
     assert ten == ["MNIST: ten training images repeated, 1,000 to 5,000", "", "9.5", ""]
+
+
+def test_a_folder_that_is_no_run_is_left_out(
+    runs: list[Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "comparison").mkdir()
+    (tmp_path / "begun").mkdir()
+    (tmp_path / "begun" / "run.json").write_text("{}")
+    folders = [str(runs[0]), str(tmp_path / "comparison"), str(tmp_path / "begun")]
+    for command, output in (("compare", "out"), ("report", "page.html")):
+        assert main([command, *folders, "--output", str(tmp_path / output)]) == 0
+        said = capsys.readouterr().err
+        assert "comparison is not the folder of a run" in said
+        assert "begun hasn't logged anything yet" in said
+    assert main(["compare", *folders[1:], "--output", str(tmp_path / "out")]) == 1
+
+
+def test_the_newest_run_is_one_that_was_trained(runs: list[Path], tmp_path: Path) -> None:
+    experiment = tmp_path / "experiment"
+    for name in ("trained", "tested"):
+        shutil.copytree(runs[0], experiment / name)
+    (experiment / "trained" / "run.json").write_text("{}")
+    (experiment / "tested" / "run.json").unlink(missing_ok=True)
+    shutil.rmtree(experiment / "tested" / "checkpoints", ignore_errors=True)
+    os.utime(experiment / "trained" / "metrics.csv", (1, 1))
+    assert read_run(experiment, "x").folder == experiment / "trained"

@@ -75,7 +75,9 @@ def test_the_card(tmp_path: Path) -> None:
     run = tmp_path / "runs" / "one"
     (run / "checkpoints").mkdir(parents=True)
     (run / "config.yaml").write_text("{}")
-    rows = ["0,9,8.0,,", "1,19,4.0,,", "2,29,2.0,,", "0,0,,9.0,0.5", "0,0,,3.0,"]
+    rows = ["0,9,8.0,,", "1,19,4.0,,", "2,29,2.0,,", "0,0,,7.0,0.7"]
+    tests = [(20, {"test/fid": 9.0, "test/kid": 0.5}), (20, {"test/fid": 3.0}), (30, {"test/fid": 7.0})]
+    (run / "tests.json").write_text(json.dumps([{"step": step, "figures": figures} for step, figures in tests]))
     (run / "metrics.csv").write_text("\n".join(["epoch,step,val/fid,test/fid,test/kid", *rows]) + "\n")
     record = {"training_seconds": 12.5, "command": "relit fit --config x.yaml", "git_commit": "abc"}
     (run / "run.json").write_text(json.dumps(record))
@@ -85,7 +87,7 @@ def test_the_card(tmp_path: Path) -> None:
     card = json.loads(Path("kept/digits.v2.json").read_text())
     assert card["method"] == "LatentGAN"
     assert card["figures"] == {"val/fid": 4.0, "test/fid": 3.0, "test/kid": 0.5}, (
-        "of the second epoch, and the last test"
+        "of the weights after step 20, and not of those after step 30"
     )
     assert (card["training_seconds"], card["command"], card["commit"]) == (12.5, "relit fit --config x.yaml", "abc")
     assert card["data"] == {"class_path": "datamodules.Digits", "init_args": {"batch_size": 8}}, "without folders"

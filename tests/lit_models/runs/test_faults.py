@@ -5,7 +5,6 @@ import multiprocessing
 import os
 import signal
 import subprocess
-import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -17,7 +16,7 @@ import torch
 import lit_models
 from lit_models.errors import RunError, RunWarning
 from lit_models.runs.loggers import MetricsCSV
-from lit_models.support.checkpoint_files import put_in_place, read_or_fall_back, would_run_code
+from lit_models.support.checkpoint_files import put_in_place, read_or_fall_back
 from tests.lit_models.runs.test_resume import assert_same_run
 from tests.tiny import CONFIGS, TINY, the_run, weights
 
@@ -72,6 +71,26 @@ def test_whatever_is_left_of_a_checkpoint(tmp_path: Path, left: float) -> None:
     previous.unlink()
     with pytest.raises(RunError, match=r"last\.ckpt can't be read"):
         read_or_fall_back(last)
+
+
+@pytest.mark.parametrize("size", [1, 4096], ids=["a bit", "a page"])
+def test_damage_that_keeps_the_size_is_noticed(tmp_path: Path, size: int) -> None:
+    last, previous = tmp_path / "last.ckpt", tmp_path / "previous.ckpt"
+    for path in (previous, last):
+        torch.save({"state_dict": {"weight": torch.ones(10_000)}, "global_step": 1}, path)
+    content = bytearray(last.read_bytes())
+    if size == 1:
+        content[20_000] ^= 1
+    else:
+        content[8192 : 8192 + size] = bytes(size)
+    last.write_bytes(content)
+    assert not torch.load(last)["state_dict"]["weight"].eq(1).all(), "torch doesn't notice it"
+    with pytest.warns(RunWarning, match=r"last\.ckpt can't be read .* damaged"):
+        assert read_or_fall_back(last)[0] == previous
+    written = tmp_path / "written"
+    torch.save({"state_dict": {}}, written)
+    put_in_place(written, last)
+    assert torch.load(previous)["global_step"] == 1, "the damaged one doesn't replace it"
 
 
 def test_only_a_whole_checkpoint_becomes_the_previous_one(tmp_path: Path) -> None:
@@ -326,46 +345,6 @@ def test_a_malicious_file_is_not_executed(
     assert relit(*arguments) == 1
     assert "malicious.ckpt can't be read as a checkpoint" in capsys.readouterr().err
     assert not malicious.exists()
-
-
-@pytest.mark.parametrize(
-    ("key", "settings"),
-    [
-        ("model", {"class_path": "payload.Model"}),
-        ("model", {"class_path": "lit_models.DCGAN", "init_args": {"generator_optimizer": "payload.Optimizer"}}),
-        ("data", {"class_path": "a_folder.payload.Data"}),
-        ("data", {"class_path": "datamodules.FewLabels", "init_args": {"images": {"class_path": "this.Zen"}}}),
-    ],
-)
-def test_no_module_is_imported_that_only_a_checkpoint_names(
-    relit: Relit,
-    uninterrupted: Path,
-    key: str,
-    settings: dict[str, Any],
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    Path("a_folder").mkdir()
-    for place in ("payload.py", "a_folder/payload.py"):
-        Path(place).write_text("import os\nos.mkdir('executed')\n")
-    monkeypatch.syspath_prepend(".")
-    monkeypatch.delitem(sys.modules, "this", raising=False)
-    checkpoint = torch.load(uninterrupted / "checkpoints" / "last.ckpt", weights_only=True)
-    checkpoint["config"][key] = settings
-    torch.save(checkpoint, "file.ckpt")
-    assert relit("test", "--ckpt_path=file.ckpt") == 1
-    assert f"The checkpoint file.ckpt takes its {key} from " in (said := capsys.readouterr().err)
-    assert f"say it yourself by --config or --{key}." in said
-    assert not Path("executed").exists()
-    assert not {"payload", "a_folder", "this"} & sys.modules.keys()
-
-
-def test_settings_of_a_checkpoint_that_name_no_new_module(uninterrupted: Path) -> None:
-    config = torch.load(uninterrupted / "checkpoints" / "last.ckpt", weights_only=True)["config"]
-    assert would_run_code([config["model"], config["data"]]) is None
-    assert (
-        would_run_code({"path": "images.zip", "loss": "bce", "sizes": [1.5, None], "data": "tests.tiny.KillAt"}) is None
-    )
 
 
 def test_a_malicious_file_is_not_executed_in_python(relit: Relit, malicious: Path) -> None:

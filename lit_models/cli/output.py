@@ -1,0 +1,56 @@
+"""What a run shows on the terminal of Lightning's messages and of Python's warnings."""
+
+import logging
+import sys
+import warnings
+from pathlib import Path
+from typing import Any
+
+from lightning.pytorch import Trainer
+from lightning.pytorch.callbacks import EarlyStopping, Timer
+
+from datamodules import DataWarning
+from lit_models.errors import RunWarning
+
+
+def quieten() -> None:
+    """Leaves the user what is about the user's run: no hints about products, no advice that relit has already taken."""
+    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
+    logging.getLogger("lightning.fabric").setLevel(logging.WARNING)
+    logging.getLogger("lightning.pytorch.profilers").setLevel(logging.INFO)  # their reports, which were asked for
+    for message in (
+        ".*does not have many workers.*",
+        ".*Checkpoint directory .* exists and is not empty.*",
+        ".*srun.* command is available on your system but is not used.*",
+        ".*tensorboardX.*",
+        ".*smaller than the logging interval.*",
+        ".*in eval mode at the start of training.*",
+        ".*callbacks used to create the checkpoint need to be provided.*",
+    ):
+        warnings.filterwarnings("ignore", message=message)
+    for category in (DeprecationWarning, FutureWarning):
+        warnings.filterwarnings("ignore", category=category)
+    # torch and Lightning deprecate each other's functions by UserWarnings, which no user can do anything about.
+    warnings.filterwarnings("ignore", message=".*is deprecated.*")
+    warnings.showwarning = _show_warning
+
+
+def reasons_to_stop(trainer: Trainer) -> list[str]:
+    """Why a training has ended before ``max_epochs`` and ``max_steps``, a sentence for each reason."""
+    reasons = []
+    for callback in trainer.callbacks:  # type: ignore[attr-defined]
+        if isinstance(callback, EarlyStopping) and callback.stopped_epoch:
+            reasons.append(
+                f"EarlyStopping has ended the training after epoch {callback.stopped_epoch + 1}: {callback.monitor} "
+                f"hasn't become better than {float(callback.best_score):.4g} in {callback.wait_count} checks."
+            )
+        if isinstance(callback, Timer) and (left := callback.time_remaining()) is not None and left <= 0:
+            reasons.append(f"The training has ended as its time (max_time) is over, in epoch {trainer.current_epoch}.")
+    return reasons
+
+
+def _show_warning(
+    message: Warning | str, category: type[Warning], filename: str, lineno: int, file: Any = None, line: Any = None
+) -> None:
+    place = "" if issubclass(category, (DataWarning, RunWarning)) else f" ({Path(filename).name}:{lineno})"
+    print(f"relit: note: {message}{place}", file=sys.stderr)

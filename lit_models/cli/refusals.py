@@ -1,0 +1,188 @@
+"""What the command refuses, or warns of, before anything is written."""
+
+import os
+import re
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.callbacks import LearningRateFinder
+from lightning.pytorch.plugins.environments import ClusterEnvironment, SLURMEnvironment, TorchElasticEnvironment
+from lightning.pytorch.utilities import rank_zero_warn
+from torch import nn
+
+from lit_models.errors import ModelError, RunError, RunWarning
+from lit_models.networks.normalization import BatchStatisticsNorm2d
+from lit_models.registry import METHODS
+from lit_models.support.weights import WEIGHTS
+
+
+def require_fitting_trainer(model: LightningModule, trainer: dict[str, Any], callbacks: list[Callback]) -> None:
+    """Refuses arguments of the Trainer that Lightning would refuse, for this model, only after everything is loaded.
+
+    Raises:
+        ModelError: The model steps its optimizers itself, or has none whose learning rate could be searched.
+    """
+    name = type(model).__name__
+    if not model.automatic_optimization:
+        own = "use --model.gradient_clip_norm in place of --trainer.gradient_clip_val."
+        if trainer["gradient_clip_val"] is not None:
+            remedy = own if "gradient_clip_norm" in model.hparams else "leave --trainer.gradient_clip_val out."
+            raise ModelError(f"{name} steps its optimizers itself, so the Trainer can't clip their gradients: {remedy}")
+        if trainer["accumulate_grad_batches"] != 1:
+            raise ModelError(
+                f"{name} steps its optimizers itself, so the Trainer can't accumulate gradients: use a larger "
+                "--data.batch_size in place of --trainer.accumulate_grad_batches."
+            )
+    for finder in callbacks:
+        if isinstance(finder, LearningRateFinder):
+            attribute = finder._attr_name or "lr"
+            if not model.automatic_optimization or not hasattr(model, attribute):
+                raise ModelError(
+                    f"LearningRateFinder can't search for {name}, which has no attribute {attribute!r} for its only "
+                    "learning rate: leave it out, and compare runs with several learning rates."
+                )
+    if trainer["sync_batchnorm"]:
+        _require_batch_norm(model)
+    if trainer["precision"] in ("16-true", "bf16-true"):
+        raise RunError(
+            f"--trainer.precision {trainer['precision']} keeps the weights themselves in 16 bits, in which an "
+            f"optimizer's small steps are lost: set {trainer['precision'].replace('true', 'mixed')}, 32-true or "
+            "64-true."
+        )
+
+
+def require_proper_files(args: list[str]) -> None:
+    """Refuses configuration files that the parser would read otherwise than they were meant.
+
+    Raises:
+        RunError: One is empty, isn't UTF-8, or gives a setting twice, of which only the last would count.
+    """
+    for given, following in zip(args, [*args[1:], ""], strict=True):
+        name = following if given in ("--config", "-c") else given.removeprefix("--config=")
+        if name == given or not (path := Path(name)).is_file():
+            continue
+        content = path.read_bytes()
+        if not content.strip():
+            raise RunError(f"The configuration file {path} is empty.")
+        try:
+            text = content.decode("utf-8-sig")
+        except UnicodeDecodeError as error:
+            kind = "UTF-16" if content[:2] in (b"\xff\xfe", b"\xfe\xff") else "not UTF-8"
+            raise RunError(f"The configuration file {path} is {kind} text: save it as UTF-8.") from error
+        try:
+            node = yaml.compose(text, Loader=yaml.SafeLoader)
+        except yaml.YAMLError:
+            continue  # the parser says what is wrong
+        if twice := _given_twice(node):
+            key, line = twice
+            raise RunError(
+                f"The configuration file {path} gives {key!r} twice, the second time in line {line}, of which only the "
+                "last would count: put them together."
+            )
+
+
+def _given_twice(node: yaml.Node | None) -> tuple[str, int] | None:
+    """The first key of a YAML document that stands twice in one mapping, with its line."""
+    if isinstance(node, yaml.MappingNode):
+        keys: set[str] = set()
+        for key, value in node.value:
+            if isinstance(key, yaml.ScalarNode) and key.value in keys and key.value != "<<":
+                return key.value, key.start_mark.line + 1
+            keys.add(getattr(key, "value", "") if isinstance(key, yaml.ScalarNode) else "")
+            if found := _given_twice(value):
+                return found
+    if isinstance(node, yaml.SequenceNode):
+        return next(filter(None, map(_given_twice, node.value)), None)
+    return None
+
+
+def require_same_method(checkpoint: dict[str, Any], path: Path, model_class: type) -> None:
+    """Refuses a checkpoint of another method than the configuration's.
+
+    Raises:
+        ModelError: It is one.
+    """
+    class_path = ((checkpoint.get("config") or {}).get("model") or {}).get("class_path")
+    name = str(class_path).rpartition(".")[2]
+    if name in METHODS and name not in (base.__name__ for base in model_class.__mro__):
+        raise ModelError(
+            f"{path} is a checkpoint of {name}, but the configuration's model is {model_class.__name__}: choose "
+            "another checkpoint, or leave --config and --model out to take the model from the checkpoint."
+        )
+
+
+def slurm_environment(plugins: list[Any]) -> list[SLURMEnvironment]:
+    """For a job of Slurm's an environment without Lightning's own requeue, which saves from within the signal and may
+    wait for ever; :class:`lit_models.runs.preemption.Preemption` requeues in its place.
+
+    Raises:
+        RunError: The other processes of the job will never come.
+    """
+    chosen = any(isinstance(plugin, ClusterEnvironment) for plugin in plugins) or TorchElasticEnvironment.detect()
+    if chosen or not SLURMEnvironment.detect():
+        return []
+    tasks = int(os.environ["SLURM_NTASKS"])
+    if tasks > 1 and "SLURM_STEP_ID" not in os.environ:
+        raise RunError(
+            f"This Slurm job has {tasks} tasks, but relit was started as one process, which would wait for the others "
+            "for ever: put `srun` before `relit`."
+        )
+    return [SLURMEnvironment(auto_requeue=False)]
+
+
+def warn_of_slow_bf16(trainer: Trainer) -> None:
+    """Warns if this processor is known to compute in bfloat16 only by way of float32."""
+    if not trainer.precision.startswith("bf16") or trainer.strategy.root_device.type != "cpu":
+        return
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.is_file() and not re.search(r"\b(avx512_bf16|amx_bf16|bf16)\b", cpuinfo.read_text()):
+        rank_zero_warn(
+            "This processor has no instructions for bfloat16, which is slower than fp32 on it: leave "
+            "--trainer.precision out.",
+            category=RunWarning,
+        )
+
+
+def weights_in_place_of(checkpoint: str | None, weights: str) -> str:
+    """The file that ``--weights`` names.
+
+    Raises:
+        RunError: A checkpoint is given, too, or it is no file of weights.
+    """
+    if checkpoint is not None:
+        raise RunError("--weights and --ckpt_path name two things to load: leave one of them out.")
+    if Path(weights).suffix != WEIGHTS:
+        raise RunError(f"--weights takes a {WEIGHTS} file that `relit export` wrote, not {weights}; try --ckpt_path.")
+    return weights
+
+
+def require_something_to_load(command: str, config: Any) -> None:
+    """Refuses to measure or use an untrained network, unless ``--ckpt_path none`` asks for it, or the model itself is
+    given weights (``--model.pretrained``).
+
+    Raises:
+        RunError: Neither a checkpoint nor weights are given.
+    """
+    arguments = (config.model.get("init_args") if config.model is not None else None) or {}
+    if config.ckpt_path is None and config.get("weights") is None and not arguments.get("pretrained"):
+        raise RunError(
+            f"`relit {command}` needs a trained model: add --ckpt_path last, --ckpt_path FILE or --weights FILE "
+            "(--ckpt_path none takes the untrained network)."
+        )
+
+
+def _require_batch_norm(model: LightningModule) -> None:
+    """Refuses ``--trainer.sync_batchnorm`` where it would fail in the first step, do nothing, or spoil evaluation."""
+    if not torch.cuda.is_available():
+        raise RunError("--trainer.sync_batchnorm works on GPUs only: leave it out.")
+    if not any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in model.modules()):
+        name = type(model).__name__
+        raise ModelError(f"{name} has no batch normalisation that --trainer.sync_batchnorm knows: leave it out.")
+    if any(isinstance(module, BatchStatisticsNorm2d) for module in model.modules()):
+        raise ModelError(
+            f"{type(model).__name__} normalises each image by itself in evaluation, which --trainer.sync_batchnorm "
+            "would undo: leave it out."
+        )

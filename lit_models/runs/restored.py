@@ -1,0 +1,183 @@
+"""What a checkpoint overrides when a run goes on: optimizers and schedules, and the place in the epoch."""
+
+import sys
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import yaml
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.utilities import rank_zero_warn
+from torch.optim.lr_scheduler import ReduceLROnPlateau
+
+from datamodules.loading.loaders import BatchLoader
+from lit_models.errors import ModelError, RunError, RunWarning
+from lit_models.runs.settings import differences
+from lit_models.support.lightning_internals import goes_on_within_epoch, set_batches_done, training_loaders
+
+PROGRESS = {
+    *("last_epoch", "_step_count", "_last_lr", "last_lr", "_get_lr_called_within_step", "_is_initial", "verbose"),
+    *("best", "num_bad_epochs", "cooldown_counter", "T_cur", "T_i", "lr_lambdas"),
+}
+"""What a schedule's state holds besides its settings."""
+
+
+class Difference(NamedTuple):
+    """A setting that a checkpoint has otherwise than the configuration.
+
+    Attributes:
+        name: Of what, and which.
+        saved: Its value in the checkpoint.
+        now: What the configuration makes it.
+    """
+
+    name: str
+    saved: Any
+    now: Any
+
+
+class RestoredSettings(Callback):
+    """Compares, before a checkpoint's optimizers and schedules replace those just made, the settings of both.
+
+    What the checkpoint would override silently is refused if the user has changed a setting of the model, and otherwise
+    said, such as a schedule that was planned for fewer epochs. A loader whose batches have another size by now sets
+    Lightning's count of batches.
+
+    Args:
+        config: The resolved configuration, as YAML.
+    """
+
+    def __init__(self, config: str) -> None:
+        self.config = config
+        self._checkpoint: dict[str, Any] | None = None
+
+    def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        checkpoint["optimizer_classes"] = class_names(trainer)
+
+    def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        self._checkpoint = checkpoint if trainer.state.fn == "fit" else None
+
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        _require_schedules_without_metric(trainer, pl_module)
+        checkpoint, self._checkpoint = self._checkpoint, None
+        if checkpoint is None:
+            return
+        before, now = checkpoint.get("config"), yaml.safe_load(self.config)
+        changed = [
+            after
+            for name, (_, after) in (differences(before, now) if isinstance(before, dict) else {}).items()
+            if name.startswith(("model.", "lr_scaling"))
+        ]
+        found = list(compared(trainer, checkpoint, changed))
+        if not found:
+            return
+        told = "; ".join(f"{one.name} is {one.saved} there and {one.now} here" for one in found[:3])
+        if changed or any(one.name.endswith(("optimizer", "schedule", "optimizers", "schedules")) for one in found):
+            raise RunError(
+                "Optimizers and schedules go on from the checkpoint, so these settings can't change on the way: "
+                f"{told}. Give them as they were, or start a new run."
+            )
+        rank_zero_warn(f"Optimizers and schedules go on as in the checkpoint: {told}.", category=RunWarning)
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        loaders = [loader for loader in training_loaders(trainer) if isinstance(loader, BatchLoader)]
+        if trainer.overfit_batches:  # type: ignore[attr-defined]
+            for loader in loaders:
+                loader.same_every_epoch = True
+        changes = [loader for loader in loaders if loader.change is not None]
+        if changes and goes_on_within_epoch(trainer):
+            done = max(loader.batches_seen for loader in loaders)
+            set_batches_done(trainer, done)
+            if trainer.is_global_zero:
+                print(
+                    f"relit: note: the batches or the data have another size than in the checkpoint: epoch "
+                    f"{trainer.current_epoch + 1} {changes[0].change}.",
+                    file=sys.stderr,
+                )
+
+
+def class_names(trainer: Trainer) -> dict[str, list[str]]:
+    """The names of the classes of a trainer's optimizers and schedules."""
+    return {
+        "optimizers": [type(optimizer).__name__ for optimizer in trainer.optimizers],
+        "schedules": [type(config.scheduler).__name__ for config in trainer.lr_scheduler_configs],
+    }
+
+
+def compared(trainer: Trainer, checkpoint: dict[str, Any], changed: list[Any]) -> Iterator[Difference]:
+    """The settings of optimizers and schedules that a checkpoint has otherwise than the trainer.
+
+    Args:
+        trainer: With optimizers and schedules as the configuration makes them.
+        checkpoint: Of which nothing has been restored yet.
+        changed: The values of the settings that the user has changed. A learning rate, which a method may change by
+            itself, counts as different only if it is one of them.
+    """
+    names, saved_names = class_names(trainer), checkpoint.get("optimizer_classes") or {}
+    states = {"optimizers": checkpoint.get("optimizer_states", []), "schedules": checkpoint.get("lr_schedulers", [])}
+    for kind, made in names.items():
+        if len(states[kind]) != len(made):
+            yield Difference(f"the number of {kind}", len(states[kind]), len(made))
+            return
+        for number, (saved, now) in enumerate(zip(saved_names.get(kind, made), made, strict=True), start=1):
+            if saved != now:
+                yield Difference(f"the {_ordinal(number, len(made))}{kind[:-1]}", saved, now)
+                return
+    for number, (optimizer, state) in enumerate(zip(trainer.optimizers, states["optimizers"], strict=True), start=1):
+        which = f"the {_ordinal(number, len(trainer.optimizers))}optimizer"
+        for group, saved in zip(optimizer.state_dict()["param_groups"], state["param_groups"], strict=False):
+            if group.keys() - saved.keys() and saved.keys() - group.keys():
+                yield Difference(which, "of another class", type(optimizer).__name__)
+                return
+            cycles = "max_momentum" in saved
+            for name in sorted(group.keys() & saved.keys() - {"params"}):
+                moves = name == "lr" and not any(_equal(group[name], value) for value in changed)
+                if not moves and not (cycles and name in ("betas", "momentum")):
+                    yield from _difference(f"{which}'s {name}", saved[name], group[name])
+    for number, (config, state) in enumerate(
+        zip(trainer.lr_scheduler_configs, states["schedules"], strict=True), start=1
+    ):
+        which = f"the {_ordinal(number, len(trainer.lr_scheduler_configs))}schedule"
+        yield from _schedule_differences(which, state, config.scheduler.state_dict())
+
+
+def _schedule_differences(which: str, saved: dict[str, Any], now: dict[str, Any]) -> Iterator[Difference]:
+    for name in sorted(saved.keys() & now.keys() - PROGRESS):
+        if name == "_schedulers":
+            for one, other in zip(saved[name], now[name], strict=False):
+                yield from _schedule_differences(which, one, other)
+        else:
+            yield from _difference(f"{which}'s {name}", saved[name], now[name])
+
+
+def _difference(name: str, saved: Any, now: Any) -> Iterator[Difference]:
+    if isinstance(saved, (list, tuple)) and isinstance(now, (list, tuple)) and len(saved) == len(now):
+        for one, other in zip(saved, now, strict=True):
+            if differing := list(_difference(name, one, other)):
+                yield differing[0]
+                return
+    elif not _equal(saved, now):
+        yield Difference(name, saved, now)
+
+
+def _equal(one: Any, other: Any) -> bool:
+    if isinstance(one, bool) or isinstance(other, bool) or one is None or other is None or isinstance(one, (str, dict)):
+        return one == other
+    try:
+        return abs(float(one) - float(other)) <= 1e-9 * max(abs(float(one)), abs(float(other)))
+    except (TypeError, ValueError):
+        return True  # a function or an object, which can't be compared
+
+
+def _ordinal(number: int, count: int) -> str:
+    names = ("first", "second", "third")
+    return "" if count == 1 else f"{names[number - 1]} " if number <= len(names) else f"{number}th "
+
+
+def _require_schedules_without_metric(trainer: Trainer, model: LightningModule) -> None:
+    if not model.automatic_optimization and any(
+        isinstance(config.scheduler, ReduceLROnPlateau) for config in trainer.lr_scheduler_configs
+    ):
+        raise ModelError(
+            f"{type(model).__name__} steps its schedules itself after each epoch, without a metric, which "
+            "ReduceLROnPlateau needs: choose another schedule, such as torch.optim.lr_scheduler.StepLR."
+        )

@@ -1,0 +1,151 @@
+"""A resumed run says what its checkpoint overrides, and sees each image of an epoch once."""
+
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.callbacks import ModelCheckpoint
+from torch import Tensor
+
+from datamodules.loading.loaders import BatchLoader
+from datamodules.loading.samplers import ClassBalancedBatches, ShuffledBatches
+from datamodules.loading.tensors import GatherDataset, LabelledImages
+from lit_models.runs.restored import RestoredSettings
+from tests.small_runs import RUNS, small_run
+from tests.tiny import TINY, the_run
+
+Relit = Callable[..., int]
+Output = pytest.CaptureFixture[str]
+ROWS = 240
+
+
+class Counting(LightningModule):
+    """Notes the rows of every batch."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = torch.nn.Parameter(torch.zeros(()))
+        self.seen: list[list[int]] = []
+
+    def training_step(self, batch: LabelledImages, batch_idx: int) -> Tensor:
+        self.seen.append(batch.image.flatten().long().tolist())
+        assert batch_idx + 1 <= self.trainer.num_training_batches
+        return self.weight * batch.image.mean()
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        return torch.optim.SGD(self.parameters(), lr=0.1)
+
+
+def loader(batch_size: int, balanced: bool = False, rows: int = ROWS) -> BatchLoader[Any]:
+    numbers = torch.arange(rows)
+    data = GatherDataset(LabelledImages(numbers.view(rows, 1, 1, 1).float(), numbers % 6))
+    if balanced:
+        return BatchLoader(data, ClassBalancedBatches(numbers % 6, 2, batch_size // 2))
+    return BatchLoader(data, ShuffledBatches(rows, batch_size))
+
+
+def fit(folder: Path, batches: BatchLoader[Any], steps: int, checkpoint: Path | None = None) -> list[list[int]]:
+    model = Counting()
+    trainer = Trainer(
+        max_epochs=2,
+        max_steps=steps,
+        accelerator="cpu",
+        logger=False,
+        callbacks=[RestoredSettings("{}"), ModelCheckpoint(folder, every_n_train_steps=1, save_top_k=-1)],
+        enable_progress_bar=False,
+        enable_model_summary=False,
+    )
+    trainer.fit(model, batches, ckpt_path=checkpoint, weights_only=True if checkpoint else None)
+    return model.seen
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("before", [16, 32])
+@pytest.mark.parametrize("after", [8, 16, 24, 48])
+def test_another_batch_size_within_an_epoch_sees_each_image_once(
+    tmp_path: Path, before: int, after: int, capsys: Output
+) -> None:
+    begun = fit(tmp_path, loader(before), steps=5)
+    rest = fit(tmp_path, loader(after), -1, tmp_path / "epoch=0-step=5.ckpt")
+    epoch = (ROWS - 5 * before) // after
+    counts = Counter(row for batch in begun + rest[:epoch] for row in batch)
+    assert set(counts.values()) == {1}, "none twice"
+    assert ROWS - len(counts) < after, "none left out but a last part of a batch"
+    assert len(rest) == epoch + ROWS // after, "and then the next epoch"
+    told = f"epoch 1 goes on after the {5 * before} of {ROWS} that it has used"
+    assert (told in capsys.readouterr().err) == (before != after)
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("batches", [loader(16, balanced=True), loader(16, rows=120)], ids=["sampler", "data"])
+def test_otherwise_the_epoch_starts_over_and_says_so(tmp_path: Path, batches: BatchLoader[Any], capsys: Output) -> None:
+    fit(tmp_path, loader(32, balanced=len(batches.dataset) == ROWS), steps=3)
+    rest = fit(tmp_path, batches, -1, tmp_path / "epoch=0-step=3.ckpt")
+    assert "epoch 1 starts over" in capsys.readouterr().err
+    assert len(rest) == 2 * len(batches)
+
+
+SGD = ("torch.optim.SGD", "lr=0.1")
+CHANGES: dict[str, tuple[tuple[str, ...], str]] = {
+    "rate": (("--model.generator_optimizer.lr=0.5",), "the first optimizer's lr is 0.0002 there and 0.5 here"),
+    "moment": (
+        ("--model.discriminator_optimizer.beta1=0.9",),
+        "the second optimizer's betas is 0.5 there and 0.9 here",
+    ),
+    "generator's class": (
+        ("--model.generator_optimizer=torch.optim.SGD", "--model.generator_optimizer.lr=0.1"),
+        "the first optimizer is FusedAdam there and SGD here",
+    ),
+    "discriminator's class": (
+        ("--model.discriminator_optimizer=torch.optim.RMSprop", "--model.discriminator_optimizer.lr=0.1"),
+        "the second optimizer is FusedAdam there and RMSprop here",
+    ),
+    "schedule": (
+        (
+            "--model.generator_scheduler=torch.optim.lr_scheduler.ExponentialLR",
+            "--model.generator_scheduler.gamma=0.9",
+        ),
+        "the number of schedules is 0 there and 1 here",
+    ),
+    "plateau": (
+        ("--model.generator_scheduler=torch.optim.lr_scheduler.ReduceLROnPlateau",),
+        "without a metric, which ReduceLROnPlateau needs",
+    ),
+}
+
+
+@pytest.mark.parametrize(("arguments", "sentence"), CHANGES.values(), ids=CHANGES)
+def test_what_a_checkpoint_overrides_cannot_be_changed(
+    relit: Relit, finished: Path, arguments: tuple[str, ...], sentence: str, capsys: Output
+) -> None:
+    before = {path: path.read_bytes() for path in finished.rglob("*") if path.is_file()}
+    assert relit("fit", *TINY, "--ckpt_path=last", "--trainer.max_epochs=4", *arguments) == 1
+    said = capsys.readouterr().err
+    assert sentence in said
+    assert "Traceback" not in said
+    assert {path: path.read_bytes() for path in finished.rglob("*") if path.is_file()} == before
+
+
+def test_an_older_checkpoint_without_the_classes_names(relit: Relit, finished: Path, capsys: Output) -> None:
+    path = finished / "checkpoints" / "last.ckpt"
+    checkpoint = torch.load(path, weights_only=True)
+    del checkpoint["optimizer_classes"]
+    torch.save(checkpoint, path)
+    assert relit("fit", *TINY, "--ckpt_path=last", "--trainer.max_epochs=4", *CHANGES["generator's class"][0]) == 1
+    assert "the first optimizer is of another class there and SGD here" in capsys.readouterr().err
+    short = ("--trainer.max_epochs=4", "--trainer.limit_train_batches=1", "--trainer.limit_val_batches=0")
+    assert relit("fit", *TINY, "--ckpt_path=last", *short) == 0
+
+
+@pytest.mark.long
+def test_a_highest_learning_rate_cannot_be_changed(relit: Relit, digits_root: Path, capsys: Output) -> None:
+    arguments = small_run(RUNS["digit_classifier"][0], digits_root, epochs=2)
+    assert relit("fit", *arguments, "--trainer.max_epochs=1") == 0
+    assert relit("fit", *arguments, "--ckpt_path=last", "--model.max_lr=0.5") == 1
+    assert "is 0.01 there and 0.5 here" in capsys.readouterr().err
+    assert relit("fit", *arguments, "--ckpt_path=last") == 0
+    assert torch.load(the_run() / "checkpoints/last.ckpt", weights_only=True)["hyper_parameters"]["max_lr"] == 0.01

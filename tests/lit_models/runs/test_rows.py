@@ -1,0 +1,101 @@
+"""A killed run that goes on logs each row once, and draws the same pictures."""
+
+import multiprocessing
+import os
+import signal
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+
+from lit_models.runs.loggers import MetricsCSV
+from tests.lit_models.runs.test_resume import assert_same_run
+from tests.tiny import CONFIGS, TINY, the_run
+
+Relit = Callable[..., int]
+QUIET = ("--trainer.enable_progress_bar=false", "--trainer.enable_model_summary=false", "--trainer.accelerator=cpu")
+
+
+class KillAfter(Callback):
+    """Kills the process with SIGKILL in a hook's n-th call after ``batches`` training batches."""
+
+    def __init__(self, hook: str, batches: int) -> None:
+        self.batches = batches
+        setattr(self, hook, self._kill)
+
+    def _kill(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
+        if not trainer.sanity_checking and trainer.fit_loop.total_batch_idx + 1 >= self.batches:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+
+def killed(relit: Relit, *arguments: str) -> None:
+    process = multiprocessing.get_context("fork").Process(target=relit, args=("fit", *arguments))
+    process.start()
+    process.join(120)
+    assert process.exitcode == -signal.SIGKILL
+
+
+WGAN = ("wgan_gp_digits", "--model.feature_maps=2", "--model.n_critic=3", "--data.batch_size=256")
+VAE = ("vae_digits", "--model.feature_maps=2", "--data.batch_size=256")
+CASES = {
+    "critic's batches, validation within the epoch": (WGAN, ("--trainer.val_check_interval=2",), 1),
+    "critic's batches, validation at the end": (WGAN, (), 1),
+    "validation within the epoch": (VAE, ("--trainer.val_check_interval=2",), 1),
+    "every batch saved": (VAE, (), 1),
+    "every second epoch": (VAE, ("--trainer.check_val_every_n_epoch=2",), 2),
+    "no sanity check": (VAE, ("--trainer.num_sanity_val_steps=0",), 3),
+}
+MOMENTS = [
+    ("on_validation_end", 6),
+    ("on_train_epoch_start", 6),
+    ("on_train_batch_start", 7),
+    ("on_train_epoch_end", 6),
+]
+
+
+@pytest.mark.long
+@pytest.mark.parametrize(("model", "options", "every"), CASES.values(), ids=CASES)
+def test_each_row_once(relit: Relit, model: tuple[str, ...], options: tuple[str, ...], every: int) -> None:
+    config, *small = model
+    common = [
+        *("--config", str(CONFIGS / f"{config}.yaml"), *small, *QUIET, *options),
+        *("--trainer.max_epochs=3", "--trainer.log_every_n_steps=1", f"--checkpoint.every_n_steps={every}"),
+    ]
+    assert relit("fit", *common, "--run.root=whole") == 0
+    whole = the_run(Path("whole"))
+    for hook, batches in MOMENTS:
+        root = f"--run.root={hook}"
+        killer = (
+            "--trainer.callbacks+=tests.lit_models.runs.test_rows.KillAfter",
+            f"--trainer.callbacks.hook={hook}",
+            f"--trainer.callbacks.batches={batches}",
+        )
+        killed(relit, *common, root, *killer)
+        assert relit("fit", *common, root, "--ckpt_path=last") == 0
+        assert_same_run(the_run(Path(hook)), whole)
+        ours = {path.name for path in the_run(Path(hook)).glob("samples/*")}
+        assert ours == {path.name for path in whole.glob("samples/*")}
+
+
+def test_rows_behind_a_place_go_but_for_those_of_a_test(tmp_path: Path) -> None:
+    logger = MetricsCSV(tmp_path)
+    for step, name in enumerate(("train/loss", "train/loss", "test/loss", "val/loss")):
+        logger.log_metrics({"epoch": 0, name: 1.0}, step)
+    logger.save()
+    resumed = MetricsCSV(tmp_path)
+    resumed.drop_behind(1)
+    steps = [line.split(",")[1] for line in (tmp_path / "metrics.csv").read_text().splitlines()[1:]]
+    assert steps == ["0", "2"]
+
+
+def test_another_number_of_threads_is_said(relit: Relit, finished: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    torch.set_num_threads(2)
+    try:
+        short = ("--trainer.max_epochs=4", "--trainer.limit_train_batches=1", "--trainer.limit_val_batches=1")
+        assert relit("fit", *TINY, "--ckpt_path=last", *short) == 0
+    finally:
+        torch.set_num_threads(1)
+    assert "each process computes with 2 threads (was 1)" in capsys.readouterr().err
