@@ -10,9 +10,11 @@ from typing import Any
 
 import yaml
 
-from lit_models.cli import sources
 from lit_models.cli.commands import COMMANDS, GROUPS, OPTIONS, SWITCHES, SYNONYMS, TRAINER_COMMANDS
-from lit_models.cli.names import closest, configuration, configurations, did_you_mean, experiments, published_weights
+from lit_models.cli.names import configuration, configurations, experiments, published_weights
+from lit_models.support import sources
+from lit_models.support.known_classes import classes_for, unknown_class
+from lit_models.support.spelling import closest, did_you_mean
 
 
 class UsageError(Exception):
@@ -199,56 +201,6 @@ def unknown_setting(name: str, command: str = "fit", dashes: str = "--", method:
     return f"{whole}.{guess}"
 
 
-def unknown_class(key: str, name: str) -> str | None:
-    """A sentence on a class that a setting can't take, None if the setting takes classes of any kind.
-
-    Args:
-        key: The setting, such as ``model`` or ``trainer.callbacks``.
-        name: The name that was given.
-    """
-    kind, known = classes_for(key)
-    if not known:
-        return None
-    others = {"method": sources.methods(), "data set": sources.data_sets()}
-    for other, names in others.items():
-        if other != kind and name in names:
-            option = {"method": "--model", "data set": "--data"}[other]
-            return f"--{key} takes a {kind}, but {name} is a {other}: use {option} {name}."
-    more = {
-        "method": "`relit list methods` lists them.",
-        "data set": "`relit list data` lists them.",
-    }.get(kind, f"There are {', '.join(known)}.")
-    guess = did_you_mean(name, known)
-    experiment = "" if guess or name not in experiments() else f" {name} is a configuration: --config {name}."
-    return f"There is no {kind} {name!r}.{guess}{experiment} {more}"
-
-
-def classes_for(key: str) -> tuple[str, list[str]]:
-    """What kind of class a setting takes, and the names of those that come with relit, Lightning and torch."""
-    if key == "model":
-        return "method", sorted(sources.methods())
-    if key in ("data", "data.images"):
-        return "data set", sorted(sources.data_sets())
-    last = key.split(".")[-1]
-    if key.startswith("trainer.callbacks"):
-        return "callback", sorted({*sources.callbacks(), *lightning_callbacks()})
-    if key.startswith("trainer.logger"):
-        return "logger", [name for name in sources.exported_names("lightning.pytorch.loggers") if name != "Logger"]
-    if key == "trainer.profiler":
-        return "profiler", ["simple", "advanced", "pytorch"]
-    if last.endswith("optimizer"):
-        return "optimizer", sources.optimizers()
-    if last.endswith(("schedule", "scheduler")):
-        return "schedule", sources.schedules()
-    return "class", []
-
-
-def lightning_callbacks() -> list[str]:
-    """Lightning's callbacks that a run can use."""
-    abstract = ("BaseFinetuning", "BasePredictionWriter", "Callback", "Checkpoint", "LambdaCallback", "ProgressBar")
-    return [name for name in sources.exported_names("lightning.pytorch.callbacks") if name not in abstract]
-
-
 def trainer_arguments() -> dict[str, sources.Argument]:
     """The Trainer's arguments that relit doesn't set itself, by name."""
     own = ("default_root_dir", "use_distributed_sampler", "barebones", "model_registry", "enable_autolog_hparams")
@@ -283,7 +235,7 @@ def _optimizers_of(method: str | None) -> list[str]:
 
 def _rate_options(method: str | None, dashes: str) -> str:
     if method is None:
-        return f"Set {dashes}model.optimizer.lr (of a GAN: {dashes}model.generator_optimizer.lr and discriminator_optimizer.lr)."
+        return f"Set {dashes}model.optimizer.lr (of a GAN: {dashes}model.generator_optimizer.lr)."
     return f"Set {' and '.join(f'{dashes}model.{name}.lr' for name in _optimizers_of(method))}."
 
 

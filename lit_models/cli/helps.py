@@ -3,11 +3,13 @@
 import shutil
 import textwrap
 from collections.abc import Iterable
+from itertools import pairwise
 
-from lit_models.cli import sources
 from lit_models.cli.arguments import UsageError, trainer_arguments
 from lit_models.cli.commands import COMMANDS, OPTIONS
-from lit_models.cli.names import did_you_mean, experiments
+from lit_models.cli.names import experiments
+from lit_models.support import sources
+from lit_models.support.spelling import did_you_mean
 
 OWN_OPTIONS = {
     "run": ("lit_models.runs.folder", "RunOptions"),
@@ -70,7 +72,7 @@ def main(args: list[str]) -> int:
 def asked_for(args: list[str]) -> str | None:
     """The page that a command line asks for; None if it asks for none, or for one that the parser writes."""
     command = args[0]
-    model = next((word for option, word in zip(args, args[1:], strict=False) if option == "--model"), None)
+    model = next((word for option, word in pairwise(args) if option == "--model"), None)
     for place, word in enumerate(args[1:], start=1):
         option, _, value = word.partition("=")
         if option in ("-h", "--help"):
@@ -97,7 +99,7 @@ def asked_for(args: list[str]) -> str | None:
             if "." in name:
                 return None
             if name not in classes:
-                from lit_models.cli.arguments import unknown_class
+                from lit_models.support.known_classes import unknown_class
 
                 if kind == "trainer.callbacks" and name in sources.exported_names("lightning.pytorch.callbacks"):
                     return None
