@@ -17,7 +17,7 @@ import torch
 import yaml
 from jsonargparse import Namespace
 from lightning.pytorch import LightningDataModule, LightningModule, Trainer
-from lightning.pytorch.callbacks import TQDMProgressBar
+from lightning.pytorch.callbacks import Callback, ProgressBar
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
 from lightning.pytorch.plugins.environments import ClusterEnvironment, SLURMEnvironment, TorchElasticEnvironment
 from lightning.pytorch.strategies import DDPStrategy
@@ -33,6 +33,7 @@ from lit_models.adversarial import AdversarialModule
 from lit_models.callbacks import LearningRateScaling, PredictionWriter
 from lit_models.callbacks.learning_rate import Rule
 from lit_models.cli.messages import explain
+from lit_models.cli.progress import EpochBar, EpochLines, RunHeader
 from lit_models.errors import ModelError, RunError, RunWarning
 from lit_models.networks.normalization import BatchStatisticsNorm2d
 from lit_models.runs.checkpoints import Checkpoints
@@ -311,7 +312,7 @@ class RelitCLI(LightningCLI):
             RunRecord(self._dumped_config(), (self.checkpoint or {}).get("global_step"), config.wandb.checkpoints),
             ExactResume(),
             LearningRateScaling(config.lr_scaling),
-            *([] if arguments["enable_progress_bar"] is False else [TQDMProgressBar(refresh_rate=10)]),
+            *self._progress(arguments),
             *_as_list(arguments["callbacks"]),
             *([] if arguments["enable_checkpointing"] is False else [self._get(self.config_init, "checkpoint")]),
             *([] if arguments["enable_checkpointing"] is False or arguments["fast_dev_run"] else [Preemption()]),
@@ -331,6 +332,19 @@ class RelitCLI(LightningCLI):
                 category=RunWarning,
             )
         return trainer
+
+    def _progress(self, arguments: dict[str, Any]) -> list[Callback]:
+        """The header, and a bar or lines unless the user has given a bar."""
+        assert self.run_folder is not None
+        if arguments["enable_progress_bar"] is False:
+            return []
+        shown = [RunHeader(_shown(self.run_folder))] if self.subcommand == "fit" else []
+        if any(isinstance(callback, ProgressBar) for callback in _as_list(arguments["callbacks"])):
+            return shown
+        if sys.stdout.isatty():
+            return [*shown, EpochBar()]
+        arguments["enable_progress_bar"] = False
+        return [*shown, EpochLines()]
 
     def _loggers(self, given: Any, config: Namespace) -> list[Any]:
         assert self.run_folder is not None
@@ -371,6 +385,8 @@ class RelitCLI(LightningCLI):
                 shutil.rmtree(self.run_folder, ignore_errors=True)
                 self.run_folder = None
         if self.run_folder is not None and self.trainer.is_global_zero:
+            if subcommand == "fit":
+                print(f"relit: look at it with: relit report {_shown(self.run_folder)}", file=sys.stderr)
             print(f"The run is in {_shown(self.run_folder)}")
 
 

@@ -13,6 +13,7 @@ from lit_models.support.known_classes import classes_for, unknown_class
 from lit_models.support.spelling import closest
 
 UNION = "Does not validate against any of the Union subtypes"
+SET_BY_METHODS = ("generator", "discriminator", "critic", "image_shape", "params")
 RATES = ("lr", "learning_rate", "lrate")
 
 
@@ -54,23 +55,22 @@ def read_refusal(message: str, key: tuple[str, ...] = (), class_path: str = "", 
         return read_refusal(
             text[found.end() :] if "\n" not in found[0] else _below(text), (*key, found[1]), class_path, value
         )
+    if found := re.match(r"\s*Problem with given class_path '([\w.]+)':\s*", text):
+        return read_refusal(_below(text), key, found[1], value)
+    if re.match(r"\s*Type .* expects a function or a callable class: ", text):
+        rest = text.split("expects a function or a callable class: ", 1)[1]
+        named = re.search(r"class_path='([\w.]+)'", rest) or re.search(r"class_path='([\w.]+)'", value or "")
+        rest = re.sub(r"\.? Got value: Namespace\(.*", "", rest, flags=re.DOTALL)
+        return read_refusal(rest, key, named[1] if named else class_path, value)
     if UNION in text:
-        start = text.index(UNION)
-        branches, _, rest = (
-            text[start:]
-            .partition("\nErrors:" if "\nErrors:" in text[start:] else "Errors:")[2]
-            .partition("Given value type:")
-        )
-        given = re.search(r"Given value: (.*)", rest, re.DOTALL)
-        value = given[1].strip() if given else value
-        found_in = [read_refusal(branch, key, class_path, value) for branch in _items(branches)]
+        branches, given = _branches(text)
+        value = given or value
+        found_in = [read_refusal(branch, key, class_path, value) for branch in branches]
         deepest = max(found_in, key=lambda one: one.depth, default=Refusal(key, class_path))
         if deepest.expected and not (deepest.required or deepest.unknown):
             alike = [one for one in found_in if one.key == deepest.key]
-            deepest.expected = [name for one in alike for name in one.expected]
+            deepest.expected = list(dict.fromkeys(name for one in [deepest, *alike] for name in one.expected))
         return deepest
-    if found := re.match(r"\s*Problem with given class_path '([\w.]+)':\s*", text):
-        return read_refusal(_below(text), key, found[1], value)
     if found := re.search(r"the following arguments are required: ([\w., ]+)", text):
         return Refusal(key, class_path, value=value, required=found[1].split(", "))
     if found := re.search(r"Option '([\w.]+)' is not accepted", text):
@@ -93,11 +93,15 @@ def explain_refusal_of_value(message: str) -> str | None:
         return _unknown(refusal, option, name)
     if missing := missing_package(message):
         return f"{name or option or 'This'} needs a package that isn't installed: pip install {missing}"
+    if "cannot represent an object" in message:
+        named = re.findall(r"class_path='([\w.]+)'", refusal.value or message)
+        return f"{named[-1].rsplit('.', 1)[-1] if named else 'A class'} can't be used from the command line."
     if found := re.search(r"Not a valid subclass of (\w+)|Expected a dot import path string: (\S+)", message):
         return _wrong_class(refusal, option, found[2] or _one_line(refusal.value))
     if found := re.search(r"[Nn]o module named '([\w.]+)'|module '[\w.]+' has no attribute '(\w+)'", message):
         what = f"the module {found[1]} can't be found" if found[1] else f"its module has no {found[2]}"
-        return f"{option} is {refusal.class_path or _one_line(refusal.value)}, but {what}: check the spelling, and PYTHONPATH."
+        given = refusal.class_path or _one_line(refusal.value)
+        return f"{option} is {given}, but {what}: check the spelling, and PYTHONPATH."
     if refusal.expected:
         types = _types(refusal.expected)
         value = _one_line(refusal.value)
@@ -113,13 +117,15 @@ def explain_refusal_of_value(message: str) -> str | None:
         sizes = [(int(size), key) for key, size in re.findall(r"\b(\w+)=(\d+)\b", refusal.value or "")]
         largest = f" ({max(sizes)[1]} is {max(sizes)[0]})" if sizes else ""
         return f"The model needs more memory than there is: lower its sizes{largest}."
-    if "Unable to load config" in message or "Unable to load config" in refusal.reason:
+    if (len(refusal.key) == 1 and "Unable to load config" in message) or "Unable to load config" in refusal.reason:
         group = ".".join(refusal.key)
         own = {"wandb": "--wandb.enabled true", "trainer": "--trainer.max_epochs 3", "run": "--run.experiment NAME"}
         hint = own.get(group, f"--{group}.NAME VALUE")
         return f"--{group} is a group of options, which are given one by one: {hint}."
     reason = refusal.reason or "it can't be used"
-    return f"{option or name or 'A value'}: {_short(reason)}"
+    named = re.search(r"class_path='([\w.]+)'", refusal.value or "")
+    name = name or (named[1].rsplit(".", 1)[-1] if named else "A value")
+    return f"{option or name}: {_short(reason)}"
 
 
 def missing_package(message: str) -> str | None:
@@ -137,13 +143,9 @@ def missing_package(message: str) -> str | None:
 
 def _required(refusal: Refusal, option: str, name: str) -> str:
     argument = refusal.required[0]
-    module, _, qualified = refusal.class_path.rpartition(".")
     description = ""
-    if module:
-        kind = getattr(import_module(module), qualified)
-        described = sources.describe(kind.__module__, kind.__name__)
-        text = next((one.description for one in described.arguments if one.name == argument), "")
-        description = re.sub(r"\s*Default: .*", "", sources.first_sentence(text)).strip() if text else ""
+    if text := next((one.description for one in _arguments_of(refusal.class_path) if one.name == argument), ""):
+        description = re.sub(r"\s*Default: .*", "", sources.first_sentence(text)).strip()
         description = description[:1].lower() + description[1:] if description[1:2].islower() else description
     also = f" (and {', '.join(refusal.required[1:])})" if len(refusal.required) > 1 else ""
     return f"{name or 'This'} needs {option or '-'}.{argument}{also}" + (f": {description}" if description else ".")
@@ -153,12 +155,10 @@ def _unknown(refusal: Refusal, option: str, name: str) -> str:
     base = {"LightningModule": "model", "LightningDataModule": "data"}.get(name)
     if base:
         return f"--{base}.{refusal.unknown} needs a class to be an argument of: add --config FILE or --{base} CLASS."
-    module, _, qualified = refusal.class_path.rpartition(".")
-    known: list[str] = []
-    if module:
-        kind = getattr(import_module(module), qualified)
-        known = [argument.name for argument in sources.describe(kind.__module__, kind.__name__).arguments]
+    known = [argument.name for argument in _arguments_of(refusal.class_path)]
     unknown = refusal.unknown
+    if refusal.class_path.startswith("lit_models."):
+        known = [argument for argument in known if argument not in SET_BY_METHODS]
     optimizers = [argument for argument in known if argument.endswith("optimizer")]
     whole = f"{name} has no argument {unknown!r}."
     if unknown in RATES and optimizers:
@@ -175,6 +175,16 @@ def _unknown(refusal: Refusal, option: str, name: str) -> str:
             f"{whole} Options of a callback follow it: --trainer.callbacks+ NAME --trainer.callbacks.{unknown} VALUE."
         )
     return f"{whole} It has {', '.join(known)}." if known else whole
+
+
+def _arguments_of(class_path: str) -> tuple[sources.Argument, ...]:
+    """The arguments of a class as its source has them; none if it can't be found."""
+    module, _, name = class_path.rpartition(".")
+    try:
+        kind = getattr(import_module(module), name)
+        return sources.describe(kind.__module__, kind.__name__).arguments
+    except (ImportError, AttributeError, OSError, ValueError):
+        return ()
 
 
 def _wrong_class(refusal: Refusal, option: str, value: str) -> str:
@@ -216,9 +226,22 @@ def _below(text: str) -> str:
     return text.partition("\n")[2]
 
 
-def _items(text: str) -> list[str]:
+def _branches(text: str) -> tuple[list[str], str | None]:
+    """What each branch of the outermost union said, and the value that it was given."""
+    lines = text[text.rindex("\n", 0, text.index(UNION)) + 1 if "\n" in text[: text.index(UNION)] else 0 :].splitlines()
+    depth = len(lines[0]) - len(lines[0].lstrip(" -"))
+    depth = next((len(line) - len(line.lstrip()) for line in lines if line.strip() == "Errors:"), depth)
+    start = next((n for n, line in enumerate(lines) if line.strip() == "Errors:"), len(lines))
+    end = next(
+        (n for n, line in enumerate(lines) if n > start and line.startswith(" " * depth + "Given value type:")),
+        len(lines),
+    )
+    given = "\n".join(lines[end + 1 :]).strip().removeprefix("Given value: ")
+    return _items(lines[start + 1 : end]), given or None
+
+
+def _items(lines: list[str]) -> list[str]:
     """The items of an indented list."""
-    lines = text.strip("\n").splitlines()
     indent = min((len(line) - len(line.lstrip()) for line in lines if line.strip().startswith("- ")), default=0)
     items: list[list[str]] = []
     for line in lines:
