@@ -8,58 +8,36 @@ from importlib.metadata import version
 # relit only writes figures to files. A notebook's shell hands its own backend on, which may not be installed here.
 os.environ["MPLBACKEND"] = "agg"
 
-USAGE = """\
-usage: relit COMMAND [--config FILE ...] [--NAME VALUE ...]
-
-The classic deep-learning methods for images, each run by one command from YAML.
-
-commands:
-  fit       train a model            relit fit --config configs/dcgan_digits.yaml
-  validate  measure it on the validation split
-  test      measure it on the test split
-                                     relit test --config configs/dcgan_digits.yaml --ckpt_path last
-  predict   make images or predictions with a checkpoint alone
-                                     relit predict --ckpt_path runs/…/checkpoints/last.ckpt
-  prepare   download and prepare a data set, without training
-                                     relit prepare --data MNIST
-  init      look at a folder of pictures and write a configuration for a method
-                                     relit init my_pictures
-  compare   put runs beside each other, in a table and in figures
-                                     relit compare runs/dcgan_mnist runs/sngan_mnist
-  report    write a page about a run, or about several in comparison
-                                     relit report runs/dcgan_mnist runs/sngan_mnist
-  export    write a checkpoint's weights, or its networks as ONNX
-                                     relit export runs/dcgan_mnist --format onnx
-
-options of every command but init, compare, report and export:
-  --config FILE     values from a YAML file; several are laid over each other, the later one wins
-  --NAME VALUE      any single value, such as --model.latent_dim 8 --data.batch_size 32 --trainer.max_epochs 3
-  --model CLASS     a method by name; --model.help CLASS lists its arguments
-  --data CLASS      a data set by name; --data.help CLASS lists its arguments
-  --ckpt_path FILE  a checkpoint, or `last` or `best` of the experiment's newest run
-  --weights FILE    weights that `relit export` wrote, in place of a checkpoint (not for fit)
-  --print_config    print the whole resolved configuration and stop
-  --debug           show where an error came from
-  --help            all arguments of a command, as in: relit fit --help
-  --version         print relit's version
-"""
-
 
 def main(args: list[str] | None = None) -> int:
     """Runs ``relit``; returns the exit code: 0 on success, 2 if the arguments are wrong, 1 for any other error."""
+    from lit_models.cli import arguments, helps
+    from lit_models.cli.commands import COMMANDS
+
     args = sys.argv[1:] if args is None else args
     if not args or args[0] in ("-h", "--help"):
-        print(USAGE, end="")
+        print(helps.overview(), end="")
         return 0 if args else 2
-    if args[0] == "--version":
+    if args[0] in ("--version", "-V"):
         print(f"relit {version('relit')}")
         return 0
     try:
-        if args[0] in ("init", "compare", "report", "export"):
-            return import_module(f"lit_models.cli.{args[0]}").main(args[1:])
+        command = arguments.checked_command(args)
+        if module := COMMANDS[command].module:
+            return import_module(f"lit_models.cli.{module}").main(args[1:])
+        if text := helps.asked_for(args):
+            print(text, end="")
+            return 0
+        args = arguments.read_arguments(args)
         from lit_models.cli.command import run
 
         return run(args)
+    except arguments.UsageError as error:
+        print(f"relit: {error}", file=sys.stderr)
+        return 2
+    except BrokenPipeError:  # `relit … | head`
+        sys.stderr.close()
+        return 0
     except KeyboardInterrupt:  # while it was importing, or drawing
         print("relit: interrupted.", file=sys.stderr)
         return 130

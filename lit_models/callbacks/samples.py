@@ -18,8 +18,8 @@ class SampleGrid(Callback):
     Images of a model with classes cycle through them, so the default has one column per class: ``count: 100`` draws
     ten images of each digit.
 
-    Writes ``samples/epoch_0001.png`` … into the run folder and to W&B: after the first, the middle and the last epoch,
-    and after every ``every_n_epochs``; or after the given ``epochs`` only.
+    Writes ``samples/epoch_0001.png`` … into the run folder and to W&B: after 1, 2, 5, 10, 20, 50, 100 … epochs, after
+    the last one, and after every ``every_n_epochs``; or after the given ``epochs`` only.
 
     Args:
         count: Images in a grid.
@@ -80,9 +80,18 @@ class SampleGrid(Callback):
             return epoch in self.epochs
         if self.every_n_epochs is not None and epoch % self.every_n_epochs == 0:
             return True
-        if last_epoch is None or last_epoch < 1:
-            return epoch == 1
-        return epoch in (1, (last_epoch + 1) // 2, last_epoch)
+        return epoch == last_epoch or is_in_125_series(epoch)
+
+
+def is_in_125_series(number: int) -> bool:
+    """Whether a number is one of 1, 2, 5, 10, 20, 50, 100 …
+
+    Example:
+        >>> [number for number in range(1, 60) if is_in_125_series(number)]
+        [1, 2, 5, 10, 20, 50]
+    """
+    digits = str(number)
+    return digits[0] in "125" and not digits[1:].strip("0")
 
 
 class ReconstructionGrid(SampleGrid):

@@ -15,7 +15,7 @@ import torch
 import yaml
 from jsonargparse import Namespace
 from lightning.pytorch import LightningDataModule, LightningModule, Trainer
-from lightning.pytorch.callbacks import ProgressBar, TQDMProgressBar
+from lightning.pytorch.callbacks import Callback, ProgressBar
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
 from lightning.pytorch.utilities import rank_zero_only, rank_zero_warn
 
@@ -28,6 +28,7 @@ from lit_models.callbacks import LearningRateScaling, PredictionWriter
 from lit_models.callbacks.learning_rate import Rule
 from lit_models.cli.messages import explain
 from lit_models.cli.output import quieten, reasons_to_stop
+from lit_models.cli.progress import EpochBar, EpochLines, RunHeader
 from lit_models.cli.refusals import (
     require_fitting_trainer,
     require_proper_files,
@@ -329,8 +330,6 @@ class RelitCLI(LightningCLI):
         arguments["default_root_dir"] = self.run_folder
         arguments["logger"] = self._loggers(arguments["logger"], config)
         arguments["enable_autolog_hparams"] = False  # RunRecord logs the whole configuration.
-        has_bar = any(isinstance(callback, ProgressBar) for callback in callbacks)
-        shows_bar = arguments["enable_progress_bar"] is not False and not has_bar
         saves = arguments["enable_checkpointing"] is not False
         arguments["callbacks"] = [
             RunRecord(
@@ -342,7 +341,7 @@ class RelitCLI(LightningCLI):
             ExactResume(),
             LearningRateScaling(config.lr_scaling),
             RestoredSettings(self._dumped_config()),
-            *([TQDMProgressBar(refresh_rate=10)] if shows_bar else []),
+            *self._progress(arguments, callbacks),
             *callbacks,
             *([self._get(self.config_init, "checkpoint")] if saves else []),
             *([Preemption()] if saves and not arguments["fast_dev_run"] else []),
@@ -373,6 +372,19 @@ class RelitCLI(LightningCLI):
     def _remember_run(self) -> None:
         assert self.run_folder is not None
         remember_for_restart(_run_options(self._given), self.run_folder)
+
+    def _progress(self, arguments: dict[str, Any], callbacks: list[Any]) -> list[Callback]:
+        """The header, and a bar or lines unless the user has given a bar."""
+        assert self.run_folder is not None
+        if arguments["enable_progress_bar"] is False:
+            return []
+        shown = [RunHeader(_shown(self.run_folder))] if self.subcommand == "fit" else []
+        if any(isinstance(callback, ProgressBar) for callback in callbacks):
+            return shown
+        if sys.stdout.isatty():
+            return [*shown, EpochBar()]
+        arguments["enable_progress_bar"] = False
+        return [*shown, EpochLines()]
 
     def _loggers(self, given: Any, config: Namespace) -> list[Any]:
         assert self.run_folder is not None
@@ -414,6 +426,8 @@ class RelitCLI(LightningCLI):
             if subcommand == "predict" and self.run_is_new and self.run_folder is not None:
                 remove_if_empty_handed(self.run_folder)  # the predictions are elsewhere
             if self.run_folder is not None and self.run_folder.is_dir() and subcommand != "predict":
+                if subcommand == "fit":
+                    print(f"relit: look at it with: relit report {_shown(self.run_folder)}", file=sys.stderr)
                 print(f"The run is in {_shown(self.run_folder)}")
 
 

@@ -4,7 +4,42 @@ import errno
 import re
 from argparse import ArgumentError
 
+from lit_models.support import sources
 from lit_models.support.arguments import explain_refusal, told_by_us
+from lit_models.support.spelling import did_you_mean
+
+STRATEGIES = ("auto", "ddp", "ddp_spawn", "ddp_fork", "ddp_find_unused_parameters_true", "fsdp", "deepspeed")
+OF_THE_TRAINER = {
+    r"invalid accelerator name: `accelerator='(.*?)'`. Available names are: ([\w, ]+)": (
+        "--trainer.accelerator is {0}; it must be one of {1}, gpu."
+    ),
+    r"No supported gpu backend found|No `?CUDA`? .*(?:found|available)|CUDAAccelerator. can not run on your system": (
+        "--trainer.accelerator asks for a GPU, but torch finds none on this machine: leave the option (or "
+        "--config trainer/gpu) out."
+    ),
+    r"`devices` selected with|`Trainer\(devices=": "--trainer.devices must be a whole number of at least 1, or auto.",
+    r"You requested gpu: (\[.*?\])\s+But your machine only has: (\[.*?\])": (
+        "--trainer.devices asks for the GPUs {0}, but this machine has {1}."
+    ),
+    r"invalid value (\S+) for (limit_\w+|overfit_batches|val_check_interval)": (
+        "--trainer.{1} is {0}; it must be a share from 0.0 to 1.0, or a whole number of batches."
+    ),
+    r"Timer\(duration='(.*?)'\)` is not a valid duration": (
+        "--trainer.max_time is {0}; it must have the form DD:HH:MM:SS, such as 00:02:00:00 for two hours."
+    ),
+    r"`gradient_clip_algorithm` (\S+) is invalid": (
+        "--trainer.gradient_clip_algorithm is {0}; it must be value or norm."
+    ),
+    r"`num_nodes` must be a positive integer, but got (\S+?)\.": "--trainer.num_nodes is {0}; it must be at least 1.",
+    r"`(max_\w+|min_\w+)` must be a non-negative integer or -1. You passed in (\S+?)\.$": (
+        "--trainer.{0} is {1}; it must be at least 0, or -1 for no limit."
+    ),
+    r"added multiple progress bar callbacks": "Two progress bars are given: leave one of them out.",
+    r"CUDA out of memory|MPS backend out of memory": (
+        "The GPU's memory is full: lower --data.batch_size, set --trainer.precision bf16-mixed, or narrow the model."
+    ),
+}
+"""What Lightning says of the Trainer's arguments, each with a sentence that names the option."""
 
 
 def explain(error: BaseException) -> str:
@@ -16,6 +51,8 @@ def explain(error: BaseException) -> str:
             "The checkpoint's weights don't fit the model: build it with the arguments that it was trained with (leave "
             "--config and --model out to take them from the checkpoint), or choose another checkpoint."
         )
+    if told := _of_the_trainer(str(error)):
+        return told
     if found := re.search(r"gradient (clipping|accumulation) is not supported for manual optimization", str(error)):
         option = "gradient_clip_val" if found[1] == "clipping" else "accumulate_grad_batches"
         return (
@@ -28,3 +65,25 @@ def explain(error: BaseException) -> str:
             "last checkpoint with --ckpt_path last."
         )
     return explain_refusal(error)
+
+
+def _of_the_trainer(message: str) -> str | None:
+    for pattern, sentence in OF_THE_TRAINER.items():
+        if found := re.search(pattern, message):
+            return sentence.format(*found.groups())
+    if found := re.search(r"invalid strategy name: `strategy='(.*?)'`", message):
+        guess = did_you_mean(found[1], STRATEGIES)
+        return f"--trainer.strategy is {found[1]}; it must be one of {', '.join(STRATEGIES)}.{guess}"
+    if found := re.search(
+        r"Early stopping conditioned on metric `(.*?)` which is not available.*following: (.*)", message
+    ):
+        names = sorted(found[2].replace("`", "").split(", "))
+        guess = did_you_mean(found[1], names)
+        return f"EarlyStopping's monitor is {found[1]}, which isn't logged.{guess} There are {', '.join(names)}."
+    if found := re.match(r"`?(?:Trainer\()?`?(\w+)[`=]", message):
+        known = [
+            argument.name for argument in sources.describe("lightning.pytorch.trainer.trainer", "Trainer").arguments
+        ]
+        if found[1] in known:
+            return f"--trainer.{found[1]}: {' '.join(message.split())[:300]}"
+    return None

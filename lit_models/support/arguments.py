@@ -1,22 +1,20 @@
 """Turns what the argument parser refuses into a sentence or two for the person who gave the arguments."""
 
-import difflib
 import re
 import sys
 from argparse import ArgumentError
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from importlib import import_module
 from importlib.abc import MetaPathFinder
 from typing import Any
 
 from jsonargparse import ArgumentParser, Namespace, set_loader
-from lightning.pytorch import LightningDataModule
 
-import datamodules
 from datamodules import DataError
 from lit_models.errors import ModelError, RunError
-from lit_models.registry import METHODS
+from lit_models.support import sources
+from lit_models.support.parser_messages import explain_refusal_of_value, missing_package
+from lit_models.support.spelling import did_you_mean
 
 TOP_LEVEL = [
     *("model", "data", "trainer", "ckpt_path", "config", "print_config", "seed_everything"),
@@ -143,88 +141,30 @@ def explain_refusal(error: BaseException) -> str:
         return str(ours)
     if isinstance(error, ArgumentError):
         return _explain_arguments(error.message or str(error))
+    if explained := explain_refusal_of_value(str(error)):
+        return explained
+    if isinstance(error, ModuleNotFoundError) and (package := missing_package(str(error))):
+        return f"A package isn't installed: pip install {package}"
     first_lines = str(error).strip().split("\n\n")[0]
     return f"{type(error).__name__}: {' '.join(first_lines.split())}"
 
 
 def _explain_arguments(message: str) -> str:
-    if found := re.search(r"class_path '([\w.]+)':\s+(?:.*\n)*?\s*Option '([\w.]+)' is not accepted", message):
-        class_path, option = found.groups()
-        name = class_path.rsplit(".", 1)[-1]
-        if part := {"LightningModule": "model", "LightningDataModule": "data"}.get(name):
-            return f"--{part}.{option} needs a class to be an argument of: add --config FILE or --{part} CLASS."
-        return f"{name} has no argument {option!r}.{_did_you_mean(option, _arguments_of(class_path))}"
     if found := re.search(r"does not accept option '([\w.]+)'", message):
-        return f"There is no setting {found[1]!r}.{_did_you_mean(found[1], _settings(found[1]))}"
+        return f"There is no setting {found[1]!r}.{did_you_mean(found[1], _settings(found[1]))}"
     if found := re.search(r"unrecognized arguments: (.*)", message):
         option = found[1].split()[0].split("=")[0]
-        return f"There is no option {option}.{_did_you_mean(option, ['--' + name for name in _settings(option[2:])])}"
-    if found := re.search(r"invalid choice: '(.*?)'", message):
-        commands = ["fit", "validate", "test", "predict", "prepare"]
-        return f"There is no command {found[1]!r}; there are {', '.join(commands)}.{_did_you_mean(found[1], commands)}"
-    if found := re.search(r"Expected a dot import path string: (\S+)|[Nn]o module named '(\S+)'", message):
-        name = found[1] or found[2]
-        key = next(iter(re.findall(r'key "([\w.]+)"', message)), "")
-        kind, known = _classes_for(key)
-        return f"There is no {kind} {name!r}; there are {', '.join(known)}.{_did_you_mean(name, known)}"
-    if "config" in message and (found := re.search(r"File does not exist: '(.*?)'|file '(.*?)' .*not exist", message)):
-        return f"There is no configuration file {found[1] or found[2]}."
+        return f"There is no option {option}.{did_you_mean(option, ['--' + name for name in _settings(option[2:])])}"
+    if found := re.search(r"argument --([\w.]+): expected one argument", message):
+        return f"--{found[1]} needs a value."
     if found := re.search(r"Problems parsing config: (.*)", message, re.DOTALL):
-        return f"The configuration file isn't valid YAML: {' '.join(found[1].split())}."
-    expected = re.search(r"Expected an? (.+?)(?:\. Got value: (.*))?$", message, re.MULTILINE)
-    keys = re.findall(r'key "([\w.]+)"', message)
-    if expected and keys:
-        value = expected[2] or next(iter(re.findall(r"Given value: (.*)", message)), "?")
-        key = ".".join(dict.fromkeys(keys))
-        return f"{key} is {value.strip()}, but must be {_plain_type(expected[1])}."
-    return " ".join(message.split())
-
-
-def _plain_type(spelled: str) -> str:
-    """A Python type as a person would say it."""
-    if choices := re.match(r"typing\.Literal\[(.*)\]", spelled):
-        return f"one of {choices[1]}"
-    name = re.sub(r"<class '(?:.*\.)?(\w+)'>", r"\1", spelled)
-    spoken = {"int": "a whole number", "float": "a number", "str": "a text", "bool": "true or false"}
-    return {**spoken, "Sequence": "a list", "list": "a list"}.get(name, f"a {name}")
-
-
-def _did_you_mean(given: str, known: Iterable[str]) -> str:
-    close = difflib.get_close_matches(given, [name for name in known if name != given], n=1, cutoff=0.6)
-    return f" Did you mean {close[0]}?" if close else ""
-
-
-def _arguments_of(class_path: str) -> list[str]:
-    module, name = class_path.rsplit(".", 1)
-    kind = getattr(__import__(module, fromlist=[name]), name)
-    added = ArgumentParser(exit_on_error=False).add_class_arguments(kind, fail_untyped=False)
-    return [argument.split(".")[-1] for argument in added]
+        return f"The configuration isn't valid YAML: {' '.join(found[1].split())}."
+    return explain_refusal_of_value(message) or " ".join(message.split())
 
 
 def _settings(given: str) -> list[str]:
     """Names that a misspelt setting could have meant: top-level ones, or the Trainer's for ``trainer.…``."""
     if given.startswith("trainer."):
-        from lightning.pytorch import Trainer
-
-        return [f"trainer.{name}" for name in _arguments_of(f"{Trainer.__module__}.{Trainer.__qualname__}")]
+        trainer = sources.describe("lightning.pytorch.trainer.trainer", "Trainer")
+        return [f"trainer.{argument.name}" for argument in trainer.arguments]
     return TOP_LEVEL
-
-
-def _classes_for(key: str) -> tuple[str, list[str]]:
-    """What kind of class a key takes, and the names that relit has for it."""
-    key = key.rsplit(".", 1)[-1]
-    if key == "model":
-        return "model", sorted(METHODS)
-    if key == "data":
-        return "data set", _public_classes(datamodules, LightningDataModule)
-    if key == "callbacks":
-        from lightning.pytorch import Callback
-
-        return "callback", _public_classes(import_module("lit_models.callbacks"), Callback)
-    return "class", sorted(METHODS)
-
-
-def _public_classes(package: Any, base: type) -> list[str]:
-    public = [(name, getattr(package, name)) for name in package.__all__]
-    classes = [value for _, value in public if isinstance(value, type) and issubclass(value, base)]
-    return sorted(value.__name__ for value in classes if value is not datamodules.ImageDataModule)

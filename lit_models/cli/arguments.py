@@ -1,0 +1,449 @@
+"""Reads the command line before torch is imported: names become files, short forms become options, slips are told.
+
+Everything that this can't judge is left to the parser, which knows the types.
+"""
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from lit_models.cli.commands import COMMANDS, GROUPS, OPTIONS, SWITCHES, SYNONYMS, TRAINER_COMMANDS
+from lit_models.cli.names import configuration, configurations, experiments, published_weights
+from lit_models.support import sources
+from lit_models.support.known_classes import classes_for, unknown_class
+from lit_models.support.spelling import closest, did_you_mean
+
+
+class UsageError(Exception):
+    """Arguments that can't be meant so; the message says what to type."""
+
+
+TRAINERS = {
+    **dict.fromkeys(("epochs", "epoch", "num_epochs", "n_epochs", "max_epoch"), "max_epochs"),
+    **dict.fromkeys(("steps", "iterations", "max_iter"), "max_steps"),
+    **dict.fromkeys(("gpus", "gpu", "num_gpus"), "devices"),
+    **dict.fromkeys(("device", "cuda", "cpu"), "accelerator"),
+    **dict.fromkeys(("fp16", "bf16", "amp", "half", "dtype"), "precision"),
+    **dict.fromkeys(("clip", "grad_clip", "gradient_clip"), "gradient_clip_val"),
+    **dict.fromkeys(("grad_accum", "accumulate"), "accumulate_grad_batches"),
+    **dict.fromkeys(("dry_run", "dev_run"), "fast_dev_run"),
+    **dict.fromkeys(("nodes", "nnodes"), "num_nodes"),
+    "callback": "callbacks",
+    "loggers": "logger",
+}
+OTHERS = {
+    **dict.fromkeys(("seed", "random_seed", "manual_seed"), "seed_everything"),
+    **dict.fromkeys(("resume", "checkpoint_path", "ckpt", "resume_from_checkpoint", "load", "from"), "ckpt_path"),
+    **dict.fromkeys(("default_root_dir", "root_dir", "output", "output_dir", "out", "save_dir", "logdir"), "run.root"),
+    **dict.fromkeys(("name", "experiment", "exp", "exp_name", "run_name"), "run.experiment"),
+    **dict.fromkeys(("id", "run_id", "version_id"), "run.id"),
+    **dict.fromkeys(("arch", "network", "net", "method", "model_name"), "model"),
+    **dict.fromkeys(("dataset", "datamodule", "data_set"), "data"),
+    **dict.fromkeys(("data_dir", "dataroot", "data_root", "data_path"), "data.root"),
+    **dict.fromkeys(("bs", "batch", "batchsize", "batch-size"), "data.batch_size"),
+    **dict.fromkeys(("cfg", "conf", "config_file", "yaml", "configuration", "c"), "config"),
+    **dict.fromkeys(("monitor", "save_top_k"), "checkpoint.monitor"),
+    **dict.fromkeys(("project", "tags", "wandb_project"), "wandb.project"),
+    **dict.fromkeys(("latent_size", "z_dim", "nz", "latent"), "model.latent_dim"),
+    **dict.fromkeys(("width", "channels_base", "ngf", "ndf"), "model.feature_maps"),
+    **dict.fromkeys(("img_size", "resolution", "size"), "data.image_size"),
+    **dict.fromkeys(("torch_compile", "torchcompile"), "compile"),
+    **dict.fromkeys(("pretrained", "weight"), "weights"),
+    "grid": "predictions.grid",
+}
+"""Names that people try, each with the option that does it."""
+RATES = ("lr", "learning_rate", "learning-rate", "lrate", "base_lr")
+SCHEDULES = ("lr_scheduler", "scheduler", "schedule", "lr_schedule")
+LABELS = re.compile(r"\d+(,\d+)*")
+
+
+def read_arguments(args: list[str]) -> list[str]:
+    """The arguments of a command of the Trainer as its parser takes them.
+
+    Args:
+        args: The command and what follows it.
+
+    Raises:
+        UsageError: A command, an option, a configuration or a class can't be meant so.
+    """
+    command = checked_command(args)
+    read: list[str] = [command]
+    appended: list[str] = []
+    option: str | None = None
+    rest = args[1:]
+    config: list[dict[str, Any]] = []
+    while rest:
+        word = rest.pop(0)
+        if not word.startswith("-") or re.fullmatch(r"-\d[\d.e-]*", word):
+            path = _stray(word, option, command)
+            config.append(_checked_configuration(path))
+            read += ["--config", str(path)]
+            continue
+        option, equals, value = word.partition("=")
+        name = option.lstrip("-").rstrip("+")
+        short = {"c": "config", "h": "help"}.get(name) if not option.startswith("--") else None
+        name = short or name
+        if not option.startswith("--") and short is None:
+            raise UsageError(f"There is no option {option}: options begin with two dashes, as --{name or 'config'}.")
+        if not equals and rest and not _is_option(rest[0]) and name not in ("debug", "help", "print_config"):
+            value = rest.pop(0)
+            given = True
+        else:
+            given = bool(equals)
+        if command == "predict" and name in ("class", "count"):
+            appended += _samples(name, value, given)
+            continue
+        if command == "predict" and name == "grid":
+            name, option, value, given = "predictions.grid", "--predictions.grid", value or "true", True
+        _check_option(name, value, command, config)
+        if not given and name in SWITCHES:
+            value, given = "true", True
+        if name == "config":
+            path_or_text = _config_file(value if given else None)
+            if isinstance(path_or_text, Path):
+                config.append(_checked_configuration(path_or_text))
+            read += ["--config", str(path_or_text)]
+            continue
+        if name == "weights" and given:
+            value = _weights_file(value)
+        if name == "data.labels" and LABELS.fullmatch(value):
+            value = f"[{value}]"
+        if name in ("debug", "help", "print_config"):
+            read.append(word)
+        elif given:
+            _check_class(name, value)
+            read.append(f"{option}={value}") if equals else read.extend([option, value])
+        else:
+            read.append(word)
+    if appended:
+        read += ["--data", "Samples", *appended]
+    return read
+
+
+def checked_command(args: list[str]) -> str:
+    """The command, which must come first.
+
+    Raises:
+        UsageError: There is none, or none of that name.
+    """
+    command = args[0]
+    if command.startswith("-"):
+        later = next((word for word in args[1:] if word in COMMANDS), None)
+        others = " ".join(word for word in args if word != later)
+        remedy = f"relit {later} {others}" if later else f"relit fit {others}"
+        raise UsageError(f"The command comes first, then its options: {remedy}")
+    if command in COMMANDS:
+        return command
+    name = command.removesuffix(".yaml").rsplit("/", 1)[-1]
+    if name in experiments() or command.endswith((".yaml", ".yml")):
+        raise UsageError(f"{command} is a configuration, not a command: relit fit {command}")
+    if method := closest(command, sources.methods(), cutoff=0.9):
+        raise UsageError(f"{method} is a method, not a command: relit help {method} explains it.")
+    if data := closest(command, sources.data_sets(), cutoff=0.9):
+        raise UsageError(f"{data} is a data set, not a command: relit help {data} explains it.")
+    meant = SYNONYMS.get(command.lower()) or closest(command, COMMANDS, cutoff=0.5)
+    guess = f" Did you mean `relit {meant}`?" if meant else ""
+    raise UsageError(f"There is no command {command!r}.{guess} The commands are {', '.join(COMMANDS)}.")
+
+
+def unknown_setting(name: str, command: str = "fit", dashes: str = "--", method: str | None = None) -> str:
+    """A sentence on an option or setting that doesn't exist, with the one that was most likely meant.
+
+    Args:
+        name: The name without dashes.
+        command: The command.
+        dashes: What stands before names of options.
+        method: The method that is trained, if it is known.
+    """
+    whole = f"There is no {'option' if dashes else 'setting'} {dashes}{name}"
+    first = name.split(".")[0]
+    if name in RATES or (name.split(".")[-1] in RATES and first == "optimizer"):
+        return f"{whole}: the learning rate belongs to the optimizer. {_rate_options(method, dashes)}"
+    if first in ("optimizer", "optim", "optimizers"):
+        return f"{whole}: a method has its own. {_optimizer_options(method, dashes)}"
+    if first in SCHEDULES:
+        return (
+            f"{whole}: methods set their schedules themselves, and GANs take {dashes}model.generator_schedule. "
+            f"{dashes}lr_scaling is for training on several processes."
+        )
+    if name in OTHERS:
+        return f"{whole}: use {dashes}{OTHERS[name]}."
+    if name in ("class", "count", "n", "num_samples"):
+        return f"{whole} of `relit {command}`: `relit predict` has --class and --count."
+    if name in TRAINERS:
+        return f"{whole}: use {dashes}trainer.{TRAINERS[name]}."
+    if name in trainer_arguments():
+        return f"{whole}: use {dashes}trainer.{name}."
+    if name in ("workers", "num_workers"):
+        return f"{whole}: relit's data sets load without worker processes."
+    last = name.replace("-", "_")
+    if last in OPTIONS and last != name:
+        return f"{whole}: use {dashes}{last}."
+    for group in ("model", "data"):
+        known = _arguments_by_group(group, method)
+        if last in known:
+            return f"{whole}: use {dashes}{group}.{last}."
+    known_names = [*OPTIONS, *(f"{first}.{own}" for own in _own_options(first))]
+    meant = closest(name, known_names, cutoff=0.7)
+    if meant is None and "." in name and (group := closest(first, GROUPS, cutoff=0.6)):
+        meant = f"{group}.{name.partition('.')[2]}"
+    if meant is None and (leaf := closest(last, trainer_arguments(), cutoff=0.8)):
+        meant = f"trainer.{leaf}"
+    if meant is None:
+        for group in ("model", "data"):
+            if leaf := closest(last, _arguments_by_group(group, method), cutoff=0.8):
+                meant = f"{group}.{leaf}"
+                break
+    guess = f" Did you mean {dashes}{meant}?" if meant else f" `relit {command} --help` lists them."
+    return f"{whole}.{guess}"
+
+
+def trainer_arguments() -> dict[str, sources.Argument]:
+    """The Trainer's arguments that relit doesn't set itself, by name."""
+    own = ("default_root_dir", "use_distributed_sampler", "barebones", "model_registry", "enable_autolog_hparams")
+    described = sources.describe("lightning.pytorch.trainer.trainer", "Trainer")
+    return {argument.name: argument for argument in described.arguments if argument.name not in own}
+
+
+def _own_options(group: str) -> list[str]:
+    classes = {
+        "run": ("lit_models.runs.folder", "RunOptions"),
+        "checkpoint": ("lit_models.runs.checkpoints", "Checkpoints"),
+        "predictions": ("lit_models.callbacks.predictions", "PredictionWriter"),
+        "wandb": ("lit_models.runs.loggers", "WandbOptions"),
+    }
+    if group == "trainer":
+        return list(trainer_arguments())
+    return [argument.name for argument in sources.describe(*classes[group]).arguments] if group in classes else []
+
+
+def _arguments_by_group(group: str, method: str | None) -> set[str]:
+    """The arguments of the method (of any, if it isn't known), or of any data set."""
+    classes = sources.methods() if group == "model" else sources.data_sets()
+    chosen = {method: classes[method]} if group == "model" and method in classes else classes
+    return {
+        argument.name for name, module in chosen.items() for argument in sources.describe(module, str(name)).arguments
+    }
+
+
+def _optimizers_of(method: str | None) -> list[str]:
+    return [name for name in sorted(_arguments_by_group("model", method)) if name.endswith("optimizer")]
+
+
+def _rate_options(method: str | None, dashes: str) -> str:
+    if method is None:
+        return f"Set {dashes}model.optimizer.lr (of a GAN: {dashes}model.generator_optimizer.lr)."
+    return f"Set {' and '.join(f'{dashes}model.{name}.lr' for name in _optimizers_of(method))}."
+
+
+def _optimizer_options(method: str | None, dashes: str) -> str:
+    if method is None:
+        return f"Set {dashes}model.optimizer (of a GAN: {dashes}model.generator_optimizer and discriminator_optimizer)."
+    return f"Set {' and '.join(f'{dashes}model.{name}' for name in _optimizers_of(method))}."
+
+
+def _is_option(word: str) -> bool:
+    return word.startswith("--") or word in ("-c", "-h")
+
+
+def _stray(word: str, option: str | None, command: str) -> Path:
+    """The configuration that a word without an option names."""
+    path = Path(word)
+    if path.is_file() and path.suffix in (".yaml", ".yml"):
+        return path
+    if found := configuration(word):
+        return found
+    if option is not None and re.fullmatch(r"-?[\d.,]+", word):
+        raise UsageError(f"{word} follows the value of {option}: write several values as a list, '[1,2]'.")
+    if word in COMMANDS:
+        raise UsageError(f"One command at a time: {word} follows {command}.")
+    if method := closest(word, sources.methods(), cutoff=0.9):
+        raise UsageError(f"{word} isn't a configuration. A method is given by --model {method}.")
+    if data := closest(word, sources.data_sets(), cutoff=0.9):
+        raise UsageError(f"{word} isn't a configuration. A data set is given by --data {data}.")
+    if path.suffix == ".ckpt":
+        raise UsageError(f"{word} isn't a configuration. A checkpoint is given by --ckpt_path {word}.")
+    if path.suffix == ".safetensors":
+        raise UsageError(f"{word} isn't a configuration. Weights are given by --weights {word}.")
+    if (path / "config.yaml").is_file():
+        raise UsageError(f"{word} is the folder of a run: --config {path / 'config.yaml'}, or --ckpt_path FILE.")
+    if re.fullmatch(r"[\w.]+=.*", word):
+        raise UsageError(f"Options begin with two dashes: --{word}")
+    raise UsageError(_no_configuration(word))
+
+
+def _config_file(value: str | None) -> Path | str:
+    if value is None:
+        raise UsageError("--config needs the name of a configuration or a YAML file: `relit list experiments`.")
+    path = Path(value).expanduser()
+    if path.is_file():
+        return path
+    if value.lstrip().startswith("{") or "\n" in value:
+        return value  # the settings themselves
+    if found := configuration(value):
+        return found
+    if (path / "config.yaml").is_file():
+        raise UsageError(f"{value} is the folder of a run: --config {path / 'config.yaml'}")
+    if path.is_dir():
+        raise UsageError(f"{value} is a folder; --config takes the name of a configuration or a YAML file.")
+    raise UsageError(_no_configuration(value))
+
+
+def _no_configuration(value: str) -> str:
+    path = Path(value)
+    files = [str(path.parent / other.name) for other in sorted(path.parent.glob("*.yaml"))] if path.suffix else []
+    name = value.removeprefix("configs/").removesuffix(".yaml")
+    meant = closest(value, files, cutoff=0.8) or closest(name, configurations(), cutoff=0.6)
+    if meant is None and (method := closest(name, sources.methods(), cutoff=0.9)):
+        return f"There is no configuration {value}. A method is given by --model {method}."
+    guess = f" Did you mean {meant}?" if meant else ""
+    return f"There is no configuration {value}.{guess} `relit list experiments` lists those that come with relit."
+
+
+def _weights_file(value: str) -> str:
+    known = published_weights()
+    if Path(value).is_file() or "/" in value:
+        return value
+    name = value.removesuffix(".safetensors")
+    if name in known:
+        return str(known[name])
+    meant = did_you_mean(name, known)
+    raise UsageError(
+        f"There are no weights {value}.{meant} --weights takes a .safetensors file, or one of {', '.join(known)}."
+    )
+
+
+def _samples(name: str, value: str, given: bool) -> list[str]:
+    option = {"class": "data.labels", "count": "data.count"}[name]
+    if not given or not LABELS.fullmatch(value) or (name == "count" and not value.isdecimal()):
+        what = "a class's number, or several as 3,7" if name == "class" else "a whole number"
+        raise UsageError(f"--{name} needs {what}{f', not {value}' if given else ''}.")
+    return [f"--{option}", f"[{value}]" if name == "class" else value]
+
+
+def _check_option(name: str, value: str, command: str, config: list[dict[str, Any]]) -> None:
+    first = name.split(".")[0].split("[")[0]
+    if first in OPTIONS and (first in GROUPS or "." not in name):
+        group = name.split(".")
+        if (
+            first in ("run", "checkpoint", "predictions", "wandb")
+            and len(group) == 2
+            and group[1] not in (known := _own_options(first))
+        ):
+            raise UsageError(
+                f"There is no option --{name}.{did_you_mean(name, [f'{first}.{own}' for own in known])} "
+                f"There are {', '.join(f'--{first}.{own}' for own in known)}."
+            )
+        if first == "trainer" and len(group) >= 2 and group[1] not in (*trainer_arguments(), "help"):
+            if group[1] == "default_root_dir":
+                raise UsageError(f"There is no option --{name}: runs are written below --run.root.")
+            raise UsageError(_unknown_trainer_option(group[1], f"--{name}"))
+        if name == "weights" and command == "fit":
+            raise UsageError("--weights is for validate, test and predict: training goes on from a --ckpt_path.")
+        if name == "picture" and command != "prepare":
+            raise UsageError("--picture is an option of `relit prepare`.")
+        return
+    raise UsageError(unknown_setting(name, command, method=_method_of(config)))
+
+
+def _unknown_trainer_option(leaf: str, shown: str) -> str:
+    known = trainer_arguments()
+    meant = TRAINERS.get(leaf) or closest(leaf, known)
+    guess = f" Did you mean --trainer.{meant}?" if meant else ""
+    return f"There is no option {shown}.{guess} `relit fit --help=trainer` lists the Trainer's options."
+
+
+def _method_of(config: list[dict[str, Any]]) -> str | None:
+    for values in reversed(config):
+        model = values.get("model")
+        if isinstance(model, dict) and isinstance(model.get("class_path"), str):
+            return model["class_path"].rsplit(".", 1)[-1]
+    return None
+
+
+def _check_class(key: str, value: str) -> None:
+    """Refuses the name of a class that is none of those that the setting takes."""
+    if not re.fullmatch(r"[A-Za-z_]\w*", value) or value.lower() in ("null", "none", "true", "false"):
+        return
+    if Path(value).is_file() or key.count(".") > 1:
+        return
+    kind, known = classes_for(key)
+    if known and value not in known and not _is_loaded(value):
+        raise UsageError(unknown_class(key, value) or f"There is no {kind} {value}.")
+
+
+def _is_loaded(name: str) -> bool:
+    """Whether the program that calls relit has a class of that name, which needs no module's name then."""
+    import sys
+
+    if "lightning.pytorch" not in sys.modules:
+        return False
+    from lightning.pytorch import Callback, LightningDataModule, LightningModule
+
+    return any(
+        name == kind.__name__ for base in (Callback, LightningDataModule, LightningModule) for kind in _below(base)
+    )
+
+
+def _below(kind: type) -> Iterator[type]:
+    for other in kind.__subclasses__():
+        yield other
+        yield from _below(other)
+
+
+def _checked_configuration(path: Path) -> dict[str, Any]:
+    """What a configuration holds, of which the outline is checked: the parser judges the values.
+
+    Raises:
+        UsageError: It isn't a configuration of relit's.
+    """
+    try:
+        content = yaml.load(path.read_text(encoding="utf-8"), Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+    except UnicodeDecodeError as error:
+        raise UsageError(f"{path} isn't a YAML file: it doesn't hold text.") from error
+    except OSError as error:
+        raise UsageError(f"{path} can't be read ({error.strerror}).") from error
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        place = f", line {mark.line + 1}" if mark is not None else ""
+        problem = getattr(error, "problem", None) or "it can't be read"
+        raise UsageError(f"{path} isn't valid YAML{place}: {problem}.") from error
+    if content is None:
+        raise UsageError(f"{path} is empty; a configuration has settings such as `model:` and `data:`.")
+    if not isinstance(content, dict):
+        raise UsageError(f"{path} isn't a configuration: it holds a {_kind_of(content)} in place of settings.")
+    for key in content:
+        if str(key).split(".")[0] not in OPTIONS and key not in TRAINER_COMMANDS:
+            raise UsageError(f"{path}: {unknown_setting(str(key), dashes='')}")
+    for key in ("model", "data"):
+        part = content.get(key)
+        name = part.get("class_path") if isinstance(part, dict) else part
+        if isinstance(name, str):
+            _check_class_in(path, key, name)
+    trainer = content.get("trainer")
+    if isinstance(trainer, dict):
+        for key in trainer:
+            if str(key).split(".")[0] not in trainer_arguments() and key != "default_root_dir":
+                raise UsageError(
+                    f"{path}: {_unknown_trainer_option(str(key), f'trainer.{key}').replace('option', 'setting', 1)}"
+                )
+        callbacks = trainer.get("callbacks")
+        for callback in callbacks if isinstance(callbacks, list) else [callbacks]:
+            name = callback.get("class_path") if isinstance(callback, dict) else callback
+            if isinstance(name, str):
+                _check_class_in(path, "trainer.callbacks", name)
+    return content
+
+
+def _check_class_in(path: Path, key: str, name: str) -> None:
+    try:
+        _check_class(key, name)
+    except UsageError as error:
+        raise UsageError(f"{path}: {error}") from error
+
+
+def _kind_of(content: Any) -> str:
+    return {list: "list", str: "text"}.get(type(content), "number")

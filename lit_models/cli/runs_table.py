@@ -1,0 +1,176 @@
+"""``relit runs``: the runs of a folder with their state, best value and age."""
+
+import argparse
+import csv
+import json
+import math
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from lit_models.cli.tables import table
+
+LOCK = ".lock"
+FRESH = 600.0
+"""Seconds after which a run that has written nothing and holds no lock counts as stopped."""
+
+
+@dataclass(frozen=True)
+class RunSummary:
+    """A run at a glance.
+
+    Attributes:
+        folder: Its folder.
+        state: running, finished, stopped, or tested only.
+        epochs: Epochs done, of how many.
+        best: Its best value of the monitored metric, else the last validation loss.
+        minutes: Training time.
+        changed: When it last wrote a value, as a time stamp.
+    """
+
+    folder: Path
+    state: str
+    epochs: str
+    best: str
+    minutes: str
+    changed: float
+
+
+def main(args: list[str]) -> int:
+    """Runs the command; returns its exit code."""
+    parser = argparse.ArgumentParser(
+        prog="relit runs", description="Lists the runs of a folder, the newest last: state, best value, age."
+    )
+    parser.add_argument("experiments", nargs="*", metavar="EXPERIMENT", help="only the runs of these experiments")
+    parser.add_argument("--root", default="runs", help="folder of all experiments (default: %(default)s)")
+    parser.add_argument("--json", action="store_true", help="print JSON")
+    given = parser.parse_args(args)
+    root = Path(given.root).expanduser()
+    runs = sorted(
+        (
+            summarize(path.parent)
+            for path in root.glob("*/*/config.yaml")
+            if not given.experiments or path.parent.parent.name in given.experiments
+        ),
+        key=lambda run: run.changed,
+    )
+    if given.json:
+        print(json.dumps([{**vars(run), "folder": str(run.folder)} for run in runs], indent=2))
+        return 0
+    if not runs:
+        print(f"There are no runs in {root}/. Start one: relit fit dcgan_digits")
+        return 0
+    now = time.time()
+    rows = [(str(run.folder), run.state, run.epochs, run.minutes, age(now - run.changed), run.best) for run in runs]
+    print(table(("RUN", "STATE", "EPOCHS", "TRAINED", "AGE", "BEST VALUE"), rows), end="")
+    return 0
+
+
+def summarize(folder: Path) -> RunSummary:
+    """Reads a run's folder, which may be half written."""
+    config, record = _mapping(folder / "config.yaml"), _mapping(folder / "run.json")
+    written = [path for path in map(folder.joinpath, ("metrics.csv", "run.json", "config.yaml")) if path.is_file()]
+    changed = max(path.stat().st_mtime for path in written)
+    rows = _rows(folder / "metrics.csv")
+    done = max((int(float(row["epoch"])) + 1 for row in rows if row.get("epoch")), default=0)
+    planned = (config.get("trainer") or {}).get("max_epochs") or (
+        (config.get("model") or {}).get("init_args") or {}
+    ).get("epochs")
+    return RunSummary(
+        folder,
+        _state(folder, record, changed),
+        f"{done}/{planned}" if planned else str(done),
+        _best(config, rows),
+        _duration(record.get("training_seconds")),
+        changed,
+    )
+
+
+def age(seconds: float) -> str:
+    """A time span in its largest unit.
+
+    Example:
+        >>> age(59), age(7200), age(200000)
+        ('59 s', '2 h', '2 d')
+    """
+    for unit, length in (("d", 86400), ("h", 3600), ("min", 60)):
+        if seconds >= length:
+            return f"{int(seconds // length)} {unit}"
+    return f"{max(int(seconds), 0)} s"
+
+
+def _duration(seconds: Any) -> str:
+    if not isinstance(seconds, (int, float)):
+        return "–"
+    return (
+        f"{seconds:.0f} s"
+        if seconds < 120
+        else f"{seconds / 60:.0f} min"
+        if seconds < 7200
+        else f"{seconds / 3600:.1f} h"
+    )
+
+
+def _state(folder: Path, record: dict[str, Any], changed: float) -> str:
+    if _is_locked(folder / LOCK):
+        return "running"
+    if record.get("finished"):
+        return "finished"
+    if not record:
+        return "tested only" if (folder / "tests.json").is_file() else "begun"
+    if not (folder / LOCK).is_file() and time.time() - changed < FRESH:
+        return "running?"
+    return "stopped"
+
+
+def _is_locked(path: Path) -> bool:
+    """Whether a process holds the lock of a run."""
+    try:
+        import fcntl
+
+        with path.open("rb") as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except (ImportError, OSError):
+        return False
+    return False
+
+
+def _best(config: dict[str, Any], rows: list[dict[str, str]]) -> str:
+    checkpoint = config.get("checkpoint") or {}
+    metric, mode = checkpoint.get("monitor"), checkpoint.get("mode", "min")
+    values = _values(rows, metric)
+    if values:
+        return f"{metric} {max(values) if mode == 'max' else min(values):.4g}"
+    names = [name for name in (rows[0] if rows else {}) if name.startswith("val/")]
+    losses = sorted(names, key=lambda name: (name != "val/loss", "loss" not in name, name))
+    for name in losses:
+        if values := _values(rows, name):
+            return f"{name} {values[-1]:.4g} (last)"
+    return "–"
+
+
+def _values(rows: list[dict[str, str]], metric: str | None) -> list[float]:
+    found = [float(row[metric]) for row in rows if metric and row.get(metric)]
+    return [value for value in found if math.isfinite(value)]
+
+
+def _rows(path: Path) -> list[dict[str, str]]:
+    if not path.is_file():
+        return []
+    with path.open(newline="", encoding="utf-8") as file:
+        return [row for row in csv.DictReader(file) if None not in row.values()]
+
+
+def _mapping(path: Path) -> dict[str, Any]:
+    try:
+        text = path.read_text(encoding="utf-8")
+        loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+        content = json.loads(text) if path.suffix == ".json" else yaml.load(text, Loader=loader)
+    except (OSError, ValueError, yaml.YAMLError):
+        return {}
+    return content if isinstance(content, dict) else {}
