@@ -376,6 +376,8 @@ class RelitCLI(LightningCLI):
     def _progress(self, arguments: dict[str, Any], callbacks: list[Any]) -> list[Callback]:
         """The header, and a bar or lines unless the user has given a bar."""
         assert self.run_folder is not None
+        if arguments["enable_model_summary"] is None:
+            arguments["enable_model_summary"] = False  # the header has what matters
         if arguments["enable_progress_bar"] is False:
             return []
         shown = [RunHeader(_shown(self.run_folder))] if self.subcommand == "fit" else []

@@ -155,6 +155,8 @@ def _unknown(refusal: Refusal, option: str, name: str) -> str:
     base = {"LightningModule": "model", "LightningDataModule": "data"}.get(name)
     if base:
         return f"--{base}.{refusal.unknown} needs a class to be an argument of: add --config FILE or --{base} CLASS."
+    if name in ("Union", "Callable", ""):
+        return f"{option}.{refusal.unknown} needs a class to be an argument of: add {option} CLASS."
     known = [argument.name for argument in _arguments_of(refusal.class_path)]
     unknown = refusal.unknown
     if refusal.class_path.startswith("lit_models."):
