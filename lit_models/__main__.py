@@ -24,8 +24,9 @@ commands:
                                      relit report runs/dcgan_mnist runs/sngan_mnist
   export    write a checkpoint's weights, or its networks as ONNX
                                      relit export runs/dcgan_mnist --format onnx
+  doctor    check this machine: versions, kernels, speed
 
-options of every command but compare, report and export:
+options of every command but compare, report, export and doctor:
   --config FILE     values from a YAML file; several are laid over each other, the later one wins
   --NAME VALUE      any single value, such as --model.latent_dim 8 --data.batch_size 32 --trainer.max_epochs 3
   --model CLASS     a method by name; --model.help CLASS lists its arguments
@@ -49,7 +50,7 @@ def main(args: list[str] | None = None) -> int:
         print(f"relit {version('relit')}")
         return 0
     try:
-        if args[0] in ("compare", "report", "export"):
+        if args[0] in ("compare", "report", "export", "doctor"):
             return import_module(f"lit_models.cli.{args[0]}").main(args[1:])
         from lit_models.cli.command import run
 
