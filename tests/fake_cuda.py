@@ -131,7 +131,7 @@ class StandIn:
             optimizer_step=lambda optimizer, closure, model: optimizer.step(),
             all_gather=lambda values, *_, **__: values,
         )
-        self.precision_plugin = SimpleNamespace(forward_context=nullcontext)
+        self.precision_plugin = SimpleNamespace(forward_context=nullcontext, convert_input=lambda batch: batch)
         self._logger_connector = SimpleNamespace(should_update_logs=True)
         self.logged: dict[str, Any] = {}
         self.model = model

@@ -26,7 +26,7 @@ from datamodules import (
 from datamodules.samples import SampleRequest
 from lit_models.callbacks.classification import confusion_counts
 from lit_models.callbacks.histogram_baseline import histogram_nats
-from lit_models.metric_resnet import MININGS
+from lit_models.losses.triplet import MININGS
 from lit_models.metrics.retrieval import (
     centroid_scores,
     class_centroids,
@@ -157,7 +157,7 @@ def test_training_step(title: str, bf16: bool) -> None:
 @pytest.mark.parametrize("stage", ["validation", "test"])
 def test_held_out_step(title: str, bf16: bool, stage: str, monkeypatch: pytest.MonkeyPatch) -> None:
     # Rows of the CPU, whose number depends on their labels.
-    monkeypatch.setattr("lit_models.metric_resnet.first_of_each_class", lambda label, _: torch.arange(len(label)))
+    monkeypatch.setattr("lit_models.embedding_module.first_of_each_class", lambda label, _: torch.arange(len(label)))
     real = built(title)
     with fake_cuda(bf16):
         model, trainer = model_and_trainer(real, False)
@@ -226,7 +226,7 @@ def test_transform(name: str, tmp_path: Path) -> None:
         if hasattr(data, "_mean"):
             data._mean = torch.zeros(3, 1, 1)
         channels, height, width = data.image_shape
-        enlarged = (height * 286 // 256, width * 286 // 256) if isinstance(data, Maps) else (height, width)
+        enlarged = (height + 32, width + 32) if isinstance(data, Maps) else (height, width)
         image = torch.zeros(N, channels, *enlarged, dtype=torch.uint8, device=CUDA)
         label = torch.zeros(N, dtype=torch.int64, device=CUDA)
         batch = ImagePair(image, image) if isinstance(data, Maps) else LabelledImages(image, label)
@@ -236,18 +236,17 @@ def test_transform(name: str, tmp_path: Path) -> None:
         assert result[0].shape[1:] == data.image_shape
 
 
-def translation_metrics() -> TranslationMetrics:
-    """On the device; made of real tensors, because fake ones can't be copied as torchmetrics does."""
-    metrics = TranslationMetrics()
-    with fake_cuda():
-        for metric in metrics.metrics.values():
-            moved(metric)
+def on_device(metrics: TranslationMetrics) -> TranslationMetrics:
+    """Made of real tensors before, because fake ones can't be copied as torchmetrics does."""
+    for metric in metrics.metrics.values():
+        moved(metric)
     return metrics
 
 
 def test_metrics() -> None:
-    metrics = translation_metrics()
+    metrics = TranslationMetrics()
     with fake_cuda():
+        on_device(metrics)
         with torch.device(CUDA):
             image, other, embedding = torch.rand(N, 3, 32, 32), torch.rand(N, 3, 32, 32), torch.rand(N, 4)
             label = torch.zeros(N, dtype=torch.int64)
@@ -291,7 +290,7 @@ def prototypes() -> None:
 
 
 def map_confusion() -> None:
-    MODELS["metrics"].confusion()
+    on_device(MODELS["metrics"]).confusion()
 
 
 MODELS: dict[str, Any] = {}
@@ -308,7 +307,7 @@ READ_BACKS: dict[str, tuple[Callable[[], None], str]] = {
 @pytest.mark.parametrize("name", READ_BACKS)
 def test_read_backs(name: str) -> None:
     """Each of them would be noticed above; one that is gone is to be taken off the list."""
-    MODELS["metrics"] = translation_metrics()
+    MODELS["metrics"] = TranslationMetrics()
     MODELS.update({title: built(title) for title in ("CycleGAN", "VAE, Bernoulli", "DCGAN", "ProtoNet")})
     with fake_cuda(), pytest.raises((ReadBackError, DataDependentOutputException, DynamicOutputShapeException)):
         READ_BACKS[name][0]()
