@@ -244,7 +244,7 @@ def on_device(metrics: TranslationMetrics) -> TranslationMetrics:
 
 
 def test_metrics() -> None:
-    metrics = TranslationMetrics()
+    metrics = TranslationMetrics(map_colours=False)
     with fake_cuda():
         on_device(metrics)
         with torch.device(CUDA):
@@ -289,6 +289,11 @@ def prototypes() -> None:
     model.prototypes(labelled_on_device(model))
 
 
+def map_counts() -> None:
+    image = torch.zeros(N, 3, 32, 32, device=CUDA)
+    on_device(MODELS["metrics"]).update(image, image)
+
+
 def map_confusion() -> None:
     on_device(MODELS["metrics"]).confusion()
 
@@ -299,6 +304,7 @@ READ_BACKS: dict[str, tuple[Callable[[], None], str]] = {
     "images of a Bernoulli likelihood": (bernoulli_images, "checked in the first batch of an epoch"),
     "a request for samples": (request, "its seed and classes, once for a batch of predictions"),
     "ProtoNet's prototypes": (prototypes, "counts the classes of the support images, once for all predictions"),
+    "counts of the kinds of maps": (map_counts, "torchmetrics' bincount, once for a held-out batch"),
     "the confusion of maps": (map_confusion, "once for a split"),
 }
 """What waits for the device, and when. Epoch ends, at which metrics are computed and files written, aren't listed."""
