@@ -26,7 +26,8 @@ class HistogramBaseline(Callback):
 
     def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         datamodule = cast(Any, trainer).datamodule
-        self._log_probability = histogram_log_probability(training_histogram(datamodule, pl_module.device))
+        counts = training_histogram(datamodule, pl_module.device).cpu()  # Apple's GPUs have no float64
+        self._log_probability = histogram_log_probability(counts).to(pl_module.device)
 
     def on_test_batch_end(
         self,

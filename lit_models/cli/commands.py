@@ -35,6 +35,7 @@ COMMANDS = {
     "export": Command(
         "write a checkpoint's weights, or its networks as ONNX", "relit export runs/dcgan_mnist", "export"
     ),
+    "doctor": Command("check this machine: versions, kernels, speed", "relit doctor", "doctor"),
     "completion": Command("print a script that completes commands in a shell", "relit completion bash", "completion"),
     "help": Command("explain a command", "relit help fit", "helps"),
 }

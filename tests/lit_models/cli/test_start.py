@@ -1,0 +1,49 @@
+"""How a run starts: the sanity check, and what is said about slow settings."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from lit_models.adversarial import AdversarialModule
+from tests.tiny import TINY
+
+SHORT = (*TINY, "--trainer.limit_train_batches=2", "--trainer.limit_val_batches=3", "--trainer.callbacks=null")
+
+
+@pytest.fixture
+def sanity_batches(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """The numbers of the batches that sanity checks have seen."""
+    seen: list[int] = []
+    true = AdversarialModule.validation_step
+
+    def counted(self: Any, batch: Any, batch_idx: int) -> None:
+        if self.trainer.sanity_checking:
+            seen.append(batch_idx)
+        true(self, batch, batch_idx)
+
+    monkeypatch.setattr(AdversarialModule, "validation_step", counted)
+    return seen
+
+
+def test_the_sanity_check_takes_one_batch_and_none_on_resume(
+    relit: Callable[..., int], sanity_batches: list[int]
+) -> None:
+    small = (*SHORT, "--data.eval_batch_size=16")
+    assert relit("fit", *small, "--trainer.max_epochs=1") == 0
+    assert sanity_batches == [0]
+    assert relit("fit", *small, "--trainer.max_epochs=2", "--ckpt_path=last") == 0
+    assert sanity_batches == [0]
+    assert relit("fit", *small, "--trainer.max_epochs=1", "--trainer.num_sanity_val_steps=2") == 0
+    assert sanity_batches == [0, 0, 1]
+
+
+def test_compile_on_a_cpu_is_advised_against(
+    relit: Callable[..., int], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("lit_models.cli.command.compile_networks", lambda _: None)
+    short = (*SHORT, "--trainer.max_steps=1", "--trainer.num_sanity_val_steps=0")
+    assert relit("fit", *short, "--compile=true") == 0
+    assert "note: --compile takes half a minute or more to start and gains nothing on a CPU" in capsys.readouterr().err
+    assert relit("fit", *short) == 0
+    assert "--compile" not in capsys.readouterr().err
