@@ -114,7 +114,8 @@ def bash() -> str:
         [
             "# Completion of relit for bash; made by `relit completion bash`.",
             "_relit() {",
-            '    local word="${COMP_WORDS[COMP_CWORD]}" before="${COMP_WORDS[COMP_CWORD-1]}" command="${COMP_WORDS[1]}"',
+            '    local word="${COMP_WORDS[COMP_CWORD]}" before="${COMP_WORDS[COMP_CWORD-1]}"',
+            '    local command="${COMP_WORDS[1]}"',
             "    local words='' given",
             "    COMPREPLY=()",
             "    # bash takes `=` for a word of its own: --model=DC",
@@ -132,8 +133,9 @@ def bash() -> str:
             "            given=${given##*/}; given=${given%.yaml}",
             "            case $given in",
             *(
-                f"                {name}) words+=' {' '.join(sorted({one for kind in kinds for one in by_class[kind]}))}' ;;"
+                f"                {name}) words+=' {' '.join(options)}' ;;"
                 for name, kinds in classes_of_experiments().items()
+                for options in [sorted({one for kind in kinds for one in by_class[kind]})]
             ),
             *(f"                {name}) words+=' {' '.join(arguments)}' ;;" for name, arguments in by_class.items()),
             "            esac",
