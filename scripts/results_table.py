@@ -145,7 +145,7 @@ def page_tables(rows: list[Row]) -> list[str]:
         cells = [(row.method, row.data, row.figure, *_cited(row)) for row in published]
         header = ("training", "data", "value", "paper", "others' runs")
         parts += ["Published values without a recorded training of relit:", markdown(header, cells)]
-    return parts or ["No training has been recorded yet; `python scripts/reproduce.py --list` names them."]
+    return parts or ["No value has been recorded yet; `python scripts/reproduce.py --list` names what is missing."]
 
 
 Training = tuple[str, tuple[str, ...], tuple[str, ...], str]
@@ -224,7 +224,7 @@ def methods_table(rows: list[Row]) -> str:
         mine = [row for row in rows if row.page == page]
         data = list(dict.fromkeys(row.data.split(",")[0] for row in mine))
         measured = [row for row in mine if row.ours and row.main and row.command]
-        value = ""
+        value = "not recorded yet"
         if best := next((row for row in measured if row.paper), next(iter(measured), None)):
             paper = f"[{best.paper.value}]({best.paper.url})" if best.paper else "–"
             mark = "†" if best.cut or "**subset**" in best.data else ""

@@ -1,7 +1,7 @@
 """What mkdocs needs beyond docs/: pages made of files outside it, the API reference, and links between all of these.
 
-README.md becomes the home page, CONTRIBUTING.md and CHANGELOG.md become pages, docs/quickstart.ipynb a page, and each
-source file that a page links to becomes a page that shows it. `reference/` has a page for each module of the two packages.
+README.md becomes the home page; CONTRIBUTING.md, CHANGELOG.md and docs/quickstart.ipynb become pages, and so does each
+source file that a page links to. `reference/` has a page for the methods, one for the data sets, one for each room.
 """
 
 import json
@@ -92,6 +92,7 @@ def linked_files(text: str, folder: Path) -> list[Path]:
 
 
 def source_page(path: Path) -> str:
+    """The page that shows a source file."""
     return f"source/{path.relative_to(REPOSITORY).as_posix()}.md"
 
 
@@ -128,8 +129,6 @@ def moved(text: str, folder: Path, place: str) -> str:
         if to is None:
             name = path.relative_to(REPOSITORY).as_posix()
             to = f"files/{name}" if path.suffix in (".png", ".safetensors") else source_page(path)
-        if before.startswith("<img"):  # mkdocs leaves HTML alone, and pages lie where their sources lie
-            return before + posixpath.relpath(to, posixpath.dirname(place) or ".")
         return before + posixpath.relpath(to, posixpath.dirname(place) or ".")
 
     parts = FENCE.split(text)
@@ -184,16 +183,19 @@ def reference() -> dict[str, str]:
     def page(title: str, about: str, names: list[str]) -> str:
         return "\n\n".join([f"# {title}", about, *(f"::: {name}" for name in names)]) + "\n"
 
-    index = ["# Reference", "Made from the docstrings. [Architecture](../architecture.md) shows how the rooms depend on each other."]
-    index += ["| page | of |", "| --- | --- |"]
     methods = [f"{module}.{name}" for name, module in METHODS.items()]
-    made = {"reference/methods.md": page("Methods", "`lit_models.NAME`, and `--model NAME` on the command line.", methods)}
+    about = "`lit_models.NAME`, and `--model NAME` on the command line."
+    made = {"reference/methods.md": page("Methods", about, methods)}
     data = [name for name in modules("datamodules") if "errors" not in name]
     made["reference/datamodules.md"] = page("Data", "`datamodules.NAME`, and `--data NAME`.", data)
     for room, title in ROOMS.items():
         made[f"reference/{room}.md"] = page(title, f"Modules of `lit_models.{room}`.", modules(f"lit_models.{room}"))
-    rows = "\n".join(f"| [{text.partition(chr(10))[0][2:]}]({PurePosixPath(place).name}) | {text.splitlines()[2]} |" for place, text in made.items())
-    made["reference/index.md"] = "\n\n".join(index[:2]) + "\n\n" + "\n".join(index[2:]) + "\n" + rows + "\n"
+    rows = ["| page | what it describes |", "| --- | --- |"]
+    for place, text in made.items():
+        title, _, about, *_ = text.splitlines()
+        rows.append(f"| [{title.removeprefix('# ')}]({PurePosixPath(place).name}) | {about} |")
+    about = "Made from the docstrings. [Architecture](../architecture.md) shows how the rooms depend on each other."
+    made["reference/index.md"] = "\n\n".join(["# Reference", about, "\n".join(rows)]) + "\n"
     return made
 
 

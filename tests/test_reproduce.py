@@ -403,7 +403,7 @@ def test_the_list_of_methods_has_a_value_and_the_papers(tmp_path: Path) -> None:
         assert text.count("\n| [") == len(results_table.methods_index())
         return next(line for line in text.splitlines() if line.startswith("| [DCGAN]"))
 
-    assert row().endswith("| digits |"), "without a record there is no value"
+    assert row().endswith("| digits | not recorded yet |")
     recorded(tmp_path)
     assert row().endswith("| digits | loss: 0.25 / [0.5](https://x.org) |")
     only_cut = json.loads((tmp_path / "toy.json").read_text())
@@ -502,4 +502,5 @@ def test_scores_over_other_features_are_not_shown_and_calibration_rows_are(
         (tmp_path / "toy.json").write_text(json.dumps({"steps": {"plain": entries}}))
         assert [(row.method, row.ours) for row in results_table.all_rows(tmp_path)] == expected
     text = results_table.with_tables("<!-- results: all -->\n<!-- end of results -->", tmp_path)
-    assert "\n| ten training images repeated | digits |" in text
+    assert "\n|  | ten training images repeated | 9.50 |" in text
+    assert "\n| 1 | DCGAN | 0.25 | 2 min |" in text
