@@ -23,7 +23,7 @@ import os
 import re
 import statistics
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -265,7 +265,7 @@ def gallery() -> str:
     return "\n\n".join(parts)
 
 
-def markdown(header: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
+def markdown(header: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> str:
     """A table without the columns in which nothing stands."""
     kept = [column for column in range(len(header)) if any(row[column] for row in rows)]
     lines = [header, tuple("---" for _ in header), *rows]
