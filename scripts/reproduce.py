@@ -14,7 +14,7 @@ a run without run.json (of an older relit) has finished is the caller's word.
     python scripts/reproduce.py gans_mnist --take dcgan=runs/dcgan_mnist/20260101-120000 --take sngan=…
 
 The file of results keeps what is already in it, unless the same step is recorded anew with the same settings and seed.
-`scripts/results_table.py` makes the tables of README.md and docs/methods/ from it. Budget "smoke" measures nothing: its
+`scripts/results_table.py` makes the tables of README.md and docs/ from it. Budget "smoke" measures nothing: its
 results go to `<root>/smoke/`.
 """
 
@@ -33,6 +33,7 @@ from typing import Any
 import yaml
 from best_epoch import best_epoch
 from experiments import EXPERIMENTS, Budget, Data, Experiment, Step
+from results_table import all_rows
 from sweep import INTERRUPTED, finished, in_a_process, interruptible, relit, train
 
 from lit_models.cli.command import run
@@ -57,7 +58,9 @@ def main() -> int:
     """Reads the command line; returns an exit code."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("experiment", choices=EXPERIMENTS, nargs="?", help="what to run")
-    parser.add_argument("--list", action="store_true", help="list the experiments, their steps and budgets, and stop")
+    parser.add_argument(
+        "--list", action="store_true", help="list the experiments, their steps, budgets and missing records"
+    )
     parser.add_argument("--seeds", type=int, default=1, help="how many seeds, from 0 (default: %(default)s)")
     parser.add_argument(
         "--budget", choices=("smoke", "cpu", "gpu", "paper"), default="cpu", help="(default: %(default)s)"
@@ -72,7 +75,7 @@ def main() -> int:
     end = arguments.index("--") if "--" in arguments else len(arguments)
     given, passed_on = parser.parse_args(arguments[:end]), arguments[end + 1 :]
     if given.list:
-        print(listing())
+        print(listing(given.results or REPOSITORY / "results"))
         return 0
     if given.experiment is None:
         parser.error("name an experiment (--list shows them)")
@@ -108,11 +111,17 @@ def main() -> int:
     return 1 if chain.failed else 0
 
 
-def listing() -> str:
-    """The experiments with their steps and budgets, for people."""
+def listing(results: Path) -> str:
+    """The experiments with their steps, what of them has no record yet, and budgets, for people."""
+    unrecorded: dict[str, dict[str, None]] = {}
+    for row in all_rows(results):
+        if not row.ours:
+            unrecorded.setdefault(row.experiment, {})[f"{row.step} ({row.figure})"] = None
     lines = []
     for name, experiment in EXPERIMENTS.items():
         lines += [f"{name}: {experiment.title}", f"    steps: {', '.join(step.name for step in experiment.steps)}"]
+        if missing := unrecorded.get(name):
+            lines.append(f"    not recorded: {', '.join(missing)}")
         lines += [f"    --budget {budget}: cuts {what.cuts}" for budget, what in experiment.budgets.items()]
     return "\n".join(lines)
 

@@ -1,23 +1,29 @@
-"""Writes what README.md and docs/methods/*.md take from elsewhere: the tables of results, from results/*.json and
-lit_models/runs/published.yaml, and the numbered differences from the papers, from the methods' docstrings.
+"""Writes the generated parts of README.md and docs/: tables of results, the list of methods, the gallery, and the
+numbered differences from the papers.
 
     python scripts/results_table.py            # after scripts/reproduce.py
     python scripts/results_table.py --check    # exit code 1 if something is out of date
 
-A table stands between `<!-- results … -->` and `<!-- end of results -->`; `<!-- results: all -->` is the README's, and
-`<!-- results: dcgan -->` holds what `scripts/experiments.py` reports on the page docs/methods/dcgan.md. What lies
-between is written anew; what hasn't been measured is folded away at the end. Likewise
-`<!-- differences: lit_models/dcgan.py -->` … `<!-- end of differences -->`.
+Each part stands between two comments:
+
+    <!-- results: dcgan --> … <!-- end of results -->          on a method's page: all its recorded trainings
+    <!-- results: all --> … <!-- end of results -->            docs/results.md: the main values of all methods
+    <!-- methods --> … <!-- end of methods -->                 README.md: a row for each method's page
+    <!-- gallery --> … <!-- end of gallery -->                 docs/gallery.md: the pictures of the methods' pages
+    <!-- differences: lit_models/dcgan.py --> … <!-- end of differences -->
+
+The values come from results/*.json and lit_models/runs/published.yaml. Trainings without a record are not shown;
+`scripts/reproduce.py --list` names them.
 """
 
 import argparse
 import ast
 import json
+import os
 import re
 import statistics
 import sys
-from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -28,6 +34,8 @@ from lit_models.runs.published import Citation, Published, all_published
 
 REPOSITORY = Path(__file__).parents[1]
 MARKED = re.compile(r"<!-- results: (\w+) -->\n.*?<!-- end of results -->", re.DOTALL)
+METHODS = re.compile(r"<!-- methods -->\n.*?<!-- end of methods -->", re.DOTALL)
+GALLERY = re.compile(r"<!-- gallery -->\n.*?<!-- end of gallery -->", re.DOTALL)
 DIFFERENCES = re.compile(r"<!-- differences: (\S+) -->\n.*?<!-- end of differences -->", re.DOTALL)
 CUTS = {
     "max_epochs": "epochs",
@@ -42,41 +50,49 @@ CUTS = {
 }
 """Arguments that are a cut when they are smaller than in the configuration, and what they count."""
 UNTOLD = ("callbacks", "log_every_n_steps", "max_classes")
-"""Changed arguments of which a row says nothing: they change no figure, or `num_classes` and the subset tell it."""
+"""Changed arguments that a row leaves out: they change no figure, or `num_classes` and the subset imply them."""
 
 
 @dataclass(frozen=True)
 class Row:
-    """One figure of one step, for one choice of settings; without a number of ours if it hasn't been measured.
+    """One figure of one training; `ours` is empty if no record has it, `command` if no training made the images.
 
     Attributes:
+        experiment: Its name in scripts/experiments.py.
+        step: The step's name.
         page: The method's page.
-        main: Whether the README shows it.
+        main: Whether docs/results.md shows the figure, too.
+        cut: What is smaller than in the step's configuration.
+        changed: What else differs from it.
         seeds: How many.
         time: Of a training.
     """
 
+    experiment: str
+    step: str
     page: str
     main: bool
     method: str
     data: str
     figure: str
-    paper: str
-    others: str
-    ours: str
-    seeds: str
-    time: str
-    hardware: str
-    command: str
+    paper: Citation | None = None
+    others: tuple[Citation, ...] = ()
+    ours: str = ""
+    cut: tuple[str, ...] = ()
+    changed: tuple[str, ...] = ()
+    seeds: int = 0
+    time: str = ""
+    hardware: str = ""
+    command: str = ""
 
 
 def main() -> int:
     """Reads the command line; returns an exit code."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--check", action="store_true", help="change nothing; exit code 1 if a table is out of date")
+    parser.add_argument("--check", action="store_true", help="change nothing; exit code 1 if a part is out of date")
     given = parser.parse_args()
     outdated = []
-    for path in (REPOSITORY / "README.md", *sorted((REPOSITORY / "docs" / "methods").glob("*.md"))):
+    for path in (REPOSITORY / "README.md", *sorted((REPOSITORY / "docs").rglob("*.md"))):
         text = path.read_text()
         if (new := with_tables(text, REPOSITORY / "results")) != text:
             outdated.append(path)
@@ -88,57 +104,168 @@ def main() -> int:
 
 
 def with_tables(text: str, results: Path) -> str:
-    """The text with each marked table written anew."""
+    """The text with each generated part brought up to date."""
+    if not any(pattern.search(text) for pattern in (MARKED, METHODS, GALLERY, DIFFERENCES)):
+        return text
     rows = list(all_rows(results))
 
     def tables(match: re.Match[str]) -> str:
         page = match[1]
-        if page != "all" and page not in {row.page for row in rows}:
-            raise SystemExit(f"`<!-- results: {page} -->` names no page of scripts/experiments.py.")
         if page == "all":
-            chosen = [linked(row) for row in rows if row.main]
+            parts = overview([row for row in rows if row.main])
+        elif page in {row.page for row in rows}:
+            parts = page_tables([row for row in rows if row.page == page])
         else:
-            chosen = [row for row in rows if row.page == page]
-        measured = [row for row in chosen if row.ours]
-        missing = [row for row in chosen if not row.ours]
-        parts = [*([measured_table(measured)] if measured else []), *([missing_table(missing)] if missing else [])]
+            raise SystemExit(f"`<!-- results: {page} -->` names no page of scripts/experiments.py.")
         return "\n\n".join([f"<!-- results: {page} -->", *parts, "<!-- end of results -->"])
 
-    return DIFFERENCES.sub(_differences, MARKED.sub(tables, text))
+    text = MARKED.sub(tables, text)
+    text = METHODS.sub(lambda _: f"<!-- methods -->\n{methods_table(rows)}\n<!-- end of methods -->", text)
+    text = GALLERY.sub(lambda _: f"<!-- gallery -->\n{gallery()}\n<!-- end of gallery -->", text)
+    return DIFFERENCES.sub(_differences, text)
 
 
-def linked(row: Row) -> Row:
-    """The row with its method linked to its page; images that no method made have none."""
-    return replace(row, method=f"[{row.method}](docs/methods/{row.page}.md)") if row.command else row
+def overview(rows: list[Row]) -> list[str]:
+    """For each method's page with a record, a heading and its tables."""
+    parts = []
+    for page in dict.fromkeys(row.page for row in rows):
+        mine = [row for row in rows if row.page == page]
+        if any(row.ours for row in mine):
+            parts += [f"## {title_of(page)}", f"[Method page](methods/{page}.md)", *page_tables(mine)]
+    return parts
 
 
-def measured_table(rows: list[Row]) -> str:
-    """The figures that there are; the machine that most rows share is named once."""
-    usual = Counter(row.hardware for row in rows).most_common(1)[0][0]
+def page_tables(rows: list[Row]) -> list[str]:
+    """For each data set, a table of the trainings on it and of what others published, and their commands."""
+    parts = []
+    for data in dict.fromkeys(row.data for row in rows if row.ours):
+        mine = [row for row in rows if row.ours and row.data == data]
+        parts += [training_table(data, mine), commands(mine)]
+    if published := [row for row in rows if not row.ours and (row.paper or row.others)]:
+        cells = [(row.method, row.data, row.figure, *_cited(row)) for row in published]
+        header = ("training", "data", "value", "paper", "others' runs")
+        parts += ["Published values without a recorded training of relit:", markdown(header, cells)]
+    return parts or ["No value has been recorded yet; `python scripts/reproduce.py --list` names what is missing."]
+
+
+Training = tuple[str, tuple[str, ...], tuple[str, ...], str]
+
+
+def training_of(row: Row) -> Training:
+    """What the rows of one training share."""
+    return row.method, row.cut, row.changed, row.command
+
+
+def training_table(data: str, rows: list[Row]) -> str:
+    """One row a training, figures as columns; the settings that all share stand above."""
+    trainings: dict[Training, dict[str, Row]] = {}
+    for row in rows:
+        trainings.setdefault(training_of(row), {})[row.figure] = row
+    firsts = [next(iter(values.values())) for values in trainings.values()]
+    ran = [row for row in firsts if row.command]  # the others are images that no method made
+    cut, changed = _shared([row.cut for row in ran]), _shared([row.changed for row in ran])
+    seeds, hardware = {row.seeds for row in ran}, {row.hardware for row in ran}
+    above = [
+        *([f"cut to {', '.join(cut)}"] if cut else []),
+        *([f"with {', '.join(changed)}"] if changed else []),
+        *([f"{ran[0].seeds} seed{'' if seeds == {1} else 's'}"] if len(seeds) == 1 else []),
+        *(hardware if len(hardware) == 1 else []),
+    ]
+    figures = dict.fromkeys(row.figure for row in rows)
     cells = []
-    for number, row in enumerate(rows):
-        time = row.time if row.hardware == usual or not row.time else f"{row.time}, {row.hardware}"
-        command = "as above" if number and rows[number - 1].command == row.command else row.command
-        cells.append((*_first_cells(row), row.ours, row.seeds, time, command))
-    header = (*FIRST_COLUMNS, "ours", "seeds", "a training takes", "command")
-    return f"{usual}, where the row names no other machine:\n\n{markdown(header, cells)}"
+    for number, (row, values) in enumerate(zip(firsts, trainings.values(), strict=True), 1):
+        own = [f"cut to {', '.join(rest)}"] if (rest := [one for one in row.cut if one not in cut]) else []
+        own += [f"with {', '.join(rest)}"] if (rest := [one for one in row.changed if one not in changed]) else []
+        cells.append(
+            (
+                *(str(number) if row.command else "", row.method, "; ".join(own)),
+                *(cell for figure in figures for cell in _value(values.get(figure))),
+                str(row.seeds) if row.command and len(seeds) > 1 else "",
+                row.time,
+                row.hardware if len(hardware) > 1 else "",
+            )
+        )
+    columns = (column for figure in figures for column in (figure, "paper", "others' runs"))
+    header = ("#", "training", "settings", *columns, "seeds", "time", "machine")
+    bold = f"**{data.replace('**', '')}**"
+    return f"{'; '.join([bold, *above])}:\n\n{markdown(header, cells)}"
 
 
-def missing_table(rows: list[Row]) -> str:
-    """What hasn't been measured, folded away."""
-    table = markdown((*FIRST_COLUMNS, "command"), [(*_first_cells(row), row.command) for row in rows])
-    count = f"{len(rows)} row{'s' if len(rows) > 1 else ''}"
-    return f"<details><summary>{count} not measured yet</summary>\n\n{table}\n\n</details>"
+def _shared(settings: list[tuple[str, ...]]) -> list[str]:
+    """The settings that are in all of them, in the first one's order."""
+    return [one for one in settings[0] if all(one in other for other in settings)]
 
 
-FIRST_COLUMNS = ("method", "data", "figure", "paper", "others' runs")
+def _value(row: Row | None) -> tuple[str, str, str]:
+    return (row.ours, *_cited(row)) if row else ("", "", "")
 
 
-def _first_cells(row: Row) -> tuple[str, ...]:
-    return row.method, row.data, row.figure, row.paper, row.others
+def _cited(row: Row) -> tuple[str, str]:
+    """The paper's value and those of others' runs, with their sources."""
+
+    def cited(one: Citation) -> str:
+        source = one.source.replace('"', "'")
+        return f'[{one.value}]({one.url} "{source}")' if one.url else f"{one.value} ({source})"
+
+    return cited(row.paper) if row.paper else "", "; ".join(map(cited, row.others))
 
 
-def markdown(header: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
+def commands(rows: list[Row]) -> str:
+    """The commands of a table's trainings, folded away."""
+    trainings = {training_of(row): row for row in rows if row.command}
+    lines = [f"{number}. `{row.command}`" for number, row in enumerate(trainings.values(), 1)]
+    return "\n".join(['<details markdown="1"><summary>Commands</summary>', "", *lines, "", "</details>"])
+
+
+def methods_table(rows: list[Row]) -> str:
+    """A row for each method's page: what it does, on which data, and one value next to the paper's."""
+    cells = []
+    for page, (name, does) in methods_index().items():
+        mine = [row for row in rows if row.page == page]
+        data = list(dict.fromkeys(row.data.split(",")[0] for row in mine))
+        measured = [row for row in mine if row.ours and row.main and row.command]
+        value = "not recorded yet"
+        if best := next((row for row in measured if row.paper), next(iter(measured), None)):
+            paper = f"[{best.paper.value}]({best.paper.url})" if best.paper else "–"
+            mark = "†" if best.cut or "**subset**" in best.data else ""
+            value = f"{best.figure.removesuffix(' / %')}{' (%)' if best.figure.endswith('/ %') else ''}: "
+            value += f"{best.ours.partition(' (')[0]}{mark} / {paper}"
+        cells.append((f"[{name}](docs/methods/{page}.md)", does, ", ".join(data), value))
+    return markdown(("method", "what it does", "data", "ours / paper"), cells)
+
+
+def methods_index() -> dict[str, tuple[str, str]]:
+    """Each page's name and what the method does, as docs/methods/README.md lists them."""
+    text = (REPOSITORY / "docs" / "methods" / "README.md").read_text()
+    return {
+        page: (name, does)
+        for name, page, does in re.findall(r"^\| \[(.+?)\]\((\w+)\.md\) \| (.+?) \|$", text, re.MULTILINE)
+    }
+
+
+def title_of(page: str) -> str:
+    """The heading of a method's page."""
+    return (REPOSITORY / "docs" / "methods" / f"{page}.md").read_text().partition("\n")[0].removeprefix("# ")
+
+
+def gallery() -> str:
+    """The pictures of the methods' pages, each once, below the first method that shows it."""
+    docs = REPOSITORY / "docs"
+    parts, seen = [], set()
+    for page, (name, _) in methods_index().items():
+        path = docs / "methods" / f"{page}.md"
+        shown_here = []
+        for caption, target in re.findall(r"!\[([^\]]*)\]\(([^)\s]+)\)", path.read_text()):
+            picture = os.path.relpath((path.parent / target).resolve(), docs)
+            if picture not in seen:
+                seen.add(picture)
+                shown_here.append(f"![{caption}]({picture})\n\n*{caption[:1].upper()}{caption[1:]}.*")
+        if shown_here:
+            parts += [f"## {name}", f"[Method page](methods/{page}.md)", *shown_here]
+    return "\n\n".join(parts)
+
+
+def markdown(header: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> str:
     """A table without the columns in which nothing stands."""
     kept = [column for column in range(len(header)) if any(row[column] for row in rows)]
     lines = [header, tuple("---" for _ in header), *rows]
@@ -195,26 +322,17 @@ def all_rows(results: Path) -> Iterator[Row]:
 
 
 def _unmeasured(experiment: str, step: Step, figure: Figure, published: Published | None) -> Row:
-    steps = " ".join((*_needs(step), step.name))
     return Row(
+        experiment,
+        step.name,
         step.page,
         figure.main,
         step.method,
         step.data.name,
         figure.label,
-        paper=_cited(published.paper) if published and published.paper else "",
-        others="; ".join(map(_cited, published.others)) if published else "",
-        ours="",
-        seeds="",
-        time="",
-        hardware="",
-        command=f"`python scripts/reproduce.py {experiment} --budget paper --steps {steps}`",
+        paper=published.paper if published else None,
+        others=published.others if published else (),
     )
-
-
-def _needs(step: Step) -> list[str]:
-    earlier = [source.partition("/")[0] for source in step.uses.values()]
-    return list(dict.fromkeys([*earlier, *([step.length_of] if step.length_of else [])]))
 
 
 def measured(row: Row, step: Step, figure: Figure, entry: dict[str, Any]) -> Row:
@@ -225,18 +343,21 @@ def measured(row: Row, step: Step, figure: Figure, entry: dict[str, Any]) -> Row
     seconds = [run["training_seconds"] for run in runs if run["training_seconds"] is not None]
     # Beside the paper's figure stands what is cut from the paper's configuration, not from a budget's small one.
     changed = entry.get("changed_from_own", entry["changed"])
+    cut, others = _settings(step, changed)
     return replace(
         row,
         data=_data(step, entry["data"]),
-        ours="<br>".join([shown(figure, values, half), *_settings(step, changed)]),
-        seeds=str(len(runs)),
+        ours=shown(figure, values, half),
+        cut=cut,
+        changed=others,
+        seeds=len(runs),
         time=_duration(statistics.mean(seconds)) if seconds else "not recorded",
         hardware=" / ".join(dict.fromkeys(run["hardware"] for run in runs)),
-        command=f"`{entry['command']}`",
+        command=entry["command"],
     )
 
 
-def _settings(step: Step, changed: dict[str, list[Any]]) -> list[str]:
+def _settings(step: Step, changed: dict[str, list[Any]]) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """What is cut from the step's configuration, and what else differs from it."""
     cuts, others = [], []
     for key, (mine, theirs) in changed.items():
@@ -251,8 +372,7 @@ def _settings(step: Step, changed: dict[str, list[Any]]) -> list[str]:
             cuts.append(f"{mine} of {theirs} {CUTS[name]}")
         else:
             others.append(f"`{name}` {_shown(mine)}")
-    told = (("cut", cuts), ("with", others))
-    return [f"{what}: {', '.join(settings)}" for what, settings in told if settings]
+    return tuple(cuts), tuple(others)
 
 
 def value_of(figure: Figure, run: dict[str, Any]) -> float | None:
@@ -282,7 +402,7 @@ def calibration_rows(rows: list[Row], figures: list[tuple[Figure, dict[str, Any]
             value = scores.get(figure.metric.partition("/")[2])
             if figure.features and value is not None:
                 ours = shown(figure, [value], [])
-                yield replace(row, method=kind, paper="", others="", ours=ours, seeds="", time="", command="")
+                yield Row(row.experiment, row.step, row.page, row.main, kind, row.data, row.figure, ours=ours)
 
 
 def shown(figure: Figure, values: list[float], half_intervals: list[float]) -> str:
@@ -298,7 +418,7 @@ def shown(figure: Figure, values: list[float], half_intervals: list[float]) -> s
     if len(numbers) > 1:
         return f"{mean} ± {statistics.stdev(numbers):.{digits}f}"
     if half_intervals:
-        return f"{mean} ± {scale * half_intervals[0]:.{digits}f} (95 % of the test's episodes)"
+        return f"{mean} ± {scale * half_intervals[0]:.{digits}f} (95 % CI)"
     return mean
 
 
@@ -315,11 +435,6 @@ def _data(step: Step, data: dict[str, Any]) -> str:
         f"{data['name']}, **subset**: {train:,} of {step.data.train:,} training and validation, "
         f"{data['test_images']:,} of {step.data.test:,} test images"
     )
-
-
-def _cited(one: Citation) -> str:
-    source = one.source.replace('"', "'")
-    return f'[{one.value}]({one.url} "{source}")' if one.url else f"{one.value} ({source})"
 
 
 def _duration(seconds: float) -> str:

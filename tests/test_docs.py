@@ -1,15 +1,18 @@
 """What README.md and docs/ say: tables, commands, logged names and links are those of the code."""
 
 import csv
+import os
 import re
 import shlex
 from collections.abc import Callable, Iterator
 from itertools import product
 from pathlib import Path
+from typing import Any
 
 import pytest
 from experiments import EXPERIMENTS
-from results_table import with_tables
+from lightning.pytorch import Trainer
+from results_table import methods_index, with_tables
 
 import lit_models
 from tests.small_runs import RUNS, small_run
@@ -35,7 +38,7 @@ def test_what_is_generated_is_up_to_date(page: Path) -> None:
 @pages
 def test_links_lead_somewhere(page: Path) -> None:
     text = re.sub(r"```.*?```", "", page.read_text(), flags=re.DOTALL)
-    for target in re.findall(r"\]\(([^)\s]+)", text):
+    for target in (*re.findall(r"\]\(([^)\s]+)", text), *re.findall(r'<img src="([^"]+)"', text)):
         path, _, anchor = target.partition("#")
         if "://" in path:
             continue
@@ -44,6 +47,72 @@ def test_links_lead_somewhere(page: Path) -> None:
         if anchor:
             headings = re.findall(r"^#+ (.+)$", linked.read_text(), re.MULTILINE)
             assert anchor in {re.sub(r"[^\w -]", "", heading).lower().replace(" ", "-") for heading in headings}, target
+
+
+def test_the_readme_is_short_and_leads_to_all_that_it_leaves_out() -> None:
+    text = (REPOSITORY / "README.md").read_text()
+    assert len(text.encode()) <= 12_288
+    assert len(text.splitlines()) <= 200
+    reached, pages = set(), [REPOSITORY / "README.md"]
+    while pages:
+        page = pages.pop()
+        for target in re.findall(r"\]\(([^)\s#]+\.md)", page.read_text()):
+            if "://" not in target and (linked := (page.parent / target).resolve()) not in reached:
+                reached.add(linked)
+                pages.append(linked)
+    assert {path for path in PAGES if path.name != "README.md" or path.parent.name == "methods"} <= reached
+
+
+def test_the_readme_lists_every_method() -> None:
+    assert methods_index().keys() == {path.stem for path in METHODS} - {"README"}
+    rows = re.findall(r"^\| \[.+?\]\(docs/methods/(\w+)\.md\)", (REPOSITORY / "README.md").read_text(), re.MULTILINE)
+    assert rows == list(methods_index())
+
+
+def test_the_gallery_shows_every_picture_of_the_methods_pages() -> None:
+    shown = set(re.findall(r"!\[[^\]]*\]\((\S+?)\)", (REPOSITORY / "docs" / "gallery.md").read_text()))
+    for page in METHODS:
+        for target in re.findall(r"!\[[^\]]*\]\((\S+?)\)", page.read_text()):
+            assert os.path.relpath((page.parent / target).resolve(), REPOSITORY / "docs") in shown
+
+
+def blocks_of_python(page: str) -> list[str]:
+    return re.findall(r"```python\n(.*?)```", (REPOSITORY / page).read_text(), re.DOTALL)
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/python_api.md"])
+def test_python_examples_run(page: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """The blocks of a page, one after the other, as a reader would paste them; trainings are cut to two batches."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "weights").symlink_to(REPOSITORY / "weights")
+    fit = Trainer.fit
+
+    def short(trainer: Trainer, *arguments: Any, **named: Any) -> None:
+        trainer.limit_train_batches, trainer.limit_val_batches = 2, 1
+        assert trainer.fit_loop.max_epochs is not None
+        trainer.fit_loop.max_epochs = 1
+        fit(trainer, *arguments, **named)
+
+    monkeypatch.setattr(Trainer, "fit", short)
+    names: dict[str, Any] = {}
+    for block in blocks_of_python(page):
+        exec(compile(block, page, "exec"), names)
+    if page == "README.md":
+        assert names["images"].shape == (16, 1, 32, 32)
+        assert 0 <= names["images"].min() <= names["images"].max() <= 1
+
+
+def test_the_python_page_names_abilities_that_there_are() -> None:
+    text = (REPOSITORY / "docs" / "python_api.md").read_text()
+    table = re.search(r"^\| ability \|.*?\n\n", text, re.DOTALL | re.MULTILINE)
+    assert table is not None
+    stated: dict[str, set[str]] = {}
+    for row in table[0].splitlines()[2:-1]:
+        for ability in re.findall(r"`(\w+)`", row.split("|")[1]):
+            stated[ability] = set(re.findall(r"`(\w+)`", row.split("|")[2]))
+    for ability, methods in stated.items():
+        has = {name for name in lit_models.METHODS if callable(getattr(getattr(lit_models, name), ability, None))}
+        assert methods == has - ({"LayerwiseMLP"} if ability == "encode" else set()), ability
 
 
 @pytest.mark.parametrize("page", [path for path in METHODS if path.stem != "README"], ids=lambda path: path.stem)

@@ -289,12 +289,12 @@ def test_mean_and_standard_deviation(figure: Figure, shown: str) -> None:
     values = [0.9, 0.92]
     assert f"{100 * statistics.stdev(values):.2f}" == "1.41"
     row = row_of(TOY.steps[0], figure, entry(values))
-    assert (row.data, row.ours, row.seeds, row.time, row.hardware) == ("digits", shown, "2", "2 min", "a CPU")
+    assert (row.data, row.ours, row.seeds, row.time, row.hardware) == ("digits", shown, 2, "2 min", "a CPU")
 
 
 def test_one_seed_shows_its_confidence_interval() -> None:
     figure = Figure("plain", "", "test/accuracy", kind="percent", interval="test/accuracy_ci95")
-    assert row_of(TOY.steps[0], figure, entry([0.9])).ours == "90.00 ± 1.00 (95 % of the test's episodes)"
+    assert row_of(TOY.steps[0], figure, entry([0.9])).ours == "90.00 ± 1.00 (95 % CI)"
     assert "95 %" not in row_of(TOY.steps[0], figure, entry([0.9, 0.8])).ours
 
 
@@ -311,33 +311,18 @@ def test_cuts_and_subsets_are_said() -> None:
     cut["data"] |= {"whole": False, "train_images": 1000}
     row = row_of(TOY.steps[1], figure, cut)
     assert row.data == "digits, **subset**: 1,200 of 1,497 training and validation, 300 of 300 test images"
-    said = "50.0<br>cut: 16 of 64 feature maps, 5 of 15 epochs<br>with: `loss` hinge"
-    assert row.ours == said, "what makes the step what it is isn't a cut"
+    assert row.ours == "50.0"
+    assert row.cut == ("16 of 64 feature maps", "5 of 15 epochs"), "what makes the step what it is isn't a cut"
+    assert row.changed == ("`loss` hinge",)
     longer = row_of(TOY.steps[0], figure, entry([0.5], **{"trainer.max_epochs": [30, 15]}))
-    assert longer.ours == "50.0<br>with: `max_epochs` 30"
+    assert (longer.cut, longer.changed) == ((), ("`max_epochs` 30",))
     small = {**entry([0.5], **{"trainer.max_epochs": [3, 5]}), "changed_from_own": {"trainer.max_epochs": [3, 15]}}
     small["changed_from_own"]["checkpoint.every_n_steps"] = [50, None]
-    assert row_of(TOY.steps[0], figure, small).ours == "50.0<br>cut: 3 of 15 epochs", "not of a small configuration's 5"
+    assert row_of(TOY.steps[0], figure, small).cut == ("3 of 15 epochs",), "not of a small configuration's 5"
 
 
-def test_what_has_no_number_is_folded_away(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(results_table, "EXPERIMENTS", {"toy": TOY})
-    they, us = Citation("0.5", "they", "https://x.org"), Citation("0.6", "us")
-    published = Published(("toy", "plain", "loss"), "test/generator_loss", (), {}, they, (us,))
-    monkeypatch.setattr(results_table, "all_published", lambda: (published,))
-    rows = list(results_table.all_rows(tmp_path))
-    assert [row.ours for row in rows] == [""] * 3
-    assert (rows[0].paper, rows[0].others) == ('[0.5](https://x.org "they")', "0.6 (us)")
-    assert rows[0].command == "`python scripts/reproduce.py toy --budget paper --steps plain`"
-    text = results_table.with_tables("a\n<!-- results: all -->\nold\n<!-- end of results -->\nb", tmp_path)
-    assert text.startswith(
-        "a\n<!-- results: all -->\n\n<details><summary>2 rows not measured yet</summary>\n\n| method"
-    )
-    assert text.endswith("|\n\n</details>\n\n<!-- end of results -->\nb")
-    assert "old" not in text
-    assert text.count("| [DCGAN](docs/methods/dcgan.md) |") == 2, "the README leaves out what isn't main"
-    assert results_table.with_tables(text, tmp_path) == text
-
+def recorded(tmp_path: Path) -> None:
+    """Two trainings of the step "plain" with two figures each: the second one is shorter, and by another machine."""
     measured = {"steps": {"plain": [entry([0.5]), entry([0.6], **{"trainer.max_epochs": [1, 9]})]}}
     for one in measured["steps"]["plain"]:
         one["seeds"]["0"]["tests"]["test"]["figures"]["test/generator_loss"] = 0.25
@@ -345,17 +330,86 @@ def test_what_has_no_number_is_folded_away(tmp_path: Path, monkeypatch: pytest.M
     measured["steps"]["plain"][1]["command"] += " --trainer.max_epochs 1"
     measured["steps"]["plain"][1]["seeds"]["0"]["hardware"] = "a GPU"
     (tmp_path / "toy.json").write_text(json.dumps(measured))
-    text = results_table.with_tables(text, tmp_path)
-    assert "details" not in text
-    assert "a CPU, where the row names no other machine:" in text
-    lines = [line.split(" | ") for line in text.splitlines() if line.startswith("| [DCGAN]")]
-    command = "`relit fit --config configs/dcgan_digits.yaml"
-    assert [line[-4:] for line in lines] == [
-        ["0.25", "1", "2 min", f"{command}` |"],
-        ["0.10", "1", "2 min", "as above |"],
-        ["0.25<br>cut: 1 of 9 epochs", "1", "2 min, a GPU", f"{command} --trainer.max_epochs 1` |"],
-        ["0.10<br>cut: 1 of 9 epochs", "1", "2 min, a GPU", "as above |"],
+
+
+@pytest.fixture
+def toy(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The toy is the only experiment, and has a published figure."""
+    monkeypatch.setattr(results_table, "EXPERIMENTS", {"toy": TOY})
+    monkeypatch.setattr(reproduce, "EXPERIMENTS", {"toy": TOY})
+    they, us = Citation("0.5", "they", "https://x.org"), Citation("0.6", "us")
+    published = Published(("toy", "plain", "loss"), "test/generator_loss", (), {}, they, (us,))
+    monkeypatch.setattr(results_table, "all_published", lambda: (published,))
+
+
+@pytest.mark.usefixtures("toy")
+def test_what_has_no_record_is_listed_by_the_command_alone(tmp_path: Path) -> None:
+    rows = list(results_table.all_rows(tmp_path))
+    assert [row.ours for row in rows] == [""] * 3
+    listing = reproduce.listing(tmp_path)
+    assert "    not recorded: plain (loss), plain (loss after an epoch), noisy (loss)\n" in listing
+    text = results_table.with_tables("a\n<!-- results: all -->\nold\n<!-- end of results -->\nb", tmp_path)
+    assert text == "a\n<!-- results: all -->\n\n<!-- end of results -->\nb"
+    page = results_table.with_tables("<!-- results: dcgan -->\nold\n<!-- end of results -->", tmp_path)
+    assert page.splitlines()[2:-2] == [
+        *("Published values without a recorded training of relit:", ""),
+        "| training | data | value | paper | others' runs |",
+        "| --- | --- | --- | --- | --- |",
+        '| DCGAN | digits | loss | [0.5](https://x.org "they") | 0.6 (us) |',
     ]
+    recorded(tmp_path)
+    assert "    not recorded: noisy (loss)\n" in reproduce.listing(tmp_path)
+
+
+@pytest.mark.usefixtures("toy")
+def test_a_training_is_a_row_and_its_figures_are_columns(tmp_path: Path) -> None:
+    recorded(tmp_path)
+    text = results_table.with_tables("<!-- results: dcgan -->\nold\n<!-- end of results -->", tmp_path)
+    published = '[0.5](https://x.org "they") | 0.6 (us)'
+    assert text.splitlines() == [
+        *("<!-- results: dcgan -->", "", "**digits**; 1 seed:", ""),
+        "| # | training | settings | loss | paper | others' runs | loss after an epoch | time | machine |",
+        "| --- | --- | --- | --- | --- | --- | --- | --- | --- |",
+        f"| 1 | DCGAN |  | 0.25 | {published} | 0.10 | 2 min | a CPU |",
+        f"| 2 | DCGAN | cut to 1 of 9 epochs | 0.25 | {published} | 0.10 | 2 min | a GPU |",
+        *("", '<details markdown="1"><summary>Commands</summary>', ""),
+        "1. `relit fit --config configs/dcgan_digits.yaml`",
+        "2. `relit fit --config configs/dcgan_digits.yaml --trainer.max_epochs 1`",
+        *("", "</details>", "", "<!-- end of results -->"),
+    ]
+    assert results_table.with_tables(text, tmp_path) == text
+    overview = results_table.with_tables("<!-- results: all -->\n<!-- end of results -->", tmp_path)
+    assert "## DCGAN\n\n[Method page](methods/dcgan.md)\n\n**digits**; 1 seed:" in overview
+
+
+@pytest.mark.usefixtures("toy")
+def test_shared_settings_stand_above(tmp_path: Path) -> None:
+    changes = {"trainer.max_epochs": [1, 9], "model.init_args.loss": ["hinge", "bce"]}
+    entries = [entry([0.5, 0.6], **changes), entry([0.5, 0.7], **changes, **{"model.init_args.feature_maps": [8, 64]})]
+    for number, one in enumerate(entries):
+        one["command"] += f" {number}"
+        for run in one["seeds"].values():
+            run["tests"]["test"]["figures"]["test/generator_loss"] = 0.25
+    (tmp_path / "toy.json").write_text(json.dumps({"steps": {"plain": entries}}))
+    text = results_table.with_tables("<!-- results: dcgan -->\n<!-- end of results -->", tmp_path)
+    assert "**digits**; cut to 1 of 9 epochs; with `loss` hinge; 2 seeds; a CPU:\n" in text
+    assert "| 2 | DCGAN | cut to 8 of 64 feature maps | 0.25 ± 0.00 |" in text
+
+
+@pytest.mark.usefixtures("toy")
+def test_the_list_of_methods_has_a_value_and_the_papers(tmp_path: Path) -> None:
+    def row() -> str:
+        text = results_table.with_tables("<!-- methods -->\nold\n<!-- end of methods -->", tmp_path)
+        assert text.count("\n| [") == len(results_table.methods_index())
+        return next(line for line in text.splitlines() if line.startswith("| [DCGAN]"))
+
+    assert row().endswith("| digits | not recorded yet |")
+    recorded(tmp_path)
+    assert row().endswith("| digits | loss: 0.25 / [0.5](https://x.org) |")
+    only_cut = json.loads((tmp_path / "toy.json").read_text())
+    del only_cut["steps"]["plain"][0]
+    (tmp_path / "toy.json").write_text(json.dumps(only_cut))
+    assert row().endswith("| digits | loss: 0.25† / [0.5](https://x.org) |")
 
 
 # --- the declared experiments -----------------------------------------------------------------------------------------
@@ -448,4 +502,5 @@ def test_scores_over_other_features_are_not_shown_and_calibration_rows_are(
         (tmp_path / "toy.json").write_text(json.dumps({"steps": {"plain": entries}}))
         assert [(row.method, row.ours) for row in results_table.all_rows(tmp_path)] == expected
     text = results_table.with_tables("<!-- results: all -->\n<!-- end of results -->", tmp_path)
-    assert "\n| ten training images repeated | digits |" in text
+    assert "\n|  | ten training images repeated | 9.50 |" in text
+    assert "\n| 1 | DCGAN | 0.25 | 2 min |" in text
