@@ -1,13 +1,11 @@
 """The ``relit`` command: LightningCLI with this project's fixes, and nothing of any one method."""
 
 import os
-import re
 import shutil
 import sys
 import tempfile
 import traceback
 from argparse import ArgumentError
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +20,6 @@ from lightning.pytorch.utilities import rank_zero_only, rank_zero_warn
 import datamodules
 import lit_models
 import lit_models.callbacks
-from datamodules import Samples
-from datamodules.loading.paths import expanded
 from lit_models.callbacks import LearningRateScaling, PredictionWriter
 from lit_models.callbacks.learning_rate import Rule
 from lit_models.cli.messages import explain
@@ -38,7 +34,14 @@ from lit_models.cli.refusals import (
     warn_of_slow_bf16,
     weights_in_place_of,
 )
-from lit_models.cli.swaps import note_swaps, typed
+from lit_models.cli.swaps import (
+    class_of,
+    draws_from_nothing,
+    expand_paths,
+    experiment_name,
+    note_swaps,
+    typed,
+)
 from lit_models.cli.trainer import RelitTrainer, compile_networks
 from lit_models.errors import RunError, RunWarning
 from lit_models.runs.checkpoints import Checkpoints
@@ -208,7 +211,7 @@ class RelitCLI(LightningCLI):
         """
         config = self._given
         command = self.config.subcommand
-        _expand_paths(config)
+        expand_paths(config)
         if command == "prepare":
             return
         if command in USES_WEIGHTS:
@@ -219,7 +222,7 @@ class RelitCLI(LightningCLI):
             config.ckpt_path = weights_in_place_of(config.ckpt_path, config.weights)
         swapped = note_swaps(self.typed, config, [Path(str(path)) for path in config.config or ()])
         if config.run.experiment is None or (swapped and not typed(self.typed, "run.experiment")):
-            config.run.experiment = _experiment_name(config)
+            config.run.experiment = experiment_name(config)
         if config.ckpt_path in ("last", "best") and config.run.experiment is None:
             raise RunError(f"`--ckpt_path {config.ckpt_path}` of which experiment? Add --config or --run.experiment.")
         if command == "fit" and config.run.experiment is not None:
@@ -238,31 +241,15 @@ class RelitCLI(LightningCLI):
         if config.model is None:
             raise RunError(f"`relit {command}` needs a model: --config FILE, --model CLASS, or --ckpt_path FILE.")
         if self.checkpoint is not None:
-            require_same_method(self.checkpoint, Path(config.ckpt_path), _class_of(config.model.class_path))
-        if command == "predict" and (config.data is None or self._draws_from_nothing(config)):
+            require_same_method(self.checkpoint, Path(config.ckpt_path), class_of(config.model.class_path))
+        if command == "predict" and (config.data is None or draws_from_nothing(self.typed, config)):
             config.data = None
             samples = {self.config.subcommand: {"data": {"class_path": "datamodules.Samples"}}}
             self.config = self.parser.parse_object(samples, self.config)
         if self._given.data is None:
             raise RunError(f"`relit {command}` needs data: --config FILE or --data CLASS.")
         if self._given.run.experiment is None:
-            self._given.run.experiment = _experiment_name(self._given)
-
-    def _draws_from_nothing(self, config: Namespace) -> bool:
-        """Whether `predict` asks the model for new images, and not for what it makes of the given ones."""
-        if not _generates_from_scratch(config):
-            return False
-        if not typed(self.typed, "data"):
-            return True  # the data are those that the model was trained on
-        model_class = _class_of(config.model.class_path)
-        if hasattr(model_class, "reconstruct"):
-            return False
-        data = config.data.class_path.rpartition(".")[2]
-        rank_zero_warn(
-            f"{model_class.__name__} draws images from nothing: the pictures of {data} aren't used.",
-            category=RunWarning,
-        )
-        return True
+            self._given.run.experiment = experiment_name(self._given)
 
     def _checkpoint_before_restart(self) -> str | None:
         """Where a requeued job goes on, whatever it began with; one that was changed in the meantime is refused."""
@@ -468,32 +455,8 @@ def run(args: list[str]) -> int:
     return 0
 
 
-def _generates_from_scratch(config: Namespace) -> bool:
-    """Whether the model makes images from nothing, so that the data it was trained on don't matter to `predict`."""
-    model_class = _class_of(config.model.class_path)
-    return hasattr(model_class, "sample") and not issubclass(_class_of(config.data.class_path), Samples)
-
-
-def _expand_paths(config: Namespace) -> None:
-    """Replaces ``~`` and ``$NAME`` in the paths that aren't a data module's or a model's."""
-    for name in ("ckpt_path", "weights", "picture", "run.root", "predictions.folder"):
-        path = config.get(name)
-        if isinstance(path, str) and re.search(r"^~|\$", path):
-            config[name] = str(expanded(path))
-
-
-def _experiment_name(config: Namespace) -> str | None:
-    names = [part.class_path.rsplit(".", 1)[-1].lower() for part in (config.model, config.data) if part is not None]
-    return "_".join(names) if config.model is not None else None
-
-
 def _run_options(config: Namespace) -> RunOptions:
     return RunOptions(**config.run.as_dict())
-
-
-def _class_of(class_path: str) -> type:
-    module, name = class_path.rsplit(".", 1)
-    return getattr(import_module(module), name)
 
 
 def _as_list(value: Any) -> list[Any]:

@@ -1,5 +1,7 @@
-"""A model or a data module that the command line puts in the place of a configuration's: what is kept, what is lost."""
+"""What the command line makes of a configuration: paths, names, and a model or data module put in its place."""
 
+import re
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -7,6 +9,8 @@ import yaml
 from jsonargparse import Namespace
 from lightning.pytorch.utilities import rank_zero_warn
 
+from datamodules import Samples
+from datamodules.loading.paths import expanded
 from lit_models.errors import RunWarning
 
 
@@ -65,3 +69,46 @@ def _section(files: list[Path], part: str) -> dict[str, Any] | None:
 def _short(value: Any) -> str:
     text = str(value.get("class_path", value) if isinstance(value, dict) else value)
     return text if len(text) <= 40 else f"{text[:39]}…"
+
+
+def expand_paths(config: Namespace) -> None:
+    """Replaces ``~`` and ``$NAME`` in the paths that aren't a data module's or a model's."""
+    for name in ("ckpt_path", "weights", "picture", "run.root", "predictions.folder"):
+        path = config.get(name)
+        if isinstance(path, str) and re.search(r"^~|\$", path):
+            config[name] = str(expanded(path))
+
+
+def experiment_name(config: Namespace) -> str | None:
+    """The name of an experiment that has none: that of its model, with that of its data; None without a model."""
+    names = [part.class_path.rsplit(".", 1)[-1].lower() for part in (config.model, config.data) if part is not None]
+    return "_".join(names) if config.model is not None else None
+
+
+def draws_from_nothing(args: list[str], config: Namespace) -> bool:
+    """Whether `predict` asks the model for new images, and not for what it makes of the given ones."""
+    if not _generates_from_scratch(config):
+        return False
+    if not typed(args, "data"):
+        return True  # the data are those that the model was trained on
+    model_class = class_of(config.model.class_path)
+    if hasattr(model_class, "reconstruct"):
+        return False
+    data = config.data.class_path.rpartition(".")[2]
+    rank_zero_warn(
+        f"{model_class.__name__} draws images from nothing: the pictures of {data} aren't used.",
+        category=RunWarning,
+    )
+    return True
+
+
+def class_of(class_path: str) -> type:
+    """The class of a configuration's ``class_path``."""
+    module, name = class_path.rsplit(".", 1)
+    return getattr(import_module(module), name)
+
+
+def _generates_from_scratch(config: Namespace) -> bool:
+    """Whether the model makes images from nothing, so that the data it was trained on don't matter to `predict`."""
+    model_class = class_of(config.model.class_path)
+    return hasattr(model_class, "sample") and not issubclass(class_of(config.data.class_path), Samples)
