@@ -254,8 +254,8 @@ def _range_of(parts: list[str]) -> tuple[str, tuple[float, float, bool]]:
         low, high = math.nan, math.nan
     if not low < high or scale not in ([], ["log"]) or (scale and low <= 0):
         raise RunError(
-            f"--range {' '.join(parts)} is no range: give NAME LOW HIGH, with `log` behind them for a logarithmic scale "
-            "of positive numbers."
+            f"--range {' '.join(parts)} is no range: give NAME LOW HIGH, with `log` behind them for a logarithmic "
+            "scale of positive numbers."
         )
     return name.removeprefix("--"), (low, high, bool(scale))
 
@@ -304,7 +304,8 @@ def run_sweep(sweep: Sweep, trials: int | None = None, retry_failed: bool = Fals
     except (optuna.exceptions.StorageInternalError, SQLAlchemyError) as error:
         cause = str(error.__cause__ or error).splitlines()[0]
         raise RunError(
-            f"The sweep's file {sweep.storage} can't be used ({cause}): make room, or repair it, and repeat the command."
+            f"The sweep's file {sweep.storage} can't be used ({cause}): make room, or repair it, and repeat the "
+            "command."
         ) from error
     return worker.conclude()
 
@@ -343,7 +344,8 @@ class Worker:
             known = self.study.user_attrs.setdefault("settings", sweep.digest)
             if known != sweep.digest:
                 raise RunError(
-                    f"The study {sweep.name} in {sweep.storage} has other settings: choose another --name, or leave it out."
+                    f"The study {sweep.name} in {sweep.storage} has other settings: choose another --name, or leave it "
+                    "out."
                 )
             self.study.set_user_attr("settings", sweep.digest)
         self.pruner = optuna.pruners.MedianPruner(FEWEST_TO_PRUNE, n_warmup_steps=(sweep.prune or 1) - 1)

@@ -156,6 +156,8 @@ def facts_of(run: Run, config: dict[str, Any], record: dict[str, Any]) -> dict[s
         "seed": config.get("seed_everything"),
         "finished": finished,
         "training time": None if run.seconds is None else duration(run.seconds),
+        "throughput": throughput(run, sizes),
+        "learning rate": learning_rates(config),
         "peak memory": ", ".join(f"{size / 2**30:.1f} GiB ({kind})" for kind, size in peak.items()) or None,
         "configuration changed": f"on resuming, {resumed} time{'s' if resumed > 1 else ''}" if resumed else None,
         "accelerator": record.get("accelerator"),
@@ -168,6 +170,24 @@ def facts_of(run: Run, config: dict[str, Any], record: dict[str, Any]) -> dict[s
         "folder": run.folder,
     }
     return {name: str(value) for name, value in facts.items() if value is not None}
+
+
+def throughput(run: Run, sizes: dict[str, int]) -> str | None:
+    """Training images a second, validation included, from the epochs done and the training time."""
+    epochs = max((curve[-1][0] for name, curve in run.curves.items() if name.startswith("train/")), default=0)
+    images = sizes.get("train_images")
+    if not run.seconds or not images or not epochs:
+        return None
+    return f"{epochs * images / run.seconds:,.0f} images/s"
+
+
+def learning_rates(config: dict[str, Any]) -> str | None:
+    """The learning rates of the configuration, by the optimizer's name if there are several."""
+    rates = {name: value for name, value in flat_config(config.get("model") or {}).items() if name.endswith("lr")}
+    rates = {name: value for name, value in rates.items() if value != "null"}
+    if len(set(rates.values())) == 1:
+        return next(iter(rates.values()))
+    return ", ".join(f"{value} ({'.'.join(name.split('.')[:-1]) or name})" for name, value in rates.items()) or None
 
 
 def read_tests(path: Path) -> list[Measurement]:
