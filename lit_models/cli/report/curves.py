@@ -167,13 +167,21 @@ def svg_path(places: Iterable[tuple[float, float]]) -> str:
     return "M" + "L".join(f"{x:.1f} {y:.1f}" for x, y in places)
 
 
-def hoverable(line: Line) -> dict[str, Any]:
-    """What the page's script needs of a line to tell its values."""
+def hoverable(line: Line, seeds: str | None = None) -> dict[str, Any]:
+    """What the page's script needs of a line to draw it again and to show its values.
+
+    Args:
+        line: The line.
+        seeds: The name of the runs with other seeds that it belongs to.
+    """
     return {
         "label": line.label,
         "colour": line.colour,
         "averaged": line.averaged,
         "run": line.run,
+        "group": seeds or line.run,
+        "groupLabel": seeds,
+        "stage": line.stage,
         "dashed": line.stage == "train" and line.label != "train" and "/" not in line.label,
         "time": line.time,
         "epoch": [round(point.epoch, 4) for point in line.points],

@@ -27,6 +27,7 @@ from lit_models.cli.report.reading import (
     measurement_rows,
     metric_rows,
     read_record,
+    seed_summaries,
 )
 from lit_models.cli.report.words import breakable, quantity_title, spelled
 from lit_models.errors import RunError
@@ -116,6 +117,8 @@ def render(records: list[Record], title: str | None = None) -> tuple[str, list[s
     figures = read_figures(records, shelf)
     albums = read_albums(records, shelf)
     plots = draw_plots(records)
+    seeds = seed_summaries(records)
+    group_of = {name: group.label for group in seeds for name in group.runs}
     environment = _environment()
     style, script = _style(environment, "report.css"), _script(environment, "theme.js", "plot.js", "report.js")
     experiments = list(dict.fromkeys(record.facts.get("experiment", record.run.name) for record in records))
@@ -126,8 +129,10 @@ def render(records: list[Record], title: str | None = None) -> tuple[str, list[s
         facts=list(dict.fromkeys(name for record in records for name in record.facts)),
         tests=measurement_rows(records),
         rows=metric_rows(records),
+        seeds=seeds,
+        seed_metrics=sorted({metric for group in seeds for metric in group.cells}),
         plots=plots,
-        curves={"plots": [[hoverable(line) for line in plot.lines] for plot in plots]},
+        curves={"plots": [[hoverable(line, group_of.get(line.run)) for line in plot.lines] for plot in plots]},
         timed=any(line.time for plot in plots for line in plot.lines),
         albums=albums,
         figures=figures,

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import yaml
 
-from lit_models.cli.compare import Run, read_mapping
+from lit_models.cli.compare import Run, mean_and_deviation, name_of_seeds, read_mapping, seed_groups
 from lit_models.cli.report.words import duration
 from lit_models.errors import RunError
 from lit_models.runs.published import Published, beside
@@ -290,6 +290,31 @@ def metric_rows(records: Sequence[Record]) -> list[tuple[str, list[list[float] |
         )
         for name in names
     ]
+
+
+@dataclass
+class SeedGroup:
+    """Runs that differ only in their seed: what to call them, and each metric's mean and standard deviation."""
+
+    label: str
+    runs: list[str]
+    cells: dict[str, str]
+
+
+def seed_summaries(records: Sequence[Record]) -> list[SeedGroup]:
+    """The groups of at least two runs that differ only in their seed."""
+    finals: dict[str, dict[str, float]] = {}
+    for record in records:
+        logged = {name: points[-1].value for name, points in record.points.items() if stage_of(name) != "train"}
+        finals[record.run.name] = {**logged, **record.run.results}
+    groups = []
+    for runs in seed_groups([record.run for record in records]):
+        names = [run.name for run in runs]
+        metrics = sorted({metric for name in names for metric in finals[name]})
+        cells = {m: mean_and_deviation([finals[name][m] for name in names if m in finals[name]]) for m in metrics}
+        if len(runs) > 1:
+            groups.append(SeedGroup(name_of_seeds(names), names, cells))
+    return groups
 
 
 def flat_config(config: Any, prefix: str = "") -> dict[str, str]:

@@ -296,6 +296,10 @@ def test_the_curves_of_a_run_can_be_changed(runs: Path) -> None:
         assert page.evaluate("document.documentElement.scrollWidth") == 390
         links = "[...document.querySelectorAll('nav a')].every((a) => a.getBoundingClientRect().right <= 390)"
         assert page.evaluate(links), "the whole navigation is in sight"
+        bands = "document.querySelectorAll('.plot[data-plot=\"0\"] .band').length"
+        assert page.evaluate(bands) == 1, "runs that differ only in the seed"
+        page.evaluate("document.querySelector('[name=seeds]').click()")
+        assert page.evaluate(bands) == 0
         set_control(page, "axis", "time")
         assert "minutes" in page.evaluate(text)
         set_control(page, "axis", "step")
@@ -319,3 +323,28 @@ def set_control(page: Page, name: str, value: str) -> None:
         f"{{ const field = document.querySelector('#controls [name={name}]'); field.value = '{value}';"
         " field.dispatchEvent(new Event('input')); }"
     )
+
+
+def test_seeds_in_compare_and_report(runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Numbers 0, 2, 4 have the seeds 0, 1, 2 and width 8; number 6 has another width."""
+    folders = [runs / "dcgan_digits" / f"run-{number:04}" for number in (0, 2, 4, 6)]
+    rows = [(folder / "metrics.csv").read_text().splitlines()[-1] for folder in folders]
+    finals = [float(row.split(",")[3]) for row in rows]
+    mean, sd = np.mean(finals[:3]), np.std(finals[:3], ddof=1)
+    assert main(["compare", *map(str, folders)]) == 0
+    assert f"| run-0000 … (3 seeds) | {mean:.4g} ± {sd:.2g} (n = 3)" in capsys.readouterr().out
+    assert Path("comparison/comparison.csv").read_text().count("val/fid") == 4, "single runs stay in the file"
+    assert main(["compare", *map(str, folders), "--each_seed"]) == 0
+    assert "seeds)" not in capsys.readouterr().out
+    assert main(["report", *map(str, folders), "--output", "page.html"]) == 0
+    text = Parsed(Path("page.html").read_text()).text("script", "style")
+    assert f"{mean:.4g} ± {sd:.2g} (n = 3)" in text
+
+
+def test_a_repeated_seed_is_no_further_seed(runs: Path) -> None:
+    from lit_models.cli.compare import read_run, seed_groups
+
+    make_run(runs / "dcgan_digits" / "again", seed=1, dim=8)
+    folders = [runs / "dcgan_digits" / name for name in ("run-0000", "run-0002", "again")]
+    groups = seed_groups([read_run(folder, folder.name) for folder in folders])
+    assert [[run.name for run in group] for group in groups] == [["run-0000", "run-0002"], ["again"]]

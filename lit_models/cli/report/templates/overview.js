@@ -37,28 +37,7 @@ function grouped(list) {
   return [...groups].map(([key, members]) => ({ key, members }));
 }
 
-function statistics(values) {
-  const mean = values.reduce((sum, value) => sum + value, 0) / values.length;
-  const sd = values.length > 1 ? Math.sqrt(values.reduce((sum, value) => sum + (value - mean) ** 2, 0) / (values.length - 1)) : 0;
-  return { mean, sd };
-}
-
 const valuesOf = (members) => members.map(valueOf).filter((value) => value !== undefined);
-
-// The mean of several runs' curves at the epochs that at least two (or the only one) have, with a band of one sd.
-function meanCurve(curves) {
-  const at = new Map();
-  for (const curve of curves) for (const [epoch, value] of curve) {
-    if (!at.has(epoch)) at.set(epoch, []);
-    at.get(epoch).push(value);
-  }
-  const needed = Math.min(2, curves.length);
-  const epochs = [...at.keys()].filter((epoch) => at.get(epoch).length >= needed).sort((a, b) => a - b);
-  const parts = epochs.map((epoch) => statistics(at.get(epoch)));
-  const value = parts.map((part) => part.mean);
-  const band = curves.length > 1 ? [parts.map((p) => p.mean - p.sd), parts.map((p) => p.mean + p.sd)] : undefined;
-  return { epoch: epochs, value, band };
-}
 
 function lineOf(members, colour, label) {
   const curves = members.map((run) => run.metrics[metricOf(run)]?.curve).filter(Boolean);
@@ -186,7 +165,7 @@ function compare() {
   };
   const lines = rows.map((row, number) => lineOf(row.members, number % 10, label(row)));
   const svg = $("comparison").querySelector("svg");
-  drawPlot(svg, lines, { log: $("log").checked, smooth: Number($("smooth").value), width: 880, height: 340 });
+  drawPlot(svg, lines, { log: $("log").checked, smooth: Number($("smooth").value), width: Math.max(360, Math.min(1100, svg.clientWidth)), height: 300 });
   const metrics = [...new Set(list.map(metricOf).filter(Boolean))];
   const caption = $("comparison").querySelector("figcaption");
   caption.replaceChildren(...lines.map((line) => {

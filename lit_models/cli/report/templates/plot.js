@@ -44,6 +44,57 @@ function smoothed(values, weight) {
   });
 }
 
+function statistics(values) {
+  const mean = values.reduce((sum, value) => sum + value, 0) / values.length;
+  const sd = values.length > 1 ? Math.sqrt(values.reduce((sum, value) => sum + (value - mean) ** 2, 0) / (values.length - 1)) : 0;
+  return { mean, sd };
+}
+
+// The mean of several runs' curves at the epochs that at least two (or the only one) have, with a band of one sd.
+function meanCurve(curves) {
+  const at = new Map();
+  for (const curve of curves) for (const [epoch, value] of curve) {
+    if (!at.has(epoch)) at.set(epoch, []);
+    at.get(epoch).push(value);
+  }
+  const needed = Math.min(2, curves.length);
+  const epochs = [...at.keys()].filter((epoch) => at.get(epoch).length >= needed).sort((a, b) => a - b);
+  const parts = epochs.map((epoch) => statistics(at.get(epoch)));
+  const value = parts.map((part) => part.mean);
+  const band = curves.length > 1 ? [parts.map((p) => p.mean - p.sd), parts.map((p) => p.mean + p.sd)] : undefined;
+  return { epoch: epochs, value, band };
+}
+
+// Lines of the same group and stage as their mean with a band of one standard deviation; the epochs are the first's.
+function withSeedsTogether(lines) {
+  const groups = new Map();
+  for (const line of lines) {
+    const key = JSON.stringify([line.group, line.stage]);
+    if (!groups.has(key)) groups.set(key, []);
+    groups.get(key).push(line);
+  }
+  return [...groups.values()].map((members) => {
+    if (members.length === 1) return members[0];
+    const [first] = members;
+    const last = Math.min(...members.map((line) => line.epoch.at(-1)));
+    const kept = first.epoch.map((epoch, i) => i).filter((i) => first.epoch[i] <= last + 1e-9);
+    const parts = kept.map((i) => statistics(members.map((line) => interpolated(line, first.epoch[i]))));
+    const pick = (values) => values && kept.map((i) => values[i]);
+    return {
+      ...first, label: `${first.groupLabel} ${first.stage}`, averaged: first.averaged,
+      epoch: pick(first.epoch), step: pick(first.step), time: pick(first.time), value: parts.map((part) => part.mean),
+      band: [parts.map((part) => part.mean - part.sd), parts.map((part) => part.mean + part.sd)],
+    };
+  });
+}
+
+function interpolated(line, epoch) {
+  const at = line.epoch.findIndex((other) => other >= epoch - 1e-9);
+  if (at <= 0) return line.value[at < 0 ? line.value.length - 1 : 0];
+  const share = (epoch - line.epoch[at - 1]) / (line.epoch[at] - line.epoch[at - 1]);
+  return line.value[at - 1] + share * (line.value[at] - line.value[at - 1]);
+}
+
 // Draws lines ({label, colour, epoch, step, time, value, dashed, band: [low, high]}) into an SVG; adds to each line the
 // places of its points, for the pointer.
 function drawPlot(svg, lines, { axis = "epoch", log = false, smooth = 0, width = 440, height = 250 } = {}) {

@@ -32,6 +32,7 @@ function nearest(places, x) {
 
 const hidden = new Set();
 const layers = new Map();
+const drawn = new Map();
 
 for (const figure of document.querySelectorAll(".plot")) {
   const every = plots[figure.dataset.plot];
@@ -45,7 +46,7 @@ for (const figure of document.querySelectorAll(".plot")) {
   tip.hidden = true;
 
   svg.addEventListener("pointermove", (event) => {
-    const lines = every.filter((line) => line.x.length && !hidden.has(line.run));
+    const lines = (drawn.get(figure) ?? every).filter((line) => line.x.length);
     if (!lines.length) return;
     const frame = svg.getBoundingClientRect();
     const x = (event.clientX - frame.left) * box.width / frame.width;
@@ -89,8 +90,9 @@ function redraw() {
   for (const figure of document.querySelectorAll(".plot")) {
     const svg = figure.querySelector("svg");
     const every = plots[figure.dataset.plot];
-    const lines = every.filter((line) => !hidden.has(line.run));
-    for (const line of every) line.x = line.y = [];
+    const single = every.filter((line) => !hidden.has(line.run));
+    const lines = controls.querySelector("[name=seeds]")?.checked ? withSeedsTogether(single) : single;
+    drawn.set(figure, lines);
     const large = figure.classList.contains("large");
     const logarithmic = log === "auto" ? figure.dataset.logarithmic === "yes" : log === "logarithmic";
     drawPlot(svg, lines, { axis, log: logarithmic, smooth, ...(large ? { width: 1100, height: 520 } : {}) });
@@ -101,6 +103,7 @@ function redraw() {
 if (controls) {
   controls.hidden = false;
   for (const input of controls.querySelectorAll("select, input")) input.addEventListener("input", redraw);
+  if (controls.querySelector("[name=seeds]")) redraw();
   for (const button of document.querySelectorAll("[data-hides]")) {
     button.addEventListener("click", () => {
       const run = button.dataset.hides;
