@@ -96,6 +96,15 @@ function redraw() {
     const large = figure.classList.contains("large");
     const logarithmic = log === "auto" ? figure.dataset.logarithmic === "yes" : log === "logarithmic";
     drawPlot(svg, lines, { axis, log: logarithmic, smooth, ...(large ? { width: 1100, height: 520 } : {}) });
+    const names = new Map(lines.map((line) => [line.band ? line.groupLabel : document.querySelector("[data-hides]") ? line.run : line.label, line.colour]));
+    const quiet = figure.querySelectorAll("figcaption .quiet");
+    figure.querySelector("figcaption").replaceChildren(...[...names].map(([text, colour]) => {
+      const entry = document.createElement("span");
+      const swatch = entry.appendChild(document.createElement("i"));
+      swatch.className = `swatch c${colour}`;
+      entry.append(text);
+      return entry;
+    }), ...quiet);
     svg.append(layers.get(figure));
     layers.get(figure).replaceChildren();
   }
