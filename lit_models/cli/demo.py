@@ -90,8 +90,7 @@ class Player:
 
     def walk(self, first: int, second: int, label: int, steps: int = 9) -> Image.Image:
         """Images between those of two seeds, in a row."""
-        start, end = self.latent(first)[0], self.latent(second)[0]
-        latents = torch.stack([slerp(start, end, share) for share in torch.linspace(0, 1, int(steps))])
+        latents = slerp(self.latent(first), self.latent(second), torch.linspace(0, 1, int(steps)))[0]
         return as_picture(
             make_grid(images_of(self.model, latents, self._label(label, len(latents))), nrow=len(latents))
         )

@@ -32,7 +32,7 @@ def write_gif(frames: Sequence[Image.Image], path: Path, seconds: float = 0.15, 
 
 
 def sample_frames(run: Path) -> list[Image.Image]:
-    """A run's grids of samples, ``samples/epoch_*.png``, with the epoch above; those that can't be read are left out."""
+    """A run's grids of samples, ``samples/epoch_*.png``, with the epoch above; unreadable ones are left out."""
     frames: list[Image.Image] = []
     for path in sorted((run / "samples").glob("epoch_*.png")):
         match = re.fullmatch(r"epoch_(\d+)", path.stem)
@@ -74,8 +74,8 @@ def walk_frames(model: Any, seed: int = 0, images: int = 16, stops: int = 4, ste
     frames = []
     for number in range(stops):
         start, end = latents[number], latents[(number + 1) % stops]
-        for share in shares:
-            grid = make_grid(images_of(model, slerp(start, end, share)).cpu(), nrow=round(images**0.5))
+        for latent in slerp(start, end, shares).unbind(1):
+            grid = make_grid(images_of(model, latent).cpu(), nrow=round(images**0.5))
             pixels = (grid.clamp(0, 1).permute(1, 2, 0).numpy() * 255).round().astype(np.uint8)
             frames.append(Image.fromarray(pixels))
     return frames
