@@ -281,7 +281,8 @@ def build_app(players: list[Player]) -> Any:
                 tabs += 1
                 reader = DigitReader(model, *real_digits(model.image_shape))
                 with gr.Tab(player.name), gr.Row():
-                    drawn = gr.Sketchpad(type="numpy", label="draw a digit", canvas_size=(280, 280))
+                    pen = gr.Brush(default_size=18, colors=["#000000"])
+                    drawn = gr.Sketchpad(type="numpy", label="draw a digit", canvas_size=(280, 280), brush=pen)
                     label = gr.Label(label="what it is taken for")
                     nearest = gr.Image(type="pil", label="the most similar real digits")
                     drawn.change(reader.read, drawn, [label, nearest])
