@@ -21,16 +21,14 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TextIO
 
-import yaml
-
 from lit_models.cli.compare import read_epochs
-from lit_models.cli.processes import INTERRUPTED, RELIT, finished, fit_command, interruptible
+from lit_models.cli.processes import INTERRUPTED, RELIT, finished, fit_command, interruptible, last_words, resolved
 from lit_models.errors import RunError
 from lit_models.runs.settings import changes, flat
 
@@ -102,7 +100,7 @@ class Sweep:
     """The settings of a sweep.
 
     Attributes:
-        config: The experiment's YAML file.
+        config: The experiment's name or YAML file.
         passed_on: Further arguments of `relit fit`.
         choices: Values by argument.
         ranges: Lower end, upper end and whether the scale is logarithmic, by argument.
@@ -111,7 +109,7 @@ class Sweep:
         name: The study's name.
     """
 
-    config: Path
+    config: str
     passed_on: list[str]
     choices: dict[str, list[str]]
     ranges: dict[str, tuple[float, float, bool]]
@@ -144,7 +142,7 @@ class Sweep:
     def arguments(self, settings: dict[str, str]) -> list[str]:
         """The arguments of `relit fit` with these settings."""
         return [
-            *("--config", str(self.config)),
+            *("--config", self.config),
             *(f"--{name}={value}" for name, value in settings.items()),
             *self.passed_on,
         ]
@@ -167,18 +165,18 @@ def sweep_of(given: argparse.Namespace, passed_on: list[str]) -> Sweep:
     Raises:
         RunError: An argument doesn't exist, has a wrong value, or is missing.
     """
-    config = find_config(given.experiment)
+    config = given.experiment
     choices = {vary[0].removeprefix("--"): list(dict.fromkeys(vary[1:])) for vary in given.vary}
     ranges = dict(_range_of(parts) for parts in given.range)
     _check_given(given, choices, ranges)
     first = {**{name: values[0] for name, values in choices.items()}, **{n: _text(r[0]) for n, r in ranges.items()}}
-    arguments = ["--config", str(config), *(f"--{name}={value}" for name, value in first.items()), *passed_on]
-    settings = resolve(arguments)
+    arguments = ["--config", config, *(f"--{name}={value}" for name, value in first.items()), *passed_on]
+    settings = resolved(arguments)
     for name, values in choices.items():
         for value in values[1:]:
-            resolve([*arguments, f"--{name}={value}"])
+            resolved([*arguments, f"--{name}={value}"])
     for name, (_, high, _) in ranges.items():
-        resolve([*arguments, f"--{name}={_text(high)}"])
+        resolved([*arguments, f"--{name}={_text(high)}"])
     monitor = settings.get("checkpoint") or {}
     metric, direction = given.metric or monitor.get("monitor"), given.direction
     if metric is None:
@@ -205,22 +203,6 @@ def sweep_of(given: argparse.Namespace, passed_on: list[str]) -> Sweep:
     sweep.digest = hashlib.sha256(json.dumps([*described, given.sampler_seed], sort_keys=True).encode()).hexdigest()[:8]
     sweep.name = given.name or f"{given.sampler}-{sweep.digest}"
     return sweep
-
-
-def find_config(experiment: str) -> Path:
-    """The YAML file of an experiment, given by its path or by its name in ``configs/``.
-
-    Raises:
-        RunError: There is none.
-    """
-    places = [
-        Path(experiment),
-        *(root / "configs" / f"{experiment}.yaml" for root in (Path(), Path(__file__).parents[2])),
-    ]
-    for place in places:
-        if place.is_file():
-            return place
-    raise RunError(f"There is no experiment {experiment}: name a YAML file, or one of those in configs/.")
 
 
 def _check_given(given: argparse.Namespace, choices: dict[str, list[str]], ranges: dict[str, Any]) -> None:
@@ -258,34 +240,6 @@ def _range_of(parts: list[str]) -> tuple[str, tuple[float, float, bool]]:
             "scale of positive numbers."
         )
     return name.removeprefix("--"), (low, high, bool(scale))
-
-
-def resolve(arguments: Sequence[str]) -> dict[str, Any]:
-    """The full configuration that `relit fit` would train with.
-
-    Raises:
-        RunError: It would refuse the arguments.
-    """
-    from argparse import ArgumentError
-
-    from lit_models.cli.command import RelitCLI
-    from lit_models.cli.messages import explain
-
-    class Resolved(RelitCLI):
-        """The command up to the point at which it would build the model."""
-
-        def _set_seed(self) -> None: ...
-
-        def instantiate_classes(self) -> None: ...
-
-        def after_instantiate_classes(self) -> None: ...
-
-        def _run_subcommand(self, subcommand: str) -> None: ...
-
-    try:
-        return yaml.safe_load(Resolved(["fit", *arguments])._dumped_config())
-    except (Exception, ArgumentError) as error:
-        raise RunError(explain(error)) from error
 
 
 def run_sweep(sweep: Sweep, trials: int | None = None, retry_failed: bool = False) -> int:
@@ -574,7 +528,7 @@ class Run:
         self.log = log
         self.metrics_match = True
         self.arguments = sweep.arguments(settings)
-        config = resolve(self.arguments)
+        config = resolved(self.arguments)
         name = sweep.run_id(settings)
         for number in itertools.count(1):
             self.folder = sweep.experiment / (name if number == 1 else f"{name}@{number}")
@@ -658,10 +612,8 @@ class Run:
         return min(values) if self.sweep.direction == "minimize" else max(values)
 
     def _last_words(self, code: int) -> str:
-        lines = self.log.read_text(errors="replace").splitlines()
-        told = [line.removeprefix("relit: ") for line in lines if line.startswith("relit: ")]
-        told = [line for line in told if not line.startswith(("note:", "add --debug"))]
-        return told[-1] if told else f"it ended with exit code {code}; see {self.log}"
+        told = last_words(self.log.read_text(errors="replace"))
+        return told or f"it ended with exit code {code}; see {self.log}"
 
 
 def _table(sweep: Sweep, rows: list[Row]) -> str:

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageDraw
 
-SMALLEST_SIDE = 256
-"""Smaller frames are enlarged by a whole number to at least this many pixels."""
+LARGEST_ENLARGED_SIDE = 256
+"""Smaller frames are enlarged by the largest whole number that stays within this many pixels."""
 LABEL_HEIGHT = 14
 
 
@@ -22,7 +22,7 @@ def write_gif(frames: Sequence[Image.Image], path: Path, seconds: float = 0.15, 
         seconds: Time for which each frame is shown.
         hold: Further time for the last frame.
     """
-    factor = max(1, SMALLEST_SIDE // max(1, min(frames[0].size)))
+    factor = max(1, LARGEST_ENLARGED_SIDE // max(1, min(frames[0].size)))
     size = (frames[0].width * factor, frames[0].height * factor)
     enlarged = [frame.convert("RGB").resize(size, Image.Resampling.NEAREST) for frame in frames]
     durations = [round(1000 * seconds)] * len(frames)

@@ -25,7 +25,7 @@ import sys
 from lit_models.cli import sweep
 from tests import fake_training
 sweep.RELIT = [sys.executable, fake_training.__file__]
-sweep.resolve = lambda given: {"run": {"experiment": "toy"}, **fake_training.settings_of(list(given))}
+sweep.resolved = lambda given: {"run": {"experiment": "toy"}, **fake_training.settings_of(list(given))}
 sys.exit(sweep.main(sys.argv[1:]))
 """
 
@@ -43,7 +43,7 @@ def toy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     monkeypatch.chdir(tmp_path)
     Path("toy.yaml").write_text("{}")
     monkeypatch.setattr(sweep, "RELIT", FAKE)
-    monkeypatch.setattr(sweep, "resolve", resolve)
+    monkeypatch.setattr(sweep, "resolved", resolve)
     return lambda *given: main(["sweep", "toy.yaml", *SCORE, *map(str, given)])
 
 
@@ -194,7 +194,7 @@ def test_a_file_that_is_no_study(toy: Any, capsys: pytest.CaptureFixture[str]) -
 
 
 def test_names_of_runs() -> None:
-    made = sweep.Sweep(Path(), [], {}, {}, "grid", "m", "minimize", "best", None, 0, Path(), Path("sweeps.db"))
+    made = sweep.Sweep("toy", [], {}, {}, "grid", "m", "minimize", "best", None, 0, Path(), Path("sweeps.db"))
     assert made.run_id({"model.a.lr": "1e-3", "model.b.lr": "2"}) == "a.lr=1e-3+b.lr=2"
     first, second = (made.run_id({"model.widths": widths}) for widths in ("[1, 2]", "[1,-2]"))
     assert first != second
