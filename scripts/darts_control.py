@@ -23,9 +23,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 import yaml
-from sweep import relit, train
 
 from lit_models.cli.compare import read_run
+from lit_models.cli.processes import relit, train
 
 CONFIG = Path(__file__).parents[1] / "configs" / "darts_retrain_cifar10_small.yaml"
 

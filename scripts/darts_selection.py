@@ -27,9 +27,9 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from sweep import interruptible, relit, train
 
 from lit_models.cli.compare import Run, read_run
+from lit_models.cli.processes import interruptible, relit, train
 from lit_models.errors import RunError
 from lit_models.support.files import write_atomically
 

@@ -34,10 +34,10 @@ import yaml
 from best_epoch import best_epoch
 from experiments import EXPERIMENTS, Budget, Data, Experiment, Step
 from results_table import all_rows
-from sweep import INTERRUPTED, finished, in_a_process, interruptible, relit, train
 
 from lit_models.cli.command import run
 from lit_models.cli.compare import Run, compare, logged_as, read_epochs
+from lit_models.cli.processes import INTERRUPTED, finished, in_a_process, interruptible, relit, train
 from lit_models.errors import RunError
 from lit_models.runs.settings import flat
 from lit_models.support.checkpoint_files import read_checkpoint

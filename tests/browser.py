@@ -19,13 +19,13 @@ class Page:
     """One page in a browser of its own; keeps what is said on its console and what it asks the network for.
 
     Args:
-        path: The HTML file.
+        path: The HTML file, or an address.
         width: CSS pixels.
         height: CSS pixels.
         theme: What the system prefers, "light" or "dark".
     """
 
-    def __init__(self, path: Path, width: int = 1400, height: int = 900, theme: str = "light") -> None:
+    def __init__(self, path: Path | str, width: int = 1400, height: int = 900, theme: str = "light") -> None:
         assert CHROMIUM is not None
         self.complaints: list[str] = []
         self.requests: list[str] = []
@@ -60,7 +60,7 @@ class Page:
             "Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=width < 600
         )
         self.send("Emulation.setEmulatedMedia", features=[{"name": "prefers-color-scheme", "value": theme}])
-        self.send("Page.navigate", url=path.absolute().as_uri())
+        self.send("Page.navigate", url=path if isinstance(path, str) else path.absolute().as_uri())
         self._wait_for("Page.loadEventFired")
 
     def __enter__(self) -> "Page":

@@ -1,19 +1,16 @@
+"""Scripts that start many trainings, and Ctrl-C."""
+
 import os
-import runpy
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from tests.tiny import CONFIGS, Pace
 
-Relit = Callable[..., int]
-VARY = ("--vary", "model.n_critic", "1", "2", "--metrics", "val/generator_loss")
 FAST = (
     "--",
     "--model.feature_maps=2",
@@ -21,71 +18,14 @@ FAST = (
     "--trainer.limit_train_batches=2",
     "--trainer.accelerator=cpu",
 )
-
-
-@pytest.fixture
-def sweep(relit: Relit, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
-    """Runs the script on dcgan_digits, and what it would start as processes in this one."""
-
-    start_process = subprocess.run
-
-    def run(command: list[str], **options: Any) -> subprocess.CompletedProcess[str]:
-        if command[:3] != [sys.executable, "-m", "lit_models"]:
-            return start_process(command, **options)
-        return subprocess.CompletedProcess(command, relit(*command[3:]))
-
-    def start(*arguments: str) -> Any:
-        script = CONFIGS.parent / "scripts" / "sweep.py"
-        monkeypatch.setattr("sys.argv", [str(script), str(CONFIGS / "dcgan_digits.yaml"), *arguments])
-        monkeypatch.setattr(subprocess, "run", run)
-        with pytest.raises(SystemExit) as exit_:
-            runpy.run_path(str(script), run_name="__main__")
-        return exit_.value.code
-
-    return start
-
-
-def test_a_sweep_trains_each_value_once_and_draws_one_figure(
-    sweep: Callable[..., Any], capfd: pytest.CaptureFixture[str]
-) -> None:
-    assert sweep(*VARY, "--only", "1", *FAST) == 0
-    runs = Path("runs/dcgan_digits")
-    assert [path.name for path in runs.iterdir()] == ["n_critic=2"]
-    capfd.readouterr()
-    assert sweep(*VARY, *FAST) == 0
-    said = capfd.readouterr().out
-    assert said.count("== relit fit") == 1, "the finished run is left alone"
-    assert "model.n_critic=1" in said
-    assert (runs / "comparison" / "metrics.png").is_file()
-    assert "| n_critic=2 " in (runs / "comparison" / "comparison.md").read_text()
-
-
-def test_a_run_of_other_settings_is_not_taken_for_finished(
-    sweep: Callable[..., Any], capfd: pytest.CaptureFixture[str]
-) -> None:
-    assert sweep(*VARY, "--only", "1", *FAST) == 0
-    assert sweep(*VARY, "--only", "1", *FAST, "--model.latent_dim=8") == 1
-    said = capfd.readouterr().err
-    assert "runs/dcgan_digits/n_critic=2 was trained with model.init_args.latent_dim = 100, not 8" in said
-
-
-def test_a_run_that_fails_stops_the_sweep(sweep: Callable[..., Any], capfd: pytest.CaptureFixture[str]) -> None:
-    assert sweep("--vary", "model.latent_dimm", "8", "9", *FAST) == 2
-    said = capfd.readouterr()
-    assert said.out.count("== relit fit") == 1
-    assert "mend it and repeat the command" in said.err
-
-
-def test_only_names_a_run_of_the_sweep(sweep: Callable[..., Any], capfd: pytest.CaptureFixture[str]) -> None:
-    assert sweep(*VARY, "--only", "2", *FAST) == 2
-    assert "the sweep has the runs 0 to 1" in capfd.readouterr().err
+SWEEP = ("--vary", "model.latent_dim", "4", "8", "--metric", "val/generator_loss", "--direction", "minimize")
 
 
 @pytest.mark.long
 @pytest.mark.parametrize(
     "script",
     [
-        ("sweep.py", str(CONFIGS / "dcgan_digits.yaml"), "--vary", "model.latent_dim", "4", "8"),
+        ("sweep.py", str(CONFIGS / "dcgan_digits.yaml"), *SWEEP),
         ("reproduce.py", "gans_mnist", "--budget", "smoke", "--steps", "dcgan"),
     ],
     ids=lambda script: script[0],
@@ -121,8 +61,10 @@ def test_ctrl_c_waits_for_the_run_and_stops_the_script(
         if process.poll() is None:
             os.killpg(process.pid, signal.SIGKILL)
     assert process.returncode == 130
-    assert out.count("== relit fit") == 1, "nothing more is started"
-    assert "relit: interrupted" in err
+    logs = [path.read_text() for path in tmp_path.glob("runs/dcgan_digits/sweeps/*/trial-*.log")]
+    said = "".join([out, err, *logs])
+    assert said.count(" fit --config") == 1, "nothing more is started"
+    assert "relit: interrupted" in said
     assert err.splitlines()[-1] == "Interrupted; the same command goes on."
     assert "Traceback" not in err
     with pytest.raises(ProcessLookupError):

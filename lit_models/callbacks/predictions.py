@@ -16,6 +16,7 @@ from datamodules.loading.paths import expanded
 from datamodules.pictures import png_names
 from lit_models.callbacks.samples import columns_of_classes
 from lit_models.errors import RunError
+from lit_models.support.animation import latent_dim_of, walk_frames, write_gif
 from lit_models.support.outputs import ClassProbabilities
 from lit_models.support.ranks import gather, gather_rows
 
@@ -32,10 +33,16 @@ class PredictionWriter(Callback):
         grid: Write one ``grid.png`` in place of single files.
         columns: Images in a row of the grid. If null, one column per class of the images, up to 32; 8 without classes.
         top_classes: How many of the likeliest classes of each image to write, with their probabilities.
+        gif: Also write ``walk.gif``, images of the model along a closed walk in its latent space.
     """
 
     def __init__(
-        self, folder: str | None = None, grid: bool = False, columns: int | None = None, top_classes: int = 5
+        self,
+        folder: str | None = None,
+        grid: bool = False,
+        columns: int | None = None,
+        top_classes: int = 5,
+        gif: bool = False,
     ) -> None:
         if columns is not None and columns < 1:
             raise RunError(f"--predictions.columns is {columns}; it must be at least 1.")
@@ -45,12 +52,15 @@ class PredictionWriter(Callback):
         self.grid = grid
         self.columns = columns
         self.top_classes = top_classes
+        self.gif = gif
         self._images: dict[int, Tensor] = {}
         self._seen = 0
         self._written = Path("predictions")
         self._probabilities: list[Tensor] = []
 
     def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if self.gif:
+            latent_dim_of(pl_module)
         self._seen = 0
         self._written = trainer.strategy.broadcast(self._chosen_folder(trainer))
         if self.grid and isinstance(getattr(trainer, "datamodule", None), Pictures):
@@ -110,6 +120,8 @@ class PredictionWriter(Callback):
                 self._write_classes(trainer, pl_module, probability)
         if self.grid:
             self._write_grid(trainer, pl_module)
+        if self.gif and trainer.is_global_zero:
+            write_gif(walk_frames(pl_module), self._written / "walk.gif", seconds=0.1)
         if trainer.is_global_zero and self._written.is_dir():
             print(f"The predictions are in {self._written}: {len(list(self._written.rglob('*.*')))} files")
 

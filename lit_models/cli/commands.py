@@ -32,6 +32,12 @@ COMMANDS = {
         "compare runs in a table and in figures", "relit compare runs/dcgan_mnist runs/sngan_mnist", "compare"
     ),
     "report": Command("write a page about a run, or comparing several", "relit report runs/dcgan_digits", "report"),
+    "sweep": Command(
+        "train an experiment with many values of its arguments",
+        "relit sweep dcgan_digits --vary model.latent_dim 8 64 --metric val/fid --direction minimize",
+        "sweep",
+    ),
+    "demo": Command("play with trained models in the browser", "relit demo", "demo"),
     "export": Command(
         "write a checkpoint's weights, or its networks as ONNX", "relit export runs/dcgan_mnist", "export"
     ),
@@ -80,7 +86,7 @@ OPTIONS = {
 GROUPS = ("model", "data", "trainer", "run", "checkpoint", "predictions", "wandb")
 """Options that are given by a dot and the name of one of their own, such as ``--run.root``."""
 SWITCHES = (
-    *("channels_last", "compile", "wandb.enabled", "wandb.checkpoints", "predictions.grid"),
+    *("channels_last", "compile", "wandb.enabled", "wandb.checkpoints", "predictions.grid", "predictions.gif"),
     *("trainer.fast_dev_run", "trainer.detect_anomaly", "trainer.sync_batchnorm", "trainer.benchmark"),
     *("trainer.deterministic", "trainer.inference_mode", "trainer.enable_progress_bar"),
     *("trainer.enable_model_summary", "trainer.enable_checkpointing"),

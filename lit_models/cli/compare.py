@@ -4,6 +4,8 @@ import argparse
 import csv
 import json
 import math
+import re
+import statistics
 import sys
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -12,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import yaml
 from PIL import Image
 from yaml import YAMLError
 
@@ -21,6 +24,8 @@ from lit_models.support.judge import calibration_rows, printed_name, read_judge
 
 Curve = list[tuple[float, float]]
 
+NO_SETTINGS = ("seed_everything", "run", "wandb", "ckpt_path", "config")
+"""Parts of a configuration in which the repetitions of an experiment may differ."""
 FEWEST_FOR_A_TREND = 5
 """Points that a smoothing spline needs."""
 
@@ -36,6 +41,7 @@ class Run:
         results: What the test said, by metric.
         seconds: Time spent on training; None if it isn't known.
         calibration: Scores of other real images and of ten training images, by a row's name and a metric.
+        members: The runs of which this is the mean: one setting with several seeds.
     """
 
     name: str
@@ -44,6 +50,7 @@ class Run:
     results: dict[str, float]
     seconds: float | None
     calibration: dict[str, dict[str, float]] = field(default_factory=dict)
+    members: list["Run"] = field(default_factory=list)
 
 
 def main(args: list[str]) -> int:
@@ -57,13 +64,14 @@ def main(args: list[str]) -> int:
     parser.add_argument("--metrics", nargs="+", help="metrics to draw and to list (default: all of val/… and test/…)")
     parser.add_argument("--names", nargs="+", help="what to call the runs (their folders' names if left out)")
     parser.add_argument("--output", default="comparison", help="folder to write (default: %(default)s)")
+    parser.add_argument("--each_seed", action="store_true", help="show runs that differ only in their seed one by one")
     given = parser.parse_args(args)
     if given.names is not None and len(given.names) != len(given.runs):
         parser.error(f"--names gives {len(given.names)} names to {len(given.runs)} runs")
     try:
         runs = read_runs(given.runs, given.names or named(given.runs))
         try:
-            compare(runs, Path(given.output), given.metrics)
+            compare(runs if given.each_seed else with_seeds_together(runs), Path(given.output), given.metrics)
         except OSError as error:
             raise RunError(
                 f"The folder {given.output} can't be written into ({error.strerror}): choose another --output."
@@ -95,6 +103,74 @@ def compare(runs: list[Run], output: Path, metrics: list[str] | None = None) -> 
         draw_metrics(runs, drawn, output / "metrics.png")
     draw_samples(runs, output / "samples.png")
     print(f"Written to {output}: {', '.join(sorted(path.name for path in output.iterdir()))}")
+
+
+def with_seeds_together(runs: list[Run]) -> list[Run]:
+    """The runs; of those that differ only in their seed, the mean in the place of the first."""
+    return [members[0] if len(members) == 1 else mean_run(members) for members in seed_groups(runs)]
+
+
+def seed_groups(runs: list[Run]) -> list[list[Run]]:
+    """The runs, those together whose configurations differ only in the seed, in the order of their first ones."""
+    groups: dict[str, list[Run]] = {}
+    for run in runs:
+        config = read_mapping(run.folder / "config.yaml", yaml.safe_load)
+        but_seed = {name: part for name, part in config.items() if name not in NO_SETTINGS}
+        seed = config.get("seed_everything")
+        key = json.dumps(but_seed, sort_keys=True, default=str) if but_seed else str(run.folder)
+        # A seed that comes again is no repetition with another seed.
+        while any(seed == other for other in seeds_of(groups.get(key, ()))):
+            key += "'"
+        groups.setdefault(key, []).append(run)
+    return list(groups.values())
+
+
+def seeds_of(runs: Iterable[Run]) -> list[Any]:
+    """The seeds of the runs."""
+    return [read_mapping(run.folder / "config.yaml", yaml.safe_load).get("seed_everything") for run in runs]
+
+
+def mean_run(members: list[Run]) -> Run:
+    """The mean of runs with several seeds: of each metric at the epochs that all that log it have."""
+    curves = {
+        name: [(epoch, statistics.fmean(values)) for epoch, values in values_by_epoch(members, name)]
+        for name in dict.fromkeys(name for run in members for name in run.curves)
+    }
+    results = {
+        name: statistics.fmean(run.results[name] for run in members if name in run.results)
+        for name in dict.fromkeys(name for run in members for name in run.results)
+    }
+    seconds = [run.seconds for run in members if run.seconds is not None]
+    return Run(
+        name_of_seeds([run.name for run in members]),
+        members[0].folder,
+        {name: curve for name, curve in curves.items() if curve},
+        results,
+        statistics.fmean(seconds) if seconds else None,
+        {name: scores for run in members for name, scores in run.calibration.items()},
+        members,
+    )
+
+
+def values_by_epoch(members: list[Run], metric: str) -> list[tuple[float, list[float]]]:
+    """Each epoch that all runs with this metric have, with the value of each."""
+    curves = [dict(run.curves[metric]) for run in members if metric in run.curves]
+    common = set.intersection(*map(set, curves)) if curves else set()
+    return [(epoch, [curve[epoch] for curve in curves]) for epoch in sorted(common)]
+
+
+def name_of_seeds(names: list[str]) -> str:
+    """A name for runs that differ in the seed.
+
+    Example:
+        >>> name_of_seeds(["latent_dim=8+seed_everything=0", "latent_dim=8+seed_everything=12"])
+        'latent_dim=8 (2 seeds)'
+        >>> name_of_seeds(["20260101-1200", "20270101-1300"])
+        '20260101-1200 … (2 seeds)'
+    """
+    first, *others = (re.sub(r"[^A-Za-z0-9]*seed(_everything)?[=_-]?\d+", "", name) for name in names)
+    same = bool(first) and all(other == first for other in others)
+    return f"{first if same else f'{names[0]} …'} ({len(names)} seeds)"
 
 
 def logged_as(metric: str, printed: Iterable[str]) -> list[str]:
@@ -219,7 +295,7 @@ def write_values(runs: list[Run], metrics: list[str], path: Path) -> None:
     with path.open("w", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(["run", "metric", "smallest", "largest", "final", "epochs", "training_seconds"])
-        for run in runs:
+        for run in (single for one in runs for single in one.members or [one]):
             for name in metrics:
                 if values := _values(run, name):
                     epochs = len(run.curves.get(name, ()))
@@ -232,6 +308,9 @@ def markdown_table(runs: list[Run], metrics: list[str]) -> str:
     for run in runs:
         cells = []
         for name in metrics:
+            if run.members:
+                cells.append(mean_and_deviation([_values(one, name)[-1] for one in run.members if _values(one, name)]))
+                continue
             values = _values(run, name)
             spread = f" ({min(values):.4g} – {max(values):.4g})" if len(values) > 1 else ""
             cells.append(f"{values[-1]:.4g}{spread}" if values else "")
@@ -243,11 +322,26 @@ def markdown_table(runs: list[Run], metrics: list[str]) -> str:
         "| " + " | ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) + " |" for row in rows
     ]
     legend = "Final value (smallest – largest over all epochs)." if any(" – " in line for line in lines[2:]) else ""
+    if any(run.members for run in runs):
+        legend = f"{legend} Of several seeds: mean ± standard deviation of the final values, and their number.".strip()
     return "\n".join([*lines, "", legend]).strip() + "\n"
 
 
+def mean_and_deviation(values: list[float]) -> str:
+    """The mean, and of several values the standard deviation (n − 1) and their number.
+
+    Example:
+        >>> mean_and_deviation([1.0, 2.0, 3.0]), mean_and_deviation([1.5]), mean_and_deviation([])
+        ('2 ± 1 (n = 3)', '1.5', '')
+    """
+    if len(values) < 2:
+        return f"{values[0]:.4g}" if values else ""
+    return f"{statistics.fmean(values):.4g} ± {statistics.stdev(values):.2g} (n = {len(values)})"
+
+
 def draw_metrics(runs: list[Run], metrics: list[str], path: Path) -> None:
-    """A plot for each metric: the values as measured, pale, and their smooth trend; one colour a run."""
+    """A plot for each metric, one colour a run: the values as measured, pale, and their smooth trend; of several seeds
+    the mean in a band of one standard deviation."""
     from matplotlib import colormaps
     from matplotlib.figure import Figure
     from matplotlib.ticker import MaxNLocator
@@ -265,6 +359,12 @@ def draw_metrics(runs: list[Run], metrics: list[str], path: Path) -> None:
             if metric in run.curves:
                 epochs, values = map(np.array, zip(*run.curves[metric], strict=True))
                 colour = colours[number % len(colours)]
+                if run.members:
+                    _, all_values = zip(*values_by_epoch(run.members, metric), strict=True)
+                    sd = np.array([statistics.stdev(one) if len(one) > 1 else 0.0 for one in all_values])
+                    axes.fill_between(epochs, values - sd, values + sd, color=colour, alpha=0.2, linewidth=0)
+                    handles[run.name] = axes.plot(epochs, values, color=colour, linewidth=1.8)[0]
+                    continue
                 axes.plot(epochs, values, "o", markersize=3, alpha=0.45, color=colour)
                 handles[run.name] = axes.plot(epochs, trend(epochs, values), color=colour, linewidth=1.8)[0]
         spread = [value for run in runs for _, value in run.curves.get(metric, ())]

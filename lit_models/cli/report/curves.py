@@ -31,6 +31,8 @@ class Line:
     stage: str
     points: list[Point]
     averaged: int
+    run: str = ""
+    time: list[float] | None = None
     places: list[tuple[float, float]] = field(default_factory=list)
     trend: list[tuple[float, float]] = field(default_factory=list)
 
@@ -59,7 +61,9 @@ def draw_plots(records: Sequence[Record]) -> list[Plot]:
             label = f"{record.run.name} {stage}".rstrip() if several else name
             colour = number % COLOURS if several else STAGES.get(stage, 0)
             if len(points) > 1:
-                lines[name.removeprefix(f"{stage}/")].append(Line(label, colour, stage, *thinned(points)))
+                line = Line(label, colour, stage, *thinned(points), run=record.run.name)
+                line.time = minutes(record, line.points)
+                lines[name.removeprefix(f"{stage}/")].append(line)
     watched = {_watched(record.config) for record in records}
     plots = []
     for quantity in sorted(lines, key=lambda name: (name.partition(" (")[0] not in watched, name)):
@@ -78,6 +82,14 @@ def draw_plots(records: Sequence[Record]) -> list[Plot]:
         entries = [{"text": text, "colour": colour} for text, colour in legend]
         plots.append(laid_out(Plot(quantity, drawn, entries, "; ".join(remarks))))
     return plots
+
+
+def minutes(record: Record, points: Sequence[Point]) -> list[float] | None:
+    """When each point was logged, from the training time and a constant pace; None if the time isn't known."""
+    last = max((point.step for series in record.points.values() for point in series), default=0)
+    if record.run.seconds is None or last == 0:
+        return None
+    return [round(record.run.seconds / 60 * point.step / last, 3) for point in points]
 
 
 def _watched(config: dict[str, Any]) -> str:
@@ -155,12 +167,23 @@ def svg_path(places: Iterable[tuple[float, float]]) -> str:
     return "M" + "L".join(f"{x:.1f} {y:.1f}" for x, y in places)
 
 
-def hoverable(line: Line) -> dict[str, Any]:
-    """What the page's script needs of a line to tell its values."""
+def hoverable(line: Line, seeds: str | None = None) -> dict[str, Any]:
+    """What the page's script needs of a line to draw it again and to show its values.
+
+    Args:
+        line: The line.
+        seeds: The name of the runs with other seeds that it belongs to.
+    """
     return {
         "label": line.label,
         "colour": line.colour,
         "averaged": line.averaged,
+        "run": line.run,
+        "group": seeds or line.run,
+        "groupLabel": seeds,
+        "stage": line.stage,
+        "dashed": line.stage == "train" and line.label != "train" and "/" not in line.label,
+        "time": line.time,
         "epoch": [round(point.epoch, 4) for point in line.points],
         "step": [point.step for point in line.points],
         "value": [point.value for point in line.points],

@@ -17,7 +17,8 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from lit_models.cli.compare import named, read_runs
 from lit_models.cli.report.curves import BOTTOM, HEIGHT, LEFT, RIGHT, TOP, WIDTH, draw_plots, hoverable, svg_path
-from lit_models.cli.report.pictures import Shelf, read_albums, read_figures
+from lit_models.cli.report.overview import Overview, find_runs, is_run
+from lit_models.cli.report.pictures import FIRST_FIGURES, Shelf, read_albums, read_figures
 from lit_models.cli.report.reading import (
     Record,
     differences,
@@ -26,9 +27,11 @@ from lit_models.cli.report.reading import (
     measurement_rows,
     metric_rows,
     read_record,
+    seed_summaries,
 )
 from lit_models.cli.report.words import breakable, quantity_title, spelled
 from lit_models.errors import RunError
+from lit_models.support.animation import sample_frames, write_gif
 
 
 def main(args: list[str]) -> int:
@@ -42,30 +45,90 @@ def main(args: list[str]) -> int:
     parser.add_argument("--names", nargs="+", help="what to call the runs (their folders' names if left out)")
     parser.add_argument("--title", help="the page's title (default: the experiment's name)")
     parser.add_argument("--output", default="report.html", metavar="FILE", help="page to write (default: %(default)s)")
+    parser.add_argument("--gif", metavar="FILE", help="also write a GIF of the (first) run's samples over the epochs")
+    parser.add_argument("--overview", action="store_true", help="one page about all runs below the folder")
+    parser.add_argument("--watch", action="store_true", help="serve the overview on this machine while runs train")
+    parser.add_argument("--port", type=int, default=8765, help="port for --watch (default: %(default)s; 0: any)")
     given = parser.parse_args(args)
     if given.names is not None and len(given.names) != len(given.runs):
         parser.error(f"--names gives {len(given.names)} names to {len(given.runs)} runs")
     try:
+        if len(given.runs) == 1 and (given.overview or given.watch or holds_experiments(Path(given.runs[0]))):
+            return write_overview(given)
+        if given.overview or given.watch:
+            raise RunError("An overview is about one folder: name the one that holds all runs.")
         names = given.names or named(given.runs)
         if len(set(names)) < len(names):
             raise RunError("Two runs have the same name: give each another with --names.")
         records = [read_record(run) for run in read_runs(given.runs, names)]
         page, notes = render(records, given.title)
-        output = Path(given.output)
-        try:
-            output.parent.mkdir(parents=True, exist_ok=True)
-            output.write_text(page, encoding="utf-8")
-        except OSError as error:
-            raise RunError(
-                f"The page {output} can't be written ({error.strerror}): choose another --output."
-            ) from error
+        write_page(Path(given.output), page)
+        if given.gif is not None:
+            write_samples_gif(records[0].run.folder, Path(given.gif))
     except RunError as error:
         print(f"relit: {error}", file=sys.stderr)
         return 1
     for note in notes:
         print(f"relit: note: {note}", file=sys.stderr)
-    print(f"Written: {output} ({len(page.encode()) / 1e6:.1f} MB)")
+    print(f"Written: {given.output} ({len(page.encode()) / 1e6:.1f} MB)")
     return 0
+
+
+def holds_experiments(folder: Path) -> bool:
+    """Whether a folder is neither a run's nor an experiment's, but holds such folders."""
+    if not folder.is_dir() or is_run(folder) or any(folder.glob("*/metrics.csv")):
+        return False
+    return next(find_runs(folder), None) is not None
+
+
+def write_overview(given: argparse.Namespace) -> int:
+    """Writes or serves the page about all runs below a folder; returns the exit code.
+
+    Raises:
+        RunError: There is no such folder, or the page can't be written or served.
+    """
+    root = Path(given.runs[0])
+    if not root.is_dir():
+        raise RunError(f"There is no folder {root}.")
+    if given.watch:
+        from lit_models.cli.report.serving import serve
+
+        return serve(root, given.port)
+    overview = Overview(root)
+    page = render_overview(overview)
+    write_page(Path(given.output), page)
+    count = sum(1 for _ in find_runs(root))
+    print(f"Written: {given.output} ({count} run{'s' * (count != 1)}, {len(page.encode()) / 1e6:.1f} MB)")
+    return 0
+
+
+def write_samples_gif(run: Path, output: Path) -> None:
+    """Writes a GIF of a run's samples over the epochs.
+
+    Raises:
+        RunError: There are no samples, or it can't be written.
+    """
+    frames = sample_frames(run)
+    if not frames:
+        raise RunError(f"{run} has no samples/epoch_*.png to make a GIF of.")
+    try:
+        write_gif(frames, output, seconds=0.4, hold=1.5)
+    except OSError as error:
+        raise RunError(f"The GIF {output} can't be written ({error.strerror}): choose another --gif.") from error
+    print(f"Written: {output} ({len(frames)} frames)")
+
+
+def write_page(output: Path, page: str) -> None:
+    """Writes the page.
+
+    Raises:
+        RunError: It can't be written.
+    """
+    try:
+        output.parent.mkdir(parents=True, exist_ok=True)
+        output.write_text(page, encoding="utf-8")
+    except OSError as error:
+        raise RunError(f"The page {output} can't be written ({error.strerror}): choose another --output.") from error
 
 
 def render(records: list[Record], title: str | None = None) -> tuple[str, list[str]]:
@@ -74,6 +137,59 @@ def render(records: list[Record], title: str | None = None) -> tuple[str, list[s
     figures = read_figures(records, shelf)
     albums = read_albums(records, shelf)
     plots = draw_plots(records)
+    seeds = seed_summaries(records)
+    group_of = {name: group.label for group in seeds for name in group.runs}
+    environment = _environment()
+    style, script = _style(environment, "report.css"), _script(environment, "theme.js", "plot.js", "report.js")
+    experiments = list(dict.fromkeys(record.facts.get("experiment", record.run.name) for record in records))
+    flat = [flat_config(record.config) for record in records]
+    page = environment.get_template("report.html").render(
+        title=title or (" · ".join(experiments) if len(experiments) <= 4 else f"{len(records)} runs"),
+        records=records,
+        facts=list(dict.fromkeys(name for record in records for name in record.facts)),
+        tests=measurement_rows(records),
+        rows=metric_rows(records),
+        seeds=seeds,
+        seed_metrics=sorted({metric for group in seeds for metric in group.cells}),
+        plots=plots,
+        curves={"plots": [[hoverable(line, group_of.get(line.run)) for line in plot.lines] for plot in plots]},
+        timed=any(line.time for plot in plots for line in plot.lines),
+        albums=albums,
+        figures=figures,
+        plain=FIRST_FIGURES,
+        confusions=_by_name((record.run.name, record.confusions) for record in records),
+        differences=differences(flat) if len(records) > 1 else [],
+        settings=[grouped(config) for config in flat],
+        notes=shelf.notes,
+        size={"width": WIDTH, "height": HEIGHT, "left": LEFT, "right": RIGHT, "top": TOP, "bottom": BOTTOM},
+        style=style,
+        script=script,
+        script_hash=_hash(script),
+        version=_version(),
+    )
+    return page, shelf.notes
+
+
+def render_overview(overview: Overview, live: bool = False) -> str:
+    """The page about all runs below a folder.
+
+    Args:
+        overview: The runs.
+        live: Whether the page is served, and refreshes itself.
+    """
+    environment = _environment()
+    script = _script(environment, "theme.js", "plot.js", "overview.js")
+    return environment.get_template("overview.html").render(
+        title=f"Runs in {overview.root.name or overview.root}",
+        live=live,
+        data={"runs": overview.runs(), "live": live, "root": str(overview.root)},
+        style=_style(environment, "report.css", "overview.css"),
+        script=script,
+        script_hash=_hash(script),
+    )
+
+
+def _environment() -> Environment:
     environment = Environment(
         loader=PackageLoader("lit_models.cli.report"),
         autoescape=True,
@@ -83,30 +199,18 @@ def render(records: list[Record], title: str | None = None) -> tuple[str, list[s
     )
     environment.filters |= {"number": spelled, "path": svg_path, "title": quantity_title, "breakable": breakable}
     environment.tests["logged"] = lambda value: value is not None
-    style, script = (_template(environment, name) for name in ("report.css", "report.js"))
-    experiments = list(dict.fromkeys(record.facts.get("experiment", record.run.name) for record in records))
-    flat = [flat_config(record.config) for record in records]
-    page = environment.get_template("report.html").render(
-        title=title or (" · ".join(experiments) if len(experiments) <= 4 else f"{len(records)} runs"),
-        records=records,
-        facts=list(dict.fromkeys(name for record in records for name in record.facts)),
-        tests=measurement_rows(records),
-        rows=metric_rows(records),
-        plots=plots,
-        curves={"plots": [[hoverable(line) for line in plot.lines] for plot in plots]},
-        albums=albums,
-        figures=figures,
-        confusions=_by_name((record.run.name, record.confusions) for record in records),
-        differences=differences(flat) if len(records) > 1 else [],
-        settings=[grouped(config) for config in flat],
-        notes=shelf.notes,
-        size={"width": WIDTH, "height": HEIGHT, "left": LEFT, "right": RIGHT, "top": TOP, "bottom": BOTTOM},
-        style=style,
-        script=script,
-        script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
-        version=_version(),
-    )
-    return page, shelf.notes
+    return environment
+
+
+def _style(environment: Environment, *names: str) -> str:
+    return "".join(_template(environment, name) for name in names)
+
+
+_script = _style
+
+
+def _hash(script: str) -> str:
+    return base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
 
 
 def _by_name(parts: Iterable[tuple[str, dict[str, Any]]]) -> dict[str, dict[str, Any]]:

@@ -22,6 +22,7 @@ LARGEST_PICTURE_BYTES = 300_000
 DRAWN_ELSEWHERE = ("losses", "accuracies")
 """Figures whose curves the page draws itself."""
 FIRST_FIGURES = ("confusion_matrix", "class_accuracy", "label_accuracy", "embedding", "cells", "search")
+"""Figures that hold no photographs, so that a dark page may turn their lightness around; they come first."""
 
 
 @dataclass

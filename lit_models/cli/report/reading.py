@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import yaml
 
-from lit_models.cli.compare import Run, read_mapping
+from lit_models.cli.compare import Run, mean_and_deviation, name_of_seeds, read_mapping, seed_groups
 from lit_models.cli.report.words import duration
 from lit_models.errors import RunError
 from lit_models.runs.published import Published, beside
@@ -156,6 +156,8 @@ def facts_of(run: Run, config: dict[str, Any], record: dict[str, Any]) -> dict[s
         "seed": config.get("seed_everything"),
         "finished": finished,
         "training time": None if run.seconds is None else duration(run.seconds),
+        "throughput": throughput(run, sizes),
+        "learning rate": learning_rates(config),
         "peak memory": ", ".join(f"{size / 2**30:.1f} GiB ({kind})" for kind, size in peak.items()) or None,
         "configuration changed": f"on resuming, {resumed} time{'s' if resumed > 1 else ''}" if resumed else None,
         "accelerator": record.get("accelerator"),
@@ -168,6 +170,24 @@ def facts_of(run: Run, config: dict[str, Any], record: dict[str, Any]) -> dict[s
         "folder": run.folder,
     }
     return {name: str(value) for name, value in facts.items() if value is not None}
+
+
+def throughput(run: Run, sizes: dict[str, int]) -> str | None:
+    """Training images a second, validation included, from the epochs done and the training time."""
+    epochs = max((curve[-1][0] for name, curve in run.curves.items() if name.startswith("train/")), default=0)
+    images = sizes.get("train_images")
+    if not run.seconds or not images or not epochs:
+        return None
+    return f"{epochs * images / run.seconds:,.0f} images/s"
+
+
+def learning_rates(config: dict[str, Any]) -> str | None:
+    """The learning rates of the configuration, by the optimizer's name if there are several."""
+    rates = {name: value for name, value in flat_config(config.get("model") or {}).items() if name.endswith("lr")}
+    rates = {name: value for name, value in rates.items() if value != "null"}
+    if len(set(rates.values())) == 1:
+        return next(iter(rates.values()))
+    return ", ".join(f"{value} ({'.'.join(name.split('.')[:-1]) or name})" for name, value in rates.items()) or None
 
 
 def read_tests(path: Path) -> list[Measurement]:
@@ -270,6 +290,31 @@ def metric_rows(records: Sequence[Record]) -> list[tuple[str, list[list[float] |
         )
         for name in names
     ]
+
+
+@dataclass
+class SeedGroup:
+    """Runs that differ only in their seed: what to call them, and each metric's mean and standard deviation."""
+
+    label: str
+    runs: list[str]
+    cells: dict[str, str]
+
+
+def seed_summaries(records: Sequence[Record]) -> list[SeedGroup]:
+    """The groups of at least two runs that differ only in their seed."""
+    finals: dict[str, dict[str, float]] = {}
+    for record in records:
+        logged = {name: points[-1].value for name, points in record.points.items() if stage_of(name) != "train"}
+        finals[record.run.name] = {**logged, **record.run.results}
+    groups = []
+    for runs in seed_groups([record.run for record in records]):
+        names = [run.name for run in runs]
+        metrics = sorted({metric for name in names for metric in finals[name]})
+        cells = {m: mean_and_deviation([finals[name][m] for name in names if m in finals[name]]) for m in metrics}
+        if len(runs) > 1:
+            groups.append(SeedGroup(name_of_seeds(names), names, cells))
+    return groups
 
 
 def flat_config(config: Any, prefix: str = "") -> dict[str, str]:

@@ -1,17 +1,3 @@
-"use strict";
-
-// Theme: the system's, or the one chosen.
-const themes = ["system", "light", "dark"];
-const button = document.getElementById("theme");
-let theme = 0;
-button.hidden = false;
-button.addEventListener("click", () => {
-  theme = (theme + 1) % themes.length;
-  if (theme) document.documentElement.dataset.theme = themes[theme];
-  else delete document.documentElement.dataset.theme;
-  button.textContent = `theme: ${themes[theme]}`;
-});
-
 // Sliders: each run shows its newest picture up to the chosen epoch, or its first.
 for (const slider of document.querySelectorAll(".slider")) {
   const range = slider.querySelector("input");
@@ -35,15 +21,6 @@ for (const slider of document.querySelectorAll(".slider")) {
 // Curves: the values nearest to the pointer.
 const data = document.getElementById("curves-data");
 const plots = data ? JSON.parse(data.textContent).plots : [];
-const spelled = (value) => (value !== 0 && (Math.abs(value) < 1e-3 || Math.abs(value) >= 1e6))
-  ? value.toExponential(3) : Number(value.toPrecision(5)).toString();
-
-function element(kind, attributes) {
-  const made = document.createElementNS("http://www.w3.org/2000/svg", kind);
-  for (const [name, value] of Object.entries(attributes)) made.setAttribute(name, value);
-  return made;
-}
-
 function nearest(places, x) {
   let low = 0, high = places.length - 1;
   while (high - low > 1) {
@@ -53,16 +30,24 @@ function nearest(places, x) {
   return x - places[low] < places[high] - x ? low : high;
 }
 
+const hidden = new Set();
+const layers = new Map();
+const drawn = new Map();
+
 for (const figure of document.querySelectorAll(".plot")) {
-  const lines = plots[figure.dataset.plot];
+  const every = plots[figure.dataset.plot];
   const svg = figure.querySelector("svg");
   const box = svg.viewBox.baseVal;
-  const layer = svg.appendChild(element("g", {}));
+  const layer = element("g", {});
+  svg.append(layer);
+  layers.set(figure, layer);
   const tip = figure.appendChild(document.createElement("div"));
   tip.className = "tip";
   tip.hidden = true;
 
   svg.addEventListener("pointermove", (event) => {
+    const lines = (drawn.get(figure) ?? every).filter((line) => line.x.length);
+    if (!lines.length) return;
     const frame = svg.getBoundingClientRect();
     const x = (event.clientX - frame.left) * box.width / frame.width;
     const found = lines.map((line) => ({ line, at: nearest(line.x, x) }));
@@ -95,3 +80,69 @@ for (const figure of document.querySelectorAll(".plot")) {
     layer.replaceChildren();
   });
 }
+
+// Controls of all curves: axis, scale, smoothing, hidden runs. Nothing is drawn again before one is used.
+const controls = document.getElementById("controls");
+function redraw() {
+  const axis = controls.querySelector("[name=axis]").value;
+  const log = controls.querySelector("[name=scale]").value;
+  const smooth = Number(controls.querySelector("[name=smooth]").value);
+  for (const figure of document.querySelectorAll(".plot")) {
+    const svg = figure.querySelector("svg");
+    const every = plots[figure.dataset.plot];
+    const single = every.filter((line) => !hidden.has(line.run));
+    const lines = controls.querySelector("[name=seeds]")?.checked ? withSeedsTogether(single) : single;
+    drawn.set(figure, lines);
+    const large = figure.classList.contains("large");
+    const logarithmic = log === "auto" ? figure.dataset.logarithmic === "yes" : log === "logarithmic";
+    drawPlot(svg, lines, { axis, log: logarithmic, smooth, ...(large ? { width: 1100, height: 520 } : {}) });
+    const names = new Map(lines.map((line) => [line.band ? line.groupLabel : document.querySelector("[data-hides]") ? line.run : line.label, line.colour]));
+    const quiet = figure.querySelectorAll("figcaption .quiet");
+    figure.querySelector("figcaption").replaceChildren(...[...names].map(([text, colour]) => {
+      const entry = document.createElement("span");
+      const swatch = entry.appendChild(document.createElement("i"));
+      swatch.className = `swatch c${colour}`;
+      entry.append(text);
+      return entry;
+    }), ...quiet);
+    svg.append(layers.get(figure));
+    layers.get(figure).replaceChildren();
+  }
+}
+if (controls) {
+  controls.hidden = false;
+  for (const input of controls.querySelectorAll("select, input")) input.addEventListener("input", redraw);
+  if (controls.querySelector("[name=seeds]")) redraw();
+  for (const button of document.querySelectorAll("[data-hides]")) {
+    button.addEventListener("click", () => {
+      const run = button.dataset.hides;
+      hidden.has(run) ? hidden.delete(run) : hidden.add(run);
+      for (const same of document.querySelectorAll("[data-hides]")) {
+        if (same.dataset.hides === run) same.setAttribute("aria-pressed", String(hidden.has(run)));
+      }
+      redraw();
+    });
+  }
+  for (const button of document.querySelectorAll(".plot .enlarge")) {
+    button.hidden = false;
+    button.addEventListener("click", () => {
+      const large = button.closest(".plot").classList.toggle("large");
+      button.textContent = large ? "smaller" : "enlarge";
+      redraw();
+    });
+  }
+}
+
+// Pictures: a click shows one in the whole window, Escape or another click closes it.
+const viewer = document.getElementById("viewer");
+document.addEventListener("click", (event) => {
+  if (event.target.closest("#viewer")) { viewer.close(); return; }
+  const image = event.target.closest(".pictures img");
+  if (!image) return;
+  const shown = document.createElement("img");
+  viewer.replaceChildren(shown);
+  shown.src = image.src;
+  shown.alt = image.alt;
+  shown.className = image.className;
+  viewer.showModal();
+});

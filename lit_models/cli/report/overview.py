@@ -1,0 +1,256 @@
+"""``relit report FOLDER``: one page about all runs below a folder, to sort, filter and compare them."""
+
+import base64
+import csv
+import hashlib
+import io
+import json
+import math
+import os
+import socket
+import time
+from collections import defaultdict
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import yaml
+from PIL import Image
+
+from lit_models.cli.report.reading import differences, flat_config
+
+STILL_TRAINING = 120.0
+"""Seconds since a run last wrote a file within which it counts as training, where no lock says more."""
+MOST_POINTS = 48
+"""Points of a metric's curve in the overview."""
+THUMBNAIL = 96
+"""Pixels of a thumbnail's longer side."""
+DEEPEST = 5
+"""Levels of folders that are searched for runs."""
+USUAL_METRICS = ("val/fid", "val/accuracy", "val/loss")
+LARGER_IS_BETTER = ("accuracy", "precision", "recall", "coverage", "density", "inception_score", "map")
+NO_DIFFERENCE = ("run.", "wandb.", "ckpt_path", "trainer.logger", "data.root")
+_Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+
+
+def is_run(folder: Path) -> bool:
+    """Whether a folder is a run's."""
+    return (folder / "config.yaml").is_file() or (folder / "metrics.csv").is_file()
+
+
+def find_runs(root: Path, depth: int = DEEPEST) -> Iterator[Path]:
+    """The run folders below a folder, in the order of their names; links are not followed."""
+    if is_run(root):
+        yield root
+    elif depth > 0:
+        with os.scandir(root) as entries:
+            folders = sorted(e.path for e in entries if e.is_dir(follow_symlinks=False) and not e.name.startswith("."))
+        for folder in folders:
+            yield from find_runs(Path(folder), depth - 1)
+
+
+class Overview:
+    """The runs below a folder; a run is read again only when one of its files has changed.
+
+    Args:
+        root: The folder.
+        served: Whether thumbnails are addresses that :mod:`lit_models.cli.report.serving` answers, rather than data.
+    """
+
+    def __init__(self, root: Path, served: bool = False) -> None:
+        self.root = root
+        self.served = served
+        self._read: dict[Path, tuple[Any, dict[str, Any]]] = {}
+
+    def runs(self) -> list[dict[str, Any]]:
+        """What the page shows of each run."""
+        found = []
+        for folder in find_runs(self.root):
+            stamp = _stamp(folder)
+            if folder not in self._read or self._read[folder][0] != stamp:
+                self._read[folder] = (stamp, self._read_run(folder, stamp))
+            run = dict(self._read[folder][1])
+            run["state"] = _state(folder, run.pop("finished"), run["updated"])
+            found.append(run)
+        _tell_apart(found)
+        return found
+
+    def _read_run(self, folder: Path, stamp: Any) -> dict[str, Any]:
+        notes: list[str] = []
+        config = _mapping(folder / "config.yaml", notes, lambda text: yaml.load(text, _Loader))
+        record = _mapping(folder / "run.json", notes, json.loads)
+        curves = _curves(folder / "metrics.csv", notes)
+        flat = flat_config(config) if config else {}
+        identifier = folder.relative_to(self.root).as_posix() if folder != self.root else folder.name
+        metric = (config.get("checkpoint") or {}).get("monitor")
+        if metric not in curves:
+            metric = next((name for name in (*USUAL_METRICS, *sorted(curves)) if name in curves), None)
+        kept = {n: v for n, v in flat.items() if not n.startswith(NO_DIFFERENCE)}
+        without_seed = json.dumps(
+            {name: value for name, value in kept.items() if name != "seed_everything"}, sort_keys=True
+        )
+        modes = {metric: (config.get("checkpoint") or {}).get("mode")} if metric else {}
+        epochs = (config.get("trainer") or {}).get("max_epochs")
+        epoch = max((points[-1][0] for points in curves.values()), default=0)
+        sample = last_sample(folder)
+        return {
+            "id": identifier,
+            "name": folder.name,
+            "experiment": (config.get("run") or {}).get("experiment") or folder.parent.name,
+            "finished": bool(record.get("finished")),
+            "epoch": epoch,
+            "epochs": epochs if isinstance(epochs, int) and epochs > 0 else None,
+            "metric": metric,
+            "metrics": {
+                name: {
+                    "larger": (modes.get(name) or _mode(name)) == "max",
+                    "curve": _thinned(points),
+                    "best": (max if (modes.get(name) or _mode(name)) == "max" else min)(value for _, value in points),
+                    "last": points[-1][1],
+                }
+                for name, points in curves.items()
+            },
+            "seed": flat.get("seed_everything"),
+            "group": hashlib.sha256(f"{folder.parent}{without_seed}".encode()).hexdigest()[:12]
+            if config
+            else identifier,
+            "flat": kept,
+            "seconds": record.get("training_seconds"),
+            "updated": max((at for at, _ in stamp), default=0) / 1e9,
+            "thumbnail": None if sample is None else self._thumbnail(sample, identifier, notes),
+            "notes": notes,
+        }
+
+    def _thumbnail(self, sample: Path, identifier: str, notes: list[str]) -> str | None:
+        if self.served:
+            from urllib.parse import quote
+
+            return f"thumbnail?run={quote(identifier, safe='')}&of={sample.stat().st_mtime_ns}"
+        content = thumbnail(sample)
+        if content is None:
+            notes.append(f"{sample.name} can't be read as a picture")
+            return None
+        return f"data:image/webp;base64,{base64.b64encode(content).decode()}"
+
+
+def thumbnail(picture: Path) -> bytes | None:
+    """A small WebP of a picture; None if it can't be read."""
+    try:
+        with Image.open(picture, formats=["PNG"]) as image:
+            small = image.convert("RGB")
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):
+        return None
+    if max(small.size) > THUMBNAIL:
+        # A corner of the grid: single images stay visible, which the scaled grid's wouldn't.
+        side = min(*small.size, 2 * THUMBNAIL)
+        small = small.crop((0, 0, side, side))
+        small.thumbnail((THUMBNAIL, THUMBNAIL), Image.Resampling.LANCZOS)
+    buffer = io.BytesIO()
+    small.save(buffer, "WEBP", quality=70)
+    return buffer.getvalue()
+
+
+def last_sample(folder: Path) -> Path | None:
+    """The run's newest grid of samples."""
+    samples = list((folder / "samples").glob("epoch_*.png")) or list((folder / "samples").glob("*/epoch_*.png"))
+    return max(samples, key=lambda path: path.name, default=None)
+
+
+def _stamp(folder: Path) -> list[tuple[int, int]]:
+    found = []
+    for name in ("config.yaml", "run.json", "metrics.csv", "checkpoints", "samples", "."):
+        try:
+            status = (folder / name).stat()
+        except OSError:
+            continue
+        found.append((status.st_mtime_ns, status.st_size))
+    return found
+
+
+def _state(folder: Path, finished: bool, updated: float) -> str:
+    """``finished``, ``training`` or ``stopped``, by the record, the lock of the process, and the age of the files."""
+    if finished:
+        return "finished"
+    try:
+        owner = json.loads((folder / ".lock").read_text())
+        if owner["host"] == socket.gethostname():
+            return "training" if _is_alive(int(owner["process"])) else "stopped"
+    except (OSError, ValueError, LookupError, TypeError):
+        pass
+    return "training" if time.time() - updated < STILL_TRAINING else "stopped"
+
+
+def _is_alive(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
+def _mapping(path: Path, notes: list[str], parse: Any) -> dict[str, Any]:
+    """What a file of names and values holds; nothing, and a note, if it can't be read."""
+    try:
+        content = parse(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        if path.name == "config.yaml":
+            notes.append("config.yaml is missing")
+        return {}
+    except (OSError, ValueError, yaml.YAMLError):
+        notes.append(f"{path.name} can't be read")
+        return {}
+    if not isinstance(content, dict):
+        notes.append(f"{path.name} doesn't hold names with values")
+        return {}
+    return content
+
+
+def _curves(path: Path, notes: list[str]) -> dict[str, list[tuple[float, float]]]:
+    """The mean over each epoch, from 1, of every metric but the training's; of those, too, where there is no other."""
+    sums: dict[str, dict[int, list[float]]] = defaultdict(dict)
+    try:
+        with path.open(newline="", encoding="utf-8", errors="replace") as file:
+            rows = csv.reader(line for line in file if line.endswith("\n"))
+            header = next(rows, [])
+            epoch_at = header.index("epoch") if "epoch" in header else -1
+            columns = [(at, name) for at, name in enumerate(header) if name not in ("epoch", "step")]
+            for row in rows:
+                if len(row) != len(header) or epoch_at < 0 or not row[epoch_at]:
+                    continue
+                epoch = int(float(row[epoch_at])) + 1
+                for at, name in columns:
+                    if row[at] and math.isfinite(value := float(row[at])):
+                        mean = sums[name].setdefault(epoch, [0.0, 0])
+                        mean[0] += value
+                        mean[1] += 1
+    except FileNotFoundError:
+        notes.append("nothing is logged yet")
+    except (OSError, ValueError):
+        notes.append("metrics.csv can't be read to its end")
+    found = {name: [(float(e), s / n) for e, (s, n) in sorted(epochs.items())] for name, epochs in sums.items()}
+    measured = {name: curve for name, curve in found.items() if not name.startswith("train/")}
+    return measured or found
+
+
+def _thinned(points: list[tuple[float, float]]) -> list[list[float]]:
+    step = max(1, math.ceil(len(points) / MOST_POINTS))
+    kept = points[::step] if points[-1] in points[::step] else [*points[::step], points[-1]]
+    return [[epoch, float(f"{value:.5g}")] for epoch, value in kept]
+
+
+def _mode(metric: str) -> str:
+    return "max" if any(word in metric.lower() for word in LARGER_IS_BETTER) else "min"
+
+
+def _tell_apart(runs: list[dict[str, Any]]) -> None:
+    """Leaves each run only the settings in which the runs of its experiment differ."""
+    experiments: dict[str, list[dict[str, Any]]] = defaultdict(list)
+    for run in runs:
+        experiments[run["experiment"]].append(run)
+    for group in experiments.values():
+        varied = [name for name, _ in differences([run["flat"] for run in group])] if len(group) > 1 else []
+        for run in group:
+            flat = run.pop("flat")
+            run["settings"] = {name: flat[name] for name in varied if name in flat}

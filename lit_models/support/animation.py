@@ -1,0 +1,117 @@
+"""Moving pictures: GIF files of samples over the epochs, and of a walk in the latent space."""
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image, ImageDraw
+
+LARGEST_ENLARGED_SIDE = 256
+"""Smaller frames are enlarged by the largest whole number that stays within this many pixels."""
+LABEL_HEIGHT = 14
+
+
+def write_gif(frames: Sequence[Image.Image], path: Path, seconds: float = 0.15, hold: float = 0.0) -> None:
+    """Writes frames of one size as an endless GIF.
+
+    Args:
+        frames: At least one.
+        path: The file.
+        seconds: Time for which each frame is shown.
+        hold: Further time for the last frame.
+    """
+    factor = max(1, LARGEST_ENLARGED_SIDE // max(1, min(frames[0].size)))
+    size = (frames[0].width * factor, frames[0].height * factor)
+    enlarged = [frame.convert("RGB").resize(size, Image.Resampling.NEAREST) for frame in frames]
+    durations = [round(1000 * seconds)] * len(frames)
+    durations[-1] += round(1000 * hold)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    enlarged[0].save(path, format="GIF", save_all=True, append_images=enlarged[1:], duration=durations, loop=0)
+
+
+def sample_frames(run: Path) -> list[Image.Image]:
+    """A run's grids of samples, ``samples/epoch_*.png``, with the epoch above; unreadable ones are left out."""
+    frames: list[Image.Image] = []
+    for path in sorted((run / "samples").glob("epoch_*.png")):
+        match = re.fullmatch(r"epoch_(\d+)", path.stem)
+        try:
+            with Image.open(path, formats=["PNG"]) as file:
+                grid = file.convert("RGB")
+        except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):
+            continue
+        if match is None or (frames and (grid.width, grid.height + LABEL_HEIGHT) != frames[0].size):
+            continue
+        frame = Image.new("RGB", (grid.width, grid.height + LABEL_HEIGHT), "black")
+        frame.paste(grid, (0, LABEL_HEIGHT))
+        ImageDraw.Draw(frame).text((2, 1), f"epoch {int(match[1])}", fill="white")
+        frames.append(frame)
+    return frames
+
+
+def walk_frames(model: Any, seed: int = 0, images: int = 16, stops: int = 4, steps: int = 12) -> list[Image.Image]:
+    """Grids of images along closed walks in the latent space, by spherical interpolation between random stops.
+
+    Args:
+        model: A GAN or a VAE; a conditional model shows its classes in turn.
+        seed: Chooses the stops.
+        images: Images of a grid.
+        stops: Random vectors that each image passes.
+        steps: Frames from one stop to the next.
+
+    Raises:
+        ModelError: The model has no latent space to draw from.
+    """
+    import torch
+    from torchvision.utils import make_grid
+
+    from lit_models.support.interpolation import slerp
+
+    generator = torch.Generator().manual_seed(seed)
+    latents = torch.randn(stops, images, latent_dim_of(model), generator=generator)
+    shares = torch.linspace(0, 1, steps + 1)[:-1]
+    frames = []
+    for number in range(stops):
+        start, end = latents[number], latents[(number + 1) % stops]
+        for latent in slerp(start, end, shares).unbind(1):
+            grid = make_grid(images_of(model, latent).cpu(), nrow=round(images**0.5))
+            pixels = (grid.clamp(0, 1).permute(1, 2, 0).numpy() * 255).round().astype(np.uint8)
+            frames.append(Image.fromarray(pixels))
+    return frames
+
+
+def latent_dim_of(model: Any) -> int:
+    """The components of the model's latent vectors.
+
+    Raises:
+        ModelError: It draws no images from latent vectors.
+    """
+    from lit_models.errors import ModelError
+
+    if not hasattr(model, "sample") or not hasattr(model, "latent_dim"):
+        raise ModelError(f"{type(model).__name__} draws no images from latent vectors: there is nothing to walk in.")
+    return int(model.latent_dim)
+
+
+def images_of(model: Any, latent: Any, labels: Any = None) -> Any:
+    """Images ``(N, C, H, W)`` in [0, 1] of latent vectors, in evaluation mode.
+
+    Args:
+        model: A GAN or a VAE.
+        latent: ``(N, latent_dim)``.
+        labels: Classes for a conditional model; if None, each in turn.
+    """
+    import torch
+
+    latent = latent.to(model.device).type(model.dtype)
+    training = model.training
+    model.eval()
+    try:
+        with torch.no_grad():
+            if getattr(model, "num_classes", None):
+                labels = torch.arange(len(latent)) % model.num_classes if labels is None else labels
+                return model.images_of(latent, labels.to(model.device)).float()
+            return (model.images_of if hasattr(model, "images_of") else model.decode)(latent).float()
+    finally:
+        model.train(training)
