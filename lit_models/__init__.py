@@ -27,6 +27,14 @@ if TYPE_CHECKING:
     from lit_models.vae import VAE
     from lit_models.wgan import WGAN
 
+import datamodules
+
+if "LabelledImages" not in getattr(datamodules, "__all__", ()):
+    raise ImportError(
+        f"relit needs its own package `datamodules`, but Python finds {datamodules.__file__} first: rename that "
+        "folder, or start Python in another one."
+    )
+
 __version__ = version("relit")
 
 __all__ = [

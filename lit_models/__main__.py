@@ -29,6 +29,11 @@ def main(args: list[str] | None = None) -> int:
             print(text, end="")
             return 0
         args = arguments.read_arguments(args)
+        from lit_models.cli.versions import refusal
+
+        if told := refusal():
+            print(f"relit: {told}", file=sys.stderr)
+            return 1
         from lit_models.cli.command import run
 
         return run(args)

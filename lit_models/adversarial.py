@@ -307,6 +307,10 @@ class UnconditionalGAN(AdversarialModule):
         with evaluating(self.sampling_generator):
             return self.images_of(latent)
 
+    def forward(self, latent: Tensor) -> Tensor:
+        """Images ``(N, C, H, W)`` in [0, 1] of latent vectors ``(N, latent_dim)``: see :meth:`images_of`."""
+        return self.images_of(latent)
+
     def images_of(self, latent: Tensor) -> Tensor:
         """Images ``(N, C, H, W)`` in [0, 1] of latent vectors ``(N, latent_dim)``, by the averaged generator if there
         is one."""

@@ -146,6 +146,10 @@ class DenoisingAutoencoder(TakesPlainBatches):
         """Codes ``(N, latent_dim)`` of images ``(N, C, H, W)`` in [0, 1]."""
         return at_least_float32(self.encoder(image))
 
+    def forward(self, image: Tensor) -> Tensor:
+        """Reconstructions ``(N, C, H, W)`` in [0, 1] of images likewise."""
+        return self.decode(self.embed(image))
+
     def decode(self, code: Tensor) -> Tensor:
         """Images ``(N, C, H, W)`` in [0, 1] of codes ``(N, latent_dim)``."""
         return at_least_float32(self.decoder(code)).sigmoid()

@@ -396,6 +396,10 @@ class ConditionalGAN(NamedClasses, AdversarialModule):
             raise ModelError(f"There is no class {int(wrong[0])}: the labels go from 0 to {self.num_classes - 1}.")
         return label
 
+    def forward(self, latent: Tensor, label: Tensor) -> Tensor:
+        """Images ``(N, C, H, W)`` in [0, 1] of latent vectors ``(N, latent_dim)`` and classes ``(N,)``."""
+        return self.images_of(latent, label)
+
     def images_of(self, latent: Tensor, label: Tensor) -> Tensor:
         """Images ``(N, C, H, W)`` in [0, 1] of latent vectors ``(N, latent_dim)`` and classes ``(N,)``, by the averaged
         generator if there is one."""

@@ -53,6 +53,7 @@ from lit_models.losses.center import RULES, CenterRule, center_loss, require_cen
 from lit_models.losses.precision import at_least_float32
 from lit_models.losses.triplet import MININGS, Margin, Mining, TripletLoss, distances
 from lit_models.metrics.retrieval import centroid_scores, fitted_sharpness
+from lit_models.networks.backbones import Backbone, is_backbone, require_backbone
 from lit_models.networks.heads import Head, embedding_head
 from lit_models.networks.lenet import LeNet
 from lit_models.networks.resnet import ResNet18, load_weights
@@ -80,7 +81,11 @@ class MetricResNet(EmbeddingModule):
         channels: Channels of the images.
         num_classes: Number of classes.
         loss: "cross_entropy", "triplet" or "center".
-        encoder: "resnet18", or "lenet" for the center loss's toy (LeNet++; give it ``embedding_dim: 2``).
+        encoder: "resnet18"; "lenet" for the center loss's toy (LeNet++; give it ``embedding_dim: 2``);
+            ``torchvision:NAME`` or ``timm:NAME`` (extra ``relit[timm]``), with the library's normalization in place of
+            ``mean`` and ``std``.
+        freeze_encoder: Train the head and the classifier only; for encoders of torchvision and timm.
+        encoder_lr: Learning rate of the encoder; the optimizer's if None.
         stem: "3x3", a convolution that keeps the size; or "7x7", the paper's convolution and max-pooling, which leave
             the first stage a sixteenth of the pixels.
         feature_maps: Channels of the first stage.
@@ -89,8 +94,8 @@ class MetricResNet(EmbeddingModule):
             ``embedding_dim`` outputs (128 if None), as Hermans et al. have it.
         embedding_dim: Size of the embeddings, 128 for Hermans et al. and 512 for Wen et al.; if None, that of the
             encoder's averaged features (``8 * feature_maps``) or of the head "mlp".
-        pretrained: Weights of a ResNet18 to start from: "imagenet" for torchvision's, or a file (``.pth``, ``.ckpt``,
-            ``.safetensors``).
+        pretrained: Weights of the encoder to start from: "imagenet" for torchvision's or timm's, or a file (``.pth``,
+            ``.ckpt``, ``.safetensors``).
         mean: What is subtracted from each channel of an image (by default ImageNet's mean), one number a channel.
         std: What each channel is then divided by.
         label_smoothing: Share of the label that is spread over all classes in cross-entropy.
@@ -130,7 +135,9 @@ class MetricResNet(EmbeddingModule):
         channels: int = 3,
         num_classes: int = 200,
         loss: Literal["cross_entropy", "triplet", "center"] = "cross_entropy",
-        encoder: Literal["resnet18", "lenet"] = "resnet18",
+        encoder: str = "resnet18",
+        freeze_encoder: bool = False,
+        encoder_lr: float | None = None,
         stem: Literal["3x3", "7x7"] = "3x3",
         feature_maps: int = 64,
         head: Head = "linear",
@@ -161,6 +168,13 @@ class MetricResNet(EmbeddingModule):
         if margin != "soft" and margin < 0:
             raise ModelError(f"margin is {margin}; it must be at least 0, or soft.")
         require_center(center_weight, center_rate, center_rule)
+        require_backbone(encoder, ("resnet18", "lenet"), channels)
+        if freeze_encoder and (not is_backbone(encoder) or pretrained is None):
+            raise ModelError(
+                "A frozen encoder needs weights: set --model.encoder torchvision:NAME and --model.pretrained."
+            )
+        if freeze_encoder and loss == "triplet" and embedding_dim is None and head == "linear":
+            raise ModelError("With a frozen encoder the triplet loss trains a head only: set --model.embedding_dim.")
         if encoder == "lenet" and (pretrained is not None or image_size < 8):
             raise ModelError("The encoder lenet has no pretrained weights, and needs an image_size of at least 8.")
         super().__init__(num_classes, references_per_class, knn_neighbours)
@@ -178,10 +192,14 @@ class MetricResNet(EmbeddingModule):
 
         self.register_buffer("mean", torch.tensor(mean).view(-1, 1, 1))
         self.register_buffer("std", torch.tensor(std).view(-1, 1, 1))
-        lenet = encoder == "lenet"
-        self.encoder: ResNet18 | LeNet = (
-            LeNet(channels, feature_maps, image_size) if lenet else ResNet18(channels, feature_maps, stem)
-        )
+        self.encoder: ResNet18 | LeNet | Backbone
+        if is_backbone(encoder):
+            self.encoder = Backbone(encoder, image_size, freeze_encoder)
+        elif encoder == "lenet":
+            self.encoder = LeNet(channels, feature_maps, image_size)
+        else:
+            self.encoder = ResNet18(channels, feature_maps, stem)
+        self.encoder_lr = encoder_lr
         self.projection, size = embedding_head(self.encoder.out_features, head, embedding_dim)
         self.head = f"{head}, {size}"
         if loss == "triplet":
@@ -197,7 +215,9 @@ class MetricResNet(EmbeddingModule):
 
     def features(self, image: Tensor) -> Tensor:
         """``(B, D)`` in float32 of images ``(B, C, H, W)`` in [0, 1]: what the classifier and the center loss get."""
-        return at_least_float32(self.projection(self.encoder((image - self.mean) / self.std)))
+        if not isinstance(self.encoder, Backbone):  # those normalize by themselves
+            image = (image - self.mean) / self.std
+        return at_least_float32(self.projection(self.encoder(image)))
 
     def embed(self, image: Tensor) -> Tensor:
         """The embeddings ``(B, D)`` of images ``(B, C, H, W)`` in [0, 1], as their distances are taken."""
@@ -234,6 +254,9 @@ class MetricResNet(EmbeddingModule):
 
     def on_fit_start(self) -> None:
         if self.pretrained is None or self._restored:
+            return
+        if isinstance(self.encoder, Backbone):
+            self.encoder.load_pretrained(self.pretrained)
             return
         kept = load_weights(cast(ResNet18, self.encoder), self.pretrained)
         if kept and self.trainer.is_global_zero:
@@ -277,7 +300,7 @@ class MetricResNet(EmbeddingModule):
             self.center.copy_(self.move_centers(*joined, self.center, self.center_rate))
 
     def configure_optimizers(self) -> Any:
-        optimizer = self.optimizer_callable(decayed_weights(self))
+        optimizer = self.optimizer_callable(cast(Any, decayed_weights(self, self.encoder, self.encoder_lr)))
         if self.schedule == "constant":
             return optimizer
         # The number of steps is known when the loader is there; the first step doesn't need it.

@@ -74,10 +74,26 @@ def linear_decay(epoch: int, epochs: int, start: float = 0.5) -> float:
     return 1 - max(0, epoch + 1 - constant) / (epochs - constant + 1)
 
 
-def decayed_weights(module: nn.Module) -> list[dict[str, Any]]:
-    """Parameter groups with weight decay for matrices and kernels only, not for biases and normalization."""
-    parameters = list(module.parameters())
-    return [
-        {"params": [parameter for parameter in parameters if parameter.ndim > 1]},
-        {"params": [parameter for parameter in parameters if parameter.ndim <= 1], "weight_decay": 0.0},
-    ]
+def decayed_weights(
+    module: nn.Module, encoder: nn.Module | None = None, encoder_lr: float | None = None
+) -> list[dict[str, Any]]:
+    """Parameter groups with weight decay for matrices and kernels only, not for biases and normalization.
+
+    Args:
+        module: The model.
+        encoder: Its encoder.
+        encoder_lr: The encoder's learning rate; the optimizer's if None.
+    """
+    inside = set() if encoder is None or encoder_lr is None else {id(parameter) for parameter in encoder.parameters()}
+    groups = []
+    for rate in ({}, {"lr": encoder_lr}) if inside else ({},):
+        parameters = [
+            parameter
+            for parameter in module.parameters()
+            if parameter.requires_grad and (id(parameter) in inside) == bool(rate)
+        ]
+        groups += [
+            {"params": [parameter for parameter in parameters if parameter.ndim > 1], **rate},
+            {"params": [parameter for parameter in parameters if parameter.ndim <= 1], "weight_decay": 0.0, **rate},
+        ]
+    return groups

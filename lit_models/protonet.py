@@ -22,20 +22,23 @@ Differences from the paper and the authors' code (https://github.com/jakesnell/p
 """
 
 import math
+from collections.abc import Callable
 from typing import Any, Literal, cast
 
 import torch
-from lightning.pytorch import LightningModule
 from lightning.pytorch.cli import OptimizerCallable
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import LambdaLR
 
 from datamodules import Episodes, LabelledImages, SupportQuery
 from lit_models.errors import ModelError
-from lit_models.losses.precision import at_least_float32
+from lit_models.losses.precision import at_least_float32, in_float64
 from lit_models.losses.prototypical import cosine, episode_accuracy, prototypical_loss, squared_euclidean
+from lit_models.networks.backbones import Backbone, require_backbone
+from lit_models.networks.resnet import ResNet18
 from lit_models.optimizers import FusedAdam
 from lit_models.support.checks import require_image_shape
+from lit_models.support.module import Method
 from lit_models.support.outputs import ClassProbabilities
 from lit_models.support.parts import Part
 from lit_models.support.ranks import batch_weight, gather_rows
@@ -63,7 +66,10 @@ class Conv4(nn.Sequential):
         super().__init__(*layers, nn.Flatten())
 
 
-class ProtoNet(LightningModule):
+OWN_ENCODERS: dict[str, Callable[[int, int], nn.Module]] = {"conv4": Conv4, "resnet18": ResNet18}
+
+
+class ProtoNet(Method):
     """Prototypical Network on episodes of images in [0, 1], with the paper's values for Omniglot.
 
     Logged: ``train/loss``, ``train/accuracy`` (each batch's value); ``val/loss``, ``val/accuracy``, ``test/loss``,
@@ -74,6 +80,9 @@ class ProtoNet(LightningModule):
     Args:
         image_size: Height and width of the images, at least 16.
         channels: Channels of the images.
+        encoder: "conv4", the paper's four blocks; "resnet18", relit's (``feature_maps`` is the width of its first
+            stage); ``torchvision:NAME`` or ``timm:NAME`` (extra ``relit[timm]``), with the library's normalization.
+        pretrained: Weights that an encoder of a library starts from: "imagenet" for the library's, or a file.
         feature_maps: Width of the encoder's four blocks.
         distance: "squared_euclidean", or "cosine" for ``cosine_scale * (1 - cosine)``.
         cosine_scale: Factor of the cosine distance, without which the softmax could never be sure.
@@ -89,6 +98,8 @@ class ProtoNet(LightningModule):
         image_size: int = 28,
         channels: int = 1,
         feature_maps: int = 64,
+        encoder: str = "conv4",
+        pretrained: str | None = None,
         distance: Literal["squared_euclidean", "cosine"] = "squared_euclidean",
         cosine_scale: float = 10.0,
         lr_halving_episodes: int | None = 2000,
@@ -97,13 +108,24 @@ class ProtoNet(LightningModule):
         super().__init__()
         if image_size < 16:
             raise ModelError(f"image_size is {image_size}; four halvings need at least 16.")
+        require_backbone(encoder, OWN_ENCODERS, channels)
+        if pretrained is not None and encoder in OWN_ENCODERS:
+            raise ModelError(
+                f"pretrained is for encoders of torchvision and timm; {encoder} has no weights to start from."
+            )
         if cosine_scale <= 0:
             raise ModelError(f"cosine_scale is {cosine_scale}; it must be positive.")
         if lr_halving_episodes is not None and lr_halving_episodes < 1:
             raise ModelError(f"lr_halving_episodes is {lr_halving_episodes}; it must be at least 1, or null.")
         self.save_hyperparameters(ignore=["optimizer"])
         self.image_shape = (channels, image_size, image_size)
-        self.encoder = Conv4(channels, feature_maps)
+        self.encoder: nn.Module
+        if encoder in OWN_ENCODERS:
+            self.encoder = OWN_ENCODERS[encoder](channels, feature_maps)
+        else:
+            self.encoder = Backbone(encoder, image_size)
+        self.pretrained = pretrained
+        self._is_restored = False
         self.distance = distance
         self.cosine_scale = cosine_scale
         self.lr_halving_episodes = lr_halving_episodes
@@ -125,6 +147,14 @@ class ProtoNet(LightningModule):
         require_image_shape(self, self.image_shape, takes="episodes")
         if stage == "fit":
             self.inverted = getattr(data, "inverted", False)
+
+    def on_fit_start(self) -> None:
+        self._start_from_pretrained()
+
+    def _start_from_pretrained(self) -> None:
+        """Loads the library's weights unless a checkpoint is loaded: so new classes can be told apart untrained."""
+        if self.pretrained is not None and not self._is_restored:
+            cast(Backbone, self.encoder).load_pretrained(self.pretrained)
 
     def forward(self, image: Tensor) -> Tensor:
         """Embeddings, ``(B, D)`` in float32, of images ``(B, C, H, W)`` in [0, 1]."""
@@ -168,10 +198,11 @@ class ProtoNet(LightningModule):
         return accuracy
 
     def on_test_start(self) -> None:
+        self._start_from_pretrained()
         self.test_accuracies = []
 
     def on_test_epoch_end(self) -> None:
-        accuracy = gather_rows(self.trainer, torch.cat(self.test_accuracies)).double()
+        accuracy = in_float64(gather_rows(self.trainer, torch.cat(self.test_accuracies)))
         figures = {"test/error": 1 - float(accuracy.mean())}
         if len(accuracy) > 1:
             figures["test/accuracy_ci95"] = 1.96 * float(accuracy.std()) / math.sqrt(len(accuracy))
@@ -192,6 +223,7 @@ class ProtoNet(LightningModule):
         state = checkpoint.get("protonet", {})
         self.episodes_seen = state.get("episodes_seen", 0)
         self.inverted = state.get("inverted", False)
+        self._is_restored = True
 
     @torch.no_grad()
     def prototypes(self, support: LabelledImages) -> Tensor:
@@ -215,6 +247,7 @@ class ProtoNet(LightningModule):
         return 1 - image if self.inverted else image
 
     def on_predict_start(self) -> None:
+        self._start_from_pretrained()
         data = cast(SupportQuery, cast(Any, self.trainer).datamodule)
         image, label = data.support_images()
         support = LabelledImages(self.polarised(image.to(self.device)), label.to(self.device))

@@ -23,6 +23,7 @@ from torchmetrics import MeanMetric
 from datamodules import FoldedImages, LabelledImages
 from lit_models.errors import ModelError
 from lit_models.losses.precision import at_least_float32
+from lit_models.networks.backbones import Backbone, is_backbone, require_backbone
 from lit_models.networks.convolutional import Encoder
 from lit_models.optimizers import FusedAdam
 from lit_models.support.checks import require_image_shape, require_labels, require_num_classes
@@ -43,6 +44,9 @@ class TransferClassifier(NamedClasses):
     ``test/loss``, ``test/accuracy``.
 
     Args:
+        encoder: "autoencoder", or a classifier's network without its last layer, ``torchvision:NAME`` or ``timm:NAME``
+            (extra ``relit[timm]``), with the library's normalization.
+        pretrained: Weights that a library's encoder starts from: "imagenet" for the library's, or a file.
         encoder_checkpoint: Checkpoint of the autoencoder: a file, a run's folder, or an experiment's folder, of which
             the newest run is taken. It is read when training starts. If None, the encoder learns from scratch.
         freeze_encoder: Leave the encoder as it is.
@@ -52,8 +56,8 @@ class TransferClassifier(NamedClasses):
         image_size: Height and width of the images.
         channels: Channels of the images.
         num_classes: Number of classes.
-        code_dim: Components of the encoder's code (the autoencoder's ``latent_dim``).
-        feature_maps: Width of the encoder's first layer.
+        code_dim: Components of the autoencoder's code, its ``latent_dim``.
+        feature_maps: Width of the autoencoder's first layer.
         folds: Folds K of the labelled images; 0 for data with a validation split of their own.
         encoder_lr: Learning rate of an encoder that is trained along.
         optimizer: Optimiser of heads and encoders.
@@ -78,10 +82,24 @@ class TransferClassifier(NamedClasses):
         feature_maps: int = 32,
         folds: int = 4,
         encoder_lr: float = 1e-4,
+        encoder: str = "autoencoder",
+        pretrained: str | None = None,
         optimizer: OptimizerCallable = lambda p: FusedAdam(p, lr=1e-3),
     ) -> None:
         super().__init__()
-        if encoder_checkpoint is None and freeze_encoder:
+        require_backbone(encoder, ("autoencoder",), channels)
+        if is_backbone(encoder):
+            if encoder_checkpoint is not None:
+                raise ModelError(
+                    f"encoder_checkpoint is an autoencoder's: name weights of {encoder} by --model.pretrained."
+                )
+            if pretrained is None and freeze_encoder:
+                raise ModelError(
+                    f"A frozen encoder needs weights: set --model.pretrained imagenet, or to a file of {encoder}."
+                )
+        elif pretrained is not None:
+            raise ModelError("pretrained is for encoders of torchvision and timm: set --model.encoder_checkpoint.")
+        elif encoder_checkpoint is None and freeze_encoder:
             raise ModelError(
                 "A frozen encoder must have learnt before: name an autoencoder's checkpoint with "
                 "--model.encoder_checkpoint, or train it along with --model.freeze_encoder false."
@@ -105,9 +123,13 @@ class TransferClassifier(NamedClasses):
             "feature_maps": feature_maps,
         }
         # The first head and encoder are the classifier's, the others are the folds'.
-        self.encoders = nn.ModuleList(
-            Encoder(image_size, channels, code_dim, feature_maps) for _ in range(1 if freeze_encoder else folds + 1)
-        )
+        count = 1 if freeze_encoder else folds + 1
+        if is_backbone(encoder):
+            backbones = [Backbone(encoder, image_size, freeze_encoder) for _ in range(count)]
+            self.encoders, code_dim = nn.ModuleList(backbones), backbones[0].out_features
+        else:
+            self.encoders = nn.ModuleList(Encoder(image_size, channels, code_dim, feature_maps) for _ in range(count))
+        self.pretrained = pretrained
         self.heads = nn.ModuleList(
             nn.Linear(code_dim, num_classes)
             if head == "linear"
@@ -139,6 +161,9 @@ class TransferClassifier(NamedClasses):
             )
 
     def on_fit_start(self) -> None:
+        if self.pretrained is not None and not self._is_loaded:
+            for encoder in self.encoders:
+                cast(Backbone, encoder).load_pretrained(self.pretrained)
         if self.encoder_checkpoint is not None and not self._is_loaded:
             for encoder in self.encoders:
                 load_pretrained(cast(Encoder, encoder), "encoder", self.encoder_checkpoint, **self.architecture)

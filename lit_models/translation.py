@@ -119,6 +119,10 @@ class ImageTranslator(AdversarialModule):
         """The network that makes targets of sources: the averaged one if there is one."""
         return self.sampling_generator
 
+    def forward(self, source: Tensor) -> Tensor:
+        """Translated images ``(B, C, H, W)`` in [0, 1] of images in [0, 1], in the networks' present mode."""
+        return (self.translating_network(source * 2 - 1).float() + 1) / 2
+
     def translate(self, source: Tensor) -> Tensor:
         """Translates images, in evaluation mode.
 

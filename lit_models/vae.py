@@ -182,6 +182,10 @@ class VAE(TakesPlainBatches):
         """x̂ before its sigmoid, ``(N, C, H, W)``, of latent vectors ``(N, latent_dim)``."""
         return at_least_float32(self.decoder(latent))
 
+    def forward(self, image: Tensor) -> Tensor:
+        """Reconstructions ``(N, C, H, W)`` in [0, 1] of images likewise."""
+        return self.decode(self.embed(image))
+
     def decode(self, latent: Tensor) -> Tensor:
         """x̂, images ``(N, C, H, W)`` in [0, 1], of latent vectors ``(N, latent_dim)``."""
         return self.logits(latent).sigmoid()

@@ -7,6 +7,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
 
 from datamodules import ImageDataModule
+from lit_models.losses.precision import in_float64
 from lit_models.support.ranks import batch_weight
 
 LEVELS = 256
@@ -60,10 +61,10 @@ def histogram_log_probability(counts: Tensor) -> Tensor:
 
     Of binary images, 0 and LEVELS − 1 are the only levels.
     """
-    smoothed = counts.double() + 1
+    smoothed = in_float64(counts) + 1
     if not counts[:, 1:-1].any():
         smoothed[:, 1:-1] = 0
-    return (smoothed / smoothed.sum(1, keepdim=True)).log().float()
+    return (smoothed / smoothed.sum(1, keepdim=True)).log().float().to(counts.device)
 
 
 def histogram_nats(image: Tensor, log_probability: Tensor) -> Tensor:

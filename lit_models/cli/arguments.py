@@ -305,14 +305,15 @@ def _no_configuration(value: str) -> str:
 
 def _weights_file(value: str) -> str:
     known = published_weights()
-    if Path(value).is_file() or "/" in value:
+    if Path(value).exists() or "/" in value:  # hf:OWNER/NAME, too
         return value
     name = value.removesuffix(".safetensors")
     if name in known:
         return str(known[name])
     meant = did_you_mean(name, known)
     raise UsageError(
-        f"There are no weights {value}.{meant} --weights takes a .safetensors file, or one of {', '.join(known)}."
+        f"There are no weights {value}.{meant} --weights takes a .safetensors file, a run's folder, hf:OWNER/NAME, or "
+        f"one of {', '.join(known)}."
     )
 
 
@@ -341,8 +342,6 @@ def _check_option(name: str, value: str, command: str, config: list[dict[str, An
             if group[1] == "default_root_dir":
                 raise UsageError(f"There is no option --{name}: runs are written below --run.root.")
             raise UsageError(_unknown_trainer_option(group[1], f"--{name}"))
-        if name == "weights" and command == "fit":
-            raise UsageError("--weights is for validate, test and predict: training goes on from a --ckpt_path.")
         if name == "picture" and command != "prepare":
             raise UsageError("--picture is an option of `relit prepare`.")
         return

@@ -32,7 +32,6 @@ from lit_models.cli.refusals import (
     require_something_to_load,
     slurm_environment,
     warn_of_slow_bf16,
-    weights_in_place_of,
 )
 from lit_models.cli.swaps import (
     class_of,
@@ -66,9 +65,12 @@ from lit_models.runs.record import RunRecord
 from lit_models.runs.restored import RestoredSettings
 from lit_models.runs.resume import ExactResume
 from lit_models.runs.settings import changes
+from lit_models.runs.starting_weights import StartingWeights, state_of_source
+from lit_models.runs.trackers import MLflow, TensorBoard
 from lit_models.support.arguments import foreign_class, modules_named, parse_as_data, told_by_us
 from lit_models.support.checkpoint_files import AtomicCheckpointIO, read_or_fall_back
 from lit_models.support.lightning_internals import find_unused_parameters
+from lit_models.support.weight_sources import find_weights
 from lit_models.support.weights import WEIGHTS
 
 # Short class names (`--model DCGAN`) are looked up among the classes that are imported.
@@ -94,6 +96,7 @@ class RelitCLI(LightningCLI):
         self.ownership: Ownership | None = None
         self.checkpoint: dict[str, Any] | None = None
         self.typed = args
+        self.starting_weights: tuple[Path, dict[str, Any]] | None = None
         try:
             self._run(args)
         except BaseException:
@@ -191,12 +194,14 @@ class RelitCLI(LightningCLI):
 
     def _prepare_subcommand_parser(self, klass: type, subcommand: str, **kwargs: Any) -> LightningArgumentParser:
         parser = super()._prepare_subcommand_parser(klass, subcommand, **kwargs)
-        if subcommand in USES_WEIGHTS:
+        if subcommand in (*USES_WEIGHTS, "fit"):
             parser.add_argument(
                 "--weights",
                 type=str | None,
                 default=None,
-                help="Weights in place of a checkpoint: a .safetensors file that `relit export` wrote, with its card.",
+                help="Weights to start a new training from (fit), or in place of a checkpoint: a .safetensors file "
+                "that `relit export` wrote, with its card; a checkpoint; a run's folder; hf:OWNER/NAME on the Hugging "
+                "Face Hub; or the name of shipped weights, such as dcgan_mnist.",
             )
         return parser
 
@@ -219,7 +224,7 @@ class RelitCLI(LightningCLI):
         if config.ckpt_path == "none":
             config.ckpt_path = None
         if config.get("weights") is not None:
-            config.ckpt_path = weights_in_place_of(config.ckpt_path, config.weights)
+            self._take_weights(config)
         swapped = note_swaps(self.typed, config, [Path(str(path)) for path in config.config or ()])
         if config.run.experiment is None or (swapped and not typed(self.typed, "run.experiment")):
             config.run.experiment = experiment_name(config)
@@ -237,6 +242,8 @@ class RelitCLI(LightningCLI):
             config.ckpt_path = str(path)
             self.run_folder = run_of(path)
             self._complete_from_checkpoint(self.checkpoint.get("config", {}))
+        elif self.starting_weights is not None:
+            self._complete_from_checkpoint(self.starting_weights[1].get("config") or {})
         config = self._given
         if config.model is None:
             raise RunError(f"`relit {command}` needs a model: --config FILE, --model CLASS, or --ckpt_path FILE.")
@@ -250,6 +257,16 @@ class RelitCLI(LightningCLI):
             raise RunError(f"`relit {command}` needs data: --config FILE or --data CLASS.")
         if self._given.run.experiment is None:
             self._given.run.experiment = experiment_name(self._given)
+
+    def _take_weights(self, config: Namespace) -> None:
+        """Finds the weights that a training starts from, or that the other commands use in place of a checkpoint."""
+        if config.ckpt_path is not None:
+            raise RunError("--weights and --ckpt_path name two things to load: leave one of them out.")
+        path = find_weights(config.weights)
+        if self.config.subcommand == "fit":
+            self.starting_weights = read_or_fall_back(path)
+        else:
+            config.ckpt_path = str(path)
 
     def _checkpoint_before_restart(self) -> str | None:
         """Where a requeued job goes on, whatever it began with; one that was changed in the meantime is refused."""
@@ -273,7 +290,7 @@ class RelitCLI(LightningCLI):
     def _complete_from_checkpoint(self, known: Any) -> None:
         """Takes model and data from the checkpoint where they weren't given: as data, from which nothing is run."""
         known = known if isinstance(known, dict) else {}
-        path, named = self._given.ckpt_path, modules_named(self._given)
+        path, named = self._given.ckpt_path or self._given.get("weights"), modules_named(self._given)
         for key in ("model", "data"):
             if self._given[key] is not None or known.get(key) is None:
                 continue
@@ -334,6 +351,7 @@ class RelitCLI(LightningCLI):
             ),
             ExactResume(),
             LearningRateScaling(config.lr_scaling),
+            *self._starting_weights(),
             RestoredSettings(self._dumped_config()),
             *self._progress(arguments, callbacks),
             *callbacks,
@@ -387,9 +405,19 @@ class RelitCLI(LightningCLI):
         arguments["enable_progress_bar"] = False
         return [*shown, EpochLines()]
 
+    def _starting_weights(self) -> list[StartingWeights]:
+        if self.starting_weights is None or self.checkpoint is not None:  # a restarted job goes on
+            return []
+        path, content = self.starting_weights
+        return [StartingWeights(path, state_of_source(content))]
+
     def _loggers(self, given: Any, config: Namespace) -> list[Any]:
         assert self.run_folder is not None
         loggers = [MetricsCSV(self.run_folder), *(_as_list(given) if not isinstance(given, bool) else [])]
+        for logger in loggers:
+            if isinstance(logger, (TensorBoard, MLflow)):
+                step = (self.checkpoint or {}).get("global_step") if self.subcommand == "fit" else None
+                logger.place(self.run_folder, config.run.experiment, step)
         if config.wandb.enabled:
             options = WandbOptions(**config.wandb.as_dict())
             loggers.append(wandb_logger(options, self.run_folder, config.run.experiment))

@@ -41,6 +41,7 @@ COMMANDS = {
     "export": Command(
         "write a checkpoint's weights, or its networks as ONNX", "relit export runs/dcgan_mnist", "export"
     ),
+    "push": Command("publish weights on the Hugging Face Hub", "relit push runs/dcgan_mnist OWNER/NAME", "push"),
     "doctor": Command("check this machine: versions, kernels, speed", "relit doctor", "doctor"),
     "completion": Command("print a script that completes commands in a shell", "relit completion bash", "completion"),
     "help": Command("explain a command", "relit help fit", "helps"),
@@ -67,7 +68,7 @@ OPTIONS = {
     "data": "A data set by name. --data.help lists them, --data.help MNIST lists its arguments.",
     "trainer": "Options of the Trainer: --help=trainer lists them.",
     "ckpt_path": "A checkpoint, or `last` or `best` of the experiment's newest run.",
-    "weights": "Weights that `relit export` wrote, or that come with relit, by name (not for fit).",
+    "weights": "Weights to start from (fit) or to use: a file or run, hf:OWNER/NAME, or a name that comes with relit.",
     "seed_everything": "Seed of all random numbers.",
     "run": "Where the run's folder lies.",
     "checkpoint": "Which checkpoints are kept.",

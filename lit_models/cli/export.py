@@ -25,6 +25,7 @@ from torch import Tensor, nn
 
 import lit_models
 from lit_models.cli.compare import read_mapping, read_rows
+from lit_models.cli.hub_card import hub_card_text
 from lit_models.cli.messages import explain
 from lit_models.errors import ModelError, RunError
 from lit_models.runs.folder import run_of
@@ -36,6 +37,7 @@ from lit_models.support.weights import (
     build_model,
     method_of,
     portable,
+    read_card,
     sha256,
     state_of,
     write_card,
@@ -91,10 +93,19 @@ def main(args: list[str]) -> int:
     parser.add_argument("--output", metavar="NAME", help="files to write, without ending (default: the experiment)")
     parser.add_argument("--command", help="the command that trained it, for the card (default: what the run recorded)")
     parser.add_argument("--note", help="a remark for the card")
+    parser.add_argument(
+        "--hub-card",
+        nargs="?",
+        const="",
+        metavar="OWNER/NAME",
+        help="for safetensors: also write README.md, the card that the Hugging Face Hub shows",
+    )
     parser.add_argument("--debug", action="store_true", help="show where an error came from")
     given = parser.parse_args(args)
     try:
-        export(Path(given.checkpoint), given.format, given.part, given.output, given.command, given.note)
+        export(
+            Path(given.checkpoint), given.format, given.part, given.output, given.command, given.note, given.hub_card
+        )
     except (Exception, ArgumentError) as error:
         if given.debug:
             traceback.print_exc()
@@ -112,6 +123,7 @@ def export(
     output: str | None = None,
     command: str | None = None,
     note: str | None = None,
+    hub_card: str | None = None,
 ) -> list[Path]:
     """Exports a checkpoint; returns the files that were written, without the cards.
 
@@ -122,6 +134,7 @@ def export(
         output: Name of the files without their ending; the experiment's if None.
         command: The command that trained the model; what the run recorded if None.
         note: A remark for the card.
+        hub_card: Also write the Hugging Face Hub's card, for this repository ``OWNER/NAME`` (or "" if unknown yet).
 
     Raises:
         RunError: The checkpoint can't be read, or the files can't be written.
@@ -129,6 +142,8 @@ def export(
     """
     if kind == "safetensors" and part is not None:
         raise RunError("--part chooses a network for --format onnx; safetensors hold all of them.")
+    if kind != "safetensors" and hub_card is not None:
+        raise RunError("--hub-card describes safetensors: leave --format out.")
     found = checkpoint_in(checkpoint_path) or checkpoint_path
     checkpoint = read_checkpoint(found)
     card = about(checkpoint, found, command, note)
@@ -143,6 +158,8 @@ def export(
             written = _export_onnx(build_model(checkpoint, found), part, name, card)
     except OSError as error:
         raise RunError(f"{name} can't be written ({error.strerror or error}): choose another --output.") from error
+    if hub_card is not None:
+        print(f"Written: {write_hub_card(written[0], hub_card)}")
     for path in written:
         print(f"Written: {path} ({path.stat().st_size / 1e6:.2f} MB) and {path.with_suffix('.json').name}")
     return written
@@ -219,6 +236,24 @@ def _export_weights(checkpoint: dict[str, Any], path: Path, card: dict[str, Any]
     write_weights(checkpoint, path, card)
     # What can't be read again is told now, not to whoever gets it.
     build_model(read_checkpoint(path), path)
+    return path
+
+
+def write_hub_card(weights: Path, repository: str = "") -> Path:
+    """Writes the README.md of a ``.safetensors`` file for the Hugging Face Hub; returns its path.
+
+    Args:
+        weights: The file, with its card.
+        repository: ``OWNER/NAME`` on the Hub.
+
+    Raises:
+        RunError: There is a README.md of something else.
+    """
+    path = weights.with_name("README.md")
+    if path.is_file() and "library_name: relit" not in path.read_text(encoding="utf-8"):
+        raise RunError(f"{path} is the page of something else: choose another folder with --output FOLDER/NAME.")
+    text = hub_card_text(read_card(weights), weights.name, repository or f"OWNER/{weights.stem}")
+    path.write_text(text, encoding="utf-8")
     return path
 
 

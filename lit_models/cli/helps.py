@@ -147,7 +147,7 @@ def command_page(command: str) -> str:
         "",
     ]
     names = ["config", "model", "data"]
-    names += {"fit": ["ckpt_path"], "prepare": ["picture"]}.get(command, ["ckpt_path", "weights"])
+    names += {"prepare": ["picture"]}.get(command, ["ckpt_path", "weights"])
     values = {"config": "NAME|FILE", "model": "CLASS", "data": "CLASS", "picture": "FILE"}
     lines += ["what to run:"]
     lines += _rows((f"--{name} {values.get(name, 'FILE')}", OPTIONS[name]) for name in names)

@@ -16,7 +16,6 @@ from torch import nn
 from lit_models.errors import ModelError, RunError, RunWarning
 from lit_models.networks.normalization import BatchStatisticsNorm2d
 from lit_models.registry import METHODS
-from lit_models.support.weights import WEIGHTS
 
 
 def require_fitting_trainer(model: LightningModule, trainer: dict[str, Any], callbacks: list[Callback]) -> None:
@@ -144,19 +143,6 @@ def warn_of_slow_bf16(trainer: Trainer) -> None:
             "--trainer.precision out.",
             category=RunWarning,
         )
-
-
-def weights_in_place_of(checkpoint: str | None, weights: str) -> str:
-    """The file that ``--weights`` names.
-
-    Raises:
-        RunError: A checkpoint is given, too, or it is no file of weights.
-    """
-    if checkpoint is not None:
-        raise RunError("--weights and --ckpt_path name two things to load: leave one of them out.")
-    if Path(weights).suffix != WEIGHTS:
-        raise RunError(f"--weights takes a {WEIGHTS} file that `relit export` wrote, not {weights}; try --ckpt_path.")
-    return weights
 
 
 def require_something_to_load(command: str, config: Any) -> None:

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from lit_models.errors import ModelError
+from lit_models.losses.precision import in_float64
 
 OPERATIONS = (
     "none",
@@ -99,7 +100,7 @@ def derive_genotype(normal: Tensor, reduction: Tensor) -> Genotype:
 
 def _derive_cell(alpha: Tensor) -> Cell:
     # Edges are compared by their softmax: `none`, though it can't be chosen, takes its share of an edge's weight.
-    strength, operation = alpha.detach().double().softmax(1)[:, 1:].max(1)
+    strength, operation = in_float64(alpha.detach()).softmax(1)[:, 1:].max(1)
     cell: list[tuple[str, int]] = []
     for node in range(NODES):
         rows = [row for row, (receiver, _) in enumerate(EDGES) if receiver == node]
@@ -138,7 +139,9 @@ def read_genotype(name: str, seed: int = 0) -> Genotype:
     if name == "random":
         return random_genotype(seed)
     try:
-        content = json.loads(name if name.lstrip().startswith("{") else Path(name).expanduser().read_text())
+        content = json.loads(
+            name if name.lstrip().startswith("{") else Path(name).expanduser().read_text(encoding="utf-8")
+        )
     except FileNotFoundError as error:
         raise ModelError(
             f"genotype is {name!r}, but there is no such file: give the genotype.json of a search, or one of the names "

@@ -12,6 +12,8 @@ from torchmetrics.image.fid import FrechetInceptionDistance
 from torchmetrics.image.inception import InceptionScore
 from torchmetrics.image.kid import KernelInceptionDistance
 
+from lit_models.losses.precision import in_float64
+
 KID_SUBSETS = 20
 KID_SUBSET_SIZE = 1000
 
@@ -25,9 +27,10 @@ def frechet_distance(real: Tensor, fake: Tensor) -> float:
         fake: ``(M, D)``, M at least 2.
     """
     metric = FrechetInceptionDistance(_Given(real.shape[1]), sync_on_compute=False)
-    metric.to(real.device).set_dtype(torch.float64)
-    metric.update(real.double(), real=True)
-    metric.update(fake.double(), real=False)
+    real, fake = in_float64(real), in_float64(fake)
+    metric.to(real.device).set_dtype(real.dtype)
+    metric.update(real, real=True)
+    metric.update(fake, real=False)
     return float(metric.compute())
 
 
@@ -47,8 +50,8 @@ def kernel_distance(real: Tensor, fake: Tensor, seed: int = 0) -> float:
         metric = KernelInceptionDistance(
             _Given(real.shape[1]), subsets=KID_SUBSETS, subset_size=size, sync_on_compute=False
         )
-        metric.update(real.double(), real=True)
-        metric.update(fake.double(), real=False)
+        metric.update(in_float64(real), real=True)
+        metric.update(in_float64(fake), real=False)
         return float(metric.compute()[0])
 
 
@@ -61,7 +64,7 @@ def inception_score(logits: Tensor) -> float:
     Args:
         logits: ``(N, classes)`` of generated images.
     """
-    logits = logits.double()
+    logits = in_float64(logits)
     # A probability of exactly 0 in all images, as after a collapse to one class, would make the score NaN.
     logits = (logits - logits.max(1, keepdim=True).values).clamp(min=-600)
     with warnings.catch_warnings():

@@ -58,15 +58,14 @@ def retrieval(
         match = reference_label[order] == query_label[part, None]
         place = torch.arange(1, order.shape[1] + 1, device=order.device)
         precision = match * match.cumsum(1) / place
-        total = relevant[part, None].double().masked_fill(relevant[part, None] == 0, torch.nan)
+        total = relevant[part, None].float().masked_fill(relevant[part, None] == 0, torch.nan)
         first = total if r is None else torch.full_like(total, r).masked_fill(total.isnan(), torch.nan)
         values = {
             "map_at_r": precision.where(place <= first, 0.0).sum(1, keepdim=True) / first,
             "mean_average_precision": precision.sum(1, keepdim=True) / total,
             "r_precision": (match & (place <= first)).sum(1, keepdim=True) / first,
             **{
-                f"recall_at_{k}": match[:, :k].any(1, keepdim=True).double().where(total > 0, torch.nan)
-                for k in RECALLS
+                f"recall_at_{k}": match[:, :k].any(1, keepdim=True).float().where(total > 0, torch.nan) for k in RECALLS
             },
         }
         for name, value in values.items():

@@ -13,6 +13,8 @@ from torchmetrics import MeanAbsoluteError, MeanMetric, Metric
 from torchmetrics.classification import MulticlassConfusionMatrix
 from torchmetrics.image import PeakSignalNoiseRatio
 
+from lit_models.losses.precision import in_float64
+
 MAP_COLOURS: dict[str, tuple[tuple[int, int, int], ...]] = {
     "water": ((177, 207, 255),),
     "park": ((203, 223, 174),),
@@ -162,7 +164,8 @@ class TranslationMetrics:
 def map_scores(confusion: Tensor) -> dict[str, Tensor]:
     """``map_accuracy``, and by kind ``map_recall_…`` and ``map_precision_…``, of counts as
     :meth:`TranslationMetrics.confusion` returns them."""
-    right = confusion.diagonal().double()
+    confusion = in_float64(confusion)
+    right = confusion.diagonal()
     recall, precision = right / confusion.sum(1), right / confusion.sum(0)
     return {
         "map_accuracy": right.sum() / confusion.sum(),

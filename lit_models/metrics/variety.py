@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from lit_models.errors import RunError
+from lit_models.losses.precision import in_float64
 
 BLOCK = 1 << 21
 """Distances that are held at once: 8 MiB."""
@@ -48,9 +49,9 @@ def precision_recall_density_coverage(real: Tensor, generated: Tensor, neighbors
         covered += int(in_real.any(1).sum())
         recalled += int((distance <= generated_radius).any(1).sum())
     return {
-        "precision": float((holding > 0).double().mean()),
+        "precision": float(in_float64(holding > 0).mean()),
         "recall": recalled / len(real),
-        "density": float(holding.double().mean()) / neighbors,
+        "density": float(in_float64(holding).mean()) / neighbors,
         "coverage": covered / len(real),
     }
 
@@ -89,7 +90,7 @@ def memorized_share(generated: Tensor, held_out: Tensor, level: float = 0.01) ->
         level: The share of held-out images that counts as memorized.
     """
     limit = held_out.quantile(level, interpolation="lower")
-    return float((generated < limit).double().mean())
+    return float(in_float64(generated < limit).mean())
 
 
 def spread_share(
@@ -128,7 +129,8 @@ def spread_share(
 
 def _centered(reference: Tensor, other: Tensor) -> tuple[Tensor, Tensor]:
     """Both about the reference's mean, in float32: the products below lose digits where norms are large."""
-    origin = reference.double().mean(0)
+    reference, other = in_float64(reference), in_float64(other)
+    origin = reference.mean(0)
     return (reference - origin).float(), (other - origin).float()
 
 
@@ -144,7 +146,7 @@ def _squared_distances(query: Tensor, reference: Tensor) -> Iterator[tuple[slice
 
 def _pair_distance(features: Tensor) -> float:
     """The root mean square distance of two different rows."""
-    return float((2 * features.double().var(0).sum()).sqrt())
+    return float((2 * in_float64(features).var(0).sum()).sqrt())
 
 
 def require_features(features: Tensor, kind: str, least: int) -> None:

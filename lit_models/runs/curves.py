@@ -38,7 +38,7 @@ def read_curves(path: Path) -> dict[str, Curve]:
     """The curves ``(step, value)`` of every metric in a ``metrics.csv``, by name; none if there is no file."""
     curves: dict[str, Curve] = defaultdict(list)
     if path.is_file():
-        with path.open(newline="") as file:
+        with path.open(newline="", encoding="utf-8") as file:
             for row in csv.DictReader(file):
                 for name, value in row.items():
                     if name not in ("step", "epoch") and value and math.isfinite(float(value)):

@@ -1,7 +1,6 @@
-"""Where a run's figures go: ``metrics.csv`` always, W&B if asked."""
+"""Where a run's metrics go: ``metrics.csv`` always; W&B, TensorBoard, MLflow and other loggers on request."""
 
 import csv
-import fcntl
 import io
 import os
 import platform
@@ -18,14 +17,22 @@ from pathlib import Path
 from typing import Any, Literal, cast
 
 import torch
+from filelock import FileLock
 from lightning.pytorch import Trainer
-from lightning.pytorch.loggers import CSVLogger, WandbLogger
+from lightning.pytorch.loggers import CSVLogger, Logger, MLFlowLogger, WandbLogger
 from lightning.pytorch.loggers.logger import DummyExperiment, rank_zero_experiment
 
 from lit_models.errors import RunError
+from lit_models.runs.settings import flat
 from lit_models.support.checkpoint_files import BEST, CHECKPOINTS, LAST
 from lit_models.support.files import write_atomically
 from lit_models.support.lightning_internals import ExperimentWriter
+
+fcntl: Any
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None
 
 
 @dataclass
@@ -34,19 +41,19 @@ class WandbOptions:
 
     Args:
         enabled: Log to W&B.
-        project: Project's name.
-        entity: User or team that owns the project; the key's default if null.
-        group: Name that several runs of one experiment share; the experiment's name if null.
-        tags: Tags of the run.
-        notes: A note of any length about the run.
-        mode: ``online`` or ``offline``; if null, online where an API key is found, else offline. Offline runs lie in
-            the run folder's ``wandb/`` and are sent with ``wandb sync``.
+        project: Project's name. If null, ``$WANDB_PROJECT``, else ``relit``.
+        entity: User or team that owns the project. If null, ``$WANDB_ENTITY``, else the key's default.
+        group: Name that several runs of one experiment share. If null, ``$WANDB_RUN_GROUP``, else the experiment's.
+        tags: Tags of the run. If empty, those of ``$WANDB_TAGS``, which commas separate.
+        notes: A note of any length about the run. If null, ``$WANDB_NOTES``.
+        mode: ``online`` or ``offline``. If null, ``$WANDB_MODE``, else online where an API key is found, else offline.
+            Offline runs lie in the run folder's ``wandb/`` and are sent with ``wandb sync``.
         checkpoints: Upload ``last.ckpt`` and ``best.ckpt`` as versions of the artifact ``checkpoint-<W&B id>`` when
             training has ended; with ``offline``, when the run is sent.
     """
 
     enabled: bool = False
-    project: str = "relit"
+    project: str | None = None
     entity: str | None = None
     group: str | None = None
     tags: list[str] = field(default_factory=list)
@@ -104,7 +111,11 @@ class _ContinuedWriter(ExperimentWriter):
 
     @contextmanager
     def _locked(self) -> Iterator[None]:
-        folder = os.open(self.log_dir, os.O_RDONLY)
+        if fcntl is None:
+            with FileLock(Path(self.log_dir) / ".metrics.csv.lock"):
+                yield
+            return
+        folder = os.open(self.log_dir, os.O_RDONLY)  # elsewhere, no file is needed
         try:
             with suppress(OSError):  # not every network file system has locks
                 fcntl.flock(folder, fcntl.LOCK_EX)
@@ -140,7 +151,7 @@ class _ContinuedWriter(ExperimentWriter):
         path = Path(self.metrics_file_path)
         if not path.is_file():
             return []
-        with path.open(newline="") as file:
+        with path.open(newline="", encoding="utf-8") as file:
             return next(csv.reader([line for line in [file.readline()] if line.endswith("\n")]), [])
 
     def _lines(self) -> list[str]:
@@ -162,6 +173,7 @@ class LateWandbLogger(WandbLogger):
     """Lightning's W&B logger, which opens its W&B run with the first values: a command that is refused leaves none."""
 
     _has_begun = False
+    run_folder: Path
 
     @property
     @rank_zero_experiment
@@ -171,7 +183,7 @@ class LateWandbLogger(WandbLogger):
     def begin(self) -> None:
         """Opens the W&B run when it is needed next, and keeps its id in the run's folder."""
         self._has_begun = True
-        path = Path(cast(str, self._save_dir)) / "wandb_id"
+        path = self.run_folder / "wandb_id"
         if not path.is_file():
             write_atomically(path, cast(str, self._id))
 
@@ -195,19 +207,21 @@ def wandb_logger(options: WandbOptions, run_folder: Path, experiment: str) -> Wa
     except ModuleNotFoundError as error:
         raise RunError("W&B is switched on, but not installed: pip install 'relit[wandb]'.") from error
     mode = options.mode or os.environ.get("WANDB_MODE") or ("online" if _has_key(wandb) else "offline")
-    return LateWandbLogger(
-        name=f"{experiment}/{run_folder.name}",
+    logger = LateWandbLogger(
+        name=os.environ.get("WANDB_NAME") or f"{experiment}/{run_folder.name}",
         id=wandb_id(run_folder),
-        save_dir=run_folder.absolute(),
-        project=options.project,
-        entity=options.entity,
-        group=options.group or experiment,
-        tags=options.tags,
-        notes=options.notes,
+        save_dir=os.environ.get("WANDB_DIR") or run_folder.absolute(),
+        project=options.project or os.environ.get("WANDB_PROJECT") or "relit",
+        entity=options.entity or os.environ.get("WANDB_ENTITY"),
+        group=options.group or os.environ.get("WANDB_RUN_GROUP") or experiment,
+        tags=options.tags or list(filter(None, os.environ.get("WANDB_TAGS", "").split(","))),
+        notes=options.notes or os.environ.get("WANDB_NOTES"),
         mode=mode,
         resume="allow",
         settings=wandb.Settings(console="off"),
     )
+    logger.run_folder = run_folder
+    return logger
 
 
 def wandb_id(run_folder: Path) -> str:
@@ -217,6 +231,25 @@ def wandb_id(run_folder: Path) -> str:
     if path.is_file():
         return path.read_text().strip()
     return os.environ.get("WANDB_RUN_ID") or secrets.token_hex(5)
+
+
+def log_configuration(logger: Logger, config: dict[str, Any], run_folder: Path) -> None:
+    """Gives a logger the whole configuration of a run; not ``metrics.csv``, which lies beside ``config.yaml``.
+
+    Args:
+        logger: Any logger of Lightning's.
+        config: The configuration, and ``environment``.
+        run_folder: The run's folder.
+    """
+    if isinstance(logger, CSVLogger):
+        return
+    if not isinstance(logger, MLFlowLogger):
+        logger.log_hyperparams(config)
+        return
+    # MLflow's parameters never change: a resumed run adds new ones only, and its configuration lies with the artifacts.
+    known = logger.experiment.get_run(logger.run_id).data.params
+    logger.log_hyperparams({name: value for name, value in flat(config).items() if name not in known})
+    logger.experiment.log_artifact(logger.run_id, str(run_folder / "config.yaml"))
 
 
 def log_checkpoints(logger: WandbLogger, run_folder: Path, step: int) -> None:

@@ -2,8 +2,15 @@
 
 import ctypes
 import sys
+from types import ModuleType
 
 import torch
+
+resource: ModuleType | None
+try:
+    import resource
+except ImportError:  # Windows
+    resource = None
 
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of glibc's malloc.h
 
@@ -34,12 +41,10 @@ def peak_memory(device: torch.device) -> dict[str, int | None]:
         device: Where the run computes.
 
     Returns:
-        ``process`` (None on Windows, which doesn't tell) and ``accelerator`` (None without CUDA).
+        ``process`` (None on Windows, which lacks the module `resource`) and ``accelerator`` (None without CUDA).
     """
     process = None
-    if sys.platform != "win32":
-        import resource
-
+    if resource is not None:
         largest = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         process = largest if sys.platform == "darwin" else 1024 * largest
     return {

@@ -1,7 +1,6 @@
 """One process owns a run while it trains: the lock in the run's folder."""
 
 import errno
-import fcntl
 import json
 import os
 import socket
@@ -14,7 +13,20 @@ from typing import Any
 
 from lit_models.errors import RunError
 
+fcntl: Any
+msvcrt: Any
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None
+try:
+    import msvcrt
+except ImportError:
+    msvcrt = None
+
 LOCK = ".lock"
+LOCKED_BYTE = 1 << 20
+"""Windows locks bytes, which no other process may then read: one far behind what is written."""
 NO_LOCKS = (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS)
 PATIENCE = 60.0
 """Seconds that a restarted job waits for the process that it replaces."""
@@ -55,8 +67,12 @@ class Ownership:
     def release(self) -> None:
         """Gives the run up; only in the process that took it, not in those forked from it."""
         if self._file is not None and os.getpid() == self._process:
-            self.path.unlink(missing_ok=True)
+            with suppress(PermissionError):  # Windows removes no open file
+                self.path.unlink(missing_ok=True)
             os.close(self._file)
+            if fcntl is None:
+                with suppress(OSError):
+                    self.path.unlink(missing_ok=True)
             self._file = None
 
     def _try(self) -> dict[str, Any] | None:
@@ -64,7 +80,7 @@ class Ownership:
         while True:
             file = os.open(self.path, os.O_RDWR | os.O_CREAT, 0o644)
             try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                _lock(file)
             except BlockingIOError:
                 owner = _read(file)
                 os.close(file)
@@ -90,14 +106,35 @@ class Ownership:
             )
         owner = {"host": socket.gethostname(), "process": self._process, "since": f"{datetime.now():%Y-%m-%d %H:%M:%S}"}
         os.ftruncate(file, 0)
-        os.pwrite(file, json.dumps(owner).encode(), 0)
+        os.lseek(file, 0, os.SEEK_SET)
+        os.write(file, json.dumps(owner).encode())
         return None
+
+
+def _lock(file: int) -> None:
+    """Locks an open file without waiting.
+
+    Raises:
+        BlockingIOError: Another process has the lock.
+        OSError: The file system or the machine has no locks.
+    """
+    if fcntl is not None:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    elif msvcrt is not None:
+        os.lseek(file, LOCKED_BYTE, os.SEEK_SET)
+        try:
+            msvcrt.locking(file, msvcrt.LK_NBLCK, 1)
+        except OSError as error:
+            raise BlockingIOError from error
+    else:
+        raise OSError(errno.ENOLCK, "no locks")
 
 
 def _read(file: int) -> dict[str, Any]:
     """What a lock's file says of its owner; nothing if it is just being written."""
     with suppress(ValueError):
-        content = json.loads(os.pread(file, 4096, 0))
+        os.lseek(file, 0, os.SEEK_SET)
+        content = json.loads(os.read(file, 4096))
         return content if isinstance(content, dict) else {}
     return {}
 
@@ -111,7 +148,7 @@ def _described(owner: dict[str, Any]) -> str:
 def _may_be_alive(owner: dict[str, Any]) -> bool:
     if not owner:
         return False
-    if owner.get("host") != socket.gethostname():
+    if owner.get("host") != socket.gethostname() or fcntl is None:  # Windows can't ask without killing
         return True
     try:
         os.kill(int(owner["process"]), 0)

@@ -19,7 +19,9 @@ from lit_models.runs.loggers import finish_wandb
 from lit_models.support.checkpoint_files import CHECKPOINTS, LAST
 from lit_models.support.lightning_internals import accumulates, leave_signals_alone, validation_follows
 
-SIGNALS = (signal.SIGUSR1, signal.SIGTERM)
+WARNING: signal.Signals | None = getattr(signal, "SIGUSR1", None)
+"""Slurm's warning; None on Windows."""
+SIGNALS = (*([] if WARNING is None else [WARNING]), signal.SIGTERM)
 AGREE_EVERY = 1.0
 """Seconds after which the ranks ask each other whether one has got a signal; a batch, if that takes longer."""
 WANDB_SECONDS = 60
@@ -65,7 +67,9 @@ class Preemption(Checkpoint):
         # each batch all ranks would wait for what rank 0 has got.
         leave_signals_alone(trainer)
         # A test has nothing to save, and may yet finish in the time that is left.
-        handlers = dict.fromkeys(SIGNALS, self._note) if stage == "fit" else {signal.SIGUSR1: signal.SIG_IGN}
+        handlers: dict[signal.Signals, Any] = dict.fromkeys(SIGNALS, self._note) if stage == "fit" else {}
+        if stage != "fit" and WARNING is not None:
+            handlers[WARNING] = signal.SIG_IGN
         for number, handler in handlers.items():
             self._handlers_before[number] = signal.signal(number, handler)
 
@@ -178,7 +182,7 @@ class Preemption(Checkpoint):
             saved = f"all is in {path}"
             if checkpoints.saved_step != trainer.global_step:
                 saved = f"as the training has diverged, {path} is of step {checkpoints.saved_step}"
-            told = _requeue(is_asked_for=signal.SIGUSR1 in self._agreed)
+            told = _requeue(is_asked_for=WARNING in self._agreed)
             print(f"relit: stopped by {number.name} {place}; {saved}. {told}", file=sys.stderr)
         # Where one task's end ends the others, rank 0 would have no time to requeue the job.
         trainer.strategy.barrier("preemption")

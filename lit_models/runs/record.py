@@ -15,7 +15,7 @@ from lightning.pytorch.loggers import WandbLogger
 
 import lit_models
 from lit_models.errors import RunError
-from lit_models.runs.loggers import MetricsCSV, environment, finish_wandb, log_checkpoints
+from lit_models.runs.loggers import MetricsCSV, environment, finish_wandb, log_checkpoints, log_configuration
 from lit_models.runs.memory import peak_memory
 from lit_models.runs.settings import tell_changes
 from lit_models.support.files import write_atomically
@@ -86,9 +86,9 @@ class RunRecord(Callback):
                     logger.drop_behind(self._rows)
                 else:
                     logger.drop_from(trainer.global_step, self._older_rows)
-            # A test of a trained model leaves the training's configuration in place, here and in W&B.
-            if isinstance(logger, WandbLogger) and (run / "config.yaml").read_text() == self.config:
-                logger.log_hyperparams({**yaml.safe_load(self.config), "environment": environment(trainer)})
+            # A test of a trained model leaves the training's configuration in place, here and in the loggers.
+            if (run / "config.yaml").read_text() == self.config:
+                log_configuration(logger, {**yaml.safe_load(self.config), "environment": environment(trainer)}, run)
         if fits:
             self._write_progress(trainer, finished=False)
 

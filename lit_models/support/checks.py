@@ -11,11 +11,12 @@ from torch import Tensor
 
 from datamodules import GatherDataset, ImagePair
 from lit_models.errors import ModelError, RunWarning
+from lit_models.support.module import Method
 
 Kind = Literal["single images", "pairs of images", "episodes"]
 
 
-class TakesPlainBatches(LightningModule):
+class TakesPlainBatches(Method):
     """Base of the methods that also learn from a user's own ``DataLoader`` or ``LightningDataModule``.
 
     Its batches may be images, or (image, label), or (source, target) of two images: tensors ``(B, C, H, W)`` of uint8,

