@@ -211,7 +211,11 @@ def test_fast_dev_run_leaves_nothing(relit: Relit) -> None:
     [
         (["--modle", "DCGAN"], 2, "There is no option --modle. Did you mean --model?"),
         (["--trainer.max_epoch", "3"], 2, "There is no option --trainer.max_epoch. Did you mean --trainer.max_epochs?"),
-        (["--trainer.default_root_dir", "x"], 2, "There is no option --trainer.default_root_dir: runs are written below --run.root."),
+        (
+            ["--trainer.default_root_dir", "x"],
+            2,
+            "There is no option --trainer.default_root_dir: runs are written below --run.root.",
+        ),
         (["--model", "DCGANN"], 2, "There is no method 'DCGANN'. Did you mean DCGAN?"),
         (["--data", "Digitz"], 2, "Did you mean Digits?"),
         (["--model.latent_dmi", "3"], 2, "DCGAN has no argument 'latent_dmi'. Did you mean --model.latent_dim?"),
