@@ -20,12 +20,12 @@ from lit_models.support.checkpoint_files import AtomicCheckpointIO, load_safely
 @pytest.mark.parametrize(
     ("every", "last", "expected"),
     [
-        (None, 15, [1, 8, 15]),
+        (None, 15, [1, 2, 5, 10, 15]),
         (None, 3, [1, 2, 3]),
         (None, 2, [1, 2]),
-        (5, 12, [1, 5, 6, 10, 12]),
-        (None, None, [1]),
-        (None, -1, [1]),
+        (5, 12, [1, 2, 5, 10, 12]),
+        (None, None, [1, 2]),
+        (None, -1, [1, 2]),
     ],
 )
 def test_epochs_with_a_grid(every: int | None, last: int | None, expected: list[int]) -> None:

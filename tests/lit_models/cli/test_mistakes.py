@@ -105,7 +105,7 @@ fit --model dcgan                            | DCGAN
 fit --model DCGANN                           | DCGAN
 fit --model Digits                           | --data Digits
 fit --model=vea                              | VAE
-fit --model ResNet                           | relit list methods
+fit --model ResNet                           | MetricResNet
 fit vae_digits --data mnist                  | MNIST
 fit vae_digits --data VAE                    | --model VAE
 fit vae_digits --data Imagefolder            | ImageFolder

@@ -35,7 +35,7 @@ REFUSALS: dict[str, tuple[tuple[str, ...], str]] = {
     "an argument": (("fit", *TINY, *LAST, "--model.n_critic=0"), "n_critic is 0"),
     "too large a batch": (("fit", *TINY, *LAST, "--data.batch_size=5000"), "set --data.batch_size to 1297 or less"),
     "clipping": (("fit", *TINY, *LAST, "--trainer.gradient_clip_val=1"), "use --model.gradient_clip_norm"),
-    "a misspelling": (("fit", *TINY, *LAST, "--model.latent_dmi=8"), "Did you mean latent_dim?"),
+    "a misspelling": (("fit", *TINY, *LAST, "--model.latent_dmi=8"), "Did you mean --model.latent_dim?"),
     "images of another size": (("fit", *TINY, *LAST, "--model.image_size=64"), "but Digits gives 1x32x32"),
     "no such device": (("fit", *TINY, *LAST, "--trainer.accelerator=tpu"), "relit: "),
     "a callback": (
