@@ -4,6 +4,7 @@ Everything that this can't judge is left to the parser, which knows the types.
 """
 
 import re
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -140,10 +141,11 @@ def checked_command(args: list[str]) -> str:
     name = command.removesuffix(".yaml").rsplit("/", 1)[-1]
     if name in experiments() or command.endswith((".yaml", ".yml")):
         raise UsageError(f"{command} is a configuration, not a command: relit fit {command}")
-    if method := closest(command, sources.methods(), cutoff=0.9):
-        raise UsageError(f"{method} is a method, not a command: relit help {method} explains it.")
-    if data := closest(command, sources.data_sets(), cutoff=0.9):
-        raise UsageError(f"{data} is a data set, not a command: relit help {data} explains it.")
+    if command not in SYNONYMS:
+        if method := closest(command, sources.methods(), cutoff=0.9):
+            raise UsageError(f"{method} is a method, not a command: relit help {method} explains it.")
+        if data := closest(command, sources.data_sets(), cutoff=0.9):
+            raise UsageError(f"{data} is a data set, not a command: relit help {data} explains it.")
     meant = SYNONYMS.get(command.lower()) or closest(command, COMMANDS, cutoff=0.5)
     guess = f" Did you mean `relit {meant}`?" if meant else ""
     raise UsageError(f"There is no command {command!r}.{guess} The commands are {', '.join(COMMANDS)}.")
@@ -370,21 +372,18 @@ def _check_class(key: str, value: str) -> None:
     if Path(value).is_file() or key.count(".") > 1:
         return
     kind, known = classes_for(key)
-    if known and value not in known and not _is_loaded(value):
+    if known and value not in known and not _is_loaded(value, kind):
         raise UsageError(unknown_class(key, value) or f"There is no {kind} {value}.")
 
 
-def _is_loaded(name: str) -> bool:
-    """Whether the program that calls relit has a class of that name, which needs no module's name then."""
-    import sys
-
+def _is_loaded(name: str, kind: str) -> bool:
+    """Whether the program that calls relit has a class of that name and kind, which needs no module's name then."""
     if "lightning.pytorch" not in sys.modules:
         return False
     from lightning.pytorch import Callback, LightningDataModule, LightningModule
 
-    return any(
-        name == kind.__name__ for base in (Callback, LightningDataModule, LightningModule) for kind in _below(base)
-    )
+    bases = {"method": LightningModule, "data set": LightningDataModule, "callback": Callback}
+    return kind in bases and any(name == other.__name__ for other in _below(bases[kind]))
 
 
 def _below(kind: type) -> Iterator[type]:

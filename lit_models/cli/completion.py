@@ -4,6 +4,7 @@ Made from the sources, so that the shell needs no Python to complete: install it
 """
 
 import argparse
+from functools import cache
 
 from lit_models.cli.arguments import trainer_arguments
 from lit_models.cli.commands import COMMANDS, GROUPS, OPTIONS, TRAINER_COMMANDS
@@ -107,6 +108,11 @@ def words_after(command: str) -> list[str]:
     }.get(command, list(experiments()) if command in TRAINER_COMMANDS else [])
 
 
+def _of_classes(by_class: dict[str, list[str]], kinds: list[str]) -> list[str]:
+    return sorted({option for kind in kinds for option in by_class[kind]})
+
+
+@cache
 def bash() -> str:
     """The script for bash 3.2 and later."""
     by_class = arguments_by_class()
@@ -133,9 +139,8 @@ def bash() -> str:
             "            given=${given##*/}; given=${given%.yaml}",
             "            case $given in",
             *(
-                f"                {name}) words+=' {' '.join(options)}' ;;"
+                f"                {name}) words+=' {' '.join(_of_classes(by_class, kinds))}' ;;"
                 for name, kinds in classes_of_experiments().items()
-                for options in [sorted({one for kind in kinds for one in by_class[kind]})]
             ),
             *(f"                {name}) words+=' {' '.join(arguments)}' ;;" for name, arguments in by_class.items()),
             "            esac",

@@ -24,7 +24,11 @@ def unknown_class(key: str, name: str) -> str | None:
         "data set": "`relit list data` lists them.",
     }.get(kind, f"There are {', '.join(known)}.")
     guess = did_you_mean(name, known)
-    return f"There is no {kind} {name!r}.{guess} {more}"
+    return (
+        f"There is no {kind} {name!r}.{guess}"
+        if guess and len(known) > 12
+        else (f"There is no {kind} {name!r}.{guess} {more}")
+    )
 
 
 def classes_for(key: str) -> tuple[str, list[str]]:

@@ -107,7 +107,7 @@ def explain_refusal_of_value(message: str) -> str | None:
         value = _one_line(refusal.value)
         meant = closest(value, _choices(refusal.expected), cutoff=0.5)
         guess = f" Did you mean {meant}?" if meant else ""
-        example = " Write it as '[…]'." if types == "a list" and not value.startswith("[") else ""
+        example = f" Write it as '[{value}]'." if types == "a list" and not value.startswith("[") else ""
         return f"{option or name} is {value}; it must be {types}.{guess}{example}"
     if found := re.search(r"negative dimension (-\d+)", refusal.reason):
         argument = re.search(rf"\b(\w+)={found[1]}\b", refusal.value or message)

@@ -643,9 +643,9 @@ def test_errors_are_a_sentence(relit: Relit, capsys: pytest.CaptureFixture[str],
 @pytest.mark.parametrize(
     ("widths", "sentence"),
     [
-        ("12", "model.widths is 12, but must be a list."),
-        ("[10.5, 3]", "model.widths is 10.5, but must be a whole number."),
-        ("[10, x]", "model.widths is x, but must be a whole number."),
+        ("12", "--model.widths is 12; it must be a list. Write it as '[12]'."),
+        ("[10.5, 3]", "--model.widths is 10.5; it must be a whole number."),
+        ("[10, x]", "--model.widths is x; it must be a whole number."),
     ],
 )
 def test_widths_that_are_no_list_of_numbers(

@@ -211,11 +211,7 @@ def test_fast_dev_run_leaves_nothing(relit: Relit) -> None:
     [
         (["--modle", "DCGAN"], 2, "There is no option --modle. Did you mean --model?"),
         (["--trainer.max_epoch", "3"], 2, "There is no option --trainer.max_epoch. Did you mean --trainer.max_epochs?"),
-        (
-            ["--trainer.default_root_dir", "x"],
-            2,
-            "There is no option --trainer.default_root_dir: runs are written below --run.root.",
-        ),
+        (["--trainer.default_root_dir", "x"], 2, "--trainer.default_root_dir: runs are written below --run.root."),
         (["--model", "DCGANN"], 2, "There is no method 'DCGANN'. Did you mean DCGAN?"),
         (["--data", "Digitz"], 2, "Did you mean Digits?"),
         (["--model.latent_dmi", "3"], 2, "DCGAN has no argument 'latent_dmi'. Did you mean --model.latent_dim?"),
@@ -223,8 +219,8 @@ def test_fast_dev_run_leaves_nothing(relit: Relit) -> None:
         (["--model.data_label", "3"], 2, "--model.data_label is 3; it must be 0 or 1."),
         (["--trainer.callbacks", "SampleGrd"], 2, "Did you mean SampleGrid?"),
         (["--config", "missing.yaml"], 2, "There is no configuration missing.yaml."),
-        (["--config", "typo.yaml"], 2, "There is no setting modle. Did you mean model?"),
-        (["--config", "broken.yaml"], 2, "broken.yaml isn't valid YAML"),
+        (["--config", "typo.yaml"], 2, "typo.yaml: There is no setting modle. Did you mean model?"),
+        (["--config", "broken.yaml"], 2, "broken.yaml isn't valid YAML, line 2: "),
         (["--model.image_size", "33"], 1, "image_size is 33; it must be one of 16, 32, 64, 128, 256."),
         (["--model.image_size", "64"], 1, "built for images of 1x64x64, but Digits gives 1x32x32"),
         (["--model.n_critic", "0"], 1, "n_critic is 0; it must be at least 1."),

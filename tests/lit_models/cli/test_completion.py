@@ -46,7 +46,7 @@ SCRIPT
         ("relit help Ima", "ImageFolder"),
     ],
 )
-def test_bash(line: str, offered: str, tmp_path: object) -> None:
+def test_bash(line: str, offered: str) -> None:
     assert offered in completed(line)
 
 
