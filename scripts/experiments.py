@@ -272,7 +272,10 @@ EMBEDDING_DIMS = (20, 65)
 conditional_gan = Experiment(
     title="Digits on demand",
     steps=(
-        Step("concat", "conditional GAN", "conditional_gan", "conditional_gan_mnist", MNIST, (ONE_HOT,)),
+        Step(
+            *("concat", "conditional GAN", "conditional_gan", "conditional_gan_mnist", MNIST, (ONE_HOT,)),
+            checkpoint="last",
+        ),
         Step(
             "concat_image",
             "conditional GAN, class joined after decoding",
@@ -280,6 +283,7 @@ conditional_gan = Experiment(
             "conditional_gan_mnist_image",
             MNIST,
             (ONE_HOT,),
+            checkpoint="last",
         ),
         *(
             Step(
@@ -289,6 +293,7 @@ conditional_gan = Experiment(
                 config,
                 MNIST,
                 ("--model.label_encoding=embedding", f"--model.embedding_dim={size}"),
+                checkpoint="last",
             )
             for place, (where, config) in PLACES.items()
             for size in EMBEDDING_DIMS
@@ -299,6 +304,7 @@ conditional_gan = Experiment(
             "conditional_gan",
             "conditional_gan_mnist_projection",
             MNIST,
+            checkpoint="last",
         ),
     ),
     figures=tuple(
