@@ -190,8 +190,8 @@ def unknown_setting(name: str, command: str = "fit", dashes: str = "--", method:
             return f"{whole}: use {dashes}{group}.{last}."
     known_names = [*OPTIONS, *(f"{first}.{own}" for own in _own_options(first))]
     meant = closest(name, known_names, cutoff=0.7)
-    if meant is None and "." in name and (group := closest(first, GROUPS, cutoff=0.6)):
-        meant = f"{group}.{name.partition('.')[2]}"
+    if meant is None and "." in name and (near := closest(first, GROUPS, cutoff=0.6)):
+        meant = f"{near}.{name.partition('.')[2]}"
     if meant is None and (leaf := closest(last, trainer_arguments(), cutoff=0.8)):
         meant = f"trainer.{leaf}"
     if meant is None:
@@ -382,11 +382,11 @@ def _is_loaded(name: str, kind: str) -> bool:
         return False
     from lightning.pytorch import Callback, LightningDataModule, LightningModule
 
-    bases = {"method": LightningModule, "data set": LightningDataModule, "callback": Callback}
+    bases: dict[str, type[Any]] = {"method": LightningModule, "data set": LightningDataModule, "callback": Callback}
     return kind in bases and any(name == other.__name__ for other in _below(bases[kind]))
 
 
-def _below(kind: type) -> Iterator[type]:
+def _below(kind: type[Any]) -> Iterator[type[Any]]:
     for other in kind.__subclasses__():
         yield other
         yield from _below(other)
@@ -444,4 +444,4 @@ def _check_class_in(path: Path, key: str, name: str) -> None:
 
 
 def _kind_of(content: Any) -> str:
-    return {list: "list", str: "text"}.get(type(content), "number")
+    return "list" if isinstance(content, list) else "text" if isinstance(content, str) else "number"

@@ -397,7 +397,7 @@ class RelitCLI(LightningCLI):
             arguments["enable_model_summary"] = False  # the header has what matters
         if arguments["enable_progress_bar"] is False:
             return []
-        shown = [RunHeader(_shown(self.run_folder))] if self.subcommand == "fit" else []
+        shown: list[Callback] = [RunHeader(_shown(self.run_folder))] if self.subcommand == "fit" else []
         if any(isinstance(callback, ProgressBar) for callback in callbacks):
             return shown
         if sys.stdout.isatty():

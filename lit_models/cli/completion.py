@@ -4,6 +4,7 @@ Made from the sources, so that the shell needs no Python to complete: install it
 """
 
 import argparse
+from collections.abc import Callable
 from functools import cache
 
 from lit_models.cli.arguments import trainer_arguments
@@ -32,7 +33,8 @@ def main(args: list[str]) -> int:
     )
     parser.add_argument("shell", choices=SHELLS)
     shell = parser.parse_args(args).shell
-    print({"bash": bash, "zsh": zsh, "fish": fish}[shell](), end="")
+    scripts: dict[str, Callable[[], str]] = {"bash": bash, "zsh": zsh, "fish": fish}
+    print(scripts[shell](), end="")
     return 0
 
 

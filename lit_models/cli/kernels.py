@@ -140,7 +140,7 @@ def _problems(context: Any, group: list[tuple[Kernel, str]], device: str) -> lis
     process = context.Process(target=_send_problems, args=(group, device, sender), daemon=True)
     process.start()
     sender.close()
-    problems = []
+    problems: list[Any] = []
     try:
         while len(problems) < len(group):
             if not receiver.poll(SECONDS):

@@ -5,7 +5,7 @@ import sys
 import textwrap
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import TQDMProgressBar
@@ -95,7 +95,7 @@ class EpochBar(TQDMProgressBar):
         found: dict[str, Any] = {}
         # Values of validation first, as the bar may have no room for all.
         for name, value in sorted(shown.items(), key=lambda item: not item[0].startswith("val/")):
-            text = f"{float(value):.3g}" if not isinstance(value, str) else value
+            text = value if isinstance(value, str) else f"{float(cast(Any, value)):.3g}"
             name = name.removeprefix("train/").removesuffix("_step")
             room -= len(name) + len(text) + 3
             if room < 0 and found:

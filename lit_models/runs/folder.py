@@ -153,8 +153,8 @@ def find_checkpoint(which: str, options: RunOptions) -> Path:
     """
     if which not in ("last", "best"):
         path = Path(which).expanduser()
-        if path.is_dir() and (found := last_checkpoint(path)) is not None:
-            return found
+        if path.is_dir() and (last := last_checkpoint(path)) is not None:
+            return last
         if not path.is_file():
             raise RunError(
                 f"There is no checkpoint {which}: --ckpt_path takes a file, a run's folder, `last` or `best`."

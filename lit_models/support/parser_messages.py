@@ -123,8 +123,8 @@ def explain_refusal_of_value(message: str) -> str | None:
         hint = own.get(group, f"--{group}.NAME VALUE")
         return f"--{group} is a group of options, which are given one by one: {hint}."
     reason = refusal.reason or "it can't be used"
-    named = re.search(r"class_path='([\w.]+)'", refusal.value or "")
-    name = name or (named[1].rsplit(".", 1)[-1] if named else "A value")
+    named_class = re.search(r"class_path='([\w.]+)'", refusal.value or "")
+    name = name or (named_class[1].rsplit(".", 1)[-1] if named_class else "A value")
     return f"{option or name}: {_short(reason)}"
 
 
