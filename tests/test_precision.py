@@ -42,7 +42,7 @@ def test_losses_of_doubles_are_doubles() -> None:
 def test_weights_of_16_bits_are_refused(
     relit: Relit, capsys: pytest.CaptureFixture[str], precision: str, command: str
 ) -> None:
-    assert relit(command, *TINY, f"--trainer.precision={precision}") == 1
+    assert relit(command, *TINY, "--ckpt_path=none", f"--trainer.precision={precision}") == 1
     sentence = f"--trainer.precision {precision} keeps the weights themselves in 16 bits"
     assert sentence in capsys.readouterr().err
     assert not Path("runs").exists()

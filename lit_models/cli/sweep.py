@@ -10,7 +10,6 @@ that was killed goes on when it is repeated: a trial whose process died is taken
 
 import argparse
 import csv
-import fcntl
 import hashlib
 import itertools
 import json
@@ -32,6 +31,12 @@ from lit_models.cli.processes import INTERRUPTED, RELIT, finished, fit_command, 
 from lit_models.errors import RunError
 from lit_models.runs.settings import changes, flat
 
+fcntl: Any
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None
+
 SEED = "seed_everything"
 SWEEPS = "sweeps"
 """Folder within the experiment's that holds the studies."""
@@ -47,6 +52,9 @@ def main(args: list[str]) -> int:
     parser = _parser()
     end = args.index("--") if "--" in args else len(args)
     given, passed_on = parser.parse_args(args[:end]), args[end + 1 :]
+    if fcntl is None:
+        print("relit: a sweep locks its trials as Windows can't: run it in WSL, or on Linux or macOS.", file=sys.stderr)
+        return 1
     try:
         return interruptible(lambda: run_sweep(sweep_of(given, passed_on), given.trials, given.retry_failed))
     except (RunError, OSError) as error:

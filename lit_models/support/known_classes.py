@@ -46,7 +46,7 @@ def classes_for(key: str) -> tuple[str, list[str]]:
         return "profiler", ["simple", "advanced", "pytorch"]
     if last.endswith("optimizer"):
         return "optimizer", sources.optimizers()
-    if last.endswith(("schedule", "scheduler")):
+    if last.endswith("scheduler"):
         return "schedule", sources.schedules()
     return "class", []
 

@@ -549,7 +549,7 @@ def test_a_longer_training_stretches_the_schedule(relit: Relit) -> None:
             ["--model.loss=triplet", "--data.batch_size=16"],
             "set --data.classes_per_batch 10 --data.samples_per_class 4",
         ),
-        (["--model.loss=tripet"], "must be one of"),
+        (["--model.loss=tripet"], "--model.loss is tripet; it must be"),
         (["--model.margin=hard"], "model.margin"),
         (["--model.margin=-1"], "margin is -1.0; it must be at least 0, or soft"),
         (["--model.label_smoothing=1"], "label_smoothing is 1.0"),

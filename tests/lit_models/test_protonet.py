@@ -334,7 +334,7 @@ def test_a_run_leaves_curves_and_a_checkpoint_that_stands_alone(
         (["--model.image_size=15"], "image_size is 15; four halvings need at least 16"),
         (["--model.cosine_scale=0"], "cosine_scale is 0.0; it must be positive"),
         (["--model.lr_halving_episodes=0"], "lr_halving_episodes is 0; it must be at least 1, or null"),
-        (["--model.distance=euclidean"], "must be one of"),
+        (["--model.distance=euclidean"], "it must be squared_euclidean or cosine"),
     ],
 )
 def test_errors_are_a_sentence(

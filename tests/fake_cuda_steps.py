@@ -1,0 +1,364 @@
+"""Every method's steps, augmentation and metrics on a CUDA device that isn't there (`tests/fake_cuda.py`)."""
+
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+import torch
+from torch import Tensor
+from torch._subclasses.fake_tensor import DataDependentOutputException, DynamicOutputShapeException
+
+import lit_models
+from datamodules import (
+    CIFAR10,
+    MNIST,
+    STL10,
+    Episodes,
+    FoldedImages,
+    ImageDataModule,
+    ImagePair,
+    LabelledImages,
+    Maps,
+    SearchBatch,
+    TinyImageNet,
+)
+from datamodules.samples import SampleRequest
+from lit_models.callbacks.classification import confusion_counts
+from lit_models.callbacks.histogram_baseline import histogram_nats
+from lit_models.losses.triplet import MININGS
+from lit_models.metrics.retrieval import (
+    centroid_scores,
+    class_centroids,
+    fitted_sharpness,
+    hits,
+    nearest,
+    neighbour_votes,
+)
+from lit_models.metrics.translation import TranslationMetrics
+from lit_models.support.extractors import load_extractor
+from tests.datamodules.loading.test_augment import RANDOM
+from tests.fake_cuda import (
+    CUDA,
+    DoublePrecisionError,
+    ReadBackError,
+    attach,
+    backward,
+    fake_cuda,
+    moved,
+    take_step,
+)
+from tests.small_models import SMALL_MODELS, small_model
+
+N = 6
+
+
+def labelled(shape: Any, classes: int = 3) -> LabelledImages:
+    return LabelledImages(torch.rand(N, *shape), torch.arange(N) % classes)
+
+
+def labelled_on_device(model: Any) -> LabelledImages:
+    with torch.device(CUDA):
+        return labelled(model.image_shape)
+
+
+def batch_for(model: Any) -> Any:
+    """A training batch on the device."""
+    images = labelled_on_device(model)
+    with torch.device(CUDA):
+        match type(model).__name__:
+            case "Pix2Pix" | "CycleGAN":
+                return ImagePair(images.image, torch.rand_like(images.image))
+            case "ProtoNet":
+                return Episodes(torch.rand(2, 3, 1, *model.image_shape), torch.rand(2, 3, 2, *model.image_shape))
+            case "DARTSSearch":
+                return SearchBatch(images, labelled(model.image_shape))
+            case "TransferClassifier":
+                return FoldedImages(*images, torch.arange(N) % 2)
+    return images
+
+
+class DataOnDevice(ImageDataModule):
+    """As much of a data module as the methods ask for."""
+
+    def __init__(self, shape: tuple[int, int, int]) -> None:
+        super().__init__(batch_size=4)
+        self.train_set = cast(
+            Any,
+            SimpleNamespace(
+                column=lambda name: torch.arange(N) % 3,
+                __getitems__=lambda rows: labelled(shape),
+            ),
+        )
+
+    def transform(self, batch: Any, training: bool) -> Any:
+        return batch
+
+    def train_batches(self) -> Any:
+        return range(5)
+
+
+def model_and_trainer(model: Any, training: bool) -> tuple[Any, Any]:
+    model = moved(model)
+    shape = model.image_shape
+    data = DataOnDevice(shape)
+    return model, attach(model, data, training)
+
+
+VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
+    "DCGAN, R1 and augmentations": (
+        "DCGAN",
+        {"r1_weight": 1.0, "label_noise": 0.1, "augmentations": ["color", "translation", "cutout"]},
+    ),
+    "WGAN-GP": ("WGAN", {"clip_value": None, "gradient_penalty_weight": 10.0}),
+    "SNGAN, fresh latents": ("SNGAN", {"fresh_latents": True, "gradient_clip_norm": 1.0}),
+    "ConditionalGAN, fresh latents": ("ConditionalGAN", {"fresh_latents": True}),
+    "Pix2Pix, LSGAN": ("Pix2Pix", {"loss": "lsgan", "conditional": False}),
+    "VAE, Bernoulli": ("VAE", {"likelihood": "bernoulli", "kl_warmup_steps": 5, "importance_samples": 2}),
+    "VAE, learned variance": ("VAE", {"variance": "learned"}),
+    "VAE, optimal variance": ("VAE", {"variance": "optimal"}),
+    "DenoisingAutoencoder, all corruptions": (
+        "DenoisingAutoencoder",
+        {"max_rotation": 10.0, "max_translation": 0.1, "max_scaling": 0.1, "loss": "cross_entropy"},
+    ),
+    "TransferClassifier, encoder learns": ("TransferClassifier", {"freeze_encoder": False}),
+    "LayerwiseMLP, fine-tuning": ("LayerwiseMLP", {"pretrain_epochs": 0, "contrast_normalization": True}),
+    "MetricResNet, cross-entropy": ("MetricResNet", {"loss": "cross_entropy", "label_smoothing": 0.1}),
+    "MetricResNet, centers by SGD": ("MetricResNet", {"loss": "center", "center_rule": "sgd"}),
+    **{
+        f"MetricResNet, {mining}": ("MetricResNet", {"loss": "triplet", "mining": mining, "unit_length": True})
+        for mining in MININGS
+    },
+    "ProtoNet, cosine": ("ProtoNet", {"distance": "cosine"}),
+    "DARTSRetrain, auxiliary classifier": (
+        "DARTSRetrain",
+        {"image_size": 32, "auxiliary_weight": 0.4},
+    ),
+}
+"""Further code paths: a method, and what differs from its first small model."""
+TITLES = [*SMALL_MODELS, *VARIANTS]
+
+
+def built(title: str) -> Any:
+    """A small model with real tensors on the CPU."""
+    if title in SMALL_MODELS:
+        return small_model(title)
+    method, arguments = VARIANTS[title]
+    given = next(given for name, given in SMALL_MODELS.values() if name == method)
+    return getattr(lit_models, method)(**{**given, **arguments})
+
+
+PRECISIONS = pytest.mark.parametrize("bf16", [False, True], ids=["fp32", "bf16"])
+METHODS = pytest.mark.parametrize("title", TITLES)
+
+
+@PRECISIONS
+@METHODS
+def test_training_step(title: str, bf16: bool) -> None:
+    real = built(title)
+    with fake_cuda(bf16):
+        model, trainer = model_and_trainer(real, True)
+        loss = model.training_step(batch_for(model), 1)
+        if model.automatic_optimization:
+            backward(loss)
+            take_step(trainer.optimizers[0])
+        assert trainer.logged or isinstance(model, lit_models.TransferClassifier)
+
+
+@PRECISIONS
+@METHODS
+@pytest.mark.parametrize("stage", ["validation", "test"])
+def test_held_out_step(title: str, bf16: bool, stage: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    # Rows of the CPU, whose number depends on their labels.
+    monkeypatch.setattr("lit_models.embedding_module.first_of_each_class", lambda label, _: torch.arange(len(label)))
+    real = built(title)
+    with fake_cuda(bf16):
+        model, trainer = model_and_trainer(real, False)
+        batch = batch_for(model)
+        getattr(model, f"on_{stage}_start")()
+        getattr(model, f"on_{stage}_epoch_start")()
+        getattr(model, f"{stage}_step")(batch.val if isinstance(batch, SearchBatch) else batch, 1)
+        assert trainer.logged
+
+
+@METHODS
+def test_what_a_trained_model_is_for(title: str) -> None:
+    """Every part that can be exported, and the methods for Python."""
+    real = built(title)
+    with fake_cuda():
+        model, _ = model_and_trainer(real, False)
+        batch = batch_for(model)
+        image = batch[0].flatten(0, 2) if isinstance(batch, Episodes) else labelled_on_device(model).image
+        for part in getattr(model, "exports", ()):
+            inputs = {
+                **dict.fromkeys(("image", "source"), image),
+                "latent": torch.randn(len(image), getattr(model, "latent_dim", 1), device=CUDA),
+                "label": torch.zeros(len(image), dtype=torch.int64, device=CUDA),
+            }
+            inputs["code"] = inputs["latent"]
+            result = getattr(model, part.method)(*(inputs[kind] for kind in part.inputs))
+            assert all(value.is_cuda for value in (result if isinstance(result, tuple) else [result]))
+        if hasattr(model, "sample"):
+            # The classes of a conditional GAN are checked where they are, on the CPU.
+            assert model.sample(4, generator=torch.Generator().manual_seed(0)).is_cuda
+        if hasattr(model, "reconstruct"):
+            assert model.reconstruct(image).is_cuda
+        if hasattr(model, "interpolate"):
+            assert model.interpolate(image, image.flip(0), 3, "slerp").is_cuda
+        if not hasattr(model, "sample") and not isinstance(model, lit_models.ProtoNet):
+            given = batch.val if isinstance(batch, SearchBatch) else batch
+            result = model.predict_step(given, 0)
+            assert (result if isinstance(result, Tensor) else result[0]).is_cuda
+
+
+@pytest.mark.parametrize("name", RANDOM)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.uint8])
+def test_augmentation(name: str, dtype: torch.dtype) -> None:
+    if dtype == torch.uint8 and name in ("gaussian_noise", "colour_jitter", "random_resized_crop"):
+        pytest.skip("floats only")
+    with fake_cuda():
+        assert RANDOM[name](torch.zeros(N, 3, 16, 16, dtype=dtype, device=CUDA), None).is_cuda
+
+
+DATA: dict[str, Callable[[str], Any]] = {
+    "CIFAR10": lambda root: CIFAR10(root, cutout=8),
+    "TinyImageNet": lambda root: TinyImageNet(root, augmentation="strong"),
+    "MNIST": lambda root: MNIST(root, augmentation="affine", binarization="dynamic"),
+    "STL10": STL10,
+    "Maps": lambda root: Maps(root=root, image_size=64),
+    "Maps, unpaired": lambda root: Maps(root=root, image_size=64, pairing="unpaired"),
+    "Maps, loose": lambda root: Maps(root=root, image_size=64, pairing="loose"),
+}
+
+
+@pytest.mark.parametrize("name", DATA)
+def test_transform(name: str, tmp_path: Path) -> None:
+    """What a data module makes of a training batch on the device."""
+    data = DATA[name](str(tmp_path))
+    with fake_cuda():
+        data.train_set = None
+        if hasattr(data, "_mean"):
+            data._mean = torch.zeros(3, 1, 1)
+        channels, height, width = data.image_shape
+        enlarged = (height + 32, width + 32) if isinstance(data, Maps) else (height, width)
+        image = torch.zeros(N, channels, *enlarged, dtype=torch.uint8, device=CUDA)
+        label = torch.zeros(N, dtype=torch.int64, device=CUDA)
+        batch = ImagePair(image, image) if isinstance(data, Maps) else LabelledImages(image, label)
+        result = data.transform(batch, training=True)
+        assert result[0].is_cuda
+        assert result[0].dtype == torch.float32
+        assert result[0].shape[1:] == data.image_shape
+
+
+def on_device(metrics: TranslationMetrics) -> TranslationMetrics:
+    """Made of real tensors before, because fake ones can't be copied as torchmetrics does."""
+    for metric in metrics.metrics.values():
+        moved(metric)
+    return metrics
+
+
+def test_metrics() -> None:
+    metrics = TranslationMetrics(map_colours=False)
+    with fake_cuda():
+        on_device(metrics)
+        with torch.device(CUDA):
+            image, other, embedding = torch.rand(N, 3, 32, 32), torch.rand(N, 3, 32, 32), torch.rand(N, 4)
+            label = torch.zeros(N, dtype=torch.int64)
+        metrics.update(image, other)
+        square, rows = nearest(embedding, embedding, 2, itself=torch.arange(N, device=CUDA))
+        votes = neighbour_votes(square, label[rows], 3)
+        centroids = class_centroids(embedding, label, 3)
+        fitted_sharpness(centroid_scores(embedding, centroids), label)
+        assert hits(votes.topk(1).indices, label).is_cuda
+        assert histogram_nats(image[:, :1], torch.zeros(1024, 256, device=CUDA)).is_cuda
+        assert confusion_counts(votes, label).is_cuda
+
+
+def test_extractor() -> None:
+    real = load_extractor("digits")
+    with fake_cuda():
+        features = moved(real)(torch.rand(N, 3, 28, 28, device=CUDA))
+        assert features.embedding.is_cuda
+
+
+def checkpoint_of_buffers() -> None:
+    model, _ = model_and_trainer(MODELS["CycleGAN"], True)
+    model.discriminator_loss(batch_for(model), torch.zeros(2, N, *model.image_shape, device=CUDA))
+    model.on_save_checkpoint({})
+
+
+def bernoulli_images() -> None:
+    model, _ = model_and_trainer(MODELS["VAE, Bernoulli"], True)
+    model.training_step(batch_for(model), 0)
+
+
+def request() -> None:
+    number = torch.arange(N, device=CUDA)
+    model, _ = model_and_trainer(MODELS["DCGAN"], False)
+    model.predict_step(SampleRequest(number, -torch.ones_like(number), torch.zeros_like(number)), 0)
+
+
+def prototypes() -> None:
+    model, _ = model_and_trainer(MODELS["ProtoNet"], False)
+    model.prototypes(labelled_on_device(model))
+
+
+def map_counts() -> None:
+    image = torch.zeros(N, 3, 32, 32, device=CUDA)
+    on_device(MODELS["metrics"]).update(image, image)
+
+
+def map_confusion() -> None:
+    on_device(MODELS["metrics"]).confusion()
+
+
+MODELS: dict[str, Any] = {}
+READ_BACKS: dict[str, tuple[Callable[[], None], str]] = {
+    "CycleGAN's buffers": (checkpoint_of_buffers, "when a checkpoint is written"),
+    "images of a Bernoulli likelihood": (bernoulli_images, "checked in the first batch of an epoch"),
+    "a request for samples": (request, "its seed and classes, once for a batch of predictions"),
+    "ProtoNet's prototypes": (prototypes, "counts the classes of the support images, once for all predictions"),
+    "counts of the kinds of maps": (map_counts, "torchmetrics' bincount, once for a held-out batch"),
+    "the confusion of maps": (map_confusion, "once for a split"),
+}
+"""What waits for the device, and when. Epoch ends, at which metrics are computed and files written, aren't listed."""
+
+
+@pytest.mark.parametrize("name", READ_BACKS)
+def test_read_backs(name: str) -> None:
+    """Each of them would be noticed above; one that is gone is to be taken off the list."""
+    MODELS["metrics"] = TranslationMetrics()
+    MODELS.update({title: built(title) for title in ("CycleGAN", "VAE, Bernoulli", "DCGAN", "ProtoNet")})
+    with fake_cuda(), pytest.raises((ReadBackError, DataDependentOutputException, DynamicOutputShapeException)):
+        READ_BACKS[name][0]()
+
+
+FAULTS: dict[str, tuple[Callable[[Tensor], Any], type[Exception] | tuple[type[Exception], ...]]] = {
+    "item": (lambda value: value.sum().item(), DataDependentOutputException),
+    "float": (lambda value: float(value.sum()), DataDependentOutputException),
+    "if": (lambda value: bool((value > 0).any()), DataDependentOutputException),
+    "cpu": (lambda value: value.cpu(), ReadBackError),
+    "tolist": (lambda value: value.tolist(), Exception),
+    "numpy": (lambda value: value.numpy(), Exception),
+    "boolean index": (lambda value: value[value > 0], DynamicOutputShapeException),
+    "nonzero": (lambda value: value.nonzero(), DynamicOutputShapeException),
+    "unique": (lambda value: value.unique(), DynamicOutputShapeException),
+    "devices": (lambda value: value + torch.ones(3), RuntimeError),
+    "float64": (lambda value: value.double(), DoublePrecisionError),
+    "float64 of nothing": (lambda value: torch.zeros(3, dtype=torch.float64, device=CUDA), DoublePrecisionError),
+}
+
+
+@pytest.mark.parametrize("name", FAULTS)
+def test_faults_are_noticed(name: str) -> None:
+    fault, error = FAULTS[name]
+    with fake_cuda():
+        value = torch.zeros(3, device=CUDA)
+        with pytest.raises(error):
+            fault(value)
+
+
+def test_autocast_is_on() -> None:
+    with fake_cuda(bf16=True):
+        assert (torch.zeros(2, 2, device=CUDA) @ torch.zeros(2, 2, device=CUDA)).dtype == torch.bfloat16
