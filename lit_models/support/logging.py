@@ -49,7 +49,7 @@ def _send_picture(trainer: Trainer, key: str, picture: Image.Image) -> None:
 def log_table(trainer: Trainer, path: Path) -> None:
     """Sends a CSV file that was written into the run folder to every logger that takes tables, as ``tables/<name>``:
     TensorBoard gets it as text, MLflow and Comet the file."""
-    if not trainer.is_global_zero:
+    if not trainer.is_global_zero or not trainer.loggers:
         return
     key, step = f"tables/{path.stem}", trainer.global_step
     with path.open(newline="", encoding="utf-8") as file:

@@ -99,7 +99,6 @@ fit vae_digits --checkpoint.monitr x         | checkpoint.monitor
 fit vae_digits --wandb.projct x              | wandb.project
 fit vae_digits --count 3                     | `relit predict`
 fit vae_digits --class 3                     | `relit predict`
-fit vae_digits --weights dcgan_mnist         | --ckpt_path
 fit vae_digits --picture x.png               | relit prepare
 fit --model dcgan                            | DCGAN
 fit --model DCGANN                           | DCGAN
