@@ -26,6 +26,7 @@ def quieten() -> None:
         ".*smaller than the logging interval.*",
         ".*in eval mode at the start of training.*",
         ".*callbacks used to create the checkpoint need to be provided.*",
+        ".*You have overridden `on_before_batch_transfer`.*",  # meant: methods take plain batches, too
     ):
         warnings.filterwarnings("ignore", message=message)
     for category in (DeprecationWarning, FutureWarning):
