@@ -115,7 +115,7 @@ class ImageDataModule(LightningDataModule):
         Args:
             name: Their folder's name.
             identity: See :class:`datamodules.loading.tensors.TensorStore`.
-            sources: Likewise.
+            sources: Files whose change makes the arrays stale.
         """
         sources = tuple(sources)
         store = TensorStore(self.prepared_folder / name, identity, sources)

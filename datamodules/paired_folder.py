@@ -66,10 +66,10 @@ class PairedFolder(ImageDataModule):
             None, "resized" for a ``load_size`` up to 1.25 times ``image_size``, else "tiles".
         direction: "a_to_b" makes A the source, "b_to_a" makes it the target.
         source_channels: 3 for color, 1 for gray.
-        target_channels: Likewise.
+        target_channels: 3 for color, 1 for gray.
         pairing: How training pairs are drawn: "paired", as they belong together (the same window of both, mirrored
             alike); "loose", the target's window is off by up to ``max_shift`` pixels; "unpaired", each half in an order
-            and with windows of its own. If None, "paired", and "unpaired" for ``trainA`` and ``trainB``.
+            and with separate windows. If None, "paired", and "unpaired" for ``trainA`` and ``trainB``.
         max_shift: Largest shift of a "loose" target, in each direction, in pixels.
         flip: Mirror training pictures at random. Not for text, or where left and right differ.
         val_fraction: Share of the training pairs that is drawn for validation if there are none.

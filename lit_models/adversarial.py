@@ -132,7 +132,7 @@ class AdversarialModule(TakesPlainBatches):
         return self.n_critic
 
     def redrawn(self, batch: Any) -> Any:
-        """The batch for a generator's step with fresh latent vectors; a conditional method draws its classes anew."""
+        """The batch for a generator's step with fresh latent vectors; a conditional method draws new classes."""
         return batch
 
     @property

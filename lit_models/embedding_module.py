@@ -1,5 +1,6 @@
 """What a network of embeddings logs in validation and test, whatever it was trained by."""
 
+from abc import abstractmethod
 from typing import cast
 
 import torch
@@ -155,20 +156,25 @@ class EmbeddingModule(NamedClasses):
         self.num_classes, self.references_per_class = num_classes, references_per_class
         self.evaluation = EmbeddingEvaluation(num_classes, neighbors)
 
+    @abstractmethod
     def features(self, image: Tensor) -> Tensor:
-        raise NotImplementedError
+        """``(B, D)`` of images ``(B, C, H, W)`` in [0, 1]."""
 
+    @abstractmethod
     def compared(self, feature: Tensor) -> Tensor:
-        raise NotImplementedError
+        """Features as embeddings, whose distances count."""
 
+    @abstractmethod
     def scores(self, feature: Tensor) -> Tensor:
-        raise NotImplementedError
+        """Logits ``(B, num_classes)`` of features."""
 
+    @abstractmethod
     def classification_loss(self, feature: Tensor, score: Tensor, label: Tensor) -> Tensor:
-        raise NotImplementedError
+        """The loss of a held-out batch."""
 
+    @abstractmethod
     def triplet_loss(self, embedding: Tensor, label: Tensor) -> TripletLoss:
-        raise NotImplementedError
+        """The triplet loss of embeddings ``(B, D)``."""
 
     def keep_centroids(self, evaluation: EmbeddingEvaluation) -> None:
         """Keeps what predictions need of the reference images."""

@@ -1,7 +1,7 @@
 """The convolutions of a network as torch's kernels get them, and how far each kernel is from float64.
 
 A call is recorded with its shapes, memory order and types while a network runs on fake tensors, which takes neither
-memory nor time; :func:`check` repeats each call on random numbers in a process of its own, so that a crash of a kernel
+memory nor time; :func:`check` repeats each call on random numbers in a separate process, so that a crash of a kernel
 is an error like any other.
 """
 

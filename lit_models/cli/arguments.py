@@ -1,4 +1,4 @@
-"""Reads the command line before torch is imported: names become files, short forms become options, slips are told.
+"""Reads the command line before torch is imported: names become files, short forms become options, slips are refused.
 
 Everything that this can't judge is left to the parser, which knows the types.
 """

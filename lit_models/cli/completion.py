@@ -126,7 +126,7 @@ def bash() -> str:
             '    local command="${COMP_WORDS[1]}"',
             "    local words='' given",
             "    COMPREPLY=()",
-            "    # bash takes `=` for a word of its own: --model=DC",
+            "    # bash takes `=` for a separate word: --model=DC",
             '    [[ $word == = ]] && word=""',
             '    [[ $before == = ]] && before="${COMP_WORDS[COMP_CWORD-2]}"',
             "    if (( COMP_CWORD == 1 )); then",

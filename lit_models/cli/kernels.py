@@ -101,7 +101,7 @@ class Fault:
 def faults(device: str, dtypes: tuple[str, ...], kernels: tuple[Kernel, ...] = KERNELS) -> list[Fault]:
     """The kernels that are wrong on a device.
 
-    On a CPU each has a process of its own, forked from one that has imported torch: a kernel that corrupts memory may
+    On a CPU each has a separate process, forked from one that has imported torch: a kernel that corrupts memory may
     end the process only when something else is computed. Where a process takes seconds to start (on a GPU, on Windows),
     it checks kernel after kernel until one ends it.
 

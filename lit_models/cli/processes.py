@@ -75,7 +75,7 @@ def fit_command(folder: Path, arguments: Iterable[str]) -> list[str]:
 
 
 def relit(command: Sequence[str]) -> int:
-    """Runs a command of relit in a process of its own; returns its exit code."""
+    """Runs a command of relit in a separate process; returns its exit code."""
     print(f"== relit {shlex.join(command)}", flush=True)
     return in_a_process([*RELIT, *command])
 

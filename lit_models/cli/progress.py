@@ -86,7 +86,7 @@ class EpochBar(TQDMProgressBar):
     def on_exception(self, trainer: Trainer, *args: Any) -> None:
         for bar in (self._train_progress_bar, self._val_progress_bar, self._test_progress_bar):
             if bar is not None:
-                bar.close()  # a message begins on a line of its own
+                bar.close()  # a message begins on a separate line
 
     def get_metrics(self, trainer: Trainer, pl_module: LightningModule) -> dict[str, Any]:
         shown = {**super().get_metrics(trainer, pl_module), **validation_values(trainer)}

@@ -5,7 +5,7 @@ that was killed goes on when it is repeated: a trial whose process died is taken
 
 - A trial of ``--sampler grid`` is one combination of all values, seeds included.
 - A trial of ``random`` and ``tpe`` is one setting, trained once for each value of ``seed_everything``; the mean counts.
-- Each run is an ordinary run folder, trained by ``relit fit`` in a process of its own.
+- Each run is an ordinary run folder, trained by ``relit fit`` in a separate process.
 """
 
 import argparse

@@ -21,7 +21,7 @@ BLOCK = 1 << 21
 
 
 def precision_recall_density_coverage(real: Tensor, generated: Tensor, neighbors: int = 5) -> dict[str, float]:
-    """The four, by name. The ball around an image reaches to its k-th nearest neighbor among images of its own kind.
+    """The four, by name. The ball around an image reaches to its k-th nearest neighbor among images of the same kind.
 
     * ``precision``: share of generated images in the ball of any real image;
     * ``recall``: share of real images in the ball of any generated image;

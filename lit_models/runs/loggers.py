@@ -88,7 +88,7 @@ class MetricsCSV(CSVLogger):
 
     def drop_from(self, step: int, kept: int = 0) -> None:
         """Removes the rows that a killed run logged at or after ``step``, which are logged again; but not the first
-        ``kept`` ones, among which a GAN's critic may have further steps of its own. For older checkpoints, which don't
+        ``kept`` ones, among which a GAN's critic may have further steps. For older checkpoints, which don't
         count an epoch's last row."""
         self.experiment.drop_from(step, kept)
 

@@ -93,7 +93,7 @@ class RunRecord(Callback):
             self._write_progress(trainer, finished=False)
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        # In a forked rank nobody else would, and the run's file would stay empty.
+        # In a forked rank no other code does, and the run's file would stay empty.
         if trainer.is_global_zero:
             finish_wandb()
 

@@ -64,7 +64,7 @@ OVERRIDDEN = {
 
 def logs_this_batch(trainer: Trainer) -> bool:
     """Whether the loggers will take this training batch's values, by Lightning's own rule: handing over values that
-    nobody takes costs half a millisecond on a CPU, which matters beside a small step."""
+    that no logger takes costs half a millisecond on a CPU, which matters in a small step."""
     return trainer._logger_connector.should_update_logs
 
 

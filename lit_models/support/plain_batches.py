@@ -93,7 +93,7 @@ def reference_batches(module: LightningModule, num_classes: int, per_class: int 
 
 
 def _train_loader_of(trainer: Any) -> Any:
-    """A fresh loader of the training data, or None where there are none (in a test with a loader of its own)."""
+    """A fresh loader of the training data, or None where there are none (in a test with its own loader)."""
     datamodule = getattr(trainer, "datamodule", None)
     if datamodule is not None:
         return datamodule.train_dataloader()

@@ -66,7 +66,7 @@ def find_weights(source: str) -> Path:
 
 
 def shipped_folders() -> list[Path]:
-    """Where shipped weights may lie: in the installed package, or beside it in the source tree."""
+    """Where shipped weights may lie: in the installed package, or in the source tree."""
     package = Path(lit_models.__file__).parent
     return [place for place in (package / "shipped" / "weights", package.parent / "weights") if place.is_dir()]
 
@@ -77,7 +77,7 @@ def _only_weights(folder: Path, source: str, wanted: str | None = None) -> Path:
         return folder / wanted
     found = sorted(path for path in folder.glob(f"*{WEIGHTS}") if path.with_suffix(".json").is_file())
     if not found:
-        raise RunError(f"{source} holds no checkpoint, and no {WEIGHTS} file with its card (.json) beside it.")
+        raise RunError(f"{source} holds no checkpoint, and no {WEIGHTS} file with its card (.json).")
     if len(found) > 1:
         names = ", ".join(path.name for path in found)
         raise RunError(

@@ -18,7 +18,7 @@ MOST_PICTURE_BYTES = 9_000_000
 LARGEST_SIDE = 1600
 """Pixels of a picture's longer side; larger pictures are scaled down."""
 LARGEST_PICTURE_BYTES = 300_000
-"""Larger files are encoded anew, as WebP."""
+"""Larger files are encoded again, as WebP."""
 DRAWN_ELSEWHERE = ("losses", "accuracies")
 """Figures whose curves the page draws itself."""
 FIRST_FIGURES = ("confusion_matrix", "class_accuracy", "label_accuracy", "embedding", "cells", "search")
@@ -84,7 +84,7 @@ class Shelf:
 
 
 def embedded(path: Path) -> Picture:
-    """A picture file as a data URI: as it is if it is small, else scaled down and encoded anew."""
+    """A picture file as a data URI: as it is if it is small, else scaled down and encoded again."""
     content, kind = path.read_bytes(), "png"
     with Image.open(io.BytesIO(content), formats=["PNG"]) as image:
         image.load()

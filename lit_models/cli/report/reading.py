@@ -135,7 +135,7 @@ def read_record(run: Run) -> Record:
 
 
 def facts_of(run: Run, config: dict[str, Any], record: dict[str, Any]) -> dict[str, str]:
-    """What is known of a run and its machine, by name, in the order in which it is told."""
+    """What is known of a run and its machine, by name, in the order in which it is shown."""
 
     def class_of(part: str) -> str | None:
         path = (config.get(part) or {}).get("class_path")

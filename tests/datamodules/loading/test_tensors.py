@@ -296,7 +296,7 @@ def test_a_folder_without_write_permission_is_one_error(folder: Path) -> None:
 
 
 def run(*targets: Callable[[], None]) -> int:
-    """Runs each target in a process of its own, all at once; the highest absolute exit code."""
+    """Runs each target in a separate process, all at once; the highest absolute exit code."""
     context = multiprocessing.get_context("fork")
     processes = [context.Process(target=target) for target in targets]
     for process in processes:

@@ -89,7 +89,7 @@ def test_a_run_killed_before_its_first_checkpoint_starts_afresh_in_its_folder(
 
 @pytest.mark.long
 def test_a_run_killed_from_outside(relit: Relit, uninterrupted: Path) -> None:
-    """The same through the real command in a process of its own, killed whenever its first checkpoint is there."""
+    """The same through the real command in a separate process, killed whenever its first checkpoint is there."""
     command = [sys.executable, "-m", "lit_models", "fit", *TINY, "--checkpoint.every_n_steps=3"]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     deadline = time.monotonic() + 100
