@@ -33,7 +33,6 @@ from collections.abc import Sequence
 from typing import Any, Literal, cast
 
 import torch
-from lightning.pytorch.callbacks import TQDMProgressBar
 from lightning.pytorch.cli import OptimizerCallable
 from lightning.pytorch.core.optimizer import LightningOptimizer
 from lightning.pytorch.trainer.states import TrainerFn
@@ -199,6 +198,12 @@ class LayerwiseMLP(NamedClasses):
                 "--model.pretrain_epochs or --model.finetune_epochs."
             )
 
+    @property
+    def phase(self) -> str:
+        """What the current epoch trains, for the progress bar."""
+        layer = self.layer_at(self.current_epoch)
+        return "fine-tuning" if layer is None else f"pretraining layer {layer} of {len(self.widths)}"
+
     def on_fit_start(self) -> None:
         self.phase_data = PhaseData(self)
 
@@ -210,10 +215,6 @@ class LayerwiseMLP(NamedClasses):
 
     def _start_epoch(self) -> None:
         layer = self.layer_at(self.current_epoch)
-        bar = self.trainer.progress_bar_callback
-        if isinstance(bar, TQDMProgressBar):
-            phase = "fine-tuning" if layer is None else f"pretraining layer {layer} of {len(self.widths)}"
-            bar.train_progress_bar.set_description(f"Epoch {self.current_epoch}, {phase}")
         current = self._optimizer(layer)
         for optimizer in self._optimizers():
             if optimizer is not current:

@@ -28,6 +28,7 @@ from typing import Any, NamedTuple, cast
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.utilities import rank_zero_only
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
@@ -243,6 +244,7 @@ def seconds(
         os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
         if together:
             os.environ.update(LOCAL_RANK=str(rank), RELIT_RUN_FOLDER=f"{folder}/run")
+            rank_zero_only.rank = rank  # type: ignore[attr-defined]  # Lightning has read it before the fork
         torch.set_num_threads(1)
         clock = Clock(steps, begin)
         devices = processes if together else 1

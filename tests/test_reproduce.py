@@ -124,6 +124,8 @@ def test_a_killed_run_goes_on(start: Callable[..., int], relit: Relit, capfd: py
     assert relit("fit", *config, "--trainer.max_epochs=1", "--run.id=plain-cpu-seed0") == 0
     path = Path("runs/dcgan_digits/plain-cpu-seed0/run.json")
     path.write_text(json.dumps({**json.loads(path.read_text()), "finished": False}))
+    config_of_run = path.with_name("config.yaml")
+    config_of_run.write_text(config_of_run.read_text().replace("max_epochs: 1\n", "max_epochs: 2\n"))
     assert start("toy", "--steps", "plain", "--results", "results", "--", "--trainer.max_epochs", "2") == 0
     assert "--ckpt_path=last" in capfd.readouterr().out
     (plain,) = results()["steps"]["plain"]

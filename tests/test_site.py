@@ -85,6 +85,7 @@ def test_a_page_fits_a_phone(site: Path, name: str) -> None:
 def test_the_notebook_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """From top to bottom; the drawings are then classified."""
     monkeypatch.setenv("PYTHONPATH", str(REPOSITORY))
+    monkeypatch.delenv("MPLBACKEND", raising=False)  # relit's command sets it, and the notebook draws inline
     monkeypatch.setenv("IPYTHONDIR", str(tmp_path / "ipython"))
     (tmp_path / "docs").mkdir()
     shutil.copytree(REPOSITORY / "weights", tmp_path / "weights")

@@ -163,6 +163,6 @@ def test_an_array_trains_every_combination(cluster: Cluster, place: Path) -> Non
     for task in (0, 1):
         state = cluster.wait_for(f"{job}_{task}", "COMPLETED", "FAILED", "CANCELLED")
         assert state["JobState"] == "COMPLETED", (place / f"task{task}.log").read_text()
-    runs = place / "runs" / "wgan_mnist"
+    runs = place / "runs" / "wgan_digits"
     steps = {n_critic: steps_of(runs / f"n_critic={n_critic}+seed=7+job={job}") for n_critic in (1, 2)}
     assert steps == {1: 4, 2: 2}

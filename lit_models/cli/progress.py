@@ -157,9 +157,10 @@ class _Clock:
 
 
 def epoch_of(trainer: Trainer) -> str:
-    """The epoch's number, counted from 1, and how many there are."""
-    last = trainer.max_epochs
-    return f"Epoch {trainer.current_epoch + 1}" + (f"/{last}" if last is not None and last > 0 else "")
+    """The epoch's number, counted from 1, how many there are, and the phase of a method that trains in phases."""
+    last, phase = trainer.max_epochs, getattr(trainer.lightning_module, "phase", "")
+    number = f"Epoch {trainer.current_epoch + 1}" + (f"/{last}" if last is not None and last > 0 else "")
+    return f"{number}, {phase}" if phase else number
 
 
 def validation_values(trainer: Trainer, most: int = 3) -> dict[str, float]:
