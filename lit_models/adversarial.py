@@ -27,7 +27,7 @@ from lit_models.errors import ModelError
 from lit_models.networks.differentiable_augmentation import Augmentation, DifferentiableAugmentation
 from lit_models.support.checks import TakesPlainBatches, require_image_shape
 from lit_models.support.lightning_internals import logs_this_batch
-from lit_models.support.parts import Part
+from lit_models.support.module import Part
 from lit_models.support.ranks import batch_weight
 
 NOT_SAVED = ["generator_optimizer", "discriminator_optimizer", "generator_scheduler", "discriminator_scheduler"]

@@ -34,7 +34,7 @@ from lit_models.optimizers import FusedAdam
 from lit_models.support.checks import TakesPlainBatches, require_image_shape
 from lit_models.support.interpolation import Path, decoded_between
 from lit_models.support.lightning_internals import logs_this_batch
-from lit_models.support.parts import Part
+from lit_models.support.module import Part
 from lit_models.support.ranks import batch_weight
 
 

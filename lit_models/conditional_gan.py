@@ -76,7 +76,7 @@ from lit_models.networks.spectral import spectrally_normalised
 from lit_models.optimizers import FusedAdam
 from lit_models.support.checks import require_image_shape, require_labels, require_num_classes
 from lit_models.support.classes import NamedClasses
-from lit_models.support.parts import Part
+from lit_models.support.module import Part
 
 LabelEncoding: TypeAlias = Literal["one_hot", "embedding", "pattern"]
 

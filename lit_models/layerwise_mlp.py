@@ -49,8 +49,8 @@ from lit_models.optimizers import FusedAdam
 from lit_models.phase_data import PhaseData, require_labeled_fraction
 from lit_models.support.checks import require_at_least, require_image_shape, require_num_classes
 from lit_models.support.classes import NamedClasses
+from lit_models.support.module import Part
 from lit_models.support.outputs import ClassProbabilities
-from lit_models.support.parts import Part
 from lit_models.support.ranks import batch_weight
 
 

@@ -65,7 +65,7 @@ from lit_models.support.checks import (
     require_positives,
     require_several_images,
 )
-from lit_models.support.parts import Part
+from lit_models.support.module import Part
 
 
 class MetricResNet(EmbeddingModule):

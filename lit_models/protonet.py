@@ -38,9 +38,8 @@ from lit_models.networks.backbones import Backbone, require_backbone
 from lit_models.networks.resnet import ResNet18
 from lit_models.optimizers import FusedAdam
 from lit_models.support.checks import require_image_shape
-from lit_models.support.module import Method
+from lit_models.support.module import Method, Part
 from lit_models.support.outputs import ClassProbabilities
-from lit_models.support.parts import Part
 from lit_models.support.ranks import batch_weight, gather_rows
 
 

@@ -28,8 +28,8 @@ from lit_models.networks.convolutional import Encoder
 from lit_models.optimizers import FusedAdam
 from lit_models.support.checks import require_image_shape, require_labels, require_num_classes
 from lit_models.support.classes import NamedClasses
+from lit_models.support.module import Part
 from lit_models.support.outputs import ClassProbabilities
-from lit_models.support.parts import Part
 from lit_models.support.pretrained import load_pretrained
 from lit_models.support.ranks import batch_weight
 

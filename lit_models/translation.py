@@ -15,7 +15,7 @@ from lit_models.errors import ModelError
 from lit_models.optimizers import linear_decay
 from lit_models.support.authors_weights import load_authors_weights
 from lit_models.support.checks import require_image_shape
-from lit_models.support.parts import Part
+from lit_models.support.module import Part
 from lit_models.support.ranks import batch_weight
 from lit_models.support.tiling import apply_at_any_size
 

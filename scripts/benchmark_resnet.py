@@ -55,7 +55,7 @@ def our_bare(steps: int, args: argparse.Namespace, bf16: bool) -> Callable[[], f
 
 def textbook(steps: int, args: argparse.Namespace, dataset: Any) -> Callable[[], float]:
     """torchvision's ImageFolder with per-image transforms, a DataLoader with 2 workers, torchvision's ResNet18 in
-    float32, figures read off in every step; in a separate process, where nobody has tuned the memory allocation."""
+    float32, figures read off in every step; in a separate process, where nothing has tuned the memory allocation."""
 
     def measure() -> float:
         with ProcessPoolExecutor(1, get_context("spawn")) as pool:

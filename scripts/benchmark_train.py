@@ -136,7 +136,7 @@ def bare_loop(config: Path, steps: int, bf16: bool) -> Callable[[], float]:
 def dcgan_textbook(steps: int, root: Path, threads: int) -> Callable[[], float]:
     """The textbook's DCGAN: a per-image data set, a DataLoader with 2 workers, a plain loop that prints its losses.
 
-    It runs in a separate process, where nobody has tuned the memory allocation.
+    It runs in a separate process, where nothing has tuned the memory allocation.
     """
 
     def measure() -> float:

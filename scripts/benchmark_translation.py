@@ -66,7 +66,7 @@ def our_bare(steps: int, args: argparse.Namespace, bf16: bool) -> Callable[[], f
 
 def textbook(steps: int, args: argparse.Namespace, root: Path) -> Callable[[], float]:
     """A plain loop over JPEGs that are decoded again in every epoch by a DataLoader with 2 workers, in a process of its
-    own, where nobody has tuned the memory allocation."""
+    own, where nothing has tuned the memory allocation."""
 
     def measure() -> float:
         with ProcessPoolExecutor(1, get_context("spawn")) as pool:

@@ -74,7 +74,7 @@ for module in {modules}:
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=REPOSITORY, check=False)
     assert ran.returncode == 0, ran.stderr
     loaded = ran.stdout.split()
-    assert len([name for name in loaded if name.startswith("lit_models")]) <= 16
+    assert len([name for name in loaded if name.startswith("lit_models")]) <= 15
     assert len([name for name in loaded if name.startswith("datamodules")]) <= 8
     assert not [
         name for name in loaded if name.startswith(("lit_models.cli", "lit_models.runs", "lit_models.callbacks"))

@@ -19,7 +19,6 @@ from PIL import Image
 from yaml import YAMLError
 
 from lit_models.errors import RunError
-from lit_models.runs.folder import was_trained
 from lit_models.support.judge import calibration_rows, printed_name, read_judge
 
 Curve = list[tuple[float, float]]
@@ -221,7 +220,7 @@ def read_run(folder: Path, name: str) -> Run:
         runs = [path.parent for path in found]
         if not runs:
             raise RunError(f"{folder} is not the folder of a run or of an experiment: it has no metrics.csv.")
-        folder = ([run for run in runs if was_trained(run)] or runs)[-1]
+        folder = ([run for run in runs if _was_trained(run)] or runs)[-1]
     judge = read_judge(folder)
     curves = {printed_name(metric, judge): curve for metric, curve in read_epochs(folder / "metrics.csv").items()}
     results = {printed_name(metric, judge): value for metric, value in read_results(folder / "metrics.csv").items()}
@@ -411,3 +410,8 @@ def _values(run: Run, metric: str) -> list[float]:
     if metric in run.results:
         return [run.results[metric]]
     return [value for _, value in run.curves.get(metric, ())]
+
+
+def _was_trained(folder: Path) -> bool:
+    """Whether a run's folder holds a training, and not only a test or a prediction of another run's checkpoint."""
+    return (folder / "run.json").is_file() or (folder / "checkpoints").is_dir()

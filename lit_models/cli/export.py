@@ -31,7 +31,7 @@ from lit_models.errors import ModelError, RunError
 from lit_models.runs.folder import run_of
 from lit_models.support.arguments import told_by_us
 from lit_models.support.checkpoint_files import checkpoint_in, read_checkpoint
-from lit_models.support.parts import Part
+from lit_models.support.module import Part
 from lit_models.support.weights import (
     WEIGHTS,
     build_model,

@@ -35,8 +35,8 @@ from lit_models.networks.depthwise import depthwise_conv2d
 from lit_models.support.checks import require_image_shape, require_labels, require_num_classes, require_several_images
 from lit_models.support.classes import NamedClasses
 from lit_models.support.logging import log_figure
+from lit_models.support.module import Part
 from lit_models.support.outputs import ClassProbabilities
-from lit_models.support.parts import Part
 from lit_models.support.ranks import batch_weight
 
 

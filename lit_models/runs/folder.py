@@ -188,11 +188,6 @@ def remove_if_empty_handed(folder: Path) -> None:
                 parent.rmdir()
 
 
-def was_trained(folder: Path) -> bool:
-    """Whether a run's folder holds a training, and not only a test or a prediction of another run's checkpoint."""
-    return (folder / "run.json").is_file() or (folder / CHECKPOINTS).is_dir()
-
-
 def require_writable(folder: Path) -> None:
     """Refuses a run folder that nothing can be written into.
 

@@ -1,12 +1,31 @@
-"""What every method has besides its paper."""
+"""What every method has in addition to its paper: parts that can be exported, and weights that load by name."""
 
 from pathlib import Path
-from typing import Any, Self, cast
+from typing import Any, NamedTuple, Self, cast
 
 from lightning.pytorch import LightningModule
 from lightning.pytorch.callbacks import WeightAveraging
 
 from lit_models.errors import ModelError
+
+
+class Part(NamedTuple):
+    """A method of a module that computes tensors from tensors, such as a generator or an encoder.
+
+    A module lists its parts in a class attribute ``exports``; :mod:`lit_models.cli.export` knows the shapes and the
+    meaning of the kinds of tensors.
+
+    Attributes:
+        name: What it is called, such as "encoder".
+        method: Name of the module's method.
+        inputs: Kinds of its arguments: "image", "source", "latent", "code" or "label".
+        output: Kind of its result: "image", "logits" or "embedding".
+    """
+
+    name: str
+    method: str
+    inputs: tuple[str, ...]
+    output: str
 
 
 class Method(LightningModule):
