@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from datamodules.few_labels import FewLabels, FoldedImages
     from datamodules.image_folder import ImageFolder
     from datamodules.lfw import LFW
-    from datamodules.loading.tensors import Codes, Episodes, GatherDataset, ImagePair, LabelledImages, SearchBatch
+    from datamodules.loading.tensors import Codes, Episodes, GatherDataset, ImagePair, LabeledImages, SearchBatch
     from datamodules.maps import Maps
     from datamodules.mnist import MNIST
     from datamodules.omniglot import Omniglot, OmniglotEpisodes
@@ -46,7 +46,7 @@ _MODULES = {
     "Episodes": "datamodules.loading.tensors",
     "GatherDataset": "datamodules.loading.tensors",
     "ImagePair": "datamodules.loading.tensors",
-    "LabelledImages": "datamodules.loading.tensors",
+    "LabeledImages": "datamodules.loading.tensors",
     "SearchBatch": "datamodules.loading.tensors",
     "Maps": "datamodules.maps",
     "MNIST": "datamodules.mnist",
@@ -84,7 +84,7 @@ __all__ = [
     "ImageDataModule",
     "ImageFolder",
     "ImagePair",
-    "LabelledImages",
+    "LabeledImages",
     "Maps",
     "Omniglot",
     "OmniglotEpisodes",
@@ -102,7 +102,12 @@ __all__ = [
 ]
 
 
+_OLD_NAMES = {"LabelledImages": "LabeledImages"}
+"""Names of earlier versions."""
+
+
 def __getattr__(name: str) -> Any:
+    name = _OLD_NAMES.get(name, name)
     if name in _MODULES:
         return getattr(import_module(_MODULES[name]), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -19,7 +19,7 @@ from datamodules.errors import DataError
 from datamodules.loading.loaders import BatchLoader
 from datamodules.loading.paths import expanded, user_cache
 from datamodules.loading.samplers import BatchSampler, ClassBalancedBatches, SequentialBatches, ShuffledBatches
-from datamodules.loading.tensors import Codes, GatherDataset, LabelledImages, TensorStore
+from datamodules.loading.tensors import Codes, GatherDataset, LabeledImages, TensorStore
 
 
 def data_root(root: str | os.PathLike[str] | None = None) -> Path:
@@ -223,15 +223,15 @@ class ImageDataModule(LightningDataModule):
         return dataset
 
 
-def require_labelled_images(datamodule: ImageDataModule, images: ImageDataModule) -> None:
-    """Refuses ``images``, set up, as what ``datamodule`` is made of if they aren't labelled images.
+def require_labeled_images(datamodule: ImageDataModule, images: ImageDataModule) -> None:
+    """Refuses ``images``, set up, as what ``datamodule`` is made of if they aren't labeled images.
 
     Raises:
         DataError: They are pairs, or episodes.
     """
-    if not isinstance(images.train_set.columns, LabelledImages):
+    if not isinstance(images.train_set.columns, LabeledImages):
         raise DataError(
-            f"{type(datamodule).__name__} is made of labelled images, which {type(images).__name__} doesn't give: set "
+            f"{type(datamodule).__name__} is made of labeled images, which {type(images).__name__} doesn't give: set "
             "--data.images to other data."
         )
 

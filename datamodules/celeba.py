@@ -30,7 +30,7 @@ class CelebA(ImageFolder):
         batch_size: Images in a training batch of one process.
         eval_batch_size: Images in an evaluation batch of one process; if None, ``batch_size``.
         image_size: Side of the images that the model gets.
-        channels: 3 for colour, 1 for grey.
+        channels: 3 for color, 1 for gray.
         crop: Side of the central square that is cut out of each image before it is resized; if None, 178.
         on_device: Hold the data set in the accelerator's memory; if None, when it fits easily.
         classes_per_batch: P of a batch of P classes x K images; None for batches drawn without regard to the class.

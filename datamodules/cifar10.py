@@ -1,4 +1,4 @@
-"""CIFAR-10 (Krizhevsky 2009): 60,000 colour photographs of 32x32 pixels in ten classes.
+"""CIFAR-10 (Krizhevsky 2009): 60,000 color photographs of 32x32 pixels in ten classes.
 
 Two of the three official versions can be read: the binary one, which is what is downloaded, and the pickled one
 for Python, which many people have already. See https://www.cs.toronto.edu/~kriz/cifar.html.
@@ -18,7 +18,7 @@ from datamodules.base import ImageDataModule, split_rows, to_unit_interval
 from datamodules.errors import DataError, note
 from datamodules.loading import augment
 from datamodules.loading.archives import RemoteFile, extract, fetch
-from datamodules.loading.tensors import ArrayWriter, GatherDataset, LabelledImages, TensorStore
+from datamodules.loading.tensors import ArrayWriter, GatherDataset, LabeledImages, TensorStore
 
 SITE = ("https://www.cs.toronto.edu/~kriz/",)
 BINARY = RemoteFile("cifar-10-binary.tar.gz", SITE, "md5:c32a1d4ab5d03f1284b67883e8d87530")
@@ -31,7 +31,7 @@ BATCHES = {"train": [f"data_batch_{i}" for i in range(1, 6)], "test": ["test_bat
 ROWS_A_BATCH = 10_000
 PIXELS = 3 * 32 * 32
 MEAN = (0.4914, 0.4822, 0.4465)
-"""The training images' mean colour, with which cutout fills its squares."""
+"""The training images' mean color, with which cutout fills its squares."""
 
 
 class CIFAR10(ImageDataModule):
@@ -52,7 +52,7 @@ class CIFAR10(ImageDataModule):
             45,000 + 5,000 images, 0.5 for the two halves of an architecture search, 0 for none.
         augmentation: What happens to training images: "none", "flip" (left-right, with probability 1/2), or "standard"
             (also a random 32x32 crop of the image with 4 black pixels added on each side; He et al. 2016).
-        cutout: Side of the square, in pixels of the 32x32 image, that is painted over with the mean colour at a
+        cutout: Side of the square, in pixels of the 32x32 image, that is painted over with the mean color at a
             random place of each training image (DeVries & Taylor 2017); 0 for none.
         split_seed: Seed of the split between training and validation.
         on_device: Hold the data set in the accelerator's memory; if None, when it fits easily.
@@ -104,8 +104,8 @@ class CIFAR10(ImageDataModule):
 
     def setup(self, stage: str) -> None:
         arrays = self.store.load()
-        train_columns = LabelledImages(arrays["train_image"], arrays["train_label"])
-        test_columns = LabelledImages(arrays["test_image"], arrays["test_label"])
+        train_columns = LabeledImages(arrays["train_image"], arrays["train_label"])
+        test_columns = LabeledImages(arrays["test_image"], arrays["test_label"])
         size, test_size = len(train_columns.label), len(test_columns.label)
         if (size, test_size) != (50_000, 10_000):
             note(f"CIFAR10 is a subset: {size:,} of 50,000 training images and {test_size:,} of 10,000 test images.")
@@ -115,7 +115,7 @@ class CIFAR10(ImageDataModule):
         self.val_set = GatherDataset(train_columns, val)
         self.test_set = self.predict_set = GatherDataset(test_columns)
 
-    def transform(self, batch: LabelledImages, training: bool) -> LabelledImages:
+    def transform(self, batch: LabeledImages, training: bool) -> LabeledImages:
         """Augments the bytes of training images, turns all images into floats in [0, 1], and resizes them."""
         if training:
             batch = self.augment(batch)
@@ -126,7 +126,7 @@ class CIFAR10(ImageDataModule):
         image = functional.interpolate(batch.image, (size, size), mode="bilinear", antialias=size < 32)
         return batch._replace(image=image)
 
-    def augment(self, batch: LabelledImages) -> LabelledImages:
+    def augment(self, batch: LabeledImages) -> LabeledImages:
         """Crops, mirrors and covers images (bytes or floats) at random, each apart."""
         image = batch.image
         if self.augmentation == "standard":

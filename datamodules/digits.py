@@ -5,7 +5,7 @@ import torch
 from torch.nn import functional
 
 from datamodules.base import ImageDataModule, split_rows
-from datamodules.loading.tensors import ArrayWriter, GatherDataset, LabelledImages, TensorStore
+from datamodules.loading.tensors import ArrayWriter, GatherDataset, LabeledImages, TensorStore
 
 
 class Digits(ImageDataModule):
@@ -60,7 +60,7 @@ class Digits(ImageDataModule):
 
     def setup(self, stage: str) -> None:
         arrays = self.store.load()
-        columns = LabelledImages(arrays["image"], arrays["label"])
+        columns = LabeledImages(arrays["image"], arrays["label"])
         train, val, test = split_rows(len(columns.label), 1297, 200, 300, seed=self.split_seed)
         self.train_set = GatherDataset(columns, train)
         self.val_set = GatherDataset(columns, val)

@@ -1,25 +1,25 @@
-"""Few-shot learning: batches of episodes, drawn from the labelled images of any other data module."""
+"""Few-shot learning: batches of episodes, drawn from the labeled images of any other data module."""
 
 from typing import Any
 
 import torch
 
-from datamodules.base import ImageDataModule, require_labelled_images, run_seed
+from datamodules.base import ImageDataModule, require_labeled_images, run_seed
 from datamodules.errors import DataError, note
 from datamodules.loading.loaders import BatchLoader
 from datamodules.loading.samplers import EpisodeBatches
-from datamodules.loading.tensors import Episodes, GatherDataset, LabelledImages
+from datamodules.loading.tensors import Episodes, GatherDataset, LabeledImages
 
 
 class EpisodeDataset:
-    """Gathers N-way K-shot episodes from labelled images.
+    """Gathers N-way K-shot episodes from labeled images.
 
     Args:
-        images: The labelled images.
+        images: The labeled images.
         k_shot: Samples of each class that are for the support; the others are queries.
     """
 
-    def __init__(self, images: GatherDataset[LabelledImages], k_shot: int) -> None:
+    def __init__(self, images: GatherDataset[LabeledImages], k_shot: int) -> None:
         self.images = images
         self.k_shot = k_shot
 
@@ -30,14 +30,14 @@ class EpisodeDataset:
 
 
 class EpisodeDataModule(ImageDataModule):
-    """N-way K-shot episodes of the labelled images of another data module, whose splits should differ in their classes.
+    """N-way K-shot episodes of the labeled images of another data module, whose splits should differ in their classes.
 
     Of that data module only the images are used, not its batches and its augmentation. Training draws other episodes in
     every epoch; validation and testing draw the same ones every time, whatever the run's seed, the batch size and the
     number of processes.
 
     Args:
-        images: The data module of the labelled images, for example an ``ImageFolder`` with the folders ``train/``,
+        images: The data module of the labeled images, for example an ``ImageFolder`` with the folders ``train/``,
             ``val/`` and ``test/``, each with sub-folders for its own classes.
         n_way: Classes in a training episode.
         k_shot: Support images of each class in a training episode.
@@ -97,7 +97,7 @@ class EpisodeDataModule(ImageDataModule):
 
     def setup(self, stage: str) -> None:
         self.images.setup(stage)
-        require_labelled_images(self, self.images)
+        require_labeled_images(self, self.images)
         self.image_shape = self.images.image_shape
         self.train_set, self.val_set = self.images.train_set, self.images.val_set
         self.test_set = self.predict_set = self.images.test_set
@@ -139,7 +139,7 @@ class EpisodeDataModule(ImageDataModule):
         """The sampler of the first ``episodes`` test episodes."""
         return self._eval_batches(self.test_set, self.test_way, episodes)
 
-    def _eval_batches(self, split: GatherDataset[LabelledImages], way: int, episodes: int) -> EpisodeBatches:
+    def _eval_batches(self, split: GatherDataset[LabeledImages], way: int, episodes: int) -> EpisodeBatches:
         return EpisodeBatches(
             split.column("label"),
             way,
@@ -164,5 +164,5 @@ class EpisodeDataModule(ImageDataModule):
     def predict_dataloader(self) -> BatchLoader[Any]:
         return self.test_dataloader()
 
-    def _eval_episodes(self, split: GatherDataset[LabelledImages], batches: EpisodeBatches) -> BatchLoader[Episodes]:
+    def _eval_episodes(self, split: GatherDataset[LabeledImages], batches: EpisodeBatches) -> BatchLoader[Episodes]:
         return BatchLoader(EpisodeDataset(self._placed(split), self.test_shot), batches)

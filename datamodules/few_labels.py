@@ -5,12 +5,12 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from datamodules.base import ImageDataModule, require_labelled_images, run_seed
+from datamodules.base import ImageDataModule, require_labeled_images, run_seed
 from datamodules.errors import DataError, note
 from datamodules.loading.augment import random_affine
 from datamodules.loading.loaders import BatchLoader
 from datamodules.loading.samplers import ShuffledBatches
-from datamodules.loading.tensors import GatherDataset, LabelledImages
+from datamodules.loading.tensors import GatherDataset, LabeledImages
 
 
 class FoldedImages(NamedTuple):
@@ -28,7 +28,7 @@ class FoldedImages(NamedTuple):
 
 
 class FewLabels(ImageDataModule):
-    """The first ``count`` labelled images that another data module doesn't keep for testing; they are all that there is
+    """The first ``count`` labeled images that another data module doesn't keep for testing; they are all that there is
     for training *and* validation. The test split is the other data module's.
 
     The first images are those in the order of the data set's files. Where the files are sorted by class, or the first
@@ -39,7 +39,7 @@ class FewLabels(ImageDataModule):
     (see :class:`lit_models.transfer_classifier.TransferClassifier`). ``val_set`` is ``train_set`` without augmentation.
 
     Args:
-        images: The data module of the labelled images, for example ``MNIST``. Its augmentation is not used.
+        images: The data module of the labeled images, for example ``MNIST``. Its augmentation is not used.
         count: How many images.
         folds: How many folds.
         repeats: How often an epoch goes through the images, each time augmented anew.
@@ -84,7 +84,7 @@ class FewLabels(ImageDataModule):
 
     def setup(self, stage: str) -> None:
         self.images.setup(stage)
-        require_labelled_images(self, self.images)
+        require_labeled_images(self, self.images)
         self.image_shape = self.images.image_shape
         self.num_classes, self.class_names = self.images.num_classes, self.images.class_names
         self.test_set, self.predict_set = self.images.test_set, self.images.predict_set
@@ -111,7 +111,7 @@ class FewLabels(ImageDataModule):
 
 
 def first_rows(
-    train_set: GatherDataset[LabelledImages], val_set: GatherDataset[LabelledImages], count: int, name: str = "the data"
+    train_set: GatherDataset[LabeledImages], val_set: GatherDataset[LabeledImages], count: int, name: str = "the data"
 ) -> Tensor:
     """The first ``count`` labeled rows for training or (if drawn from the same files) validation: in the order of the
     files, or by class if that order would leave a class out, or is an order by class.

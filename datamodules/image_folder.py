@@ -22,7 +22,7 @@ from datamodules.loading.archives import RemoteFile, extract, fetch
 from datamodules.loading.decoding import Reading, central_square, decode
 from datamodules.loading.folders import EXTRA, TEST, TRAIN, VAL, Listing, list_classes, printable
 from datamodules.loading.paths import expanded
-from datamodules.loading.tensors import ArrayWriter, GatherDataset, LabelledImages, TensorStore
+from datamodules.loading.tensors import ArrayWriter, GatherDataset, LabeledImages, TensorStore
 
 RULES = 2
 """Raised when files are read in another way, so that arrays of an older relit are written again."""
@@ -65,7 +65,7 @@ class ImageFolder(ImageDataModule):
         classes_per_batch: P of a batch of P classes x K images, as triplet losses need them (Hermans et al. 2017); None
             for batches drawn without regard to the class.
         samples_per_class: K of such a batch.
-        unlabelled: Add the images of a folder ``unlabeled``, next to ``train``, to the training images, with label -1.
+        unlabeled: Add the images of a folder ``unlabeled``, next to ``train``, to the training images, with label -1.
         background: What shows through transparent pixels: "white" or "black".
         value_range: Values of black and white in files of more than 8 bits, for example [0, 4095].
     """
@@ -89,7 +89,7 @@ class ImageFolder(ImageDataModule):
         augmentation: augment.Augmentation = "none",
         classes_per_batch: int | None = None,
         samples_per_class: int | None = None,
-        unlabelled: bool = False,
+        unlabeled: bool = False,
         background: Literal["white", "black"] = "white",
         value_range: tuple[float, float] | None = None,
     ) -> None:
@@ -109,7 +109,7 @@ class ImageFolder(ImageDataModule):
         self.val_fraction, self.test_fraction = val_fraction, test_fraction
         self.split_seed, self.split_by = split_seed, split_by
         self.augmentation = augment.require_known(augmentation)
-        self.unlabelled = unlabelled
+        self.unlabeled = unlabeled
         self.reading = Reading.of(channels, background, value_range)
         self.file_names: tuple[str, ...] = ()
 
@@ -203,7 +203,7 @@ class ImageFolder(ImageDataModule):
     def setup(self, stage: str) -> None:
         arrays = self.store.load()
         names = json.loads(arrays["names"].numpy().tobytes())
-        columns = LabelledImages(arrays["image"], arrays["label"])
+        columns = LabeledImages(arrays["image"], arrays["label"])
         readable = arrays["readable"]
         self.class_names = tuple(map(printable, names["classes"]))
         self.num_classes = len(self.class_names)
@@ -211,14 +211,14 @@ class ImageFolder(ImageDataModule):
         split = arrays["split"][readable]
         train, val, test, extra = (readable[split == one] for one in (TRAIN, VAL, TEST, EXTRA))
         for_train, for_val, for_test = self._draw(columns.label[train], draw_val=not len(val), draw_test=not len(test))
-        if len(extra) and not self.unlabelled:
-            note(f"{len(extra):,} images without labels are left out; --data.unlabelled true adds them.")
-        if self.unlabelled and not len(extra):
-            raise DataError(f"{self.source()} has no folder unlabeled/: set --data.unlabelled false.")
-        self.train_set = GatherDataset(columns, torch.cat((train[for_train], *[extra] * self.unlabelled)))
+        if len(extra) and not self.unlabeled:
+            note(f"{len(extra):,} images without labels are left out; --data.unlabeled true adds them.")
+        if self.unlabeled and not len(extra):
+            raise DataError(f"{self.source()} has no folder unlabeled/: set --data.unlabeled false.")
+        self.train_set = GatherDataset(columns, torch.cat((train[for_train], *[extra] * self.unlabeled)))
         self.val_set = GatherDataset(columns, torch.cat((val, train[for_val])))
         self.test_set = GatherDataset(columns, torch.cat((test, train[for_test])))
-        predicted = readable if self.unlabelled else readable[split != EXTRA]
+        predicted = readable if self.unlabeled else readable[split != EXTRA]
         self.predict_set = GatherDataset(columns, predicted)
         self.file_names = tuple(printable(names["files"][row]) for row in predicted.tolist())
 
@@ -240,13 +240,13 @@ class ImageFolder(ImageDataModule):
             return [torch.isin(label, things[rows]).nonzero().flatten() for rows in drawn]
         return [rows.sort().values for rows in drawn]
 
-    def transform(self, batch: LabelledImages, training: bool) -> LabelledImages:
+    def transform(self, batch: LabeledImages, training: bool) -> LabeledImages:
         """Augments the bytes of training images, and turns all images into floats in [0, 1]."""
         if training:
             batch = self.augment(batch)
         return to_unit_interval(batch)
 
-    def augment(self, batch: LabelledImages) -> LabelledImages:
+    def augment(self, batch: LabeledImages) -> LabeledImages:
         """Crops and mirrors images (bytes or floats) and changes their colors at random, each separately."""
         return batch._replace(image=augment.augmented(batch.image, self.augmentation))
 

@@ -37,7 +37,7 @@ ARCHIVES = {
 
 
 class LFW(ImageFolder):
-    """Faces of 250x250 pixels in colour; each person is a class.
+    """Faces of 250x250 pixels in color; each person is a class.
 
     ``people: [George_W_Bush]`` takes the 530 images of the person who has most. Validation and test images are drawn at
     random, but always alike; ``predict_set`` is all images. ``num_classes`` and ``class_names`` are known after
@@ -57,7 +57,7 @@ class LFW(ImageFolder):
         batch_size: Images in a training batch of one process.
         eval_batch_size: Images in an evaluation batch of one process; if None, ``batch_size``.
         image_size: Side of the images that the model gets.
-        channels: 3 for colour, 1 for grey.
+        channels: 3 for color, 1 for gray.
         crop: Side of the central square that is cut out of each image before it is resized; if None, 250. Faces fill
             about 110 pixels.
         val_fraction: Share of the images that is drawn for validation.

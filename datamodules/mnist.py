@@ -1,4 +1,4 @@
-"""MNIST (LeCun, Bottou, Bengio & Haffner 1998): 70,000 handwritten digits of 28x28 grey pixels."""
+"""MNIST (LeCun, Bottou, Bengio & Haffner 1998): 70,000 handwritten digits of 28x28 gray pixels."""
 
 import gzip
 import math
@@ -13,7 +13,7 @@ from datamodules.base import ImageDataModule, split_rows
 from datamodules.errors import DataError
 from datamodules.loading import augment
 from datamodules.loading.archives import RemoteFile, fetch
-from datamodules.loading.tensors import ArrayWriter, GatherDataset, LabelledImages, TensorStore
+from datamodules.loading.tensors import ArrayWriter, GatherDataset, LabeledImages, TensorStore
 
 MIRRORS = ("https://ossci-datasets.s3.amazonaws.com/mnist/", "https://storage.googleapis.com/cvdf-datasets/mnist/")
 
@@ -110,7 +110,7 @@ class MNIST(ImageDataModule):
         gray = self.store
         return self.tensor_store(f"{gray.folder.name}-binary", {"seed": BINARIZATION_SEED}, gray.sources)
 
-    def augment(self, batch: LabelledImages) -> LabelledImages:
+    def augment(self, batch: LabeledImages) -> LabeledImages:
         image = batch.image
         if self.augmentation == "affine":
             image = augment.random_affine(image, 10, 1 / 16, (0.9, 1.1))
@@ -165,9 +165,9 @@ class MNIST(ImageDataModule):
         binary = self.binary_store.load() if self.binarization != "none" else gray
         train_images = binary if self.binarization == "static" else gray
         train, val = split_rows(60_000, 60_000 - self.val_images, self.val_images, seed=self.split_seed)
-        self.train_set = GatherDataset(LabelledImages(train_images["train_image"], gray["train_label"]), train)
-        self.val_set = GatherDataset(LabelledImages(binary["train_image"], gray["train_label"]), val)
-        self.test_set = self.predict_set = GatherDataset(LabelledImages(binary["test_image"], gray["test_label"]))
+        self.train_set = GatherDataset(LabeledImages(train_images["train_image"], gray["train_label"]), train)
+        self.val_set = GatherDataset(LabeledImages(binary["train_image"], gray["train_label"]), val)
+        self.test_set = self.predict_set = GatherDataset(LabeledImages(binary["test_image"], gray["test_label"]))
 
 
 def read_idx(path: Path) -> np.ndarray:

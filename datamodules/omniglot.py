@@ -21,7 +21,7 @@ from datamodules.loading.archives import RemoteFile, fetch
 from datamodules.loading.augment import quarter_turn
 from datamodules.loading.folders import files_below
 from datamodules.loading.loaders import BatchLoader
-from datamodules.loading.tensors import ArrayWriter, Episodes, GatherDataset, LabelledImages, TensorStore
+from datamodules.loading.tensors import ArrayWriter, Episodes, GatherDataset, LabeledImages, TensorStore
 
 AUTHOR = "https://raw.githubusercontent.com/brendenlake/omniglot/master/python/"
 
@@ -77,7 +77,7 @@ CHARACTERS = _read_characters()
 
 
 class Omniglot(ImageDataModule):
-    """Omniglot's 32,460 drawings as labelled images, ink as 1 and paper as 0; the splits differ in their characters.
+    """Omniglot's 32,460 drawings as labeled images, ink as 1 and paper as 0; the splits differ in their characters.
 
     Both splits validate on the same five alphabets, Armenian, Bengali, Early Aramaic, Hebrew and Mkhedruli:
 
@@ -170,7 +170,7 @@ class Omniglot(ImageDataModule):
 
     def setup(self, stage: str) -> None:
         arrays = self.store.load()
-        columns = LabelledImages(arrays["image"], arrays["label"])
+        columns = LabeledImages(arrays["image"], arrays["label"])
         self.train_set, self.val_set, self.test_set = (
             (QuarterTurns if self.rotations else GatherDataset)(columns, self._rows(columns.label, split))
             for split in ("train", "val", "test")
@@ -315,7 +315,7 @@ class OmniglotEpisodes(EpisodeDataModule):
         return super().test_dataloader()
 
 
-class QuarterTurns(GatherDataset[LabelledImages]):
+class QuarterTurns(GatherDataset[LabeledImages]):
     """Every image in four positions: row ``4 * i + t`` is row ``i`` after ``t`` quarter turns counterclockwise.
 
     Its class is ``4 * label + t``. The turned images are made when they are gathered, and nowhere stored.
@@ -324,11 +324,11 @@ class QuarterTurns(GatherDataset[LabelledImages]):
     def __len__(self) -> int:
         return 4 * super().__len__()
 
-    def __getitems__(self, indices: Sequence[int] | Tensor) -> LabelledImages:
+    def __getitems__(self, indices: Sequence[int] | Tensor) -> LabeledImages:
         indices = torch.as_tensor(indices)
         image, label = super().__getitems__(indices // 4)
         turns = (indices % 4).to(image.device, non_blocking=True)
-        return LabelledImages(quarter_turn(image, turns), 4 * label + turns)
+        return LabeledImages(quarter_turn(image, turns), 4 * label + turns)
 
     def column(self, name: str) -> Tensor:
         """One whole column, in the order of the rows."""

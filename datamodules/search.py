@@ -7,11 +7,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from datamodules.base import ImageDataModule, require_labelled_images, run_seed
+from datamodules.base import ImageDataModule, require_labeled_images, run_seed
 from datamodules.errors import DataError
 from datamodules.loading.loaders import BatchLoader
 from datamodules.loading.samplers import BatchSampler, ShuffledBatches
-from datamodules.loading.tensors import GatherDataset, LabelledImages, SearchBatch
+from datamodules.loading.tensors import GatherDataset, LabeledImages, SearchBatch
 
 
 class PairedBatches:
@@ -42,7 +42,7 @@ class PairedBatches:
 class PairedDataset:
     """Gathers the two batches that :class:`PairedBatches` drew."""
 
-    def __init__(self, train: GatherDataset[LabelledImages], val: GatherDataset[LabelledImages]) -> None:
+    def __init__(self, train: GatherDataset[LabeledImages], val: GatherDataset[LabeledImages]) -> None:
         self.train, self.val = train, val
 
     def __getitems__(self, indices: Tensor) -> SearchBatch:
@@ -57,7 +57,7 @@ class SearchDataModule(ImageDataModule):
     epoch is one of the weights' images; the architecture's are drawn over and over beside them.
 
     Args:
-        images: The data module of the labelled images. What it does to training images at random, it does to those of
+        images: The data module of the labeled images. What it does to training images at random, it does to those of
             the weights.
         batch_size: Images in each of the two batches of one process.
         eval_batch_size: Images in a validation or test batch of one process; if None, ``batch_size``.
@@ -87,7 +87,7 @@ class SearchDataModule(ImageDataModule):
 
     def setup(self, stage: str) -> None:
         self.images.setup(stage)
-        require_labelled_images(self, self.images)
+        require_labeled_images(self, self.images)
         self.image_shape = self.images.image_shape
         self.num_classes, self.class_names = self.images.num_classes, self.images.class_names
         self.train_set, self.val_set = self.images.train_set, self.images.val_set
@@ -116,7 +116,7 @@ class SearchDataModule(ImageDataModule):
         dataset = PairedDataset(self._placed(self.train_set), self._placed(self.val_set))
         return BatchLoader(dataset, self.train_batches())
 
-    def transform(self, batch: SearchBatch | LabelledImages, training: bool) -> SearchBatch | LabelledImages:
+    def transform(self, batch: SearchBatch | LabeledImages, training: bool) -> SearchBatch | LabeledImages:
         """Turns uint8 images into floats in [0, 1]; augments those of the weights in training."""
         if isinstance(batch, SearchBatch):
             train = self.images.transform(batch.train, training)

@@ -1,4 +1,4 @@
-"""STL-10 (Coates, Lee & Ng 2011): colour photographs of 96x96 pixels, few with labels and many without.
+"""STL-10 (Coates, Lee & Ng 2011): color photographs of 96x96 pixels, few with labels and many without.
 
 See https://cs.stanford.edu/~acoates/stl10/.
 """
@@ -15,7 +15,7 @@ from datamodules.base import ImageDataModule, split_rows
 from datamodules.errors import DataError, note
 from datamodules.loading import augment
 from datamodules.loading.archives import RemoteFile, extract, fetch, progress
-from datamodules.loading.tensors import ArrayWriter, GatherDataset, LabelledImages, TensorStore
+from datamodules.loading.tensors import ArrayWriter, GatherDataset, LabeledImages, TensorStore
 
 SITES = ("https://cs.stanford.edu/~acoates/stl10/", "http://ai.stanford.edu/~acoates/stl10/")
 ARCHIVE = RemoteFile("stl10_binary.tar.gz", SITES, "md5:91f7769df0f17e558f3565bffb0c7dfb")
@@ -24,7 +24,7 @@ COUNTS = {"train": 5_000, "test": 8_000, "unlabeled": 100_000}
 SIZE = 96
 PIXELS = 3 * SIZE * SIZE
 CHUNK = 500
-"""Images that are read at once: the unlabelled ones take 2.7 GB together."""
+"""Images that are read at once: the unlabeled ones take 2.7 GB together."""
 
 
 class STL10(ImageDataModule):
@@ -39,9 +39,9 @@ class STL10(ImageDataModule):
         batch_size: Images in a training batch of one process.
         eval_batch_size: Images in an evaluation batch of one process; if None, ``batch_size``.
         image_size: Height and width, at most 96; smaller images are resized bilinearly with antialiasing.
-        val_fraction: The part of the (labelled) training images that is kept for validation; may be 0.
+        val_fraction: The part of the (labeled) training images that is kept for validation; may be 0.
         fold: Train and validate on the 1,000 images of this official fold (0 to 9) only; None for all 5,000.
-        unlabelled: Add the 100,000 unlabelled images to the training images, with label -1.
+        unlabeled: Add the 100,000 unlabeled images to the training images, with label -1.
         augmentation: What happens to training images: "none" or "flip" (left-right, with probability 1/2).
         split_seed: Seed of the split between training and validation.
         on_device: Hold the data set in the accelerator's memory; if None, when it fits easily.
@@ -61,7 +61,7 @@ class STL10(ImageDataModule):
         image_size: int = 96,
         val_fraction: float = 0.1,
         fold: int | None = None,
-        unlabelled: bool = False,
+        unlabeled: bool = False,
         augmentation: Literal["none", "flip"] = "none",
         split_seed: int = 0,
         on_device: bool | None = None,
@@ -80,14 +80,14 @@ class STL10(ImageDataModule):
         self.image_shape = (3, image_size, image_size)
         self.val_fraction = val_fraction
         self.fold = fold
-        self.unlabelled = unlabelled
+        self.unlabeled = unlabeled
         self.augmentation = augmentation
         self.split_seed = split_seed
 
     @property
     def store(self) -> TensorStore:
         size = self.image_shape[-1]
-        variant = f"{size}x{size}-unlabelled" if self.unlabelled else f"{size}x{size}"
+        variant = f"{size}x{size}-unlabeled" if self.unlabeled else f"{size}x{size}"
         source = self._source()
         return self.tensor_store(variant, {}, [] if source is None else [source])
 
@@ -96,13 +96,13 @@ class STL10(ImageDataModule):
 
     def setup(self, stage: str) -> None:
         arrays = self.store.load()
-        train_columns = LabelledImages(arrays["train_image"], arrays["train_label"])
-        test_columns = LabelledImages(arrays["test_image"], arrays["test_label"])
+        train_columns = LabeledImages(arrays["train_image"], arrays["train_label"])
+        test_columns = LabeledImages(arrays["test_image"], arrays["test_label"])
         size, test_size = int((train_columns.label >= 0).sum()), len(test_columns.label)
-        unlabelled_size = len(train_columns.label) - size
+        unlabeled_size = len(train_columns.label) - size
         found = {"training": (size, 5_000), "test": (test_size, 8_000)}
-        if self.unlabelled:
-            found["unlabelled"] = (unlabelled_size, 100_000)
+        if self.unlabeled:
+            found["unlabeled"] = (unlabeled_size, 100_000)
         if any(count != official for count, official in found.values()):
             counts = ", ".join(f"{count:,} of {official:,} {split}" for split, (count, official) in found.items())
             note(f"STL10 is a subset: {counts} images.")
@@ -117,12 +117,12 @@ class STL10(ImageDataModule):
             rows = arrays["folds"][self.fold]
         val_size = round(self.val_fraction * len(rows))
         train, val = split_rows(len(rows), len(rows) - val_size, val_size, seed=self.split_seed)
-        unlabelled_rows = torch.arange(size, size + unlabelled_size)
-        self.train_set = GatherDataset(train_columns, torch.cat([rows[train], unlabelled_rows]))
+        unlabeled_rows = torch.arange(size, size + unlabeled_size)
+        self.train_set = GatherDataset(train_columns, torch.cat([rows[train], unlabeled_rows]))
         self.val_set = GatherDataset(train_columns, rows[val])
         self.test_set = self.predict_set = GatherDataset(test_columns)
 
-    def augment(self, batch: LabelledImages) -> LabelledImages:
+    def augment(self, batch: LabeledImages) -> LabeledImages:
         """Mirrors images at random, each apart."""
         if self.augmentation == "none":
             return batch
@@ -147,17 +147,17 @@ class STL10(ImageDataModule):
     def _write_arrays(self, source: Path, writer: ArrayWriter) -> None:
         label = {split: read_labels(source, split) for split in ("train", "test")}
         train_size, test_size = len(label["train"]), len(label["test"])
-        unlabelled_size = count_images(source, "unlabeled") if self.unlabelled else 0
-        writer.write("train_label", np.concatenate([label["train"], np.full(unlabelled_size, -1, np.int64)]))
+        unlabeled_size = count_images(source, "unlabeled") if self.unlabeled else 0
+        writer.write("train_label", np.concatenate([label["train"], np.full(unlabeled_size, -1, np.int64)]))
         writer.write("test_label", label["test"])
         writer.write("folds", read_folds(source))
 
         size = self.image_shape[-1]
-        train_image = writer.create("train_image", (train_size + unlabelled_size, 3, size, size))
+        train_image = writer.create("train_image", (train_size + unlabeled_size, 3, size, size))
         test_image = writer.create("test_image", (test_size, 3, size, size))
         _copy_images(source, "train", train_image[:train_size])
         _copy_images(source, "test", test_image)
-        if self.unlabelled:
+        if self.unlabeled:
             _copy_images(source, "unlabeled", train_image[train_size:])
 
 

@@ -7,7 +7,7 @@ import torch
 from datamodules.base import ImageDataModule, in_precision
 from datamodules.errors import DataError
 from datamodules.image_folder import ImageFolder
-from datamodules.loading.tensors import LabelledImages
+from datamodules.loading.tensors import LabeledImages
 
 
 class SupportQuery(ImageDataModule):
@@ -30,7 +30,7 @@ class SupportQuery(ImageDataModule):
     """
 
     name = "support_query"
-    _support: LabelledImages
+    _support: LabeledImages
 
     def __init__(
         self,
@@ -65,7 +65,7 @@ class SupportQuery(ImageDataModule):
         self._support = support.predict_set.__getitems__(torch.arange(len(support.predict_set)))
         self._check_classes(support)
 
-    def support_images(self) -> LabelledImages:
+    def support_images(self) -> LabeledImages:
         """The examples with their classes, images in [0, 1] in the precision of the model."""
         return in_precision(self.trainer, self.transform(self._support, training=False))
 

@@ -14,7 +14,7 @@ from datamodules.base import ImageDataModule, split_rows, to_unit_interval
 from datamodules.errors import DataError, note
 from datamodules.loading import augment
 from datamodules.loading.archives import RemoteFile, fetch, progress
-from datamodules.loading.tensors import ArrayWriter, GatherDataset, LabelledImages, TensorStore
+from datamodules.loading.tensors import ArrayWriter, GatherDataset, LabeledImages, TensorStore
 
 SITES = ("https://cs231n.stanford.edu/", "http://cs231n.stanford.edu/")
 ARCHIVE = RemoteFile("tiny-imagenet-200.zip", SITES, "md5:90528d7ca1a48142e341f4ef8d21d0de")
@@ -98,8 +98,8 @@ class TinyImageNet(ImageDataModule):
 
     def setup(self, stage: str) -> None:
         arrays = self.store.load()
-        train_columns = LabelledImages(arrays["train_image"], arrays["train_label"])
-        val_columns = LabelledImages(arrays["val_image"], arrays["val_label"])
+        train_columns = LabeledImages(arrays["train_image"], arrays["train_label"])
+        val_columns = LabeledImages(arrays["val_image"], arrays["val_label"])
         self.class_names = tuple(arrays["class_names"].numpy().tobytes().decode().split("\n"))[: self.num_classes]
 
         size, val_size = (int((columns.label >= 0).sum()) for columns in (train_columns, val_columns))
@@ -123,14 +123,14 @@ class TinyImageNet(ImageDataModule):
                 f"training, {len(self.val_set):,} validation and {len(self.test_set):,} test images."
             )
 
-    def transform(self, batch: LabelledImages, training: bool) -> LabelledImages:
+    def transform(self, batch: LabeledImages, training: bool) -> LabeledImages:
         """Augments the bytes of training images, and turns all images into floats in [0, 1]."""
         if training:
             batch = self.augment(batch)
         return to_unit_interval(batch)
 
-    def augment(self, batch: LabelledImages) -> LabelledImages:
-        """Crops and mirrors images (bytes or floats) and changes their colours at random, each apart."""
+    def augment(self, batch: LabeledImages) -> LabeledImages:
+        """Crops and mirrors images (bytes or floats) and changes their colors at random, each apart."""
         return batch._replace(image=augment.augmented(batch.image, self.augmentation))
 
     def _source(self) -> Path | None:
@@ -288,7 +288,7 @@ def _official_place(name: str) -> tuple[int, str]:
 
 
 def decode(content: bytes) -> np.ndarray | None:
-    """A JPEG as uint8 ``(3, H, W)``, a grey one with three equal channels; None if it is damaged."""
+    """A JPEG as uint8 ``(3, H, W)``, a gray one with three equal channels; None if it is damaged."""
     try:
         with Image.open(io.BytesIO(content), formats=["JPEG"]) as image:
             return np.asarray(image.convert("RGB")).transpose(2, 0, 1)

@@ -17,7 +17,7 @@ from datamodules.loading import augment
 from datamodules.loading.archives import progress
 from datamodules.loading.decoding import Reading, as_array, as_looked_at, central_square
 from datamodules.loading.folders import UNLABELED
-from datamodules.loading.tensors import ArrayWriter, GatherDataset, LabelledImages, TensorStore
+from datamodules.loading.tensors import ArrayWriter, GatherDataset, LabeledImages, TensorStore
 
 RULES = 1
 """Raised when samples are read in another way, so that arrays of an older relit are written again."""
@@ -176,7 +176,7 @@ class TorchDataset(ImageDataModule):
 
     def setup(self, stage: str) -> None:
         arrays = self.store.load()
-        train = LabelledImages(arrays["train_image"], arrays["train_label"])
+        train = LabeledImages(arrays["train_image"], arrays["train_label"])
         self.image_shape = tuple(train.image.shape[1:])  # type: ignore[assignment]  # of three numbers
         names = json.loads(arrays["names"].numpy().tobytes())
         labels = [column for name, column in arrays.items() if name.endswith("_label")]
@@ -191,16 +191,16 @@ class TorchDataset(ImageDataModule):
         self.train_set, self.val_set = GatherDataset(train, train_rows), GatherDataset(train, val_rows)
         self.test_set = GatherDataset(train, test_rows)
         if has_test:
-            self.test_set = GatherDataset(LabelledImages(arrays["test_image"], arrays["test_label"]))
+            self.test_set = GatherDataset(LabeledImages(arrays["test_image"], arrays["test_label"]))
         self.predict_set = self.test_set
 
-    def transform(self, batch: LabelledImages, training: bool) -> LabelledImages:
+    def transform(self, batch: LabeledImages, training: bool) -> LabeledImages:
         """Augments the bytes of training images, and turns all images into floats in [0, 1]."""
         if training:
             batch = self.augment(batch)
         return to_unit_interval(batch)
 
-    def augment(self, batch: LabelledImages) -> LabelledImages:
+    def augment(self, batch: LabeledImages) -> LabeledImages:
         """Crops and mirrors images (bytes or floats) and changes their colors at random, each separately."""
         return batch._replace(image=augment.augmented(batch.image, self.augmentation))
 

@@ -2,9 +2,9 @@
 
 from typing import Any
 
-from datamodules.base import ImageDataModule, require_labelled_images
+from datamodules.base import ImageDataModule, require_labeled_images
 from datamodules.errors import DataError
-from datamodules.loading.tensors import GatherDataset, LabelledImages
+from datamodules.loading.tensors import GatherDataset, LabeledImages
 
 
 class UnseenClasses(ImageDataModule):
@@ -51,7 +51,7 @@ class UnseenClasses(ImageDataModule):
 
     def setup(self, stage: str) -> None:
         self.images.setup(stage)
-        require_labelled_images(self, self.images)
+        require_labeled_images(self, self.images)
         self.image_shape = self.images.image_shape
         classes = self.images.num_classes
         train = round(0.4 * classes) if self.train_classes is None else self.train_classes
@@ -66,7 +66,7 @@ class UnseenClasses(ImageDataModule):
         self.val_set = _of_classes(self.images.val_set, train, train + val)
         self.test_set = self.predict_set = _of_classes(self.images.test_set, train + val, classes)
 
-    def transform(self, batch: LabelledImages, training: bool) -> LabelledImages:
+    def transform(self, batch: LabeledImages, training: bool) -> LabeledImages:
         return self.images.transform(batch, training)
 
 

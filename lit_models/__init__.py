@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 import datamodules
 
-if "LabelledImages" not in getattr(datamodules, "__all__", ()):
+if "LabeledImages" not in getattr(datamodules, "__all__", ()):
     raise ImportError(
         f"relit needs its own package `datamodules`, but Python finds {datamodules.__file__} first: rename that "
         "folder, or start Python in another one."

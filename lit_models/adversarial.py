@@ -22,7 +22,7 @@ from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from lightning.pytorch.core.optimizer import LightningOptimizer
 from torch import Tensor, nn
 
-from datamodules import LabelledImages, SampleRequest
+from datamodules import LabeledImages, SampleRequest
 from lit_models.errors import ModelError
 from lit_models.networks.differentiable_augmentation import Augmentation, DifferentiableAugmentation
 from lit_models.support.checks import TakesPlainBatches, require_image_shape
@@ -50,13 +50,13 @@ class AdversarialModule(TakesPlainBatches):
 
     Logged: ``train/discriminator_loss`` (of the batch), ``train/generator_loss`` (of the generator's latest step), and
     the same below ``val/`` and ``test/`` for held-out images (means); the latter are comparable with the former, as
-    batch normalisation goes by the batch there, too. So are the further values that a method's losses come with.
+    batch normalization goes by the batch there, too. So are the further values that a method's losses come with.
 
     Args:
         generator: Network that makes images.
         discriminator: Network that judges images.
-        generator_optimizer: Optimiser of the generator's parameters.
-        discriminator_optimizer: Optimiser of the discriminator's parameters.
+        generator_optimizer: Optimizer of the generator's parameters.
+        discriminator_optimizer: Optimizer of the discriminator's parameters.
         generator_scheduler: Learning-rate schedule of the generator.
         discriminator_scheduler: Learning-rate schedule of the discriminator.
         schedule_interval: When both schedules advance: after each "epoch", or after each "step" of the generator.
@@ -287,7 +287,7 @@ class UnconditionalGAN(AdversarialModule):
     def setup(self, stage: str) -> None:
         require_image_shape(self, self.image_shape)
 
-    def generate(self, batch: LabelledImages) -> Tensor:
+    def generate(self, batch: LabeledImages) -> Tensor:
         return self.generator(torch.randn(len(batch.image), self.latent_dim, device=self.device))
 
     def sample(self, n: int, labels: Tensor | None = None, generator: torch.Generator | None = None) -> Tensor:

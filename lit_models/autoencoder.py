@@ -3,7 +3,7 @@ Denoising Autoencoders"), convolutional.
 
 An encoder f and a decoder g learn to undo a corruption q of images x:
 
-    minimise  E_x E_{x̃ ~ q(x̃|x)} L(g(f(x̃)), x).
+    minimize  E_x E_{x̃ ~ q(x̃|x)} L(g(f(x̃)), x).
 
 With fewer components in the code than pixels in the image, and with noise to be told from strokes, the code has to hold
 what images are made of. It needs no labels: :mod:`lit_models.transfer_classifier` learns classes from 50 of them on top
@@ -25,7 +25,7 @@ from lightning.pytorch.cli import OptimizerCallable
 from torch import Tensor
 from torch.nn import functional
 
-from datamodules import LabelledImages
+from datamodules import LabeledImages
 from datamodules.loading.augment import gaussian_noise, random_affine
 from lit_models.errors import ModelError
 from lit_models.losses.precision import at_least_float32
@@ -47,7 +47,7 @@ class DenoisingAutoencoder(TakesPlainBatches):
 
     Args:
         image_size: Height and width of the images, a power of two from 8 to 512.
-        channels: Channels of the images: 1 for grey, 3 for colour.
+        channels: Channels of the images: 1 for gray, 3 for color.
         latent_dim: Components of the code.
         feature_maps: Width of the layers next to the image; doubled at each halving of the size, up to 8 times.
         noise_std: Standard deviation of the Gaussian noise, in units of the range from black to white.
@@ -55,7 +55,7 @@ class DenoisingAutoencoder(TakesPlainBatches):
         max_translation: Largest shift, as a share of the image's size; 0 for none.
         max_scaling: Largest change of the size: factors from 1 − this to 1 + this; 0 for none.
         loss: L: "squared_error", or the "cross_entropy" of pixels in [0, 1]; a mean over pixels.
-        optimizer: Optimiser of both networks.
+        optimizer: Optimizer of both networks.
     """
 
     exports = (
@@ -109,7 +109,7 @@ class DenoisingAutoencoder(TakesPlainBatches):
             image = random_affine(image, self.max_rotation, self.max_translation, scale)
         return gaussian_noise(image, self.noise_std, clip=False) if self.noise_std else image
 
-    def training_step(self, batch: LabelledImages, batch_idx: int) -> Tensor:
+    def training_step(self, batch: LabeledImages, batch_idx: int) -> Tensor:
         loss = self.reconstruction_loss(batch.image)[0]
         if logs_this_batch(self.trainer):
             self.log("train/reconstruction_loss", loss.detach(), prog_bar=True)
@@ -122,13 +122,13 @@ class DenoisingAutoencoder(TakesPlainBatches):
             return functional.binary_cross_entropy_with_logits(logits, image), logits
         return functional.mse_loss(logits.sigmoid(), image), logits
 
-    def validation_step(self, batch: LabelledImages, batch_idx: int) -> None:
+    def validation_step(self, batch: LabeledImages, batch_idx: int) -> None:
         self._evaluate(batch, "val")
 
-    def test_step(self, batch: LabelledImages, batch_idx: int) -> None:
+    def test_step(self, batch: LabeledImages, batch_idx: int) -> None:
         self._evaluate(batch, "test")
 
-    def _evaluate(self, batch: LabelledImages, stage: str) -> None:
+    def _evaluate(self, batch: LabeledImages, stage: str) -> None:
         loss, logits = self.reconstruction_loss(batch.image)
         self.log_dict(
             {
@@ -174,6 +174,6 @@ class DenoisingAutoencoder(TakesPlainBatches):
         """
         return decoded_between(self.decode, self.embed(start), self.embed(end), steps, path)
 
-    def predict_step(self, batch: LabelledImages, batch_idx: int) -> Tensor:
+    def predict_step(self, batch: LabeledImages, batch_idx: int) -> Tensor:
         """Reconstructions of the images as they are."""
         return self.reconstruct(batch.image)

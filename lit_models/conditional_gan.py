@@ -63,16 +63,16 @@ import torch
 from lightning.pytorch.cli import OptimizerCallable
 from torch import Tensor, nn
 
-from datamodules import LabelledImages, SampleRequest
+from datamodules import LabeledImages, SampleRequest
 from lit_models.adversarial import NOT_SAVED, AdversarialModule, evaluating
 from lit_models.dcgan import Discriminator, Generator, downsampling, layer_widths
 from lit_models.errors import ModelError
 from lit_models.losses.adversarial import discriminator_bce, discriminator_hinge, generator_bce, generator_linear
 from lit_models.losses.precision import at_least_float32
 from lit_models.networks.convolutional import require_power_of_two
-from lit_models.networks.initialisation import initialise
+from lit_models.networks.initialization import initialize
 from lit_models.networks.resnet_gan import ResidualDiscriminator, ResidualGenerator, require_layout
-from lit_models.networks.spectral import spectrally_normalised
+from lit_models.networks.spectral import spectrally_normalized
 from lit_models.optimizers import FusedAdam
 from lit_models.support.checks import require_image_shape, require_labels, require_num_classes
 from lit_models.support.classes import NamedClasses
@@ -173,7 +173,7 @@ class ImageConditionedGenerator(nn.Module):
             nn.ReLU(inplace=True),
             nn.Conv2d(width, channels, 3, padding=1),
             nn.Tanh(),
-        ).apply(initialise)
+        ).apply(initialize)
 
     def forward(self, latent: Tensor, label: Tensor) -> Tensor:
         return self.painter(torch.cat([self.decoder(latent), self.label_channel(label)], dim=1))
@@ -198,7 +198,7 @@ class ConcatDiscriminator(nn.Module):
         super().__init__()
         self.label_channel, maps = label_maps(label_encoding, num_classes, image_size, embedding_dim)
         body = Discriminator(image_size, channels + maps, feature_maps, batch_norm=not spectral_norm)
-        self.body = spectrally_normalised(body) if spectral_norm else body
+        self.body = spectrally_normalized(body) if spectral_norm else body
 
     def forward(self, image: Tensor, label: Tensor) -> Tensor:
         return self.body(torch.cat([image, self.label_channel(label)], dim=1))
@@ -218,10 +218,10 @@ class ProjectionDiscriminator(nn.Module):
         self.features = nn.Sequential(*downsampling(image_size, channels, feature_maps, batch_norm=not spectral_norm))
         self.unconditional = nn.Linear(width, 1)
         self.embedding = nn.Embedding(num_classes, width)
-        self.apply(initialise)
+        self.apply(initialize)
         nn.init.xavier_uniform_(self.embedding.weight)
         if spectral_norm:
-            spectrally_normalised(self)
+            spectrally_normalized(self)
 
     def forward(self, image: Tensor, label: Tensor) -> Tensor:
         feature = at_least_float32(self.features(image)).sum((2, 3))
@@ -234,7 +234,7 @@ class ConditionalGAN(NamedClasses, AdversarialModule):
     Args:
         image_size: Height and width of the images: 16, 32, 64, 128 or 256 with ``dcgan``; 32, 48, 64 or 128 with
             ``resnet``.
-        channels: Channels of the images: 1 for grey, 3 for colour.
+        channels: Channels of the images: 1 for gray, 3 for color.
         num_classes: Classes of the images.
         latent_dim: Components of the latent vector (100 in Mirza & Osindero).
         embedding_dim: Components of the classes' embeddings: those joined to z, and those that become maps with
@@ -248,10 +248,10 @@ class ConditionalGAN(NamedClasses, AdversarialModule):
         label_encoding: The maps that stand for a class next to an image: "one_hot", "embedding", or "pattern" as in
             checkpoints that were written before this argument existed.
         spectral_norm: Divide the discriminator's weights by their largest singular value, in place of its batch
-            normalisation.
+            normalization.
         loss: "bce", the cross-entropy (in the generator's non-saturating form), or "hinge".
-        generator_optimizer: Optimiser of the generator.
-        discriminator_optimizer: Optimiser of the discriminator.
+        generator_optimizer: Optimizer of the generator.
+        discriminator_optimizer: Optimizer of the discriminator.
         **loop: Arguments of :class:`lit_models.adversarial.AdversarialModule`.
     """
 
@@ -305,7 +305,7 @@ class ConditionalGAN(NamedClasses, AdversarialModule):
             critic = ResidualDiscriminator(
                 channels, layout.discriminator, layout.halvings, pooling="sum", num_classes=num_classes
             )
-            critic = spectrally_normalised(critic) if spectral_norm else critic
+            critic = spectrally_normalized(critic) if spectral_norm else critic
         elif discriminator == "projection":
             critic = ProjectionDiscriminator(image_size, channels, feature_maps, num_classes, spectral_norm)
         else:
@@ -341,17 +341,17 @@ class ConditionalGAN(NamedClasses, AdversarialModule):
         require_labels(self)
         self.take_class_names()
 
-    def generate(self, batch: LabelledImages) -> Tensor:
+    def generate(self, batch: LabeledImages) -> Tensor:
         return self.generator(torch.randn(len(batch.image), self.latent_dim, device=self.device), batch.label)
 
-    def redrawn(self, batch: LabelledImages) -> LabelledImages:
+    def redrawn(self, batch: LabeledImages) -> LabeledImages:
         return batch._replace(label=torch.randint_like(batch.label, self.num_classes))
 
-    def discriminator_loss(self, batch: LabelledImages, fake: Tensor) -> Tensor:
+    def discriminator_loss(self, batch: LabeledImages, fake: Tensor) -> Tensor:
         real, fake = self.discriminator(batch.image * 2 - 1, batch.label), self.discriminator(fake, batch.label)
         return discriminator_hinge(real, fake) if self.loss == "hinge" else discriminator_bce(real, fake)
 
-    def generator_loss(self, batch: LabelledImages, fake: Tensor) -> Tensor:
+    def generator_loss(self, batch: LabeledImages, fake: Tensor) -> Tensor:
         fake = self.discriminator(fake, batch.label)
         return generator_linear(fake) if self.loss == "hinge" else generator_bce(fake)
 

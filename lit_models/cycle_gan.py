@@ -9,7 +9,7 @@ so that both ways and back nothing is lost:
     L             = L_GAN(G, D_Y) + L_GAN(F, D_X) + λ L_cyc + λ λ_idt L_idt,  λ = 10, λ_idt = 0.5
 
 The generators are ResNets with 9 blocks (6 for images of 128 pixels), the discriminators judge patches of 70x70, both
-with instance normalisation and weights from N(0, 0.02²). A discriminator's loss is halved, and it is shown not only the
+with instance normalization and weights from N(0, 0.02²). A discriminator's loss is halved, and it is shown not only the
 newest fakes but also earlier ones, from a buffer of 50 images (Shrivastava et al. 2017). Adam, learning rate 2e-4,
 β₁ = 0.5, batches of one image, 200 epochs, of which the last 100 let the learning rate fall to 0 (section 4).
 
@@ -102,8 +102,8 @@ class CycleGAN(ImageTranslator):
         lambda_identity: λ_idt, the weight of the identity loss as a part of λ.
         pretrained_to_source: The second generator's weights to start from, as ``pretrained`` has the first one's.
         buffer_size: Generated images that are kept for each discriminator; 0 for none.
-        generator_optimizer: Optimiser of both generators.
-        discriminator_optimizer: Optimiser of both discriminators.
+        generator_optimizer: Optimizer of both generators.
+        discriminator_optimizer: Optimizer of both discriminators.
         **loop: Arguments of :class:`lit_models.translation.ImageTranslator`.
     """
 

@@ -1,6 +1,6 @@
 """DCGAN (Radford, Metz & Chintala 2015, arXiv:1511.06434): the convolutional GAN that trains.
 
-The paper's guidelines (section 3): strided convolutions instead of pooling, batch normalisation in both networks
+The paper's guidelines (section 3): strided convolutions instead of pooling, batch normalization in both networks
 except at the generator's output and the discriminator's input, no hidden fully connected layers, ReLU in the generator
 with tanh at its end, LeakyReLU with slope 0.2 in the discriminator; all weights drawn from N(0, 0.02²), Adam with
 learning rate 2e-4 and β₁ = 0.5.
@@ -26,11 +26,11 @@ from typing import Any, Literal
 from lightning.pytorch.cli import OptimizerCallable
 from torch import Tensor, nn
 
-from datamodules import LabelledImages
+from datamodules import LabeledImages
 from lit_models.adversarial import NOT_SAVED, Loss, UnconditionalGAN
 from lit_models.losses.adversarial import discriminator_bce, generator_bce, with_r1
 from lit_models.networks.convolutional import require_power_of_two
-from lit_models.networks.initialisation import initialise
+from lit_models.networks.initialization import initialize
 from lit_models.optimizers import FusedAdam
 from lit_models.support.checks import require_label_noise, require_r1_weight
 
@@ -63,7 +63,7 @@ class Generator(nn.Module):
             ]
         layers += [nn.ConvTranspose2d(widths[-1], channels, 4, stride=2, padding=1), nn.Tanh()]
         self.layers = nn.Sequential(*layers)
-        self.apply(initialise)
+        self.apply(initialize)
 
     def forward(self, latent: Tensor) -> Tensor:
         return self.layers(latent[:, :, None, None])
@@ -88,7 +88,7 @@ class Discriminator(nn.Module):
             nn.Conv2d(layer_widths(image_size, feature_maps)[-1], 1, 4),
             nn.Flatten(0),
         )
-        self.apply(initialise)
+        self.apply(initialize)
 
     def forward(self, image: Tensor) -> Tensor:
         return self.layers(image)
@@ -121,15 +121,15 @@ class DCGAN(UnconditionalGAN):
 
     Args:
         image_size: Height and width of the images: 16, 32, 64, 128 or 256.
-        channels: Channels of the images: 1 for grey, 3 for colour.
+        channels: Channels of the images: 1 for gray, 3 for color.
         latent_dim: Components of the latent vector (the paper's z has 100).
         feature_maps: Width of the layers next to the image; doubled at each halving of the size.
         data_label: The label that means "real" to the discriminator: 1, or 0 for the other way round.
         label_noise: Half-width of the uniform noise on the discriminator's labels; 0 for none.
         r1_weight: γ of the penalty ``γ/2 E‖∇D(x)‖²`` on real images (10 in Mescheder et al.); 0 for none. It leaves the
             discriminator's batch normalization out, because the slope at one image would depend on all the others.
-        generator_optimizer: Optimiser of the generator.
-        discriminator_optimizer: Optimiser of the discriminator.
+        generator_optimizer: Optimizer of the generator.
+        discriminator_optimizer: Optimizer of the discriminator.
         **loop: Arguments of :class:`lit_models.adversarial.AdversarialModule`.
     """
 
@@ -168,10 +168,10 @@ class DCGAN(UnconditionalGAN):
         """A compiled discriminator has no second derivatives, which the penalty needs."""
         return ("discriminator",) if self.r1_weight else ()
 
-    def discriminator_loss(self, batch: LabelledImages, fake: Tensor) -> Loss:
+    def discriminator_loss(self, batch: LabeledImages, fake: Tensor) -> Loss:
         real = batch.image * 2 - 1
         loss = discriminator_bce(self.discriminator(real), self.discriminator(fake), self.data_label, self.label_noise)
         return with_r1(loss, self.discriminator, real, self.r1_weight)
 
-    def generator_loss(self, batch: LabelledImages, fake: Tensor) -> Tensor:
+    def generator_loss(self, batch: LabeledImages, fake: Tensor) -> Tensor:
         return generator_bce(self.discriminator(fake), self.data_label)

@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.nn import functional
 from torch.optim.lr_scheduler import OneCycleLR
 
-from datamodules import ImageDataModule, LabelledImages
+from datamodules import ImageDataModule, LabeledImages
 from lit_models.errors import ModelError
 from lit_models.losses.precision import at_least_float32
 from lit_models.networks.convnet import ConvNet
@@ -28,7 +28,7 @@ from lit_models.support.ranks import batch_weight
 
 
 class DigitClassifier(NamedClasses):
-    """The classifier that judges generated digits; it learns any small grey or colour images, too.
+    """The classifier that judges generated digits; it learns any small gray or color images, too.
 
     Logged: ``train/loss`` (each batch's value); ``val/loss``, ``val/accuracy``, ``test/loss``, ``test/accuracy``
     (means over all images).
@@ -40,7 +40,7 @@ class DigitClassifier(NamedClasses):
         widths: Feature maps of each block, which halves the size; the last is the size of the embedding.
         max_lr: The highest learning rate of the one-cycle schedule.
         label_smoothing: Share of the label that is spread over all classes (Szegedy et al. 2016, section 7).
-        optimizer: Optimiser of all parameters; its learning rate is the schedule's.
+        optimizer: Optimizer of all parameters; its learning rate is the schedule's.
     """
 
     exports = (
@@ -93,22 +93,22 @@ class DigitClassifier(NamedClasses):
         """The embedding ``(N, widths[-1])`` of images ``(N, C, H, W)`` in [0, 1]."""
         return self.network.embed(image)
 
-    def training_step(self, batch: LabelledImages, batch_idx: int) -> Tensor:
+    def training_step(self, batch: LabeledImages, batch_idx: int) -> Tensor:
         loss = functional.cross_entropy(self(batch.image), batch.label, label_smoothing=self.label_smoothing)
         self.log("train/loss", loss.detach(), prog_bar=True)
         return loss
 
-    def validation_step(self, batch: LabelledImages, batch_idx: int) -> None:
+    def validation_step(self, batch: LabeledImages, batch_idx: int) -> None:
         self._evaluate(batch, "val")
 
-    def test_step(self, batch: LabelledImages, batch_idx: int) -> Tensor:
+    def test_step(self, batch: LabeledImages, batch_idx: int) -> Tensor:
         """Returns the logits, for callbacks."""
         return self._evaluate(batch, "test")
 
-    def predict_step(self, batch: LabelledImages, batch_idx: int) -> ClassProbabilities:
+    def predict_step(self, batch: LabeledImages, batch_idx: int) -> ClassProbabilities:
         return ClassProbabilities(self(batch.image).softmax(1))
 
-    def _evaluate(self, batch: LabelledImages, stage: str) -> Tensor:
+    def _evaluate(self, batch: LabeledImages, stage: str) -> Tensor:
         logits = self(batch.image)
         means = {
             f"{stage}/loss": functional.cross_entropy(logits, batch.label),

@@ -9,7 +9,7 @@ from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor
 from torch.nn import functional
 
-from datamodules import ImageDataModule, LabelledImages
+from datamodules import ImageDataModule, LabeledImages
 from datamodules.loading.samplers import ClassBalancedBatches
 from lit_models.errors import ModelError
 from lit_models.losses.triplet import TripletLoss
@@ -19,7 +19,7 @@ from lit_models.metrics.retrieval import (
     first_of_each_class,
     hits,
     nearest,
-    neighbour_votes,
+    neighbor_votes,
     retrieval,
 )
 from lit_models.support.checks import require_labels, require_num_classes
@@ -58,7 +58,7 @@ class EmbeddingEvaluation:
         """Scores of the classes, ``(B, num_classes)``: "centroid" and "knn"."""
         with torch.autocast(embedding.device.type, enabled=False):
             square, row = nearest(embedding, self.reference, min(self.neighbors, len(self.reference)))
-            votes = neighbour_votes(square, self.label[row], self.num_classes)
+            votes = neighbor_votes(square, self.label[row], self.num_classes)
             return {"centroid": centroid_scores(embedding, self.centroid), "knn": votes}
 
     def split(self) -> tuple[Tensor, Tensor]:
@@ -186,7 +186,7 @@ class EmbeddingModule(NamedClasses):
         require_labels(self)
         self.take_class_names()
 
-    def predict_step(self, batch: LabelledImages, batch_idx: int) -> ClassProbabilities:
+    def predict_step(self, batch: LabeledImages, batch_idx: int) -> ClassProbabilities:
         return ClassProbabilities(self(batch.image).softmax(1))
 
     def on_validation_epoch_start(self) -> None:
@@ -207,14 +207,14 @@ class EmbeddingModule(NamedClasses):
         if not self.trainer.sanity_checking:  # which comes before the first step
             self.keep_centroids(self.evaluation)
 
-    def validation_step(self, batch: LabelledImages, batch_idx: int) -> None:
+    def validation_step(self, batch: LabeledImages, batch_idx: int) -> None:
         self._evaluate(batch, "val")
 
-    def test_step(self, batch: LabelledImages, batch_idx: int) -> Tensor:
+    def test_step(self, batch: LabeledImages, batch_idx: int) -> Tensor:
         """Returns the logits, for callbacks."""
         return self._evaluate(batch, "test")
 
-    def _evaluate(self, batch: LabelledImages, stage: str) -> Tensor:
+    def _evaluate(self, batch: LabeledImages, stage: str) -> Tensor:
         """Logs each batch's losses and accuracies; returns the logits."""
         feature, label = self.features(batch.image), batch.label
         score, embedding = self.scores(feature), self.compared(feature)

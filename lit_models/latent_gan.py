@@ -32,7 +32,7 @@ import torch
 from lightning.pytorch.cli import OptimizerCallable
 from torch import Tensor, nn
 
-from datamodules import LabelledImages
+from datamodules import LabeledImages
 from lit_models.adversarial import NOT_SAVED, UnconditionalGAN, evaluating
 from lit_models.dcgan import Discriminator
 from lit_models.errors import ModelError
@@ -97,14 +97,14 @@ class LatentGAN(UnconditionalGAN):
         freeze_decoder: Leave the decoder as it is.
         extra_convolution: Let a 3x3 convolution correct what the decoder draws.
         image_size: Height and width of the images: 16, 32, 64, 128 or 256.
-        channels: Channels of the images: 1 for grey, 3 for colour.
+        channels: Channels of the images: 1 for gray, 3 for color.
         latent_dim: Components of the latent vector z.
         hidden: Units of the two hidden layers between z and code.
         code_dim: Components of the code (the autoencoder's ``latent_dim``).
         feature_maps: Width of the decoder's layer next to the image (the autoencoder's).
         discriminator_feature_maps: Width of the discriminator's layer next to the image.
-        generator_optimizer: Optimiser of the generator.
-        discriminator_optimizer: Optimiser of the discriminator.
+        generator_optimizer: Optimizer of the generator.
+        discriminator_optimizer: Optimizer of the discriminator.
         **loop: Arguments of :class:`lit_models.adversarial.AdversarialModule`.
     """
 
@@ -169,10 +169,10 @@ class LatentGAN(UnconditionalGAN):
         super().on_load_checkpoint(checkpoint)
         self._is_loaded = True
 
-    def discriminator_loss(self, batch: LabelledImages, fake: Tensor) -> Tensor:
+    def discriminator_loss(self, batch: LabeledImages, fake: Tensor) -> Tensor:
         return discriminator_bce(self.discriminator(batch.image * 2 - 1), self.discriminator(fake))
 
-    def generator_loss(self, batch: LabelledImages, fake: Tensor) -> Tensor:
+    def generator_loss(self, batch: LabeledImages, fake: Tensor) -> Tensor:
         return generator_bce(self.discriminator(fake))
 
     def project(self, image: Tensor, candidates: int = 1024, steps: int = 100, lr: float = 0.05) -> Tensor:
@@ -189,7 +189,7 @@ class LatentGAN(UnconditionalGAN):
         generator = self.sampling_generator
         drawn = torch.randn(candidates, self.latent_dim, generator=torch.Generator().manual_seed(0))
         drawn = drawn.to(self.device).type(self.dtype)
-        # Lightning tests in inference mode, in which nothing can be optimised.
+        # Lightning tests in inference mode, in which nothing can be optimized.
         with torch.inference_mode(False), evaluating(generator):
             target = image.clone() * 2 - 1
             distance = torch.cdist(target.flatten(1), at_least_float32(generator(drawn)).flatten(1))

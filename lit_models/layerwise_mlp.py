@@ -6,11 +6,11 @@ With h_0 the image, layer k turns the code of the layer below into h_k = f_k(h_{
 
 1. Pretraining, for k = 1, 2, … in turn, while all layers below stay as they are: layer k and a decoder learn to
 
-       minimise  E ‖ W'_k f_k(q(h_{k−1})) + b'_k − h_{k−1} ‖²   over W_k, b_k, W'_k, b'_k.
+       minimize  E ‖ W'_k f_k(q(h_{k−1})) + b'_k − h_{k−1} ‖²   over W_k, b_k, W'_k, b'_k.
 
    q is the identity, or sets a random part of the components to 0 ("masking noise", Vincent et al. 2008, section 2.3).
    With tied weights W'_k is the transpose of W_k.
-2. Fine-tuning: all layers and a linear classifier on top of the last learn to minimise the cross-entropy E −log p(y).
+2. Fine-tuning: all layers and a linear classifier on top of the last learn to minimize the cross-entropy E −log p(y).
 
 What differs from the papers:
 
@@ -41,7 +41,7 @@ from torch.nn import functional
 from torch.optim.lr_scheduler import LambdaLR
 from torchmetrics import MeanMetric
 
-from datamodules import Codes, LabelledImages
+from datamodules import Codes, LabeledImages
 from lit_models.errors import ModelError
 from lit_models.losses.precision import at_least_float32
 from lit_models.networks.mlp import MLP, Decoder
@@ -221,10 +221,10 @@ class LayerwiseMLP(NamedClasses):
                 optimizer.state.clear()  # the moments of a phase that is over need no place in memory or checkpoints
         self.phase_data.give("train", self.trainer.train_dataloader, layer)
 
-    def training_step(self, batch: LabelledImages | Codes, batch_idx: int) -> None:
+    def training_step(self, batch: LabeledImages | Codes, batch_idx: int) -> None:
         layer = self.layer_at(self.current_epoch)
         if layer is None:
-            images = cast(LabelledImages, batch)
+            images = cast(LabeledImages, batch)
             logits = at_least_float32(self(images.image))
             loss = functional.cross_entropy(logits, images.label)
             self.log("train/loss", loss.detach())
@@ -247,7 +247,7 @@ class LayerwiseMLP(NamedClasses):
         if schedule is not None:
             cast(Any, schedule).step()
 
-    def reconstruction_loss(self, batch: LabelledImages | Codes, layer: int) -> Tensor:
+    def reconstruction_loss(self, batch: LabeledImages | Codes, layer: int) -> Tensor:
         """The loss of a layer (from 1) as an autoencoder; in training, of corrupted inputs.
 
         Args:
@@ -266,7 +266,7 @@ class LayerwiseMLP(NamedClasses):
         encoder = cast(nn.Linear, self.mlp.layers[layer - 1])
         reconstruction = at_least_float32(self.decoders[layer - 1](functional.relu(encoder(corrupted)), encoder))
         if layer == 1 and self.decoder == "sigmoid":
-            pixels = cast(LabelledImages, batch).image.flatten(1)
+            pixels = cast(LabeledImages, batch).image.flatten(1)
             return functional.binary_cross_entropy_with_logits(reconstruction, pixels)
         return functional.mse_loss(reconstruction, at_least_float32(code))
 
@@ -295,24 +295,24 @@ class LayerwiseMLP(NamedClasses):
         if self.trainer.state.fn == TrainerFn.FITTING and not self.trainer.sanity_checking:
             self.phase_data.give("val", self.trainer.val_dataloaders, self.layer_at(self.current_epoch))
 
-    def validation_step(self, batch: LabelledImages | Codes, batch_idx: int) -> None:
+    def validation_step(self, batch: LabeledImages | Codes, batch_idx: int) -> None:
         layer = self.layer_at(self.current_epoch) if self.trainer.state.fn == TrainerFn.FITTING else None
         if layer is None:
-            self._classify(cast(LabelledImages, batch), "val")
+            self._classify(cast(LabeledImages, batch), "val")
         else:
             loss = self.reconstruction_loss(batch, layer)
             self.log(
                 f"val/layer{layer}_reconstruction_loss", loss, batch_size=batch_weight(len(batch[0])), sync_dist=True
             )
 
-    def test_step(self, batch: LabelledImages, batch_idx: int) -> Tensor:
+    def test_step(self, batch: LabeledImages, batch_idx: int) -> Tensor:
         """Returns the logits, for callbacks."""
         return self._classify(batch, "test")[1]
 
-    def predict_step(self, batch: LabelledImages, batch_idx: int) -> ClassProbabilities:
+    def predict_step(self, batch: LabeledImages, batch_idx: int) -> ClassProbabilities:
         return ClassProbabilities(at_least_float32(self(batch.image)).softmax(1))
 
-    def _classify(self, batch: LabelledImages, stage: str) -> tuple[Tensor, Tensor]:
+    def _classify(self, batch: LabeledImages, stage: str) -> tuple[Tensor, Tensor]:
         """The loss and the logits of a held-out batch; logs loss and accuracy."""
         logits = at_least_float32(self(batch.image))
         loss = functional.cross_entropy(logits, batch.label)

@@ -46,7 +46,7 @@ from torch.nn import functional
 from torch.optim import SGD
 from torch.optim.lr_scheduler import LambdaLR
 
-from datamodules import LabelledImages
+from datamodules import LabeledImages
 from lit_models.embedding_module import EmbeddingEvaluation, EmbeddingModule
 from lit_models.errors import ModelError
 from lit_models.losses.center import RULES, CenterRule, center_loss, require_center
@@ -264,7 +264,7 @@ class MetricResNet(EmbeddingModule):
                 f"The stem isn't that of {self.pretrained}, and starts untrained: {', '.join(kept)}.", stacklevel=1
             )
 
-    def training_step(self, batch: LabelledImages, batch_idx: int) -> Tensor:
+    def training_step(self, batch: LabeledImages, batch_idx: int) -> Tensor:
         feature = self.features(batch.image)
         if self.loss == "triplet":
             loss, active = self.triplet_loss(self.joined(self.compared(feature)), self.joined(batch.label))

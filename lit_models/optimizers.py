@@ -1,4 +1,4 @@
-"""Optimisers in the form that configuration files and sweeps like best, and a schedule."""
+"""Optimizers in the form that configuration files and sweeps like best, and a schedule."""
 
 import math
 from collections.abc import Iterable

@@ -8,7 +8,7 @@ beside the target, and judges whether they belong together, patch by patch:
     G*     = arg min_G max_D L_cGAN + λ L_L1,  λ = 100                   (eq. 4)
 
 The only noise is dropout in the generator's decoder. G is a U-Net, or a ResNet; D judges patches of 70x70. Both have
-batch normalisation by the statistics of the batch, in tests, too, and weights from N(0, 0.02²). The generator's loss is
+batch normalization by the statistics of the batch, in tests, too, and weights from N(0, 0.02²). The generator's loss is
 the non-saturating one; D's is halved, so that it learns more slowly (section 3.3). Adam with a constant learning rate
 of 2e-4 and β₁ = 0.5, batches of one image, 200 epochs (sections 3.3 and 6.2).
 
@@ -78,8 +78,8 @@ class Pix2Pix(ImageTranslator):
         conditional: Whether the discriminator sees the source.
         lambda_l1: λ, the weight of the L1 loss.
         loss: "bce", the cross-entropy, or "lsgan", least squares.
-        generator_optimizer: Optimiser of the generator.
-        discriminator_optimizer: Optimiser of the discriminator.
+        generator_optimizer: Optimizer of the generator.
+        discriminator_optimizer: Optimizer of the discriminator.
         **loop: Arguments of :class:`lit_models.translation.ImageTranslator`.
     """
 

@@ -30,7 +30,7 @@ from lightning.pytorch.cli import OptimizerCallable
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import LambdaLR
 
-from datamodules import Episodes, LabelledImages, SupportQuery
+from datamodules import Episodes, LabeledImages, SupportQuery
 from lit_models.errors import ModelError
 from lit_models.losses.precision import at_least_float32, in_float64
 from lit_models.losses.prototypical import cosine, episode_accuracy, prototypical_loss, squared_euclidean
@@ -87,7 +87,7 @@ class ProtoNet(Method):
         cosine_scale: Factor of the cosine distance, without which the softmax could never be sure.
         lr_halving_episodes: The learning rate is halved whenever so many training episodes more have been seen, by all
             processes together; never if None.
-        optimizer: Optimiser of the encoder's parameters.
+        optimizer: Optimizer of the encoder's parameters.
     """
 
     exports = (Part("encoder", "forward", ("image",), "embedding"),)
@@ -225,10 +225,10 @@ class ProtoNet(Method):
         self._is_restored = True
 
     @torch.no_grad()
-    def prototypes(self, support: LabelledImages) -> Tensor:
+    def prototypes(self, support: LabeledImages) -> Tensor:
         """The prototypes ``(N, D)`` of classes 0 .. N - 1, of each of which ``support`` has one or more images.
 
-        The images are floats in [0, 1] of the polarity that the model was trained on (see :meth:`polarised`). Call
+        The images are floats in [0, 1] of the polarity that the model was trained on (see :meth:`polarized`). Call
         ``eval()`` first.
         """
         embedding = torch.cat([self(part) for part in support.image.split(256)])
@@ -241,16 +241,18 @@ class ProtoNet(Method):
         """The probabilities ``(B, N)`` of the classes with the given prototypes, for images ``(B, C, H, W)``."""
         return (-self.distances(self(image), prototype)).softmax(-1)
 
-    def polarised(self, image: Tensor) -> Tensor:
+    def polarized(self, image: Tensor) -> Tensor:
         """Pictures in [0, 1] as the model was trained to see them: inverted if its training data invert theirs."""
         return 1 - image if self.inverted else image
+
+    polarised = polarized  # the name until version 0.2
 
     def on_predict_start(self) -> None:
         self._start_from_pretrained()
         data = cast(SupportQuery, cast(Any, self.trainer).datamodule)
         image, label = data.support_images()
-        support = LabelledImages(self.polarised(image.to(self.device)), label.to(self.device))
+        support = LabeledImages(self.polarized(image.to(self.device)), label.to(self.device))
         self.known, self.class_names = self.prototypes(support), data.class_names
 
-    def predict_step(self, batch: LabelledImages, batch_idx: int) -> ClassProbabilities:
-        return ClassProbabilities(self.classify(self.polarised(batch.image), self.known))
+    def predict_step(self, batch: LabeledImages, batch_idx: int) -> ClassProbabilities:
+        return ClassProbabilities(self.classify(self.polarized(batch.image), self.known))

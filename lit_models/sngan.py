@@ -31,7 +31,7 @@ from typing import Any, Literal
 from lightning.pytorch.cli import OptimizerCallable
 from torch import Tensor, nn
 
-from datamodules import LabelledImages
+from datamodules import LabeledImages
 from lit_models.adversarial import NOT_SAVED, Loss, UnconditionalGAN
 from lit_models.dcgan import Discriminator, Generator
 from lit_models.errors import ModelError
@@ -43,9 +43,9 @@ from lit_models.losses.adversarial import (
     with_r1,
 )
 from lit_models.networks.convolutional import require_power_of_two
-from lit_models.networks.initialisation import initialise
+from lit_models.networks.initialization import initialize
 from lit_models.networks.resnet_gan import ResidualDiscriminator, ResidualGenerator, require_layout
-from lit_models.networks.spectral import spectrally_normalised
+from lit_models.networks.spectral import spectrally_normalized
 from lit_models.optimizers import FusedAdam
 from lit_models.support.checks import require_label_noise, require_r1_weight
 
@@ -74,14 +74,14 @@ class CNNGenerator(nn.Module):
                 nn.ReLU(inplace=True),
             ]
         self.layers = nn.Sequential(*layers, nn.Conv2d(widths[-1], channels, 3, padding=1), nn.Tanh())
-        self.apply(initialise)
+        self.apply(initialize)
 
     def forward(self, latent: Tensor) -> Tensor:
         return self.layers(latent)
 
 
 class CNNDiscriminator(nn.Module):
-    """The paper's discriminator for CIFAR-10 and STL-10 (table 3b), before spectral normalisation.
+    """The paper's discriminator for CIFAR-10 and STL-10 (table 3b), before spectral normalization.
 
     Shapes: ``(N, channels, image_size, image_size)`` in [−1, 1] to ``(N,)``.
 
@@ -111,7 +111,7 @@ class CNNDiscriminator(nn.Module):
             nn.Linear(2 * width_in * (image_size // 8) ** 2, 1),
             nn.Flatten(0),
         )
-        self.apply(initialise)
+        self.apply(initialize)
 
     def forward(self, image: Tensor) -> Tensor:
         return self.layers(image)
@@ -132,8 +132,8 @@ class SNGAN(UnconditionalGAN):
         data_label: The label that means "real" in the cross-entropy: 1, or 0 for the other way round.
         label_noise: Half-width of the uniform noise on the discriminator's labels in the cross-entropy; 0 for none.
         r1_weight: γ of the penalty ``γ/2 E‖∇D(x)‖²`` on real images (10 in Mescheder et al.); 0 for none.
-        generator_optimizer: Optimiser of the generator.
-        discriminator_optimizer: Optimiser of the discriminator.
+        generator_optimizer: Optimizer of the generator.
+        discriminator_optimizer: Optimizer of the discriminator.
         **loop: Arguments of :class:`lit_models.adversarial.AdversarialModule`.
     """
 
@@ -173,7 +173,7 @@ class SNGAN(UnconditionalGAN):
             discriminator = CNNDiscriminator(image_size, channels, feature_maps)
         super().__init__(
             generator,
-            spectrally_normalised(discriminator),
+            spectrally_normalized(discriminator),
             image_shape=(channels, image_size, image_size),
             latent_dim=latent_dim,
             generator_optimizer=generator_optimizer,
@@ -191,7 +191,7 @@ class SNGAN(UnconditionalGAN):
         """A compiled discriminator has no second derivatives, which the penalty needs."""
         return ("discriminator",) if self.r1_weight else ()
 
-    def discriminator_loss(self, batch: LabelledImages, fake: Tensor) -> Loss:
+    def discriminator_loss(self, batch: LabeledImages, fake: Tensor) -> Loss:
         real = batch.image * 2 - 1
         real_score, fake_score = self.discriminator(real), self.discriminator(fake)
         if self.loss == "hinge":
@@ -200,6 +200,6 @@ class SNGAN(UnconditionalGAN):
             loss = discriminator_bce(real_score, fake_score, self.data_label, self.label_noise)
         return with_r1(loss, self.discriminator, real, self.r1_weight)
 
-    def generator_loss(self, batch: LabelledImages, fake: Tensor) -> Tensor:
+    def generator_loss(self, batch: LabeledImages, fake: Tensor) -> Tensor:
         fake = self.discriminator(fake)
         return generator_linear(fake) if self.loss == "hinge" else generator_bce(fake, self.data_label)

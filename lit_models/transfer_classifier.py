@@ -5,9 +5,9 @@ code; a head h turns the code into classes, p(y|x) = softmax(h(f(x))), and learn
 encoder stays as it is ("frozen") or learns on with the head.
 
 **When to stop** must be told without the test images, and with so few labels there are none to spare for a validation
-split either. So the labelled images are split into K folds (:class:`datamodules.FewLabels`), and K + 1 models learn
+split either. So the labeled images are split into K folds (:class:`datamodules.FewLabels`), and K + 1 models learn
 side by side from the same batches: one from all images, and for each fold one from all images but that fold's. What
-each of the K says about its own fold gives the cross-validated loss and accuracy of all labelled images, ``val/loss``
+each of the K says about its own fold gives the cross-validated loss and accuracy of all labeled images, ``val/loss``
 and ``val/accuracy``. Early stopping and ``best.ckpt`` go by ``val/loss``; the model of all images is the classifier. No
 model affects another: none shares a parameter with another that learns, and Adam treats each parameter by itself.
 """
@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torchmetrics import MeanMetric
 
-from datamodules import FoldedImages, LabelledImages
+from datamodules import FoldedImages, LabeledImages
 from lit_models.errors import ModelError
 from lit_models.losses.precision import at_least_float32
 from lit_models.networks.backbones import Backbone, is_backbone, require_backbone
@@ -58,9 +58,9 @@ class TransferClassifier(NamedClasses):
         num_classes: Number of classes.
         code_dim: Components of the autoencoder's code, its ``latent_dim``.
         feature_maps: Width of the autoencoder's first layer.
-        folds: Folds K of the labelled images; 0 for data with a validation split of their own.
+        folds: Folds K of the labeled images; 0 for data with a validation split of their own.
         encoder_lr: Learning rate of an encoder that is trained along.
-        optimizer: Optimiser of heads and encoders.
+        optimizer: Optimizer of heads and encoders.
     """
 
     exports = (
@@ -170,7 +170,7 @@ class TransferClassifier(NamedClasses):
             self._is_loaded = True
 
     def forward(self, image: Tensor) -> Tensor:
-        """Logits ``(N, num_classes)`` of images ``(N, C, H, W)`` in [0, 1], by the model of all labelled images."""
+        """Logits ``(N, num_classes)`` of images ``(N, C, H, W)`` in [0, 1], by the model of all labeled images."""
         return at_least_float32(self.heads[0](self.embed(image)))
 
     def embed(self, image: Tensor) -> Tensor:
@@ -186,7 +186,7 @@ class TransferClassifier(NamedClasses):
         pairs = zip(self.encoders, self.heads, strict=True)
         return at_least_float32(torch.stack([head(encoder(image)) for encoder, head in pairs]))
 
-    def training_step(self, batch: FoldedImages | LabelledImages, batch_idx: int) -> Tensor:
+    def training_step(self, batch: FoldedImages | LabeledImages, batch_idx: int) -> Tensor:
         logits = self.all_logits(batch.image)
         losses = cross_entropies(logits, batch.label)
         self.train_loss.update(losses[0].detach())
@@ -206,7 +206,7 @@ class TransferClassifier(NamedClasses):
         model = torch.arange(-1, self.folds, device=fold.device)
         return model[:, None] != fold
 
-    def validation_step(self, batch: FoldedImages | LabelledImages, batch_idx: int) -> None:
+    def validation_step(self, batch: FoldedImages | LabeledImages, batch_idx: int) -> None:
         if isinstance(batch, FoldedImages):
             rows = torch.arange(len(batch.label), device=self.device)
             logits = self.all_logits(batch.image)[1 + batch.fold, rows]
@@ -214,7 +214,7 @@ class TransferClassifier(NamedClasses):
             logits = self(batch.image)
         self._log(logits, batch.label, "val")
 
-    def test_step(self, batch: LabelledImages, batch_idx: int) -> Tensor:
+    def test_step(self, batch: LabeledImages, batch_idx: int) -> Tensor:
         """Returns the logits, for callbacks."""
         logits = self(batch.image)
         self._log(logits, batch.label, "test")
@@ -227,7 +227,7 @@ class TransferClassifier(NamedClasses):
         }
         self.log_dict(values, batch_size=batch_weight(len(label)), sync_dist=True, prog_bar=stage == "val")
 
-    def predict_step(self, batch: LabelledImages, batch_idx: int) -> ClassProbabilities:
+    def predict_step(self, batch: LabeledImages, batch_idx: int) -> ClassProbabilities:
         return ClassProbabilities(self(batch.image).softmax(1))
 
     def configure_optimizers(self) -> Any:

@@ -31,7 +31,7 @@ class ImageTranslator(AdversarialModule):
     they are translated.
 
     What a source becomes in a test or in a prediction depends on nothing but the source: the networks have no running
-    means, and normalise each image by itself. (With ``dropout_at_test`` it depends on the random numbers, too.)
+    means, and normalize each image by itself. (With ``dropout_at_test`` it depends on the random numbers, too.)
 
     Args:
         generator: Network that makes images.
@@ -205,7 +205,7 @@ def dropping(network: nn.Module, active: bool) -> Iterator[None]:
 
 
 def require_pairs(module: LightningModule, stage: str) -> None:
-    """Refuses a data module of labelled images and the like, whose batches aren't pairs of images.
+    """Refuses a data module of labeled images and the like, whose batches aren't pairs of images.
 
     Raises:
         ModelError: They aren't.

@@ -13,7 +13,7 @@ share f's weights, hence "siamese". There is no paper of this very method. Choic
    meets a fake of its own. So f sees N real and N fake images for N triplets.
 2. ``hinge: false`` leaves the max out of L_D, which then has no minimum: f may push fakes away for ever, only its own
    Lipschitz constant sets a limit.
-3. f has spectral normalisation (Miyato et al. 2018) in place of batch normalisation. Without, it could keep any margin
+3. f has spectral normalization (Miyato et al. 2018) in place of batch normalization. Without, it could keep any margin
    by making all its distances larger.
 4. ``generator_objective: norm`` and ``negative_norm`` are L_G = ±E[‖f(G(z))‖²], which know nothing of where real images
    are embedded: the one draws fakes to the origin, the other away from it.
@@ -40,7 +40,7 @@ from typing import Any, Literal
 from lightning.pytorch.cli import OptimizerCallable
 from torch import Tensor, nn
 
-from datamodules import LabelledImages
+from datamodules import LabeledImages
 from lit_models.adversarial import NOT_SAVED, UnconditionalGAN
 from lit_models.dcgan import Generator, downsampling, layer_widths
 from lit_models.errors import ModelError
@@ -51,8 +51,8 @@ from lit_models.losses.triplet_gan import (
     squared_distance,
 )
 from lit_models.networks.convolutional import require_power_of_two
-from lit_models.networks.initialisation import initialise
-from lit_models.networks.spectral import spectrally_normalised
+from lit_models.networks.initialization import initialize
+from lit_models.networks.spectral import spectrally_normalized
 from lit_models.optimizers import FusedAdam
 
 
@@ -70,9 +70,9 @@ class EmbeddingNetwork(nn.Sequential):
             nn.Conv2d(layer_widths(image_size, feature_maps)[-1], embedding_dim, 4),
             nn.Flatten(),
         )
-        self.apply(initialise)
+        self.apply(initialize)
         if spectral_norm:
-            spectrally_normalised(self)
+            spectrally_normalized(self)
 
 
 class TripletGAN(UnconditionalGAN):
@@ -83,16 +83,16 @@ class TripletGAN(UnconditionalGAN):
 
     Args:
         image_size: Height and width of the images: 16, 32, 64, 128 or 256.
-        channels: Channels of the images: 1 for grey, 3 for colour.
+        channels: Channels of the images: 1 for gray, 3 for color.
         latent_dim: Components of the latent vector.
         feature_maps: Width of the layers next to the image; doubled at each halving of the size.
         embedding_dim: Components of the embeddings f(x).
         margin: α, by how much real images shall be nearer to each other than to generated ones.
         hinge: Whether triplets that keep the margin are left alone.
-        spectral_norm: Divide f's weights by their largest singular value, in place of batch normalisation.
+        spectral_norm: Divide f's weights by their largest singular value, in place of batch normalization.
         generator_objective: "distance" for ‖f(x) − f(G(z))‖², "norm" for ‖f(G(z))‖², "negative_norm" for −‖f(G(z))‖².
-        generator_optimizer: Optimiser of the generator.
-        discriminator_optimizer: Optimiser of f.
+        generator_optimizer: Optimizer of the generator.
+        discriminator_optimizer: Optimizer of f.
         **loop: Arguments of :class:`lit_models.adversarial.AdversarialModule`.
     """
 
@@ -130,7 +130,7 @@ class TripletGAN(UnconditionalGAN):
         self.hinge = hinge
         self.generator_objective = generator_objective
 
-    def discriminator_loss(self, batch: LabelledImages, fake: Tensor) -> dict[str, Tensor]:
+    def discriminator_loss(self, batch: LabeledImages, fake: Tensor) -> dict[str, Tensor]:
         real, negative = self.discriminator(batch.image * 2 - 1), self.discriminator(fake)
         positive = real.roll(len(real) // 2, dims=0)
         return {
@@ -139,7 +139,7 @@ class TripletGAN(UnconditionalGAN):
             "fake_distance": squared_distance(real, negative).mean(),
         }
 
-    def generator_loss(self, batch: LabelledImages, fake: Tensor) -> Tensor:
+    def generator_loss(self, batch: LabeledImages, fake: Tensor) -> Tensor:
         negative = self.discriminator(fake)
         if self.generator_objective == "distance":
             return generator_distance(self.discriminator(batch.image * 2 - 1), negative)

@@ -39,7 +39,7 @@ import torch
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from torch import Tensor, nn
 
-from datamodules import LabelledImages, SampleRequest
+from datamodules import LabeledImages, SampleRequest
 from lit_models.errors import ModelError
 from lit_models.losses.precision import at_least_float32
 from lit_models.losses.vae import (
@@ -190,7 +190,7 @@ class VAE(TakesPlainBatches):
         """x̂, images ``(N, C, H, W)`` in [0, 1], of latent vectors ``(N, latent_dim)``."""
         return self.logits(latent).sigmoid()
 
-    def training_step(self, batch: LabelledImages, batch_idx: int) -> Tensor:
+    def training_step(self, batch: LabeledImages, batch_idx: int) -> Tensor:
         self._check(batch.image, batch_idx)
         mean, log_variance = self.encode(batch.image)
         terms = self.terms(batch.image, self.logits(self.draw(mean, log_variance)), mean, log_variance)
@@ -244,13 +244,13 @@ class VAE(TakesPlainBatches):
             return bernoulli_log_likelihood(image, logits)
         return discrete_log_likelihood(image, logits.sigmoid(), s2)
 
-    def validation_step(self, batch: LabelledImages, batch_idx: int) -> None:
+    def validation_step(self, batch: LabeledImages, batch_idx: int) -> None:
         self._evaluate(batch, batch_idx, "val")
 
-    def test_step(self, batch: LabelledImages, batch_idx: int) -> None:
+    def test_step(self, batch: LabeledImages, batch_idx: int) -> None:
         self._evaluate(batch, batch_idx, "test")
 
-    def _evaluate(self, batch: LabelledImages, batch_idx: int, stage: str) -> None:
+    def _evaluate(self, batch: LabeledImages, batch_idx: int, stage: str) -> None:
         image = batch.image
         self._check(image, batch_idx)
         mean, log_variance = self.encode(image)
@@ -332,7 +332,7 @@ class VAE(TakesPlainBatches):
         """
         return decoded_between(self.decode, self.embed(start), self.embed(end), steps, path)
 
-    def predict_step(self, batch: SampleRequest | LabelledImages, batch_idx: int) -> Tensor:
+    def predict_step(self, batch: SampleRequest | LabeledImages, batch_idx: int) -> Tensor:
         """The images that are asked for, or reconstructions of those that are given."""
         if isinstance(batch, SampleRequest):
             return self.sample(len(batch.number), batch.labels, batch.generator())

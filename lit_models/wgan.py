@@ -1,5 +1,5 @@
 """WGAN (Arjovsky, Chintala & Bottou 2017, https://arxiv.org/abs/1701.07875), WGAN-GP (Gulrajani et al. 2017,
-https://arxiv.org/abs/1704.00028) and WGAN with spectral normalisation.
+https://arxiv.org/abs/1704.00028) and WGAN with spectral normalization.
 
 A critic f with slopes of at most K tells real from fake images by the difference of its means,
 ``E_x[f(x)] − E_z[f(G(z))]``, which at its largest is K times the Wasserstein-1 distance of the two distributions (eq. 3
@@ -9,7 +9,7 @@ bound the slopes in different ways:
 - *weight clipping* (WGAN): after each of the critic's steps all its parameters are clipped to ``±clip_value``
   (algorithm 1);
 - *gradient penalty* (WGAN-GP): ``λ E[(‖∇f(x̂)‖₂ − 1)²]`` between pairs of real and fake images joins the loss;
-- *spectral normalisation* (WGAN-SN): ``W / σ(W)`` in each of the critic's layers (Miyato et al. 2018).
+- *spectral normalization* (WGAN-SN): ``W / σ(W)`` in each of the critic's layers (Miyato et al. 2018).
 
 Differences from the papers:
 
@@ -41,14 +41,14 @@ from lightning.pytorch.cli import OptimizerCallable
 from torch import Tensor, nn
 from torch.optim import RMSprop
 
-from datamodules import LabelledImages
+from datamodules import LabeledImages
 from lit_models.adversarial import NOT_SAVED, UnconditionalGAN
 from lit_models.dcgan import Discriminator, Generator
 from lit_models.errors import ModelError
 from lit_models.losses.adversarial import generator_linear, gradient_penalty, wasserstein_distance
 from lit_models.networks.convolutional import require_power_of_two
 from lit_models.networks.resnet_gan import ResidualDiscriminator, ResidualGenerator, require_layout
-from lit_models.networks.spectral import spectrally_normalised
+from lit_models.networks.spectral import spectrally_normalized
 
 
 class WGAN(UnconditionalGAN):
@@ -66,14 +66,14 @@ class WGAN(UnconditionalGAN):
         feature_maps: Width of the layers next to the image; doubled at each halving of the size. The ResNets for 32
             pixels have twice this width throughout (64 for the paper's).
         architecture: "dcgan" for DCGAN's networks, "resnet" for WGAN-GP's of CIFAR-10.
-        clip_value: Largest magnitude of the critic's parameters; not clipped if None. With spectral normalisation, it
+        clip_value: Largest magnitude of the critic's parameters; not clipped if None. With spectral normalization, it
             bounds the weights before their division.
         spectral_norm: Divide the weights of each of the critic's layers by their largest singular value.
         gradient_penalty_weight: λ of the gradient penalty (10 in WGAN-GP); 0 for none. Needs ``clip_value`` None.
         n_critic: Steps of the critic for each step of the generator.
         critic_warmup: 100 steps of the critic before each of the generator's first 25 steps, and before every 500th.
-        generator_optimizer: Optimiser of the generator. WGAN-GP takes Adam with lr 1e-4, β₁ 0 and β₂ 0.9.
-        discriminator_optimizer: Optimiser of the critic, likewise.
+        generator_optimizer: Optimizer of the generator. WGAN-GP takes Adam with lr 1e-4, β₁ 0 and β₂ 0.9.
+        discriminator_optimizer: Optimizer of the critic, likewise.
         **loop: Arguments of :class:`lit_models.adversarial.AdversarialModule`.
     """
 
@@ -121,7 +121,7 @@ class WGAN(UnconditionalGAN):
             critic = Discriminator(image_size, channels, feature_maps, batch_norm=bounded_by_clipping)
         super().__init__(
             generator,
-            spectrally_normalised(critic) if spectral_norm else critic,
+            spectrally_normalized(critic) if spectral_norm else critic,
             image_shape=(channels, image_size, image_size),
             latent_dim=latent_dim,
             n_critic=n_critic,
@@ -143,7 +143,7 @@ class WGAN(UnconditionalGAN):
         warm_up = self.critic_warmup and (generator_step < 25 or generator_step % 500 == 0)
         return 100 if warm_up else self.n_critic
 
-    def discriminator_loss(self, batch: LabelledImages, fake: Tensor) -> dict[str, Tensor]:
+    def discriminator_loss(self, batch: LabeledImages, fake: Tensor) -> dict[str, Tensor]:
         real = batch.image * 2 - 1
         distance = wasserstein_distance(self.discriminator(real), self.discriminator(fake))
         if not self.gradient_penalty_weight:
@@ -158,5 +158,5 @@ class WGAN(UnconditionalGAN):
             for parameter in self.discriminator.parameters():
                 parameter.clamp_(-self.clip_value, self.clip_value)
 
-    def generator_loss(self, batch: LabelledImages, fake: Tensor) -> Tensor:
+    def generator_loss(self, batch: LabeledImages, fake: Tensor) -> Tensor:
         return generator_linear(self.discriminator(fake))

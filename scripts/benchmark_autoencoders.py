@@ -20,8 +20,8 @@ from benchmark_train import CONFIGS, relit_fit, timed
 BATCH_SIZE = 64
 
 
-def one_optimiser_bare(model: Any, batch: Any, steps: int, loss_of: Callable[[Any, Any], Any]) -> float:
-    """Seconds of a bare loop of a model with one optimiser, on one batch that is in memory."""
+def one_optimizer_bare(model: Any, batch: Any, steps: int, loss_of: Callable[[Any, Any], Any]) -> float:
+    """Seconds of a bare loop of a model with one optimizer, on one batch that is in memory."""
     optimizer = model.configure_optimizers()
 
     def step() -> None:
@@ -77,11 +77,11 @@ def bare(method: str, steps: int, checkpoint: Path) -> float:
     """Seconds of ``steps`` steps of a bare loop of the configuration of that method."""
     import torch
 
-    from datamodules import FoldedImages, LabelledImages
+    from datamodules import FoldedImages, LabeledImages
     from lit_models import VAE, DenoisingAutoencoder, LatentGAN, TransferClassifier
 
     torch.manual_seed(0)
-    batch = LabelledImages(torch.rand(BATCH_SIZE, 1, 32, 32), torch.randint(10, (BATCH_SIZE,)))
+    batch = LabeledImages(torch.rand(BATCH_SIZE, 1, 32, 32), torch.randint(10, (BATCH_SIZE,)))
     sizes: dict[str, Any] = {"image_size": 32, "channels": 1, "feature_maps": 16}
     models: dict[str, Callable[[], Any]] = {
         "vae_mnist": lambda: VAE(**sizes, latent_dim=32, likelihood="bernoulli"),
@@ -95,9 +95,9 @@ def bare(method: str, steps: int, checkpoint: Path) -> float:
         return gan_bare(model, batch, steps)
     if method.startswith("transfer"):
         folded = FoldedImages(batch.image[:50], batch.label[:50], torch.arange(50) % 4)
-        return one_optimiser_bare(model, folded, steps, transfer_loss)
+        return one_optimizer_bare(model, folded, steps, transfer_loss)
     loss = vae_loss if method == "vae_mnist" else lambda model, batch: model.reconstruction_loss(batch.image)[0]
-    return one_optimiser_bare(model, batch, steps, loss)
+    return one_optimizer_bare(model, batch, steps, loss)
 
 
 METHODS = [

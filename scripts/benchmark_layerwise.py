@@ -75,13 +75,13 @@ def bare_phases(steps: int, clock: Callable[[], float], image_size: int, bf16: b
     import torch
     from torch.nn import functional
 
-    from datamodules import Codes, LabelledImages
+    from datamodules import Codes, LabeledImages
     from lit_models import LayerwiseMLP
 
     torch.manual_seed(0)
     model = LayerwiseMLP(image_size)
     optimizers = model.configure_optimizers()
-    images = LabelledImages(torch.rand(BATCH_SIZE, *model.image_shape), torch.randint(10, (BATCH_SIZE,)))
+    images = LabeledImages(torch.rand(BATCH_SIZE, *model.image_shape), torch.randint(10, (BATCH_SIZE,)))
     seconds = []
     for phase, optimizer in enumerate(optimizers):
         layer = phase + 1

@@ -151,7 +151,7 @@ def loss_sides(size: int, dimensions: int) -> dict[str, Callable[[], Any]]:
         return loss
 
     def textbook_center() -> Any:
-        """The distances of all images to all learned centres, of which a mask leaves one each."""
+        """The distances of all images to all learned centers, of which a mask leaves one each."""
         shape = (size, CLASSES)
         distance = embedding.pow(2).sum(1, keepdim=True).expand(shape)
         distance = distance + learned.pow(2).sum(1, keepdim=True).expand(CLASSES, size).t()

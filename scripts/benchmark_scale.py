@@ -32,7 +32,7 @@ from lightning.pytorch.utilities import rank_zero_only
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
-from datamodules import Episodes, ImageDataModule, ImagePair, LabelledImages, SearchBatch
+from datamodules import Episodes, ImageDataModule, ImagePair, LabeledImages, SearchBatch
 from datamodules.loading.tensors import GatherDataset
 
 CONFIGS = Path(__file__).parents[1] / "configs"
@@ -110,7 +110,7 @@ class RandomImages(ImageDataModule):
         generator = torch.Generator().manual_seed(0)
         size = 96 * self.num_classes
         image = torch.randint(256, (size, *self.image_shape), dtype=torch.uint8, generator=generator)
-        columns = LabelledImages(image, torch.arange(size) % self.num_classes)
+        columns = LabeledImages(image, torch.arange(size) % self.num_classes)
         parts = torch.arange(size).split([64 * self.num_classes, 16 * self.num_classes, 16 * self.num_classes])
         self.train_set, self.val_set, self.test_set = (GatherDataset(columns, rows) for rows in parts)
         self.predict_set = self.test_set
@@ -132,7 +132,7 @@ class RandomPairs(RandomImages):
     def setup(self, stage: str) -> None:
         super().setup(stage)
         for split in ("train_set", "val_set", "test_set", "predict_set"):
-            images: GatherDataset[LabelledImages] = getattr(self, split)
+            images: GatherDataset[LabeledImages] = getattr(self, split)
             pairs = ImagePair(images.columns.image, images.columns.image.flip(0))
             setattr(self, split, GatherDataset(pairs, images.rows))
 
@@ -314,7 +314,7 @@ class Operations(TorchDispatchMode):
 
 
 class CountedStep(Callback):
-    """Counts what the second batch takes (in the first, optimisers make their state), and stops."""
+    """Counts what the second batch takes (in the first, optimizers make their state), and stops."""
 
     def __init__(self) -> None:
         self.flops = self.operations = self.images = self.parameters = self.passes = 0

@@ -97,13 +97,13 @@ def bare_loop(config: Path, steps: int, bf16: bool) -> Callable[[], float]:
     def measure() -> float:
         import torch
 
-        from datamodules import LabelledImages
+        from datamodules import LabeledImages
         from lit_models.adversarial import frozen, named
 
         torch.manual_seed(0)
         model = built(config)
         (generator_optimizer, discriminator_optimizer), _ = model.configure_optimizers()
-        batch = LabelledImages(torch.rand(BATCH, 1, 32, 32), torch.arange(BATCH) % 10)
+        batch = LabeledImages(torch.rand(BATCH, 1, 32, 32), torch.arange(BATCH) % 10)
         done = 0
 
         def step() -> None:

@@ -76,7 +76,7 @@ def textbook(steps: int, args: argparse.Namespace, root: Path) -> Callable[[], f
 
 
 def textbook_seconds(steps: int, args: argparse.Namespace, root: Path) -> float:
-    """See :func:`textbook`. The networks are nested blocks and a plain stack with ordinary batch normalisation; the
+    """See :func:`textbook`. The networks are nested blocks and a plain stack with ordinary batch normalization; the
     discriminator is frozen in the generator's turn, Adam is torch's default one, and the losses are read off in every
     step, as for a progress bar."""
     import torch

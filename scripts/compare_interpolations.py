@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 import lit_models
-from datamodules import MNIST, Digits, LabelledImages
+from datamodules import MNIST, Digits, LabeledImages
 from lit_models.callbacks.interpolations import Sureness, paired_rows, pixel_interpolation, share_sure
 from lit_models.metrics.extractors import digit_classifier
 from lit_models.support.checkpoint_files import read_checkpoint
@@ -31,7 +31,7 @@ def load(checkpoint: str) -> Any:
     return getattr(lit_models, name).load_from_checkpoint(path, map_location="cpu", weights_only=True).eval()
 
 
-def first_test_images(root: str | None, data: str, count: int) -> LabelledImages:
+def first_test_images(root: str | None, data: str, count: int) -> LabeledImages:
     """The first test images, as floats."""
     module = {"MNIST": MNIST, "Digits": Digits}[data](root=root)
     module.prepare_data()

@@ -903,7 +903,7 @@ resnet18 = Experiment(
         for figure in (
             Figure(name, "top-1 accuracy / %", "test/accuracy", kind="percent"),
             Figure(name, "top-5 accuracy / %", "test/accuracy_top5", kind="percent", main=False),
-            Figure(name, "accuracy by nearest neighbours / %", "test/knn_accuracy", kind="percent", main=False),
+            Figure(name, "accuracy by nearest neighbors / %", "test/knn_accuracy", kind="percent", main=False),
             Figure(name, "recall at 1 / %", "test/recall_at_1", kind="percent", main=False),
         )
     ),

@@ -1,6 +1,6 @@
 """Turns a checkpoint of ``configs/digit_classifier_mnist.yaml`` into the file of weights that comes with relit.
 
-Label smoothing makes a network less sure than it is right. So its logits are divided by the temperature that minimises
+Label smoothing makes a network less sure than it is right. So its logits are divided by the temperature that minimizes
 the cross-entropy on the validation images (Guo et al. 2017, arXiv:1706.04599, section 4.2), which changes none of its
 answers; without, the Inception Score of real digits would be 6 out of 10.
 

@@ -101,7 +101,7 @@ def main() -> int:
             for seed in range(given.seeds):
                 for step in steps:
                     chain.train(step, budget, f"{given.budget}-seed{seed}", seed, given.root, passed_on)
-            chain.analyse(budget)
+            chain.analyze(budget)
         chain.draw()
     except RunError as error:
         print(f"reproduce: {error}", file=sys.stderr)
@@ -269,7 +269,7 @@ class Chain:
         write_atomically(self.path, f"{text}\n")
         print(f"{step.name}, seed {seed}, is recorded in {self.path}.")
 
-    def analyse(self, budget: Budget) -> None:
+    def analyze(self, budget: Budget) -> None:
         """Runs the experiment's scripts on the first seed's runs."""
         for analysis in self.experiment.analyses:
             if any((step, 0) not in self.runs for step in analysis.needs):

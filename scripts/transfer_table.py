@@ -4,7 +4,7 @@
     python scripts/transfer_table.py --encoder runs/autoencoder_mnist --seeds 5
 
 Trains and tests `configs/transfer_mnist_*.yaml` (runs lie in `runs/transfer_mnist_*/seed0` … and are used again if they
-are there), and a nearest-neighbour classifier on the pixels and on the encoder's codes; prints a table of test
+are there), and a nearest-neighbor classifier on the pixels and on the encoder's codes; prints a table of test
 accuracies and writes it to `--csv`.
 """
 
@@ -47,8 +47,8 @@ def accuracy_of(experiment: str, seed: int, args: argparse.Namespace) -> float:
 
 
 @torch.no_grad()
-def neighbours(encoder: str) -> dict[str, tuple[float, int]]:
-    """Test accuracies of nearest-neighbour classifiers, with the number of neighbours (1, 3 or 5) that does best when
+def neighbors(encoder: str) -> dict[str, tuple[float, int]]:
+    """Test accuracies of nearest-neighbor classifiers, with the number of neighbors (1, 3 or 5) that does best when
     each of the 50 images in turn is left out."""
     from sklearn.model_selection import LeaveOneOut, cross_val_score
     from sklearn.neighbors import KNeighborsClassifier
@@ -99,8 +99,8 @@ def main() -> None:
         values = [100 * accuracy_of(experiment, seed, args) for seed in range(args.seeds)]
         deviation = statistics.stdev(values) if len(values) > 1 else 0.0
         rows.append((EXPERIMENTS[experiment], f"{statistics.mean(values):.1f} ± {deviation:.1f}", len(values)))
-    for space, (score, k) in neighbours(args.encoder).items():
-        rows.append((f"{k} nearest neighbour{'s' if k > 1 else ''} on {space}", f"{100 * score:.1f}", 1))
+    for space, (score, k) in neighbors(args.encoder).items():
+        rows.append((f"{k} nearest neighbor{'s' if k > 1 else ''} on {space}", f"{100 * score:.1f}", 1))
 
     print("\n| from the first 50 labels of MNIST | test accuracy / % | runs |\n| --- | ---: | ---: |")
     for row in rows:

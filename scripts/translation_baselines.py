@@ -5,10 +5,10 @@
 Measured on the test pairs of the data set ``Maps``, photographs to maps:
 
 - mean map: for every photograph the same picture, of each pixel the mean over all training maps at that place.
-- nearest colour of the photograph: each pixel of the photograph painted in the main colour of maps
-  (``lit_models.metrics.translation.MAP_COLOURS``) that is nearest to it in RGB. Nothing is learnt.
-- colour lookup: each pixel of the photograph replaced by the mean colour that maps have where training photographs
-  have that colour, in 16 levels of red, green and blue: all that a pixel tells without its surroundings.
+- nearest color of the photograph: each pixel of the photograph painted in the main color of maps
+  (``lit_models.metrics.translation.MAP_COLORS``) that is nearest to it in RGB. Nothing is learnt.
+- color lookup: each pixel of the photograph replaced by the mean color that maps have where training photographs
+  have that color, in 16 levels of red, green and blue: all that a pixel tells without its surroundings.
 """
 
 import argparse
@@ -19,10 +19,10 @@ import torch
 from torch import Tensor
 
 from datamodules import ImagePair, Maps
-from lit_models.metrics.translation import TranslationMetrics, nearest_colours, painted
+from lit_models.metrics.translation import TranslationMetrics, nearest_colors, painted
 
 LEVELS = 16
-"""Of each colour, in the lookup."""
+"""Of each color, in the lookup."""
 SHOWN = ("l1", "psnr", "ssim", "map_accuracy")
 """The metrics in the table."""
 
@@ -41,8 +41,8 @@ def baseline_scores(image_size: int, root: str | None = None) -> dict[str, dict[
     source, target = whole(data, "test")
     maps = {
         "mean map": train.target.mean(0, keepdim=True).expand_as(target),
-        "nearest colour of the photograph": painted(nearest_colours(source)),
-        "colour lookup": looked_up(source, train),
+        "nearest color of the photograph": painted(nearest_colors(source)),
+        "color lookup": looked_up(source, train),
     }
     scores = {}
     for name, generated in maps.items():
@@ -63,18 +63,18 @@ def whole(data: Maps, split: str) -> ImagePair:
 
 
 def looked_up(source: Tensor, train: ImagePair) -> Tensor:
-    """The mean target colour of training pixels with the same source colour, ``(N, 3, H, W)``; where there were none,
+    """The mean target color of training pixels with the same source color, ``(N, 3, H, W)``; where there were none,
     that of all."""
     place = bins(train.source).flatten()
-    colours = train.target.movedim(1, -1).reshape(-1, 3).double()
-    total = torch.zeros(LEVELS**3, 3, dtype=torch.float64).index_add_(0, place, colours)
+    colors = train.target.movedim(1, -1).reshape(-1, 3).double()
+    total = torch.zeros(LEVELS**3, 3, dtype=torch.float64).index_add_(0, place, colors)
     count = torch.bincount(place, minlength=LEVELS**3)[:, None]
-    table = torch.where(count > 0, total / count, colours.mean(0))
+    table = torch.where(count > 0, total / count, colors.mean(0))
     return table[bins(source)].movedim(-1, 1).float()
 
 
 def bins(image: Tensor) -> Tensor:
-    """The place of each pixel's colour among all of ``LEVELS`` levels, ``(N, H, W)``."""
+    """The place of each pixel's color among all of ``LEVELS`` levels, ``(N, H, W)``."""
     red, green, blue = (image * 255).round().long().mul(LEVELS).div(256, rounding_mode="floor").unbind(1)
     return (red * LEVELS + green) * LEVELS + blue
 

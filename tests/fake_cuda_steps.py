@@ -19,7 +19,7 @@ from datamodules import (
     FoldedImages,
     ImageDataModule,
     ImagePair,
-    LabelledImages,
+    LabeledImages,
     Maps,
     SearchBatch,
     TinyImageNet,
@@ -34,7 +34,7 @@ from lit_models.metrics.retrieval import (
     fitted_sharpness,
     hits,
     nearest,
-    neighbour_votes,
+    neighbor_votes,
 )
 from lit_models.metrics.translation import TranslationMetrics
 from lit_models.support.extractors import load_extractor
@@ -54,18 +54,18 @@ from tests.small_models import SMALL_MODELS, small_model
 N = 6
 
 
-def labelled(shape: Any, classes: int = 3) -> LabelledImages:
-    return LabelledImages(torch.rand(N, *shape), torch.arange(N) % classes)
+def labeled(shape: Any, classes: int = 3) -> LabeledImages:
+    return LabeledImages(torch.rand(N, *shape), torch.arange(N) % classes)
 
 
-def labelled_on_device(model: Any) -> LabelledImages:
+def labeled_on_device(model: Any) -> LabeledImages:
     with torch.device(CUDA):
-        return labelled(model.image_shape)
+        return labeled(model.image_shape)
 
 
 def batch_for(model: Any) -> Any:
     """A training batch on the device."""
-    images = labelled_on_device(model)
+    images = labeled_on_device(model)
     with torch.device(CUDA):
         match type(model).__name__:
             case "Pix2Pix" | "CycleGAN":
@@ -73,7 +73,7 @@ def batch_for(model: Any) -> Any:
             case "ProtoNet":
                 return Episodes(torch.rand(2, 3, 1, *model.image_shape), torch.rand(2, 3, 2, *model.image_shape))
             case "DARTSSearch":
-                return SearchBatch(images, labelled(model.image_shape))
+                return SearchBatch(images, labeled(model.image_shape))
             case "TransferClassifier":
                 return FoldedImages(*images, torch.arange(N) % 2)
     return images
@@ -88,7 +88,7 @@ class DataOnDevice(ImageDataModule):
             Any,
             SimpleNamespace(
                 column=lambda name: torch.arange(N) % 3,
-                __getitems__=lambda rows: labelled(shape),
+                __getitems__=lambda rows: labeled(shape),
             ),
         )
 
@@ -189,7 +189,7 @@ def test_what_a_trained_model_is_for(title: str) -> None:
     with fake_cuda():
         model, _ = model_and_trainer(real, False)
         batch = batch_for(model)
-        image = batch[0].flatten(0, 2) if isinstance(batch, Episodes) else labelled_on_device(model).image
+        image = batch[0].flatten(0, 2) if isinstance(batch, Episodes) else labeled_on_device(model).image
         for part in getattr(model, "exports", ()):
             inputs = {
                 **dict.fromkeys(("image", "source"), image),
@@ -215,7 +215,7 @@ def test_what_a_trained_model_is_for(title: str) -> None:
 @pytest.mark.parametrize("name", RANDOM)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.uint8])
 def test_augmentation(name: str, dtype: torch.dtype) -> None:
-    if dtype == torch.uint8 and name in ("gaussian_noise", "colour_jitter", "random_resized_crop"):
+    if dtype == torch.uint8 and name in ("gaussian_noise", "color_jitter", "random_resized_crop"):
         pytest.skip("floats only")
     with fake_cuda():
         assert RANDOM[name](torch.zeros(N, 3, 16, 16, dtype=dtype, device=CUDA), None).is_cuda
@@ -244,7 +244,7 @@ def test_transform(name: str, tmp_path: Path) -> None:
         enlarged = (height + 32, width + 32) if isinstance(data, Maps) else (height, width)
         image = torch.zeros(N, channels, *enlarged, dtype=torch.uint8, device=CUDA)
         label = torch.zeros(N, dtype=torch.int64, device=CUDA)
-        batch = ImagePair(image, image) if isinstance(data, Maps) else LabelledImages(image, label)
+        batch = ImagePair(image, image) if isinstance(data, Maps) else LabeledImages(image, label)
         result = data.transform(batch, training=True)
         assert result[0].is_cuda
         assert result[0].dtype == torch.float32
@@ -267,7 +267,7 @@ def test_metrics() -> None:
             label = torch.zeros(N, dtype=torch.int64)
         metrics.update(image, other)
         square, rows = nearest(embedding, embedding, 2, itself=torch.arange(N, device=CUDA))
-        votes = neighbour_votes(square, label[rows], 3)
+        votes = neighbor_votes(square, label[rows], 3)
         centroids = class_centroids(embedding, label, 3)
         fitted_sharpness(centroid_scores(embedding, centroids), label)
         assert hits(votes.topk(1).indices, label).is_cuda
@@ -301,7 +301,7 @@ def request() -> None:
 
 def prototypes() -> None:
     model, _ = model_and_trainer(MODELS["ProtoNet"], False)
-    model.prototypes(labelled_on_device(model))
+    model.prototypes(labeled_on_device(model))
 
 
 def map_counts() -> None:

@@ -13,7 +13,7 @@ from datamodules import (
     GatherDataset,
     ImageDataModule,
     ImagePair,
-    LabelledImages,
+    LabeledImages,
     SearchDataModule,
 )
 from tests.small_data import write_autoencoder
@@ -48,7 +48,7 @@ class ImagesInMemory(ImageDataModule):
         for _ in range(3):
             image, other = torch.randint(256, (2, self.count, *self.image_shape), dtype=torch.uint8, generator=draw)
             label = torch.arange(self.count) % self.num_classes
-            splits.append(GatherDataset(ImagePair(image, other) if self.pairs else LabelledImages(image, label)))
+            splits.append(GatherDataset(ImagePair(image, other) if self.pairs else LabeledImages(image, label)))
         self.train_set, self.val_set, self.test_set = splits
         self.predict_set = self.test_set
 

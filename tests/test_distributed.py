@@ -25,7 +25,7 @@ from datamodules import (
     EpisodeDataModule,
     FewLabels,
     ImagePair,
-    LabelledImages,
+    LabeledImages,
     Maps,
     SearchBatch,
     SearchDataModule,
@@ -64,7 +64,7 @@ pytestmark = [
 ]
 
 # --- small models in which each image's part of a step depends on nothing but the image, so that it can't matter how a
-# --- batch is shared out: without batch normalisation, and with random draws that are made from the images
+# --- batch is shared out: without batch normalization, and with random draws that are made from the images
 
 
 def without_batch_norm(model: LightningModule) -> LightningModule:
@@ -77,7 +77,7 @@ def without_batch_norm(model: LightningModule) -> LightningModule:
 
 def gan(kind: type[AdversarialModule], critic_lr: float = 0.05, **arguments: Any) -> LightningModule:
     class Reproducible(kind):  # type: ignore[valid-type, misc]
-        def generate(self, batch: LabelledImages) -> Tensor:
+        def generate(self, batch: LabeledImages) -> Tensor:
             latent = batch.image[:, 0, 8:24:4, 15] * 2 - 1
             return self.generator(latent, batch.label) if kind is ConditionalGAN else self.generator(latent)
 
@@ -124,7 +124,7 @@ def classifier(**arguments: Any) -> LightningModule:
 def metric_resnet(loss: Any, **arguments: Any) -> LightningModule:
     sizes: dict[str, Any] = {"image_size": 32, "channels": 1, "num_classes": 10, "stem": "7x7", "feature_maps": 2}
     sizes |= {"mean": [0.5], "std": [0.5], "references_per_class": 7, "knn_neighbours": 5, "center_weight": 0.1}
-    # Slow steps: without normalisation, rounding errors grow where a maximum changes its place.
+    # Slow steps: without normalization, rounding errors grow where a maximum changes its place.
     return without_batch_norm(MetricResNet(loss=loss, **sizes, **arguments, optimizer=sgd(0.005)))
 
 
@@ -148,7 +148,7 @@ def layerwise_mlp() -> LightningModule:
 
 def darts_search(order: Any) -> LightningModule:
     class FixedStatistics(DARTSSearch):
-        """Normalises by the running means, which stay."""
+        """Normalizes by the running means, which stay."""
 
         def training_step(self, batch: SearchBatch, batch_idx: int) -> None:
             self.supernet.eval()
@@ -172,7 +172,7 @@ def darts_search(order: Any) -> LightningModule:
 
 
 def darts_retrain() -> LightningModule:
-    # With fewer channels some are dead from the start, as nothing normalises them.
+    # With fewer channels some are dead from the start, as nothing normalizes them.
     sizes: dict[str, Any] = {"image_size": 32, "channels": 1, "init_channels": 6, "layers": 3, "epochs": 1}
     return without_batch_norm(DARTSRetrain(**sizes, drop_path=0.0, optimizer=sgd(0.01)))
 
@@ -209,7 +209,7 @@ def episodes(root: Path, processes: int) -> LightningDataModule:
 class DoubleDigits(Digits):
     """Images in float64."""
 
-    def transform(self, batch: LabelledImages, training: bool) -> LabelledImages:
+    def transform(self, batch: LabeledImages, training: bool) -> LabeledImages:
         batch = super().transform(batch, training)
         return batch._replace(image=batch.image.double())
 

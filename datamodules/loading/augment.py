@@ -7,7 +7,7 @@ torchvision's transform of one image (cutout to its paper's), except that ``rand
 pixel, where torchvision rounds to whole pixels; what it calls with what it drew is public, too.
 
 Compared on a CPU core: torchvision's transforms image by image are 9 to 30 times slower (resized crops: as fast),
-kornia 0.9 is 2 to 8 times slower at moving pixels and on par at noise, colour and resized crops, and
+kornia 0.9 is 2 to 8 times slower at moving pixels and on par at noise, color and resized crops, and
 ``torchvision.transforms.v2`` on a whole batch is up to 4 times faster, but draws once for all of its images.
 """
 
@@ -41,7 +41,7 @@ def augmented(image: Tensor, recipe: Augmentation) -> Tensor:
         image = random_horizontal_flip(image)
     if recipe == "strong":
         image = image if image.is_floating_point() else image.float().div_(255)
-        image = colour_jitter(image, brightness=0.4, contrast=0.4, saturation=0.4)
+        image = color_jitter(image, brightness=0.4, contrast=0.4, saturation=0.4)
     return image
 
 
@@ -132,14 +132,14 @@ def quarter_turn(image: Tensor, turns: Tensor) -> Tensor:
 def cutout(image: Tensor, size: int, fill: float | Tensor = 0.0, generator: Generator | None = None) -> Tensor:
     """Covers a square of each image (DeVries & Taylor 2017, https://arxiv.org/abs/1708.04552).
 
-    The square's centre is anywhere in the image, so that a part of the square may lie outside, as in the paper (and not
+    The square's center is anywhere in the image, so that a part of the square may lie outside, as in the paper (and not
     in torchvision's ``RandomErasing``).
 
     Args:
         image: ``(B, C, H, W)``.
         size: Side of the square in pixels.
         fill: What covers it: a number, or one for each channel, ``(C,)`` on the images' device. (To cover with zeros as
-            they are after normalisation, give the mean that is subtracted there.)
+            they are after normalization, give the mean that is subtracted there.)
         generator: Source of the randomness.
     """
     row = _randint(image, image.shape[-2], generator)
@@ -200,7 +200,7 @@ def gaussian_noise(image: Tensor, std: float, clip: bool = True, generator: Gene
     return noisy.clamp_(0, 1) if clip else noisy
 
 
-def colour_jitter(
+def color_jitter(
     image: Tensor,
     brightness: float = 0.0,
     contrast: float = 0.0,
@@ -218,11 +218,11 @@ def colour_jitter(
     """
     ranges = [(max(0.0, 1 - strength), 1 + strength) for strength in (brightness, contrast, saturation)]
     factors = torch.stack([low + (high - low) * _rand(image, 1, generator) for low, high in ranges], dim=1)
-    return adjust_colour(image, factors, order=_rand(image, 3, generator).argsort(1))
+    return adjust_color(image, factors, order=_rand(image, 3, generator).argsort(1))
 
 
-def adjust_colour(image: Tensor, factors: Tensor, order: Tensor) -> Tensor:
-    """Blends each image with black (brightness), with its mean grey (contrast) and with its grey copy (saturation).
+def adjust_color(image: Tensor, factors: Tensor, order: Tensor) -> Tensor:
+    """Blends each image with black (brightness), with its mean gray (contrast) and with its gray copy (saturation).
 
     Args:
         image: ``(B, C, H, W)`` with one or three channels.
@@ -231,8 +231,8 @@ def adjust_colour(image: Tensor, factors: Tensor, order: Tensor) -> Tensor:
     """
     for kind, factor in zip(order.unbind(1), factors.gather(1, order).unbind(1), strict=True):
         kind, factor = _per_image(kind), _per_image(factor)
-        grey = _grey(image)
-        other = torch.where(kind == 1, grey.mean((-2, -1), keepdim=True), grey) * (kind != 0)
+        gray = _gray(image)
+        other = torch.where(kind == 1, gray.mean((-2, -1), keepdim=True), gray) * (kind != 0)
         image = torch.lerp(other, image, factor).clamp_(0, 1)
     return image
 
@@ -295,7 +295,7 @@ def random_affine(
 
 
 def affine(image: Tensor, degrees: Tensor, down: Tensor, right: Tensor, scale: Tensor) -> Tensor:
-    """Turns and resizes each image about its centre, then moves it.
+    """Turns and resizes each image about its center, then moves it.
 
     Args:
         image: ``(B, C, H, W)``.
@@ -364,8 +364,8 @@ def _resampling(length: int, start: Tensor, extent: Tensor, size: int) -> Tensor
     step = extent / size
     reach = step.clamp(min=1)
     pixel = torch.arange(length, device=start.device) - start[:, None, None].float() + 0.5
-    centre = (torch.arange(size, device=start.device)[:, None] + 0.5) * step
-    weight = (1 - (pixel - centre).abs() / reach).clamp(min=0) * ((pixel > 0) & (pixel < extent))
+    center = (torch.arange(size, device=start.device)[:, None] + 0.5) * step
+    weight = (1 - (pixel - center).abs() / reach).clamp(min=0) * ((pixel > 0) & (pixel < extent))
     return weight / weight.sum(-1, keepdim=True)
 
 
@@ -374,7 +374,7 @@ def _choose(first: Tensor, second: Tensor, is_second: Tensor) -> Tensor:
     return torch.lerp(first, second, is_second.to(first.dtype))
 
 
-def _grey(image: Tensor) -> Tensor:
+def _gray(image: Tensor) -> Tensor:
     if image.shape[1] == 1:
         return image
     red, green, blue = image.unbind(1)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 from torch import Tensor
 
 from datamodules.loading.folders import figure_text
-from datamodules.loading.tensors import Episodes, ImagePair, LabelledImages, SearchBatch
+from datamodules.loading.tensors import Episodes, ImagePair, LabeledImages, SearchBatch
 
 if TYPE_CHECKING:
     from datamodules.base import ImageDataModule
@@ -32,7 +32,7 @@ def draw_training_batch(datamodule: "ImageDataModule", path: Path) -> None:
 def titled_images(batch: object, class_names: tuple[str, ...]) -> list[tuple[str, Tensor]]:
     """Titles and images ``(C, H, W)`` of a batch: of pairs the source and the target in turns, of episodes the support
     and the queries of the first classes, of an architecture search rows of both halves in turns."""
-    if isinstance(batch, LabelledImages):
+    if isinstance(batch, LabeledImages):
         names = [class_names[label] if 0 <= label < len(class_names) else str(label) for label in batch.label.tolist()]
         return list(zip(names, batch.image, strict=True))
     if isinstance(batch, SearchBatch):

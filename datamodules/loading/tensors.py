@@ -26,7 +26,7 @@ FORMAT = 1
 """Raised when the layout of a prepared folder changes, so that folders of an older relit are written again."""
 
 
-class LabelledImages(NamedTuple):
+class LabeledImages(NamedTuple):
     """A batch of images with their classes.
 
     Attributes:
@@ -54,7 +54,7 @@ class Episodes(NamedTuple):
     """A batch of few-shot tasks. The classes of an episode are the places 0 .. N - 1 on dimension 1 of both tensors.
 
     Attributes:
-        support: ``(E, N, K, C, H, W)``: K labelled images of each of the N classes of each of the E episodes; uint8 in
+        support: ``(E, N, K, C, H, W)``: K labeled images of each of the N classes of each of the E episodes; uint8 in
             0..255 as stored, float32 in [0, 1] once it reaches ``training_step``.
         query: ``(E, N, Q, C, H, W)``: the Q images of each class that are to be classified, likewise.
     """
@@ -71,8 +71,8 @@ class SearchBatch(NamedTuple):
         val: Images from which the architecture learns; as many.
     """
 
-    train: LabelledImages
-    val: LabelledImages
+    train: LabeledImages
+    val: LabeledImages
 
 
 class Codes(NamedTuple):
@@ -92,11 +92,11 @@ class GatherDataset(Dataset[Batch], Generic[Batch]):
     """A data set that holds its columns as whole tensors and returns any list of rows by one gather a column.
 
     Args:
-        columns: The whole data set as one "batch" (for example ``LabelledImages(all_images, all_labels)``).
+        columns: The whole data set as one "batch" (for example ``LabeledImages(all_images, all_labels)``).
         rows: int64 indices of the rows that belong to this split, in order; all rows if None.
 
     Example:
-        >>> columns = LabelledImages(image=torch.zeros(4, 1, 8, 8), label=torch.arange(4))
+        >>> columns = LabeledImages(image=torch.zeros(4, 1, 8, 8), label=torch.arange(4))
         >>> data = GatherDataset(columns, rows=torch.tensor([3, 1]))
         >>> len(data), data.__getitems__([1, 0]).label.tolist()
         (2, [1, 3])

@@ -17,7 +17,7 @@ from lit_models.support.ranks import gather
 
 
 class ClassificationReport(Callback):
-    """Says after a test which classes are recognised, and what they are taken for.
+    """Says after a test which classes are recognized, and what they are taken for.
 
     Writes into ``figures/`` in the run folder (and the figures to W&B): ``class_accuracy.csv`` and ``.png``,
     ``confusion_matrix.csv`` and ``.png``, with the true classes as rows, ``confused_pairs.csv`` and ``.png``, the pairs
@@ -254,10 +254,10 @@ def draw_confused_pairs(pairs: Sequence[ConfusedPair], names: Sequence[str], pat
     figure = Figure(figsize=(9, 1.5 + 0.36 * len(pairs)), layout="constrained")
     axes = figure.subplots()
     labels = ("first class taken for the second", "second class taken for the first")
-    for side, (label, colour) in enumerate(zip(labels, ("tab:blue", "tab:orange"), strict=True)):
+    for side, (label, color) in enumerate(zip(labels, ("tab:blue", "tab:orange"), strict=True)):
         percent = [100 * pair.mistakes[side] / max(1, pair.images[side]) for pair in pairs]
         places = [row + 0.4 * side - 0.2 for row in range(len(pairs))]
-        bars = axes.barh(places, percent, 0.4, color=colour, alpha=0.8, label=label)
+        bars = axes.barh(places, percent, 0.4, color=color, alpha=0.8, label=label)
         axes.bar_label(bars, [str(pair.mistakes[side]) for pair in pairs], padding=3, fontsize=7)
     axes.set_yticks(range(len(pairs)), [figure_text(f"{names[pair.first]} – {names[pair.second]}") for pair in pairs])
     axes.set_ylim(len(pairs) - 0.4, -0.6)
@@ -311,8 +311,8 @@ def draw_confusion(counts: Tensor, names: Sequence[str], path: Path) -> None:
         for row, column in torch.cartesian_prod(*[torch.arange(len(names))] * 2).tolist():
             value = percent[row, column].item()
             if value >= 0.5:
-                colour = "white" if value > 50 else "black"
-                axes.text(column, row, f"{value:.0f}", ha="center", va="center", color=colour)
+                color = "white" if value > 50 else "black"
+                axes.text(column, row, f"{value:.0f}", ha="center", va="center", color=color)
     font: dict[str, Any] = {"fontsize": max(5, 10 - len(names) // 20)}
     turn: dict[str, Any] = {"rotation": 45 if len(names) <= 40 else 90, "ha": "right", "rotation_mode": "anchor"}
     shown = [figure_text(name) for name in names]

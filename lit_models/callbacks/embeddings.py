@@ -27,8 +27,8 @@ class EmbeddingPlot(Callback):
 
     Args:
         per_class: Images of each class: the first ones in the order of the test set.
-        max_classes: Draw the first so many classes only, as more colours can't be told apart.
-        perplexity: About how many neighbours count for a point in t-SNE; at most a third of the points.
+        max_classes: Draw the first so many classes only, as more colors can't be told apart.
+        perplexity: About how many neighbors count for a point in t-SNE; at most a third of the points.
         seed: Seed of t-SNE.
     """
 
@@ -82,7 +82,7 @@ class EmbeddingPlot(Callback):
 def draw_embedding(
     embedding: Tensor, label: Tensor, names: Sequence[str], path: Path, perplexity: float, seed: int
 ) -> None:
-    """Draws points in two dimensions, by t-SNE and by PCA, in a colour for each class; writes them to a table.
+    """Draws points in two dimensions, by t-SNE and by PCA, in a color for each class; writes them to a table.
 
     Args:
         embedding: ``(N, D)``: at least 4 points of at least 2 dimensions.
@@ -106,18 +106,18 @@ def draw_embedding(
     panels[f"PCA ({100 * pca.explained_variance_ratio_.sum():.0f} % of the variance)"] = projected
 
     classes = label.unique().tolist()
-    colours = colormaps["tab10" if len(classes) <= 10 else "tab20" if len(classes) <= 20 else "turbo"]
-    palette = colours(np.arange(len(classes)) if len(classes) <= 20 else np.linspace(0, 1, len(classes)))
+    colors = colormaps["tab10" if len(classes) <= 10 else "tab20" if len(classes) <= 20 else "turbo"]
+    palette = colors(np.arange(len(classes)) if len(classes) <= 20 else np.linspace(0, 1, len(classes)))
     size = min(max(20_000 / len(points), 5), 20)
     figure = Figure(figsize=(14, 6.5), layout="constrained")
     for axes, (title, places) in zip(figure.subplots(1, 2), panels.items(), strict=True):
-        for colour, one in zip(palette, classes, strict=True):
+        for color, one in zip(palette, classes, strict=True):
             member = (label == one).numpy()
-            axes.scatter(*places[member].T, s=size, alpha=0.6, linewidths=0, color=colour)
+            axes.scatter(*places[member].T, s=size, alpha=0.6, linewidths=0, color=color)
         axes.set_title(title)
         axes.set_xticks([])
         axes.set_yticks([])
-    handles = [Line2D([], [], marker="o", linestyle="", color=colour) for colour in palette]
+    handles = [Line2D([], [], marker="o", linestyle="", color=color) for color in palette]
     figure.legend(
         handles,
         [figure_text(names[one]) if names else str(one) for one in classes],

@@ -118,6 +118,6 @@ def draw_examples(image: Tensor, probability: Tensor, label: int, names: Sequenc
         title = f"{name if len(name) <= 18 else f'{name[:17]}…'}\n{100 * value:.0f} %"
         axes.set_title(figure_text(title), fontsize=8, color="tab:green" if answer == label else "tab:red")
     right = sum(answer == label for answer in likeliest)
-    figure.suptitle(f"{names[label]}: {right} of {len(image)} test images recognised")
+    figure.suptitle(f"{names[label]}: {right} of {len(image)} test images recognized")
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=120)

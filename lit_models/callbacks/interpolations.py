@@ -27,7 +27,7 @@ class Interpolations(Callback):
     which relit's digit classifier is sure, ``test/sure_between_lerp`` and ``…_slerp``, and the share of which it is
     sure that they show one of the pair's two digits, ``test/sure_of_either_lerp`` and ``…_slerp``. The pairs are of any
     two classes. The first share alone can mislead: to a network that knows nothing but digits, a blot may be one, too.
-    A row for faded pixels says what no model at all gets. On data whose real images the classifier doesn't recognise,
+    A row for faded pixels says what no model at all gets. On data whose real images the classifier doesn't recognize,
     it judges nothing, and a warning says so.
 
     Args:
@@ -81,7 +81,7 @@ class Interpolations(Callback):
         model = cast(Any, pl_module)
         drawn = shown_rows(label[start], label[end], self.shown)
         folder = Path(trainer.default_root_dir) / "figures"
-        judge = None if self.sure_above is None else recognising_classifier(trainer, image, label)
+        judge = None if self.sure_above is None else recognizing_classifier(trainer, image, label)
         shares = {}
         for path in ("lerp", "slerp"):
             images = model.interpolate(image[start], image[end], self.steps, path)
@@ -143,7 +143,7 @@ def the_digit_classifier(image: Tensor) -> nn.Module:
     return digit_classifier().to(image.device)
 
 
-def recognising_classifier(trainer: Trainer, image: Tensor, label: Tensor) -> nn.Module | None:
+def recognizing_classifier(trainer: Trainer, image: Tensor, label: Tensor) -> nn.Module | None:
     """The digit classifier, or None, with a warning, if it is wrong about more than a tenth of these real images."""
     classifier = the_digit_classifier(image)
     logits = torch.cat([classifier(part.float()) for part in image.split(500)])
@@ -152,7 +152,7 @@ def recognising_classifier(trainer: Trainer, image: Tensor, label: Tensor) -> nn
     if right >= 0.9:
         return classifier
     warnings.warn(
-        f"The digit classifier recognises only {100 * right:.0f} % of these test images, so that it can't judge what "
+        f"The digit classifier recognizes only {100 * right:.0f} % of these test images, so that it can't judge what "
         "lies between them: no share of sure images is computed.",
         stacklevel=1,
     )

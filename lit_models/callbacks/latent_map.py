@@ -20,7 +20,7 @@ class LatentMap(Callback):
 
     Writes into ``figures/`` in the run folder and to W&B: ``latent_map.png``, decoded points of the plane at equal
     steps of the normal prior's probability, from the 1st to the 99th percentile (Kingma & Welling 2013, figure 4); and
-    ``latent_plane.png``, the test images' latent vectors in their classes' colours. For any model with
+    ``latent_plane.png``, the test images' latent vectors in their classes' colors. For any model with
     ``embed(image) -> (N, 2)`` and ``decode(latent)``.
 
     Args:
@@ -80,28 +80,28 @@ def plane(columns: int) -> Tensor:
 
 
 def draw_plane(latent: Tensor, label: Tensor, names: Sequence[str], path: Path) -> None:
-    """Draws points ``(N, 2)`` in a colour for each class; the circle holds 95 % of the prior."""
+    """Draws points ``(N, 2)`` in a color for each class; the circle holds 95 % of the prior."""
     from matplotlib import colormaps
     from matplotlib.figure import Figure
     from matplotlib.patches import Circle
 
     classes = label.unique().tolist()
-    colours = colormaps["tab10" if len(classes) <= 10 else "turbo"]
+    colors = colormaps["tab10" if len(classes) <= 10 else "turbo"]
     figure = Figure(figsize=(7, 6), layout="constrained")
     axes = figure.subplots()
     for number, one in enumerate(classes):
         first, second = latent[label == one].T.numpy()
-        colour = colours(number if len(classes) <= 10 else number / len(classes))
+        color = colors(number if len(classes) <= 10 else number / len(classes))
         axes.scatter(
             first,
             second,
             s=4,
             alpha=0.5,
             linewidths=0,
-            color=colour,
+            color=color,
             label=figure_text(names[one]) if names else str(one),
         )
-    axes.add_patch(Circle((0, 0), 2.448, fill=False, linestyle="--", color="grey"))
+    axes.add_patch(Circle((0, 0), 2.448, fill=False, linestyle="--", color="gray"))
     axes.set_aspect("equal")
     axes.set_xlabel("first component of μ")
     axes.set_ylabel("second component of μ")

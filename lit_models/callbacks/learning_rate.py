@@ -25,7 +25,7 @@ class LearningRateScaling(Callback):
         self.rule = rule
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        # Optimisers and schedules are made, and a checkpoint's states not yet put into them.
+        # Optimizers and schedules are made, and a checkpoint's states not yet put into them.
         batches = trainer.world_size * trainer.accumulate_grad_batches
         factor = {"none": 1.0, "linear": float(batches), "sqrt": math.sqrt(batches)}[self.rule]
         for optimizer in trainer.optimizers:

@@ -12,7 +12,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
 from tqdm import tqdm
 
-from datamodules import GatherDataset, ImageDataModule, LabelledImages
+from datamodules import GatherDataset, ImageDataModule, LabeledImages
 from lit_models.callbacks.classification import confusion_counts, draw_class_accuracy, write_class_accuracy
 from lit_models.errors import RunError
 from lit_models.metrics.extractors import ExtractorUnavailableError, Features
@@ -305,7 +305,7 @@ class GenerationScores(Callback):
         return Reference(real, real_label, training, training_label, other, held_out)
 
     def _dataset_features(
-        self, trainer: Trainer, images: GatherDataset[LabelledImages], count: int, what: str
+        self, trainer: Trainer, images: GatherDataset[LabeledImages], count: int, what: str
     ) -> tuple[Features, Tensor | None]:
         """The features and classes of that many images (of all if there are fewer), drawn at random, always alike."""
         datamodule = cast(ImageDataModule, cast(Any, trainer).datamodule)

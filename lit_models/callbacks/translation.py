@@ -16,7 +16,7 @@ from lit_models.callbacks.samples import SampleGrid
 from lit_models.errors import RunError
 from lit_models.metrics.extractors import ExtractorUnavailableError
 from lit_models.metrics.generation import frechet_distance
-from lit_models.metrics.translation import MAP_COLOURS, TranslationMetrics
+from lit_models.metrics.translation import MAP_COLORS, TranslationMetrics
 from lit_models.support.extractors import load_extractor
 from lit_models.support.files import write_atomically
 from lit_models.support.judge import JUDGE, read_judge
@@ -66,9 +66,9 @@ class Triptychs(SampleGrid):
 
 
 class TranslationScores(Callback):
-    """Measures translated images against the true ones by L1, PSNR, SSIM, FID and the colours of the map.
+    """Measures translated images against the true ones by L1, PSNR, SSIM, FID and the colors of the map.
 
-    Logged after each validation: ``val/l1``, ``val/psnr``, ``val/ssim``, ``val/map_accuracy``, and by kind of colour
+    Logged after each validation: ``val/l1``, ``val/psnr``, ``val/ssim``, ``val/map_accuracy``, and by kind of color
     ``val/map_recall_water``, ``val/map_precision_water`` … (see
     :class:`lit_models.metrics.translation.TranslationMetrics`), and ``val/fid`` if there is an extractor: between the
     translations and the true images of this very split, thus biased upwards where it is small. The test logs the same
@@ -81,7 +81,7 @@ class TranslationScores(Callback):
     Args:
         extractor: Network whose features FID compares: ``inception``, or a checkpoint of any classifier; no FID if
             null.
-        map_colours: Whether the targets are maps, whose colours have a meaning.
+        map_colours: Whether the targets are maps, whose colors have a meaning.
     """
 
     def __init__(self, extractor: str | None = None, map_colours: bool = True) -> None:
@@ -156,8 +156,8 @@ class TranslationScores(Callback):
             path.parent.mkdir(parents=True, exist_ok=True)
             with path.open("w", newline="", encoding="utf-8") as file:
                 writer = csv.writer(file)
-                writer.writerow(["true", *(f"painted {kind}" for kind in MAP_COLOURS)])
-                writer.writerows([kind, *row] for kind, row in zip(MAP_COLOURS, confusion, strict=True))
+                writer.writerow(["true", *(f"painted {kind}" for kind in MAP_COLORS)])
+                writer.writerows([kind, *row] for kind, row in zip(MAP_COLORS, confusion, strict=True))
 
     def _note_features(self, trainer: Trainer, stage: str) -> None:
         """Keeps the name of the features that FID goes over, which tables print."""

@@ -339,7 +339,7 @@ def mean_and_deviation(values: list[float]) -> str:
 
 
 def draw_metrics(runs: list[Run], metrics: list[str], path: Path) -> None:
-    """A plot for each metric, one colour a run: the values as measured, pale, and their smooth trend; of several seeds
+    """A plot for each metric, one color a run: the values as measured, pale, and their smooth trend; of several seeds
     the mean in a band of one standard deviation."""
     from matplotlib import colormaps
     from matplotlib.figure import Figure
@@ -349,7 +349,7 @@ def draw_metrics(runs: list[Run], metrics: list[str], path: Path) -> None:
     rows = math.ceil(len(metrics) / columns)
     figure = Figure(figsize=(max(7, 5.2 * columns), 3.8 * rows + 0.6), layout="constrained")
     plots = figure.subplots(rows, columns, squeeze=False).flatten()
-    colours = colormaps["tab10" if len(runs) <= 10 else "tab20"].colors  # type: ignore[attr-defined]
+    colors = colormaps["tab10" if len(runs) <= 10 else "tab20"].colors  # type: ignore[attr-defined]
     handles: dict[str, Any] = {}
     for axes in plots[len(metrics) :]:
         axes.remove()
@@ -357,15 +357,15 @@ def draw_metrics(runs: list[Run], metrics: list[str], path: Path) -> None:
         for number, run in enumerate(runs):
             if metric in run.curves:
                 epochs, values = map(np.array, zip(*run.curves[metric], strict=True))
-                colour = colours[number % len(colours)]
+                color = colors[number % len(colors)]
                 if run.members:
                     _, all_values = zip(*values_by_epoch(run.members, metric), strict=True)
                     sd = np.array([statistics.stdev(one) if len(one) > 1 else 0.0 for one in all_values])
-                    axes.fill_between(epochs, values - sd, values + sd, color=colour, alpha=0.2, linewidth=0)
-                    handles[run.name] = axes.plot(epochs, values, color=colour, linewidth=1.8)[0]
+                    axes.fill_between(epochs, values - sd, values + sd, color=color, alpha=0.2, linewidth=0)
+                    handles[run.name] = axes.plot(epochs, values, color=color, linewidth=1.8)[0]
                     continue
-                axes.plot(epochs, values, "o", markersize=3, alpha=0.45, color=colour)
-                handles[run.name] = axes.plot(epochs, trend(epochs, values), color=colour, linewidth=1.8)[0]
+                axes.plot(epochs, values, "o", markersize=3, alpha=0.45, color=color)
+                handles[run.name] = axes.plot(epochs, trend(epochs, values), color=color, linewidth=1.8)[0]
         spread = [value for run in runs for _, value in run.curves.get(metric, ())]
         if min(spread) > 0 and max(spread) > 30 * min(spread):
             axes.set_yscale("log")
@@ -378,7 +378,7 @@ def draw_metrics(runs: list[Run], metrics: list[str], path: Path) -> None:
 
 
 def trend(epochs: np.ndarray, values: np.ndarray) -> np.ndarray:
-    """The cubic smoothing spline through the values, its smoothness chosen by generalised cross-validation (Woltring
+    """The cubic smoothing spline through the values, its smoothness chosen by generalized cross-validation (Woltring
     1986, as in SciPy); of fewer than five values, the values themselves."""
     from scipy.interpolate import make_smoothing_spline
 

@@ -211,7 +211,7 @@ class FewShot:
                 picture = Image.open(picture)
             gray = picture.convert("L" if channels == 1 else "RGB")
             images.append(resize(pil_to_tensor(gray).float() / 255, [height, width], antialias=True).clamp(0, 1))
-        return self.model(self.model.polarised(torch.stack(images)))
+        return self.model(self.model.polarized(torch.stack(images)))
 
 
 def as_picture(image: Tensor) -> Image.Image:
@@ -286,7 +286,7 @@ def build_app(players: list[Player]) -> Any:
                     label = gr.Label(label="what it is taken for")
                     nearest = gr.Image(type="pil", label="the most similar real digits")
                     drawn.change(reader.read, drawn, [label, nearest])
-            elif hasattr(model, "polarised") and hasattr(model, "distances"):
+            elif hasattr(model, "polarized") and hasattr(model, "distances"):
                 tabs += 1
                 few = FewShot(model)
                 with gr.Tab(player.name):

@@ -25,7 +25,7 @@ IMAGES = {
     "STL10": ("13,000", "2.6 GB"),
     "TinyImageNet": ("110,000", "237 MB"),
 }
-"""Labelled images of the data sets, and the size of their download."""
+"""Labeled images of the data sets, and the size of their download."""
 MINUTES = {
     "autoencoder_mnist": "9",
     "latent_gan_mnist": "90",

@@ -56,7 +56,7 @@ def explain(error: BaseException) -> str:
     if found := re.search(r"gradient (clipping|accumulation) is not supported for manual optimization", str(error)):
         option = "gradient_clip_val" if found[1] == "clipping" else "accumulate_grad_batches"
         return (
-            f"This model has an optimiser for each of its parts, so that --trainer.{option} can't work: leave it out."
+            f"This model has an optimizer for each of its parts, so that --trainer.{option} can't work: leave it out."
         )
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS):
         what = error.filename or "A file of the run"

@@ -6,7 +6,7 @@ from typing import Any
 
 from lit_models.darts.genotype import CELLS, EDGES, NODES, OPERATIONS, Cell, Genotype
 
-COLOURS = dict(
+COLORS = dict(
     zip(
         OPERATIONS,
         ("white", "#f4a582", "#fddbc7", "#e0e0e0", "#92c5de", "#4393c3", "#b8e186", "#7fbc41"),
@@ -49,13 +49,13 @@ def _draw_cell(axes: Any, cell: Cell) -> None:
     output = (COLUMN * (NODES + 1) - 0.9, 0.0)
     for node in range(NODES):
         x, y = places[2 + node]
-        _curve(axes, (x, y), output, colour="0.75")
+        _curve(axes, (x, y), output, color="0.75")
         pair = sorted(cell[2 * node : 2 * node + 2], key=lambda edge: -places[edge[1]][1])
         for (operation, state), shift in zip(pair, (0.42, -0.42), strict=True):
             start, box = places[state], (x - 1.25, y + shift)
-            _curve(axes, start, (box[0] - 0.4, box[1]), colour="0.35")
-            _curve(axes, (box[0] + 0.4, box[1]), (x - 0.17, y), colour="0.35", arrow=True)
-            style = {"boxstyle": "round,pad=0.25", "facecolor": COLOURS[operation], "edgecolor": "0.4"}
+            _curve(axes, start, (box[0] - 0.4, box[1]), color="0.35")
+            _curve(axes, (box[0] + 0.4, box[1]), (x - 0.17, y), color="0.35", arrow=True)
+            style = {"boxstyle": "round,pad=0.25", "facecolor": COLORS[operation], "edgecolor": "0.4"}
             axes.text(*box, operation, ha="center", va="center", fontsize=9, bbox=style, zorder=3)
     for place, name in zip((*places, output), (*STATES, "$c_k$"), strict=True):
         style = {"boxstyle": "circle,pad=0.35", "facecolor": "#ffeda0", "edgecolor": "0.2"}
@@ -65,7 +65,7 @@ def _draw_cell(axes: Any, cell: Cell) -> None:
     axes.axis("off")
 
 
-def _curve(axes: Any, start: tuple[float, float], end: tuple[float, float], colour: str, arrow: bool = False) -> None:
+def _curve(axes: Any, start: tuple[float, float], end: tuple[float, float], color: str, arrow: bool = False) -> None:
     """A line that leaves and arrives horizontally."""
     from matplotlib.patches import FancyArrowPatch
     from matplotlib.path import Path as Outline
@@ -76,7 +76,7 @@ def _curve(axes: Any, start: tuple[float, float], end: tuple[float, float], colo
         [Outline.MOVETO, Outline.CURVE4, Outline.CURVE4, Outline.CURVE4],
     )
     style = "-|>,head_width=3,head_length=5" if arrow else "-"
-    axes.add_patch(FancyArrowPatch(path=outline, arrowstyle=style, color=colour, linewidth=1.3, zorder=1))
+    axes.add_patch(FancyArrowPatch(path=outline, arrowstyle=style, color=color, linewidth=1.3, zorder=1))
 
 
 def draw_search(history: Sequence[dict[str, Any]], path: Path) -> Path:

@@ -26,7 +26,7 @@ from torch.optim import SGD, Optimizer
 from torch.optim.lr_scheduler import CosineAnnealingLR
 from torchmetrics import MeanMetric
 
-from datamodules import LabelledImages
+from datamodules import LabeledImages
 from lit_models.darts.drawing import draw_genotype
 from lit_models.darts.genotype import NODES, Cell, Genotype, read_genotype
 from lit_models.darts.supernet import STEM_MULTIPLIER, reduction_layers
@@ -343,7 +343,7 @@ class DARTSRetrain(NamedClasses):
     def _raise_drop_path(self) -> None:
         self.drop_path_probability.fill_(self.drop_path * self.current_epoch / self.epochs)
 
-    def training_step(self, batch: LabelledImages, batch_idx: int) -> Tensor:
+    def training_step(self, batch: LabeledImages, batch_idx: int) -> Tensor:
         logits, auxiliary_logits = self.network(batch.image, self.drop_path_probability if self.drop_path else None)
         loss = functional.cross_entropy(logits.float(), batch.label)
         self.train_accuracy.update((logits.argmax(1) == batch.label).float())
@@ -370,17 +370,17 @@ class DARTSRetrain(NamedClasses):
         optimizer = self.optimizer_callable(self.network.parameters())
         return [optimizer], [CosineAnnealingLR(optimizer, self.epochs)]
 
-    def validation_step(self, batch: LabelledImages, batch_idx: int) -> None:
+    def validation_step(self, batch: LabeledImages, batch_idx: int) -> None:
         self._evaluate(batch, "val")
 
-    def test_step(self, batch: LabelledImages, batch_idx: int) -> Tensor:
+    def test_step(self, batch: LabeledImages, batch_idx: int) -> Tensor:
         """Returns the logits, for callbacks."""
         return self._evaluate(batch, "test")
 
-    def predict_step(self, batch: LabelledImages, batch_idx: int) -> ClassProbabilities:
+    def predict_step(self, batch: LabeledImages, batch_idx: int) -> ClassProbabilities:
         return ClassProbabilities(self(batch.image).float().softmax(1))
 
-    def _evaluate(self, batch: LabelledImages, stage: str) -> Tensor:
+    def _evaluate(self, batch: LabeledImages, stage: str) -> Tensor:
         logits = self(batch.image).float()
         loss = functional.cross_entropy(logits, batch.label)
         accuracy = (logits.argmax(1) == batch.label).float().mean()

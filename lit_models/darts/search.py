@@ -53,7 +53,7 @@ from torch.optim import SGD, Optimizer
 from torch.optim.lr_scheduler import CosineAnnealingLR
 from torchmetrics import MeanMetric
 
-from datamodules import ImageDataModule, LabelledImages, SearchBatch, SearchDataModule
+from datamodules import ImageDataModule, LabeledImages, SearchBatch, SearchDataModule
 from lit_models.darts.drawing import draw_genotype, draw_search
 from lit_models.darts.genotype import EDGES, OPERATIONS, Genotype, derive_genotype
 from lit_models.darts.hypergradient import (
@@ -234,7 +234,7 @@ class DARTSSearch(NamedClasses):
         """
         names, parameters = zip(*self.supernet.named_parameters(), strict=True)
 
-        def loss_on(images: LabelledImages) -> Loss:
+        def loss_on(images: LabeledImages) -> Loss:
             def loss(weights: Tensors, alphas: Tensors) -> Tensor:
                 values = dict(zip(names, weights, strict=True))
                 logits = functional_call(self.supernet, values, (images.image, *alphas))
@@ -328,17 +328,17 @@ class DARTSSearch(NamedClasses):
 
     # --- evaluation ---------------------------------------------------------------------------------------------------
 
-    def validation_step(self, batch: LabelledImages, batch_idx: int) -> None:
+    def validation_step(self, batch: LabeledImages, batch_idx: int) -> None:
         self._evaluate(batch, "val")
 
-    def test_step(self, batch: LabelledImages, batch_idx: int) -> Tensor:
+    def test_step(self, batch: LabeledImages, batch_idx: int) -> Tensor:
         """Returns the logits, for callbacks."""
         return self._evaluate(batch, "test")
 
-    def predict_step(self, batch: LabelledImages, batch_idx: int) -> ClassProbabilities:
+    def predict_step(self, batch: LabeledImages, batch_idx: int) -> ClassProbabilities:
         return ClassProbabilities(self(batch.image).float().softmax(1))
 
-    def _evaluate(self, batch: LabelledImages, stage: str) -> Tensor:
+    def _evaluate(self, batch: LabeledImages, stage: str) -> Tensor:
         logits = self(batch.image).float()
         loss = functional.cross_entropy(logits, batch.label)
         accuracy = (logits.argmax(1) == batch.label).float().mean()

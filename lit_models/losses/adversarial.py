@@ -15,7 +15,7 @@ def discriminator_bce(
     data_label: float = 1.0,
     label_noise: float = 0.0,
 ) -> Tensor:
-    """Cross-entropy of telling real from fake images (Goodfellow et al. 2014, eq. 1, as a loss to be minimised).
+    """Cross-entropy of telling real from fake images (Goodfellow et al. 2014, eq. 1, as a loss to be minimized).
 
     With ``y`` the label of real images and ``σ`` the sigmoid,
     ``L_D = E_x[BCE(σ(D(x)), y)] + E_z[BCE(σ(D(G(z))), 1 − y)]``.
@@ -103,7 +103,7 @@ def generator_linear(fake_score: Tensor) -> Tensor:
 
 
 def wasserstein_distance(real_score: Tensor, fake_score: Tensor) -> Tensor:
-    """``E_x[f(x)] − E_z[f(G(z))]``, which WGAN's critic f maximises (Arjovsky et al. 2017, eq. 3).
+    """``E_x[f(x)] − E_z[f(G(z))]``, which WGAN's critic f maximizes (Arjovsky et al. 2017, eq. 3).
 
     If f is the best of all functions with slopes of at most K, it is K times the Wasserstein-1 distance.
 
@@ -126,7 +126,7 @@ def gradient_penalty(
     whatever precision the critic computes in.
 
     Args:
-        critic: f; each of its outputs must depend on one image only, which rules out batch normalisation.
+        critic: f; each of its outputs must depend on one image only, which rules out batch normalization.
         real: ``(N, ...)``.
         fake: ``(N, ...)``.
         mix: ``(N,)`` in float32, the ε of each pair; drawn from U(0, 1) if None.

@@ -1,5 +1,5 @@
 """Center loss (Wen, Zhang, Li & Qiao 2016, "A Discriminative Feature Learning Approach for Deep Face Recognition",
-https://ydwen.github.io/papers/WenECCV16.pdf): features are drawn to their class's centre, which follows them."""
+https://ydwen.github.io/papers/WenECCV16.pdf): features are drawn to their class's center, which follows them."""
 
 from typing import Literal
 
@@ -36,7 +36,7 @@ def center_loss(embedding: Tensor, label: Tensor, center: Tensor) -> Tensor:
 
 
 def moved_by_rule(embedding: Tensor, label: Tensor, center: Tensor, rate: float) -> Tensor:
-    """The centres after a batch by the paper's rule: ``c_j − α Σ_{y_i = j} (c_j − x_i) / (1 + n_j)`` (eq. 4), n_j being
+    """The centers after a batch by the paper's rule: ``c_j − α Σ_{y_i = j} (c_j − x_i) / (1 + n_j)`` (eq. 4), n_j being
     the images of class j.
 
     Args:
@@ -50,7 +50,7 @@ def moved_by_rule(embedding: Tensor, label: Tensor, center: Tensor, rate: float)
 
 
 def moved_by_sgd(embedding: Tensor, label: Tensor, center: Tensor, rate: float) -> Tensor:
-    """The centres after a step of gradient descent on :func:`center_loss`, for arguments as above."""
+    """The centers after a step of gradient descent on :func:`center_loss`, for arguments as above."""
     total, count = _sums_and_counts(embedding, label, len(center))
     return center - rate * (count * center - total) / len(label)
 

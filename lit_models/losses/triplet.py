@@ -47,8 +47,8 @@ def distances(embedding: Tensor, squared: bool = False) -> Tensor:
     if squared:
         return square
     # The square root's slope has no bound at 0: what is less than the rounding error of the square is taken as 0.
-    centred = (embedding - embedding.mean(0)).detach()
-    norm = centred.square().sum(1)
+    centered = (embedding - embedding.mean(0)).detach()
+    norm = centered.square().sum(1)
     apart = square.detach() > 4 * torch.finfo(square.dtype).eps * (norm[:, None] + norm)
     apart.fill_diagonal_(False)
     return torch.where(apart, square, 1.0).sqrt() * apart

@@ -178,7 +178,7 @@ class ExtractorUnavailableError(RunError):
 
 
 def digit_classifier() -> ConvNet:
-    """The classifier of MNIST's digits that comes with relit: grey images ``(N, 1, 32, 32)`` in [0, 1] to logits
+    """The classifier of MNIST's digits that comes with relit: gray images ``(N, 1, 32, 32)`` in [0, 1] to logits
     ``(N, 10)``, in evaluation mode on the CPU."""
     with safe_open(DIGIT_CLASSIFIER, "pt") as file:
         network = ConvNet(1, 10, json.loads(file.metadata()["widths"]))

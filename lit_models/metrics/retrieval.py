@@ -97,11 +97,11 @@ def nearest(query: Tensor, reference: Tensor, k: int, itself: Tensor | None = No
     return torch.cat([block.values for block in found]), torch.cat([block.indices for block in found])
 
 
-def neighbour_votes(square: Tensor, label: Tensor, num_classes: int) -> Tensor:
-    """k-nearest-neighbour classification: each neighbour votes for its class with the weight 1 / distance.
+def neighbor_votes(square: Tensor, label: Tensor, num_classes: int) -> Tensor:
+    """k-nearest-neighbor classification: each neighbor votes for its class with the weight 1 / distance.
 
     Args:
-        square: ``(Q, k)``: the squared distances of the neighbours.
+        square: ``(Q, k)``: the squared distances of the neighbors.
         label: ``(Q, k)``, int64: their classes.
         num_classes: Number of classes.
 
@@ -109,7 +109,7 @@ def neighbour_votes(square: Tensor, label: Tensor, num_classes: int) -> Tensor:
         Shares of the votes, ``(Q, num_classes)``.
     """
     weight = square.clamp(min=torch.finfo(square.dtype).tiny).rsqrt()
-    weight = weight / weight.amax(1, keepdim=True)  # neighbours at distance 0 have all the votes, and no overflow
+    weight = weight / weight.amax(1, keepdim=True)  # neighbors at distance 0 have all the votes, and no overflow
     votes = weight.new_zeros(len(square), num_classes).scatter_add_(1, label, weight)
     return votes / votes.sum(1, keepdim=True)
 
@@ -164,7 +164,7 @@ def fitted_sharpness(score: Tensor, label: Tensor, steps: int = 30) -> Tensor:
 
 
 def hits(ranked: Tensor, label: Tensor) -> Tensor:
-    """The share of rows that have their label among the ranked ones: Recall@k of neighbours' labels, top-k accuracy of
+    """The share of rows that have their label among the ranked ones: Recall@k of neighbors' labels, top-k accuracy of
     classes by descending score.
 
     Args:

@@ -15,7 +15,7 @@ from torchmetrics.image import PeakSignalNoiseRatio
 
 from lit_models.losses.precision import in_float64
 
-MAP_COLOURS: dict[str, tuple[tuple[int, int, int], ...]] = {
+MAP_COLORS: dict[str, tuple[tuple[int, int, int], ...]] = {
     "water": ((177, 207, 255),),
     "park": ((203, 223, 174),),
     "road": ((255, 255, 254),),
@@ -34,16 +34,16 @@ MAP_COLOURS: dict[str, tuple[tuple[int, int, int], ...]] = {
         (236, 209, 207),  # hospitals
     ),
 }
-"""What the colours of a map of the data set ``Maps`` mean.
+"""What the colors of a map of the data set ``Maps`` mean.
 
 Found by taking every second pixel, in both directions, of the maps of every second training pair (1 to 299; JPEG, so
-that each colour is spread), and the commonest values, smoothed over 5 levels, among the bluish, greenish, reddish and
-greyish ones; what they stand for was seen by looking at the maps.
+that each color is spread), and the commonest values, smoothed over 5 levels, among the bluish, greenish, reddish and
+grayish ones; what they stand for was seen by looking at the maps.
 """
 
 
-def nearest_colours(image: Tensor) -> Tensor:
-    """For each pixel the place in :data:`MAP_COLOURS` of the kind that has the nearest colour, by Euclidean distance
+def nearest_colors(image: Tensor) -> Tensor:
+    """For each pixel the place in :data:`MAP_COLORS` of the kind that has the nearest color, by Euclidean distance
     in RGB.
 
     Args:
@@ -52,23 +52,23 @@ def nearest_colours(image: Tensor) -> Tensor:
     Returns:
         ``(N, H, W)``, int64.
     """
-    kinds, colours = _palette(image.device)
+    kinds, colors = _palette(image.device)
     pixels = eight_bit(image).movedim(1, -1)
-    # |p − c|² without |p|², which is the same for all colours c; whole numbers below 2²⁴ are exact in float32.
-    distance = colours.square().sum(1) - 2 * pixels @ colours.T
+    # |p − c|² without |p|², which is the same for all colors c; whole numbers below 2²⁴ are exact in float32.
+    distance = colors.square().sum(1) - 2 * pixels @ colors.T
     return kinds[distance.argmin(-1)]
 
 
 def painted(kind: Tensor) -> Tensor:
-    """The map in which each pixel has the first colour of its kind.
+    """The map in which each pixel has the first color of its kind.
 
     Args:
-        kind: ``(N, H, W)``, int64 places in :data:`MAP_COLOURS`.
+        kind: ``(N, H, W)``, int64 places in :data:`MAP_COLORS`.
 
     Returns:
         ``(N, 3, H, W)`` in [0, 1].
     """
-    first = torch.tensor([colours[0] for colours in MAP_COLOURS.values()], device=kind.device) / 255
+    first = torch.tensor([colors[0] for colors in MAP_COLORS.values()], device=kind.device) / 255
     return first[kind].movedim(-1, 1)
 
 
@@ -110,12 +110,12 @@ class TranslationMetrics:
 
     ``l1`` is the mean absolute difference in [0, 1]; ``psnr`` in decibels and ``ssim`` (:func:`structural_similarity`)
     are means over the images. ``map_accuracy`` is the share of pixels that are of the right kind by
-    :func:`nearest_colours`; for each kind, ``map_recall_<kind>`` is the share of its true pixels that were painted so,
+    :func:`nearest_colors`; for each kind, ``map_recall_<kind>`` is the share of its true pixels that were painted so,
     and ``map_precision_<kind>`` the share of the pixels painted so that are right: low where a model invents it. They
     are nan where there are no such pixels.
 
     Args:
-        map_colours: Whether the images are maps of :data:`MAP_COLOURS`.
+        map_colours: Whether the images are maps of :data:`MAP_COLORS`.
         device: Where the images will be.
     """
 
@@ -126,7 +126,7 @@ class TranslationMetrics:
             "ssim": MeanMetric(nan_strategy="disable"),
         }
         if map_colours:
-            self.metrics["confusion"] = MulticlassConfusionMatrix(len(MAP_COLOURS), validate_args=False)
+            self.metrics["confusion"] = MulticlassConfusionMatrix(len(MAP_COLORS), validate_args=False)
         for metric in self.metrics.values():
             metric.to(device)
 
@@ -141,7 +141,7 @@ class TranslationMetrics:
         generated, target = ((eight_bit(images) / 255).contiguous() for images in (generated, target))
         for name, metric in self.metrics.items():
             if name == "confusion":
-                metric.update(nearest_colours(generated), nearest_colours(target))
+                metric.update(nearest_colors(generated), nearest_colors(target))
             elif name == "ssim":
                 metric.update(structural_similarity(generated, target))
             else:
@@ -169,13 +169,13 @@ def map_scores(confusion: Tensor) -> dict[str, Tensor]:
     recall, precision = right / confusion.sum(1), right / confusion.sum(0)
     return {
         "map_accuracy": right.sum() / confusion.sum(),
-        **{f"map_recall_{kind}": recall[i] for i, kind in enumerate(MAP_COLOURS)},
-        **{f"map_precision_{kind}": precision[i] for i, kind in enumerate(MAP_COLOURS)},
+        **{f"map_recall_{kind}": recall[i] for i, kind in enumerate(MAP_COLORS)},
+        **{f"map_precision_{kind}": precision[i] for i, kind in enumerate(MAP_COLORS)},
     }
 
 
 def _palette(device: torch.device) -> tuple[Tensor, Tensor]:
-    """The kind of each colour, int64, and the colours, ``(n, 3)`` in 0..255."""
-    kinds = [kind for kind, colours in enumerate(MAP_COLOURS.values()) for _ in colours]
-    colours = [colour for group in MAP_COLOURS.values() for colour in group]
-    return torch.tensor(kinds, device=device), torch.tensor(colours, dtype=torch.float32, device=device)
+    """The kind of each color, int64, and the colors, ``(n, 3)`` in 0..255."""
+    kinds = [kind for kind, colors in enumerate(MAP_COLORS.values()) for _ in colors]
+    colors = [color for group in MAP_COLORS.values() for color in group]
+    return torch.tensor(kinds, device=device), torch.tensor(colors, dtype=torch.float32, device=device)

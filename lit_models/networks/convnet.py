@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 
 class ConvNet(nn.Module):
-    """Blocks of two 3x3 convolutions, each with batch normalisation and ReLU, and a maximum over 2x2 pixels, as in VGG
+    """Blocks of two 3x3 convolutions, each with batch normalization and ReLU, and a maximum over 2x2 pixels, as in VGG
     (Simonyan & Zisserman 2015, arXiv:1409.1556); then the mean over the pixels that are left, which is the image's
     embedding (Lin, Chen & Yan 2014, "Network in network", section 3.2), and a linear layer on top.
 

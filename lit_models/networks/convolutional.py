@@ -13,7 +13,7 @@ SMALLEST, LARGEST = 8, 512
 class Encoder(nn.Module):
     """From an image to a vector, by strided convolutions that halve the size down to 4x4, and an affine head.
 
-    There is no normalisation over the batch: an image's code depends on nothing but the image, in training as in
+    There is no normalization over the batch: an image's code depends on nothing but the image, in training as in
     evaluation, for 50 images as for 50,000.
 
     Shapes: ``(N, channels, image_size, image_size)`` in [0, 1] to ``(N, latent_dim)``.

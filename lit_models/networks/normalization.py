@@ -1,4 +1,4 @@
-"""Normalisation by what is there: by statistics of the given images, never by running means of earlier ones."""
+"""Normalization by what is there: by statistics of the given images, never by running means of earlier ones."""
 
 from typing import Literal
 
@@ -9,7 +9,7 @@ Norm = Literal["batch", "instance"]
 
 
 class BatchStatisticsNorm2d(nn.BatchNorm2d):
-    """Batch normalisation as in pix2pix (Isola et al. 2017, section 3.3): in evaluation, too, by statistics of the
+    """Batch normalization as in pix2pix (Isola et al. 2017, section 3.3): in evaluation, too, by statistics of the
     images that are given, there of each image by itself.
 
     The paper tests with batches of one image. So each image's result depends on nothing but the image, whatever batch
@@ -26,6 +26,6 @@ class BatchStatisticsNorm2d(nn.BatchNorm2d):
 
 
 def normalization(norm: Norm, channels: int) -> nn.Module:
-    """The layer: "batch" for :class:`BatchStatisticsNorm2d`, "instance" for instance normalisation without parameters
+    """The layer: "batch" for :class:`BatchStatisticsNorm2d`, "instance" for instance normalization without parameters
     (Ulyanov et al. 2016)."""
     return BatchStatisticsNorm2d(channels) if norm == "batch" else nn.InstanceNorm2d(channels)

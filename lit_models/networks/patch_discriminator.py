@@ -3,7 +3,7 @@
 from torch import Tensor, nn
 
 from lit_models.errors import ModelError
-from lit_models.networks.initialisation import initialise
+from lit_models.networks.initialization import initialize
 from lit_models.networks.normalization import Norm, normalization
 
 HALVINGS = {1: 0, 16: 1, 34: 2, 70: 3, 142: 4, 286: 5}
@@ -52,7 +52,7 @@ class PatchDiscriminator(nn.Module):
                 nn.LeakyReLU(0.2, inplace=True),
             ]
         self.layers = nn.Sequential(*layers, nn.Conv2d(width, 1, kernel, padding=padding))
-        self.apply(initialise)
+        self.apply(initialize)
 
     def forward(self, image: Tensor) -> Tensor:
         return self.layers(image)

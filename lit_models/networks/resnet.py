@@ -19,10 +19,10 @@ IMAGENET = "imagenet"
 class ResNet18(nn.Module):
     """Four stages of two basic blocks each, and a mean over what is left of the image's rows and columns.
 
-    Shapes: normalised images ``(B, channels, H, W)`` to features ``(B, 8 * feature_maps)``, at least float32
+    Shapes: normalized images ``(B, channels, H, W)`` to features ``(B, 8 * feature_maps)``, at least float32
     and not negative.
 
-    The parameters have torchvision's names and initialisation; its weights can be loaded (:func:`load_weights`).
+    The parameters have torchvision's names and initialization; its weights can be loaded (:func:`load_weights`).
 
     Args:
         channels: Channels of the images.

@@ -3,14 +3,14 @@ Johnson, Alahi & Fei-Fei 2016 (https://arxiv.org/abs/1603.08155)."""
 
 from torch import Tensor, nn
 
-from lit_models.networks.initialisation import initialise
+from lit_models.networks.initialization import initialize
 from lit_models.networks.normalization import Norm, normalization
 
 
 class ResNetGenerator(nn.Module):
     """Two halvings, a chain of residual blocks at a quarter of the size, two doublings.
 
-    With 64 feature maps and instance normalisation it is the paper's: 6 blocks (7.838 million parameters) for images of
+    With 64 feature maps and instance normalization it is the paper's: 6 blocks (7.838 million parameters) for images of
     128 pixels, 9 (11.378 million) from 256 on.
 
     Shapes: ``(N, channels, H, W)`` to the same, in [−1, 1]; H and W multiples of 4, and at least 8.
@@ -50,7 +50,7 @@ class ResNetGenerator(nn.Module):
         self.layers = nn.Sequential(
             *layers, nn.Conv2d(width, channels, 7, padding=3, padding_mode="reflect"), nn.Tanh()
         )
-        self.apply(initialise)
+        self.apply(initialize)
 
     def forward(self, image: Tensor) -> Tensor:
         return self.layers(image)

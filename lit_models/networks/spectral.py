@@ -1,4 +1,4 @@
-"""Spectral normalisation (Miyato et al. 2018, https://arxiv.org/abs/1802.05957) of a whole network."""
+"""Spectral normalization (Miyato et al. 2018, https://arxiv.org/abs/1802.05957) of a whole network."""
 
 from typing import TypeVar
 
@@ -8,10 +8,10 @@ from torch.nn.utils.parametrizations import spectral_norm
 from torch.nn.utils.parametrize import ParametrizationList
 
 Network = TypeVar("Network", bound=nn.Module)
-NORMALISED = (nn.Conv2d, nn.Linear, nn.Embedding)
+NORMALIZED = (nn.Conv2d, nn.Linear, nn.Embedding)
 
 
-def spectrally_normalised(network: Network) -> Network:
+def spectrally_normalized(network: Network) -> Network:
     """Divides the weights of every layer by their largest singular value, ``W / σ(W)`` (eq. 8), from now on.
 
     A convolution's weight counts as the matrix ``(out, in · height · width)``. In training mode each use of a weight
@@ -27,7 +27,7 @@ def spectrally_normalised(network: Network) -> Network:
         The same network.
     """
     for layer in list(network.modules()):
-        if isinstance(layer, NORMALISED):
+        if isinstance(layer, NORMALIZED):
             spectral_norm(layer)
             (parametrizations,) = layer.parametrizations.values()  # type: ignore[operator]
             assert isinstance(parametrizations, ParametrizationList)

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor, nn
 
 from lit_models.networks.convolutional import require_power_of_two
-from lit_models.networks.initialisation import initialise
+from lit_models.networks.initialization import initialize
 from lit_models.networks.normalization import BatchStatisticsNorm2d
 
 SMALLEST, LARGEST = 32, 1024
@@ -16,7 +16,7 @@ class UNet(nn.Module):
     layer of the one to the layer of the same size of the other.
 
     At 256 pixels and 64 feature maps it is the paper's, with 54.414 million parameters. Two layers have no
-    normalisation: the first, and the innermost, which a batch of one image would set to zero. Only the last one has
+    normalization: the first, and the innermost, which a batch of one image would set to zero. Only the last one has
     biases. (All of this follows the authors' code.)
 
     Shapes: ``(N, channels, H, W)`` to the same, in [−1, 1]; H and W multiples of ``image_size``.
@@ -64,7 +64,7 @@ class UNet(nn.Module):
             nn.ConvTranspose2d(2 * widths[0], channels, 4, stride=2, padding=1),
             nn.Tanh(),
         )
-        self.apply(initialise)
+        self.apply(initialize)
 
     def forward(self, image: Tensor) -> Tensor:
         features = []

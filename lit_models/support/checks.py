@@ -135,8 +135,8 @@ def require_labels(module: LightningModule) -> None:
         if not isinstance(images, GatherDataset) or "label" not in images.columns._fields:
             continue
         if bool((images.column("label") < 0).any()):
-            unlabelled = name == "train_set" and getattr(datamodule, "unlabelled", False)
-            remedy = "set --data.unlabelled false" if unlabelled else "sort them into their classes' folders"
+            unlabeled = name == "train_set" and getattr(datamodule, "unlabeled", False)
+            remedy = "set --data.unlabeled false" if unlabeled else "sort them into their classes' folders"
             raise ModelError(
                 f"{type(module).__name__} learns classes, but {type(datamodule).__name__} gives {split} images "
                 f"without labels: {remedy}."

@@ -7,11 +7,11 @@ import torch
 from lightning.pytorch import LightningModule
 from torch import Tensor
 
-from datamodules import ImagePair, LabelledImages
+from datamodules import ImagePair, LabeledImages
 from lit_models.errors import ModelError
 
 
-def named_parts(module: LightningModule, batch: Any) -> ImagePair | LabelledImages:
+def named_parts(module: LightningModule, batch: Any) -> ImagePair | LabeledImages:
     """Names the parts of a plain batch.
 
     Raises:
@@ -28,8 +28,8 @@ def named_parts(module: LightningModule, batch: Any) -> ImagePair | LabelledImag
             f"{_spelled(image.shape[1:])} (channels x height x width): build it, or the data, with the other sizes."
         )
     if other is None:
-        return LabelledImages(image, torch.full((len(image),), -1))
-    return LabelledImages(image, _labels(module, other))
+        return LabeledImages(image, torch.full((len(image),), -1))
+    return LabeledImages(image, _labels(module, other))
 
 
 def _parts_of(module: LightningModule, batch: Any) -> tuple[Tensor, Tensor | None]:
@@ -74,7 +74,7 @@ def _labels(module: LightningModule, label: Tensor) -> Tensor:
     return label.long()
 
 
-def reference_batches(module: LightningModule, num_classes: int, per_class: int | None) -> Iterator[LabelledImages]:
+def reference_batches(module: LightningModule, num_classes: int, per_class: int | None) -> Iterator[LabeledImages]:
     """This rank's share of a user's own training images, or of the first ``per_class`` of each class."""
     trainer = cast(Any, module.trainer)
     share = slice(trainer.global_rank, None, trainer.world_size)
@@ -83,9 +83,9 @@ def reference_batches(module: LightningModule, num_classes: int, per_class: int 
         batch = module.on_before_batch_transfer(trainer.precision_plugin.convert_input(plain), 0)
         if per_class is not None:
             first = _room_for(batch.label, taken, per_class)
-            batch = LabelledImages(*(part[first] for part in batch))
+            batch = LabeledImages(*(part[first] for part in batch))
             taken += batch.label.bincount(minlength=num_classes)
-        batch = LabelledImages(*(part[share] for part in batch))
+        batch = LabeledImages(*(part[share] for part in batch))
         if len(batch.label):
             yield batch
         if per_class is not None and bool((taken >= per_class).all()):

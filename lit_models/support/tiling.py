@@ -22,7 +22,7 @@ def apply_at_any_size(
         image: ``(N, C, H, W)``, of any size.
         multiple: The function needs H and W that are multiples of this number.
         tile: Side of the tiles, a multiple of ``multiple`` and at least ``smallest``.
-        overlap: Pixels that neighbouring tiles have at least in common, fewer than ``tile``.
+        overlap: Pixels that neighboring tiles have at least in common, fewer than ``tile``.
         smallest: The function needs H and W of at least so many pixels.
 
     Returns:

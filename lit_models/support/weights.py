@@ -230,7 +230,7 @@ def checked_hyperparameters(method_class: type, values: dict[str, Any], path: Pa
     """Hyperparameters of a card, if the method takes them.
 
     Raises:
-        RunError: A name or a type is wrong. (Optimisers and schedules, which are functions, can't be given.)
+        RunError: A name or a type is wrong. (Optimizers and schedules, which are functions, can't be given.)
     """
     parser = ArgumentParser(exit_on_error=False)
     functions = {name for name in hyperparameter_names(method_class) if is_function(name)}
@@ -247,7 +247,7 @@ def hyperparameter_names(method_class: type) -> list[str]:
 
 
 def is_function(name: str) -> bool:
-    """Whether an argument is a function, which a card can't hold: an optimiser or a schedule."""
+    """Whether an argument is a function, which a card can't hold: an optimizer or a schedule."""
     return name.endswith(("optimizer", "scheduler"))
 
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 from lightning.pytorch.trainer.states import TrainerFn, TrainerState
 
-from datamodules import DataError, Digits, GatherDataset, ImageDataModule, LabelledImages
+from datamodules import DataError, Digits, GatherDataset, ImageDataModule, LabeledImages
 from datamodules.base import data_root
 from datamodules.loading.paths import expanded, user_cache
 
@@ -21,7 +21,7 @@ class Few(ImageDataModule):
         super().__init__("/nowhere", 2, **arguments)
         sizes = {"train_set": train, "val_set": val, "test_set": test, "predict_set": test}
         for name, size in sizes.items():
-            columns = LabelledImages(torch.zeros(size, 1, 4, 4, dtype=torch.uint8), torch.arange(size) % 4)
+            columns = LabeledImages(torch.zeros(size, 1, 4, 4, dtype=torch.uint8), torch.arange(size) % 4)
             setattr(self, name, GatherDataset(columns))
 
 

@@ -18,7 +18,7 @@ def user_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def write_celeba(folder: Path) -> None:
-    """178x218 JPEGs, each of one grey, its place in NUMBERS; every second one smiles."""
+    """178x218 JPEGs, each of one gray, its place in NUMBERS; every second one smiles."""
     (folder / "img_align_celeba").mkdir(parents=True)
     for i, number in enumerate(NUMBERS):
         Image.new("RGB", (178, 218), (i * 10,) * 3).save(folder / "img_align_celeba" / f"{number:06}.jpg", quality=95)
@@ -33,7 +33,7 @@ def prepared(root: Path, **arguments) -> CelebA:
     return data
 
 
-def greys(split) -> list[int]:
+def grays(split) -> list[int]:
     images = split.__getitems__(range(len(split))).image
     return (images.float().mean((1, 2, 3)) / 10).round().int().tolist()
 
@@ -43,9 +43,9 @@ def test_official_splits(tmp_path: Path) -> None:
     with pytest.warns(DataWarning, match=r"img_align_celeba holds 8 images; CelebA has 202,599"):
         data = prepared(tmp_path)
     assert (data.num_classes, data.class_names, data.image_shape) == (0, (), (3, 16, 16))
-    assert greys(data.train_set) == [0, 1, 2, 3]
-    assert greys(data.val_set) == [4, 5]
-    assert greys(data.test_set) == [6, 7]
+    assert grays(data.train_set) == [0, 1, 2, 3]
+    assert grays(data.val_set) == [4, 5]
+    assert grays(data.test_set) == [6, 7]
     assert data.file_names[-1] == "202599.jpg"
     assert 202_599 - 182_637 == 19_962
 
@@ -67,7 +67,7 @@ def test_a_placed_archive(tmp_path: Path) -> None:
         for path in (tmp_path / "made" / "img_align_celeba").iterdir():
             file.write(path, f"img_align_celeba/{path.name}")
     data = prepared(tmp_path)
-    assert [greys(split) for split in (data.train_set, data.val_set, data.test_set)] == [[0, 1, 2, 3], [4, 5], [6, 7]]
+    assert [grays(split) for split in (data.train_set, data.val_set, data.test_set)] == [[0, 1, 2, 3], [4, 5], [6, 7]]
 
 
 @only_a_subset
@@ -80,7 +80,7 @@ def test_torchvision_downloads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
 
     monkeypatch.setattr(torchvision.datasets, "CelebA", download)
     for _ in range(2):
-        assert greys(prepared(tmp_path).train_set) == [0, 1, 2, 3]
+        assert grays(prepared(tmp_path).train_set) == [0, 1, 2, 3]
     assert calls == [(str(tmp_path), True)]
 
 

@@ -281,11 +281,11 @@ class _Recorder(LightningModule):
         self.weight = torch.nn.Parameter(torch.zeros(()))
         self.batches: dict[str, list[torch.Tensor]] = {"train": [], "val": []}
 
-    def training_step(self, batch: cifar10.LabelledImages) -> torch.Tensor:
+    def training_step(self, batch: cifar10.LabeledImages) -> torch.Tensor:
         self.batches["train"].append(batch.image)
         return self.weight * 0
 
-    def validation_step(self, batch: cifar10.LabelledImages) -> None:
+    def validation_step(self, batch: cifar10.LabeledImages) -> None:
         self.batches["val"].append(batch.image)
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
@@ -318,10 +318,10 @@ def test_only_training_images_are_augmented(tmp_path: Path) -> None:
 # --- what training images become --------------------------------------------------------------------------------------
 
 
-def random_batch(count: int = 200) -> cifar10.LabelledImages:
+def random_batch(count: int = 200) -> cifar10.LabeledImages:
     generator = torch.Generator().manual_seed(1)
     image = 0.1 + 0.9 * torch.rand(count, 3, 32, 32, generator=generator)  # no black but the padding
-    return cifar10.LabelledImages(image, torch.arange(count) % 10)
+    return cifar10.LabeledImages(image, torch.arange(count) % 10)
 
 
 def test_none_leaves_images_alone() -> None:
@@ -358,7 +358,7 @@ def test_standard_cuts_a_window_of_the_padded_image() -> None:
     assert {y for y, _, _ in found} == {x for _, x, _ in found} == set(range(9))
 
 
-def test_cutout_covers_a_square_with_the_mean_colour() -> None:
+def test_cutout_covers_a_square_with_the_mean_color() -> None:
     torch.manual_seed(0)
     batch = random_batch()
     image = CIFAR10(cutout=16).augment(batch).image
@@ -376,7 +376,7 @@ def test_cutout_covers_a_square_with_the_mean_colour() -> None:
 def test_image_size_is_reached_by_bilinear_resizing(size: int) -> None:
     raw = torch.randint(256, (4, 3, 32, 32), dtype=torch.uint8)
     data = CIFAR10(image_size=size)
-    image = data.on_after_batch_transfer(cifar10.LabelledImages(raw, torch.zeros(4).long()), 0).image
+    image = data.on_after_batch_transfer(cifar10.LabeledImages(raw, torch.zeros(4).long()), 0).image
     assert data.image_shape == (3, size, size)
     torch.testing.assert_close(image, tv.resize(raw / 255, [size, size], antialias=True))
     if size == 96:  # the middle of each three pixels is the original one

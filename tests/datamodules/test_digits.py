@@ -30,9 +30,9 @@ def cubic_enlargement() -> np.ndarray:
 
     matrix = np.zeros((32, 8))
     for out in range(32):
-        centre = (out + 0.5) / 4 - 0.5
+        center = (out + 0.5) / 4 - 0.5
         for pixel in range(-2, 10):  # beyond the border, the border's pixel is repeated
-            matrix[out, min(max(pixel, 0), 7)] += kernel(centre - pixel)
+            matrix[out, min(max(pixel, 0), 7)] += kernel(center - pixel)
     return matrix
 
 

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from datamodules import DataError, DataWarning, Digits, EpisodeDataModule, Episodes, ImageDataModule, ImageFolder
 from datamodules.episodes import EpisodeDataset
-from datamodules.loading.tensors import GatherDataset, LabelledImages
+from datamodules.loading.tensors import GatherDataset, LabeledImages
 
 
 class Numbered(ImageDataModule):
@@ -20,7 +20,7 @@ class Numbered(ImageDataModule):
 
     def setup(self, stage: str) -> None:
         label = torch.arange(24).repeat_interleave(10)
-        columns = LabelledImages(torch.arange(240, dtype=torch.uint8).view(240, 1, 1, 1), label)
+        columns = LabeledImages(torch.arange(240, dtype=torch.uint8).view(240, 1, 1, 1), label)
         rows = torch.randperm(240, generator=torch.Generator().manual_seed(0))
         classes = ((0, 12), (12, 18), (18, 24))
         self.train_set, self.val_set, self.test_set = (
@@ -108,7 +108,7 @@ def test_episodes_reach_the_model_as_floats() -> None:
 
 
 def test_the_first_samples_are_the_support() -> None:
-    images = GatherDataset(LabelledImages(torch.arange(240.0).view(240, 1, 1, 1), torch.zeros(240)))
+    images = GatherDataset(LabeledImages(torch.arange(240.0).view(240, 1, 1, 1), torch.zeros(240)))
     drawn = torch.randint(240, (2, 3, 5))
     batch = EpisodeDataset(images, 2).__getitems__(drawn)
     assert torch.equal(rows(batch.support), drawn[:, :, :2])

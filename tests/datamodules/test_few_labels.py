@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import torch
 
-from datamodules import MNIST, DataError, DataWarning, Digits, FewLabels, FoldedImages, GatherDataset, LabelledImages
+from datamodules import MNIST, DataError, DataWarning, Digits, FewLabels, FoldedImages, GatherDataset, LabeledImages
 from datamodules.few_labels import dealt_out, first_rows
 
 REAL = Path(os.environ.get("RELIT_DATA", "."))
@@ -45,8 +45,8 @@ def test_the_first_images_that_are_not_for_testing(digits_root: Path) -> None:
 
 def test_data_in_order_of_their_classes_are_dealt_out_by_class() -> None:
     label = torch.tensor([0] * 6 + [1] * 3 + [2] * 4)
-    split = GatherDataset(LabelledImages(torch.zeros(13, 1, 2, 2), label))
-    none = GatherDataset(LabelledImages(torch.zeros(0, 1, 2, 2), label[:0]))
+    split = GatherDataset(LabeledImages(torch.zeros(13, 1, 2, 2), label))
+    none = GatherDataset(LabeledImages(torch.zeros(0, 1, 2, 2), label[:0]))
     with pytest.warns(DataWarning, match="first 5 images of pets aren't of all classes alike"):
         assert first_rows(split, none, 5, "pets").tolist() == [0, 1, 6, 7, 9]
     with pytest.warns(DataWarning):  # though all classes are among the first eleven
@@ -57,16 +57,16 @@ def test_data_in_order_of_their_classes_are_dealt_out_by_class() -> None:
 
 def test_first_images_that_lack_a_class_are_dealt_out_by_class() -> None:
     label = torch.tensor([1, 0, 1, 0, 2, 0])
-    split = GatherDataset(LabelledImages(torch.zeros(6, 1, 2, 2), label))
+    split = GatherDataset(LabeledImages(torch.zeros(6, 1, 2, 2), label))
     with pytest.warns(DataWarning):
         assert first_rows(split, split, 3).tolist() == [0, 1, 4]
 
 
 def test_rows_of_splits_from_other_files() -> None:
-    def split(rows: list[int], columns: LabelledImages) -> GatherDataset[LabelledImages]:
+    def split(rows: list[int], columns: LabeledImages) -> GatherDataset[LabeledImages]:
         return GatherDataset(columns, torch.tensor(rows))
 
-    one, other = (LabelledImages(torch.zeros(9, 1, 2, 2), torch.tensor([1, 0, 0, 1, 1, 0, 1, 0, 1])) for _ in range(2))
+    one, other = (LabeledImages(torch.zeros(9, 1, 2, 2), torch.tensor([1, 0, 0, 1, 1, 0, 1, 0, 1])) for _ in range(2))
     assert first_rows(split([5, 1, 8], one), split([0, 7], one), 4).tolist() == [0, 1, 5, 7]
     assert first_rows(split([5, 1, 8], one), split([0, 7], other), 3).tolist() == [1, 5, 8]
     with pytest.raises(DataError, match=r"count is 4, but there are 3 images: set --data.count"):

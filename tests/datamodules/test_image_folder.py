@@ -20,7 +20,7 @@ from datamodules.loading import archives
 from datamodules.loading.decoding import Reading, central_square
 
 REAL_FACES = Path(os.environ.get("RELIT_DATA", "")) / "lfw" / "lfw"
-COLOURS = {"red": (255, 0, 0), "green": (0, 255, 0), "blue": (0, 0, 255)}
+COLORS = {"red": (255, 0, 0), "green": (0, 255, 0), "blue": (0, 0, 255)}
 
 
 @pytest.fixture(autouse=True)
@@ -29,9 +29,9 @@ def user_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RELIT_DATA", str(tmp_path / "root"))
 
 
-def write_image(path: Path, colour: tuple[int, int, int] = (9, 99, 199), size: tuple[int, int] = (20, 20)) -> None:
+def write_image(path: Path, color: tuple[int, int, int] = (9, 99, 199), size: tuple[int, int] = (20, 20)) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    Image.new("RGB", size, colour).save(path)
+    Image.new("RGB", size, color).save(path)
 
 
 def write_noise(path: Path, size: tuple[int, int] = (64, 48)) -> None:
@@ -47,7 +47,7 @@ def truncate(path: Path) -> None:
 def write_classes(folder: Path, counts: dict[str, int] | None = None) -> Path:
     for name, count in (counts or {"red": 10, "green": 6, "blue": 4}).items():
         for i in range(count):
-            write_image(folder / name / f"{i:02}.png", COLOURS[name])
+            write_image(folder / name / f"{i:02}.png", COLORS[name])
     return folder
 
 
@@ -78,9 +78,9 @@ def test_sub_folders_are_classes(tmp_path: Path) -> None:
     everything = data.predict_set.__getitems__(range(20))
     assert everything.image.dtype == torch.uint8
     for name, image, label in zip(data.file_names, everything.image, everything.label, strict=True):
-        colour = name.split("/")[0]
-        assert data.class_names[label] == colour
-        assert image.flatten(1).unique(dim=1).flatten().tolist() == list(COLOURS[colour])
+        color = name.split("/")[0]
+        assert data.class_names[label] == color
+        assert image.flatten(1).unique(dim=1).flatten().tolist() == list(COLORS[color])
 
 
 def test_splits_are_disjoint_and_complete_and_depend_on_their_seed(tmp_path: Path) -> None:
@@ -169,29 +169,29 @@ def test_pixels_are_those_of_torchvision(tmp_path: Path) -> None:
 
 
 def test_the_central_square_is_cut_out() -> None:
-    image = Image.new("RGB", (60, 20), COLOURS["red"])
-    image.paste(COLOURS["green"], (20, 0, 40, 20))
+    image = Image.new("RGB", (60, 20), COLORS["red"])
+    image.paste(COLORS["green"], (20, 0, 40, 20))
     assert central_square(image.resize((60, 20)), 10, Reading())[0, :, 1:-1].max() == 0
     upright = image.transpose(Image.Transpose.ROTATE_90)
     assert central_square(upright, 10, Reading())[0, 1:-1].max() == 0
     cut = central_square(image, 10, Reading(), crop=10)
-    assert (cut == np.array(COLOURS["green"]).reshape(3, 1, 1)).all()
+    assert (cut == np.array(COLORS["green"]).reshape(3, 1, 1)).all()
     assert central_square(image, 10, Reading(), crop=500).shape == (3, 10, 10)
 
 
 def test_every_kind_of_picture(tmp_path: Path) -> None:
-    """16-bit grey, palette, transparency, CMYK, black and white; all of one colour, which must come out right."""
+    """16-bit gray, palette, transparency, CMYK, black and white; all of one color, which must come out right."""
     folder = tmp_path / "data"
     folder.mkdir()
-    grey = np.full((10, 10), 128, np.uint8)
-    Image.fromarray(grey).save(folder / "0.png")
-    Image.fromarray(grey.astype(np.uint16) * 257).save(folder / "1.png")
-    Image.fromarray(grey).convert("P").save(folder / "2.gif")
-    Image.fromarray(grey).convert("RGBA").save(folder / "3.png")
-    Image.fromarray(grey).convert("RGB").save(folder / "4.webp", lossless=True)
-    Image.fromarray(grey).convert("RGB").save(folder / "5.bmp")
-    Image.fromarray(grey).convert("LA").save(folder / "6.png")
-    Image.fromarray(grey).convert("CMYK").save(folder / "7.tif")
+    gray = np.full((10, 10), 128, np.uint8)
+    Image.fromarray(gray).save(folder / "0.png")
+    Image.fromarray(gray.astype(np.uint16) * 257).save(folder / "1.png")
+    Image.fromarray(gray).convert("P").save(folder / "2.gif")
+    Image.fromarray(gray).convert("RGBA").save(folder / "3.png")
+    Image.fromarray(gray).convert("RGB").save(folder / "4.webp", lossless=True)
+    Image.fromarray(gray).convert("RGB").save(folder / "5.bmp")
+    Image.fromarray(gray).convert("LA").save(folder / "6.png")
+    Image.fromarray(gray).convert("CMYK").save(folder / "7.tif")
     for channels in (1, 3):
         images = prepared(folder, channels=channels).predict_set.__getitems__(range(8)).image
         assert images.shape == (8, channels, 8, 8)
@@ -201,8 +201,8 @@ def test_every_kind_of_picture(tmp_path: Path) -> None:
 
 
 def test_a_photograph_held_sideways_is_turned() -> None:
-    image = Image.new("RGB", (40, 40), COLOURS["red"])
-    image.paste(COLOURS["blue"], (0, 0, 40, 20))  # blue above
+    image = Image.new("RGB", (40, 40), COLORS["red"])
+    image.paste(COLORS["blue"], (0, 0, 40, 20))  # blue above
     exif = Image.Exif()
     exif[0x0112] = 6  # turn by 90 degrees clockwise to look at it
     turned = image.transpose(Image.Transpose.ROTATE_90)
@@ -228,8 +228,8 @@ def test_training_batches(tmp_path: Path) -> None:
 
 @pytest.fixture
 def archive(tmp_path: Path) -> Path:
-    folder = write_classes(tmp_path / "source" / "colours")
-    path = tmp_path / "colours.zip"
+    folder = write_classes(tmp_path / "source" / "colors")
+    path = tmp_path / "colors.zip"
     with zipfile.ZipFile(path, "w") as file:
         for image in sorted(folder.rglob("*.png")):
             file.write(image, image.relative_to(tmp_path / "source"))
@@ -239,10 +239,10 @@ def archive(tmp_path: Path) -> Path:
 
 
 def test_zip_and_tar_equal_their_folder(tmp_path: Path, archive: Path) -> None:
-    tar = tmp_path / "colours.tar.gz"
+    tar = tmp_path / "colors.tar.gz"
     with tarfile.open(tar, "w:gz") as file:
-        file.add(tmp_path / "source" / "colours", "colours")
-    expected = prepared(tmp_path / "source" / "colours")
+        file.add(tmp_path / "source" / "colors", "colors")
+    expected = prepared(tmp_path / "source" / "colors")
     for path in (archive, tar):
         data = prepared(path)
         assert data.class_names == expected.class_names
@@ -278,10 +278,10 @@ def server(tmp_path: Path, archive: Path, monkeypatch: pytest.MonkeyPatch):
 def test_an_archive_by_its_address(tmp_path: Path, server) -> None:
     url, served = server
     for _ in range(2):
-        data = prepared(f"{url}/colours.zip?raw=1")
+        data = prepared(f"{url}/colors.zip?raw=1")
         assert data.class_names == ("blue", "green", "red")
         assert len(data.predict_set) == 20
-    assert served == ["/colours.zip?raw=1"]
+    assert served == ["/colors.zip?raw=1"]
 
 
 def test_a_missing_address(server) -> None:
@@ -340,11 +340,11 @@ def test_a_folder_that_is_gone_is_not_needed_any_more(tmp_path: Path) -> None:
 
 
 def test_two_folders_of_one_name(tmp_path: Path) -> None:
-    write_image(tmp_path / "a" / "data" / "1.png", COLOURS["red"])
-    write_image(tmp_path / "b" / "data" / "1.png", COLOURS["blue"])
+    write_image(tmp_path / "a" / "data" / "1.png", COLORS["red"])
+    write_image(tmp_path / "b" / "data" / "1.png", COLORS["blue"])
     red, blue = prepared(tmp_path / "a" / "data"), prepared(tmp_path / "b" / "data")
-    assert red.predict_set[0].image[:, 0, 0].tolist() == list(COLOURS["red"])
-    assert blue.predict_set[0].image[:, 0, 0].tolist() == list(COLOURS["blue"])
+    assert red.predict_set[0].image[:, 0, 0].tolist() == list(COLORS["red"])
+    assert blue.predict_set[0].image[:, 0, 0].tolist() == list(COLORS["blue"])
 
 
 def test_a_data_root_without_write_permission(tmp_path: Path) -> None:

@@ -28,7 +28,7 @@ def user_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def write_people(folder: Path, people: dict[str, int] | None = None) -> Path:
-    """250x250 JPEGs in the official layout, each of one grey: 10 times its person's place, plus its number."""
+    """250x250 JPEGs in the official layout, each of one gray: 10 times its person's place, plus its number."""
     for i, (name, count) in enumerate((people or PEOPLE).items()):
         (folder / name).mkdir(parents=True)
         for number in range(1, count + 1):
@@ -45,7 +45,7 @@ def prepared(root: Path, **arguments) -> LFW:
     return data
 
 
-def greys(data: LFW) -> list[int]:
+def grays(data: LFW) -> list[int]:
     return (
         data.predict_set.__getitems__(range(len(data.predict_set))).image.float().mean((1, 2, 3)).round().int().tolist()
     )
@@ -62,7 +62,7 @@ def test_finds_extracted_folders(tmp_path: Path, parent: str, alignment: str, fo
         data = prepared(tmp_path, alignment=alignment)
         assert data.class_names == ("Ann_Able", "Bob_Brown", "Cid")
         assert data.num_classes == 3
-        assert greys(data) == [1, 21, 22, 23, *range(41, 53)]
+        assert grays(data) == [1, 21, 22, 23, *range(41, 53)]
         assert data.predict_set.__getitems__(range(16)).label.tolist() == [0] + [1] * 3 + [2] * 12
 
 
@@ -70,9 +70,9 @@ def test_finds_extracted_folders(tmp_path: Path, parent: str, alignment: str, fo
 def test_people(tmp_path: Path) -> None:
     write_people(tmp_path / "lfw" / "lfw-deepfunneled")
     one = prepared(tmp_path, people=["Bob Brown"])
-    assert (one.class_names, greys(one)) == (("Bob_Brown",), [21, 22, 23])
+    assert (one.class_names, grays(one)) == (("Bob_Brown",), [21, 22, 23])
     two = prepared(tmp_path, people=["Cid", "Ann_Able"])
-    assert (two.class_names, greys(two)) == (("Ann_Able", "Cid"), [1, *range(41, 53)])
+    assert (two.class_names, grays(two)) == (("Ann_Able", "Cid"), [1, *range(41, 53)])
     many = prepared(tmp_path, min_images=3)
     assert (many.class_names, len(many.predict_set)) == (("Bob_Brown", "Cid"), 15)
     both = prepared(tmp_path, people=["Ann_Able", "Cid"], min_images=2)
@@ -115,7 +115,7 @@ def test_files_of_other_names_are_no_images_of_lfw(tmp_path: Path) -> None:
 
 
 @only_a_subset
-def test_crop_and_grey(tmp_path: Path) -> None:
+def test_crop_and_gray(tmp_path: Path) -> None:
     folder = write_people(tmp_path / "lfw" / "lfw-deepfunneled", {"Bob_Brown": 1})
     image = Image.new("RGB", (250, 250), (255, 255, 255))
     image.paste((0, 0, 0), (75, 75, 175, 175))

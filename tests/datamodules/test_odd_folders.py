@@ -117,12 +117,12 @@ def test_unlabeled_images(tmp_path: Path) -> None:
     folder = make(tmp_path / "data", train__a=4, train__b=4, unlabeled=5)
     left_out, notes = notes_of(folder, val_fraction=0.25, test_fraction=0.25)
     assert sizes(left_out) == [4, 2, 2]
-    assert "5 images without labels are left out; --data.unlabelled true adds them" in notes
-    data = prepared(folder, val_fraction=0.25, test_fraction=0.25, unlabelled=True)
+    assert "5 images without labels are left out; --data.unlabeled true adds them" in notes
+    data = prepared(folder, val_fraction=0.25, test_fraction=0.25, unlabeled=True)
     assert data.train_set.column("label").eq(-1).sum() == 5
     assert sizes(data) == [9, 2, 2]
-    with pytest.raises(DataError, match=r"no folder unlabeled/: set --data[.]unlabelled false"):
-        prepared(make(tmp_path / "other", a=4, b=4), unlabelled=True)
+    with pytest.raises(DataError, match=r"no folder unlabeled/: set --data[.]unlabeled false"):
+        prepared(make(tmp_path / "other", a=4, b=4), unlabeled=True)
 
 
 def test_a_split_by_class(tmp_path: Path) -> None:

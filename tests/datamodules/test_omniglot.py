@@ -15,7 +15,7 @@ from PIL import Image
 
 from datamodules import DataError, DataWarning, Omniglot, OmniglotEpisodes, omniglot
 from datamodules.loading.archives import RemoteFile
-from datamodules.loading.tensors import GatherDataset, LabelledImages
+from datamodules.loading.tensors import GatherDataset, LabeledImages
 from datamodules.omniglot import CHARACTERS, QuarterTurns, split_of
 
 # Some characters of each split of Vinyals et al.: two alphabets for training, one each for validation and testing.
@@ -95,8 +95,8 @@ def write_runs(folder: Path) -> None:
 
 
 def resized(ink: np.ndarray, size: int = 28) -> np.ndarray:
-    grey = Image.fromarray(ink.astype(np.uint8) * 255)
-    return np.asarray(grey.resize((size, size), Image.Resampling.BILINEAR))
+    gray = Image.fromarray(ink.astype(np.uint8) * 255)
+    return np.asarray(gray.resize((size, size), Image.Resampling.BILINEAR))
 
 
 def prepared(root: Path, **arguments: object) -> Omniglot:
@@ -134,7 +134,7 @@ def test_the_vinyals_split_is_the_one_of_snell_et_al(real_root: Path, split: str
 # --- the drawings -----------------------------------------------------------------------------------------------------
 
 
-def test_drawings_are_resized_with_ink_as_255_and_labelled(root: Path) -> None:
+def test_drawings_are_resized_with_ink_as_255_and_labeled(root: Path) -> None:
     module = prepared(root, split="background")
     whole = module.train_set.columns
     assert whole.image.shape == (160, 1, 28, 28)
@@ -188,7 +188,7 @@ def test_splits_hold_their_characters(
     assert module.num_classes == 1623
 
 
-def test_batches_are_labelled_images(root: Path) -> None:
+def test_batches_are_labeled_images(root: Path) -> None:
     module = prepared(root, batch_size=8)
     batch = module.on_after_batch_transfer(next(iter(module.train_dataloader())), 0)
     assert batch.image.shape == (8, 1, 28, 28)
@@ -507,7 +507,7 @@ def test_an_impossible_size_is_refused() -> None:
 
 
 def test_nothing_is_stored_for_turned_images() -> None:
-    data = QuarterTurns(LabelledImages(torch.zeros(3, 1, 4, 4, dtype=torch.uint8), torch.arange(3)))
+    data = QuarterTurns(LabeledImages(torch.zeros(3, 1, 4, 4, dtype=torch.uint8), torch.arange(3)))
     assert isinstance(data, GatherDataset)
     assert len(data) == 12
     assert data.columns.image.shape[0] == 3

@@ -19,13 +19,13 @@ Relit = Callable[..., int]
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """A large picture, a tiny one, a grey one, one in a sub-folder, a broken one, and a file that is none."""
+    """A large picture, a tiny one, a gray one, one in a sub-folder, a broken one, and a file that is none."""
     root = tmp_path / "photographs"
     (root / "more").mkdir(parents=True)
     rng = np.random.default_rng(0)
     for name, size in (("large.png", (90, 150, 3)), ("tiny.png", (3, 5, 3)), ("more/one.jpg", (32, 32, 3))):
         Image.fromarray(rng.integers(256, size=size, dtype=np.uint8)).save(root / name)
-    Image.fromarray(rng.integers(256, size=(40, 32), dtype=np.uint8)).save(root / "grey.png")
+    Image.fromarray(rng.integers(256, size=(40, 32), dtype=np.uint8)).save(root / "gray.png")
     (root / "broken.jpg").write_bytes((root / "more" / "one.jpg").read_bytes()[:200])
     (root / "notes.txt").write_text("not a picture")
     return root
@@ -77,7 +77,7 @@ def test_predict_writes_every_picture_that_can_be_read(
     assert sizes == {
         "large.png": ("RGB", (150, 90)),
         "tiny.png": ("RGB", (5, 3)),
-        "grey.png": ("RGB", (32, 40)),
+        "gray.png": ("RGB", (32, 40)),
         "more/one.png": ("RGB", (32, 32)),
     }
     network = getattr(lit_models, method).load_from_checkpoint(checkpoint, weights_only=True)
@@ -148,7 +148,7 @@ def test_pixels_are_as_they_are_in_the_file(folder: Path) -> None:
         with Image.open(folder / data.files[row]) as file:
             pixels = np.asarray(file.convert("RGB"))
         assert torch.equal(image[0].permute(1, 2, 0), torch.from_numpy(pixels.copy()).float() / 255)
-    assert [data.files[row] for row in model.seen] == ["grey.png", "large.png", "more/one.jpg", "tiny.png"]
+    assert [data.files[row] for row in model.seen] == ["gray.png", "large.png", "more/one.jpg", "tiny.png"]
 
 
 @pytest.mark.filterwarnings("ignore:.*can't be read:datamodules.DataWarning")

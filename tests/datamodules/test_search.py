@@ -7,7 +7,7 @@ import torch
 from lightning.pytorch.plugins import Precision
 from torch import Tensor
 
-from datamodules import CIFAR10, DataError, ImageDataModule, LabelledImages, SearchBatch, SearchDataModule
+from datamodules import CIFAR10, DataError, ImageDataModule, LabeledImages, SearchBatch, SearchDataModule
 from datamodules.loading.samplers import ShuffledBatches
 from datamodules.loading.tensors import GatherDataset
 from datamodules.search import PairedBatches
@@ -25,12 +25,12 @@ class Numbered(ImageDataModule):
         self.val_size = val_size
 
     def setup(self, stage: str) -> None:
-        columns = LabelledImages(torch.arange(100, dtype=torch.uint8).view(100, 1, 1, 1), torch.arange(100) % 2)
+        columns = LabeledImages(torch.arange(100, dtype=torch.uint8).view(100, 1, 1, 1), torch.arange(100) % 2)
         rows = torch.arange(100).split([50, self.val_size, 50 - self.val_size])
         self.train_set, self.val_set, self.test_set = (GatherDataset(columns, part) for part in rows)
         self.predict_set = self.test_set
 
-    def augment(self, batch: LabelledImages) -> LabelledImages:
+    def augment(self, batch: LabeledImages) -> LabeledImages:
         return batch._replace(image=batch.image + 100 / 255)
 
 
@@ -41,7 +41,7 @@ def module_of(trainer: Any = None, **arguments: Any) -> SearchDataModule:
     return module
 
 
-def rows(images: LabelledImages) -> list[int]:
+def rows(images: LabeledImages) -> list[int]:
     return images.image.flatten().tolist()
 
 

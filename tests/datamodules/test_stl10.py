@@ -83,7 +83,7 @@ def test_pixels_and_labels_are_where_the_format_says(root: Path) -> None:
 
 def test_equals_torchvisions_reader(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(datasets.STL10, "_check_integrity", lambda self: True)
-    data = prepared(root, unlabelled=True)
+    data = prepared(root, unlabeled=True)
     theirs = datasets.STL10(root / "stl10", split="train+unlabeled")
     assert np.array_equal(data.train_set.columns.image, theirs.data)
     assert data.train_set.columns.label.tolist() == theirs.labels.tolist()
@@ -109,8 +109,8 @@ def test_smaller_images_are_resized_with_antialiasing(root: Path) -> None:
         assert np.abs(ours.permute(1, 2, 0).numpy().astype(int) - pillows).max() <= 1  # Pillow rounds twice
 
 
-def test_unlabelled_images_follow_the_labelled_ones_in_training_only(root: Path) -> None:
-    data = prepared(root, unlabelled=True)
+def test_unlabeled_images_follow_the_labeled_ones_in_training_only(root: Path) -> None:
+    data = prepared(root, unlabeled=True)
     batch = data.train_set.__getitems__(range(len(data.train_set)))
     assert len(batch.label) == 36 + 50
     assert (batch.label >= 0).tolist() == [True] * 36 + [False] * 50
@@ -125,7 +125,7 @@ def test_preparing_holds_one_chunk_in_memory(root: Path, tmp_path: Path, monkeyp
     monkeypatch.setattr(stl10, "CHUNK", 10)
     source = root / "stl10" / "stl10_binary"
     (tmp_path / "out").mkdir()
-    data = STL10(str(root), unlabelled=True)
+    data = STL10(str(root), unlabeled=True)
     data._write_arrays(source, ArrayWriter(tmp_path / "out"))  # once before, so that caches are filled
     tracemalloc.start()
     data._write_arrays(source, ArrayWriter(tmp_path / "out"))

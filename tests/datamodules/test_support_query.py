@@ -8,7 +8,7 @@ import torch
 from lightning.pytorch.plugins import Precision
 from PIL import Image
 
-from datamodules import DataError, EpisodeDataModule, ImageFolder, LabelledImages, SupportQuery
+from datamodules import DataError, EpisodeDataModule, ImageFolder, LabeledImages, SupportQuery
 
 
 @pytest.fixture(autouse=True)
@@ -56,7 +56,7 @@ def folder(tmp_path: Path) -> Path:
 def test_pictures_get_the_shape_that_the_model_takes(folder: Path, image_shape: tuple[int, int, int]) -> None:
     data = ready(folder, image_shape, batch_size=2)
     support = data.support_images()
-    assert isinstance(support, LabelledImages)
+    assert isinstance(support, LabeledImages)
     assert support.image.shape == (3, *image_shape)
     assert support.image.dtype == torch.float32
     assert support.label.tolist() == [0, 0, 1]
@@ -76,13 +76,13 @@ def test_pictures_in_question_may_lie_in_folders(folder: Path) -> None:
     assert ready(folder, query=str(folder / "more")).file_names == ("x/1.png", "y/1.png")
 
 
-def test_the_centre_is_cut_out_if_training_did_so(folder: Path) -> None:
+def test_the_center_is_cut_out_if_training_did_so(folder: Path) -> None:
     pixels = np.full((40, 40), 255, np.uint8)
     pixels[10:30, 10:30] = 0
     Image.fromarray(pixels).save(folder / "query/0.png")
-    whole, centre = (next(iter(ready(folder, crop=crop).predict_dataloader())).image[0] for crop in (None, 20))
+    whole, center = (next(iter(ready(folder, crop=crop).predict_dataloader())).image[0] for crop in (None, 20))
     assert whole.max() == 255
-    assert centre.max() < 50, "but for what the filter sees behind the edge"
+    assert center.max() < 50, "but for what the filter sees behind the edge"
 
 
 def empty(folder: Path) -> None:

@@ -32,7 +32,7 @@ def jpeg(seed: int, size: int = 64, mode: str = "RGB") -> bytes:
 
 
 def official_files() -> dict[str, bytes]:
-    """The data set's files by name, in the official layout; every tenth training image is grey."""
+    """The data set's files by name, in the official layout; every tenth training image is gray."""
     files = {"wnids.txt": "\n".join(WNIDS).encode() + b"\n"}
     words = [f"{wnid}\tthing {label}, object {label}\n" for wnid, label in LABELS.items()]
     files["words.txt"] = ("n00001740\tentity\n" + "".join(words)).encode()
@@ -145,12 +145,12 @@ def test_classes_have_their_first_name(root: Path) -> None:
     assert prepared(root, max_classes=3).class_names == ("thing 0", "thing 1", "thing 2")
 
 
-def test_grey_images_get_three_equal_channels() -> None:
-    grey = decode(jpeg(1, mode="L"))
-    assert grey.shape == (3, 64, 64)
-    assert np.array_equal(grey[0], grey[1])
-    assert np.array_equal(grey[0], grey[2])
-    assert np.array_equal(grey, pixels(jpeg(1, mode="L")))
+def test_gray_images_get_three_equal_channels() -> None:
+    gray = decode(jpeg(1, mode="L"))
+    assert gray.shape == (3, 64, 64)
+    assert np.array_equal(gray[0], gray[1])
+    assert np.array_equal(gray[0], gray[2])
+    assert np.array_equal(gray, pixels(jpeg(1, mode="L")))
 
 
 @pytest.mark.parametrize("place", ["tiny-imagenet-200", "tiny-imagenet-200/tiny-imagenet-200", "zip in root", "no top"])
@@ -285,7 +285,7 @@ def test_augmentation(root: Path, augmentation: str) -> None:
         assert len(places) > 30  # of 289, in 60 images
         assert {y for y, _ in places} | {x for _, x in places} == set(range(17))
     else:
-        assert not places  # no image kept its colours
+        assert not places  # no image kept its colors
         assert after.image.min() >= 0
         assert after.image.max() <= 1
         assert (after.image - before.image).abs().mean() > 0.05

@@ -12,7 +12,7 @@ from torch.optim import SGD
 from torch.optim.lr_scheduler import LinearLR
 from torch.utils.data import DataLoader
 
-from datamodules import LabelledImages
+from datamodules import LabeledImages
 from lit_models import DCGAN
 from lit_models.adversarial import batch_statistics, evaluating, frozen
 from lit_models.errors import ModelError
@@ -32,7 +32,7 @@ def tiny(**arguments: Any) -> DCGAN:
 
 def loader(batches: int) -> DataLoader:
     images = torch.rand(4 * batches, 1, 16, 16, generator=torch.Generator().manual_seed(2))
-    rows = [LabelledImages(image, torch.tensor(0)) for image in images]
+    rows = [LabeledImages(image, torch.tensor(0)) for image in images]
     return DataLoader(rows, batch_size=4, generator=torch.Generator())
 
 
@@ -90,7 +90,7 @@ def test_max_steps_means_generator_steps() -> None:
 
 
 class Touched(Callback):
-    """Notes which network's parameters each optimiser's step changes, and which have gradients flowing to them."""
+    """Notes which network's parameters each optimizer's step changes, and which have gradients flowing to them."""
 
     def __init__(self) -> None:
         self.changed: list[tuple[bool, bool]] = []
@@ -124,11 +124,11 @@ def test_neither_player_touches_the_other() -> None:
 
 def test_fakes_are_detached_for_the_discriminator() -> None:
     class Spy(DCGAN):
-        def discriminator_loss(self, batch: LabelledImages, fake: Tensor) -> Tensor:
+        def discriminator_loss(self, batch: LabeledImages, fake: Tensor) -> Tensor:
             assert not fake.requires_grad
             return super().discriminator_loss(batch, fake)
 
-        def generator_loss(self, batch: LabelledImages, fake: Tensor) -> Tensor:
+        def generator_loss(self, batch: LabeledImages, fake: Tensor) -> Tensor:
             assert fake.requires_grad
             assert not any(p.requires_grad for p in self.discriminator.parameters())
             return super().generator_loss(batch, fake)
@@ -184,10 +184,10 @@ def test_gradients_are_clipped_without_the_loss_scale(scale: float, fused: bool)
     class SmallLosses(DCGAN):
         """Losses so small that their gradients don't overflow in float16 at any of the scales."""
 
-        def discriminator_loss(self, batch: LabelledImages, fake: Tensor) -> Tensor:
+        def discriminator_loss(self, batch: LabeledImages, fake: Tensor) -> Tensor:
             return 1e-3 * super().discriminator_loss(batch, fake)
 
-        def generator_loss(self, batch: LabelledImages, fake: Tensor) -> Tensor:
+        def generator_loss(self, batch: LabeledImages, fake: Tensor) -> Tensor:
             return 1e-3 * super().generator_loss(batch, fake)
 
     def sgd(parameters: Any) -> SGD:
@@ -281,7 +281,7 @@ def test_bf16() -> None:
 def test_held_out_losses_go_by_the_batch_and_change_nothing() -> None:
     model = tiny()
     model.eval()
-    batch = LabelledImages(torch.rand(4, 1, 16, 16), torch.zeros(4, dtype=torch.long))
+    batch = LabeledImages(torch.rand(4, 1, 16, 16), torch.zeros(4, dtype=torch.long))
     before = deepcopy(model.state_dict())
     with torch.no_grad(), batch_statistics(model):
         loss = model.discriminator_loss(batch, batch.image * 2 - 1)

@@ -9,7 +9,7 @@ from PIL import Image
 from torch import Tensor
 from torch.nn import functional
 
-from datamodules import LabelledImages
+from datamodules import LabeledImages
 from lit_models import DenoisingAutoencoder
 from lit_models.errors import ModelError
 from tests.tiny import CONFIGS, the_run, weights
@@ -53,10 +53,10 @@ def test_the_corruption_moves_images_each_its_own_way() -> None:
     image[:, :, 14:18, 14:18] = 1
     moved = tiny(noise_std=0.0, max_translation=0.2).corrupt(image)
     place = torch.arange(32.0)
-    centres = (moved * place).sum((1, 2, 3)) / moved.sum((1, 2, 3))
-    assert centres.min() < 12
-    assert centres.max() > 19
-    assert (centres - 15.5).abs().max() <= 0.2 * 32 + 0.01
+    centers = (moved * place).sum((1, 2, 3)) / moved.sum((1, 2, 3))
+    assert centers.min() < 12
+    assert centers.max() > 19
+    assert (centers - 15.5).abs().max() <= 0.2 * 32 + 0.01
 
 
 @pytest.mark.parametrize("loss", ["squared_error", "cross_entropy"])
@@ -126,7 +126,7 @@ def predicted(model: DenoisingAutoencoder, row: int) -> Tensor:
     data = Digits()
     data.setup("test")
     batch = data.transform(data.test_set.__getitems__([row]), training=False)
-    assert isinstance(batch, LabelledImages)
+    assert isinstance(batch, LabeledImages)
     return model.eval().reconstruct(batch.image)[0, 0]
 
 

@@ -10,7 +10,7 @@ from PIL import Image
 from torch import nn
 from torch.nn.utils import parametrize
 
-from datamodules import LabelledImages, SampleRequest, Samples
+from datamodules import LabeledImages, SampleRequest, Samples
 from lit_models import ConditionalGAN
 from lit_models.callbacks import SampleGrid
 from lit_models.callbacks.predictions import PredictionWriter
@@ -47,8 +47,8 @@ def tiny(**arguments: Any) -> ConditionalGAN:
     return ConditionalGAN(**{**defaults, **arguments})
 
 
-def batch(size: int = 8) -> LabelledImages:
-    return LabelledImages(torch.rand(size, 1, 16, 16), torch.arange(size) % 5)
+def batch(size: int = 8) -> LabeledImages:
+    return LabeledImages(torch.rand(size, 1, 16, 16), torch.arange(size) % 5)
 
 
 @pytest.mark.parametrize("variant", VARIANTS, ids=str)
@@ -116,7 +116,7 @@ def test_the_projection_is_the_papers() -> None:
         assert torch.allclose(network(data.image, data.label)[i], expected, atol=1e-6)
 
 
-def test_what_is_spectrally_normalised() -> None:
+def test_what_is_spectrally_normalized() -> None:
     def names(model: ConditionalGAN) -> set[str]:
         modules = model.discriminator.named_modules()
         return {name for name, module in modules if parametrize.is_parametrized(module, "weight")}
@@ -331,7 +331,7 @@ RESNET: dict[str, Any] = {
 def test_resnet_has_conditional_batch_norm_and_a_projection() -> None:
     torch.manual_seed(0)
     model = ConditionalGAN(channels=3, num_classes=3, latent_dim=4, feature_maps=2, **RESNET)
-    batch = LabelledImages(torch.rand(4, 3, 32, 32), torch.tensor([0, 1, 2, 2]))
+    batch = LabeledImages(torch.rand(4, 3, 32, 32), torch.tensor([0, 1, 2, 2]))
     fake = model.generate(batch)
     assert fake.shape == (4, 3, 32, 32)
     model.discriminator_loss(batch, fake.detach()).backward()
@@ -357,7 +357,7 @@ def test_resnet_refuses_other_places_for_the_class(arguments: dict[str, Any]) ->
 def test_fresh_latents_come_with_fresh_classes() -> None:
     torch.manual_seed(0)
     model = ConditionalGAN(image_size=16, num_classes=3, latent_dim=2, feature_maps=2)
-    batch = LabelledImages(torch.rand(300, 1, 16, 16), torch.zeros(300, dtype=torch.long))
+    batch = LabeledImages(torch.rand(300, 1, 16, 16), torch.zeros(300, dtype=torch.long))
     again = model.redrawn(batch)
     assert again.image is batch.image
     assert torch.bincount(again.label, minlength=3).min() > 60

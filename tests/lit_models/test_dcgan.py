@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch import nn
 
-from datamodules import LabelledImages
+from datamodules import LabeledImages
 from lit_models import DCGAN
 from lit_models.dcgan import Discriminator, Generator
 from lit_models.errors import ModelError
@@ -47,7 +47,7 @@ def test_batch_norm_is_everywhere_but_at_the_ends_and_slopes_are_the_papers() ->
     assert slopes == {0.2}
 
 
-def test_initialisation() -> None:
+def test_initialization() -> None:
     torch.manual_seed(0)
     model = DCGAN(image_size=64)
     for module in model.modules():
@@ -60,7 +60,7 @@ def test_initialisation() -> None:
             assert not module.bias.any()
 
 
-def test_optimisers_are_the_papers() -> None:
+def test_optimizers_are_the_papers() -> None:
     (generator, discriminator), schedulers = DCGAN(image_size=16).configure_optimizers()
     assert schedulers == []
     for optimizer in (generator, discriminator):
@@ -70,7 +70,7 @@ def test_optimisers_are_the_papers() -> None:
 
 def test_every_parameter_gets_a_gradient() -> None:
     model = DCGAN(image_size=16, channels=1, latent_dim=3, feature_maps=2)
-    batch = LabelledImages(torch.rand(4, 1, 16, 16), torch.zeros(4, dtype=torch.long))
+    batch = LabeledImages(torch.rand(4, 1, 16, 16), torch.zeros(4, dtype=torch.long))
     fake = model.generate(batch)
     model.discriminator_loss(batch, fake.detach()).backward()
     assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in model.discriminator.parameters())

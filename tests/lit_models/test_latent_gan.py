@@ -9,7 +9,7 @@ from lightning.pytorch import Trainer
 from torch import nn
 from torch.nn import functional
 
-from datamodules import Digits, LabelledImages
+from datamodules import Digits, LabeledImages
 from lit_models import DenoisingAutoencoder, LatentGAN
 from lit_models.errors import ModelError, RunError
 from tests.small_data import write_autoencoder
@@ -87,7 +87,7 @@ def test_what_is_trained(digits_root: Path, decoder: Path, freeze_decoder: bool)
 
 def test_every_parameter_gets_a_gradient(decoder: Path) -> None:
     model = gan(decoder, freeze_decoder=False, extra_convolution=True)
-    batch = LabelledImages(torch.rand(6, 1, 32, 32), torch.zeros(6, dtype=torch.long))
+    batch = LabeledImages(torch.rand(6, 1, 32, 32), torch.zeros(6, dtype=torch.long))
     fake = model.generate(batch)
     assert fake.shape == batch.image.shape
     model.discriminator_loss(batch, fake.detach()).backward()

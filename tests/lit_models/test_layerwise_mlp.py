@@ -17,7 +17,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from PIL import Image
 from torch import Tensor
 
-from datamodules import Codes, Digits, GatherDataset, LabelledImages
+from datamodules import Codes, Digits, GatherDataset, LabeledImages
 from lit_models import LayerwiseMLP, phase_data
 from lit_models.errors import ModelError, RunError
 from lit_models.layerwise_mlp import MLP, Decoder, mask
@@ -49,10 +49,10 @@ FIT = (
 QUIET = {"enable_progress_bar": False, "enable_model_summary": False}
 
 
-def batch_of(model: LayerwiseMLP, size: int = 5) -> LabelledImages:
+def batch_of(model: LayerwiseMLP, size: int = 5) -> LabeledImages:
     generator = torch.Generator().manual_seed(1)
     image = torch.rand(size, *model.image_shape, generator=generator)
-    return LabelledImages(image, torch.randint(model.num_classes, (size,), generator=generator))
+    return LabeledImages(image, torch.randint(model.num_classes, (size,), generator=generator))
 
 
 def fitted(root: Path, model: LayerwiseMLP, *callbacks: Callback, **trainer: Any) -> LayerwiseMLP:
@@ -240,12 +240,12 @@ def test_pretraining_a_narrow_layer_turns_no_unit_off(digits_root: Path) -> None
     data.setup("fit")
     image = data.transform(data.train_set.__getitems__(range(300)), training=False).image
     assert (model.mlp.encode(image, 1) > 0).any(0).all()
-    assert model.eval().reconstruction_loss(LabelledImages(image, torch.zeros(0)), 1) < 0.6, (
+    assert model.eval().reconstruction_loss(LabeledImages(image, torch.zeros(0)), 1) < 0.6, (
         "with all units off it is 0.97"
     )
 
 
-def test_optimisers_are_adam_at_1e_3() -> None:
+def test_optimizers_are_adam_at_1e_3() -> None:
     for optimizer in LayerwiseMLP(**TINY).configure_optimizers():
         assert isinstance(optimizer, torch.optim.Adam)
         assert (optimizer.defaults["lr"], optimizer.defaults["weight_decay"]) == (1e-3, 0)
@@ -311,7 +311,7 @@ def test_each_phase_trains_its_layer_on_cached_codes_and_leaves_the_others_alone
     model = LayerwiseMLP(**TINY)
     start = deepcopy(model.state_dict())
     fitted(digits_root, model, watch, check_val_every_n_epoch=1)
-    images, codes = "LabelledImages (1, 32, 32)", {2: "Codes (12,)", 3: "Codes (8,)"}
+    images, codes = "LabeledImages (1, 32, 32)", {2: "Codes (12,)", 3: "Codes (8,)"}
     for epoch, (kinds, state) in enumerate(zip(watch.kinds, watch.states, strict=True)):
         layer = model.layer_at(epoch)
         kind = codes.get(layer or 0, images)
@@ -370,7 +370,7 @@ def test_augmented_images_are_cached_plain(tmp_path: Path, digits_root: Path) ->
     model = LayerwiseMLP(**TINY)
 
     class Inverted(Digits):
-        def augment(self, batch: LabelledImages) -> LabelledImages:
+        def augment(self, batch: LabeledImages) -> LabeledImages:
             return batch._replace(image=1 - batch.image)
 
     class Compare(Callback):
@@ -396,7 +396,7 @@ def test_without_our_data_modules_the_layers_below_run_again(digits_root: Path) 
     data = Digits(root=str(digits_root))
     data.setup("fit")
     plain = data.transform(data.train_set.__getitems__(range(64)), training=False)
-    batches = [LabelledImages(plain.image[rows], plain.label[rows]) for rows in torch.arange(64).split(16)]
+    batches = [LabeledImages(plain.image[rows], plain.label[rows]) for rows in torch.arange(64).split(16)]
     loader = torch.utils.data.DataLoader(batches, batch_size=None)
     model = LayerwiseMLP(**{**TINY, "pretrain_epochs": 1, "finetune_epochs": 1})
     before = deepcopy(model.state_dict())
@@ -677,7 +677,7 @@ class Partly(Digits):
     def setup(self, stage: str) -> None:
         super().setup(stage)
         self.train_set = GatherDataset(
-            LabelledImages(self.train_set.columns.image, self.train_set.columns.label.clone()), self.train_set.rows
+            LabeledImages(self.train_set.columns.image, self.train_set.columns.label.clone()), self.train_set.rows
         )
         self.train_set.columns.label[::2] = -1
 
@@ -743,7 +743,7 @@ def test_stl10s_images_without_labels_are_for_pretraining(relit: Relit, tmp_path
     (tmp_path / "stl10" / "stl10_binary" / "unlabeled_X.bin").write_bytes(bytes(5 * 3 * 96 * 96))
     data = ["--data=STL10", f"--data.root={tmp_path}", "--data.image_size=8", "--data.batch_size=4"]
     model = ["--model.channels=3", "--model.image_size=8", "--trainer.limit_train_batches=1"]
-    assert relit("fit", *FIT, *model, *data, "--data.unlabelled=true") == 0
+    assert relit("fit", *FIT, *model, *data, "--data.unlabeled=true") == 0
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,7 @@ from torch.nn import functional
 from torch.optim import SGD
 from torch.optim.lr_scheduler import OneCycleLR
 
-from datamodules import DataError, DataWarning, Digits, EpisodeDataModule, ImageFolder, LabelledImages, UnseenClasses
+from datamodules import DataError, DataWarning, Digits, EpisodeDataModule, ImageFolder, LabeledImages, UnseenClasses
 from datamodules.loading.samplers import BatchSampler, ClassBalancedBatches
 from lit_models import MetricResNet
 from lit_models.errors import ModelError
@@ -45,9 +45,9 @@ TINY: dict[str, Any] = {
 }
 
 
-def batch_of(size: int = 24) -> LabelledImages:
+def batch_of(size: int = 24) -> LabeledImages:
     generator = torch.Generator().manual_seed(1)
-    return LabelledImages(torch.rand(size, 1, 32, 32, generator=generator), torch.arange(size) % 5)
+    return LabeledImages(torch.rand(size, 1, 32, 32, generator=generator), torch.arange(size) % 5)
 
 
 def a_trainer(processes: int = 1, *callbacks: Callback, **arguments: Any) -> Trainer:
@@ -65,7 +65,7 @@ def a_trainer(processes: int = 1, *callbacks: Callback, **arguments: Any) -> Tra
     )
 
 
-def step_of(model: MetricResNet, batch: LabelledImages) -> Tensor:
+def step_of(model: MetricResNet, batch: LabeledImages) -> Tensor:
     """The loss of one training step, without a trainer."""
     model.log = lambda *_, **__: None  # type: ignore[method-assign]
     model.joined = lambda values: values  # type: ignore[method-assign]
@@ -255,7 +255,7 @@ class WithoutBatchNorm(MetricResNet):
 
     def __init__(self, **arguments: Any) -> None:
         arguments = {"center_weight": 0.1, "references_per_class": 7, "knn_neighbours": 5} | arguments
-        # Slow steps: without normalisation, rounding errors grow where a maximum changes its place.
+        # Slow steps: without normalization, rounding errors grow where a maximum changes its place.
         super().__init__(**TINY, optimizer=lambda p: SGD(p, lr=0.005), **arguments)
         for module in list(self.encoder.modules()):
             for name, child in list(module.named_children()):
@@ -356,7 +356,7 @@ def test_evaluation_by_scikit_learn(digits_root: Path, loss: Any, processes: int
     centroids = NearestCentroid().fit(x, y).centroids_
     square = ((z[:, None] - centroids) ** 2).sum(-1)
     votes = KNeighborsClassifier(9, weights="distance").fit(x, y).predict_proba(z)
-    neighbours = KNeighborsClassifier(1).fit(z, t).kneighbors(n_neighbors=5, return_distance=False)
+    neighbors = KNeighborsClassifier(1).fit(z, t).kneighbors(n_neighbors=5, return_distance=False)
 
     def top(score: np.ndarray, k: int) -> float:
         return float(
@@ -367,8 +367,8 @@ def test_evaluation_by_scikit_learn(digits_root: Path, loss: Any, processes: int
         "centroid_accuracy": top(-square, 1),
         "centroid_accuracy_top5": top(-square, 5),
         "knn_accuracy": top(votes, 1),
-        "recall_at_1": np.mean(t[neighbours[:, 0]] == t),
-        "recall_at_5": np.mean((t[neighbours] == t[:, None]).any(1)),
+        "recall_at_1": np.mean(t[neighbors[:, 0]] == t),
+        "recall_at_5": np.mean((t[neighbors] == t[:, None]).any(1)),
     }
     retrieved = retrieval(torch.from_numpy(z), label, torch.from_numpy(z), label, torch.arange(len(z)))
     expected |= {name: value.mean().item() for name, value in retrieved.items() if name not in expected}

@@ -153,7 +153,7 @@ def test_a_translation_depends_on_its_source_only() -> None:
 
 @pytest.mark.parametrize("generator", ["unet", "resnet"])
 def test_evaluation_in_bf16(generator: str) -> None:
-    """Several images at once, of which each is normalised by itself, as near as bf16 goes."""
+    """Several images at once, of which each is normalized by itself, as near as bf16 goes."""
     model, source = tiny(generator=generator, blocks=1), pairs(3).source
     with torch.autocast("cpu", torch.bfloat16):
         rough = model.translate(source)
@@ -264,7 +264,7 @@ def test_predict_with_the_authors_weights(relit: Relit, precision: str) -> None:
 
 
 @pytest.mark.parametrize("generator", ["unet", "resnet"])
-def test_batch_normalisation_over_processes_is_refused(
+def test_batch_normalization_over_processes_is_refused(
     relit: Relit,
     maps_root: Path,
     generator: str,
@@ -274,7 +274,7 @@ def test_batch_normalisation_over_processes_is_refused(
     monkeypatch.setattr("torch.cuda.is_available", lambda: True)
     arguments = [f"--model.generator={generator}", "--model.blocks=1", "--trainer.sync_batchnorm=true"]
     assert relit("fit", *small_run(maps_root), *arguments) == 1
-    sentence = "Pix2Pix normalises each image by itself in evaluation, which --trainer.sync_batchnorm would undo: leave"
+    sentence = "Pix2Pix normalizes each image by itself in evaluation, which --trainer.sync_batchnorm would undo: leave"
     assert sentence in capsys.readouterr().err
     assert not Path("runs").exists()
 

@@ -15,7 +15,7 @@ from PIL import Image
 from torch import nn
 from torch.optim import SGD
 
-from datamodules import Digits, EpisodeDataModule, Episodes, LabelledImages, OmniglotEpisodes
+from datamodules import Digits, EpisodeDataModule, Episodes, LabeledImages, OmniglotEpisodes
 from lit_models import ProtoNet
 from lit_models.errors import ModelError
 from lit_models.losses.prototypical import episode_accuracy, prototypical_loss
@@ -74,7 +74,7 @@ def test_loss_and_accuracy_equal_a_plain_loop_over_images(distance: Any) -> None
     torch.manual_seed(0)
     model = ProtoNet(image_size=16, feature_maps=8, distance=distance, cosine_scale=5.0)
     batch = episodes()
-    for _ in range(30):  # statistics for the batch normalisation
+    for _ in range(30):  # statistics for the batch normalization
         model.episode_distances(batch)
     model.eval()
     losses, accuracies = [], []
@@ -104,7 +104,7 @@ def plain_distance(z: list[float], c: list[float], kind: str) -> float:
     return 5.0 * (1 - dot / math.sqrt(sum(a * a for a in z) * sum(b * b for b in c)))
 
 
-def test_support_and_query_share_the_statistics_of_batch_normalisation() -> None:
+def test_support_and_query_share_the_statistics_of_batch_normalization() -> None:
     torch.manual_seed(0)
     model = ProtoNet(image_size=16, feature_maps=4)
     batch = episodes(count=1)
@@ -129,7 +129,7 @@ def test_every_parameter_gets_a_gradient() -> None:
     prototypical_loss(model.episode_distances(episodes(ways=10))).backward()
     for name, parameter in model.named_parameters():
         assert parameter.grad is not None
-        # What a convolution adds to all pixels alike is what the batch normalisation behind it takes away.
+        # What a convolution adds to all pixels alike is what the batch normalization behind it takes away.
         is_convolution_bias = name.endswith("bias") and int(name.split(".")[1]) % 4 == 0
         assert (parameter.grad.abs().max() > 1e-5) != is_convolution_bias, name
 
@@ -361,7 +361,7 @@ def test_single_images_are_refused(relit: Relit, capsys: pytest.CaptureFixture[s
 # --- prediction -------------------------------------------------------------------------------------------------------
 
 
-def write_digits(folder: Path, images: LabelledImages, invert: bool = False) -> None:
+def write_digits(folder: Path, images: LabeledImages, invert: bool = False) -> None:
     """Scanned digits as PNG files in a folder for each class, of changing size."""
     for number, (image, label) in enumerate(zip(*images, strict=True)):
         pixels = np.kron(image[0].numpy(), np.ones((2 + number % 3,) * 2, np.uint8))
@@ -390,14 +390,14 @@ def trained(tmp_path_factory: pytest.TempPathFactory, digits_root: Path) -> Path
     return path
 
 
-def high_digits(root: Path) -> tuple[LabelledImages, LabelledImages]:
+def high_digits(root: Path) -> tuple[LabeledImages, LabeledImages]:
     """Examples (3 a class) and pictures in question (6 a class) of the digits 5 to 9."""
     data = Digits(root=str(root))
     data.setup("test")
     image, label = data.test_set.__getitems__(torch.arange(len(data.test_set)))
     places = [(label == digit).nonzero().flatten() for digit in range(5, 10)]
     support, query = (torch.cat([rows[a:b] for rows in places]) for a, b in ((0, 3), (3, 9)))
-    return LabelledImages(image[support], label[support]), LabelledImages(image[query], label[query])
+    return LabeledImages(image[support], label[support]), LabeledImages(image[query], label[query])
 
 
 @pytest.mark.parametrize("inverted", [False, True])
@@ -437,7 +437,7 @@ def test_prediction_of_classes_never_seen(
 def test_two_ranks_predict_what_one_does(relit: Relit, digits_root: Path, trained: Path, tmp_path: Path) -> None:
     support, query = high_digits(digits_root)
     write_digits(tmp_path / "known", support)
-    write_digits(tmp_path / "asked", LabelledImages(query.image[:9], query.label[:9]))
+    write_digits(tmp_path / "asked", LabeledImages(query.image[:9], query.label[:9]))
     common = ["--model=ProtoNet", "--model.image_size=32", "--model.feature_maps=16", f"--ckpt_path={trained}"]
     common += ["--data=SupportQuery", "--data.support=known", "--data.query=asked", "--data.batch_size=2"]
     common += ["--trainer.enable_progress_bar=false", "--trainer.accelerator=cpu"]
@@ -452,11 +452,11 @@ def test_prototypes_of_classes_with_different_numbers_of_examples(trained: Path)
     model = ProtoNet.load_from_checkpoint(trained).eval()
     image, label = torch.rand(600, 1, 32, 32), torch.randint(3, (600,))
     expected = torch.stack([model(image[label == k]).mean(0) for k in range(3)])
-    found = model.prototypes(LabelledImages(image, label))
+    found = model.prototypes(LabeledImages(image, label))
     assert torch.allclose(found, expected, atol=1e-4)
     probability = model.classify(image[:5], found)
     assert torch.allclose(probability.sum(1), torch.ones(5))
-    assert torch.equal(model.polarised(image), image)
+    assert torch.equal(model.polarized(image), image)
 
 
 def test_training_data_tell_whether_pictures_are_inverted(digits_root: Path) -> None:
@@ -469,7 +469,7 @@ def test_training_data_tell_whether_pictures_are_inverted(digits_root: Path) -> 
     other = ProtoNet()
     other.on_load_checkpoint(checkpoint)
     assert other.inverted
-    assert other.polarised(torch.tensor(0.25)) == 0.75
+    assert other.polarized(torch.tensor(0.25)) == 0.75
     assert OmniglotEpisodes().inverted
 
 

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 from torch.nn.utils import parametrize
 
-from datamodules import LabelledImages
+from datamodules import LabeledImages
 from lit_models import DCGAN, SNGAN
 from lit_models.errors import ModelError
 from lit_models.losses.adversarial import discriminator_bce, discriminator_hinge
@@ -17,8 +17,8 @@ def tiny(**arguments: Any) -> SNGAN:
     return SNGAN(**{"image_size": 16, "channels": 1, "latent_dim": 3, "feature_maps": 2, **arguments})
 
 
-def batch(size: int = 4, image_size: int = 16) -> LabelledImages:
-    return LabelledImages(torch.rand(size, 1, image_size, image_size), torch.zeros(size, dtype=torch.long))
+def batch(size: int = 4, image_size: int = 16) -> LabeledImages:
+    return LabeledImages(torch.rand(size, 1, image_size, image_size), torch.zeros(size, dtype=torch.long))
 
 
 def test_the_networks_of_table_3() -> None:
@@ -56,7 +56,7 @@ def test_shapes_of_the_cnn(image_size: int) -> None:
 
 
 @pytest.mark.parametrize("architecture", ["dcgan", "cnn", "resnet"])
-def test_the_discriminator_is_normalised_throughout_and_the_generator_nowhere(architecture: str) -> None:
+def test_the_discriminator_is_normalized_throughout_and_the_generator_nowhere(architecture: str) -> None:
     model = tiny(architecture=architecture, image_size=32 if architecture == "resnet" else 16)
     weighty = (nn.Conv2d, nn.Linear)
     layers = [m for m in model.discriminator.modules() if isinstance(m, weighty)]

@@ -6,7 +6,7 @@ import torch
 from torch import nn
 from torch.nn.utils import parametrize
 
-from datamodules import LabelledImages
+from datamodules import LabeledImages
 from lit_models import TripletGAN
 from lit_models.errors import ModelError
 from tests.lit_models.test_adversarial import fit
@@ -20,8 +20,8 @@ def tiny(**arguments: Any) -> TripletGAN:
     return TripletGAN(**{**defaults, **arguments})
 
 
-def batch(size: int = 4) -> LabelledImages:
-    return LabelledImages(torch.rand(size, 1, 16, 16), torch.zeros(size, dtype=torch.long))
+def batch(size: int = 4) -> LabeledImages:
+    return LabeledImages(torch.rand(size, 1, 16, 16), torch.zeros(size, dtype=torch.long))
 
 
 @pytest.mark.parametrize("size", [4, 5])

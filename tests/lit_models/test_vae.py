@@ -10,7 +10,7 @@ from lightning.pytorch import Trainer
 from PIL import Image
 from torch import Tensor, nn
 
-from datamodules import Digits, LabelledImages, SampleRequest
+from datamodules import Digits, LabeledImages, SampleRequest
 from lit_models import VAE
 from lit_models.errors import ModelError, RunWarning
 from lit_models.losses.vae import bits_per_dim, importance_weighted_bound
@@ -164,7 +164,7 @@ def test_bernoulli_images_are_checked() -> None:
     label = torch.zeros(4, dtype=torch.long)
     for image in (2 * images(4) - 1, images(4) * 255, torch.full((4, 1, 8, 8), float("nan"))):
         with pytest.raises(ModelError, match=r"takes images in \[0, 1\], but these range from"):
-            model.validation_step(LabelledImages(image, label), 0)
+            model.validation_step(LabeledImages(image, label), 0)
     with pytest.warns(RunWarning, match="gray images is not normalized"):
         model._check(images(4), 0)
     model._check(images(4).round(), 0)
@@ -222,7 +222,7 @@ def test_train_and_val_weigh_alike_and_warm_up_changes_the_objective_only(
     seen: dict[str, list[float]] = {"objective": [], "loss": [], "reconstruction": [], "kl": []}
 
     class Spy(VAE):
-        def training_step(self, batch: LabelledImages, batch_idx: int) -> Tensor:
+        def training_step(self, batch: LabeledImages, batch_idx: int) -> Tensor:
             loss = super().training_step(batch, batch_idx)
             logged = self.trainer.callback_metrics
             seen["objective"].append(float(loss))

@@ -13,7 +13,7 @@ from torch import nn
 from torch.nn.utils import parametrize
 from torch.optim import SGD
 
-from datamodules import LabelledImages
+from datamodules import LabeledImages
 from lit_models import WGAN
 from lit_models.cli.trainer import compile_networks
 from lit_models.errors import ModelError
@@ -32,8 +32,8 @@ def tiny(**arguments: Any) -> WGAN:
     return WGAN(**{"image_size": 16, "channels": 1, "latent_dim": 3, "feature_maps": 2, **arguments})
 
 
-def batch(size: int = 4, image_size: int = 16) -> LabelledImages:
-    return LabelledImages(torch.rand(size, 1, image_size, image_size), torch.zeros(size, dtype=torch.long))
+def batch(size: int = 4, image_size: int = 16) -> LabeledImages:
+    return LabeledImages(torch.rand(size, 1, image_size, image_size), torch.zeros(size, dtype=torch.long))
 
 
 class ClipBounds(Callback):
@@ -119,7 +119,7 @@ def test_the_whole_loss_is_logged_in_any_grad_mode(mode: Any) -> None:
     model = tiny(**PENALTY)
     data, fake = batch(), torch.rand(4, 1, 16, 16)
     with mode():
-        values = model.discriminator_loss(LabelledImages(data.image.clone(), data.label), fake.clone())
+        values = model.discriminator_loss(LabeledImages(data.image.clone(), data.label), fake.clone())
     assert values["gradient_penalty"] > 0
     expected = -values["wasserstein_distance"] + 10 * values["gradient_penalty"]
     assert values["loss"].item() == pytest.approx(expected.item())

@@ -15,8 +15,8 @@ MOST_POINTS = 400
 """Points of a curve; of more, some that follow each other are put together."""
 FEWEST_NOISY_POINTS = 60
 """A curve with so many points is drawn pale, with its moving average on top."""
-COLOURS = 10
-"""Colours of the style sheet; more runs share them."""
+COLORS = 10
+"""Colors of the style sheet; more runs share them."""
 WIDTH, HEIGHT = 440, 250
 LEFT, RIGHT, TOP, BOTTOM = 54, 12, 10, 32
 """Size of a plot and the margins about its axes, in the SVG's units."""
@@ -27,7 +27,7 @@ class Line:
     """A curve of a plot, in numbers and in the SVG's units."""
 
     label: str
-    colour: int
+    color: int
     stage: str
     points: list[Point]
     averaged: int
@@ -59,9 +59,9 @@ def draw_plots(records: Sequence[Record]) -> list[Plot]:
         for name, points in sorted(record.points.items(), key=lambda item: STAGES.get(stage_of(item[0]), 9)):
             stage = stage_of(name)
             label = f"{record.run.name} {stage}".rstrip() if several else name
-            colour = number % COLOURS if several else STAGES.get(stage, 0)
+            color = number % COLORS if several else STAGES.get(stage, 0)
             if len(points) > 1:
-                line = Line(label, colour, stage, *thinned(points), run=record.run.name)
+                line = Line(label, color, stage, *thinned(points), run=record.run.name)
                 line.time = minutes(record, line.points)
                 lines[name.removeprefix(f"{stage}/")].append(line)
     watched = {_watched(record.config) for record in records}
@@ -77,9 +77,9 @@ def draw_plots(records: Sequence[Record]) -> list[Plot]:
             remarks.append(f"points are means of up to {averaged} values")
         names = [record.run.name for record in records]
         legend = dict.fromkeys(
-            (names[line.colour] if several and len(names) <= COLOURS else line.label, line.colour) for line in drawn
+            (names[line.color] if several and len(names) <= COLORS else line.label, line.color) for line in drawn
         )
-        entries = [{"text": text, "colour": colour} for text, colour in legend]
+        entries = [{"text": text, "color": color} for text, color in legend]
         plots.append(laid_out(Plot(quantity, drawn, entries, "; ".join(remarks))))
     return plots
 
@@ -176,7 +176,7 @@ def hoverable(line: Line, seeds: str | None = None) -> dict[str, Any]:
     """
     return {
         "label": line.label,
-        "colour": line.colour,
+        "color": line.color,
         "averaged": line.averaged,
         "run": line.run,
         "group": seeds or line.run,

@@ -19,7 +19,7 @@ RANDOM: dict[str, Callable[[Tensor, Generator | None], Tensor]] = {
     "cutout": lambda image, g: augment.cutout(image, 6, generator=g),
     "paired_crop_flip": lambda image, g: torch.cat(augment.paired_crop_flip(image, image, 12, generator=g), 1),
     "gaussian_noise": lambda image, g: augment.gaussian_noise(image, 0.2, generator=g),
-    "colour_jitter": lambda image, g: augment.colour_jitter(image, 0.4, 0.4, 0.4, generator=g),
+    "color_jitter": lambda image, g: augment.color_jitter(image, 0.4, 0.4, 0.4, generator=g),
     "random_resized_crop": lambda image, g: augment.random_resized_crop(image, 12, generator=g),
 }
 
@@ -208,14 +208,14 @@ def test_cover_fills_a_square_and_changes_nothing_else(fill: float | Tensor) -> 
 
 
 @pytest.mark.parametrize(("size", "first"), [(4, -2), (5, -2)])
-def test_cutout_centres_are_uniform_over_the_image(size: int, first: int) -> None:
+def test_cutout_centers_are_uniform_over_the_image(size: int, first: int) -> None:
     # A square of 4 around row y covers y - 2 .. y + 1, as in the authors' code, cut off at the border.
     n, side = 6400, 8
     covered = augment.cutout(torch.ones(n, 1, side, side), size, generator=rng())[:, 0] == 0
     windows = {}
-    for centre in range(side):
-        window = range(max(0, centre + first), min(side, centre + first + size))
-        windows[tuple(int(row in window) for row in range(side))] = centre
+    for center in range(side):
+        window = range(max(0, center + first), min(side, center + first + size))
+        windows[tuple(int(row in window) for row in range(side))] = center
     rows = torch.tensor([windows[tuple(mask)] for mask in covered.any(2).int().tolist()])
     columns = torch.tensor([windows[tuple(mask)] for mask in covered.any(1).int().tolist()])
     assert torch.equal(covered, covered.any(2)[:, :, None] & covered.any(1)[:, None, :])
@@ -257,7 +257,7 @@ def test_halves_of_different_sizes_are_refused() -> None:
         augment.paired_crop_flip(images(2, 16), images(2, 18), 8)
 
 
-# --- noise and colour -------------------------------------------------------------------------------------------------
+# --- noise and color -------------------------------------------------------------------------------------------------
 
 
 def test_noise_is_normal_and_independent() -> None:
@@ -274,11 +274,11 @@ def test_noise_is_clipped_to_the_range() -> None:
     assert torch.equal(augment.gaussian_noise(image, 0.5, generator=rng()), unclipped.clamp(0, 1))
 
 
-def test_colours_are_adjusted_as_by_torchvision() -> None:
+def test_colors_are_adjusted_as_by_torchvision() -> None:
     image = images(60)
     factors = torch.empty(60, 3).uniform_(0.2, 1.8, generator=rng())
     order = torch.rand(60, 3, generator=rng(1)).argsort(1)
-    ours = augment.adjust_colour(image, factors, order)
+    ours = augment.adjust_color(image, factors, order)
     adjust = (tv.adjust_brightness, tv.adjust_contrast, tv.adjust_saturation)
     for i in range(60):
         expected = image[i]
@@ -287,25 +287,25 @@ def test_colours_are_adjusted_as_by_torchvision() -> None:
         torch.testing.assert_close(ours[i], expected, atol=2e-6, rtol=0)
 
 
-def test_grey_images_have_no_saturation() -> None:
+def test_gray_images_have_no_saturation() -> None:
     image = images(20, channels=1)
-    assert torch.equal(augment.colour_jitter(image, saturation=0.9, generator=rng()), image)
+    assert torch.equal(augment.color_jitter(image, saturation=0.9, generator=rng()), image)
     factors, order = torch.full((20, 3), 0.5), torch.arange(3).expand(20, 3)
     expected = torch.stack([tv.adjust_contrast(tv.adjust_brightness(x, 0.5), 0.5) for x in image])
-    torch.testing.assert_close(augment.adjust_colour(image, factors, order), expected)
+    torch.testing.assert_close(augment.adjust_color(image, factors, order), expected)
 
 
 @pytest.mark.parametrize(("strength", "low"), [(0.4, 0.6), (1.5, 0.0)])
 def test_jitter_factors_are_uniform(strength: float, low: float) -> None:
     image = torch.full((4000, 1, 1, 1), 0.25)  # not clipped at up to four times its brightness
-    factors = augment.colour_jitter(image, brightness=strength, generator=rng()).flatten() / 0.25
+    factors = augment.color_jitter(image, brightness=strength, generator=rng()).flatten() / 0.25
     assert stats.kstest(factors.numpy(), stats.uniform(low, 1 + strength - low).cdf).pvalue > 0.001
 
 
 def test_jitter_order_is_uniform(monkeypatch: pytest.MonkeyPatch) -> None:
     drawn = []
-    monkeypatch.setattr(augment, "adjust_colour", lambda image, factors, order: drawn.append((factors, order)) or image)
-    augment.colour_jitter(images(6000, 2), 0.4, 0.4, 0.4, generator=rng())
+    monkeypatch.setattr(augment, "adjust_color", lambda image, factors, order: drawn.append((factors, order)) or image)
+    augment.color_jitter(images(6000, 2), 0.4, 0.4, 0.4, generator=rng())
     factors, order = drawn[0]
     assert torch.equal(order.sort(1).values, torch.arange(3).expand(6000, 3))
     assert_uniform((order[:, 0] * 2 + (order[:, 1] > order[:, 2])).long(), 6)

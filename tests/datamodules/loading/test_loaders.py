@@ -11,18 +11,18 @@ from torch.utils.data import BatchSampler, SequentialSampler
 
 from datamodules.loading.loaders import BatchLoader
 from datamodules.loading.samplers import SequentialBatches, ShuffledBatches
-from datamodules.loading.tensors import GatherDataset, LabelledImages
+from datamodules.loading.tensors import GatherDataset, LabeledImages
 
 SIZE = 20
 
 
-def loader(batch_size: int = 4, seed: int = 0) -> BatchLoader[LabelledImages]:
+def loader(batch_size: int = 4, seed: int = 0) -> BatchLoader[LabeledImages]:
     labels = torch.arange(SIZE)
-    data = GatherDataset(LabelledImages(labels.view(SIZE, 1, 1, 1).float(), labels))
+    data = GatherDataset(LabeledImages(labels.view(SIZE, 1, 1, 1).float(), labels))
     return BatchLoader(data, ShuffledBatches(SIZE, batch_size, seed))
 
 
-def labels(batches: BatchLoader[LabelledImages]) -> list[list[int]]:
+def labels(batches: BatchLoader[LabeledImages]) -> list[list[int]]:
     return [batch.label.tolist() for batch in batches]
 
 
@@ -143,7 +143,7 @@ class Recorder(LightningModule):
         self.dies_at = dies_at
         self.seen: list[list[int]] = []
 
-    def training_step(self, batch: LabelledImages, batch_idx: int) -> Tensor:
+    def training_step(self, batch: LabeledImages, batch_idx: int) -> Tensor:
         if len(self.seen) == self.dies_at:
             raise KeyboardInterrupt
         self.seen.append(batch.label.tolist())

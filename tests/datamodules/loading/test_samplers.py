@@ -17,7 +17,7 @@ from datamodules.loading.samplers import (
     SequentialBatches,
     ShuffledBatches,
 )
-from datamodules.loading.tensors import GatherDataset, LabelledImages
+from datamodules.loading.tensors import GatherDataset, LabeledImages
 
 few = settings(max_examples=30, deadline=2000)
 
@@ -333,12 +333,12 @@ SAMPLERS: dict[str, Callable[[], BatchSampler]] = {
 
 @pytest.mark.parametrize("name", SAMPLERS)
 def test_a_resumed_loader_goes_on_where_the_first_stopped(name: str) -> None:
-    data = GatherDataset(LabelledImages(torch.arange(72).view(72, 1, 1, 1), LABELS))
+    data = GatherDataset(LabeledImages(torch.arange(72).view(72, 1, 1, 1), LABELS))
 
-    def loader() -> BatchLoader[LabelledImages]:
+    def loader() -> BatchLoader[LabeledImages]:
         return BatchLoader(data, SAMPLERS[name]())
 
-    def rows(batches: list[LabelledImages]) -> list[list[int]]:
+    def rows(batches: list[LabeledImages]) -> list[list[int]]:
         return [batch.image.flatten().tolist() for batch in batches]
 
     whole = loader()

@@ -16,7 +16,7 @@ import torch
 
 from datamodules import DataError, DataWarning
 from datamodules.loading.folders import files_below
-from datamodules.loading.tensors import ArrayWriter, Episodes, GatherDataset, LabelledImages, TensorStore
+from datamodules.loading.tensors import ArrayWriter, Episodes, GatherDataset, LabeledImages, TensorStore
 
 needs_fork = pytest.mark.skipif(sys.platform != "linux", reason="the test forks")
 
@@ -357,8 +357,8 @@ def test_the_description_names_what_the_arrays_were_made_from(folder: Path) -> N
 # --- the data set -----------------------------------------------------------------------------------------------------
 
 
-def labelled(rows: torch.Tensor | None = None) -> GatherDataset[LabelledImages]:
-    return GatherDataset(LabelledImages(torch.from_numpy(images()), torch.arange(50) * 2), rows)
+def labeled(rows: torch.Tensor | None = None) -> GatherDataset[LabeledImages]:
+    return GatherDataset(LabeledImages(torch.from_numpy(images()), torch.arange(50) * 2), rows)
 
 
 @pytest.mark.parametrize(
@@ -368,9 +368,9 @@ def labelled(rows: torch.Tensor | None = None) -> GatherDataset[LabelledImages]:
 def test_a_batch_is_the_rows_asked_for_in_their_shape(
     indices: list[int] | torch.Tensor, rows: torch.Tensor | None
 ) -> None:
-    batch = labelled(rows).__getitems__(indices)
+    batch = labeled(rows).__getitems__(indices)
     shape = torch.as_tensor(indices).shape
-    assert isinstance(batch, LabelledImages)
+    assert isinstance(batch, LabeledImages)
     assert batch.image.shape == (*shape, 1, 8, 8)
     assert batch.label.shape == shape
     for place in np.ndindex(*shape):
@@ -381,30 +381,30 @@ def test_a_batch_is_the_rows_asked_for_in_their_shape(
 
 
 def test_a_batch_is_a_copy() -> None:
-    data = labelled()
+    data = labeled()
     data.__getitems__([1]).image.zero_()
     assert np.array_equal(data.columns.image.numpy(), images())
 
 
 def test_length_and_single_rows() -> None:
-    data = labelled(torch.tensor([5, 6, 7]))
+    data = labeled(torch.tensor([5, 6, 7]))
     assert len(data) == 3
-    assert len(labelled()) == 50
+    assert len(labeled()) == 50
     image, label = data[2]
     assert image.shape == (1, 8, 8)
     assert label == 14
 
 
 def test_a_column_is_in_the_order_of_the_rows() -> None:
-    assert torch.equal(labelled(torch.tensor([5, 9, 1])).column("label"), torch.tensor([10, 18, 2]))
-    assert torch.equal(labelled().column("label"), torch.arange(50) * 2)
+    assert torch.equal(labeled(torch.tensor([5, 9, 1])).column("label"), torch.tensor([10, 18, 2]))
+    assert torch.equal(labeled().column("label"), torch.arange(50) * 2)
 
 
 def test_the_data_set_moves_to_a_device_as_what_it_is() -> None:
-    class Special(GatherDataset[LabelledImages]):
+    class Special(GatherDataset[LabeledImages]):
         pass
 
-    moved = Special(labelled().columns, torch.tensor([1, 2])).to(torch.device("meta"))
+    moved = Special(labeled().columns, torch.tensor([1, 2])).to(torch.device("meta"))
     assert isinstance(moved, Special)
     assert moved.columns.image.is_meta
     assert len(moved) == 2
@@ -412,12 +412,12 @@ def test_the_data_set_moves_to_a_device_as_what_it_is() -> None:
 
 def test_rows_outside_are_an_error() -> None:
     with pytest.raises(IndexError):
-        labelled().__getitems__([50])
+        labeled().__getitems__([50])
 
 
 def test_columns_of_different_lengths_are_refused() -> None:
     with pytest.raises(DataError, match=r"must be of one length; these are of \[2, 3\]"):
-        GatherDataset(LabelledImages(torch.zeros(2, 1, 1, 1), torch.zeros(3)))
+        GatherDataset(LabeledImages(torch.zeros(2, 1, 1, 1), torch.zeros(3)))
 
 
 def test_any_named_tuple_makes_a_data_set() -> None:

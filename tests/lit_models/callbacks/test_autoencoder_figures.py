@@ -12,7 +12,7 @@ from PIL import Image
 from scipy import stats
 from torch import Tensor, nn
 
-from datamodules import Digits, LabelledImages
+from datamodules import Digits, LabeledImages
 from lit_models import VAE, DenoisingAutoencoder
 from lit_models.callbacks import Interpolations, LatentMap, ReconstructionGrid
 from lit_models.callbacks import interpolations as module
@@ -100,7 +100,7 @@ class Fader(LightningModule):
     def interpolate(self, start: Tensor, end: Tensor, steps: int, path: str) -> Tensor:
         return pixel_interpolation(start, end, steps)
 
-    def test_step(self, batch: LabelledImages, batch_idx: int) -> None: ...
+    def test_step(self, batch: LabeledImages, batch_idx: int) -> None: ...
 
 
 class Brightness(nn.Module):
@@ -139,10 +139,10 @@ def test_share_of_sure_images() -> None:
         assert share_sure(images, start, end, Brightness(), 0.8).of_either.item() == pytest.approx(expected)
 
 
-def test_a_classifier_that_does_not_recognise_the_real_images_judges_nothing(tmp_path: Path, digits_root: Path) -> None:
+def test_a_classifier_that_does_not_recognize_the_real_images_judges_nothing(tmp_path: Path, digits_root: Path) -> None:
     """Scikit-learn's digits are larger and blurrier than the digits that the shipped classifier knows."""
     run = trainer(tmp_path, Interpolations(steps=3, per_pair=1))
-    with pytest.warns(UserWarning, match="recognises only .* % of these test images, so that it can't judge"):
+    with pytest.warns(UserWarning, match="recognizes only .* % of these test images, so that it can't judge"):
         (result,) = run.test(Fader(), Digits(root=str(digits_root), eval_batch_size=200), verbose=False)
     assert result == {}
     assert (tmp_path / "figures" / "interpolation_lerp.png").is_file()
@@ -150,7 +150,7 @@ def test_a_classifier_that_does_not_recognise_the_real_images_judges_nothing(tmp
 
 
 def test_figures_and_share_of_a_test(tmp_path: Path, digits_root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "recognising_classifier", lambda *_: Brightness())
+    monkeypatch.setattr(module, "recognizing_classifier", lambda *_: Brightness())
     run = trainer(tmp_path, Interpolations(steps=5, per_pair=2, shown=[(3, 8)]))
     data = Digits(root=str(digits_root), eval_batch_size=200)
     (result,) = run.test(Fader(), data, verbose=False)

@@ -9,7 +9,7 @@ from lightning.pytorch import LightningModule, Trainer
 from PIL import Image
 from torch import Tensor
 
-from datamodules import Digits, LabelledImages
+from datamodules import Digits, LabeledImages
 from lit_models.callbacks import ClassificationReport
 from lit_models.callbacks.classification import (
     as_table,
@@ -30,7 +30,7 @@ from lit_models.errors import RunError
 class Guesser(LightningModule):
     """Sees the sum of the pixels."""
 
-    def test_step(self, batch: LabelledImages, batch_idx: int) -> Tensor:
+    def test_step(self, batch: LabeledImages, batch_idx: int) -> Tensor:
         return torch.nn.functional.one_hot(batch.image.mul(255).round().sum((1, 2, 3)).long() % 10, 10).float()
 
 

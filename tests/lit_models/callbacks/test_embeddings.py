@@ -9,7 +9,7 @@ from lightning.pytorch import LightningModule, Trainer
 from PIL import Image
 from torch import Tensor
 
-from datamodules import Digits, LabelledImages
+from datamodules import Digits, LabeledImages
 from lit_models.callbacks import EmbeddingPlot, embeddings
 from lit_models.callbacks.embeddings import draw_embedding
 from lit_models.errors import RunError
@@ -24,7 +24,7 @@ class Embedder(LightningModule):
     def embed(self, image: Tensor) -> Tensor:
         return image.flatten(1)[:, 400 : 400 + self.dimensions]
 
-    def test_step(self, batch: LabelledImages, batch_idx: int) -> None: ...
+    def test_step(self, batch: LabeledImages, batch_idx: int) -> None: ...
 
 
 def run_test(root: Path, folder: Path, model: LightningModule, plot: EmbeddingPlot, devices: int = 1) -> None:

@@ -9,7 +9,7 @@ from lightning.pytorch import LightningModule, Trainer
 from PIL import Image
 from torch import Tensor
 
-from datamodules import Digits, LabelledImages
+from datamodules import Digits, LabeledImages
 from lit_models.callbacks import ClassExamples, examples
 from lit_models.callbacks.examples import chosen_label, draw_examples
 from lit_models.errors import RunError
@@ -18,7 +18,7 @@ from lit_models.errors import RunError
 class Guesser(LightningModule):
     """Sees the sum of the pixels."""
 
-    def test_step(self, batch: LabelledImages, batch_idx: int) -> Tensor:
+    def test_step(self, batch: LabeledImages, batch_idx: int) -> Tensor:
         return torch.nn.functional.one_hot(batch.image.mul(255).round().sum((1, 2, 3)).long() % 10, 10).float()
 
 
@@ -50,7 +50,7 @@ def test_the_first_images_of_a_class(
     everything = data.transform(data.test_set.__getitems__(range(300)), training=False)
     rows = (everything.label == 7).nonzero().flatten()[:11]
     assert torch.equal(image, everything.image[rows])
-    expected = Guesser().test_step(LabelledImages(everything.image[rows], everything.label[rows]), 0).softmax(1)
+    expected = Guesser().test_step(LabeledImages(everything.image[rows], everything.label[rows]), 0).softmax(1)
     assert torch.allclose(probability, expected)
     assert (label, names) == (7, list("0123456789"))
 

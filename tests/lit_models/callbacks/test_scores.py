@@ -11,7 +11,7 @@ import torch
 from lightning.pytorch import LightningModule, Trainer
 from torch import Tensor
 
-from datamodules import MNIST, Digits, GatherDataset, LabelledImages
+from datamodules import MNIST, Digits, GatherDataset, LabeledImages
 from lit_models.callbacks import GenerationScores
 from lit_models.callbacks import scores as scores_module
 from lit_models.errors import RunError
@@ -82,7 +82,7 @@ def truth(digits_root: Path, monkeypatch: pytest.MonkeyPatch) -> Truth:
     return extractor
 
 
-def first_of(images: GatherDataset[LabelledImages], count: int, truth: Truth) -> tuple[Features, Tensor]:
+def first_of(images: GatherDataset[LabeledImages], count: int, truth: Truth) -> tuple[Features, Tensor]:
     """Features and classes of as many images of a split, in the callback's order."""
     rows = torch.randperm(len(images), generator=torch.Generator().manual_seed(0))[:count]
     return truth(images.column("image")[rows].float() / 255), images.column("label")[rows]

@@ -15,7 +15,7 @@ from lit_models import DCGAN, DigitClassifier, Pix2Pix
 from lit_models.callbacks import TranslationScores, Triptychs
 from lit_models.errors import RunError
 from lit_models.metrics.generation import frechet_distance
-from lit_models.metrics.translation import MAP_COLOURS, TranslationMetrics
+from lit_models.metrics.translation import MAP_COLORS, TranslationMetrics
 from lit_models.support.extractors import load_extractor
 from tests.datamodules.test_maps import write_maps
 
@@ -79,7 +79,7 @@ def test_scores_of_a_split(data: Maps, tmp_path: Path) -> None:
     assert scores["extractor"] is None
     with (tmp_path / "run" / "figures" / "map_colours.csv").open() as file:
         table = list(csv.reader(file))
-    assert [row[0] for row in table] == ["true", *MAP_COLOURS]
+    assert [row[0] for row in table] == ["true", *MAP_COLORS]
     assert sum(int(cell) for row in table[1:] for cell in row[1:]) == 8 * 32 * 32
 
 

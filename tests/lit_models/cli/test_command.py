@@ -321,7 +321,7 @@ def test_interrupted_from_the_keyboard(relit: Relit, capsys: Output, monkeypatch
     assert relit("fit", *TINY, "--ckpt_path=last") == 0, "the epochs before are kept"
 
 
-def test_batch_normalisation_over_processes_is_refused_where_it_cannot_be(
+def test_batch_normalization_over_processes_is_refused_where_it_cannot_be(
     relit: Relit, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
@@ -330,5 +330,5 @@ def test_batch_normalisation_over_processes_is_refused_where_it_cannot_be(
     monkeypatch.setattr("torch.cuda.is_available", lambda: True)
     search = ["--config", CONFIGS / "darts_search_digits.yaml", "--model.init_channels=2"]
     assert relit("fit", *search, "--trainer.sync_batchnorm=true", "--trainer.accelerator=cpu") == 1
-    assert "DARTSSearch has no batch normalisation" in capsys.readouterr().err
+    assert "DARTSSearch has no batch normalization" in capsys.readouterr().err
     assert not Path("runs").exists()

@@ -60,9 +60,9 @@ class Parsed(HTMLParser):
         return json.loads(texts[0])["plots"] if texts else []
 
 
-def picture(path: Path, colour: int = 255, size: tuple[int, int] = (34, 34)) -> None:
+def picture(path: Path, color: int = 255, size: tuple[int, int] = (34, 34)) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    Image.new("L", size, colour).save(path)
+    Image.new("L", size, color).save(path)
 
 
 @pytest.fixture
@@ -361,7 +361,7 @@ def test_a_large_picture_is_scaled_down(tmp_path: Path) -> None:
     assert len(embedded.source) < path.stat().st_size / 2
 
 
-def test_long_curves_are_means_of_neighbours() -> None:
+def test_long_curves_are_means_of_neighbors() -> None:
     points = [Point(i / 8, i, float(i % 7)) for i in range(1001)]
     short, size = thinned(points)
     assert size == 3

@@ -19,7 +19,7 @@ Activation = Callable[[Tensor], Tensor]
 
 
 def small_losses(activation: Activation, pool: Callable[..., Tensor]) -> tuple[Loss, Loss, Tensors, Tensors]:
-    """Two layers of mixed operations (two convolutions and a pooling) with batch normalisation, and a classifier."""
+    """Two layers of mixed operations (two convolutions and a pooling) with batch normalization, and a classifier."""
     generator = torch.Generator().manual_seed(0)
 
     def random(*shape: int, scale: float = 1.0) -> Tensor:

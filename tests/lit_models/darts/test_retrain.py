@@ -9,7 +9,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
 from torch.nn import functional
 
-from datamodules import Digits, LabelledImages
+from datamodules import Digits, LabeledImages
 from lit_models import DARTSRetrain
 from lit_models.darts.genotype import DARTS_V1, DARTS_V2, EDGES, OPERATIONS, Genotype, random_genotype
 from lit_models.darts.retrain import AuxiliaryHead, DerivedCell, drop
@@ -48,7 +48,7 @@ def derived_cell_and_its_edgewise_twin(
         mixture[row, OPERATIONS.index(operation)] = 1
         pairs.append((derived.operations[number], edgewise.edges[row][OPERATIONS.index(operation)]))
     for ours, theirs in pairs:
-        # The supernet's normalisation has no factors and biases, which are 1 and 0 in a new network.
+        # The supernet's normalization has no factors and biases, which are 1 and 0 in a new network.
         values = {name: value for name, value in ours.state_dict().items() if name in theirs.state_dict()}
         theirs.load_state_dict(values)
     return derived, edgewise, mixture
@@ -63,7 +63,7 @@ def test_a_cell_is_the_supernets_with_all_weight_on_the_chosen_operations(
     torch.manual_seed(0)
     kept = ("skip_connect", "sep_conv_3x3", "sep_conv_5x5", "dil_conv_3x3", "dil_conv_5x5")
     for seed in range(3):
-        # Poolings are left out: the supernet normalises them.
+        # Poolings are left out: the supernet normalizes them.
         cell = tuple(
             (operation if operation in kept else kept[number % 5], state)
             for number, (operation, state) in enumerate(random_genotype(seed).normal)
@@ -136,7 +136,7 @@ def test_the_loss_has_the_auxiliary_one_with_its_weight() -> None:
     model.log = model.log_dict = lambda *_, **__: None  # type: ignore[method-assign]
     model._trainer = type("T", (), {"optimizers": model.configure_optimizers()[0]})()  # type: ignore[assignment]
     image, label = torch.rand(4, 1, 32, 32), torch.tensor([1, 2, 3, 4])
-    loss = model.training_step(LabelledImages(image, label), 0)
+    loss = model.training_step(LabeledImages(image, label), 0)
     logits, auxiliary = model.network(image)
     expected = functional.cross_entropy(logits, label) + 0.4 * functional.cross_entropy(auxiliary, label)
     assert torch.allclose(loss, expected)

@@ -18,7 +18,7 @@ from torch.func import functional_call
 from torch.nn import functional
 from torch.optim import SGD, Adam
 
-from datamodules import ImageDataModule, LabelledImages, SearchBatch, SearchDataModule
+from datamodules import ImageDataModule, LabeledImages, SearchBatch, SearchDataModule
 from datamodules.loading.tensors import GatherDataset
 from lit_models import DARTSSearch
 from lit_models.darts.genotype import derive_genotype, read_genotype
@@ -42,14 +42,14 @@ class Noise(ImageDataModule):
         super().__init__()
         self.dtype = dtype
 
-    def transform(self, batch: LabelledImages, training: bool) -> LabelledImages:
+    def transform(self, batch: LabeledImages, training: bool) -> LabeledImages:
         image = super().transform(batch, training).image
         return batch._replace(image=image.to(self.dtype))
 
     def setup(self, stage: str) -> None:
         generator = torch.Generator().manual_seed(0)
         image = torch.randint(256, (55, 1, 8, 8), dtype=torch.uint8, generator=generator)
-        columns = LabelledImages(image, torch.randint(3, (55,), generator=generator))
+        columns = LabeledImages(image, torch.randint(3, (55,), generator=generator))
         splits = (GatherDataset(columns, rows) for rows in torch.arange(55).split([24, 24, 7]))
         self.train_set, self.val_set, self.test_set = splits
         self.predict_set = self.test_set
@@ -92,7 +92,7 @@ def searched(root: Path, model: DARTSSearch, *callbacks: Callback, **arguments: 
 @pytest.mark.parametrize("order", [1, 2])
 def test_steps_by_plain_code_on_the_edgewise_network(tmp_path: Path, order: int) -> None:
     """Three steps in float64, with momentum, weight decay, a schedule that hasn't begun and clipping, against torch's
-    optimisers on the network written edge by edge; in second order with autograd through the unrolled step."""
+    optimizers on the network written edge by edge; in second order with autograd through the unrolled step."""
     torch.manual_seed(0)
     model = DARTSSearch(**TINY, order=order, gradient_clip_norm=2.0).double()
     supernet = model.supernet
@@ -107,10 +107,10 @@ def test_steps_by_plain_code_on_the_edgewise_network(tmp_path: Path, order: int)
     names, parameters = zip(*edgewise.named_parameters(), strict=True)
     norms = []
     for batch in keep.batches:
-        train, val = (LabelledImages(images.image.double(), images.label) for images in batch)
+        train, val = (LabeledImages(images.image.double(), images.label) for images in batch)
         buffers = {name: buffer.clone() for name, buffer in edgewise.named_buffers()}
 
-        def loss(images: LabelledImages, values: tuple[Tensor, ...]) -> Tensor:
+        def loss(images: LabeledImages, values: tuple[Tensor, ...]) -> Tensor:
             state = {**dict(zip(names, values, strict=True)), **buffers}  # noqa: B023
             return functional.cross_entropy(functional_call(edgewise, state, (images.image, *alphas)), images.label)
 
@@ -175,7 +175,7 @@ def test_every_parameter_is_trained_and_known_by_name(tmp_path: Path) -> None:
     assert [*weight[0]["param_names"], *arch[0]["param_names"]] == [name for name, _ in model.named_parameters()]
 
 
-def test_the_papers_optimisers_and_schedule(tmp_path: Path) -> None:
+def test_the_papers_optimizers_and_schedule(tmp_path: Path) -> None:
     model = DARTSSearch(**{**TINY, "epochs": 4})
     (weight, arch), _ = model.configure_optimizers()
     assert isinstance(weight, SGD)

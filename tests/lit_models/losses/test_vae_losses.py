@@ -83,7 +83,7 @@ def test_the_loss_is_twice_the_negative_bound_up_to_a_constant(
 
 
 def test_the_likelihood_of_8_bit_values_by_integration() -> None:
-    """E_u[log p(x + u)] − log 255 over the width of a grey level, and never more than the log of the level's mass."""
+    """E_u[log p(x + u)] − log 255 over the width of a gray level, and never more than the log of the level's mass."""
     image, reconstruction, variance = torch.tensor([17, 200]) / 255, torch.tensor([0.1, 0.75]), 2e-4
     scale = math.sqrt(variance)
     grid = (np.arange(2000) + 0.5) / 2000 - 0.5

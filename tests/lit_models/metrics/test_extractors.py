@@ -53,10 +53,10 @@ def test_of_several_linear_layers_the_last_one_counts() -> None:
 
 
 def test_images_are_made_to_fit() -> None:
-    colour = torch.rand(2, 3, 8, 8)
-    grey = fitted(colour, (1, 8, 8))
-    assert torch.allclose(grey[:, 0], (colour * torch.tensor([0.299, 0.587, 0.114]).view(3, 1, 1)).sum(1), atol=1e-3)
-    assert torch.equal(fitted(grey, (3, 8, 8))[:, 2], grey[:, 0])
+    color = torch.rand(2, 3, 8, 8)
+    gray = fitted(color, (1, 8, 8))
+    assert torch.allclose(gray[:, 0], (color * torch.tensor([0.299, 0.587, 0.114]).view(3, 1, 1)).sum(1), atol=1e-3)
+    assert torch.equal(fitted(gray, (3, 8, 8))[:, 2], gray[:, 0])
     small = fitted(torch.full((1, 1, 16, 16), 0.25), (1, 4, 4))
     assert torch.allclose(small, torch.full((1, 1, 4, 4), 0.25))
 
@@ -109,7 +109,7 @@ def test_inceptions_weights_that_cannot_be_had_are_one_sentence(monkeypatch: pyt
         load_extractor("inception")
 
 
-def test_inception_takes_grey_images_in_the_unit_interval(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_inception_takes_gray_images_in_the_unit_interval(monkeypatch: pytest.MonkeyPatch) -> None:
     """The real network with random weights in place of the downloaded ones."""
     from torch_fidelity import feature_extractor_inceptionv3
     from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3

@@ -19,7 +19,7 @@ from lit_models.metrics.retrieval import (
     fitted_sharpness,
     hits,
     nearest,
-    neighbour_votes,
+    neighbor_votes,
 )
 
 
@@ -31,7 +31,7 @@ def points(count: int, seed: int, classes: int = 5) -> tuple[Tensor, Tensor]:
 
 
 @pytest.mark.parametrize("block", [1, 100, 1 << 20])
-def test_neighbours_in_blocks_are_those_of_the_whole_matrix(monkeypatch: pytest.MonkeyPatch, block: int) -> None:
+def test_neighbors_in_blocks_are_those_of_the_whole_matrix(monkeypatch: pytest.MonkeyPatch, block: int) -> None:
     monkeypatch.setattr(retrieval, "BLOCK", block)
     query, reference = points(13, 0)[0], points(40, 1)[0]
     square, row = nearest(query, reference, 7)
@@ -60,7 +60,7 @@ def test_no_queries() -> None:
     assert square.shape == row.shape == (0, 3)
 
 
-def test_an_image_is_not_its_own_neighbour_even_if_it_has_a_twin() -> None:
+def test_an_image_is_not_its_own_neighbor_even_if_it_has_a_twin() -> None:
     embedding = torch.tensor([[0.0], [0.0], [5.0], [1.0]])
     _, row = nearest(embedding[1:], embedding, 1, itself=torch.tensor([1, 2, 3]))
     assert row.flatten().tolist() == [0, 3, 0] or row.flatten().tolist() == [0, 3, 1]
@@ -69,13 +69,13 @@ def test_an_image_is_not_its_own_neighbour_even_if_it_has_a_twin() -> None:
 def test_votes_are_scikit_learns() -> None:
     (query, _), (reference, label) = points(50, 0), points(200, 1)
     square, row = nearest(query, reference, 20)
-    votes = neighbour_votes(square, label[row], 5)
+    votes = neighbor_votes(square, label[row], 5)
     classifier = KNeighborsClassifier(20, weights="distance").fit(reference.numpy(), label.numpy())
     assert np.allclose(votes.numpy(), classifier.predict_proba(query.numpy()), atol=1e-4)
 
 
-def test_neighbours_at_distance_zero_have_all_the_votes() -> None:
-    votes = neighbour_votes(torch.tensor([[0.0, 0.0, 1e-3, 1e-3, 1e-3]]), torch.tensor([[1, 2, 0, 0, 0]]), 3)
+def test_neighbors_at_distance_zero_have_all_the_votes() -> None:
+    votes = neighbor_votes(torch.tensor([[0.0, 0.0, 1e-3, 1e-3, 1e-3]]), torch.tensor([[1, 2, 0, 0, 0]]), 3)
     assert torch.allclose(votes, torch.tensor([[0.0, 0.5, 0.5]]))
 
 

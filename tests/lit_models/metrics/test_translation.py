@@ -5,39 +5,39 @@ import pytest
 import torch
 
 from lit_models.metrics.translation import (
-    MAP_COLOURS,
+    MAP_COLORS,
     TranslationMetrics,
     map_scores,
-    nearest_colours,
+    nearest_colors,
     painted,
     structural_similarity,
 )
 
-KINDS = list(MAP_COLOURS)
+KINDS = list(MAP_COLORS)
 
 
-def test_nearest_colours_against_a_plain_loop() -> None:
+def test_nearest_colors_against_a_plain_loop() -> None:
     image = torch.randint(256, (2, 3, 9, 7), generator=torch.Generator().manual_seed(0))
-    found = nearest_colours(image / 255)
+    found = nearest_colors(image / 255)
     for n in range(2):
         for y in range(9):
             for x in range(7):
                 pixel = image[n, :, y, x].tolist()
                 distance = {
-                    (kind, colour): sum((a - b) ** 2 for a, b in zip(pixel, colour, strict=True))
-                    for kind, colours in MAP_COLOURS.items()
-                    for colour in colours
+                    (kind, color): sum((a - b) ** 2 for a, b in zip(pixel, color, strict=True))
+                    for kind, colors in MAP_COLORS.items()
+                    for color in colors
                 }
                 assert KINDS[found[n, y, x]] == min(distance, key=lambda key: distance[key])[0]
 
 
-def test_every_colour_is_of_its_own_kind() -> None:
-    for kind, colours in MAP_COLOURS.items():
-        for colour in colours:
-            pixel = torch.tensor(colour).view(1, 3, 1, 1) / 255
-            assert KINDS[nearest_colours(pixel)] == kind
+def test_every_color_is_of_its_own_kind() -> None:
+    for kind, colors in MAP_COLORS.items():
+        for color in colors:
+            pixel = torch.tensor(color).view(1, 3, 1, 1) / 255
+            assert KINDS[nearest_colors(pixel)] == kind
     kinds = torch.arange(len(KINDS)).view(1, 1, -1)
-    assert torch.equal(nearest_colours(painted(kinds)), kinds)
+    assert torch.equal(nearest_colors(painted(kinds)), kinds)
 
 
 def test_an_invented_motorway_becomes_a_figure() -> None:

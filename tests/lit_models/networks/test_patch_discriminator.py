@@ -18,7 +18,7 @@ def test_the_papers_size() -> None:
 
 @pytest.mark.parametrize("patch_size", [1, 16, 34, 70, 142, 286])
 def test_a_logit_depends_on_a_patch(patch_size: int) -> None:
-    """The pixels from which a logit in the middle has a gradient, without the normalisation, which sees everything."""
+    """The pixels from which a logit in the middle has a gradient, without the normalization, which sees everything."""
     torch.manual_seed(0)
     network = PatchDiscriminator(320, 1, 1, patch_size, "batch")
     layers = [layer for layer in network.layers if isinstance(layer, nn.Conv2d)]

@@ -35,7 +35,7 @@ def test_with_the_papers_stem_it_is_torchvisions(torchvisions: nn.Module, tmp_pa
     torchvisions.fc = classifier
 
 
-def test_the_parameters_are_initialised_as_torchvisions() -> None:
+def test_the_parameters_are_initialized_as_torchvisions() -> None:
     torch.manual_seed(0)
     ours, theirs = ResNet18(stem="7x7").state_dict(), resnet18().state_dict()
     for name, value in ours.items():

@@ -17,7 +17,7 @@ from lit_models.networks.resnet_gan import (
     Upsampling,
     require_layout,
 )
-from lit_models.networks.spectral import spectrally_normalised
+from lit_models.networks.spectral import spectrally_normalized
 from lit_models.wgan import WGAN
 
 
@@ -134,7 +134,7 @@ def test_discriminator(
     network = ResidualDiscriminator(3, widths, halvings, pooling, num_classes, of_mimicry).double()
     randomized(network)
     if spectral:
-        spectrally_normalised(network)
+        spectrally_normalized(network)
     network.eval()  # the vectors of the power iteration stay
     image = torch.randn(3, 3, image_size, image_size, dtype=torch.float64, requires_grad=True)
     label = None if num_classes is None else torch.tensor([2, 0, 1])

@@ -51,5 +51,5 @@ def test_every_parameter_gets_a_gradient(norm: str) -> None:
     network(torch.rand(2, 3, 16, 16)).square().sum().backward()
     for name, parameter in network.named_parameters():
         assert parameter.grad is not None, name
-        # Normalisation takes away what a bias before it adds.
+        # Normalization takes away what a bias before it adds.
         assert (norm == "instance" and name.endswith("bias")) or parameter.grad.abs().sum() > 0, name

@@ -6,7 +6,7 @@ from torch import nn
 from torch.nn.utils import parametrize
 
 from lit_models.dcgan import Discriminator
-from lit_models.networks.spectral import spectrally_normalised
+from lit_models.networks.spectral import spectrally_normalized
 from lit_models.sngan import CNNDiscriminator
 
 
@@ -26,7 +26,7 @@ def test_every_layers_largest_singular_value_is_1(kind: str, precision: str) -> 
     network = CNNDiscriminator(16, 3, 8) if kind == "cnn" else Discriminator(16, 3, 8, batch_norm=False)
     before = [largest_singular_value(layer.weight) for layer in layers(network)]
     assert not any(0.98 < value < 1.02 for value in before)
-    spectrally_normalised(network)
+    spectrally_normalized(network)
     optimizer = torch.optim.SGD(network.parameters(), lr=0.1)
     image = torch.randn(4, 3, 16, 16)
     with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16"):
@@ -49,7 +49,7 @@ def test_the_gradient_is_the_papers() -> None:
     weight = linear.weight.detach().clone()
     left, singular, right = torch.linalg.svd(weight)
     u, sigma, v = left[:, 0], singular[0], right[0]
-    network = spectrally_normalised(nn.Sequential(linear))
+    network = spectrally_normalized(nn.Sequential(linear))
     for _ in range(500):
         network[0].weight  # noqa: B018  (each use is a step of the power iteration)
     h = torch.randn(7, 5, dtype=torch.double)
@@ -57,8 +57,8 @@ def test_the_gradient_is_the_papers() -> None:
     delta = torch.randn(7, 4, dtype=torch.double) / 7
     output.backward(delta)
 
-    normalised = weight / sigma
-    expected = (delta.T @ h - (delta * (h @ normalised.T)).sum() * torch.outer(u, v)) / sigma
+    normalized = weight / sigma
+    expected = (delta.T @ h - (delta * (h @ normalized.T)).sum() * torch.outer(u, v)) / sigma
     gradient = network[0].parametrizations.weight.original.grad
     assert torch.allclose(gradient, expected, atol=1e-9)
     # The gradient is at right angles to W itself: W̄ doesn't depend on the length of W.
@@ -67,7 +67,7 @@ def test_the_gradient_is_the_papers() -> None:
 
 def test_copies_and_evaluation_leave_the_iteration_alone() -> None:
     torch.manual_seed(0)
-    network = spectrally_normalised(nn.Sequential(nn.Linear(6, 6))).eval()
+    network = spectrally_normalized(nn.Sequential(nn.Linear(6, 6))).eval()
     copy = deepcopy(network)
     state = deepcopy(network.state_dict())
     image = torch.randn(2, 6)

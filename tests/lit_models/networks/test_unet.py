@@ -17,7 +17,7 @@ def test_the_papers_size() -> None:
 
 def test_an_independent_count_at_other_sizes() -> None:
     """Convolutions of 4x4 on both sides, decoder layers of twice the width behind the innermost; two numbers for each
-    normalised channel; biases at the end only."""
+    normalized channel; biases at the end only."""
     for size, widths in ((128, [1, 2, 4, 8, 8, 8, 8]), (64, [1, 2, 4, 8, 8, 8]), (32, [1, 2, 4, 8, 8])):
         widths = [5 * width for width in widths]
         down = [3, *widths]

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from datamodules.loading.loaders import BatchLoader
 from datamodules.loading.samplers import ClassBalancedBatches, ShuffledBatches
-from datamodules.loading.tensors import GatherDataset, LabelledImages
+from datamodules.loading.tensors import GatherDataset, LabeledImages
 from lit_models.runs.restored import RestoredSettings
 from tests.small_runs import RUNS, small_run
 from tests.tiny import TINY, the_run
@@ -31,7 +31,7 @@ class Counting(LightningModule):
         self.weight = torch.nn.Parameter(torch.zeros(()))
         self.seen: list[list[int]] = []
 
-    def training_step(self, batch: LabelledImages, batch_idx: int) -> Tensor:
+    def training_step(self, batch: LabeledImages, batch_idx: int) -> Tensor:
         self.seen.append(batch.image.flatten().long().tolist())
         assert batch_idx + 1 <= self.trainer.num_training_batches
         return self.weight * batch.image.mean()
@@ -42,7 +42,7 @@ class Counting(LightningModule):
 
 def loader(batch_size: int, balanced: bool = False, rows: int = ROWS) -> BatchLoader[Any]:
     numbers = torch.arange(rows)
-    data = GatherDataset(LabelledImages(numbers.view(rows, 1, 1, 1).float(), numbers % 6))
+    data = GatherDataset(LabeledImages(numbers.view(rows, 1, 1, 1).float(), numbers % 6))
     if balanced:
         return BatchLoader(data, ClassBalancedBatches(numbers % 6, 2, batch_size // 2))
     return BatchLoader(data, ShuffledBatches(rows, batch_size))

@@ -117,7 +117,7 @@ def test_torchrun_with_one_process_goes_on_after_a_kill(relit: Relit, uninterrup
 
 
 @pytest.mark.long
-def test_resume_from_a_file_with_optimiser_state(relit: Relit, uninterrupted: Path) -> None:
+def test_resume_from_a_file_with_optimizer_state(relit: Relit, uninterrupted: Path) -> None:
     """Two epochs, then one more from the file, equal three: Adam's moments and the schedule come back, too."""
     assert relit("fit", *TINY, "--trainer.max_epochs=2") == 0
     checkpoint = the_run() / "checkpoints" / "last.ckpt"
@@ -127,7 +127,7 @@ def test_resume_from_a_file_with_optimiser_state(relit: Relit, uninterrupted: Pa
 
 
 @pytest.mark.long
-def test_spectral_normalisation_goes_on_from_its_checkpoint(relit: Relit) -> None:
+def test_spectral_normalization_goes_on_from_its_checkpoint(relit: Relit) -> None:
     """The vectors of the power iteration are part of the state, and so are a critic's rounds that were cut in two."""
     model = ["--model=WGAN", "--model.spectral_norm=true", "--model.clip_value=null", "--model.n_critic=3"]
     small = ["--model.feature_maps=2", "--model.latent_dim=4", "--data=Digits", "--data.batch_size=256"]

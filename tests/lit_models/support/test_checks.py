@@ -57,5 +57,5 @@ def test_pairs_are_refused_by_methods_of_episodes(maps: Maps) -> None:
 def test_pairs_are_refused_by_data_made_of_other_data(wrapper: type[ImageDataModule], maps: Maps) -> None:
     data = wrapper(maps)  # type: ignore[arg-type]
     data.prepare_data()
-    with pytest.raises(DataError, match=f"{wrapper.__name__} is made of labelled images, which Maps doesn't give: set"):
+    with pytest.raises(DataError, match=f"{wrapper.__name__} is made of labeled images, which Maps doesn't give: set"):
         data.setup("fit")

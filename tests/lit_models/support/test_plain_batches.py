@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, TensorDataset
 
 import lit_models
-from datamodules import ImagePair, LabelledImages
+from datamodules import ImagePair, LabeledImages
 from lit_models import DCGAN, VAE, DigitClassifier
 from lit_models.errors import ModelError
 from lit_models.support.plain_batches import reference_batches
@@ -76,7 +76,7 @@ class CountedVAE(VAE):
 
     seen = 0
 
-    def training_step(self, batch: LabelledImages, batch_idx: int) -> Tensor:
+    def training_step(self, batch: LabeledImages, batch_idx: int) -> Tensor:
         self.seen += len(batch.image)
         return super().training_step(batch, batch_idx)
 
@@ -115,7 +115,7 @@ class Seen(VAE):
         super().__init__(**SMALL["VAE"])
         self.batches: list[Any] = []
 
-    def training_step(self, batch: LabelledImages, batch_idx: int) -> Tensor:
+    def training_step(self, batch: LabeledImages, batch_idx: int) -> Tensor:
         self.batches.append(batch)
         return super().training_step(batch, batch_idx)
 
@@ -141,7 +141,7 @@ def test_kinds_of_batches(tmp_path: Path, kind: str) -> None:
     data, model = make(None), Seen()
     trainer(tmp_path).fit(model, DataLoader(data, 8))
     (batch,) = model.batches
-    assert isinstance(batch, LabelledImages)
+    assert isinstance(batch, LabeledImages)
     image, label = expected(data)
     assert torch.allclose(batch.image, image)
     assert torch.equal(batch.label, label)

@@ -8,7 +8,7 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
 
-from datamodules import GatherDataset, ImageDataModule, LabelledImages
+from datamodules import GatherDataset, ImageDataModule, LabeledImages
 from datamodules.loading.samplers import SequentialBatches
 from lit_models.callbacks import PredictionWriter
 from lit_models.errors import RunError
@@ -25,11 +25,11 @@ class Rows(ImageDataModule):
 
     def setup(self, stage: str) -> None:
         number = torch.arange(self.count)
-        self.predict_set = GatherDataset(LabelledImages(number.float().view(-1, 1, 1, 1), number))
+        self.predict_set = GatherDataset(LabeledImages(number.float().view(-1, 1, 1, 1), number))
 
 
 class Predictor(LightningModule):
-    def predict_step(self, batch: LabelledImages, batch_idx: int) -> ClassProbabilities:
+    def predict_step(self, batch: LabeledImages, batch_idx: int) -> ClassProbabilities:
         return ClassProbabilities(torch.cat([batch.image[:, 0, 0] / 10, 1 - batch.image[:, 0, 0] / 10], 1))
 
 
@@ -44,7 +44,7 @@ class Gatherer(Callback):
         self.rows: list[Tensor] = []
 
     def on_predict_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, outputs: object, batch: LabelledImages, *_: int
+        self, trainer: Trainer, pl_module: LightningModule, outputs: object, batch: LabeledImages, *_: int
     ) -> None:
         self.rows.append(batch.label)
 

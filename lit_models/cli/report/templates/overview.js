@@ -39,9 +39,9 @@ function grouped(list) {
 
 const valuesOf = (members) => members.map(valueOf).filter((value) => value !== undefined);
 
-function lineOf(members, colour, label) {
+function lineOf(members, color, label) {
   const curves = members.map((run) => run.metrics[metricOf(run)]?.curve).filter(Boolean);
-  return { ...meanCurve(curves), colour, label };
+  return { ...meanCurve(curves), color, label };
 }
 
 function sparkline(members) {
@@ -170,7 +170,7 @@ function compare() {
   const caption = $("comparison").querySelector("figcaption");
   caption.replaceChildren(...lines.map((line) => {
     const entry = made("span");
-    entry.append(made("i", `swatch c${line.colour}`), line.label);
+    entry.append(made("i", `swatch c${line.color}`), line.label);
     return entry;
   }), made("span", "quiet", `${metrics.join(", ")}${lines.some((line) => line.band) ? "; bands: ± one standard deviation" : ""}`));
   const names = [...new Set(list.flatMap((run) => Object.keys(run.settings)))]

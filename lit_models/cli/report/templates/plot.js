@@ -95,7 +95,7 @@ function interpolated(line, epoch) {
   return line.value[at - 1] + share * (line.value[at] - line.value[at - 1]);
 }
 
-// Draws lines ({label, colour, epoch, step, time, value, dashed, band: [low, high]}) into an SVG; adds to each line the
+// Draws lines ({label, color, epoch, step, time, value, dashed, band: [low, high]}) into an SVG; adds to each line the
 // places of its points, for the pointer.
 function drawPlot(svg, lines, { axis = "epoch", log = false, smooth = 0, width = 440, height = 250 } = {}) {
   svg.setAttribute("viewBox", `0 0 ${width} ${height}`);
@@ -133,11 +133,11 @@ function drawPlot(svg, lines, { axis = "epoch", log = false, smooth = 0, width =
   for (const line of shown) {
     line.x = positions(line).map(xOf);
     line.y = line.value.map(yOf);
-    const kind = `line c${line.colour}${line.dashed ? " dashed" : ""}`;
+    const kind = `line c${line.color}${line.dashed ? " dashed" : ""}`;
     if (line.band) {
       const [lows, highs] = line.band.map((values) => values.map(yOf));
       const back = [...line.x].reverse(), down = [...lows].reverse();
-      svg.append(element("path", { class: `band c${line.colour}`, d: path([...line.x, ...back], [...highs, ...down]) + "Z" }));
+      svg.append(element("path", { class: `band c${line.color}`, d: path([...line.x, ...back], [...highs, ...down]) + "Z" }));
     }
     if (smooth > 0) {
       svg.append(element("path", { class: `${kind} pale`, d: path(line.x, line.y) }));
@@ -146,7 +146,7 @@ function drawPlot(svg, lines, { axis = "epoch", log = false, smooth = 0, width =
       svg.append(element("path", { class: kind, d: path(line.x, line.y) }));
     }
     if (line.x.length <= 30) {
-      line.x.forEach((x, i) => svg.append(element("circle", { class: `c${line.colour}`, cx: x, cy: line.y[i], r: 2.6 })));
+      line.x.forEach((x, i) => svg.append(element("circle", { class: `c${line.color}`, cx: x, cy: line.y[i], r: 2.6 })));
     }
   }
 }

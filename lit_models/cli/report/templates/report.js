@@ -60,10 +60,10 @@ for (const figure of document.querySelectorAll(".plot")) {
     tip.replaceChildren(head);
     for (const { line, at } of found) {
       if (Math.abs(line.x[at] - place) > 12) continue;
-      layer.append(element("circle", { class: `mark c${line.colour}`, cx: line.x[at], cy: line.y[at], r: 4 }));
+      layer.append(element("circle", { class: `mark c${line.color}`, cx: line.x[at], cy: line.y[at], r: 4 }));
       const row = tip.appendChild(document.createElement("div"));
       const swatch = row.appendChild(document.createElement("i"));
-      swatch.className = `swatch c${line.colour}`;
+      swatch.className = `swatch c${line.color}`;
       const value = document.createElement("b");
       value.textContent = spelled(line.value[at]);
       row.append(`${line.label} `, value);
@@ -96,12 +96,12 @@ function redraw() {
     const large = figure.classList.contains("large");
     const logarithmic = log === "auto" ? figure.dataset.logarithmic === "yes" : log === "logarithmic";
     drawPlot(svg, lines, { axis, log: logarithmic, smooth, ...(large ? { width: 1100, height: 520 } : {}) });
-    const names = new Map(lines.map((line) => [line.band ? line.groupLabel : document.querySelector("[data-hides]") ? line.run : line.label, line.colour]));
+    const names = new Map(lines.map((line) => [line.band ? line.groupLabel : document.querySelector("[data-hides]") ? line.run : line.label, line.color]));
     const quiet = figure.querySelectorAll("figcaption .quiet");
-    figure.querySelector("figcaption").replaceChildren(...[...names].map(([text, colour]) => {
+    figure.querySelector("figcaption").replaceChildren(...[...names].map(([text, color]) => {
       const entry = document.createElement("span");
       const swatch = entry.appendChild(document.createElement("i"));
-      swatch.className = `swatch c${colour}`;
+      swatch.className = `swatch c${color}`;
       entry.append(text);
       return entry;
     }), ...quiet);
