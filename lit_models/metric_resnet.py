@@ -111,7 +111,7 @@ class MetricResNet(EmbeddingModule):
         center_rate: α, or the learning rate of that step. (Its gradient is a mean over the batch, of which a class has
             a small part: it takes a rate of about half the number of classes.)
         references_per_class: Reference images of each class in validation; all training images if None.
-        knn_neighbours: Neighbors that vote.
+        knn_neighbors: Neighbors that vote.
         schedule: "constant" learning rate, or "one_cycle": up from a 25th to the optimizer's rate in 30 % of the steps,
             then down to nothing, along half cosines (Smith & Topin 2019, https://arxiv.org/abs/1708.07120), at constant
             momentum.
@@ -154,12 +154,12 @@ class MetricResNet(EmbeddingModule):
         center_rule: CenterRule = "paper",
         center_rate: float = 0.5,
         references_per_class: int | None = 50,
-        knn_neighbours: int = 20,
+        knn_neighbors: int = 20,
         schedule: Literal["constant", "one_cycle"] = "constant",
         optimizer: OptimizerCallable = lambda p: SGD(p, lr=1e-3, momentum=0.9),
     ) -> None:
         require_at_least(1, image_size=image_size, channels=channels, feature_maps=feature_maps)
-        require_at_least(1, references_per_class=references_per_class, knn_neighbours=knn_neighbours)
+        require_at_least(1, references_per_class=references_per_class, knn_neighbors=knn_neighbors)
         require_at_least(1, embedding_dim=embedding_dim)
         require_at_least(2, num_classes=num_classes)
         require_normalization(channels, mean, std)
@@ -177,7 +177,7 @@ class MetricResNet(EmbeddingModule):
             raise ModelError("With a frozen encoder the triplet loss trains a head only: set --model.embedding_dim.")
         if encoder == "lenet" and (pretrained is not None or image_size < 8):
             raise ModelError("The encoder lenet has no pretrained weights, and needs an image_size of at least 8.")
-        super().__init__(num_classes, references_per_class, knn_neighbours)
+        super().__init__(num_classes, references_per_class, knn_neighbors)
         self.save_hyperparameters(ignore=["optimizer"])
         self.image_shape = (channels, image_size, image_size)
         self.loss = loss

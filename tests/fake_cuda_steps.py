@@ -259,7 +259,7 @@ def on_device(metrics: TranslationMetrics) -> TranslationMetrics:
 
 
 def test_metrics() -> None:
-    metrics = TranslationMetrics(map_colours=False)
+    metrics = TranslationMetrics(map_colors=False)
     with fake_cuda():
         on_device(metrics)
         with torch.device(CUDA):

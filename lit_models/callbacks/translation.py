@@ -81,20 +81,20 @@ class TranslationScores(Callback):
     Args:
         extractor: Network whose features FID compares: ``inception``, or a checkpoint of any classifier; no FID if
             null.
-        map_colours: Whether the targets are maps, whose colors have a meaning.
+        map_colors: Whether the targets are maps, whose colors have a meaning.
     """
 
-    def __init__(self, extractor: str | None = None, map_colours: bool = True) -> None:
+    def __init__(self, extractor: str | None = None, map_colors: bool = True) -> None:
         self.extractor_name = extractor
-        self.map_colours = map_colours
+        self.map_colors = map_colors
         self._extractor: Any = None
-        self._metrics = TranslationMetrics(map_colours)
+        self._metrics = TranslationMetrics(map_colors)
         self._features: dict[str, list[Tensor]] = {"real": [], "fake": []}
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         require_translator(type(self).__name__, trainer, pl_module)
         device = trainer.strategy.root_device
-        self._metrics = TranslationMetrics(self.map_colours, device)
+        self._metrics = TranslationMetrics(self.map_colors, device)
         if self.extractor_name is None or stage not in ("fit", "validate", "test"):
             return
         try:
@@ -143,7 +143,7 @@ class TranslationScores(Callback):
         scores = self._scores(trainer)
         self._log(pl_module, scores, "test")
         self._note_features(trainer, "test")
-        confusion = self._metrics.confusion().tolist() if self.map_colours else None
+        confusion = self._metrics.confusion().tolist() if self.map_colors else None
         if not trainer.is_global_zero:
             return
         run = Path(trainer.default_root_dir)

@@ -108,7 +108,7 @@ class RelitCLI(LightningCLI):
             self._give_up_run()
 
     def _run(self, args: list[str]) -> None:
-        parser_kwargs = {"exit_on_error": False, "allow_abbrev": False}
+        parser_kwargs = {"exit_on_error": False, "allow_abbrev": False, "parser_mode": "relit"}
         super().__init__(
             model_class=LightningModule,
             datamodule_class=LightningDataModule,

@@ -12,6 +12,7 @@ from lightning.pytorch.utilities import rank_zero_warn
 from datamodules import Samples
 from datamodules.loading.paths import expanded
 from lit_models.errors import RunWarning
+from lit_models.support.renamed import with_new_names
 
 
 def typed(args: list[str], option: str) -> bool:
@@ -60,7 +61,7 @@ def _section(files: list[Path], part: str) -> dict[str, Any] | None:
     """The class and the arguments of a part that the files give, later ones over earlier ones."""
     found: dict[str, Any] | None = None
     for file in files:
-        section = (yaml.safe_load(file.read_text()) or {}).get(part)
+        section = with_new_names(yaml.safe_load(file.read_text()) or {}).get(part)
         if isinstance(section, dict) and "class_path" in section:
             found = section
     return found

@@ -115,17 +115,17 @@ class TranslationMetrics:
     are nan where there are no such pixels.
 
     Args:
-        map_colours: Whether the images are maps of :data:`MAP_COLORS`.
+        map_colors: Whether the images are maps of :data:`MAP_COLORS`.
         device: Where the images will be.
     """
 
-    def __init__(self, map_colours: bool = True, device: torch.device | str = "cpu") -> None:
+    def __init__(self, map_colors: bool = True, device: torch.device | str = "cpu") -> None:
         self.metrics: dict[str, Metric] = {
             "l1": MeanAbsoluteError(),
             "psnr": PeakSignalNoiseRatio(data_range=1.0, dim=(1, 2, 3)),
             "ssim": MeanMetric(nan_strategy="disable"),
         }
-        if map_colours:
+        if map_colors:
             self.metrics["confusion"] = MulticlassConfusionMatrix(len(MAP_COLORS), validate_args=False)
         for metric in self.metrics.values():
             metric.to(device)

@@ -7,6 +7,8 @@ from typing import Any, cast
 import yaml
 from lightning.pytorch.utilities import rank_zero_only
 
+from lit_models.support.renamed import with_new_names
+
 
 def tell_changes(run: Path, now: dict[str, Any]) -> None:
     """Says which settings differ from those that the run was started with."""
@@ -18,7 +20,7 @@ def tell_changes(run: Path, now: dict[str, Any]) -> None:
 
 def changes(run: Path, now: dict[str, Any]) -> dict[str, tuple[Any, Any]]:
     """The settings that differ from those that the run was started with: what they were, and what they are."""
-    return differences(yaml.safe_load((run / "config.yaml").read_text()), now)
+    return differences(with_new_names(yaml.safe_load((run / "config.yaml").read_text())), now)
 
 
 def differences(before: dict[str, Any], now: dict[str, Any]) -> dict[str, tuple[Any, Any]]:

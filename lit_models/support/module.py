@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any, NamedTuple, Self, cast
 
+import torch
 from lightning.pytorch import LightningModule
 from lightning.pytorch.callbacks import WeightAveraging
 
@@ -46,6 +47,20 @@ class Method(LightningModule):
                 f"phases: {remedy}."
             )
         return []
+
+    @classmethod
+    def load_from_checkpoint(cls, checkpoint_path: Any, *args: Any, **kwargs: Any) -> Self:
+        """Load a checkpoint as Lightning does, with arguments under their earlier names, too.
+
+        Lightning silently drops hyperparameters that ``__init__`` doesn't have.
+        """
+        if isinstance(checkpoint_path, (str, Path)) and Path(checkpoint_path).is_file():
+            from lit_models.support.renamed import with_new_names
+
+            given = torch.load(checkpoint_path, map_location="meta", weights_only=True).get("hyper_parameters", {})
+            renamed = with_new_names(given, cls.__name__)
+            kwargs = {**{name: value for name, value in renamed.items() if name not in given}, **kwargs}
+        return super().load_from_checkpoint(checkpoint_path, *args, **kwargs)
 
     @classmethod
     def from_pretrained(cls, source: str | Path) -> Self:

@@ -26,6 +26,7 @@ import lit_models
 from lit_models.errors import RunError
 from lit_models.registry import METHODS
 from lit_models.support.arguments import explain_refusal, parse_as_data
+from lit_models.support.renamed import with_new_names
 
 WEIGHTS = ".safetensors"
 FORMAT = "relit weights 1"
@@ -157,7 +158,8 @@ def read_weights(path: Path) -> dict[str, Any]:
     card = read_card(path)
     method_class = getattr(lit_models, card["method"])
     older: dict[str, Any] = getattr(method_class, "older_arguments", {})
-    hyperparameters = checked_hyperparameters(method_class, {**older, **card["hyperparameters"]}, path)
+    given = with_new_names({**older, **card["hyperparameters"]}, card["method"])
+    hyperparameters = checked_hyperparameters(method_class, given, path)
     if sha256(path) != card["sha256"]:
         raise RunError(f"{path} isn't the file that its card describes (its SHA-256 is another): fetch both again.")
     try:
@@ -176,7 +178,7 @@ def read_weights(path: Path) -> dict[str, Any]:
         "config": {
             "run": {"experiment": card["experiment"]},
             "model": {"class_path": f"lit_models.{card['method']}", "init_args": hyperparameters},
-            "data": card["data"],
+            "data": with_new_names(card["data"]),
         },
         "epoch": card["epoch"],
         "global_step": card["step"],
