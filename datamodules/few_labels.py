@@ -72,7 +72,7 @@ class FewLabels(ImageDataModule):
             )
         self.images = images
         self.name = images.name
-        self.image_shape = getattr(images, "image_shape", (0, 0, 0))
+        self.image_shape = images.image_shape
         self.inverted = images.inverted
         self.num_classes, self.class_names = images.num_classes, images.class_names
         self.count, self.folds, self.repeats = count, folds, repeats

@@ -1,13 +1,12 @@
 """Pictures of new classes for a few-shot model: a folder of examples, and a folder of pictures in question."""
 
-from typing import Any, cast
-
 import torch
 
 from datamodules.base import ImageDataModule, in_precision
 from datamodules.errors import DataError
 from datamodules.image_folder import ImageFolder
 from datamodules.loading.tensors import LabeledImages
+from datamodules.pictures import HasImageShape
 
 
 class SupportQuery(ImageDataModule):
@@ -76,7 +75,8 @@ class SupportQuery(ImageDataModule):
             raise DataError(
                 "SupportQuery shapes its pictures for a model: use it with `relit predict --ckpt_path FILE`."
             )
-        channels, size, _ = cast(Any, model).image_shape
+        assert isinstance(model, HasImageShape)
+        channels, size, _ = model.image_shape
         path = self.support if which == "support" else self.query
         return ImageFolder(path, str(self.root), image_size=size, channels=channels, crop=self.crop)
 

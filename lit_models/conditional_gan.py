@@ -69,6 +69,7 @@ from lit_models.dcgan import Discriminator, Generator, downsampling, layer_width
 from lit_models.errors import ModelError
 from lit_models.losses.adversarial import discriminator_bce, discriminator_hinge, generator_bce, generator_linear
 from lit_models.losses.precision import at_least_float32
+from lit_models.module import Export
 from lit_models.networks.convolutional import require_power_of_two
 from lit_models.networks.initialization import initialize
 from lit_models.networks.resnet_gan import ResidualDiscriminator, ResidualGenerator, require_layout
@@ -76,7 +77,6 @@ from lit_models.networks.spectral import spectrally_normalized
 from lit_models.optimizers import FusedAdam
 from lit_models.support.checks import require_image_shape, require_labels, require_num_classes
 from lit_models.support.classes import NamedClasses
-from lit_models.support.module import Part
 
 LabelEncoding: TypeAlias = Literal["one_hot", "embedding", "pattern"]
 
@@ -255,7 +255,7 @@ class ConditionalGAN(NamedClasses, AdversarialModule):
         **loop: Arguments of :class:`lit_models.adversarial.AdversarialModule`.
     """
 
-    exports = (Part("generator", "images_of", ("latent", "label"), "image"),)
+    exports = (Export("generator", "images_of", ("latent", "label"), "image"),)
     older_arguments: ClassVar = {"label_encoding": "pattern"}
     """Values of arguments that older checkpoints lack."""
 

@@ -151,9 +151,13 @@ class CycleGAN(ImageTranslator):
         self.lambda_identity = lambda_identity
         self.image_buffers = (ImageBuffer(buffer_size), ImageBuffer(buffer_size))
 
+    @property
+    def restored_arguments(self) -> tuple[str, ...]:
+        return ("pretrained", "pretrained_to_source")
+
     def setup(self, stage: str) -> None:
         super().setup(stage)
-        batch_size = getattr(getattr(self.trainer, "datamodule", None), "batch_size", 1)
+        batch_size = self.facts.batch_size or 1
         if stage == "fit" and 0 < self.image_buffers[0].size < batch_size:
             raise ModelError(
                 f"buffer_size is {self.image_buffers[0].size}; it must be 0, or at least the batch size, {batch_size}."

@@ -152,6 +152,10 @@ class LatentGAN(UnconditionalGAN):
         }
         self._is_loaded = False  # by an autoencoder's checkpoint, or by one of this model's own
 
+    @property
+    def restored_arguments(self) -> tuple[str, ...]:
+        return ("decoder_checkpoint",)
+
     def setup(self, stage: str) -> None:
         super().setup(stage)
         if stage == "fit":

@@ -53,6 +53,7 @@ from lit_models.losses.center import RULES, CenterRule, center_loss, require_cen
 from lit_models.losses.precision import at_least_float32
 from lit_models.losses.triplet import MININGS, Margin, Mining, TripletLoss, distances
 from lit_models.metrics.retrieval import centroid_scores, fitted_sharpness
+from lit_models.module import Export
 from lit_models.networks.backbones import Backbone, is_backbone, require_backbone
 from lit_models.networks.heads import Head, embedding_head
 from lit_models.networks.lenet import LeNet
@@ -65,7 +66,6 @@ from lit_models.support.checks import (
     require_positives,
     require_several_images,
 )
-from lit_models.support.module import Part
 
 
 class MetricResNet(EmbeddingModule):
@@ -119,8 +119,8 @@ class MetricResNet(EmbeddingModule):
     """
 
     exports = (
-        Part("classifier", "forward", ("image",), "logits"),
-        Part("encoder", "embed", ("image",), "embedding"),
+        Export("classifier", "forward", ("image",), "logits"),
+        Export("encoder", "embed", ("image",), "embedding"),
     )
 
     center: Tensor
@@ -219,10 +219,6 @@ class MetricResNet(EmbeddingModule):
             image = (image - self.mean) / self.std
         return at_least_float32(self.projection(self.encoder(image)))
 
-    def embed(self, image: Tensor) -> Tensor:
-        """The embeddings ``(B, D)`` of images ``(B, C, H, W)`` in [0, 1], as their distances are taken."""
-        return self.compared(self.features(image))
-
     def compared(self, feature: Tensor) -> Tensor:
         """Features as embeddings: of length 1 with ``unit_length``."""
         return functional.normalize(feature) if self.unit_length else feature
@@ -239,6 +235,10 @@ class MetricResNet(EmbeddingModule):
         return self.scores(self.features(image))
 
     # --- training -----------------------------------------------------------------------------------------------------
+
+    @property
+    def restored_arguments(self) -> tuple[str, ...]:
+        return ("pretrained", "mean", "std")
 
     def setup(self, stage: str) -> None:
         require_image_shape(self, self.image_shape)
@@ -300,7 +300,7 @@ class MetricResNet(EmbeddingModule):
             self.center.copy_(self.move_centers(*joined, self.center, self.center_rate))
 
     def configure_optimizers(self) -> Any:
-        optimizer = self.optimizer_callable(cast(Any, decayed_weights(self, self.encoder, self.encoder_lr)))
+        optimizer = self.optimizer_callable(decayed_weights(self, self.encoder, self.encoder_lr))
         if self.schedule == "constant":
             return optimizer
         # The number of steps is known when the loader is there; the first step doesn't need it.

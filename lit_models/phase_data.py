@@ -4,7 +4,7 @@ import math
 import os
 import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -16,6 +16,7 @@ from datamodules import Codes, GatherDataset, ImageDataModule
 from datamodules.base import run_seed
 from datamodules.loading.loaders import BatchLoader
 from lit_models.errors import ModelError, RunError
+from lit_models.support.lightning_internals import data_of
 
 if TYPE_CHECKING:
     from lit_models.layerwise_mlp import LayerwiseMLP
@@ -32,7 +33,7 @@ def require_labeled_fraction(module: LightningModule, fraction: float) -> None:
     Raises:
         ModelError: A class would have no label, or there is no label at all, or no data module to draw them from.
     """
-    data = getattr(module.trainer, "datamodule", None)
+    data = data_of(module.trainer)
     if isinstance(data, ImageDataModule):
         labeled_rows(data.train_set.column("label"), fraction, run_seed(), data.class_names)
     elif fraction < 1:
@@ -107,7 +108,7 @@ class PhaseData:
             loader: The stage's loader. One that isn't relit's is left alone.
             layer: The layer (from 1) that is pretrained; None in fine-tuning.
         """
-        datamodule = getattr(self.module.trainer, "datamodule", None)
+        datamodule = self.module.data
         if not (isinstance(loader, BatchLoader) and isinstance(datamodule, ImageDataModule)):
             return
         before, images = self._given.get(stage, ("images", loader.dataset))
@@ -125,7 +126,7 @@ class PhaseData:
             rows = None
             if wanted == "labeled images":
                 rows = labeled_rows(images.column("label"), self.module.labeled_fraction, run_seed())
-            loader.dataset = images if rows is None else cast(Any, RepeatedRows(images, rows))
+            loader.dataset = images if rows is None else RepeatedRows(images, rows)
         self._given[stage] = wanted, images
 
     @torch.no_grad()

@@ -54,13 +54,13 @@ from lit_models.losses.vae import (
     optimal_variance,
     pointwise_loss,
 )
+from lit_models.module import Export, Method
 from lit_models.networks.convolutional import Decoder, Encoder
 from lit_models.optimizers import FusedAdam
-from lit_models.support.checks import TakesPlainBatches, require_image_shape, require_probabilities
+from lit_models.support.checks import require_image_shape, require_probabilities
 from lit_models.support.interpolation import Path, decoded_between
 from lit_models.support.lightning_internals import logs_this_batch
-from lit_models.support.module import Part
-from lit_models.support.ranks import batch_weight, mean_over_ranks
+from lit_models.support.ranks import mean_over_ranks
 
 DECODED_AT_ONCE = 1024
 """Images that the importance-weighted bound decodes at once: draws of z times images of a batch."""
@@ -81,7 +81,7 @@ class GaussianEncoder(Encoder):
         return self.head(features), self.log_variance(features)
 
 
-class VAE(TakesPlainBatches):
+class VAE(Method):
     """The variational autoencoder of Kingma & Welling 2013.
 
     Logged below ``train/`` (each batch's value), ``val/`` and ``test/`` (means over all images), whatever the warm-up:
@@ -111,8 +111,8 @@ class VAE(TakesPlainBatches):
     """
 
     exports = (
-        Part("encoder", "embed", ("image",), "embedding"),
-        Part("decoder", "decode", ("latent",), "image"),
+        Export("encoder", "embed", ("image",), "embedding"),
+        Export("decoder", "decode", ("latent",), "image"),
     )
     s2: Tensor
 
@@ -165,6 +165,10 @@ class VAE(TakesPlainBatches):
             self.log_s2 = nn.Parameter(s2.log())
         else:
             self.register_buffer("s2", s2, persistent=variance == "optimal")
+
+    @property
+    def restored_arguments(self) -> tuple[str, ...]:
+        return () if self.variance == "fixed" else ("x_sigma2",)
 
     def setup(self, stage: str) -> None:
         require_image_shape(self, self.image_shape)
@@ -265,11 +269,7 @@ class VAE(TakesPlainBatches):
             terms["nats_importance_weighted"] = -bound.mean()
             if self.likelihood == "gaussian":
                 terms["bits_per_dim_importance_weighted"] = bits_per_dim(bound, image).mean()
-        self.log_dict(
-            {f"{stage}/{name}": value for name, value in terms.items()},
-            batch_size=batch_weight(len(image)),
-            sync_dist=True,
-        )
+        self.log_means(stage, terms, len(image))
 
     def log_importance_weights(self, image: Tensor, mean: Tensor, log_variance: Tensor, samples: int) -> Tensor:
         """log w, ``(samples, N)`` in nats, of that many draws of the latent vector per image, in blocks of draws."""

@@ -43,6 +43,7 @@ from lit_models.cli.swaps import (
 )
 from lit_models.cli.trainer import RelitTrainer, compile_networks
 from lit_models.errors import RunError, RunWarning
+from lit_models.module import Method
 from lit_models.runs.checkpoints import Checkpoints
 from lit_models.runs.curves import LossCurves
 from lit_models.runs.folder import (
@@ -69,6 +70,7 @@ from lit_models.runs.starting_weights import StartingWeights, state_of_source
 from lit_models.runs.trackers import MLflow, TensorBoard
 from lit_models.support.arguments import foreign_class, modules_named, parse_as_data, told_by_us
 from lit_models.support.checkpoint_files import AtomicCheckpointIO, read_or_fall_back
+from lit_models.support.checks import facts_of
 from lit_models.support.lightning_internals import find_unused_parameters
 from lit_models.support.weight_sources import find_weights
 from lit_models.support.weights import WEIGHTS
@@ -334,7 +336,7 @@ class RelitCLI(LightningCLI):
         self._take_run_folder(is_trial=bool(arguments["fast_dev_run"]))
         assert self.run_folder is not None
         if arguments["max_epochs"] is None:
-            arguments["max_epochs"] = getattr(self.model, "planned_epochs", None)
+            arguments["max_epochs"] = self.model.planned_epochs if isinstance(self.model, Method) else None
         if arguments["num_sanity_val_steps"] is None:
             # One batch shows that validation works; a resumed run has validated before.
             arguments["num_sanity_val_steps"] = int(config.ckpt_path is None)
@@ -361,9 +363,9 @@ class RelitCLI(LightningCLI):
             LossCurves(),
         ]
         # The loaders of relit's own data modules share out their batches by themselves.
-        arguments["use_distributed_sampler"] = not getattr(self.datamodule, "shares_out_batches", False)
+        arguments["use_distributed_sampler"] = not facts_of(self.datamodule).shares_out_batches
         trainer = self.trainer_class(**arguments)
-        if getattr(self.model, "needs_find_unused_parameters", False):
+        if isinstance(self.model, Method) and self.model.needs_find_unused_parameters:
             find_unused_parameters(trainer)
         warn_of_slow_bf16(trainer)
         if config.compile and trainer.strategy.root_device.type == "cpu":

@@ -16,7 +16,7 @@ Differences from the paper and the authors' code (https://github.com/quark0/dart
 """
 
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import torch
 from lightning.pytorch.cli import OptimizerCallable
@@ -31,13 +31,13 @@ from lit_models.darts.drawing import draw_genotype
 from lit_models.darts.genotype import NODES, Cell, Genotype, read_genotype
 from lit_models.darts.supernet import STEM_MULTIPLIER, reduction_layers
 from lit_models.errors import ModelError
+from lit_models.module import Export
 from lit_models.networks.depthwise import depthwise_conv2d
 from lit_models.support.checks import require_image_shape, require_labels, require_num_classes, require_several_images
 from lit_models.support.classes import NamedClasses
+from lit_models.support.lightning_internals import is_trial
 from lit_models.support.logging import log_figure
-from lit_models.support.module import Part
 from lit_models.support.outputs import ClassProbabilities
-from lit_models.support.ranks import batch_weight
 
 
 def relu_conv_norm(channels: int, out_channels: int) -> nn.Sequential:
@@ -254,7 +254,7 @@ class DARTSRetrain(NamedClasses):
         gradient_clip_norm: Largest norm of the gradient; larger ones are scaled down.
     """
 
-    exports = (Part("classifier", "forward", ("image",), "logits"),)
+    exports = (Export("classifier", "forward", ("image",), "logits"),)
 
     drop_path_probability: Tensor
 
@@ -328,7 +328,7 @@ class DARTSRetrain(NamedClasses):
                 require_several_images(self)
 
     def on_fit_start(self) -> None:
-        if self.trainer.is_global_zero and not cast(Any, self.trainer).fast_dev_run:
+        if self.trainer.is_global_zero and not is_trial(self.trainer):
             run = Path(self.trainer.default_root_dir)
             path = draw_genotype(self.cells, run / "figures" / "cells.png")
             (run / "genotype.json").write_text(self.cells.to_json())
@@ -371,19 +371,11 @@ class DARTSRetrain(NamedClasses):
         return [optimizer], [CosineAnnealingLR(optimizer, self.epochs)]
 
     def validation_step(self, batch: LabeledImages, batch_idx: int) -> None:
-        self._evaluate(batch, "val")
+        self.log_classification(self(batch.image).float(), batch.label, "val")
 
     def test_step(self, batch: LabeledImages, batch_idx: int) -> Tensor:
-        """Returns the logits, for callbacks."""
-        return self._evaluate(batch, "test")
+        """Return the logits, for callbacks."""
+        return self.log_classification(self(batch.image).float(), batch.label, "test")
 
     def predict_step(self, batch: LabeledImages, batch_idx: int) -> ClassProbabilities:
         return ClassProbabilities(self(batch.image).float().softmax(1))
-
-    def _evaluate(self, batch: LabeledImages, stage: str) -> Tensor:
-        logits = self(batch.image).float()
-        loss = functional.cross_entropy(logits, batch.label)
-        accuracy = (logits.argmax(1) == batch.label).float().mean()
-        means = {f"{stage}/loss": loss, f"{stage}/accuracy": accuracy}
-        self.log_dict(means, batch_size=batch_weight(len(batch.label)), prog_bar=stage == "val", sync_dist=True)
-        return logits

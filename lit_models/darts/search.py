@@ -41,11 +41,10 @@ import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any, ClassVar, Literal, cast
 
 import torch
 from lightning.pytorch.cli import OptimizerCallable
-from lightning.pytorch.core.optimizer import LightningOptimizer
 from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn import functional
@@ -71,9 +70,9 @@ from lit_models.optimizers import FusedAdam
 from lit_models.support.checks import require_image_shape, require_labels, require_num_classes
 from lit_models.support.classes import NamedClasses
 from lit_models.support.files import write_atomically
+from lit_models.support.lightning_internals import is_trial, optimizers_of, step_schedules
 from lit_models.support.logging import log_figure
 from lit_models.support.outputs import ClassProbabilities
-from lit_models.support.ranks import batch_weight
 
 
 class DARTSSearch(NamedClasses):
@@ -109,6 +108,8 @@ class DARTSSearch(NamedClasses):
         gradient_clip_norm: Largest norm of the gradient of w; larger ones are scaled down.
         arch_optimizer: Optimizer of α.
     """
+
+    training_only: ClassVar = frozenset(("genotype", "history"))
 
     def __init__(
         self,
@@ -182,6 +183,10 @@ class DARTSSearch(NamedClasses):
         """Epochs of the whole search."""
         return self.epochs
 
+    @property
+    def restored_arguments(self) -> tuple[str, ...]:
+        return ("arch_init_std",)
+
     def genotype(self) -> Genotype:
         """The architecture that α stands for now."""
         return derive_genotype(*(alpha.detach().cpu() for alpha in self.alphas))
@@ -192,11 +197,10 @@ class DARTSSearch(NamedClasses):
             require_num_classes(self, self.num_classes)
             self.take_class_names()
         if stage == "fit":
-            datamodule = getattr(self.trainer, "datamodule", None)
-            if isinstance(datamodule, ImageDataModule) and not isinstance(datamodule, SearchDataModule):
+            if isinstance(self.data, ImageDataModule) and not isinstance(self.data, SearchDataModule):
                 raise ModelError(
                     "DARTSSearch learns from two halves of the training images at once: set --data SearchDataModule "
-                    f"--data.images {type(datamodule).__name__}."
+                    f"--data.images {type(self.data).__name__}."
                 )
             require_labels(self)
             if self.trainer.precision in ("16-mixed", "16-true", "transformer-engine-float16"):
@@ -208,7 +212,7 @@ class DARTSSearch(NamedClasses):
     # --- one step -----------------------------------------------------------------------------------------------------
 
     def training_step(self, batch: SearchBatch, batch_idx: int) -> None:
-        weight_optimizer, arch_optimizer = cast("list[LightningOptimizer]", self.optimizers())
+        weight_optimizer, arch_optimizer = optimizers_of(self)
 
         arch = self.hypergradient(batch, weight_optimizer.optimizer)
         for alpha, gradient in zip(self.alphas, arch.gradient, strict=True):
@@ -282,8 +286,8 @@ class DARTSSearch(NamedClasses):
     def configure_optimizers(self) -> Any:
         """The optimizers of w and of α; their parameters are known by name."""
         make_weight, make_arch = self.optimizer_callables
-        weight = make_weight(cast(Any, list(self.supernet.named_parameters(prefix="supernet"))))
-        arch = make_arch(cast(Any, list(self.arch_parameters.named_parameters(prefix="arch_parameters"))))
+        weight = make_weight(list(self.supernet.named_parameters(prefix="supernet")))
+        arch = make_arch(list(self.arch_parameters.named_parameters(prefix="arch_parameters")))
         plain_sgd = isinstance(weight, SGD) and not weight.defaults["nesterov"] and not weight.defaults["dampening"]
         if self.order == 2 and not plain_sgd:
             raise ModelError(
@@ -296,7 +300,7 @@ class DARTSSearch(NamedClasses):
 
     def on_train_epoch_end(self) -> None:
         rate = self.trainer.optimizers[0].param_groups[0]["lr"]
-        cast(Any, self.lr_schedulers()).step()
+        step_schedules(self)
         loss, accuracy = float(self.epoch_loss.compute()), float(self.epoch_accuracy.compute())
         self.epoch_loss.reset()
         self.epoch_accuracy.reset()
@@ -306,7 +310,7 @@ class DARTSSearch(NamedClasses):
             accuracies["val"] = float(self.trainer.callback_metrics["val/accuracy"])
         alpha = torch.stack([alpha.detach().float().cpu() for alpha in self.alphas])
         self.history.append({"alpha": alpha, "learning_rate": rate, "accuracy": accuracies})
-        if self.trainer.is_global_zero and not cast(Any, self.trainer).fast_dev_run:
+        if self.trainer.is_global_zero and not is_trial(self.trainer):
             self._report(Path(self.trainer.default_root_dir))
 
     def _report(self, run: Path) -> None:
@@ -329,22 +333,14 @@ class DARTSSearch(NamedClasses):
     # --- evaluation ---------------------------------------------------------------------------------------------------
 
     def validation_step(self, batch: LabeledImages, batch_idx: int) -> None:
-        self._evaluate(batch, "val")
+        self.log_classification(self(batch.image).float(), batch.label, "val")
 
     def test_step(self, batch: LabeledImages, batch_idx: int) -> Tensor:
-        """Returns the logits, for callbacks."""
-        return self._evaluate(batch, "test")
+        """Return the logits, for callbacks."""
+        return self.log_classification(self(batch.image).float(), batch.label, "test")
 
     def predict_step(self, batch: LabeledImages, batch_idx: int) -> ClassProbabilities:
         return ClassProbabilities(self(batch.image).float().softmax(1))
-
-    def _evaluate(self, batch: LabeledImages, stage: str) -> Tensor:
-        logits = self(batch.image).float()
-        loss = functional.cross_entropy(logits, batch.label)
-        accuracy = (logits.argmax(1) == batch.label).float().mean()
-        means = {f"{stage}/loss": loss, f"{stage}/accuracy": accuracy}
-        self.log_dict(means, batch_size=batch_weight(len(batch.label)), prog_bar=stage == "val", sync_dist=True)
-        return logits
 
 
 def drift_of(optimizer: Optimizer, parameters: Tensors) -> Tensors:

@@ -117,11 +117,11 @@ def load_weights(encoder: ResNet18, source: str) -> list[str]:
         for name, value in encoder.state_dict().items()
         if name in given or not name.endswith("num_batches_tracked")
     }
-    if wanted["conv1.weight"].shape != getattr(given.get("conv1.weight"), "shape", None):
+    if wanted["conv1.weight"].shape != _shape(given.get("conv1.weight")):
         given = {name: value for name, value in given.items() if not name.startswith(("conv1.", "bn1."))}
     kept = [name for name in wanted if name not in given and name.startswith(("conv1.", "bn1."))]
     for name, value in wanted.items():
-        if name not in kept and value.shape != getattr(given.get(name), "shape", None):
+        if name not in kept and value.shape != _shape(given.get(name)):
             has = f"has it as {_spelled(given[name])}" if name in given else "hasn't"
             raise ModelError(
                 f"{source} isn't of a ResNet18 of {wanted['layer1.0.conv1.weight'].shape[0]} feature maps: the network "
@@ -172,6 +172,10 @@ def _read_safetensors(path: Path) -> dict[str, Tensor]:
         return load_file(path)
     except (SafetensorError, OSError) as error:
         raise ModelError(f"{path} can't be read as safetensors ({error}): get it again.") from error
+
+
+def _shape(value: object) -> torch.Size | None:
+    return value.shape if isinstance(value, Tensor) else None
 
 
 def _spelled(tensor: Tensor) -> str:
