@@ -189,7 +189,7 @@ class ImageDataModule(LightningDataModule):
         if self.trainer is None or "val_set" not in vars(self) or len(self.val_set):
             return
         for callback in vars(self.trainer).get("callbacks", ()):  # which Lightning's class doesn't declare
-            monitor = vars(callback).get("monitor")
+            monitor = getattr(callback, "monitor", None)  # any callback may have one
             if isinstance(monitor, str) and monitor.startswith("val/"):
                 remedy = "raise --data.val_fraction" if self.val_fraction is not None else "choose other data"
                 raise DataError(

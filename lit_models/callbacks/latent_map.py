@@ -11,8 +11,8 @@ from torchvision.utils import make_grid, save_image
 
 from datamodules.loading.folders import figure_text
 from lit_models.errors import RunError
-from lit_models.module import Decoding, Embedding, Method
-from lit_models.support.abilities import require_ability
+from lit_models.module import Decoding, Embedding
+from lit_models.support.abilities import latent_dim_of, require_ability
 from lit_models.support.checks import facts_of
 from lit_models.support.lightning_internals import data_of
 from lit_models.support.logging import log_figure
@@ -39,7 +39,7 @@ class LatentMap(Callback):
         self._labels: list[Tensor] = []
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        latent_dim = pl_module.latent_dim if isinstance(pl_module, Method) else None
+        latent_dim = latent_dim_of(pl_module)
         if latent_dim != 2:
             raise RunError(
                 f"LatentMap draws a plane, but the latent vectors have {latent_dim} components: set "

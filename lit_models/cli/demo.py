@@ -18,7 +18,7 @@ from torchvision.utils import make_grid
 from lit_models.errors import ModelError, RunError
 from lit_models.module import Embedding, Generative, Method, Translating
 from lit_models.protonet import ProtoNet
-from lit_models.support.abilities import classes_of
+from lit_models.support.abilities import HasLatents, classes_of
 from lit_models.support.animation import images_of, latent_dim_of, walk_frames, write_gif
 from lit_models.support.checkpoint_files import checkpoint_in, read_checkpoint
 from lit_models.support.interpolation import slerp
@@ -73,7 +73,7 @@ class Player:
     @property
     def generates(self) -> bool:
         """Whether it draws images from latent vectors."""
-        return isinstance(self.model, Method) and isinstance(self.model, Generative) and self.model.latent_dim > 0
+        return isinstance(self.model, Generative) and isinstance(self.model, HasLatents) and self.model.latent_dim > 0
 
     @property
     def classes(self) -> int:

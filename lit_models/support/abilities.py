@@ -1,16 +1,36 @@
 """What callbacks and commands need to know of any model and any data module, with a refusal if they lack it."""
 
 from collections.abc import Sequence
-from typing import TypeVar
+from typing import Protocol, TypeVar, runtime_checkable
 
 from lightning.pytorch import Trainer
 
 from datamodules import ImageDataModule
 from lit_models.errors import RunError
-from lit_models.module import Method
 from lit_models.support.lightning_internals import data_of
 
 Ability = TypeVar("Ability")
+
+
+@runtime_checkable
+class HasClasses(Protocol):
+    """A model that tells classes apart or draws them; any LightningModule may be one."""
+
+    num_classes: int
+
+
+@runtime_checkable
+class HasClassNames(Protocol):
+    """A model that has learned the classes' names."""
+
+    class_names: Sequence[str]
+
+
+@runtime_checkable
+class HasLatents(Protocol):
+    """A model with latent vectors."""
+
+    latent_dim: int
 
 
 def require_ability(user: object, model: object, ability: type[Ability]) -> Ability:
@@ -46,10 +66,15 @@ def require_image_data(user: object, trainer: Trainer) -> ImageDataModule:
 
 
 def classes_of(model: object) -> int:
-    """The number of classes of a method; 0 for any other model."""
-    return model.num_classes if isinstance(model, Method) else 0
+    """The number of classes of a model; 0 if it has none."""
+    return model.num_classes if isinstance(model, HasClasses) else 0
 
 
 def class_names_of(model: object) -> Sequence[str]:
-    """The names of the classes that a method has learned; none for any other model."""
-    return model.class_names if isinstance(model, Method) else ()
+    """The names of the classes that a model has learned; none if it has none."""
+    return model.class_names if isinstance(model, HasClassNames) else ()
+
+
+def latent_dim_of(model: object) -> int:
+    """The components of a model's latent vectors; 0 if it has none."""
+    return model.latent_dim if isinstance(model, HasLatents) else 0

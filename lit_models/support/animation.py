@@ -88,9 +88,10 @@ def latent_dim_of(model: Any) -> int:
         ModelError: It draws no images from latent vectors.
     """
     from lit_models.errors import ModelError
-    from lit_models.module import Generative, Method
+    from lit_models.module import Generative
+    from lit_models.support.abilities import HasLatents
 
-    if not isinstance(model, Generative) or not isinstance(model, Method) or not model.latent_dim:
+    if not isinstance(model, Generative) or not isinstance(model, HasLatents) or not model.latent_dim:
         raise ModelError(f"{type(model).__name__} draws no images from latent vectors: there is nothing to walk in.")
     return model.latent_dim
 
