@@ -7,6 +7,7 @@ and if it likes in ``augment`` what happens to training batches. Everything else
 import hashlib
 import os
 from collections.abc import Iterable, Mapping, Sequence
+from inspect import signature
 from pathlib import Path
 from typing import Any
 
@@ -55,7 +56,6 @@ class ImageDataModule(LightningDataModule):
         class_names: The classes' names by label.
         inverted: Whether dark strokes on light paper are given as light on dark (1 for ink), so that a model has to
             see other pictures inverted, too.
-        val_fraction, test_fraction: Shares of the training images that make these splits, in data sets that take them.
         train_set, val_set, test_set, predict_set: The splits, after ``setup``.
 
     Args:
@@ -76,8 +76,6 @@ class ImageDataModule(LightningDataModule):
     num_classes: int = 0
     class_names: tuple[str, ...] = ()
     inverted: bool = False
-    val_fraction: float | None = None
-    test_fraction: float | None = None
     train_set: GatherDataset[Any]
     val_set: GatherDataset[Any]
     test_set: GatherDataset[Any]
@@ -191,7 +189,11 @@ class ImageDataModule(LightningDataModule):
         for callback in vars(self.trainer).get("callbacks", ()):  # which Lightning's class doesn't declare
             monitor = getattr(callback, "monitor", None)  # any callback may have one
             if isinstance(monitor, str) and monitor.startswith("val/"):
-                remedy = "raise --data.val_fraction" if self.val_fraction is not None else "choose other data"
+                remedy = (
+                    "raise --data.val_fraction"
+                    if "val_fraction" in signature(type(self)).parameters
+                    else "choose other data"
+                )
                 raise DataError(
                     f"{type(callback).__name__} waits for {monitor}, but {type(self).__name__} has no validation "
                     f"images: {remedy}, or set the monitor to null or to a training metric."
@@ -202,9 +204,14 @@ class ImageDataModule(LightningDataModule):
         if self.trainer is None:
             return
         stage, processes = self.trainer.state.fn, self.trainer.world_size
-        split = {TrainerFn.TESTING: "test", TrainerFn.PREDICTING: "prediction"}.get(stage or "", "validation")
+        splits = {TrainerFn.TESTING: "test", TrainerFn.PREDICTING: "prediction"}
+        split = splits.get(stage, "validation") if stage is not None else "validation"
         if size == 0 and split != "validation":
-            remedy = "raise --data.test_fraction" if self.test_fraction is not None else "choose other data"
+            remedy = (
+                "raise --data.test_fraction"
+                if "test_fraction" in signature(type(self)).parameters
+                else "choose other data"
+            )
             raise DataError(f"{type(self).__name__} has no {split} images: {remedy}.")
         if 0 < size < processes:
             raise DataError(

@@ -136,9 +136,11 @@ def first_rows(
         )
     is_sorted = len(classes) > 1 and bool((label.diff() >= 0).all())
     if not is_sorted and len(label[:count].unique()) == len(classes):
-        return ordered[:count]
+        first: Tensor = ordered[:count]
+        return first
     note(f"The first {count} images of {name} aren't of all classes alike: they are dealt out by class.")
-    return ordered[in_turns(label)[:count].sort().values]
+    chosen: Tensor = ordered[in_turns(label)[:count].sort().values]
+    return chosen
 
 
 def in_turns(label: Tensor) -> Tensor:

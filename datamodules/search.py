@@ -121,4 +121,5 @@ class SearchDataModule(ImageDataModule):
         if isinstance(batch, SearchBatch):
             train = self.images.transform(batch.train, training)
             return SearchBatch(train, self.images.transform(batch.val, training and self.augment_val))
-        return self.images.transform(batch, training)
+        images: LabeledImages = self.images.transform(batch, training)
+        return images

@@ -66,7 +66,8 @@ class SupportQuery(ImageDataModule):
 
     def support_images(self) -> LabeledImages:
         """The examples with their classes, images in [0, 1] in the precision of the model."""
-        return in_precision(self.trainer, self.transform(self._support, training=False))
+        images: LabeledImages = in_precision(self.trainer, self.transform(self._support, training=False))
+        return images
 
     def _pictures(self, which: str) -> ImageFolder:
         """The folder ``support`` or ``query``, in the shape that the model takes."""
@@ -78,7 +79,7 @@ class SupportQuery(ImageDataModule):
         assert isinstance(model, HasImageShape)
         channels, size, _ = model.image_shape
         path = self.support if which == "support" else self.query
-        return ImageFolder(path, str(self.root), image_size=size, channels=channels, crop=self.crop)
+        return ImageFolder(path, str(self.root), image_size=size, channels=1 if channels == 1 else 3, crop=self.crop)
 
     def _check_classes(self, support: ImageFolder) -> None:
         """Refuses examples that don't tell two or more classes apart."""

@@ -67,7 +67,8 @@ class UnseenClasses(ImageDataModule):
         self.test_set = self.predict_set = _of_classes(self.images.test_set, train + val, classes)
 
     def transform(self, batch: LabeledImages, training: bool) -> LabeledImages:
-        return self.images.transform(batch, training)
+        images: LabeledImages = self.images.transform(batch, training)
+        return images
 
 
 def _of_classes(split: GatherDataset[Any], first: int, end: int) -> GatherDataset[Any]:

@@ -32,7 +32,7 @@ from lit_models.losses.precision import at_least_float32
 from lit_models.module import Export, Method
 from lit_models.networks.convolutional import Decoder, Encoder
 from lit_models.optimizers import FusedAdam
-from lit_models.support.checks import require_image_shape
+from lit_models.support.checks import require_at_least, require_image_shape
 from lit_models.support.interpolation import Path, decoded_between
 from lit_models.support.lightning_internals import logs_this_batch
 
@@ -76,8 +76,7 @@ class DenoisingAutoencoder(Method):
         optimizer: OptimizerCallable = lambda p: FusedAdam(p, lr=1e-3),
     ) -> None:
         super().__init__()
-        if latent_dim < 1:
-            raise ModelError(f"latent_dim is {latent_dim}; it must be at least 1.")
+        require_at_least(1, latent_dim=latent_dim)
         for name, value, limit in (
             ("noise_std", noise_std, float("inf")),
             ("max_rotation", max_rotation, 90.0),

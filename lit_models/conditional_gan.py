@@ -75,7 +75,7 @@ from lit_models.networks.initialization import initialize
 from lit_models.networks.resnet_gan import ResidualDiscriminator, ResidualGenerator, require_layout
 from lit_models.networks.spectral import spectrally_normalized
 from lit_models.optimizers import FusedAdam
-from lit_models.support.checks import require_image_shape, require_labels, require_num_classes
+from lit_models.support.checks import require_at_least, require_image_shape, require_labels, require_num_classes
 from lit_models.support.classes import NamedClasses
 
 LabelEncoding: TypeAlias = Literal["one_hot", "embedding", "pattern"]
@@ -277,10 +277,7 @@ class ConditionalGAN(NamedClasses, AdversarialModule):
         discriminator_optimizer: OptimizerCallable = lambda p: FusedAdam(p, lr=2e-4, beta1=0.5),
         **loop: Any,
     ) -> None:
-        if num_classes < 1 or embedding_dim < 1:
-            raise ModelError(
-                f"num_classes is {num_classes} and embedding_dim {embedding_dim}; both must be at least 1."
-            )
+        require_at_least(1, num_classes=num_classes, embedding_dim=embedding_dim)
         generator: nn.Module
         if architecture == "resnet":
             if discriminator != "projection" or condition != "latent":

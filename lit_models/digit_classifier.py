@@ -21,7 +21,7 @@ from lit_models.losses.precision import at_least_float32
 from lit_models.module import Export
 from lit_models.networks.convnet import ConvNet
 from lit_models.optimizers import FusedAdam
-from lit_models.support.checks import require_image_shape, require_labels, require_num_classes
+from lit_models.support.checks import require_fraction, require_image_shape, require_labels, require_num_classes
 from lit_models.support.classes import NamedClasses
 from lit_models.support.outputs import ClassProbabilities
 
@@ -64,8 +64,7 @@ class DigitClassifier(NamedClasses):
             raise ModelError(
                 f"image_size is {image_size}, which can't be halved {len(widths)} times: shorten --model.widths."
             )
-        if not 0 <= label_smoothing < 1:
-            raise ModelError(f"label_smoothing is {label_smoothing}; it must be at least 0 and less than 1.")
+        require_fraction(label_smoothing=label_smoothing)
         widths = list(widths)
         self.save_hyperparameters(ignore=["optimizer"])
         self.image_shape = (channels, image_size, image_size)

@@ -238,6 +238,15 @@ class EmbeddingModule(NamedClasses):
         self.log_dict(values, batch_size=size, sync_dist=True)
         return score
 
+    def joined(self, values: Tensor) -> Tensor:
+        """The rows of all ranks, ``(world_size * B, ...)``, through which gradients flow back to each rank's own.
+
+        Each rank then has the full loss, and the sum of all ranks' gradients of it, of which DDP takes the mean.
+        """
+        joined = self.all_gather(values, sync_grads=values.requires_grad)
+        assert isinstance(joined, Tensor)
+        return joined.view(-1, *values.shape[1:])
+
     @property
     def classes_are_unseen(self) -> bool:
         """Whether the images are of other classes than those that are trained on."""

@@ -48,7 +48,7 @@ from lit_models.module import Export
 from lit_models.networks.mlp import MLP, Decoder
 from lit_models.optimizers import FusedAdam
 from lit_models.phase_data import PhaseData, require_labeled_fraction
-from lit_models.support.checks import require_at_least, require_image_shape, require_num_classes
+from lit_models.support.checks import require_at_least, require_fraction, require_image_shape, require_num_classes
 from lit_models.support.classes import NamedClasses
 from lit_models.support.lightning_internals import optimizers_of, step_schedules
 from lit_models.support.outputs import ClassProbabilities
@@ -132,9 +132,7 @@ class LayerwiseMLP(NamedClasses):
         require_at_least(1, image_size=image_size, channels=channels, finetune_epochs=finetune_epochs)
         require_at_least(2, num_classes=num_classes)
         require_at_least(0, pretrain_epochs=pretrain_epochs)
-        for name, part in (("mask_fraction", mask_fraction), ("dropout", dropout)):
-            if not 0 <= part < 1:
-                raise ModelError(f"{name} is {part}; it must be at least 0 and less than 1.")
+        require_fraction(mask_fraction=mask_fraction, dropout=dropout)
         if not 0 < labeled_fraction <= 1:
             raise ModelError(f"labeled_fraction is {labeled_fraction}; it must be greater than 0 and at most 1.")
         super().__init__()

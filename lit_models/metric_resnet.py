@@ -35,16 +35,14 @@ Differences from the papers:
 10. The center loss's toy (``encoder: lenet``, section 3.1): no activation follows the layer of two features.
 """
 
-import warnings
 from collections.abc import Sequence
-from typing import Any, Literal, cast
+from typing import Any, Literal
 
 import torch
 from lightning.pytorch.cli import OptimizerCallable
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.optim import SGD
-from torch.optim.lr_scheduler import LambdaLR
 
 from datamodules import LabeledImages
 from lit_models.embedding_module import EmbeddingEvaluation, EmbeddingModule
@@ -54,13 +52,14 @@ from lit_models.losses.precision import at_least_float32
 from lit_models.losses.triplet import MININGS, Margin, Mining, TripletLoss, distances
 from lit_models.metrics.retrieval import centroid_scores, fitted_sharpness
 from lit_models.module import Export
-from lit_models.networks.backbones import Backbone, is_backbone, require_backbone
+from lit_models.networks.backbones import Backbone
+from lit_models.networks.encoders import load_encoder, make_encoder
 from lit_models.networks.heads import Head, embedding_head
-from lit_models.networks.lenet import LeNet
-from lit_models.networks.resnet import ResNet18, load_weights
-from lit_models.optimizers import decayed_weights, one_cycle
+from lit_models.networks.resnet import ResNet18
+from lit_models.optimizers import decayed_weights, with_one_cycle
 from lit_models.support.checks import (
     require_at_least,
+    require_fraction,
     require_image_shape,
     require_normalization,
     require_positives,
@@ -159,30 +158,22 @@ class MetricResNet(EmbeddingModule):
         optimizer: OptimizerCallable = lambda p: SGD(p, lr=1e-3, momentum=0.9),
     ) -> None:
         require_at_least(1, image_size=image_size, channels=channels, feature_maps=feature_maps)
-        require_at_least(1, references_per_class=references_per_class, knn_neighbors=knn_neighbors)
-        require_at_least(1, embedding_dim=embedding_dim)
+        require_at_least(
+            1, references_per_class=references_per_class, knn_neighbors=knn_neighbors, embedding_dim=embedding_dim
+        )
         require_at_least(2, num_classes=num_classes)
         require_normalization(channels, mean, std)
-        if not 0 <= label_smoothing < 1:
-            raise ModelError(f"label_smoothing is {label_smoothing}; it must be at least 0 and less than 1.")
+        require_fraction(label_smoothing=label_smoothing)
         if margin != "soft" and margin < 0:
             raise ModelError(f"margin is {margin}; it must be at least 0, or soft.")
         require_center(center_weight, center_rate, center_rule)
-        require_backbone(encoder, ("resnet18", "lenet"), channels)
-        if freeze_encoder and (not is_backbone(encoder) or pretrained is None):
-            raise ModelError(
-                "A frozen encoder needs weights: set --model.encoder torchvision:NAME and --model.pretrained."
-            )
         if freeze_encoder and loss == "triplet" and embedding_dim is None and head == "linear":
             raise ModelError("With a frozen encoder the triplet loss trains a head only: set --model.embedding_dim.")
-        if encoder == "lenet" and (pretrained is not None or image_size < 8):
-            raise ModelError("The encoder lenet has no pretrained weights, and needs an image_size of at least 8.")
+        network = make_encoder(encoder, image_size, channels, feature_maps, stem, freeze_encoder, pretrained)
         super().__init__(num_classes, references_per_class, knn_neighbors)
         self.save_hyperparameters(ignore=["optimizer"])
         self.image_shape = (channels, image_size, image_size)
-        self.loss = loss
-        self.pretrained = pretrained
-        self.label_smoothing = label_smoothing
+        self.loss, self.pretrained, self.label_smoothing = loss, pretrained, label_smoothing
         self.mining, self.margin, self.squared_distance = MININGS[mining], margin, squared_distance
         self.unit_length = unit_length
         self.center_weight, self.center_rate = center_weight, center_rate
@@ -192,14 +183,7 @@ class MetricResNet(EmbeddingModule):
 
         self.register_buffer("mean", torch.tensor(mean).view(-1, 1, 1))
         self.register_buffer("std", torch.tensor(std).view(-1, 1, 1))
-        self.encoder: ResNet18 | LeNet | Backbone
-        if is_backbone(encoder):
-            self.encoder = Backbone(encoder, image_size, freeze_encoder)
-        elif encoder == "lenet":
-            self.encoder = LeNet(channels, feature_maps, image_size)
-        else:
-            self.encoder = ResNet18(channels, feature_maps, stem)
-        self.encoder_lr = encoder_lr
+        self.encoder, self.encoder_lr = network, encoder_lr
         self.projection, size = embedding_head(self.encoder.out_features, head, embedding_dim)
         self.head = f"{head}, {size}"
         if loss == "triplet":
@@ -253,16 +237,8 @@ class MetricResNet(EmbeddingModule):
             require_positives(self)
 
     def on_fit_start(self) -> None:
-        if self.pretrained is None or self._restored:
-            return
-        if isinstance(self.encoder, Backbone):
-            self.encoder.load_pretrained(self.pretrained)
-            return
-        kept = load_weights(cast(ResNet18, self.encoder), self.pretrained)
-        if kept and self.trainer.is_global_zero:
-            warnings.warn(
-                f"The stem isn't that of {self.pretrained}, and starts untrained: {', '.join(kept)}.", stacklevel=1
-            )
+        if self.pretrained is not None and not self._restored:
+            load_encoder(self.encoder, self.pretrained)
 
     def training_step(self, batch: LabeledImages, batch_idx: int) -> Tensor:
         feature = self.features(batch.image)
@@ -279,14 +255,6 @@ class MetricResNet(EmbeddingModule):
         self.log("train/loss", loss.detach(), prog_bar=True)
         return loss
 
-    def joined(self, values: Tensor) -> Tensor:
-        """The rows of all ranks, ``(world_size * B, ...)``, through which gradients flow back to each rank's own.
-
-        Each rank then has the whole loss, and the sum of all ranks' gradients of it, of which DDP takes the mean.
-        """
-        joined = self.all_gather(values, sync_grads=values.requires_grad)
-        return cast(Tensor, joined).view(-1, *values.shape[1:])
-
     def triplet_loss(self, embedding: Tensor, label: Tensor) -> TripletLoss:
         """The loss of embeddings ``(B, D)`` of classes ``(B,)``, in float32."""
         with torch.autocast(embedding.device.type, enabled=False):
@@ -301,13 +269,7 @@ class MetricResNet(EmbeddingModule):
 
     def configure_optimizers(self) -> Any:
         optimizer = self.optimizer_callable(decayed_weights(self, self.encoder, self.encoder_lr))
-        if self.schedule == "constant":
-            return optimizer
-        # The number of steps is known when the loader is there; the first step doesn't need it.
-        schedule = LambdaLR(
-            optimizer, lambda step: one_cycle(step, int(self.trainer.estimated_stepping_batches) if step else 1)
-        )
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+        return optimizer if self.schedule == "constant" else with_one_cycle(optimizer, self.trainer)
 
     # --- evaluation ---------------------------------------------------------------------------------------------------
 

@@ -54,6 +54,7 @@ from lit_models.networks.patch_discriminator import PatchDiscriminator
 from lit_models.networks.resnet_generator import ResNetGenerator
 from lit_models.networks.unet import UNet
 from lit_models.optimizers import FusedAdam
+from lit_models.support.checks import require_fraction
 from lit_models.translation import ImageTranslator
 
 
@@ -103,8 +104,7 @@ class Pix2Pix(ImageTranslator):
     ) -> None:
         if lambda_l1 < 0:
             raise ModelError(f"lambda_l1 is {lambda_l1}; it must not be negative.")
-        if not 0 <= dropout < 1:
-            raise ModelError(f"dropout is {dropout}; it must be at least 0 and less than 1.")
+        require_fraction(dropout=dropout)
         painter: nn.Module
         if generator == "unet":
             painter = UNet(image_size, channels, feature_maps, dropout)

@@ -27,7 +27,7 @@ from lit_models.module import Export
 from lit_models.networks.backbones import Backbone, is_backbone, require_backbone
 from lit_models.networks.convolutional import Encoder
 from lit_models.optimizers import FusedAdam
-from lit_models.support.checks import require_image_shape, require_labels, require_num_classes
+from lit_models.support.checks import require_fraction, require_image_shape, require_labels, require_num_classes
 from lit_models.support.classes import NamedClasses
 from lit_models.support.outputs import ClassProbabilities
 from lit_models.support.pretrained import load_pretrained
@@ -105,8 +105,7 @@ class TransferClassifier(NamedClasses):
             )
         if folds < 0 or folds == 1:
             raise ModelError(f"folds is {folds}; it must be at least 2, or 0 for data with a validation split.")
-        if not 0 <= dropout < 1:
-            raise ModelError(f"dropout is {dropout}; it must be at least 0 and less than 1.")
+        require_fraction(dropout=dropout)
         self.save_hyperparameters(ignore=["optimizer"])
         self.image_shape = (channels, image_size, image_size)
         self.num_classes = num_classes

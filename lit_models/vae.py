@@ -57,7 +57,7 @@ from lit_models.losses.vae import (
 from lit_models.module import Export, Method
 from lit_models.networks.convolutional import Decoder, Encoder
 from lit_models.optimizers import FusedAdam
-from lit_models.support.checks import require_image_shape, require_probabilities
+from lit_models.support.checks import require_at_least, require_image_shape, require_one_of, require_probabilities
 from lit_models.support.interpolation import Path, decoded_between
 from lit_models.support.lightning_internals import logs_this_batch
 from lit_models.support.ranks import mean_over_ranks
@@ -132,20 +132,15 @@ class VAE(Method):
         lr_scheduler: LRSchedulerCallable | None = None,
     ) -> None:
         super().__init__()
-        if latent_dim < 1:
-            raise ModelError(f"latent_dim is {latent_dim}; it must be at least 1.")
+        require_at_least(1, latent_dim=latent_dim, importance_samples=importance_samples)
         if not 0 < x_sigma2 < math.inf:
             raise ModelError(f"x_sigma2 is {x_sigma2}; it must be greater than 0, and finite.")
         if kl_weight < 0 or kl_warmup_steps < 0:
             raise ModelError(
                 f"kl_weight is {kl_weight} and kl_warmup_steps {kl_warmup_steps}; neither may be less than 0."
             )
-        if importance_samples is not None and importance_samples < 1:
-            raise ModelError(f"importance_samples is {importance_samples}; it must be at least 1, or null.")
-        if likelihood not in ("gaussian", "bernoulli"):
-            raise ModelError(f"likelihood is {likelihood!r}; it must be gaussian or bernoulli.")
-        if variance not in ("fixed", "learned", "optimal"):
-            raise ModelError(f"variance is {variance!r}; it must be fixed, learned or optimal.")
+        require_one_of(("gaussian", "bernoulli"), likelihood=likelihood)
+        require_one_of(("fixed", "learned", "optimal"), variance=variance)
         if likelihood == "bernoulli" and variance != "fixed":
             raise ModelError(f"variance is {variance!r}, but a Bernoulli likelihood has none: leave it out.")
         self.save_hyperparameters(ignore=["optimizer", "lr_scheduler"])

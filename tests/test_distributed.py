@@ -154,9 +154,6 @@ def darts_search(order: Any) -> LightningModule:
             self.supernet.eval()
             super().training_step(batch, batch_idx)
 
-        def _report(self, run: Path) -> None:
-            """Nothing: pictures take longer than this search."""
-
     # SGD, because Adam's first steps depend on the signs of gradients more than on their sizes.
     return FixedStatistics(
         32,

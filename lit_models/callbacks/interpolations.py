@@ -99,8 +99,8 @@ class Interpolations(Callback):
                 shares[path] = share_sure(images, label[start], label[end], judge, sure_above)
         if judge is not None:
             # Under DDP each process has its own share of the test images, and so its own pairs.
-            for path, share in shares.items():
-                values = {f"test/sure_between_{path}": share.between, f"test/sure_of_either_{path}": share.of_either}
+            for name, share in shares.items():
+                values = {f"test/sure_between_{name}": share.between, f"test/sure_of_either_{name}": share.of_either}
                 pl_module.log_dict(values, sync_dist=True)
             faded = pixel_interpolation(image[start], image[end], self.steps)
             shares["pixels"] = share_sure(faded, label[start], label[end], judge, sure_above)

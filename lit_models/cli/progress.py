@@ -97,7 +97,7 @@ class EpochBar(TQDMProgressBar):
         found: dict[str, Any] = {}
         # Values of validation first, as the bar may have no room for all.
         for name, value in sorted(shown.items(), key=lambda item: not item[0].startswith("val/")):
-            text = value if isinstance(value, str) else f"{float(value):.3g}"
+            text = f"{value:.3g}" if isinstance(value, (int, float)) else str(value)
             name = name.removeprefix("train/").removesuffix("_step")
             room -= len(name) + len(text) + 3
             if room < 0 and found:

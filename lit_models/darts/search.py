@@ -38,40 +38,34 @@ Differences from the paper and the authors' code (https://github.com/quark0/dart
 """
 
 import json
-from collections.abc import Iterator
-from contextlib import contextmanager
-from pathlib import Path
-from typing import Any, ClassVar, Literal, cast
+from typing import Any, ClassVar, Literal
 
 import torch
 from lightning.pytorch.cli import OptimizerCallable
 from torch import Tensor, nn
-from torch.func import functional_call
 from torch.nn import functional
 from torch.optim import SGD, Optimizer
 from torch.optim.lr_scheduler import CosineAnnealingLR
 from torchmetrics import MeanMetric
 
-from datamodules import ImageDataModule, LabeledImages, SearchBatch, SearchDataModule
-from lit_models.darts.drawing import draw_genotype, draw_search
+from datamodules import LabeledImages, SearchBatch
+from lit_models.darts.checks import require_halves, require_plain_sgd, require_precision
 from lit_models.darts.genotype import EDGES, OPERATIONS, Genotype, derive_genotype
-from lit_models.darts.hypergradient import (
-    Hypergradient,
-    Loss,
-    Tensors,
-    exact_product,
-    finite_difference,
-    first_order,
-    second_order,
-)
-from lit_models.darts.supernet import Supernet, statistics_kept
+from lit_models.darts.hypergradient import Hypergradient
+from lit_models.darts.report import write_search
+from lit_models.darts.supernet import Supernet
+from lit_models.darts.supernet_gradient import supernet_hypergradient
 from lit_models.errors import ModelError
 from lit_models.optimizers import FusedAdam
-from lit_models.support.checks import require_image_shape, require_labels, require_num_classes
+from lit_models.support.checks import (
+    require_at_least,
+    require_image_shape,
+    require_labels,
+    require_num_classes,
+    require_one_of,
+)
 from lit_models.support.classes import NamedClasses
-from lit_models.support.files import write_atomically
-from lit_models.support.lightning_internals import is_trial, optimizers_of, step_schedules
-from lit_models.support.logging import log_figure
+from lit_models.support.lightning_internals import optimizers_of, step_schedules
 from lit_models.support.outputs import ClassProbabilities
 
 
@@ -130,25 +124,16 @@ class DARTSSearch(NamedClasses):
     ) -> None:
         if image_size < 4 or image_size % 4:
             raise ModelError(f"image_size is {image_size}; two halvings need a multiple of 4.")
-        for name, number, least in (
-            ("channels", channels, 1),
-            ("num_classes", num_classes, 2),
-            ("init_channels", init_channels, 2),
-            ("layers", layers, 3),
-            ("epochs", epochs, 1),
-        ):
-            if number < least:
-                raise ModelError(f"{name} is {number}; it must be at least {least}.")
+        require_at_least(1, channels=channels, epochs=epochs)
+        require_at_least(2, num_classes=num_classes, init_channels=init_channels)
+        require_at_least(3, layers=layers)
         if init_channels % 2:
             raise ModelError(
                 f"init_channels is {init_channels}; it must be even, as reductions are made of two halves."
             )
-        if order not in (1, 2):
-            raise ModelError(f"order is {order}; it must be 1 or 2.")
-        if mixed_product not in ("finite_difference", "exact"):
-            raise ModelError(f"mixed_product is {mixed_product!r}; it must be finite_difference or exact.")
-        if eval_statistics not in ("batch", "running"):
-            raise ModelError(f"eval_statistics is {eval_statistics!r}; it must be batch or running.")
+        require_one_of((1, 2), order=order)
+        require_one_of(("finite_difference", "exact"), mixed_product=mixed_product)
+        require_one_of(("batch", "running"), eval_statistics=eval_statistics)
         if not 0 <= arch_init_std < float("inf"):
             raise ModelError(f"arch_init_std is {arch_init_std}; it must be at least 0.")
         if gradient_clip_norm <= 0 or last_learning_rate < 0:
@@ -197,17 +182,9 @@ class DARTSSearch(NamedClasses):
             require_num_classes(self, self.num_classes)
             self.take_class_names()
         if stage == "fit":
-            if isinstance(self.data, ImageDataModule) and not isinstance(self.data, SearchDataModule):
-                raise ModelError(
-                    "DARTSSearch learns from two halves of the training images at once: set --data SearchDataModule "
-                    f"--data.images {type(self.data).__name__}."
-                )
+            require_halves(self)
             require_labels(self)
-            if self.trainer.precision in ("16-mixed", "16-true", "transformer-engine-float16"):
-                raise ModelError(
-                    "DARTSSearch can't be trained in float16: α's gradient is computed by hand, without loss scaling. "
-                    "Use --trainer.precision bf16-mixed or 32-true."
-                )
+            require_precision(self)
 
     # --- one step -----------------------------------------------------------------------------------------------------
 
@@ -236,44 +213,8 @@ class DARTSSearch(NamedClasses):
             batch: The images of both halves.
             weight_optimizer: The optimizer of w, whose next step second order anticipates.
         """
-        names, parameters = zip(*self.supernet.named_parameters(), strict=True)
-
-        def loss_on(images: LabeledImages) -> Loss:
-            def loss(weights: Tensors, alphas: Tensors) -> Tensor:
-                values = dict(zip(names, weights, strict=True))
-                logits = functional_call(self.supernet, values, (images.image, *alphas))
-                return functional.cross_entropy(logits.float(), images.label)
-
-            return loss
-
-        with statistics_kept(self.supernet):
-            if self.order == 1:
-                return first_order(loss_on(batch.val), parameters, self.alphas, self._mean_over_processes)
-            return second_order(
-                loss_on(batch.train),
-                loss_on(batch.val),
-                parameters,
-                self.alphas,
-                weight_optimizer.param_groups[0]["lr"],
-                drift_of(weight_optimizer, parameters),
-                self._mixed_product_in_full_precision,
-                self._mean_over_processes,
-            )
-
-    def _mixed_product_in_full_precision(self, *arguments: Any) -> Tensors:
-        """Without autocast, in which ± ε would be lost."""
-        exact = self.mixed_product == "exact"
-        with full_precision(self.device), statistics_kept(self.supernet, twice_differentiable=exact):
-            return exact_product(*arguments) if exact else finite_difference(*arguments)
-
-    def _mean_over_processes(self, tensors: Tensors) -> Tensors:
-        """Gradients that are made by hand aren't averaged by DDP."""
-        if self.trainer.world_size == 1:
-            return tensors
-        flat = torch.cat([tensor.flatten() for tensor in tensors])
-        flat = cast(Tensor, self.trainer.strategy.reduce(flat, reduce_op="mean"))
-        parts = flat.split([tensor.numel() for tensor in tensors])
-        return tuple(part.view(tensor.shape) for part, tensor in zip(parts, tensors, strict=True))
+        second = weight_optimizer if self.order == 2 else None
+        return supernet_hypergradient(self.supernet, self.alphas, batch, second, self.mixed_product == "exact")
 
     def _log_step(self, loss: Tensor, logits: Tensor, batch: SearchBatch, arch_loss: Tensor) -> None:
         accuracy = (logits.argmax(1) == batch.train.label).float().mean()
@@ -288,12 +229,8 @@ class DARTSSearch(NamedClasses):
         make_weight, make_arch = self.optimizer_callables
         weight = make_weight(list(self.supernet.named_parameters(prefix="supernet")))
         arch = make_arch(list(self.arch_parameters.named_parameters(prefix="arch_parameters")))
-        plain_sgd = isinstance(weight, SGD) and not weight.defaults["nesterov"] and not weight.defaults["dampening"]
-        if self.order == 2 and not plain_sgd:
-            raise ModelError(
-                "The second order anticipates the step of SGD, with or without momentum and weight decay: take SGD as "
-                "--model.weight_optimizer (without nesterov and dampening), or --model.order 1."
-            )
+        if self.order == 2:
+            require_plain_sgd(weight)
         return [weight, arch], [CosineAnnealingLR(weight, self.epochs, self.last_learning_rate)]
 
     # --- after an epoch -----------------------------------------------------------------------------------------------
@@ -310,16 +247,7 @@ class DARTSSearch(NamedClasses):
             accuracies["val"] = float(self.trainer.callback_metrics["val/accuracy"])
         alpha = torch.stack([alpha.detach().float().cpu() for alpha in self.alphas])
         self.history.append({"alpha": alpha, "learning_rate": rate, "accuracy": accuracies})
-        if self.trainer.is_global_zero and not is_trial(self.trainer):
-            self._report(Path(self.trainer.default_root_dir))
-
-    def _report(self, run: Path) -> None:
-        genotype, epoch = self.genotype(), self.current_epoch + 1
-        (run / "genotypes").mkdir(parents=True, exist_ok=True)
-        for path in (run / "genotypes" / f"epoch_{epoch:04d}.json", run / "genotype.json"):
-            write_atomically(path, genotype.to_json())
-        log_figure(self.trainer, draw_genotype(genotype, run / "figures" / "cells.png", f"after epoch {epoch}"))
-        log_figure(self.trainer, draw_search(self.history, run / "figures" / "search.png"))
+        write_search(self.trainer, self.genotype(), self.history)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         super().on_save_checkpoint(checkpoint)
@@ -341,31 +269,3 @@ class DARTSSearch(NamedClasses):
 
     def predict_step(self, batch: LabeledImages, batch_idx: int) -> ClassProbabilities:
         return ClassProbabilities(self(batch.image).float().softmax(1))
-
-
-def drift_of(optimizer: Optimizer, parameters: Tensors) -> Tensors:
-    """What SGD will add to the gradient in its next step: weight decay, and momentum from earlier steps.
-
-    Args:
-        optimizer: An SGD of one group.
-        parameters: Its parameters.
-    """
-    (group,) = optimizer.param_groups
-    drift = torch._foreach_mul([parameter.detach() for parameter in parameters], group["weight_decay"])
-    buffers = [optimizer.state[parameter].get("momentum_buffer") for parameter in parameters]
-    if all(buffer is not None for buffer in buffers):
-        torch._foreach_add_(drift, cast("list[Tensor]", buffers), alpha=group["momentum"])
-    return tuple(drift)
-
-
-@contextmanager
-def full_precision(device: torch.device) -> Iterator[None]:
-    """Within the block everything is computed in float32 proper, and nothing in compiled networks."""
-    cudnn, matmul = torch.backends.cudnn, torch.backends.cuda.matmul
-    before = (cudnn.allow_tf32, matmul.allow_tf32)
-    cudnn.allow_tf32 = matmul.allow_tf32 = False
-    try:
-        with torch.autocast(device.type, enabled=False), torch.compiler.set_stance("force_eager"):
-            yield
-    finally:
-        cudnn.allow_tf32, matmul.allow_tf32 = before

@@ -102,7 +102,8 @@ def structural_similarity(image: Tensor, other: Tensor) -> Tensor:
     covariance = product - mean * other_mean
     value = (2 * mean * other_mean + 0.01**2) * (2 * covariance + 0.03**2)
     value = value / ((mean.square() + other_mean.square() + 0.01**2) * (variances + 0.03**2))
-    return value.mean((1, 2)).unflatten(0, image.shape[:2]).mean(1)
+    mean: Tensor = value.mean((1, 2)).unflatten(0, image.shape[:2])
+    return mean.mean(1)
 
 
 class TranslationMetrics:
@@ -149,7 +150,8 @@ class TranslationMetrics:
 
     def confusion(self) -> Tensor:
         """Counts of pixels, ``(kinds, kinds)``: true kinds by row, painted ones by column."""
-        return self.metrics["confusion"].compute().cpu()
+        counts: Tensor = self.metrics["confusion"].compute()
+        return counts.cpu()
 
     def compute(self) -> dict[str, float]:
         """The metrics, by name. All ranks must call this."""

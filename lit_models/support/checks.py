@@ -180,6 +180,29 @@ def require_at_least(least: int, **numbers: int | None) -> None:
             raise ModelError(f"{name} is {number}; it must be at least {least}.")
 
 
+def require_fraction(**numbers: float) -> None:
+    """Refuse arguments, given by name, that aren't in [0, 1).
+
+    Raises:
+        ModelError: One is less than 0, or 1 or more.
+    """
+    for name, number in numbers.items():
+        if not 0 <= number < 1:
+            raise ModelError(f"{name} is {number}; it must be at least 0 and less than 1.")
+
+
+def require_one_of(choices: Sequence[object], **values: object) -> None:
+    """Refuse arguments, given by name, that are none of the choices.
+
+    Raises:
+        ModelError: One is another.
+    """
+    for name, value in values.items():
+        if value not in choices:
+            known = f"{', '.join(map(str, choices[:-1]))} or {choices[-1]}"
+            raise ModelError(f"{name} is {value!r}; it must be {known}.")
+
+
 def require_normalization(channels: int, mean: Sequence[float], std: Sequence[float]) -> None:
     """Refuses a mean and a standard deviation that aren't one number for each channel.
 

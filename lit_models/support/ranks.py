@@ -2,6 +2,7 @@
 
 from typing import TypeVar
 
+import torch
 from lightning.pytorch import Trainer
 from torch import Tensor
 from torch import distributed as dist
@@ -62,6 +63,15 @@ def batch_weight(size: int) -> int:
     divide has none.
     """
     return size * (dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1)
+
+
+def means_over_ranks(tensors: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    """The means of all ranks' tensors, such as gradients that DDP doesn't average; no gradients flow back."""
+    if not (dist.is_available() and dist.is_initialized()):
+        return tensors
+    mean = mean_over_ranks(torch.cat([tensor.flatten() for tensor in tensors]))
+    parts = mean.split([tensor.numel() for tensor in tensors])
+    return tuple(part.view(tensor.shape) for part, tensor in zip(parts, tensors, strict=True))
 
 
 def mean_over_ranks(value: Tensor) -> Tensor:
