@@ -189,11 +189,7 @@ class ImageDataModule(LightningDataModule):
         for callback in vars(self.trainer).get("callbacks", ()):  # which Lightning's class doesn't declare
             monitor = getattr(callback, "monitor", None)  # any callback may have one
             if isinstance(monitor, str) and monitor.startswith("val/"):
-                remedy = (
-                    "raise --data.val_fraction"
-                    if "val_fraction" in signature(type(self)).parameters
-                    else "choose other data"
-                )
+                remedy = self._remedy("val_fraction")
                 raise DataError(
                     f"{type(callback).__name__} waits for {monitor}, but {type(self).__name__} has no validation "
                     f"images: {remedy}, or set the monitor to null or to a training metric."
@@ -207,17 +203,17 @@ class ImageDataModule(LightningDataModule):
         splits = {TrainerFn.TESTING: "test", TrainerFn.PREDICTING: "prediction"}
         split = splits.get(stage, "validation") if stage is not None else "validation"
         if size == 0 and split != "validation":
-            remedy = (
-                "raise --data.test_fraction"
-                if "test_fraction" in signature(type(self)).parameters
-                else "choose other data"
-            )
+            remedy = self._remedy("test_fraction")
             raise DataError(f"{type(self).__name__} has no {split} images: {remedy}.")
         if 0 < size < processes:
             raise DataError(
                 f"{type(self).__name__} has {size} {split} image{'s' * (size > 1)}, fewer than the {processes} "
                 f"processes: give it more images, or set --trainer.devices to {size} or less."
             )
+
+    def _remedy(self, argument: str) -> str:
+        settable = argument in signature(type(self)).parameters
+        return f"raise --data.{argument}" if settable else "choose other data"
 
     def _rank_and_world_size(self) -> tuple[int, int]:
         return (self.trainer.global_rank, self.trainer.world_size) if self.trainer is not None else (0, 1)

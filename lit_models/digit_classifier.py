@@ -18,11 +18,10 @@ from torch.optim.lr_scheduler import OneCycleLR
 from datamodules import ImageDataModule, LabeledImages
 from lit_models.errors import ModelError
 from lit_models.losses.precision import at_least_float32
-from lit_models.module import Export
 from lit_models.networks.convnet import ConvNet
 from lit_models.optimizers import FusedAdam
 from lit_models.support.checks import require_fraction, require_image_shape, require_labels, require_num_classes
-from lit_models.support.classes import NamedClasses
+from lit_models.support.classes import CLASSIFIER, NamedClasses
 from lit_models.support.outputs import ClassProbabilities
 
 
@@ -42,10 +41,7 @@ class DigitClassifier(NamedClasses):
         optimizer: Optimizer of all parameters; its learning rate is the schedule's.
     """
 
-    exports = (
-        Export("classifier", "forward", ("image",), "logits"),
-        Export("encoder", "embed", ("image",), "embedding"),
-    )
+    exports = CLASSIFIER
 
     def __init__(
         self,

@@ -44,12 +44,11 @@ from torchmetrics import MeanMetric
 from datamodules import Codes, LabeledImages
 from lit_models.errors import ModelError
 from lit_models.losses.precision import at_least_float32
-from lit_models.module import Export
 from lit_models.networks.mlp import MLP, Decoder
 from lit_models.optimizers import FusedAdam
 from lit_models.phase_data import PhaseData, require_labeled_fraction
 from lit_models.support.checks import require_at_least, require_fraction, require_image_shape, require_num_classes
-from lit_models.support.classes import NamedClasses
+from lit_models.support.classes import CLASSIFIER, NamedClasses
 from lit_models.support.lightning_internals import optimizers_of, step_schedules
 from lit_models.support.outputs import ClassProbabilities
 
@@ -94,10 +93,7 @@ class LayerwiseMLP(NamedClasses):
             a cosine.
     """
 
-    exports = (
-        Export("classifier", "forward", ("image",), "logits"),
-        Export("encoder", "embed", ("image",), "embedding"),
-    )
+    exports = CLASSIFIER
 
     needs_find_unused_parameters = True  # each phase reaches its own parameters only
     later_metrics = ("train/loss", "train/accuracy", "val/loss", "val/accuracy")  # in fine-tuning only

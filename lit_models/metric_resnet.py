@@ -51,7 +51,6 @@ from lit_models.losses.center import RULES, CenterRule, center_loss, require_cen
 from lit_models.losses.precision import at_least_float32
 from lit_models.losses.triplet import MININGS, Margin, Mining, TripletLoss, distances
 from lit_models.metrics.retrieval import centroid_scores, fitted_sharpness
-from lit_models.module import Export
 from lit_models.networks.backbones import Backbone
 from lit_models.networks.encoders import load_encoder, make_encoder
 from lit_models.networks.heads import Head, embedding_head
@@ -65,6 +64,7 @@ from lit_models.support.checks import (
     require_positives,
     require_several_images,
 )
+from lit_models.support.classes import CLASSIFIER
 
 
 class MetricResNet(EmbeddingModule):
@@ -117,10 +117,7 @@ class MetricResNet(EmbeddingModule):
         optimizer: Optimizer of all parameters.
     """
 
-    exports = (
-        Export("classifier", "forward", ("image",), "logits"),
-        Export("encoder", "embed", ("image",), "embedding"),
-    )
+    exports = CLASSIFIER
 
     center: Tensor
     centroid: Tensor
@@ -175,10 +172,9 @@ class MetricResNet(EmbeddingModule):
         self.image_shape = (channels, image_size, image_size)
         self.loss, self.pretrained, self.label_smoothing = loss, pretrained, label_smoothing
         self.mining, self.margin, self.squared_distance = MININGS[mining], margin, squared_distance
-        self.unit_length = unit_length
         self.center_weight, self.center_rate = center_weight, center_rate
         self.move_centers = RULES[center_rule]
-        self.schedule = schedule
+        self.unit_length, self.schedule = unit_length, schedule
         self.optimizer_callable = optimizer
 
         self.register_buffer("mean", torch.tensor(mean).view(-1, 1, 1))
@@ -270,8 +266,6 @@ class MetricResNet(EmbeddingModule):
     def configure_optimizers(self) -> Any:
         optimizer = self.optimizer_callable(decayed_weights(self, self.encoder, self.encoder_lr))
         return optimizer if self.schedule == "constant" else with_one_cycle(optimizer, self.trainer)
-
-    # --- evaluation ---------------------------------------------------------------------------------------------------
 
     def classification_loss(self, feature: Tensor, score: Tensor, label: Tensor) -> Tensor:
         """The loss that a batch has by itself; that of triplets is measured in batches of P classes x K images."""

@@ -23,12 +23,11 @@ from torchmetrics import MeanMetric
 from datamodules import FoldedImages, LabeledImages
 from lit_models.errors import ModelError
 from lit_models.losses.precision import at_least_float32
-from lit_models.module import Export
 from lit_models.networks.backbones import Backbone, is_backbone, require_backbone
 from lit_models.networks.convolutional import Encoder
 from lit_models.optimizers import FusedAdam
 from lit_models.support.checks import require_fraction, require_image_shape, require_labels, require_num_classes
-from lit_models.support.classes import NamedClasses
+from lit_models.support.classes import CLASSIFIER, NamedClasses
 from lit_models.support.outputs import ClassProbabilities
 from lit_models.support.pretrained import load_pretrained
 
@@ -62,10 +61,7 @@ class TransferClassifier(NamedClasses):
         optimizer: Optimizer of heads and encoders.
     """
 
-    exports = (
-        Export("classifier", "forward", ("image",), "logits"),
-        Export("encoder", "embed", ("image",), "embedding"),
-    )
+    exports = CLASSIFIER
 
     def __init__(
         self,

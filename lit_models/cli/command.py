@@ -13,7 +13,6 @@ import torch
 import yaml
 from jsonargparse import Namespace
 from lightning.pytorch import LightningDataModule, LightningModule, Trainer
-from lightning.pytorch.callbacks import Callback, ProgressBar
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
 from lightning.pytorch.utilities import rank_zero_only, rank_zero_warn
 
@@ -21,10 +20,10 @@ import datamodules
 import lit_models
 import lit_models.callbacks
 from lit_models.callbacks import LearningRateScaling, PredictionWriter
-from lit_models.callbacks.learning_rate import Rule
 from lit_models.cli.messages import explain
-from lit_models.cli.output import quieten, reasons_to_stop
-from lit_models.cli.progress import EpochBar, EpochLines, RunHeader
+from lit_models.cli.options import add_options
+from lit_models.cli.output import quieten, reasons_to_stop, shown_path
+from lit_models.cli.progress import progress_callbacks
 from lit_models.cli.refusals import (
     require_fitting_trainer,
     require_proper_files,
@@ -58,7 +57,7 @@ from lit_models.runs.folder import (
     require_writable,
     run_of,
 )
-from lit_models.runs.loggers import MetricsCSV, WandbOptions, finish_wandb, wandb_logger
+from lit_models.runs.loggers import WandbOptions, as_list, finish_wandb
 from lit_models.runs.memory import keep_freed_memory
 from lit_models.runs.ownership import PATIENCE, Ownership
 from lit_models.runs.preemption import Preemption
@@ -67,7 +66,7 @@ from lit_models.runs.restored import RestoredSettings
 from lit_models.runs.resume import ExactResume
 from lit_models.runs.settings import changes
 from lit_models.runs.starting_weights import StartingWeights, state_of_source
-from lit_models.runs.trackers import MLflow, TensorBoard
+from lit_models.runs.trackers import run_loggers
 from lit_models.support.arguments import foreign_class, modules_named, parse_as_data, told_by_us
 from lit_models.support.checkpoint_files import AtomicCheckpointIO, read_or_fall_back
 from lit_models.support.checks import facts_of
@@ -154,26 +153,7 @@ class RelitCLI(LightningCLI):
         parser.add_class_arguments(WandbOptions, "wandb")
         parser.add_lightning_class_args(Checkpoints, "checkpoint")
         parser.add_lightning_class_args(PredictionWriter, "predictions")
-        parser.add_argument(
-            "--channels_last",
-            type=bool,
-            default=False,
-            help="Keep the weights of convolutions, and so their images, in channels-last order (often faster).",
-        )
-        parser.add_argument(
-            "--compile",
-            type=bool,
-            default=False,
-            help="Compile the networks with torch.compile, for GPUs. On a CPU it takes 24 to 36 s to start and gains "
-            "nothing (0.64 to 1.03 times the speed).",
-        )
-        parser.add_argument(
-            "--lr_scaling",
-            type=Rule,
-            default="none",
-            help="Multiply the learning rates by the number of batches in a step, those of all processes (linear), or "
-            "by its square root (sqrt).",
-        )
+        add_options(parser)
 
     def add_core_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         parser.add_class_arguments(
@@ -280,8 +260,8 @@ class RelitCLI(LightningCLI):
         if changed:
             key, (before, now) = next(iter(changed.items()))
             raise RunError(
-                f"This job began the run {_shown(path.parents[1])} with {key} = {before}, and now has {now}: give each "
-                "run of a job its own --run.id, or go on with the run by `--ckpt_path last`."
+                f"This job began the run {shown_path(path.parents[1])} with {key} = {before}, and now has {now}: give "
+                "each run of a job its own --run.id, or go on with the run by `--ckpt_path last`."
             )
         return str(path)
 
@@ -330,7 +310,7 @@ class RelitCLI(LightningCLI):
         if self.subcommand == "prepare":
             return self.trainer_class(logger=False, enable_checkpointing=False)
         fits = self.subcommand == "fit"
-        plugins, callbacks = _as_list(arguments["plugins"]), _as_list(arguments["callbacks"])
+        plugins, callbacks = as_list(arguments["plugins"]), as_list(arguments["callbacks"])
         arguments["plugins"] = [*plugins, *slurm_environment(plugins), AtomicCheckpointIO()]
         require_fitting_trainer(self.model, arguments, callbacks)
         self._take_run_folder(is_trial=bool(arguments["fast_dev_run"]))
@@ -341,7 +321,9 @@ class RelitCLI(LightningCLI):
             # One batch shows that validation works; a resumed run has validated before.
             arguments["num_sanity_val_steps"] = int(config.ckpt_path is None)
         arguments["default_root_dir"] = self.run_folder
-        arguments["logger"] = self._loggers(arguments["logger"], config)
+        step = (self.checkpoint or {}).get("global_step") if fits else None
+        wandb = WandbOptions(**config.wandb.as_dict())
+        arguments["logger"] = run_loggers(arguments["logger"], wandb, self.run_folder, config.run.experiment, step)
         arguments["enable_autolog_hparams"] = False  # RunRecord logs the whole configuration.
         saves = arguments["enable_checkpointing"] is not False
         arguments["callbacks"] = [
@@ -355,7 +337,7 @@ class RelitCLI(LightningCLI):
             LearningRateScaling(config.lr_scaling),
             *self._starting_weights(),
             RestoredSettings(self._dumped_config()),
-            *self._progress(arguments, callbacks),
+            *progress_callbacks(arguments, callbacks, shown_path(self.run_folder), fits),
             *callbacks,
             *([self._get(self.config_init, "checkpoint")] if saves else []),
             *([Preemption()] if saves and not arguments["fast_dev_run"] else []),
@@ -392,38 +374,11 @@ class RelitCLI(LightningCLI):
         assert self.run_folder is not None
         remember_for_restart(_run_options(self._given), self.run_folder)
 
-    def _progress(self, arguments: dict[str, Any], callbacks: list[Any]) -> list[Callback]:
-        """The header, and a bar or lines unless the user has given a bar."""
-        assert self.run_folder is not None
-        if arguments["enable_model_summary"] is None:
-            arguments["enable_model_summary"] = False  # the header has what matters
-        if arguments["enable_progress_bar"] is False:
-            return []
-        shown: list[Callback] = [RunHeader(_shown(self.run_folder))] if self.subcommand == "fit" else []
-        if any(isinstance(callback, ProgressBar) for callback in callbacks):
-            return shown
-        if sys.stdout.isatty():
-            return [*shown, EpochBar()]
-        arguments["enable_progress_bar"] = False
-        return [*shown, EpochLines()]
-
     def _starting_weights(self) -> list[StartingWeights]:
         if self.starting_weights is None or self.checkpoint is not None:  # a restarted job goes on
             return []
         path, content = self.starting_weights
         return [StartingWeights(path, state_of_source(content))]
-
-    def _loggers(self, given: Any, config: Namespace) -> list[Any]:
-        assert self.run_folder is not None
-        loggers = [MetricsCSV(self.run_folder), *(_as_list(given) if not isinstance(given, bool) else [])]
-        for logger in loggers:
-            if isinstance(logger, (TensorBoard, MLflow)):
-                step = (self.checkpoint or {}).get("global_step") if self.subcommand == "fit" else None
-                logger.place(self.run_folder, config.run.experiment, step)
-        if config.wandb.enabled:
-            options = WandbOptions(**config.wandb.as_dict())
-            loggers.append(wandb_logger(options, self.run_folder, config.run.experiment))
-        return loggers
 
     def after_instantiate_classes(self) -> None:
         config = self._given
@@ -458,8 +413,8 @@ class RelitCLI(LightningCLI):
                 remove_if_empty_handed(self.run_folder)  # the predictions are elsewhere
             if self.run_folder is not None and self.run_folder.is_dir() and subcommand != "predict":
                 if subcommand == "fit":
-                    print(f"relit: look at it with: relit report {_shown(self.run_folder)}", file=sys.stderr)
-                print(f"The run is in {_shown(self.run_folder)}")
+                    print(f"relit: look at it with: relit report {shown_path(self.run_folder)}", file=sys.stderr)
+                print(f"The run is in {shown_path(self.run_folder)}")
 
 
 def run(args: list[str]) -> int:
@@ -487,14 +442,3 @@ def run(args: list[str]) -> int:
 
 def _run_options(config: Namespace) -> RunOptions:
     return RunOptions(**config.run.as_dict())
-
-
-def _as_list(value: Any) -> list[Any]:
-    if value is None:
-        return []
-    return list(value) if isinstance(value, (list, tuple)) else [value]
-
-
-def _shown(path: Path) -> Path:
-    """The path as a person would type it."""
-    return path.relative_to(Path.cwd()) if path.is_absolute() and path.is_relative_to(Path.cwd()) else path

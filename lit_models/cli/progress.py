@@ -4,16 +4,39 @@ import shutil
 import sys
 import textwrap
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
-from lightning.pytorch.callbacks import TQDMProgressBar
+from lightning.pytorch.callbacks import ProgressBar, TQDMProgressBar
 from torch import Tensor
 
 from lit_models.module import Method
 from lit_models.runs.checkpoints import Checkpoints
 from lit_models.runs.record import split_sizes
+
+
+def progress_callbacks(arguments: dict[str, Any], callbacks: Sequence[Any], folder: Path, fits: bool) -> list[Callback]:
+    """The header of a training, and a bar or lines unless the user has given a bar.
+
+    Args:
+        arguments: Those of the Trainer, of which some are set here.
+        callbacks: The user's.
+        folder: The run's folder, as it is shown.
+        fits: Whether it is a training.
+    """
+    if arguments["enable_model_summary"] is None:
+        arguments["enable_model_summary"] = False  # the header has what matters
+    if arguments["enable_progress_bar"] is False:
+        return []
+    shown: list[Callback] = [RunHeader(folder)] if fits else []
+    if any(isinstance(callback, ProgressBar) for callback in callbacks):
+        return shown
+    if sys.stdout.isatty():
+        return [*shown, EpochBar()]
+    arguments["enable_progress_bar"] = False
+    return [*shown, EpochLines()]
 
 
 class RunHeader(Callback):

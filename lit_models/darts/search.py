@@ -165,7 +165,6 @@ class DARTSSearch(NamedClasses):
 
     @property
     def planned_epochs(self) -> int:
-        """Epochs of the whole search."""
         return self.epochs
 
     @property

@@ -8,7 +8,13 @@ from lightning.pytorch.trainer.states import TrainerFn
 from datamodules import ImageDataModule
 from datamodules.errors import note
 from lit_models.errors import ModelError
-from lit_models.module import Method
+from lit_models.module import Export, Method
+
+CLASSIFIER = (
+    Export("classifier", "forward", ("image",), "logits"),
+    Export("encoder", "embed", ("image",), "embedding"),
+)
+"""The exports of a classifier with embeddings."""
 
 
 class NamedClasses(Method):
