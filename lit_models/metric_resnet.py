@@ -172,8 +172,7 @@ class MetricResNet(EmbeddingModule):
         self.image_shape = (channels, image_size, image_size)
         self.loss, self.pretrained, self.label_smoothing = loss, pretrained, label_smoothing
         self.mining, self.margin, self.squared_distance = MININGS[mining], margin, squared_distance
-        self.center_weight, self.center_rate = center_weight, center_rate
-        self.move_centers = RULES[center_rule]
+        self.center_weight, self.center_rate, self.move_centers = center_weight, center_rate, RULES[center_rule]
         self.unit_length, self.schedule = unit_length, schedule
         self.optimizer_callable = optimizer
 
