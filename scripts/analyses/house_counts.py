@@ -20,7 +20,7 @@ LOOKUPS = {
     "hasattr": r"\bhasattr\(",
     "cast(Any, …)": r"\bcast\(Any,",
     "getattr or cast for a trainer's data module": r"getattr\([^()]*trainer, \"datamodule\"|trainer\)\.datamodule",
-    "getattr, hasattr or cast of a model": r"(?:getattr|hasattr|cast\(Any)[(,] ?(?:pl_module|module|(?:self\.)?model)\b",
+    "getattr, hasattr or cast of a model": r"(?:getattr|hasattr|cast\(Any)[(,] ?(?:pl_|self\.)?mod(?:ule|el)\b",
 }
 LONG_FILES = (
     *("module.py", "adversarial.py", "layerwise_mlp.py", "metric_resnet.py", "conditional_gan.py", "vae.py", "wgan.py"),
@@ -44,14 +44,8 @@ def sources(tree: Path, *packages: str) -> Iterator[tuple[Path, str]]:
 def loaded(tree: Path) -> list[str]:
     """The modules of relit that ``import lit_models.vae`` loads."""
     code = "import sys, lit_models.vae; print(*sys.modules)"
-    ran = subprocess.run(
-        [sys.executable, "-c", code],
-        cwd=tree,
-        env={**os.environ, "PYTHONPATH": str(tree)},
-        capture_output=True,
-        text=True,
-        check=True,
-    )
+    env = {**os.environ, "PYTHONPATH": str(tree)}
+    ran = subprocess.run([sys.executable, "-c", code], cwd=tree, env=env, capture_output=True, text=True, check=True)
     return [name for name in ran.stdout.split() if name.split(".")[0] in ("lit_models", "datamodules")]
 
 
