@@ -57,6 +57,8 @@ Differences from the papers:
     are on ImageNet at 128x128.
 14. Scores are FID, KID, Inception Score and the share of images that a classifier assigns to the class asked for. Mirza
     & Osindero report the log-likelihood of a Parzen window.
+15. The configurations for MNIST with ``concat`` set ``matching_aware``, which is for images of texts in Reed et al.; here,
+    a wrong class is any other one with equal probability.
 """
 
 from collections.abc import Sequence
