@@ -139,15 +139,15 @@ def first_rows(
         first: Tensor = ordered[:count]
         return first
     note(f"The first {count} images of {name} aren't of all classes alike: they are dealt out by class.")
-    chosen: Tensor = ordered[in_turns(label)[:count].sort().values]
+    chosen: Tensor = ordered[one_of_each_class_first(label)[:count].sort().values]
     return chosen
 
 
-def in_turns(label: Tensor) -> Tensor:
+def one_of_each_class_first(label: Tensor) -> Tensor:
     """Places of the first image of each class, then of the second of each that has two, and so on.
 
     Example:
-        >>> in_turns(torch.tensor([0, 0, 0, 1, 1, 2])).tolist()
+        >>> one_of_each_class_first(torch.tensor([0, 0, 0, 1, 1, 2])).tolist()
         [0, 3, 5, 1, 4, 2]
     """
     by_class = label.argsort(stable=True)

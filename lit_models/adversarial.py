@@ -31,10 +31,15 @@ from lit_models.support.checks import require_at_least, require_image_shape
 from lit_models.support.lightning_internals import logs_this_batch, optimizers_of, step_schedules
 from lit_models.support.ranks import batch_weight
 
-NOT_SAVED = ["generator_optimizer", "discriminator_optimizer", "generator_scheduler", "discriminator_scheduler"]
+OPTIMIZER_ARGUMENTS = [
+    "generator_optimizer",
+    "discriminator_optimizer",
+    "generator_scheduler",
+    "discriminator_scheduler",
+]
 """Arguments that a checkpoint doesn't hold: functions, which a safe reader wouldn't load."""
 
-Loss: TypeAlias = Tensor | dict[str, Tensor]
+LossTerms: TypeAlias = Tensor | dict[str, Tensor]
 """A loss, or the loss as ``"loss"`` among further values that are logged under their own names."""
 
 
@@ -42,7 +47,7 @@ class AdversarialModule(Method):
     """Base of the GANs: alternates the steps of ``discriminator`` and ``generator``.
 
     A subclass builds both networks, passes them to ``super().__init__``, saves its own arguments by
-    ``save_hyperparameters(ignore=NOT_SAVED)`` and implements :meth:`generate`, :meth:`discriminator_loss` and
+    ``save_hyperparameters(ignore=OPTIMIZER_ARGUMENTS)`` and implements :meth:`generate`, :meth:`discriminator_loss` and
     :meth:`generator_loss`. The discriminator learns from detached fakes; in the generator's turn the updated
     discriminator scores the same fakes, or fresh ones with ``fresh_latents``.
 
@@ -117,11 +122,11 @@ class AdversarialModule(Method):
         """Fake images for this batch, with the generator's graph."""
 
     @abstractmethod
-    def discriminator_loss(self, batch: Any, fake: Tensor) -> Loss:
+    def discriminator_loss(self, batch: Any, fake: Tensor) -> LossTerms:
         """The discriminator's loss on the real images of ``batch`` and on detached fakes."""
 
     @abstractmethod
-    def generator_loss(self, batch: Any, fake: Tensor) -> Loss:
+    def generator_loss(self, batch: Any, fake: Tensor) -> LossTerms:
         """The generator's loss on its fakes."""
 
     def after_discriminator_step(self) -> None:
@@ -151,7 +156,7 @@ class AdversarialModule(Method):
         with torch.set_grad_enabled(generator_turn and not self.fresh_latents):
             fake = self.generate(batch)
 
-        losses = named("train/discriminator_loss", self.discriminator_loss(batch, fake.detach()))
+        losses = losses_as_logged("train/discriminator_loss", self.discriminator_loss(batch, fake.detach()))
         discriminator_optimizer.zero_grad()
         self.manual_backward(losses["train/discriminator_loss"])
         self._clip(self.discriminator)
@@ -163,7 +168,7 @@ class AdversarialModule(Method):
                 batch = self.redrawn(batch)
                 fake = self.generate(batch)
             with frozen(self.discriminator):
-                generator_losses = named("train/generator_loss", self.generator_loss(batch, fake))
+                generator_losses = losses_as_logged("train/generator_loss", self.generator_loss(batch, fake))
                 generator_optimizer.zero_grad()
                 self.manual_backward(generator_losses["train/generator_loss"])
             self._clip(self.generator)
@@ -231,8 +236,8 @@ class AdversarialModule(Method):
 
     def log_losses(self, stage: str, batch: Any, fake: Tensor, size: int) -> None:
         """Log both losses on a held-out batch of ``size`` images."""
-        losses = named(f"{stage}/discriminator_loss", self.discriminator_loss(batch, fake))
-        losses |= named(f"{stage}/generator_loss", self.generator_loss(batch, fake))
+        losses = losses_as_logged(f"{stage}/discriminator_loss", self.discriminator_loss(batch, fake))
+        losses |= losses_as_logged(f"{stage}/generator_loss", self.generator_loss(batch, fake))
         self.log_dict(losses, batch_size=batch_weight(size), sync_dist=True)
 
     def _clip(self, network: nn.Module) -> None:
@@ -267,7 +272,7 @@ class UnconditionalGAN(AdversarialModule):
         discriminator: Network from images in [−1, 1] to whatever the losses ask for.
         image_shape: ``(channels, height, width)``.
         latent_dim: Components of a latent vector.
-        **loop: Arguments of :class:`AdversarialModule`.
+        **training: Arguments of :class:`AdversarialModule`.
     """
 
     exports = (Export("generator", "images_of", ("latent",), "image"),)
@@ -278,9 +283,9 @@ class UnconditionalGAN(AdversarialModule):
         discriminator: nn.Module,
         image_shape: tuple[int, int, int],
         latent_dim: int,
-        **loop: Any,
+        **training: Any,
     ) -> None:
-        super().__init__(generator, discriminator, **loop)
+        super().__init__(generator, discriminator, **training)
         self.image_shape = image_shape
         self.latent_dim = latent_dim
 
@@ -320,11 +325,11 @@ class UnconditionalGAN(AdversarialModule):
         return self.sample(len(request.number), request.labels, request.generator())
 
 
-def named(key: str, loss: Loss) -> dict[str, Tensor]:
+def losses_as_logged(key: str, loss: LossTerms) -> dict[str, Tensor]:
     """The loss under ``key`` and whatever comes with it under its own name in the same stage, as it is logged.
 
     Example:
-        >>> named("train/generator_loss", {"loss": torch.tensor(3.0), "distance": torch.tensor(1.0)})
+        >>> losses_as_logged("train/generator_loss", {"loss": torch.tensor(3.0), "distance": torch.tensor(1.0)})
         {'train/generator_loss': tensor(3.), 'train/distance': tensor(1.)}
     """
     stage = key.split("/")[0]

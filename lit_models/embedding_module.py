@@ -15,10 +15,10 @@ from lit_models.metrics.retrieval import (
     centroid_scores,
     class_centroids,
     first_of_each_class,
-    hits,
     nearest,
     neighbor_votes,
     retrieval,
+    share_of_hits,
 )
 from lit_models.support.checks import require_labels, require_num_classes
 from lit_models.support.classes import NamedClasses
@@ -231,7 +231,7 @@ class EmbeddingModule(NamedClasses):
         for name, by in {"": score, **self.evaluation.scores(embedding)}.items():
             ranked = by.topk(min(5, self.num_classes)).indices
             kind = f"{stage}/{name}_accuracy" if name else f"{stage}/accuracy"
-            values |= {kind: hits(ranked[:, :1], label), f"{kind}_top5": hits(ranked, label)}
+            values |= {kind: share_of_hits(ranked[:, :1], label), f"{kind}_top5": share_of_hits(ranked, label)}
         size = batch_weight(len(label))
         accuracy = f"{stage}/accuracy"
         self.log(accuracy, values.pop(accuracy), batch_size=size, sync_dist=True, prog_bar=stage == "val")
@@ -256,7 +256,7 @@ class EmbeddingModule(NamedClasses):
         self._evaluate_split("val")
         if self.trainer.state.fn == TrainerFn.FITTING:
             scores = centroid_scores(self.evaluation.reference, self.evaluation.centroid)
-            accuracy = hits(scores.argmax(1, keepdim=True), self.evaluation.label)
+            accuracy = share_of_hits(scores.argmax(1, keepdim=True), self.evaluation.label)
             names = ["train/centroid_accuracy", *["train/accuracy"] * (self.loss == "triplet")]
             self.log_dict(dict.fromkeys(names, accuracy), sync_dist=True)
 

@@ -50,7 +50,7 @@ from lit_models.errors import ModelError
 from lit_models.losses.center import RULES, CenterRule, center_loss, require_center
 from lit_models.losses.precision import at_least_float32
 from lit_models.losses.triplet import MININGS, Margin, Mining, TripletLoss, distances
-from lit_models.metrics.retrieval import centroid_scores, fitted_sharpness
+from lit_models.metrics.retrieval import best_sharpness, centroid_scores
 from lit_models.networks.backbones import Backbone
 from lit_models.networks.encoders import load_encoder, make_encoder
 from lit_models.networks.heads import Head, embedding_head
@@ -277,7 +277,7 @@ class MetricResNet(EmbeddingModule):
         if self.loss == "triplet":
             self.centroid.copy_(evaluation.centroid)
             score = centroid_scores(evaluation.reference, self.centroid)
-            self.sharpness.copy_(fitted_sharpness(score, evaluation.label))
+            self.sharpness.copy_(best_sharpness(score, evaluation.label))
 
     def on_predict_start(self) -> None:
         if self.loss == "triplet" and not self.centroid.any():

@@ -151,13 +151,13 @@ class PhaseData:
                     code = module.mlp.encode(image, layers)
             if codes is None:
                 folder = Path(module.trainer.default_root_dir)
-                codes = room_for_codes((len(source), code.shape[1]), code.dtype, code.device, folder)
+                codes = allocate_codes((len(source), code.shape[1]), code.dtype, code.device, folder)
             codes[start : start + len(code)] = code
         assert codes is not None, "no data module has an empty split"
         return codes
 
 
-def room_for_codes(shape: tuple[int, int], dtype: torch.dtype, device: torch.device, folder: Path) -> Tensor:
+def allocate_codes(shape: tuple[int, int], dtype: torch.dtype, device: torch.device, folder: Path) -> Tensor:
     """An uninitialized tensor in the best place that has room for it.
 
     Args:

@@ -42,7 +42,7 @@ class ImageTranslator(AdversarialModule):
             :mod:`lit_models.support.authors_weights`). A checkpoint's own weights replace them.
         decay_start: Part of the training's epochs after which the learning rates, where no schedule is given, fall
             linearly to 0; 1 for never. (How many epochs there are, ``trainer.max_epochs`` says.)
-        **loop: Arguments of :class:`lit_models.adversarial.AdversarialModule`.
+        **training: Arguments of :class:`lit_models.adversarial.AdversarialModule`.
     """
 
     exports = (Export("translator", "translate", ("source",), "image"),)
@@ -55,15 +55,15 @@ class ImageTranslator(AdversarialModule):
         dropout_at_test: bool = False,
         decay_start: float = 0.5,
         pretrained: str | None = None,
-        **loop: Any,
+        **training: Any,
     ) -> None:
         if not 0 <= decay_start <= 1:
             raise ModelError(f"decay_start is {decay_start}; it must be from 0 to 1.")
-        if loop.get("fresh_latents") or loop.get("augmentations"):
+        if training.get("fresh_latents") or training.get("augmentations"):
             raise ModelError(
                 "fresh_latents and augmentations are for GANs that generate from latent vectors: leave them out."
             )
-        super().__init__(generator, discriminator, **loop)
+        super().__init__(generator, discriminator, **training)
         self.image_shape = image_shape
         self.source_scale: float | None = 1.0
         self.source_side: int | None = None
@@ -135,7 +135,7 @@ class ImageTranslator(AdversarialModule):
             ``(B, C, H, W)`` in [0, 1], float32.
         """
         network = self.translating_network
-        with evaluating(network), dropping(network, self.dropout_at_test):
+        with evaluating(network), dropout_active(network, self.dropout_at_test):
             return (network(source * 2 - 1).float() + 1) / 2
 
     def validation_step(self, batch: ImagePair, batch_idx: int) -> Tensor:  # type: ignore[override]
@@ -197,7 +197,7 @@ def sized(network: nn.Module) -> UNet | ResNetGenerator:
 
 
 @contextmanager
-def dropping(network: nn.Module, active: bool) -> Iterator[None]:
+def dropout_active(network: nn.Module, active: bool) -> Iterator[None]:
     """Within the block, dropout is at work as in training, if ``active``."""
     layers = [module for module in network.modules() if isinstance(module, nn.Dropout) and not module.training]
     for layer in layers if active else ():

@@ -164,7 +164,9 @@ class ReconstructionGrid(SampleGrid):
                 corrupted = model.corrupt(self._images)
             rows += [corrupted.clamp(0, 1), model.reconstruct(corrupted)]
         columns = min(self.originals_in_a_row, len(self._images))
-        self._write(trainer, in_turns(rows, columns), columns, f"reconstructions_{epoch:04d}", "reconstructions")
+        self._write(
+            trainer, interleaved_rows(rows, columns), columns, f"reconstructions_{epoch:04d}", "reconstructions"
+        )
 
 
 def columns_of_classes(num_classes: int) -> int:
@@ -172,7 +174,7 @@ def columns_of_classes(num_classes: int) -> int:
     return num_classes if 1 < num_classes <= 32 else 8
 
 
-def in_turns(rows: list[Tensor], columns: int) -> Tensor:
+def interleaved_rows(rows: list[Tensor], columns: int) -> Tensor:
     """Images in the order of a grid in which each line of ``columns`` images of the first of ``rows`` has those of the
     others below it; a last line that isn't full is filled up with black.
 

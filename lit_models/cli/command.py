@@ -67,7 +67,7 @@ from lit_models.runs.resume import ExactResume
 from lit_models.runs.settings import changes
 from lit_models.runs.starting_weights import StartingWeights, state_of_source
 from lit_models.runs.trackers import run_loggers
-from lit_models.support.arguments import foreign_class, modules_named, parse_as_data, told_by_us
+from lit_models.support.arguments import error_of_ours, foreign_class, modules_named, parse_as_data
 from lit_models.support.checkpoint_files import AtomicCheckpointIO, read_or_fall_back
 from lit_models.support.checks import facts_of
 from lit_models.support.lightning_internals import find_unused_parameters
@@ -434,7 +434,7 @@ def run(args: list[str]) -> int:
         if debug:
             traceback.print_exc()
         print(f"relit: {explain(error)}", file=sys.stderr)
-        if not debug and not isinstance(error, ArgumentError) and told_by_us(error) is None:
+        if not debug and not isinstance(error, ArgumentError) and error_of_ours(error) is None:
             print("relit: add --debug for the whole traceback.", file=sys.stderr)
         return 2 if isinstance(error, ArgumentError) else 1
     return 0

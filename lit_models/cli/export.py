@@ -30,16 +30,16 @@ from lit_models.cli.messages import explain
 from lit_models.errors import ModelError, RunError
 from lit_models.module import Export, Method
 from lit_models.runs.folder import run_of
-from lit_models.support.arguments import told_by_us
+from lit_models.support.arguments import error_of_ours
 from lit_models.support.checkpoint_files import checkpoint_in, read_checkpoint
 from lit_models.support.weights import (
     WEIGHTS,
     build_model,
     method_of,
-    portable,
     read_card,
     sha256,
     state_of,
+    without_folders,
     write_card,
     write_weights,
 )
@@ -110,7 +110,7 @@ def main(args: list[str]) -> int:
         if given.debug:
             traceback.print_exc()
         print(f"relit: {explain(error)}", file=sys.stderr)
-        if not given.debug and told_by_us(error) is None:
+        if not given.debug and error_of_ours(error) is None:
             print("relit: add --debug for the whole traceback.", file=sys.stderr)
         return 1
     return 0
@@ -183,13 +183,13 @@ def about(
     data = config.get("data")
     if data is not None:
         arguments = {name: value for name, value in (data.get("init_args") or {}).items() if name != "root"}
-        data = {"class_path": data["class_path"], "init_args": portable(arguments)}
+        data = {"class_path": data["class_path"], "init_args": without_folders(arguments)}
     run = run_of(path)
     record = {} if run is None else read_mapping(run / "run.json", json.loads)
     return {
         "method": method_of(checkpoint, path),
         "experiment": (config.get("run") or {}).get("experiment"),
-        "hyperparameters": portable(dict(checkpoint.get("hyper_parameters", {}))),
+        "hyperparameters": without_folders(dict(checkpoint.get("hyper_parameters", {}))),
         "state": state_of(checkpoint, method_of(checkpoint, path)),
         "data": data,
         "epoch": checkpoint.get("epoch", 0),

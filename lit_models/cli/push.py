@@ -15,9 +15,9 @@ from typing import Any
 from lit_models.cli.export import export, write_hub_card
 from lit_models.cli.messages import explain
 from lit_models.errors import RunError
-from lit_models.support.arguments import told_by_us
+from lit_models.support.arguments import error_of_ours
 from lit_models.support.weight_sources import find_weights
-from lit_models.support.weights import WEIGHTS, read_weights
+from lit_models.support.weights import WEIGHTS, read_exported
 
 
 def main(args: list[str]) -> int:
@@ -40,7 +40,7 @@ def main(args: list[str]) -> int:
         if given.debug:
             traceback.print_exc()
         print(f"relit: {explain(error)}", file=sys.stderr)
-        if not given.debug and told_by_us(error) is None:
+        if not given.debug and error_of_ours(error) is None:
             print("relit: add --debug for the whole traceback.", file=sys.stderr)
         return 1
     return 0
@@ -65,7 +65,7 @@ def push(weights: str, repository: str, private: bool = False, note: str | None 
     with tempfile.TemporaryDirectory(prefix="relit-") as name:
         folder = Path(name)
         if path.suffix == WEIGHTS:
-            read_weights(path)  # checks both files
+            read_exported(path)  # checks both files
             for file in (path, path.with_suffix(".json")):
                 shutil.copy(file, folder)
             write_hub_card(folder / path.name, repository)

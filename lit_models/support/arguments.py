@@ -128,7 +128,7 @@ def _only_our_imports() -> Iterator[None]:
         sys.meta_path.remove(guard)
 
 
-def told_by_us(error: BaseException) -> BaseException | None:
+def error_of_ours(error: BaseException) -> BaseException | None:
     """The error of this project that ``error`` is, or that a library has wrapped in its own; None if there is none.
 
     jsonargparse wraps what a class raises when it is made.
@@ -141,7 +141,7 @@ def told_by_us(error: BaseException) -> BaseException | None:
 
 def explain_refusal(error: BaseException) -> str:
     """What the parser, a class of this project or a type's own parser says of an argument, without a traceback."""
-    if ours := told_by_us(error):
+    if ours := error_of_ours(error):
         return str(ours)
     if isinstance(error, ArgumentError):
         return _explain_arguments(error.message or str(error))

@@ -31,7 +31,7 @@ def gather_rows(trainer: Trainer, values: Tensor) -> Tensor:
     Returns:
         ``(rows, ...)``.
     """
-    return _in_turns(gather(trainer, values.cpu()))
+    return _in_order_of_rows(gather(trainer, values.cpu()))
 
 
 def gather_on_device(values: Tensor) -> Tensor:
@@ -45,10 +45,10 @@ def gather_on_device(values: Tensor) -> Tensor:
     """
     if not (dist.is_available() and dist.is_initialized()):
         return values
-    return _in_turns(gather_all_tensors(values))
+    return _in_order_of_rows(gather_all_tensors(values))
 
 
-def _in_turns(shares: list[Tensor]) -> Tensor:
+def _in_order_of_rows(shares: list[Tensor]) -> Tensor:
     """The rows of all ranks in the order of the evaluation set."""
     rows = shares[0].new_empty(sum(map(len, shares)), *shares[0].shape[1:])
     for rank, share in enumerate(shares):

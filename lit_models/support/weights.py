@@ -132,12 +132,12 @@ def _is_plain(value: Any) -> bool:
     return True
 
 
-def portable(value: Any) -> Any:
+def without_folders(value: Any) -> Any:
     """A setting without the folders of the machine that it was used on: of an absolute path only the name."""
     if isinstance(value, dict):
-        return {key: portable(part) for key, part in value.items()}
+        return {key: without_folders(part) for key, part in value.items()}
     if isinstance(value, (list, tuple)):
-        return [portable(part) for part in value]
+        return [without_folders(part) for part in value]
     if isinstance(value, str) and Path(value).is_absolute():
         return Path(value).name
     return value
@@ -175,7 +175,7 @@ def write_card(card: dict[str, Any], path: Path) -> None:
     path.with_suffix(".json").write_text(json.dumps(card, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
-def read_weights(path: Path) -> dict[str, Any]:
+def read_exported(path: Path) -> dict[str, Any]:
     """What ``relit export`` wrote, as the checkpoint that it came from: ``state_dict``, ``hyper_parameters``, the
     method's own state, and ``config`` with model and data.
 
@@ -216,7 +216,7 @@ def read_weights(path: Path) -> dict[str, Any]:
 
 
 def read_card(path: Path) -> dict[str, Any]:
-    """The card of a ``.safetensors`` file, with every entry checked that :func:`read_weights` uses.
+    """The card of a ``.safetensors`` file, with every entry checked that :func:`read_exported` uses.
 
     Raises:
         RunError: There is no such file or no card, or it isn't one.
