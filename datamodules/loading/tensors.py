@@ -124,7 +124,7 @@ class GatherDataset(Dataset[Batch], Generic[Batch]):
 
     def column(self, name: str) -> Tensor:
         """One whole column of this split, in the order of its rows (for samplers that go by class: the labels)."""
-        values: Tensor = self.columns._asdict()[name]
+        values: Tensor = getattr(self.columns, name)
         return values if self.rows is None else values[self.rows]
 
     def to(self, device: torch.device) -> Self:

@@ -102,8 +102,8 @@ def structural_similarity(image: Tensor, other: Tensor) -> Tensor:
     covariance = product - mean * other_mean
     value = (2 * mean * other_mean + 0.01**2) * (2 * covariance + 0.03**2)
     value = value / ((mean.square() + other_mean.square() + 0.01**2) * (variances + 0.03**2))
-    mean: Tensor = value.mean((1, 2)).unflatten(0, image.shape[:2])
-    return mean.mean(1)
+    channel_means: Tensor = value.mean((1, 2)).unflatten(0, image.shape[:2])
+    return channel_means.mean(1)
 
 
 class TranslationMetrics:
