@@ -94,7 +94,7 @@ class PhaseData:
 
     def __init__(self, module: "LayerwiseMLP") -> None:
         self.module = module
-        self._given: dict[str, tuple[int | str, Any]] = {}
+        self._in_loaders: dict[str, tuple[int | str, Any]] = {}
 
     def __deepcopy__(self, memo: dict[int, Any]) -> "PhaseData":
         return PhaseData(memo.get(id(self.module), self.module))
@@ -111,7 +111,7 @@ class PhaseData:
         datamodule = self.module.data
         if not (isinstance(loader, BatchLoader) and isinstance(datamodule, ImageDataModule)):
             return
-        before, images = self._given.get(stage, ("images", loader.dataset))
+        before, images = self._in_loaders.get(stage, ("images", loader.dataset))
         wanted: int | str = "images"
         if layer is None and stage == "train":
             wanted = "labeled images"
@@ -127,7 +127,7 @@ class PhaseData:
             if wanted == "labeled images":
                 rows = labeled_rows(images.column("label"), self.module.labeled_fraction, run_seed())
             loader.dataset = images if rows is None else RepeatedRows(images, rows)
-        self._given[stage] = wanted, images
+        self._in_loaders[stage] = wanted, images
 
     @torch.no_grad()
     def _codes(self, source: Any, layers: int, datamodule: ImageDataModule) -> Tensor:

@@ -196,7 +196,7 @@ class RelitCLI(LightningCLI):
 
         LightningCLI's own version lays the checkpoint's arguments over the user's without a word.
         """
-        config = self._given
+        config = self._settings
         command = self.config.subcommand
         expand_paths(config)
         if command == "prepare":
@@ -226,7 +226,7 @@ class RelitCLI(LightningCLI):
             self._complete_from_checkpoint(self.checkpoint.get("config", {}))
         elif self.starting_weights is not None:
             self._complete_from_checkpoint(self.starting_weights[1].get("config") or {})
-        config = self._given
+        config = self._settings
         if config.model is None:
             raise RunError(f"`relit {command}` needs a model: --config FILE, --model CLASS, or --ckpt_path FILE.")
         if self.checkpoint is not None:
@@ -235,10 +235,10 @@ class RelitCLI(LightningCLI):
             config.data = None
             samples = {self.config.subcommand: {"data": {"class_path": "datamodules.Samples"}}}
             self.config = self.parser.parse_object(samples, self.config)
-        if self._given.data is None:
+        if self._settings.data is None:
             raise RunError(f"`relit {command}` needs data: --config FILE or --data CLASS.")
-        if self._given.run.experiment is None:
-            self._given.run.experiment = experiment_name(self._given)
+        if self._settings.run.experiment is None:
+            self._settings.run.experiment = experiment_name(self._settings)
 
     def _take_weights(self, config: Namespace) -> None:
         """Finds the weights that a training starts from, or that the other commands use in place of a checkpoint."""
@@ -252,8 +252,8 @@ class RelitCLI(LightningCLI):
 
     def _checkpoint_before_restart(self) -> str | None:
         """Where a requeued job goes on, whatever it began with; one that was changed in the meantime is refused."""
-        goes_on = self._given.ckpt_path is not None
-        path = checkpoint_before_restart(_run_options(self._given), goes_on)
+        goes_on = self._settings.ckpt_path is not None
+        path = checkpoint_before_restart(_run_options(self._settings), goes_on)
         if path is None or goes_on:  # what differs from the run that it went on with isn't a change
             return None if path is None else str(path)
         changed = changes(path.parents[1], yaml.safe_load(self._dumped_config()))
@@ -266,15 +266,15 @@ class RelitCLI(LightningCLI):
         return str(path)
 
     @property
-    def _given(self) -> Namespace:
+    def _settings(self) -> Namespace:
         return self.config[self.config.subcommand]
 
     def _complete_from_checkpoint(self, known: Any) -> None:
         """Takes model and data from the checkpoint where they weren't given: as data, from which nothing is run."""
         known = known if isinstance(known, dict) else {}
-        path, named = self._given.ckpt_path or self._given.get("weights"), modules_named(self._given)
+        path, named = self._settings.ckpt_path or self._settings.get("weights"), modules_named(self._settings)
         for key in ("model", "data"):
-            if self._given[key] is not None or known.get(key) is None:
+            if self._settings[key] is not None or known.get(key) is None:
                 continue
             say_it = f"if you trust that, say it yourself by --config or --{key}."
             if foreign := foreign_class(known[key], named):
@@ -291,12 +291,12 @@ class RelitCLI(LightningCLI):
                     f"The {key} in the checkpoint {path} can't be made ({explain(error).rstrip('.')}): {say_it}"
                 ) from error
         experiment = (known.get("run") or {}).get("experiment")
-        if self._given.run.experiment is None and isinstance(experiment, str):
-            self._given.run.experiment = experiment
+        if self._settings.run.experiment is None and isinstance(experiment, str):
+            self._settings.run.experiment = experiment
 
     def _dumped_config(self) -> str:
         parser = self._parser(self.config.subcommand)
-        config = self._given.clone()
+        config = self._settings.clone()
         config.pop("config", None)
         config.pop("weights", None)  # `ckpt_path` names them
         goes_on = config.ckpt_path is not None and run_of(Path(config.ckpt_path)) is not None
@@ -305,7 +305,7 @@ class RelitCLI(LightningCLI):
         return parser.dump(config, skip_none=False)
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
-        config = self._given
+        config = self._settings
         arguments = {**self._get(self.config_init, "trainer"), **kwargs}
         if self.subcommand == "prepare":
             return self.trainer_class(logger=False, enable_checkpointing=False)
@@ -364,7 +364,7 @@ class RelitCLI(LightningCLI):
             self.run_folder = Path(tempfile.mkdtemp(prefix="relit-"))
             return
         if self.run_folder is None:
-            self.run_folder = new_run_folder(_run_options(self._given), for_training=fits)
+            self.run_folder = new_run_folder(_run_options(self._settings), for_training=fits)
             self.run_is_new = not any(self.run_folder.iterdir())
         require_writable(self.run_folder)
         if fits and rank_zero_only.rank == 0:  # type: ignore[attr-defined]
@@ -372,7 +372,7 @@ class RelitCLI(LightningCLI):
 
     def _remember_run(self) -> None:
         assert self.run_folder is not None
-        remember_for_restart(_run_options(self._given), self.run_folder)
+        remember_for_restart(_run_options(self._settings), self.run_folder)
 
     def _starting_weights(self) -> list[StartingWeights]:
         if self.starting_weights is None or self.checkpoint is not None:  # a restarted job goes on
@@ -381,7 +381,7 @@ class RelitCLI(LightningCLI):
         return [StartingWeights(path, state_of_source(content))]
 
     def after_instantiate_classes(self) -> None:
-        config = self._given
+        config = self._settings
         if config.channels_last:
             self.model.to(memory_format=torch.channels_last)
         if config.compile:
@@ -390,7 +390,7 @@ class RelitCLI(LightningCLI):
     def _prepare_subcommand_kwargs(self, subcommand: str) -> dict[str, Any]:
         kwargs = super()._prepare_subcommand_kwargs(subcommand)
         if subcommand != "prepare":
-            kwargs["ckpt_path"] = self._given.ckpt_path
+            kwargs["ckpt_path"] = self._settings.ckpt_path
             kwargs["weights_only"] = True
         if subcommand == "predict":
             kwargs["return_predictions"] = False
@@ -403,7 +403,7 @@ class RelitCLI(LightningCLI):
         finally:
             announce_to_child_ranks(None)
             finish_wandb(exit_code=1)
-            if self._given.trainer.fast_dev_run and self.run_folder is not None:
+            if self._settings.trainer.fast_dev_run and self.run_folder is not None:
                 shutil.rmtree(self.run_folder, ignore_errors=True)
                 self.run_folder = None
         if self.trainer.is_global_zero:

@@ -122,10 +122,10 @@ def load_weights(encoder: ResNet18, source: str) -> list[str]:
     kept = [name for name in wanted if name not in given and name.startswith(("conv1.", "bn1."))]
     for name, value in wanted.items():
         if name not in kept and value.shape != _shape(given.get(name)):
-            has = f"has it as {_spelled(given[name])}" if name in given else "hasn't"
+            has = f"has it as {_shape_text(given[name])}" if name in given else "hasn't"
             raise ModelError(
                 f"{source} isn't of a ResNet18 of {wanted['layer1.0.conv1.weight'].shape[0]} feature maps: the network "
-                f"has {name} as {_spelled(value)}, the file {has}. Choose other weights or --model.feature_maps."
+                f"has {name} as {_shape_text(value)}, the file {has}. Choose other weights or --model.feature_maps."
             )
     encoder.load_state_dict({name: given[name] for name in wanted if name not in kept}, strict=False)
     return kept
@@ -178,5 +178,5 @@ def _shape(value: object) -> torch.Size | None:
     return value.shape if isinstance(value, Tensor) else None
 
 
-def _spelled(tensor: Tensor) -> str:
+def _shape_text(tensor: Tensor) -> str:
     return "x".join(map(str, tensor.shape)) or "one number"

@@ -86,8 +86,8 @@ def require_image_shape(
         remedy = " and ".join(arguments)
         remedy = f"set {remedy}, or choose other data" if remedy else "choose other data"
     raise ModelError(
-        f"{name} is built for images of {_spelled(image_shape)}, but {data_name} gives {_spelled(given)} (channels x "
-        f"height x width): {remedy}."
+        f"{name} is built for images of {_shape_text(image_shape)}, but {data_name} gives {_shape_text(given)} "
+        f"(channels x height x width): {remedy}."
     )
 
 
@@ -303,5 +303,5 @@ def _in_training(module: LightningModule) -> bool:
     return module.trainer.state.fn == TrainerFn.FITTING
 
 
-def _spelled(shape: tuple[int, ...]) -> str:
+def _shape_text(shape: tuple[int, ...]) -> str:
     return "x".join(map(str, shape))

@@ -28,8 +28,8 @@ def named_parts(module: "Method", batch: Any) -> ImagePair | LabeledImages:
     expected = module.image_shape
     if tuple(image.shape[1:]) != expected:
         raise ModelError(
-            f"{type(module).__name__} is built for images of {_spelled(expected)}, but the batches hold images of "
-            f"{_spelled(image.shape[1:])} (channels x height x width): build it, or the data, with the other sizes."
+            f"{type(module).__name__} is built for images of {_shape_text(expected)}, but the batches hold images of "
+            f"{_shape_text(image.shape[1:])} (channels x height x width): build it, or the data, with the other sizes."
         )
     if other is None:
         return LabeledImages(image, torch.full((len(image),), -1))
@@ -111,5 +111,5 @@ def _room_for(label: Tensor, taken: Tensor, per_class: int) -> Tensor:
     return (taken[label] + earlier < per_class).nonzero().flatten()
 
 
-def _spelled(shape: Any) -> str:
+def _shape_text(shape: Any) -> str:
     return "x".join(map(str, shape))
