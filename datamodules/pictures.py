@@ -40,7 +40,7 @@ class HasImageShape(Protocol):
 
 
 @runtime_checkable
-class Translates(HasImageShape, Protocol):
+class Translates(Protocol):
     """A model that translates pictures of any size."""
 
     def translate(self, source: Tensor) -> Tensor: ...

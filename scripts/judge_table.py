@@ -19,7 +19,7 @@ from lit_models.callbacks import GenerationScores
 from lit_models.runs.loggers import environment
 from lit_models.support.files import write_atomically
 from lit_models.support.judge import read_judge
-from lit_models.support.weights import build_model, read_exported
+from lit_models.support.weights import build_model, read_weights
 
 REPOSITORY = Path(__file__).parents[1]
 RECORD = REPOSITORY / "results" / "judge.json"
@@ -69,7 +69,7 @@ def measured() -> dict[str, Any]:
                 default_root_dir=folder,
                 use_distributed_sampler=False,
             )
-            trainer.test(build_model(read_exported(path), path), MNIST(batch_size=64, image_size=32), verbose=False)
+            trainer.test(build_model(read_weights(path), path), MNIST(batch_size=64, image_size=32), verbose=False)
             judge = read_judge(Path(folder))["test"]
         logged = {metric.removeprefix("test/"): float(value) for metric, value in trainer.callback_metrics.items()}
         rows[row] = {score: logged[score] for score in COLUMNS if score in logged}

@@ -17,7 +17,7 @@ from lit_models.cli.messages import explain
 from lit_models.errors import RunError
 from lit_models.support.arguments import error_of_ours
 from lit_models.support.weight_sources import find_weights
-from lit_models.support.weights import WEIGHTS, read_exported
+from lit_models.support.weights import WEIGHTS, read_weights
 
 
 def main(args: list[str]) -> int:
@@ -65,7 +65,7 @@ def push(weights: str, repository: str, private: bool = False, note: str | None 
     with tempfile.TemporaryDirectory(prefix="relit-") as name:
         folder = Path(name)
         if path.suffix == WEIGHTS:
-            read_exported(path)  # checks both files
+            read_weights(path)  # checks both files
             for file in (path, path.with_suffix(".json")):
                 shutil.copy(file, folder)
             write_hub_card(folder / path.name, repository)

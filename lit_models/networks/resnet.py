@@ -106,7 +106,7 @@ def load_weights(encoder: ResNet18, source: str) -> list[str]:
         ModelError: The file's weights are of another network.
         RunError: The file can't be read.
     """
-    given = read_weights(source)
+    given = weights_in_file(source)
     prefix = next(
         (name.removesuffix("layer1.0.conv1.weight") for name in given if name.endswith("layer1.0.conv1.weight")), ""
     )
@@ -131,7 +131,7 @@ def load_weights(encoder: ResNet18, source: str) -> list[str]:
     return kept
 
 
-def read_weights(source: str) -> dict[str, Tensor]:
+def weights_in_file(source: str) -> dict[str, Tensor]:
     """The tensors by name of a file or of torchvision; see :func:`load_weights`."""
     if source == IMAGENET:
         try:

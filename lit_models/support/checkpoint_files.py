@@ -11,7 +11,7 @@ from lightning.pytorch.utilities import rank_zero_warn
 from lit_models.errors import RunError, RunWarning
 from lit_models.networks.weight_files import is_undamaged, load_tensors
 from lit_models.support.renamed import checkpoint_with_new_names
-from lit_models.support.weights import WEIGHTS, read_exported
+from lit_models.support.weights import WEIGHTS, read_weights
 
 CHECKPOINTS = "checkpoints"
 LAST, PREVIOUS, BEST = "last.ckpt", "previous.ckpt", "best.ckpt"
@@ -92,7 +92,7 @@ def load_safely(path: Path) -> Any:
     """What ``torch.save`` wrote to ``path``, if it is made of tensors and plain values only; or exported weights as the
     checkpoint that they were exported from, without what only training needs."""
     if path.suffix == WEIGHTS:
-        return read_exported(path)
+        return read_weights(path)
     content = load_tensors(path)
     return checkpoint_with_new_names(content) if isinstance(content, dict) else content
 

@@ -175,7 +175,7 @@ def write_card(card: dict[str, Any], path: Path) -> None:
     path.with_suffix(".json").write_text(json.dumps(card, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
-def read_exported(path: Path) -> dict[str, Any]:
+def read_weights(path: Path) -> dict[str, Any]:
     """What ``relit export`` wrote, as the checkpoint that it came from: ``state_dict``, ``hyper_parameters``, the
     method's own state, and ``config`` with model and data.
 
@@ -216,7 +216,7 @@ def read_exported(path: Path) -> dict[str, Any]:
 
 
 def read_card(path: Path) -> dict[str, Any]:
-    """The card of a ``.safetensors`` file, with every entry checked that :func:`read_exported` uses.
+    """The card of a ``.safetensors`` file, with every entry checked that :func:`read_weights` uses.
 
     Raises:
         RunError: There is no such file or no card, or it isn't one.

@@ -20,7 +20,7 @@ from lit_models.conditional_gan import LearnedPattern
 from lit_models.errors import ModelError
 from lit_models.losses.adversarial import discriminator_bce, discriminator_hinge
 from lit_models.networks.resnet_gan import ConditionalBatchNorm2d
-from lit_models.support.weights import build_model, read_exported
+from lit_models.support.weights import build_model, read_weights
 from tests.lit_models.test_adversarial import fit, loader
 from tests.tiny import CONFIGS, the_run
 
@@ -234,7 +234,7 @@ def test_checkpoints_without_an_encoding_are_read_as_patterns(condition: str, tm
 
 def test_the_shipped_weights_draw_different_images_of_a_digit() -> None:
     path = Path(__file__).parents[2] / "weights" / "conditional_gan_mnist.safetensors"
-    model = build_model(read_exported(path), path)
+    model = build_model(read_weights(path), path)
     images = model.sample(16, 4, torch.Generator().manual_seed(0)).flatten(1)
     assert torch.pdist(images).mean() > 6  # 8.8 between real images of a class; 3.0 by a generator that ignores z
 

@@ -23,7 +23,7 @@ from lit_models.metrics.variety import (
     spread_share,
     training_distance,
 )
-from lit_models.support.weights import build_model, read_exported
+from lit_models.support.weights import build_model, read_weights
 
 WEIGHTS = Path(__file__).parents[3] / "weights"
 
@@ -255,7 +255,7 @@ def test_ten_memorized_digits_are_judged_worse_than_the_shipped_dcgan(tmp_path: 
     """Over the classifier's embedding, they had a better FID, KID and Inception Score."""
     path = WEIGHTS / "dcgan_mnist.safetensors"
     trainer = trainer_with(GenerationScores(test_count=3000, real_count=3000), tmp_path)
-    trainer.test(build_model(read_exported(path), path), MNIST(batch_size=64, image_size=32), verbose=False)
+    trainer.test(build_model(read_weights(path), path), MNIST(batch_size=64, image_size=32), verbose=False)
     dcgan = {name.removeprefix("test/"): float(value) for name, value in trainer.callback_metrics.items()}
     judge = json.loads((tmp_path / "judge.json").read_text())["test"]["calibration"]
     real, ten = judge["other real images"], judge["ten training images repeated"]

@@ -19,7 +19,7 @@ from lit_models.runs.settings import changes
 from lit_models.support import renamed
 from lit_models.support.checkpoint_files import read_checkpoint
 from lit_models.support.renamed import RENAMED, with_new_names
-from lit_models.support.weights import build_model, read_exported
+from lit_models.support.weights import build_model, read_weights
 
 Relit = Callable[..., int]
 SMALL = {"image_size": 16, "channels": 1, "num_classes": 3, "feature_maps": 2, "mean": [0.5], "std": [0.5]}
@@ -113,7 +113,7 @@ def test_a_checkpoint_and_a_card_may_have_old_names(
     assert export.main([str(old_checkpoint), "--output", "old"]) == 0
     card = Path("old.json")
     card.write_text(card.read_text().replace("knn_neighbors", "knn_neighbours").replace("unlabeled", "unlabelled"))
-    weights = read_exported(Path("old.safetensors"))
+    weights = read_weights(Path("old.safetensors"))
     assert weights["hyper_parameters"]["knn_neighbors"] == 7
     assert weights["config"]["data"]["init_args"]["unlabeled"] is True
 
