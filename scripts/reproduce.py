@@ -4,7 +4,7 @@
     python scripts/reproduce.py gans_mnist --seeds 3 --budget cpu
     python scripts/reproduce.py darts --budget paper -- --trainer.devices 4
 
-What follows `--` goes to every `relit fit`. The experiments are in `scripts/experiments.py`. The command can be
+What follows `--` goes to every `relit fit`. The experiments are in `scripts/experiments/`. The command can be
 repeated: what has finished is left alone, what was killed goes on from its last checkpoint. The runs lie in
 `<root>/<the configuration's experiment>/<step>-<budget>-seed<n>`.
 
@@ -31,7 +31,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from best_epoch import best_epoch
+from analyses.best_epoch import best_epoch
 from experiments import EXPERIMENTS, Budget, Data, Experiment, Step
 from results_table import all_rows
 
@@ -313,7 +313,7 @@ def tested(folder: Path, which: str, arguments: tuple[str, ...]) -> Settings | N
     if which == "best" and not checkpoint.is_file():
         raise RunError(
             f"{folder} kept no best.ckpt to be tested: name a metric by `checkpoint.monitor` in its configuration, or "
-            'give its step in scripts/experiments.py `checkpoint="last"`.'
+            'give its step in scripts/experiments/ `checkpoint="last"`.'
         )
     config = f"--config={folder / 'config.yaml'}"
     data = resolved("test", config, *arguments)["data"]

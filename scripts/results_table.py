@@ -58,7 +58,7 @@ class Row:
     """One figure of one training; `ours` is empty if no record has it, `command` if no training made the images.
 
     Attributes:
-        experiment: Its name in scripts/experiments.py.
+        experiment: Its name, that of its file in scripts/experiments/.
         step: The step's name.
         page: The method's page.
         main: Whether docs/results.md shows the figure, too.
@@ -116,7 +116,7 @@ def with_tables(text: str, results: Path) -> str:
         elif page in {row.page for row in rows}:
             parts = page_tables([row for row in rows if row.page == page])
         else:
-            raise SystemExit(f"`<!-- results: {page} -->` names no page of scripts/experiments.py.")
+            raise SystemExit(f"`<!-- results: {page} -->` names no page of scripts/experiments/.")
         return "\n\n".join([f"<!-- results: {page} -->", *parts, "<!-- end of results -->"])
 
     text = MARKED.sub(tables, text)
@@ -292,16 +292,14 @@ def numbered_differences(path: str) -> str:
 def all_rows(results: Path) -> Iterator[Row]:
     """A row for each figure of each step and each choice of settings with which it was measured; those of one training
     follow each other."""
-    published = {one.place: one for one in all_published()}
+    published = {one.name: one for one in all_published()}
     calibrated: dict[tuple[str, ...], Row] = {}
     for name, experiment in EXPERIMENTS.items():
         path = results / f"{name}.json"
         entries = json.loads(path.read_text())["steps"] if path.is_file() else {}
         for step in experiment.steps:
             figures = [figure for figure in experiment.figures if figure.step == step.name]
-            unmeasured = [
-                _unmeasured(name, step, figure, published.get((name, step.name, figure.label))) for figure in figures
-            ]
+            unmeasured = [_unmeasured(name, step, one, published.get(one.published or "")) for one in figures]
             chosen = [
                 (row, figure, entry)
                 for entry in entries.get(step.name, ())

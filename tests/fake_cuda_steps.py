@@ -1,4 +1,4 @@
-"""Every method's steps, augmentation and metrics on a CUDA device that isn't there (`tests/fake_cuda.py`)."""
+"""Every method's steps, augmentation and metrics on a CUDA device that isn't there (`tests/support/fake_cuda.py`)."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -39,7 +39,8 @@ from lit_models.metrics.retrieval import (
 from lit_models.metrics.translation import TranslationMetrics
 from lit_models.support.extractors import load_extractor
 from tests.datamodules.loading.test_augment import RANDOM
-from tests.fake_cuda import (
+from tests.small_models import SMALL_MODELS, small_model
+from tests.support.fake_cuda import (
     CUDA,
     DoublePrecisionError,
     ReadBackError,
@@ -49,7 +50,6 @@ from tests.fake_cuda import (
     moved,
     take_step,
 )
-from tests.small_models import SMALL_MODELS, small_model
 
 N = 6
 

@@ -16,8 +16,8 @@ from datamodules import (
     LabeledImages,
     SearchDataModule,
 )
-from tests.small_data import write_autoencoder
 from tests.small_models import SMALL_MODELS
+from tests.support.small_data import write_autoencoder
 
 IMAGES_OF_A_CLASS = 8
 

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import yaml
 
-from tests.small_data import SMALL_CHECKPOINTS, SMALL_DATA
-from tests.tiny import CONFIGS
+from tests.support.small_data import SMALL_CHECKPOINTS, SMALL_DATA
+from tests.support.tiny import CONFIGS
 
 FEW = (
     *("--trainer.limit_train_batches=2", "--trainer.limit_val_batches=1", "--trainer.limit_test_batches=1"),

@@ -8,7 +8,7 @@ import torch
 
 import lit_models
 from tests.small_runs import RUNS, small_run
-from tests.tiny import the_run
+from tests.support.tiny import the_run
 
 Relit = Callable[..., int]
 METHODS = {"protonet": "ProtoNet", "pix2pix": "Pix2Pix", "cycle_gan": "CycleGAN", "metric_resnet": "MetricResNet"}

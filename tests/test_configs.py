@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from tests.small_data import SMALL_CHECKPOINTS, SMALL_DATA
-from tests.tiny import CONFIGS
+from tests.support.small_data import SMALL_CHECKPOINTS, SMALL_DATA
+from tests.support.tiny import CONFIGS
 
 Relit = Callable[..., int]
 EXPERIMENTS = sorted(CONFIGS.glob("*.yaml"))

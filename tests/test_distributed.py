@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from benchmark_scale import EXPERIMENTS, arguments_of, autoencoder_checkpoint
+from benchmark.scale import EXPERIMENTS, arguments_of, autoencoder_checkpoint
 from lightning.pytorch import Callback, LightningDataModule, LightningModule, Trainer
 from torch import Tensor, nn
 from torch.optim import SGD
@@ -53,8 +53,8 @@ from lit_models import (
 from lit_models.adversarial import AdversarialModule
 from lit_models.losses.adversarial import gradient_penalty
 from tests.datamodules.test_maps import write_maps
-from tests.small_data import write_autoencoder
-from tests.tiny import CONFIGS, TINY, the_run, weights
+from tests.support.small_data import write_autoencoder
+from tests.support.tiny import CONFIGS, TINY, the_run, weights
 
 Relit = Callable[..., int]
 
@@ -304,7 +304,7 @@ CASES = {
 
 def test_every_method_has_a_case() -> None:
     assert {name.split(",")[0] for name in CASES} == set(lit_models.METHODS), "in CASES"
-    assert set(EXPERIMENTS) == set(lit_models.METHODS), "in scripts/benchmark_scale.py"
+    assert set(EXPERIMENTS) == set(lit_models.METHODS), "in scripts/benchmark/scale.py"
 
 
 class KeepCheckpoint(Callback):

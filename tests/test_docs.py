@@ -16,7 +16,7 @@ from results_table import methods_index, with_tables
 
 import lit_models
 from tests.small_runs import RUNS, small_run
-from tests.tiny import CONFIGS
+from tests.support.tiny import CONFIGS
 
 Relit = Callable[..., int]
 REPOSITORY = CONFIGS.parent

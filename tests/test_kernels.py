@@ -8,13 +8,13 @@ from typing import Any
 import pytest
 import torch
 import yaml
-from benchmark_train import CONFIGS
+from benchmark.sides import CONFIGS
 from jsonargparse import ArgumentParser
 from lightning.pytorch import LightningModule
 from torch import Tensor, nn
 
 from lit_models.cli import command
-from tests.kernels import check, error_of, recorded
+from tests.support.kernels import check, error_of, recorded
 
 N = 2
 """Images of a batch; wrong kernels have been so for all sizes of the batch."""
@@ -132,7 +132,7 @@ def test_a_wrong_kernel_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
         to_x, to_weight, to_bias = true(*arguments)
         return to_x, to_weight * (1.001 if to_weight.dtype == torch.float32 else 1), to_bias
 
-    monkeypatch.setattr("tests.kernels.BACKWARD", wrong)
+    monkeypatch.setattr("tests.support.kernels.BACKWARD", wrong)
     assert error_of(call) > 1
 
 

@@ -9,7 +9,7 @@ import torch
 from lit_models.losses.adversarial import generator_linear
 from tests.small_fits import small_fit
 from tests.small_models import SMALL_MODELS
-from tests.tiny import TINY
+from tests.support.tiny import TINY
 
 Relit = Callable[..., int]
 

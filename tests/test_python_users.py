@@ -12,7 +12,7 @@ from lightning.pytorch import LightningModule
 
 from lit_models.cli import versions
 from tests.small_models import SMALL_MODELS, small_model
-from tests.tiny import TINY
+from tests.support.tiny import TINY
 
 Relit = Callable[..., int]
 REPOSITORY = Path(__file__).parents[1]

@@ -11,18 +11,18 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import best_epoch
 import experiments
 import numpy as np
 import pytest
 import reproduce
 import results_table
 import yaml
+from analyses import best_epoch
 from experiments import Budget, Data, Experiment, Figure, Step
 
 from lit_models.runs.published import Citation, Published, all_published, beside
 from lit_models.runs.settings import flat
-from tests.tiny import CONFIGS
+from tests.support.tiny import CONFIGS
 
 Relit = Callable[..., int]
 QUICK = (
@@ -39,7 +39,7 @@ TOY = Experiment(
         Step("noisy", "DCGAN, noisy", "dcgan", "dcgan_digits", DIGITS, NOISY, checkpoint="last"),
     ),
     figures=(
-        Figure("plain", "loss", "test/generator_loss"),
+        Figure("plain", "loss", "test/generator_loss", published="a_loss"),
         Figure("plain", "loss after an epoch", "val/generator_loss", epoch=1),
         Figure("noisy", "loss", "test/generator_loss", main=False),
     ),
@@ -340,7 +340,7 @@ def toy(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(results_table, "EXPERIMENTS", {"toy": TOY})
     monkeypatch.setattr(reproduce, "EXPERIMENTS", {"toy": TOY})
     they, us = Citation("0.5", "they", "https://x.org"), Citation("0.6", "us")
-    published = Published(("toy", "plain", "loss"), "test/generator_loss", (), {}, they, (us,))
+    published = Published("a_loss", "loss", "test/generator_loss", (), {}, they, (us,))
     monkeypatch.setattr(results_table, "all_published", lambda: (published,))
 
 
@@ -417,24 +417,31 @@ def test_the_list_of_methods_has_a_value_and_the_papers(tmp_path: Path) -> None:
 # --- the declared experiments -----------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("published", all_published(), ids=lambda one: "/".join(one.place))
-def test_a_published_figure_is_of_a_declared_one(relit: Relit, published: Published) -> None:
-    """The report shows it beside the tests that make the figure, and beside no others of the experiment."""
-    name, step_name, label = published.place
-    experiment = experiments.EXPERIMENTS[name]
-    step = experiment.step(step_name)
-    (figure,) = (one for one in experiment.figures if (one.step, one.label) == (step_name, label))
-    assert published.metric == figure.metric
-    configs = {
-        step.config,
-        *(b.configs[step_name] for n, b in experiment.budgets.items() if n != "smoke" and step_name in b.configs),
-    }
-    assert configs <= set(published.configs)
-    own = [argument for argument in step.arguments if argument.startswith("--data.")]  # in its runs, too
-    for test, arguments in step.tests.items():
-        config = f"--config={CONFIGS / step.config}.yaml"
-        data = reproduce.resolved("test", config, *own, *arguments)["data"]
-        assert (published in beside(step.config, data, figure.metric)) == (test == figure.test)
+@pytest.mark.parametrize("published", all_published(), ids=lambda one: one.name)
+def test_a_published_value_is_cited_by_a_declared_one(relit: Relit, published: Published) -> None:
+    """The report shows it with the tests that make the value, and with no others of the experiment."""
+    cited = [
+        (one, figure)
+        for one in experiments.EXPERIMENTS.values()
+        for figure in one.figures
+        if figure.published == published.name
+    ]
+    assert cited
+    for experiment, figure in cited:
+        step = experiment.step(figure.step)
+        assert (published.metric, published.label) == (figure.metric, figure.label)
+        budgets = [budget for name, budget in experiment.budgets.items() if name != "smoke"]
+        assert {step.config, *(one.configs.get(step.name, step.config) for one in budgets)} <= set(published.configs)
+        own = [argument for argument in step.arguments if argument.startswith("--data.")]  # in its runs, too
+        for test, arguments in step.tests.items():
+            config = f"--config={CONFIGS / step.config}.yaml"
+            data = reproduce.resolved("test", config, *own, *arguments)["data"]
+            assert (published in beside(step.config, data, figure.metric)) == (test == figure.test)
+
+
+def test_every_citation_names_a_published_value() -> None:
+    cited = {figure.published for one in experiments.EXPERIMENTS.values() for figure in one.figures}
+    assert cited - {None} == {one.name for one in all_published()}
 
 
 @pytest.mark.parametrize("name", experiments.EXPERIMENTS)

@@ -12,7 +12,7 @@ from torch.nn import functional
 from datamodules import LabeledImages
 from lit_models import DenoisingAutoencoder
 from lit_models.errors import ModelError
-from tests.tiny import CONFIGS, the_run, weights
+from tests.support.tiny import CONFIGS, the_run, weights
 
 Relit = Callable[..., int]
 

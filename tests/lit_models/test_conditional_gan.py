@@ -21,7 +21,7 @@ from lit_models.losses.adversarial import discriminator_bce, discriminator_hinge
 from lit_models.networks.resnet_gan import ConditionalBatchNorm2d
 from lit_models.support.weights import build_model, read_weights
 from tests.lit_models.test_adversarial import fit, loader
-from tests.tiny import CONFIGS, the_run
+from tests.support.tiny import CONFIGS, the_run
 
 Relit = Callable[..., int]
 

@@ -11,7 +11,7 @@ from torch import nn
 from datamodules import Digits
 from lit_models import DigitClassifier
 from lit_models.errors import ModelError
-from tests.tiny import CONFIGS, the_run, weights
+from tests.support.tiny import CONFIGS, the_run, weights
 
 Relit = Callable[..., int]
 TINY = (
@@ -62,7 +62,7 @@ def test_a_killed_run_goes_on_exactly_in_mid_epoch(relit: Relit) -> None:
     whole = [*TINY, "--trainer.max_epochs=2", "--trainer.limit_train_batches=5", "--data.batch_size=256"]
     saved = [*whole, "--checkpoint.every_n_steps=2"]
     assert relit("fit", *whole, "--run.root=whole") == 0
-    killer = ["--trainer.callbacks+=tests.tiny.KillAt", "--trainer.callbacks.batch=8"]
+    killer = ["--trainer.callbacks+=tests.support.tiny.KillAt", "--trainer.callbacks.batch=8"]
     process = multiprocessing.get_context("fork").Process(target=relit, args=("fit", *saved, *killer))
     process.start()
     process.join(120)

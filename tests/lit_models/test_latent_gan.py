@@ -12,8 +12,8 @@ from torch.nn import functional
 from datamodules import Digits, LabeledImages
 from lit_models import DenoisingAutoencoder, LatentGAN
 from lit_models.errors import ModelError, RunError
-from tests.small_data import write_autoencoder
-from tests.tiny import CONFIGS, the_run, weights
+from tests.support.small_data import write_autoencoder
+from tests.support.tiny import CONFIGS, the_run, weights
 
 Relit = Callable[..., int]
 

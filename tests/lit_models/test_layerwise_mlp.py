@@ -22,8 +22,8 @@ from lit_models import LayerwiseMLP, phase_data
 from lit_models.errors import ModelError, RunError
 from lit_models.layerwise_mlp import MLP, Decoder, mask
 from lit_models.phase_data import labeled_rows, room_for_codes
-from tests.small_data import stl10
-from tests.tiny import CONFIGS, the_run, weights
+from tests.support.small_data import stl10
+from tests.support.tiny import CONFIGS, the_run, weights
 
 Relit = Callable[..., int]
 
@@ -474,7 +474,7 @@ def uninterrupted(tmp_path_factory: pytest.TempPathFactory, digits_root: Path) -
 )
 @pytest.mark.long
 def test_a_killed_run_goes_on_exactly_in_any_phase(relit: Relit, uninterrupted: Path, batch: int) -> None:
-    killer = ["--trainer.callbacks+=tests.tiny.KillAt", f"--trainer.callbacks.batch={batch}"]
+    killer = ["--trainer.callbacks+=tests.support.tiny.KillAt", f"--trainer.callbacks.batch={batch}"]
     arguments = ["fit", *FIT, "--model.mask_fraction=0.2", "--checkpoint.every_n_steps=7"]
     process = multiprocessing.get_context("fork").Process(target=relit, args=(*arguments, *killer))
     process.start()
@@ -531,7 +531,11 @@ def test_fit_logs_every_phase_and_keeps_the_best_classifier(uninterrupted: Path)
 @pytest.mark.long
 def test_the_progress_bar_names_phase_and_layer(relit: Relit, capsys: pytest.CaptureFixture[str]) -> None:
     arguments = ["fit", *FIT, "--trainer.enable_progress_bar=true"]
-    killer = ["--trainer.callbacks+=tests.tiny.KillAt", "--trainer.callbacks.batch=15", "--checkpoint.every_n_steps=7"]
+    killer = [
+        "--trainer.callbacks+=tests.support.tiny.KillAt",
+        "--trainer.callbacks.batch=15",
+        "--checkpoint.every_n_steps=7",
+    ]
     process = multiprocessing.get_context("fork").Process(target=relit, args=(*arguments, *killer))
     process.start()
     process.join(120)

@@ -27,7 +27,7 @@ from lit_models.metrics.retrieval import retrieval
 from lit_models.networks.lenet import LeNet
 from lit_models.networks.resnet import ResNet18
 from lit_models.optimizers import one_cycle
-from tests.tiny import the_run
+from tests.support.tiny import the_run
 
 Relit = Callable[..., int]
 
@@ -464,7 +464,11 @@ COMMAND = (
 def test_a_killed_run_that_is_resumed_equals_the_one_that_was_not(relit: Relit, loss: str) -> None:
     command = (*COMMAND, f"--model.loss={loss}", "--trainer.limit_train_batches=8", "--model.references_per_class=5")
     assert relit("fit", *command, "--run.root=whole") == 0
-    killer = ["--trainer.callbacks+=tests.tiny.KillAt", "--trainer.callbacks.batch=12", "--checkpoint.every_n_steps=11"]
+    killer = [
+        "--trainer.callbacks+=tests.support.tiny.KillAt",
+        "--trainer.callbacks.batch=12",
+        "--checkpoint.every_n_steps=11",
+    ]
     process = multiprocessing.get_context("fork").Process(target=relit, args=("fit", *command, *killer))
     process.start()
     process.join(120)

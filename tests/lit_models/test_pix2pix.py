@@ -19,7 +19,7 @@ from lit_models.errors import ModelError
 from lit_models.networks.resnet_generator import ResNetGenerator
 from tests.datamodules.test_maps import write_maps
 from tests.lit_models.support.test_authors_weights import AuthorsUNet, by_the_image, shaken
-from tests.tiny import CONFIGS, the_run, weights
+from tests.support.tiny import CONFIGS, the_run, weights
 
 Relit = Callable[..., int]
 

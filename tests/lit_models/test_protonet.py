@@ -20,7 +20,7 @@ from lit_models import ProtoNet
 from lit_models.errors import ModelError
 from lit_models.losses.prototypical import episode_accuracy, prototypical_loss
 from lit_models.protonet import Conv4
-from tests.tiny import the_run
+from tests.support.tiny import the_run
 
 Relit = Callable[..., int]
 
@@ -290,7 +290,11 @@ TINY = (
 def test_a_killed_run_that_is_resumed_equals_the_one_that_was_not(relit: Relit) -> None:
     assert relit("fit", *TINY, "--run.root=whole") == 0
     # After 17 of 36 batches, in mid-epoch, five batches after a halving.
-    killer = ["--trainer.callbacks+=tests.tiny.KillAt", "--trainer.callbacks.batch=18", "--checkpoint.every_n_steps=17"]
+    killer = [
+        "--trainer.callbacks+=tests.support.tiny.KillAt",
+        "--trainer.callbacks.batch=18",
+        "--checkpoint.every_n_steps=17",
+    ]
     process = multiprocessing.get_context("fork").Process(target=relit, args=("fit", *TINY, *killer))
     process.start()
     process.join(120)

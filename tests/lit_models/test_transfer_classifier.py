@@ -16,8 +16,8 @@ from datamodules import Digits, FewLabels
 from lit_models import DCGAN, VAE, TransferClassifier
 from lit_models.errors import ModelError, RunError
 from lit_models.support.pretrained import find_pretrained
-from tests.small_data import write_autoencoder
-from tests.tiny import CONFIGS, the_run, weights
+from tests.support.small_data import write_autoencoder
+from tests.support.tiny import CONFIGS, the_run, weights
 
 Relit = Callable[..., int]
 

@@ -14,7 +14,7 @@ from datamodules import Digits, LabeledImages, SampleRequest
 from lit_models import VAE
 from lit_models.errors import ModelError, RunWarning
 from lit_models.losses.vae import bits_per_dim, importance_weighted_bound
-from tests.tiny import CONFIGS, the_run, weights
+from tests.support.tiny import CONFIGS, the_run, weights
 
 Relit = Callable[..., int]
 

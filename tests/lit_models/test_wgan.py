@@ -19,7 +19,7 @@ from lit_models.cli.trainer import compile_networks
 from lit_models.errors import ModelError
 from lit_models.losses.adversarial import gradient_penalty
 from tests.lit_models.test_adversarial import fit, loader
-from tests.tiny import CONFIGS, the_run
+from tests.support.tiny import CONFIGS, the_run
 
 PENALTY = {"clip_value": None, "gradient_penalty_weight": 10.0}
 SPECTRAL = {"clip_value": None, "spectral_norm": True}

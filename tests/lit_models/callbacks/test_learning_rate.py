@@ -12,7 +12,7 @@ from torch.optim.lr_scheduler import CosineAnnealingLR, ExponentialLR, LambdaLR,
 from datamodules import Digits
 from lit_models import VAE
 from lit_models.callbacks.learning_rate import LearningRateScaling, Rule
-from tests.tiny import TINY, the_run
+from tests.support.tiny import TINY, the_run
 
 Relit = Callable[..., int]
 

@@ -11,7 +11,7 @@ from PIL import Image
 
 from lit_models.__main__ import main
 from lit_models.cli.compare import named, read_epochs, read_results, read_run, trend
-from tests.tiny import TINY, the_run
+from tests.support.tiny import TINY, the_run
 
 Relit = Callable[..., int]
 

@@ -20,7 +20,7 @@ from lit_models.support.checkpoint_files import read_checkpoint
 from lit_models.support.extractors import load_classifier
 from lit_models.support.weights import build_model, is_function, sha256
 from tests.small_models import SMALL_MODELS, checkpoint_of, small_model
-from tests.tiny import TINY, the_run
+from tests.support.tiny import TINY, the_run
 
 Relit = Callable[..., int]
 WEIGHTS = Path(__file__).parents[3] / "weights"

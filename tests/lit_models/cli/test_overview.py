@@ -17,8 +17,8 @@ from PIL import Image
 from lit_models.__main__ import main
 from lit_models.cli.report.overview import Overview, find_runs
 from lit_models.cli.report.serving import Server
-from tests.browser import CHROMIUM, Page
 from tests.lit_models.cli.test_report import EVIL, Parsed, require_self_contained
+from tests.support.browser import CHROMIUM, Page
 
 browser = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium")
 

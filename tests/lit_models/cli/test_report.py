@@ -14,8 +14,8 @@ from lit_models.__main__ import main
 from lit_models.cli.report import curves, pictures
 from lit_models.cli.report.curves import moving_average, thinned
 from lit_models.cli.report.reading import Point, read_points
-from tests.browser import CHROMIUM, Page
-from tests.tiny import TINY, the_run
+from tests.support.browser import CHROMIUM, Page
+from tests.support.tiny import TINY, the_run
 
 Relit = Callable[..., int]
 EVIL = """<script>alert(1)</script>"'><img src=x onerror=alert(1)>"""

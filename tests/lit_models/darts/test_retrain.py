@@ -4,7 +4,6 @@ from typing import Any
 
 import pytest
 import torch
-from darts_edgewise import EdgewiseCell
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
 from torch.nn import functional
@@ -14,7 +13,8 @@ from lit_models import DARTSRetrain
 from lit_models.darts.genotype import DARTS_V1, DARTS_V2, EDGES, OPERATIONS, Genotype, random_genotype
 from lit_models.darts.retrain import AuxiliaryHead, DerivedCell, drop
 from lit_models.errors import ModelError
-from tests.tiny import CONFIGS, the_run
+from tests.support.darts_edgewise import EdgewiseCell
+from tests.support.tiny import CONFIGS, the_run
 
 Relit = Callable[..., int]
 

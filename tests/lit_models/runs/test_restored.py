@@ -16,7 +16,7 @@ from datamodules.loading.samplers import ClassBalancedBatches, ShuffledBatches
 from datamodules.loading.tensors import GatherDataset, LabeledImages
 from lit_models.runs.restored import RestoredSettings
 from tests.small_runs import RUNS, small_run
-from tests.tiny import TINY, the_run
+from tests.support.tiny import TINY, the_run
 
 Relit = Callable[..., int]
 Output = pytest.CaptureFixture[str]

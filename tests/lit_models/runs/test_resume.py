@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from tests.small_runs import RUNS, small_run
-from tests.tiny import CONFIGS, TINY, the_run, weights
+from tests.support.tiny import CONFIGS, TINY, the_run, weights
 
 Relit = Callable[..., int]
 
@@ -46,7 +46,10 @@ def assert_same_run(run: Path, other: Path) -> None:
     ids=str,
 )
 def test_a_killed_run_goes_on_as_if_nothing_had_happened(relit: Relit, uninterrupted: Path, moment: dict) -> None:
-    killer = ["--trainer.callbacks+=tests.tiny.KillAt", *(f"--trainer.callbacks.{k}={v}" for k, v in moment.items())]
+    killer = [
+        "--trainer.callbacks+=tests.support.tiny.KillAt",
+        *(f"--trainer.callbacks.{k}={v}" for k, v in moment.items()),
+    ]
     run_in_a_process_that_is_killed(relit, *TINY, "--checkpoint.every_n_steps=5", *killer)
     killed = the_run()
     assert relit("fit", *TINY, "--checkpoint.every_n_steps=5", "--ckpt_path=last") == 0
@@ -66,7 +69,7 @@ def test_every_method_goes_on_within_an_epoch(relit: Relit, digits_root: Path, r
     whole = the_run(Path("whole"))
     batches = 4 * (torch.load(whole / "checkpoints" / "last.ckpt", weights_only=True)["epoch"] + 1)
     often = [*arguments, "--checkpoint.every_n_steps=1"]
-    killer = ["--trainer.callbacks+=tests.tiny.KillAt", f"--trainer.callbacks.batch={batches - 1}"]
+    killer = ["--trainer.callbacks+=tests.support.tiny.KillAt", f"--trainer.callbacks.batch={batches - 1}"]
     run_in_a_process_that_is_killed(relit, *often, *killer)
     assert torch.load(the_run() / "checkpoints" / "last.ckpt", weights_only=True)["loops"]["fit_loop"][
         "epoch_loop.batch_progress"
@@ -80,7 +83,7 @@ def test_a_run_killed_before_its_first_checkpoint_starts_afresh_in_its_folder(
 ) -> None:
     one = "--run.id=one"
     run_in_a_process_that_is_killed(
-        relit, *TINY, one, "--trainer.callbacks+=tests.tiny.KillAt", "--trainer.callbacks.batch=15"
+        relit, *TINY, one, "--trainer.callbacks+=tests.support.tiny.KillAt", "--trainer.callbacks.batch=15"
     )
     assert (the_run() / "metrics.csv").is_file()
     assert relit("fit", *TINY, one) == 0
@@ -109,7 +112,7 @@ def test_a_run_killed_from_outside(relit: Relit, uninterrupted: Path) -> None:
 @pytest.mark.long
 def test_torchrun_with_one_process_goes_on_after_a_kill(relit: Relit, uninterrupted: Path) -> None:
     """Killed 25 batches after each start: in the second epoch, and again in the third."""
-    fit = [*TINY, "--trainer.callbacks+=tests.tiny.KillAt", "--trainer.callbacks.batch=25"]
+    fit = [*TINY, "--trainer.callbacks+=tests.support.tiny.KillAt", "--trainer.callbacks.batch=25"]
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=1", "--max-restarts=3"]
     environment = {**os.environ, "PYTHONPATH": str(CONFIGS.parent)}
     subprocess.run([*torchrun, "-m", "lit_models", "fit", *fit], env=environment, timeout=300, check=True)

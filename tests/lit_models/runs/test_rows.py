@@ -13,7 +13,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 
 from lit_models.runs.loggers import MetricsCSV
 from tests.lit_models.runs.test_resume import assert_same_run
-from tests.tiny import CONFIGS, TINY, the_run
+from tests.support.tiny import CONFIGS, TINY, the_run
 
 Relit = Callable[..., int]
 QUIET = ("--trainer.enable_progress_bar=false", "--trainer.enable_model_summary=false", "--trainer.accelerator=cpu")

@@ -20,7 +20,7 @@ from lit_models.runs.starting_weights import state_of_source, take_weights
 from lit_models.support.weight_sources import find_weights
 from lit_models.support.weights import write_weights
 from tests.small_models import SMALL_MODELS, checkpoint_of, small_model
-from tests.tiny import TINY, the_run, weights
+from tests.support.tiny import TINY, the_run, weights
 
 Relit = Callable[..., int]
 ABOUT = {"method": "DCGAN", "experiment": "gan", "state": {}, "data": None, "epoch": 1, "step": 20, "figures": {}}
