@@ -36,10 +36,10 @@ from experiments import EXPERIMENTS, Budget, Data, Experiment, Step
 from results_table import all_rows
 
 from lit_models.cli.command import run
-from lit_models.cli.compare import Run, compare, logged_as, read_epochs
+from lit_models.cli.compare import compare, logged_as
 from lit_models.cli.processes import INTERRUPTED, finished, in_a_process, interruptible, relit, train
 from lit_models.errors import RunError
-from lit_models.runs.settings import flat
+from lit_models.runs.reading import Run, flat, read_epochs
 from lit_models.support.checkpoint_files import read_checkpoint
 from lit_models.support.files import write_atomically
 from lit_models.support.judge import SCORES, judge_of_test, printed_name, read_judge

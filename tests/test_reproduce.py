@@ -21,7 +21,7 @@ from analyses import best_epoch
 from experiments import Budget, Data, Experiment, Figure, Step
 
 from lit_models.runs.published import Citation, Published, all_published, beside
-from lit_models.runs.settings import flat
+from lit_models.runs.reading import flat
 from tests.support.tiny import CONFIGS
 
 Relit = Callable[..., int]

@@ -9,8 +9,8 @@ import argparse
 import sys
 from pathlib import Path
 
-from lit_models.cli.compare import read_epochs
 from lit_models.errors import RunError
+from lit_models.runs.reading import read_epochs
 
 
 def main() -> int:
@@ -34,8 +34,7 @@ def best_epoch(run: Path, metric: str = "val/loss") -> int:
     Raises:
         RunError: The run logged no such metric.
     """
-    path = run / "metrics.csv"
-    curve = read_epochs(path).get(metric) if path.is_file() else None
+    curve = read_epochs(run / "metrics.csv").get(metric)
     if not curve:
         raise RunError(f"{run} has no {metric} in its metrics.csv: name the folder of a run that validated.")
     return int(min(curve, key=lambda point: point[1])[0]) - 1

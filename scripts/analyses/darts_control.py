@@ -25,8 +25,8 @@ from typing import NamedTuple
 
 import yaml
 
-from lit_models.cli.compare import read_run
 from lit_models.cli.processes import relit, train
+from lit_models.runs.reading import read_run
 
 CONFIG = Path(__file__).parents[2] / "configs" / "darts_retrain_cifar10_small.yaml"
 

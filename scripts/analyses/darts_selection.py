@@ -28,9 +28,9 @@ from typing import Any
 
 import yaml
 
-from lit_models.cli.compare import Run, read_run
 from lit_models.cli.processes import interruptible, relit, train
 from lit_models.errors import RunError
+from lit_models.runs.reading import Run, read_run
 from lit_models.support.files import write_atomically
 
 CONFIGS = Path(__file__).parents[2] / "configs"

@@ -24,7 +24,8 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(REPOSITORY))
 
 from datamodules import Digits  # noqa: E402
-from tests.small_runs import RUNS, small_run  # noqa: E402
+from tests.methods import RUNS  # noqa: E402
+from tests.support.small_runs import small_run  # noqa: E402
 
 MODES: dict[str, list[str]] = {
     "fp32": [],

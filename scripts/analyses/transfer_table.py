@@ -16,6 +16,7 @@ from pathlib import Path
 import torch
 
 from lit_models.__main__ import main as relit
+from lit_models.runs.reading import read_results
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 EXPERIMENTS = {
@@ -41,9 +42,7 @@ def accuracy_of(experiment: str, seed: int, args: argparse.Namespace) -> float:
         for command in (["fit", *common], ["test", *common, "--ckpt_path=best"]):
             if relit(command) != 0:
                 raise SystemExit(f"relit {' '.join(command)} failed")
-    with (run / "metrics.csv").open(newline="") as file:
-        tested = [row["test/accuracy"] for row in csv.DictReader(file) if row.get("test/accuracy")]
-    return float(tested[-1])
+    return read_results(run / "metrics.csv")["test/accuracy"]
 
 
 @torch.no_grad()

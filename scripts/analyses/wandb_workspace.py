@@ -9,12 +9,13 @@ training, validation and test in one plot. The workspace is saved as a view of t
 """
 
 import argparse
-import csv
 import sys
 from collections import defaultdict
 from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
+
+from lit_models.runs.reading import metric_names
 
 if TYPE_CHECKING:
     from wandb_workspaces.workspaces import Section, Workspace
@@ -69,11 +70,7 @@ def main() -> int:
 
 def metrics(runs: Iterable[Path]) -> list[str]:
     """The names of all metrics that the runs have logged."""
-    names = set()
-    for run in runs:
-        with (run / "metrics.csv").open(newline="") as file:
-            names |= set(next(csv.reader(file), []))
-    return sorted(names - {"epoch", "step"})
+    return sorted({name for run in runs for name in metric_names(run / "metrics.csv")})
 
 
 def pictures(runs: Iterable[Path]) -> list[str]:

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from lit_models.cli.compare import read_run
+from lit_models.runs.reading import read_run
 from tests.support.tiny import CONFIGS
 
 Relit = Callable[..., int]
