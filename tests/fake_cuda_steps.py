@@ -27,7 +27,6 @@ from datamodules import (
 from datamodules.samples import SampleRequest
 from lit_models.callbacks.classification import confusion_counts
 from lit_models.callbacks.histogram_baseline import histogram_nats
-from lit_models.losses.triplet import MININGS
 from lit_models.metrics.retrieval import (
     centroid_scores,
     class_centroids,
@@ -39,7 +38,7 @@ from lit_models.metrics.retrieval import (
 from lit_models.metrics.translation import TranslationMetrics
 from lit_models.support.extractors import load_extractor
 from tests.datamodules.loading.test_augment import RANDOM
-from tests.small_models import SMALL_MODELS, small_model
+from tests.methods import ALL_MODELS, METHODS, SMALL_MODELS
 from tests.support.fake_cuda import (
     CUDA,
     DoublePrecisionError,
@@ -50,6 +49,7 @@ from tests.support.fake_cuda import (
     moved,
     take_step,
 )
+from tests.support.small_models import built, small_model
 
 N = 6
 
@@ -67,14 +67,14 @@ def batch_for(model: Any) -> Any:
     """A training batch on the device."""
     images = labeled_on_device(model)
     with torch.device(CUDA):
-        match type(model).__name__:
-            case "Pix2Pix" | "CycleGAN":
+        match METHODS[type(model).__name__].batch:
+            case "pairs":
                 return ImagePair(images.image, torch.rand_like(images.image))
-            case "ProtoNet":
+            case "episodes":
                 return Episodes(torch.rand(2, 3, 1, *model.image_shape), torch.rand(2, 3, 2, *model.image_shape))
-            case "DARTSSearch":
+            case "halves":
                 return SearchBatch(images, labeled(model.image_shape))
-            case "TransferClassifier":
+            case "folded images":
                 return FoldedImages(*images, torch.arange(N) % 2)
     return images
 
@@ -106,57 +106,14 @@ def model_and_trainer(model: Any, training: bool) -> tuple[Any, Any]:
     return model, attach(model, data, training)
 
 
-VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
-    "DCGAN, R1 and augmentations": (
-        "DCGAN",
-        {"r1_weight": 1.0, "label_noise": 0.1, "augmentations": ["color", "translation", "cutout"]},
-    ),
-    "WGAN-GP": ("WGAN", {"clip_value": None, "gradient_penalty_weight": 10.0}),
-    "SNGAN, fresh latents": ("SNGAN", {"fresh_latents": True, "gradient_clip_norm": 1.0}),
-    "ConditionalGAN, fresh latents": ("ConditionalGAN", {"fresh_latents": True}),
-    "Pix2Pix, LSGAN": ("Pix2Pix", {"loss": "lsgan", "conditional": False}),
-    "VAE, Bernoulli": ("VAE", {"likelihood": "bernoulli", "kl_warmup_steps": 5, "importance_samples": 2}),
-    "VAE, learned variance": ("VAE", {"variance": "learned"}),
-    "VAE, optimal variance": ("VAE", {"variance": "optimal"}),
-    "DenoisingAutoencoder, all corruptions": (
-        "DenoisingAutoencoder",
-        {"max_rotation": 10.0, "max_translation": 0.1, "max_scaling": 0.1, "loss": "cross_entropy"},
-    ),
-    "TransferClassifier, encoder learns": ("TransferClassifier", {"freeze_encoder": False}),
-    "LayerwiseMLP, fine-tuning": ("LayerwiseMLP", {"pretrain_epochs": 0, "contrast_normalization": True}),
-    "MetricResNet, cross-entropy": ("MetricResNet", {"loss": "cross_entropy", "label_smoothing": 0.1}),
-    "MetricResNet, centers by SGD": ("MetricResNet", {"loss": "center", "center_rule": "sgd"}),
-    **{
-        f"MetricResNet, {mining}": ("MetricResNet", {"loss": "triplet", "mining": mining, "unit_length": True})
-        for mining in MININGS
-    },
-    "ProtoNet, cosine": ("ProtoNet", {"distance": "cosine"}),
-    "DARTSRetrain, auxiliary classifier": (
-        "DARTSRetrain",
-        {"image_size": 32, "auxiliary_weight": 0.4},
-    ),
-}
-"""Further code paths: a method, and what differs from its first small model."""
-TITLES = [*SMALL_MODELS, *VARIANTS]
-
-
-def built(title: str) -> Any:
-    """A small model with real tensors on the CPU."""
-    if title in SMALL_MODELS:
-        return small_model(title)
-    method, arguments = VARIANTS[title]
-    given = next(given for name, given in SMALL_MODELS.values() if name == method)
-    return getattr(lit_models, method)(**{**given, **arguments})
-
-
 PRECISIONS = pytest.mark.parametrize("bf16", [False, True], ids=["fp32", "bf16"])
-METHODS = pytest.mark.parametrize("title", TITLES)
+TITLES = pytest.mark.parametrize("title", ALL_MODELS)
 
 
 @PRECISIONS
-@METHODS
+@TITLES
 def test_training_step(title: str, bf16: bool) -> None:
-    real = built(title)
+    real = small_model(title) if title in SMALL_MODELS else built(title)
     with fake_cuda(bf16):
         model, trainer = model_and_trainer(real, True)
         loss = model.training_step(batch_for(model), 1)
@@ -167,12 +124,12 @@ def test_training_step(title: str, bf16: bool) -> None:
 
 
 @PRECISIONS
-@METHODS
+@TITLES
 @pytest.mark.parametrize("stage", ["validation", "test"])
 def test_held_out_step(title: str, bf16: bool, stage: str, monkeypatch: pytest.MonkeyPatch) -> None:
     # Rows of the CPU, whose number depends on their labels.
     monkeypatch.setattr("lit_models.embedding_module.first_of_each_class", lambda label, _: torch.arange(len(label)))
-    real = built(title)
+    real = small_model(title) if title in SMALL_MODELS else built(title)
     with fake_cuda(bf16):
         model, trainer = model_and_trainer(real, False)
         batch = batch_for(model)
@@ -182,10 +139,10 @@ def test_held_out_step(title: str, bf16: bool, stage: str, monkeypatch: pytest.M
         assert trainer.logged
 
 
-@METHODS
+@TITLES
 def test_what_a_trained_model_is_for(title: str) -> None:
     """Every part that can be exported, and the methods for Python."""
-    real = built(title)
+    real = small_model(title) if title in SMALL_MODELS else built(title)
     with fake_cuda():
         model, _ = model_and_trainer(real, False)
         batch = batch_for(model)

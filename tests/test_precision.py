@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from lit_models.losses.adversarial import generator_linear
-from tests.small_fits import small_fit
-from tests.small_models import SMALL_MODELS
+from tests.methods import SMALL_MODELS
+from tests.support.small_fits import small_fit
 from tests.support.tiny import TINY
 
 Relit = Callable[..., int]

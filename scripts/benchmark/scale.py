@@ -21,7 +21,7 @@ import time
 from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar
 
 import torch
 from lightning.pytorch import LightningModule, Trainer
@@ -33,48 +33,10 @@ from benchmark.race import WARM_UP, add_common_arguments, begin, print_table, ra
 from benchmark.sides import CONFIGS, Observer, fit_with
 from datamodules import Episodes, ImageDataModule, ImagePair, LabeledImages, SearchBatch
 from datamodules.loading.tensors import GatherDataset
+from tests.methods import METHODS
 from tests.support.small_data import write_autoencoder
 
 MEBI = 1 << 20
-
-
-class Experiment(NamedTuple):
-    """A method's published configuration, and how to run it quickly on noise."""
-
-    config: str
-    small: tuple[str, ...] = ()
-    """Arguments for networks of which a batch takes a processor less than about half a second."""
-    wrapper: str | None = None
-    """The data module that wraps the images, if one does."""
-    data: str = "RandomImages"
-
-
-NARROW = ("--model.feature_maps=16",)
-SMALL_PAIRS = (
-    *("--model.image_size=64", "--data.image_size=64", "--model.patch_size=34"),
-    *("--model.feature_maps=8", "--model.discriminator_feature_maps=8"),
-)
-EXPERIMENTS = {
-    "ConditionalGAN": Experiment("conditional_gan_mnist", NARROW),
-    "CycleGAN": Experiment("cyclegan_maps", (*SMALL_PAIRS, "--model.blocks=3"), data="RandomPairs"),
-    "DARTSRetrain": Experiment("darts_retrain_cifar10", ("--model.init_channels=4", "--model.layers=5")),
-    "DARTSSearch": Experiment(
-        "darts_search_cifar10", ("--model.init_channels=4", "--model.layers=3"), "SearchDataModule"
-    ),
-    "DCGAN": Experiment("dcgan_mnist", NARROW),
-    "DenoisingAutoencoder": Experiment("autoencoder_mnist"),
-    "DigitClassifier": Experiment("digit_classifier_mnist"),
-    "LatentGAN": Experiment("latent_gan_mnist"),
-    "LayerwiseMLP": Experiment("layerwise_mlp_cifar10"),
-    "MetricResNet": Experiment("resnet18_tiny_imagenet", NARROW),
-    "Pix2Pix": Experiment("pix2pix_maps", SMALL_PAIRS, data="RandomPairs"),
-    "ProtoNet": Experiment("protonet_omniglot_5way1shot", (*NARROW, "--data.n_way=20"), "EpisodeDataModule"),
-    "SNGAN": Experiment("sngan_mnist", NARROW),
-    "TransferClassifier": Experiment("transfer_mnist_mlp_finetuned", (), "FewLabels"),
-    "TripletGAN": Experiment("triplet_gan_mnist", NARROW),
-    "VAE": Experiment("vae_mnist"),
-    "WGAN": Experiment("wgan_gp_mnist", NARROW),
-}
 
 
 class RandomImages(ImageDataModule):
@@ -139,22 +101,22 @@ def arguments_of(method: str, batch_size: int | None, checkpoint: Path, small: b
     """The arguments of `relit fit` for a method's experiment on random images."""
     import yaml
 
-    config, smaller, wrapper, noise = EXPERIMENTS[method]
-    path = CONFIGS / f"{config}.yaml"
+    record, scale = METHODS[method], METHODS[method].scale
+    path = CONFIGS / f"{scale.config}.yaml"
     model = yaml.safe_load(path.read_text())["model"]["init_args"]
     shape = {name: model[name] for name in ("image_size", "channels", "num_classes") if name in model}
-    if method == "ProtoNet":
+    if record.batch == "episodes":
         shape["num_classes"] = 200
-    prefix = "--data.images" if wrapper else "--data"
-    data = [f"--data={wrapper}"] if wrapper else []
-    data += [f"{prefix}={__name__}.{noise}"]
+    prefix = "--data.images" if scale.wrapper else "--data"
+    data = [f"--data={scale.wrapper}"] if scale.wrapper else []
+    data += [f"{prefix}={__name__}.{'RandomPairs' if scale.pairs else 'RandomImages'}"]
     data += [f"{prefix}.{name}={value}" for name, value in shape.items()]
-    if batch_size is not None and method not in ("ProtoNet", "TransferClassifier"):
+    if batch_size is not None and record.batch not in ("episodes", "folded images"):
         data.append(f"--data.batch_size={batch_size}")
-    if method in ("LatentGAN", "TransferClassifier"):
-        data.append(f"--model.{'decoder' if method == 'LatentGAN' else 'encoder'}_checkpoint={checkpoint}")
+    if record.starts_from:
+        data.append(f"--model.{record.starts_from}={checkpoint}")
     return [
-        *("--config", str(path), *data, *(smaller if small else ())),
+        *("--config", str(path), *data, *(scale.small if small else ())),
         *("--trainer.accelerator=cpu", "--trainer.callbacks=[]", "--trainer.enable_checkpointing=false"),
         *("--trainer.limit_val_batches=0", "--trainer.enable_progress_bar=false"),
         "--trainer.enable_model_summary=false",
@@ -320,7 +282,7 @@ def compute(args: argparse.Namespace, checkpoint: Path) -> dict[str, dict[str, f
     for method in args.methods:
         with tempfile.TemporaryDirectory() as folder:
             count = fit_with(CountedStep, arguments_of(method, args.counted_batch_size, checkpoint), folder)
-        data = yaml.safe_load((CONFIGS / f"{EXPERIMENTS[method].config}.yaml").read_text())["data"]["init_args"]
+        data = yaml.safe_load((CONFIGS / f"{METHODS[method].scale.config}.yaml").read_text())["data"]["init_args"]
         batch = data.get("batch_size", count.images)
         flops = count.flops / count.images * batch
         step = max(flops / (args.tflops * 1e12), count.operations * args.launch_us * 1e-6)
@@ -364,9 +326,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The arguments of ``benchmark.py scale``."""
     add_common_arguments(parser, run_scale, steps=10, rounds=3)
     parser.set_defaults(threads=1)  # a process
-    parser.add_argument(
-        "--methods", nargs="+", choices=EXPERIMENTS, default=list(EXPERIMENTS), help="which (default: all)"
-    )
+    parser.add_argument("--methods", nargs="+", choices=METHODS, default=list(METHODS), help="which (default: all)")
     parser.add_argument(
         "--sizes",
         choices=("small", "published"),

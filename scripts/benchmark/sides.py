@@ -12,10 +12,10 @@ import torch
 from lightning.pytorch import Callback, LightningModule
 from torch import Tensor
 
+import lit_models
 from benchmark.race import WARM_UP, Measure, timed
 from lit_models.__main__ import main as relit
 from lit_models.adversarial import frozen, named
-from lit_models.cli.processes import resolved
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 
@@ -86,15 +86,16 @@ def relit_fit(steps: int, *arguments: str) -> Measure:
     return lambda: timed_fit(steps, *arguments, "--trainer.max_epochs=1").seconds[0]
 
 
-def model_of(config: Path) -> Any:
+def model_of(config: dict[str, Any]) -> Any:
     """The model of a configuration, in its memory order."""
     from jsonargparse import ArgumentParser
 
+    for name in lit_models.METHODS:
+        getattr(lit_models, name)  # short class names are looked up among what is imported
     parser = ArgumentParser(exit_on_error=False)
     parser.add_subclass_arguments(LightningModule, "model")
-    content = resolved([f"--config={config}"])
-    model = parser.instantiate_classes(parser.parse_object({"model": content["model"]})).model
-    return model.to(memory_format=torch.channels_last) if content.get("channels_last", True) else model
+    model = parser.instantiate_classes(parser.parse_object({"model": config["model"]})).model
+    return model.to(memory_format=torch.channels_last) if config.get("channels_last", True) else model
 
 
 # --- bare loops: networks and losses of ours, without the Trainer, a loader, logs or callbacks ------------------------

@@ -127,18 +127,6 @@ def test_unit_length_compares_directions() -> None:
 
 
 @pytest.mark.parametrize("loss", LOSSES)
-def test_every_parameter_gets_a_gradient(loss: Any) -> None:
-    torch.manual_seed(0)
-    model = MetricResNet(**TINY, loss=loss, embedding_dim=6)
-    step_of(model, batch_of()).backward()
-    for name, parameter in model.named_parameters():
-        assert parameter.grad is not None, name
-        # What is added to all embeddings alike changes no distance.
-        moves_nothing = loss == "triplet" and name == "projection.bias"
-        assert (parameter.grad.abs().max() > 1e-6) != moves_nothing, name
-
-
-@pytest.mark.parametrize("loss", LOSSES)
 def test_distances_and_losses_are_float32_under_autocast(loss: Any) -> None:
     torch.manual_seed(0)
     model = MetricResNet(**TINY, loss=loss).eval()

@@ -92,17 +92,6 @@ def test_refused_arguments(arguments: dict[str, Any]) -> None:
         tiny(**arguments)
 
 
-@pytest.mark.parametrize(
-    "arguments", [{}, {"variance": "learned"}, {"variance": "optimal"}, {"likelihood": "bernoulli"}], ids=str
-)
-def test_every_parameter_gets_a_gradient(arguments: dict[str, Any]) -> None:
-    model = tiny(**arguments)
-    image = images(4)
-    mean, log_variance = model.encode(image)
-    model.terms(image, model.logits(model.draw(mean, log_variance)), mean, log_variance)["loss"].backward()
-    assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in model.parameters())
-
-
 # --- training ---------------------------------------------------------------------------------------------------------
 
 

@@ -198,22 +198,3 @@ def write_autoencoder(path: Path, kind: Any = None, **arguments: Any) -> Path:
     }
     torch.save(content, path)
     return path
-
-
-def encoder_checkpoint(root: Path) -> list[str]:
-    return [
-        f"--model.encoder_checkpoint={write_autoencoder(root / 'autoencoder.ckpt', latent_dim=64, feature_maps=16)}"
-    ]
-
-
-def decoder_checkpoint(root: Path) -> list[str]:
-    return [
-        f"--model.decoder_checkpoint={write_autoencoder(root / 'autoencoder.ckpt', latent_dim=64, feature_maps=16)}"
-    ]
-
-
-SMALL_CHECKPOINTS: dict[str, Callable[[Path], list[str]]] = {
-    "TransferClassifier": encoder_checkpoint,
-    "LatentGAN": decoder_checkpoint,
-}
-"""By the class of a configuration's model: the checkpoint of an autoencoder that it starts from."""

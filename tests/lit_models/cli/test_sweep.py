@@ -18,7 +18,7 @@ from tests.support.tiny import CONFIGS
 optuna = pytest.importorskip("optuna")
 
 REPOSITORY = CONFIGS.parent
-FAKE = [sys.executable, str(REPOSITORY / "tests" / "fake_training.py")]
+FAKE = [sys.executable, fake_training.__file__]
 SCORE = ("--metric", "val/score", "--direction", "minimize")
 IN_A_PROCESS = """
 import sys

@@ -15,7 +15,8 @@ from datamodules.loading.loaders import BatchLoader
 from datamodules.loading.samplers import ClassBalancedBatches, ShuffledBatches
 from datamodules.loading.tensors import GatherDataset, LabeledImages
 from lit_models.runs.restored import RestoredSettings
-from tests.small_runs import RUNS, small_run
+from tests.methods import RUNS
+from tests.support.small_runs import small_run
 from tests.support.tiny import TINY, the_run
 
 Relit = Callable[..., int]

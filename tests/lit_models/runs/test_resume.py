@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.small_runs import RUNS, small_run
+from tests.methods import RUNS
+from tests.support.small_runs import small_run
 from tests.support.tiny import CONFIGS, TINY, the_run, weights
 
 Relit = Callable[..., int]

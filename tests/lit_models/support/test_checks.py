@@ -8,13 +8,14 @@ from lightning.pytorch import Trainer
 from datamodules import DataError, EpisodeDataModule, FewLabels, ImageDataModule, Maps, SearchDataModule
 from lit_models.errors import ModelError
 from tests.datamodules.test_maps import only_a_subset, write_maps
-from tests.small_models import SMALL_MODELS, small_model
+from tests.methods import SMALL_MODELS
+from tests.support.small_models import small_model
 
 pytestmark = only_a_subset
 OF_IMAGES = [
     title
-    for title, (method, _) in SMALL_MODELS.items()
-    if method not in ("Pix2Pix", "CycleGAN", "ProtoNet", "LatentGAN", "TransferClassifier")
+    for title, model in SMALL_MODELS.items()
+    if model.record.batch in ("labeled images", "halves") and model.record.starts_from is None
 ]
 """The last two read a checkpoint before they look at their data."""
 

@@ -1,4 +1,4 @@
-"""Every method of tests/small_models.py through Lightning's trainer, on images in memory, in a fraction of a second."""
+"""Every model of tests/methods.py through Lightning's trainer, on images in memory, in a fraction of a second."""
 
 from pathlib import Path
 from typing import Any
@@ -6,7 +6,6 @@ from typing import Any
 import torch
 from lightning.pytorch import LightningModule, Trainer
 
-import lit_models
 from datamodules import (
     EpisodeDataModule,
     FewLabels,
@@ -16,8 +15,9 @@ from datamodules import (
     LabeledImages,
     SearchDataModule,
 )
-from tests.small_models import SMALL_MODELS
+from tests.methods import ALL_MODELS
 from tests.support.small_data import write_autoencoder
+from tests.support.small_models import built
 
 IMAGES_OF_A_CLASS = 8
 
@@ -56,7 +56,7 @@ class ImagesInMemory(ImageDataModule):
 def small_fit(
     title: str, folder: Path, batch_size: int = 6, eval_batch_size: int = 6, count: int = 24, **trainer: Any
 ) -> tuple[LightningModule, ImageDataModule, Trainer]:
-    """A model of :data:`tests.small_models.SMALL_MODELS` in training mode, data that it takes, and a trainer.
+    """A model of :data:`tests.methods.ALL_MODELS` in training mode, data that it takes, and a trainer.
 
     Args:
         title: The model's.
@@ -66,25 +66,22 @@ def small_fit(
         count: Images in each split.
         **trainer: Arguments of Lightning's ``Trainer``.
     """
-    method, arguments = SMALL_MODELS[title]
-    arguments = dict(arguments)
+    record, arguments = ALL_MODELS[title].record, ALL_MODELS[title].arguments
     sizes = {"image_size": arguments["image_size"], "channels": arguments.get("channels", 1)}
-    decoder = {"latent_dim": arguments.get("code_dim"), "feature_maps": arguments.get("feature_maps")}
-    for name in {"encoder_checkpoint", "decoder_checkpoint"} & arguments.keys():
-        arguments[name] = str(write_autoencoder(folder / "autoencoder.ckpt", **sizes, **decoder))
-    if method == "LayerwiseMLP":
-        arguments |= {"pretrain_epochs": 1, "finetune_epochs": 1}
-    if method in ("DARTSSearch", "DARTSRetrain"):
-        arguments |= {"epochs": 1}
+    others: dict[str, Any] = record.length(1)
+    if record.starts_from:
+        decoder = {"latent_dim": arguments["code_dim"], "feature_maps": arguments["feature_maps"]}
+        others[record.starts_from] = str(write_autoencoder(folder / "autoencoder.ckpt", **sizes, **decoder))
+    if "pretrain_epochs" in arguments:
+        others["pretrain_epochs"] = arguments["pretrain_epochs"]
     torch.manual_seed(0)
-    model = getattr(lit_models, method)(**arguments)
+    model = built(title, **others)
 
     loading = {"batch_size": batch_size, "eval_batch_size": eval_batch_size}
-    pairs = method in ("Pix2Pix", "CycleGAN")
     shape = (sizes["channels"], sizes["image_size"], sizes["image_size"])
-    images = ImagesInMemory(shape, count, pairs, root=str(folder), **loading)
+    images = ImagesInMemory(shape, count, record.batch == "pairs", root=str(folder), **loading)
     data: ImageDataModule = images
-    if method == "ProtoNet":
+    if record.batch == "episodes":
         data = EpisodeDataModule(
             images,
             n_way=3,
@@ -97,9 +94,9 @@ def small_fit(
             val_episodes=count,
             test_episodes=count,
         )
-    elif method == "TransferClassifier":
+    elif record.batch == "folded images":
         data = FewLabels(images, count=count, folds=2, repeats=1, **loading)
-    elif method == "DARTSSearch":
+    elif record.batch == "halves":
         data = SearchDataModule(images, **loading)
     return model, data, small_trainer(model, folder, **trainer)
 
