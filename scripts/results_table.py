@@ -2,7 +2,10 @@
 numbered differences from the papers.
 
     python scripts/results_table.py            # after scripts/reproduce.py
-    python scripts/results_table.py --check    # exit code 1 if something is out of date
+    python scripts/results_table.py --check    # exit code 1 if something is out of date or has no source
+
+It also checks the numbers in prose that are marked as results against the records (scripts/experiments/claims.py), and
+that docs/images/made_by.yaml names the run or the command behind each picture.
 
 Each part stands between two comments:
 
@@ -29,6 +32,8 @@ from pathlib import Path
 from typing import Any
 
 from experiments import EXPERIMENTS, Figure, Step
+from experiments.claims import made_by, unsourced, unsupported
+from experiments.listing import faults_of
 
 from lit_models.runs.published import Citation, Published, all_published
 
@@ -47,6 +52,7 @@ CUTS = {
     "init_channels": "channels",
     "layers": "cells",
     "num_classes": "classes",
+    "total_iters": "steps of the schedule",
 }
 """Arguments that are a cut when they are smaller than in the configuration, and what they count."""
 UNTOLD = ("callbacks", "log_every_n_steps", "max_classes")
@@ -91,16 +97,19 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--check", action="store_true", help="change nothing; exit code 1 if a part is out of date")
     given = parser.parse_args()
-    outdated = []
+    outdated, wrong = [], []
     for path in (REPOSITORY / "README.md", *sorted((REPOSITORY / "docs").rglob("*.md"))):
         text = path.read_text()
         if (new := with_tables(text, REPOSITORY / "results")) != text:
             outdated.append(path)
             if not given.check:
                 path.write_text(new)
+        wrong += [f"{path.relative_to(REPOSITORY)}: {one}" for one in (*unsupported(new), *unsourced(path, new))]
     for path in outdated:
         print(f"{path.relative_to(REPOSITORY)}: {'out of date' if given.check else 'written'}")
-    return 1 if given.check and outdated else 0
+    for one in wrong:
+        print(one, file=sys.stderr)
+    return 1 if given.check and (outdated or wrong) else 0
 
 
 def with_tables(text: str, results: Path) -> str:
@@ -113,10 +122,10 @@ def with_tables(text: str, results: Path) -> str:
         page = match[1]
         if page == "all":
             parts = overview([row for row in rows if row.main])
-        elif page in {row.page for row in rows}:
+        elif (REPOSITORY / "docs" / "methods" / f"{page}.md").is_file():
             parts = page_tables([row for row in rows if row.page == page])
         else:
-            raise SystemExit(f"`<!-- results: {page} -->` names no page of scripts/experiments/.")
+            raise SystemExit(f"`<!-- results: {page} -->` names no page of docs/methods/.")
         return "\n\n".join([f"<!-- results: {page} -->", *parts, "<!-- end of results -->"])
 
     text = MARKED.sub(tables, text)
@@ -259,7 +268,8 @@ def gallery() -> str:
             picture = os.path.relpath((path.parent / target).resolve(), docs)
             if picture not in seen:
                 seen.add(picture)
-                shown_here.append(f"![{caption}]({picture})\n\n*{caption[:1].upper()}{caption[1:]}.*")
+                source = made_by().get(os.path.normpath(os.path.join("docs", picture)), "an unknown run")
+                shown_here.append(f"![{caption}]({picture})\n\n*{caption[:1].upper()}{caption[1:]}.* Made by {source}.")
         if shown_here:
             parts += [f"## {name}", f"[Method page](methods/{page}.md)", *shown_here]
     return "\n\n".join(parts)
@@ -347,7 +357,7 @@ def measured(row: Row, step: Step, figure: Figure, entry: dict[str, Any]) -> Row
         data=_data(step, entry["data"]),
         ours=shown(figure, values, half),
         cut=cut,
-        changed=others,
+        changed=(*others, *faults_of(entry)),
         seeds=len(runs),
         time=_duration(statistics.mean(seconds)) if seconds else "not recorded",
         hardware=" / ".join(dict.fromkeys(run["hardware"] for run in runs)),

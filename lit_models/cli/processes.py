@@ -43,8 +43,8 @@ def train(folder: Path, arguments: Sequence[str]) -> int:
     return 0 if finished(folder) else relit(fit_command(folder, arguments))
 
 
-def resolved(arguments: Sequence[str]) -> dict[str, Any]:
-    """The full configuration with which `relit fit` would train.
+def resolved(arguments: Sequence[str], command: str = "fit") -> dict[str, Any]:
+    """The full configuration with which a command of relit would run.
 
     Raises:
         RunError: It would refuse the arguments.
@@ -53,9 +53,11 @@ def resolved(arguments: Sequence[str]) -> dict[str, Any]:
 
     output, errors = io.StringIO(), io.StringIO()
     with contextlib.redirect_stdout(output), contextlib.redirect_stderr(errors):
-        code = main(["fit", *arguments, "--print_config"])
+        code = main([command, *arguments, "--print_config"])
+    if code in INTERRUPTED:
+        raise KeyboardInterrupt
     if code != 0:
-        raise RunError(last_words(errors.getvalue()) or f"relit fit refuses {shlex.join(arguments)}.")
+        raise RunError(last_words(errors.getvalue()) or f"relit {command} refuses {shlex.join(arguments)}.")
     return yaml.safe_load(output.getvalue())
 
 

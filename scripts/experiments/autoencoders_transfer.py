@@ -1,6 +1,6 @@
 """What an autoencoder's codes are good for."""
 
-from experiments.budgets import FEW_BATCHES, GPU, SAYS_SMOKE
+from experiments.budgets import FEW_BATCHES, GPU
 from experiments.data_sets import FIFTY_LABELS, MNIST
 from experiments.declaration import Analysis, Budget, Experiment, Figure, Step
 from experiments.vae import GRAY_DIGITS, VAE_MNIST
@@ -55,7 +55,6 @@ EXPERIMENT = Experiment(
     ),
     budgets={
         "smoke": Budget(
-            SAYS_SMOKE,
             {
                 "*": FEW_BATCHES,
                 **dict.fromkeys(("classifier", "autoencoder", "latent_gan"), ("--data=Digits",)),
@@ -64,9 +63,9 @@ EXPERIMENT = Experiment(
             },
             analysis=("--data", "Digits", "--per_pair", "1"),
         ),
-        "cpu": Budget("30 epochs of 100 of the latent-space GAN", {"latent_gan": ("--trainer.max_epochs=30",)}),
-        "gpu": Budget("nothing; bfloat16", {"*": GPU}),
-        "paper": Budget("nothing"),
+        "cpu": Budget({"latent_gan": ("--trainer.max_epochs=30",)}),
+        "gpu": Budget({"*": GPU}),
+        "paper": Budget(),
     },
     analyses=(
         Analysis(

@@ -13,4 +13,3 @@ FEW_SCORES = (
 )
 DIGITS_SMOKE = ("--data=Digits", *FEW_BATCHES)
 GAN_SMOKE = (*DIGITS_SMOKE, "--model.feature_maps=4", FEW_SCORES)
-SAYS_SMOKE = "all but three batches of scikit-learn's digits by narrow networks"

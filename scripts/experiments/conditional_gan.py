@@ -1,6 +1,6 @@
 """Ways to give a conditional GAN the class."""
 
-from experiments.budgets import GAN_SMOKE, GPU, SAYS_SMOKE
+from experiments.budgets import GAN_SMOKE, GPU
 from experiments.data_sets import MNIST
 from experiments.declaration import Budget, Experiment, Figure, Step
 from experiments.gans_mnist import DIGITS
@@ -81,17 +81,15 @@ EXPERIMENT = Experiment(
     ),
     budgets={
         "smoke": Budget(
-            f"{SAYS_SMOKE}; two of the embeddings",
             {"*": GAN_SMOKE},
             only=("concat", "concat_image", "embedding_20_latent", "embedding_20_image", "projection"),
         ),
         "cpu": Budget(
-            "half the width, 6 epochs of 15; no embeddings as maps",
             {"*": ("--model.feature_maps=32", "--trainer.max_epochs=6")},
             only=("concat", "concat_image", "projection"),
         ),
-        "gpu": Budget("nothing; bfloat16", {"*": GPU}),
-        "paper": Budget("nothing"),
+        "gpu": Budget({"*": GPU}),
+        "paper": Budget(),
     },
     drawn=("val/label_accuracy", "val/fid"),
 )

@@ -72,7 +72,6 @@ EXPERIMENT = Experiment(
     ),
     budgets={
         "smoke": Budget(
-            "all but three batches of scikit-learn's digits, three cells and two channels; first order only",
             {
                 "search": ("--data.images=Digits", "--data.batch_size=16", *DARTS_SMOKE),
                 "retrain": ("--data=Digits", "--data.batch_size=16", *DARTS_SMOKE),
@@ -82,8 +81,6 @@ EXPERIMENT = Experiment(
             only=("search", "retrain", "random"),
         ),
         "cpu": Budget(
-            "3/4 of the search's channels, half of its cells, 42 of its 50 epochs (47 in second order); in retraining "
-            "28 of 36 channels, 15 of 20 cells, 593 of 600 epochs",
             {
                 "search": ("--model.epochs=8",),
                 "search_2nd": ("--model.order=2", "--model.epochs=3"),
@@ -95,11 +92,10 @@ EXPERIMENT = Experiment(
             },
         ),
         "gpu": Budget(
-            "100 epochs of 600 of retraining; bfloat16",
             {"*": GPU, **dict.fromkeys(RETRAININGS, ("--model.epochs=100",))},
         ),
         "paper": Budget(
-            "nothing; one search a seed, where the paper takes the best of four (scripts/analyses/darts_selection.py)"
+            note="one search a seed, where the paper takes the best of four (scripts/analyses/darts_selection.py)"
         ),
     },
     drawn=("val/accuracy", "val/loss"),

@@ -86,23 +86,23 @@ class Figure:
 
 @dataclass(frozen=True)
 class Budget:
-    """How much an experiment is shortened.
+    """How much an experiment is shortened; `reproduce.py --list` says what that keeps and cuts.
 
     Attributes:
-        cuts: What is cut, for a reader.
         arguments: What is given to `relit fit` for it, by step; "*" for all steps.
         configs: Configurations in place of the steps' own.
         only: The steps that are affordable; all of them if None.
         analysis: What the experiment's scripts are given for it.
         patience: Epochs that a step with `length_of` lasts beyond the earlier step's best one.
+        note: What a reader can't tell from the arguments.
     """
 
-    cuts: str
     arguments: dict[str, tuple[str, ...]] = field(default_factory=dict)
     configs: dict[str, str] = field(default_factory=dict)
     only: tuple[str, ...] | None = None
     analysis: tuple[str, ...] = ()
     patience: int = 200
+    note: str = ""
 
     def of(self, step: Step) -> tuple[str, ...]:
         """The arguments for one step."""

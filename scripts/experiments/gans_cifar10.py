@@ -25,14 +25,13 @@ EXPERIMENT = Experiment(
     ),
     budgets={
         "smoke": Budget(
-            "all but three batches of 8 images, width, and scores",
             {"*": (*FEW_BATCHES, "--model.feature_maps=2", "--data.batch_size=8", "--trainer.callbacks=SampleGrid")},
         ),
         "cpu": Budget(
-            "a quarter of the width, 5 epochs; no scores, as Inception is slow without a GPU",
             {"*": ("--model.feature_maps=16", "--trainer.max_epochs=5", "--trainer.callbacks=SampleGrid")},
+            note="no scores, as Inception is slow without a GPU",
         ),
-        "gpu": Budget("nothing; bfloat16", {"*": GPU}),
-        "paper": Budget("nothing"),
+        "gpu": Budget({"*": GPU}),
+        "paper": Budget(),
     },
 )

@@ -17,16 +17,14 @@ EXPERIMENT = Experiment(
     ),
     budgets={
         "smoke": Budget(
-            "all but three batches, and width; DCGAN and SN-GAN only",
             {"*": (*FEW_BATCHES, "--model.feature_maps=4", '--trainer.callbacks=[{"class_path": "SampleGrid"}]')},
             only=("dcgan", "sngan"),
         ),
         "cpu": Budget(
-            "half the width, 100 epochs of 500; DCGAN and SN-GAN only",
             {"*": ("--model.feature_maps=32", "--trainer.max_epochs=100")},
             only=("dcgan", "sngan"),
         ),
-        "gpu": Budget("nothing; bfloat16", {"*": GPU}),
-        "paper": Budget("nothing"),
+        "gpu": Budget({"*": GPU}),
+        "paper": Budget(),
     },
 )

@@ -73,7 +73,6 @@ EXPERIMENT = Experiment(
     ),
     budgets={
         "smoke": Budget(
-            "all but an epoch of three batches a layer, and width; CIFAR-10 only",
             {
                 "*": (*FEW_BATCHES[1:], "--model.finetune_epochs=1", "--model.widths=[16,8]", "--model.code_layer=2"),
                 **dict.fromkeys(("masked", "pretrained", "labels_10"), ("--model.pretrain_epochs=1",)),
@@ -81,7 +80,6 @@ EXPERIMENT = Experiment(
             only=("masked", "pretrained", "scratch", "labels_10", "labels_10_scratch"),
         ),
         "cpu": Budget(
-            "half of MNIST's epochs, 62 of 80 epochs with 96x96 pixels (14 of 20 from scratch); STL-10",
             {
                 "mnist": ("--model.pretrain_epochs=5", "--model.finetune_epochs=10"),
                 "mnist_scratch": ("--model.finetune_epochs=10",),
@@ -93,8 +91,8 @@ EXPERIMENT = Experiment(
                 *("mnist", "mnist_scratch", "96", "96_scratch"),
             ),
         ),
-        "gpu": Budget("nothing; bfloat16", {"*": GPU}),
-        "paper": Budget("nothing"),
+        "gpu": Budget({"*": GPU}),
+        "paper": Budget(),
     },
     drawn=("val/accuracy", "val/loss"),
 )

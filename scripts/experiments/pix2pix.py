@@ -15,16 +15,14 @@ EXPERIMENT = Experiment(
     figures=tuple(figure for step in ("256", "128", "cyclegan") for figure in map_figures(step)),
     budgets={
         "smoke": Budget(
-            "all but three batches, and width; 128x128 only",
             {"*": (*FEW_BATCHES, "--model.feature_maps=4", "--model.discriminator_feature_maps=4")},
             only=("128",),
         ),
         "cpu": Budget(
-            "half the width, 48 epochs of 200; 128x128 only",
             {"*": ("--model.feature_maps=32", "--model.discriminator_feature_maps=32", "--trainer.max_epochs=48")},
             only=("128",),
         ),
-        "gpu": Budget("nothing; bfloat16", {"*": GPU}),
-        "paper": Budget("nothing"),
+        "gpu": Budget({"*": GPU}),
+        "paper": Budget(),
     },
 )

@@ -68,10 +68,8 @@ EXPERIMENT = Experiment(
         Figure("lake", "20-way error / %", "test/error", kind="percent", published="omniglot_one_shot_runs"),
     ),
     budgets={
-        "smoke": Budget("all but three 5-way episodes, and width", {"*": FEW_EPISODES}, patience=1),
+        "smoke": Budget({"*": FEW_EPISODES}, patience=1),
         "cpu": Budget(
-            "60 epochs of 1-shot, 50 of 5-shot, 15 for Lake's runs; with the validation classes 60 beyond the best "
-            "epoch, not 200",
             {
                 "*": ("--trainer.max_epochs=50",),
                 "1-shot": ("--trainer.max_epochs=60",),
@@ -80,8 +78,8 @@ EXPERIMENT = Experiment(
             },
             patience=60,
         ),
-        "gpu": Budget("nothing; bfloat16", {"*": GPU}),
-        "paper": Budget("nothing"),
+        "gpu": Budget({"*": GPU}),
+        "paper": Budget(),
     },
     drawn=("train/accuracy", "train/loss", "val/accuracy", "val/loss"),
 )

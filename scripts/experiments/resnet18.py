@@ -1,6 +1,6 @@
 """One network trained with cross-entropy, center and triplet losses."""
 
-from experiments.budgets import FEW_BATCHES, GPU, SAYS_SMOKE
+from experiments.budgets import FEW_BATCHES, GPU
 from experiments.data_sets import TINY_IMAGENET
 from experiments.declaration import Budget, Experiment, Figure, Step
 
@@ -35,7 +35,6 @@ EXPERIMENT = Experiment(
     ),
     budgets={
         "smoke": Budget(
-            SAYS_SMOKE,
             {
                 "*": (*FEW_BATCHES, "--model.feature_maps=8"),
                 "center": ("--model.loss=center",),
@@ -46,12 +45,11 @@ EXPERIMENT = Experiment(
             only=("strong", "center", "triplet", "triplet_all"),
         ),
         "cpu": Budget(
-            "half the width, the 7x7 stem; bfloat16",
             {"*": ("--model.feature_maps=32", "--model.stem=7x7", "--trainer.precision=bf16-mixed")},
             only=("strong", "center", "triplet", "triplet_all"),
         ),
-        "gpu": Budget("nothing; bfloat16", {"*": GPU}),
-        "paper": Budget("nothing"),
+        "gpu": Budget({"*": GPU}),
+        "paper": Budget(),
     },
     drawn=(
         *("train/loss", "train/accuracy", "val/accuracy"),

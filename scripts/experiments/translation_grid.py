@@ -37,12 +37,11 @@ EXPERIMENT = Experiment(
     ),
     budgets={
         "smoke": Budget(
-            "all but three batches, and width",
             {"*": (*FEW_BATCHES, "--model.feature_maps=4", "--model.discriminator_feature_maps=4")},
             only=("gan_paired", "pix2pix_loose", "cyclegan_unpaired"),
         ),
-        "cpu": Budget("5 epochs of 40", {"*": ("--trainer.max_epochs=5",)}),
-        "gpu": Budget("nothing; bfloat16", {"*": GPU}),
-        "paper": Budget("nothing"),
+        "cpu": Budget({"*": ("--trainer.max_epochs=5",)}),
+        "gpu": Budget({"*": GPU}),
+        "paper": Budget(),
     },
 )

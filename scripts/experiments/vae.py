@@ -51,16 +51,15 @@ EXPERIMENT = Experiment(
     ),
     budgets={
         "smoke": Budget(
-            "all but three batches of scikit-learn's digits, MNIST and LFW",
             {
                 "*": (*FEW_BATCHES, "--model.importance_samples=2"),
                 **dict.fromkeys(("vae_bernoulli", "vae_2d"), GRAY_DIGITS),
                 "vae_dynamic": ("--data.batch_size=32",),
             },
         ),
-        "cpu": Budget("nothing"),
-        "gpu": Budget("nothing; bfloat16", {"*": GPU}),
-        "paper": Budget("nothing"),
+        "cpu": Budget(),
+        "gpu": Budget({"*": GPU}),
+        "paper": Budget(),
     },
     drawn=("val/nats", "val/reconstruction_nats", "val/kl_nats"),
 )

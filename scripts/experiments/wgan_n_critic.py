@@ -1,6 +1,6 @@
 """WGAN and WGAN-SN with 1, 2, 5 and 20 steps of the critic for each of the generator."""
 
-from experiments.budgets import GAN_SMOKE, GPU, SAYS_SMOKE
+from experiments.budgets import GAN_SMOKE, GPU
 from experiments.data_sets import MNIST
 from experiments.declaration import Budget, Experiment, Figure, Step
 from experiments.gans_mnist import DIGITS
@@ -33,15 +33,12 @@ EXPERIMENT = Experiment(
     ),
     budgets={
         "smoke": Budget(
-            f"{SAYS_SMOKE}; only n_critic 1 and 2 of WGAN",
             {"*": GAN_SMOKE},
             only=("wgan-1", "wgan-2"),
         ),
-        "cpu": Budget(
-            "a quarter of the width, 5 epochs of 15", {"*": ("--model.feature_maps=16", "--trainer.max_epochs=5")}
-        ),
-        "gpu": Budget("nothing; bfloat16", {"*": GPU}),
-        "paper": Budget("nothing"),
+        "cpu": Budget({"*": ("--model.feature_maps=16", "--trainer.max_epochs=5")}),
+        "gpu": Budget({"*": GPU}),
+        "paper": Budget(),
     },
     drawn=("val/fid", "val/inception_score"),
 )
