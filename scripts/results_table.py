@@ -15,6 +15,8 @@ Each part stands between two comments:
     <!-- gallery --> … <!-- end of gallery -->                 docs/gallery.md: the pictures of the methods' pages
     <!-- differences: lit_models/dcgan.py --> … <!-- end of differences -->
 
+docs/methods/README.md gets a row for each page that it lacks.
+
 The values come from results/*.json and lit_models/runs/published.yaml. Trainings without a record are not shown;
 `scripts/reproduce.py --list` names them.
 """
@@ -38,6 +40,7 @@ from experiments.listing import faults_of
 from lit_models.runs.published import Citation, Published, all_published
 
 REPOSITORY = Path(__file__).parents[1]
+INDEX = REPOSITORY / "docs" / "methods" / "README.md"
 MARKED = re.compile(r"<!-- results: (\w+) -->\n.*?<!-- end of results -->", re.DOTALL)
 METHODS = re.compile(r"<!-- methods -->\n.*?<!-- end of methods -->", re.DOTALL)
 GALLERY = re.compile(r"<!-- gallery -->\n.*?<!-- end of gallery -->", re.DOTALL)
@@ -98,9 +101,13 @@ def main() -> int:
     parser.add_argument("--check", action="store_true", help="change nothing; exit code 1 if a part is out of date")
     given = parser.parse_args()
     outdated, wrong = [], []
-    for path in (REPOSITORY / "README.md", *sorted((REPOSITORY / "docs").rglob("*.md"))):
+    # The index first, by which the other pages list the methods.
+    for path in (INDEX, REPOSITORY / "README.md", *sorted({*(REPOSITORY / "docs").rglob("*.md")} - {INDEX})):
         text = path.read_text()
-        if (new := with_tables(text, REPOSITORY / "results")) != text:
+        new = with_tables(text, REPOSITORY / "results")
+        if path == INDEX:
+            new = with_all_pages(new)
+        if new != text:
             outdated.append(path)
             if not given.check:
                 path.write_text(new)
@@ -128,10 +135,15 @@ def with_tables(text: str, results: Path) -> str:
             raise SystemExit(f"`<!-- results: {page} -->` names no page of docs/methods/.")
         return "\n\n".join([f"<!-- results: {page} -->", *parts, "<!-- end of results -->"])
 
-    text = MARKED.sub(tables, text)
-    text = METHODS.sub(lambda _: f"<!-- methods -->\n{methods_table(rows)}\n<!-- end of methods -->", text)
-    text = GALLERY.sub(lambda _: f"<!-- gallery -->\n{gallery()}\n<!-- end of gallery -->", text)
-    return DIFFERENCES.sub(_differences, text)
+    def brought_up_to_date(part: str) -> str:
+        part = MARKED.sub(tables, part)
+        part = METHODS.sub(lambda _: f"<!-- methods -->\n{methods_table(rows)}\n<!-- end of methods -->", part)
+        part = GALLERY.sub(lambda _: f"<!-- gallery -->\n{gallery()}\n<!-- end of gallery -->", part)
+        return DIFFERENCES.sub(_differences, part)
+
+    # What stands in a block of code is shown as it is.
+    parts = re.split(r"(^```.*?^```)", text, flags=re.DOTALL | re.MULTILINE)
+    return "".join(part if part.startswith("```") else brought_up_to_date(part) for part in parts)
 
 
 def overview(rows: list[Row]) -> list[str]:
@@ -243,9 +255,22 @@ def methods_table(rows: list[Row]) -> str:
     return markdown(("method", "what it does", "data", "ours / paper"), cells)
 
 
+def with_all_pages(text: str) -> str:
+    """The index of the methods' pages; those that it lacks come last, with the first sentence of their overview."""
+    listed = methods_index()
+    lines = []
+    for path in sorted(INDEX.parent.glob("*.md")):
+        if path != INDEX and path.stem not in listed:
+            overview = re.search(r"^## Overview\n\n(.+?)[.:](?:\s|$)", path.read_text(), re.DOTALL | re.MULTILINE)
+            does = " ".join(overview[1].split()) if overview else ""
+            lines.append(f"| [{title_of(path.stem)}]({path.name}) | {does[:1].lower()}{does[1:]} |\n")
+    *_, last = re.finditer(r"^\| \[.+?\]\(\w+\.md\) \| .+? \|\n", text, re.MULTILINE)
+    return text[: last.end()] + "".join(lines) + text[last.end() :]
+
+
 def methods_index() -> dict[str, tuple[str, str]]:
     """Each page's name and what the method does, as docs/methods/README.md lists them."""
-    text = (REPOSITORY / "docs" / "methods" / "README.md").read_text()
+    text = INDEX.read_text()
     return {
         page: (name, does)
         for name, page, does in re.findall(r"^\| \[(.+?)\]\((\w+)\.md\) \| (.+?) \|$", text, re.MULTILINE)

@@ -6,7 +6,7 @@
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -81,8 +81,7 @@ class Method:
         return {name: epochs if name == self.epochs[-1] else 1 for name in self.epochs}
 
 
-@dataclass(frozen=True)
-class Model:
+class Model(NamedTuple):
     """A tiny model of a method."""
 
     method: str
