@@ -20,6 +20,7 @@ import lit_models
 from tests.methods import CASES
 from tests.support.small_data import write_autoencoder
 from tests.support.tiny import CONFIGS, TINY, the_run, weights
+from tests.support.trainers import quiet_trainer
 from tests.support.two_ranks import Case, penalty_between
 
 Relit = Callable[..., int]
@@ -58,8 +59,7 @@ def test_two_ranks_equal_one_process_on_the_same_global_batch(
         start = {name: value.clone() for name, value in model.state_dict().items()}
         find_unused = "_find_unused_parameters_true" if getattr(model, "needs_find_unused_parameters", False) else ""
         path = tmp_path / f"{processes}.ckpt"
-        trainer = Trainer(
-            accelerator="cpu",
+        trainer = quiet_trainer(
             devices=processes,
             strategy="auto" if processes == 1 else f"ddp_fork{find_unused}",
             precision="64-true" if case.double else "32-true",
@@ -69,10 +69,6 @@ def test_two_ranks_equal_one_process_on_the_same_global_batch(
             limit_val_batches=2,
             callbacks=[KeepCheckpoint(path)],
             default_root_dir=tmp_path,
-            logger=False,
-            enable_checkpointing=False,
-            enable_progress_bar=False,
-            enable_model_summary=False,
         )
         trainer.fit(model, case.data(digits_root, processes))
         checkpoints.append(torch.load(path, weights_only=True))

@@ -80,7 +80,7 @@ def _of_a_seed(run: dict[str, Any], test: str, name: str) -> float | None:
 
 def _is_written(number: float, value: float, digits: int) -> bool:
     """Whether a value, a share in percent or what it lacks to 100 % is written so."""
-    return any(abs(one - number) <= 0.5 * 10**-digits + 1e-9 for one in (value, 100 * value, 100 - 100 * value))
+    return any(abs(one - number) <= 0.501 * 10**-digits for one in (value, 100 * value, 100 - 100 * value))
 
 
 def made_by() -> dict[str, str]:

@@ -5,13 +5,13 @@ from pathlib import Path
 
 import pytest
 import torch
-from lightning.pytorch import Trainer
 from torch import nn
 
 from datamodules import Digits
 from lit_models import DigitClassifier
 from lit_models.errors import ModelError
 from tests.support.tiny import CONFIGS, the_run, weights
+from tests.support.trainers import quiet_trainer
 
 Relit = Callable[..., int]
 TINY = (
@@ -43,15 +43,7 @@ def test_the_network() -> None:
 def test_it_learns_digits_under_its_schedule(digits_root: Path) -> None:
     torch.manual_seed(0)
     model = DigitClassifier(widths=(8, 16, 16))
-    trainer = Trainer(
-        accelerator="cpu",
-        max_epochs=3,
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        use_distributed_sampler=False,
-    )
+    trainer = quiet_trainer(max_epochs=3, use_distributed_sampler=False)
     trainer.fit(model, Digits(root=str(digits_root), batch_size=16))
     assert trainer.callback_metrics["val/accuracy"] > 0.8
     assert trainer.optimizers[0].param_groups[0]["lr"] < 1e-5, "one cycle ends near 0"

@@ -5,7 +5,6 @@ from typing import Any
 
 import pytest
 import torch
-from lightning.pytorch import Trainer
 from torch import nn
 from torch.nn import functional
 
@@ -14,6 +13,7 @@ from lit_models import DenoisingAutoencoder, LatentGAN
 from lit_models.errors import ModelError, RunError
 from tests.support.small_data import write_autoencoder
 from tests.support.tiny import CONFIGS, the_run, weights
+from tests.support.trainers import quiet_trainer
 
 Relit = Callable[..., int]
 
@@ -48,16 +48,9 @@ def gan(decoder: Path, **arguments: Any) -> LatentGAN:
 
 
 def fitted(root: Path, model: LatentGAN, batches: int = 3) -> LatentGAN:
-    Trainer(
-        accelerator="cpu",
-        max_epochs=1,
-        limit_train_batches=batches,
-        limit_val_batches=1,
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-    ).fit(model, Digits(root=str(root), batch_size=8))
+    quiet_trainer(max_epochs=1, limit_train_batches=batches, limit_val_batches=1).fit(
+        model, Digits(root=str(root), batch_size=8)
+    )
     return model
 
 

@@ -24,6 +24,7 @@ from lit_models.layerwise_mlp import MLP, Decoder, mask
 from lit_models.phase_data import labeled_rows, room_for_codes
 from tests.support.small_data import stl10
 from tests.support.tiny import CONFIGS, the_run, weights
+from tests.support.trainers import quiet_trainer
 
 Relit = Callable[..., int]
 
@@ -56,16 +57,8 @@ def batch_of(model: LayerwiseMLP, size: int = 5) -> LabeledImages:
 
 
 def fitted(root: Path, model: LayerwiseMLP, *callbacks: Callback, **trainer: Any) -> LayerwiseMLP:
-    Trainer(
-        accelerator="cpu",
-        max_epochs=model.planned_epochs,
-        callbacks=list(callbacks),
-        use_distributed_sampler=False,
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        **trainer,
+    quiet_trainer(
+        max_epochs=model.planned_epochs, callbacks=list(callbacks), use_distributed_sampler=False, **trainer
     ).fit(model, Digits(root=str(root), batch_size=128))
     return model
 

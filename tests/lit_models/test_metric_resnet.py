@@ -28,6 +28,7 @@ from lit_models.networks.lenet import LeNet
 from lit_models.networks.resnet import ResNet18
 from lit_models.optimizers import one_cycle
 from tests.support.tiny import the_run
+from tests.support.trainers import quiet_trainer
 
 Relit = Callable[..., int]
 
@@ -51,16 +52,11 @@ def batch_of(size: int = 24) -> LabeledImages:
 
 
 def a_trainer(processes: int = 1, *callbacks: Callback, **arguments: Any) -> Trainer:
-    return Trainer(
-        accelerator="cpu",
+    return quiet_trainer(
         devices=processes,
         strategy="auto" if processes == 1 else "ddp_fork",
         callbacks=list(callbacks),
         use_distributed_sampler=False,
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
         **arguments,
     )
 

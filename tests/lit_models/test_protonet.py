@@ -21,6 +21,7 @@ from lit_models.errors import ModelError
 from lit_models.losses.prototypical import episode_accuracy, prototypical_loss
 from lit_models.protonet import Conv4
 from tests.support.tiny import the_run
+from tests.support.trainers import quiet_trainer
 
 Relit = Callable[..., int]
 
@@ -141,16 +142,8 @@ def fit(model: ProtoNet, root: Path, **arguments: Any) -> tuple[ProtoNet, Traine
 
 
 def a_trainer(processes: int = 1, **arguments: Any) -> Trainer:
-    return Trainer(
-        accelerator="cpu",
-        devices=processes,
-        strategy="auto" if processes == 1 else "ddp_fork",
-        use_distributed_sampler=False,
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        **arguments,
+    return quiet_trainer(
+        devices=processes, strategy="auto" if processes == 1 else "ddp_fork", use_distributed_sampler=False, **arguments
     )
 
 

@@ -10,6 +10,7 @@ from lit_models.errors import ModelError
 from tests.datamodules.test_maps import only_a_subset, write_maps
 from tests.methods import SMALL_MODELS
 from tests.support.small_models import small_model
+from tests.support.trainers import quiet_trainer
 
 pytestmark = only_a_subset
 OF_IMAGES = [
@@ -28,15 +29,7 @@ def maps(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Maps:
 
 
 def a_trainer() -> Trainer:
-    return Trainer(
-        accelerator="cpu",
-        devices=1,
-        max_epochs=1,
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-    )
+    return quiet_trainer(max_epochs=1)
 
 
 @pytest.mark.parametrize(
