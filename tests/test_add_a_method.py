@@ -13,7 +13,7 @@ REPOSITORY = Path(__file__).parents[1]
 PAGE = (REPOSITORY / "docs" / "add_a_method.md").read_text()
 COPIED = ("lit_models", "datamodules", "configs", "scripts", "tests", "docs", "pyproject.toml", "README.md")
 NEW = re.compile(r"^New, `(\S+)`[^\n]*:\n\n```\w+\n(.*?)^```", re.DOTALL | re.MULTILINE)
-ADDED = re.compile(r"^In `(\S+)`, below `(.+)`:\n\n```\w+\n(.*?)^```", re.DOTALL | re.MULTILINE)
+ADDED = re.compile(r"^In `(\S+)`, below `([^\n]+)`:\n\n```\w+\n(.*?)^```", re.DOTALL | re.MULTILINE)
 PROOFS = {
     "MeanImages": (
         *("tests/test_methods.py", "tests/test_distributed.py", "tests/test_precision.py", "tests/fake_cuda_steps.py"),
@@ -27,7 +27,7 @@ EXPECTED = {"MeanImages": 15, "mean_images": 8}
 
 def test_the_page_counts_its_files() -> None:
     files = {path for path, _ in NEW.findall(PAGE)} | {path for path, _, _ in ADDED.findall(PAGE)}
-    assert files == set(re.findall(r"^\| `(\S+)` \|", PAGE, re.MULTILINE))
+    assert files == set(re.findall(r"^\| `(\S+\.(?:py|yaml|md))` \|", PAGE, re.MULTILINE))
     assert len(files) == 6
     assert all((REPOSITORY / path).is_file() for path, _, _ in ADDED.findall(PAGE))
 

@@ -52,6 +52,15 @@ def test_imports_point_downwards() -> None:
                 assert FLOOR[room_of(name)] <= FLOOR[room_of(module)], upwards
 
 
+def test_scripts_use_public_functions() -> None:
+    """Commands run by ``lit_models.__main__``, not by the insides of ``cli/command.py``; nothing with an underscore."""
+    for path in REPOSITORY.glob("scripts/**/*.py"):
+        for name in imports(path):
+            if name.startswith(("lit_models.", "datamodules.")) and not name.startswith("lit_models.__main__"):
+                assert not any(part.startswith("_") for part in name.split(".")), f"{path} imports {name}"
+                assert not name.startswith("lit_models.cli.command"), f"{path} imports {name}"
+
+
 def test_a_method_loads_little_and_there_are_no_circles() -> None:
     """Each module can be the first one that is imported; the first of all is a method, which loads little else."""
     modules = sorted(
