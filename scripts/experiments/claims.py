@@ -13,6 +13,7 @@ to 100 %.
 """
 
 import json
+import os
 import re
 import statistics
 from collections.abc import Iterator
@@ -95,8 +96,7 @@ def unsourced(page: Path, text: str) -> Iterator[str]:
         target = next(filter(None, targets))
         if "://" in target:
             continue
-        picture = (page.parent / target).resolve()
-        path = picture.relative_to(REPOSITORY).as_posix()
+        path = os.path.relpath(page.parent / target, REPOSITORY)
         if path not in known:
             yield f"{path}: docs/images/made_by.yaml doesn't say which run or command made it"
             continue
