@@ -3,7 +3,6 @@ import math
 import multiprocessing
 import os
 import re
-import signal
 from collections.abc import Callable
 from copy import deepcopy
 from itertools import pairwise
@@ -23,7 +22,7 @@ from lit_models.errors import ModelError, RunError
 from lit_models.layerwise_mlp import MLP, Decoder, mask
 from lit_models.phase_data import labeled_rows, room_for_codes
 from tests.support.small_data import stl10
-from tests.support.tiny import CONFIGS, the_run, weights
+from tests.support.tiny import CONFIGS, assert_same_run, killed_fit, killer, the_run
 from tests.support.trainers import quiet_trainer
 
 Relit = Callable[..., int]
@@ -467,16 +466,10 @@ def uninterrupted(tmp_path_factory: pytest.TempPathFactory, digits_root: Path) -
 )
 @pytest.mark.long
 def test_a_killed_run_goes_on_exactly_in_any_phase(relit: Relit, uninterrupted: Path, batch: int) -> None:
-    killer = ["--trainer.callbacks+=tests.support.tiny.KillAt", f"--trainer.callbacks.batch={batch}"]
-    arguments = ["fit", *FIT, "--model.mask_fraction=0.2", "--checkpoint.every_n_steps=7"]
-    process = multiprocessing.get_context("fork").Process(target=relit, args=(*arguments, *killer))
-    process.start()
-    process.join(120)
-    assert process.exitcode == -signal.SIGKILL
-    assert relit(*arguments, "--ckpt_path=last") == 0
-    state, expected = weights(the_run()), weights(uninterrupted)
-    assert all(torch.equal(state[name], expected[name]) for name in expected)
-    assert (the_run() / "metrics.csv").read_text() == (uninterrupted / "metrics.csv").read_text()
+    arguments = [*FIT, "--model.mask_fraction=0.2", "--checkpoint.every_n_steps=7"]
+    killed_fit(relit, *arguments, *killer(batch=batch))
+    assert relit("fit", *arguments, "--ckpt_path=last") == 0
+    assert_same_run(the_run(), uninterrupted)
 
 
 @pytest.mark.long

@@ -1,8 +1,6 @@
 import csv
 import math
-import multiprocessing
 import os
-import signal
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -20,7 +18,7 @@ from lit_models import ProtoNet
 from lit_models.errors import ModelError
 from lit_models.losses.prototypical import episode_accuracy, prototypical_loss
 from lit_models.protonet import Conv4
-from tests.support.tiny import the_run
+from tests.support.tiny import killed_fit, killer, the_run
 from tests.support.trainers import quiet_trainer
 
 Relit = Callable[..., int]
@@ -272,15 +270,7 @@ TINY = (
 def test_a_killed_run_that_is_resumed_equals_the_one_that_was_not(relit: Relit) -> None:
     assert relit("fit", *TINY, "--run.root=whole") == 0
     # After 17 of 36 batches, in mid-epoch, five batches after a halving.
-    killer = [
-        "--trainer.callbacks+=tests.support.tiny.KillAt",
-        "--trainer.callbacks.batch=18",
-        "--checkpoint.every_n_steps=17",
-    ]
-    process = multiprocessing.get_context("fork").Process(target=relit, args=("fit", *TINY, *killer))
-    process.start()
-    process.join(120)
-    assert process.exitcode == -signal.SIGKILL
+    killed_fit(relit, *TINY, *killer(batch=18), "--checkpoint.every_n_steps=17")
     assert relit("fit", *TINY, "--ckpt_path=last") == 0
     run, whole = the_run(), the_run(Path("whole"))
     last = [torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True) for folder in (run, whole)]

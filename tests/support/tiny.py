@@ -1,9 +1,11 @@
 """Small runs that many tests share, and callbacks that disturb them."""
 
+import multiprocessing
 import os
 import resource
 import signal
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -110,3 +112,27 @@ def the_run(root: Path = Path("runs")) -> Path:
     """The only run below ``runs/``."""
     (run,) = root.glob("*/*")
     return run
+
+
+def killed_fit(relit: Callable[..., int], *arguments: str) -> None:
+    """Runs ``relit fit`` in a forked process, which a callback or another process kills."""
+    process = multiprocessing.get_context("fork").Process(target=relit, args=("fit", *arguments))
+    process.start()
+    process.join(120)
+    assert process.exitcode == -signal.SIGKILL
+
+
+def killer(**moment: int) -> list[str]:
+    """The arguments that add :class:`KillAt`."""
+    return [f"--trainer.callbacks+={__name__}.KillAt", *(f"--trainer.callbacks.{k}={v}" for k, v in moment.items())]
+
+
+def assert_same_run(run: Path, other: Path) -> None:
+    """Weights, metrics and pictures are equal, bit for bit."""
+    state, expected = weights(run), weights(other)
+    assert state.keys() == expected.keys()
+    for name in expected:
+        assert torch.equal(state[name], expected[name]), name
+    assert (run / "metrics.csv").read_text() == (other / "metrics.csv").read_text()
+    for grid in other.glob("samples/*.png"):
+        assert (run / "samples" / grid.name).read_bytes() == grid.read_bytes()
