@@ -45,7 +45,6 @@ from lit_models.cli import processes
 from lit_models.cli.compare import compare, logged_as
 from lit_models.cli.processes import finished, in_a_process, interruptible, relit, train
 from lit_models.errors import RunError
-from lit_models.runs import loggers
 from lit_models.runs.reading import Run, differences, flat, read_epochs, read_mapping, read_tests
 from lit_models.support.files import write_atomically
 from lit_models.support.judge import SCORES, judge_of_test, printed_name, read_judge
@@ -109,6 +108,8 @@ def main() -> int:
     chain = Chain(given.experiment, results, given.allow_dirty or measures_nothing)
     try:
         if not given.take:
+            from lit_models.runs import loggers
+
             chain.require_commit(loggers.git_commit(), "This copy of relit")
         if given.take:
             for taken in given.take:

@@ -463,6 +463,8 @@ def _own(step: Step) -> set[str]:
 def _data(step: Step, data: dict[str, Any]) -> str:
     if data["whole"]:
         return data["name"]
+    if remarks := data.get("remarks"):
+        return f"{data['name']}, **subset**: {'; '.join(remarks)}"
     train = data["train_images"] + data["val_images"]
     return (
         f"{data['name']}, **subset**: {train:,} of {step.data.train:,} training and validation, "

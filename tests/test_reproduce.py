@@ -299,6 +299,8 @@ def test_remarks_on_the_data_make_it_a_subset(
     (plain,) = results()["steps"]["plain"]
     assert plain["data"]["remarks"] == ["x.gz has the checksum md5:1, not the published md5:2"]
     assert plain["data"]["whole"] is False
+    row = row_of(TOY.steps[0], TOY.figures[0], plain)
+    assert row.data == "digits, **subset**: x.gz has the checksum md5:1, not the published md5:2"
 
 
 @pytest.mark.parametrize(

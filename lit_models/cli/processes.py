@@ -14,8 +14,6 @@ from typing import Any
 import yaml
 
 from lit_models.errors import RunError
-from lit_models.runs.settings import changes
-from lit_models.support.checkpoint_files import last_checkpoint
 
 RELIT = [sys.executable, "-m", "lit_models"]
 """The command, in this Python."""
@@ -33,6 +31,8 @@ def train(folder: Path, arguments: Sequence[str]) -> int:
     Returns:
         The exit code.
     """
+    from lit_models.runs.settings import changes
+
     if (folder / "config.yaml").is_file() and (changed := changes(folder, resolved(arguments))):
         key, (before, now) = next(iter(changed.items()))
         print(
@@ -70,6 +70,8 @@ def last_words(output: str) -> str | None:
 
 def fit_command(folder: Path, arguments: Iterable[str]) -> list[str]:
     """The arguments of relit that train in this run folder, from its last checkpoint if it has one."""
+    from lit_models.support.checkpoint_files import last_checkpoint
+
     command = ["fit", *arguments, f"--run.root={folder.parent.parent}", f"--run.id={folder.name}"]
     if last_checkpoint(folder) is not None:
         command.append("--ckpt_path=last")
