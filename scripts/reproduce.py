@@ -241,7 +241,7 @@ class Chain:
         own = REPOSITORY / "configs" / f"{step.config}.yaml"  # a budget may start from a smaller one
         first = next(iter(tests.values()))
         sizes = {name: count for name, count in first["data"].items() if name.endswith("_images")}
-        remarks = remarks_on_data(settings)
+        remarks = remarks_on_data(resolved("test", f"--config={folder / 'config.yaml'}")["data"])
         told_elsewhere = ("seed_everything", "run", "wandb", "ckpt_path")  # the last is of a run that was resumed
         kept = {name: value for name, value in without_nulls(settings).items() if name not in told_elsewhere}
         for option in step.uses:  # a path on this machine
@@ -396,7 +396,7 @@ def chosen_by(settings: Settings, step: Step) -> str:
 
 
 def remarks_on_data(settings: Settings) -> list[str]:
-    """What the data module of a run says of its files: that they are a subset, or have another checksum."""
+    """What a data module of these settings says of its files: that they are a subset, or have another checksum."""
     from jsonargparse import ArgumentParser
 
     import datamodules
@@ -405,7 +405,7 @@ def remarks_on_data(settings: Settings) -> list[str]:
         getattr(datamodules, name)  # class names are looked up among what is imported
     parser = ArgumentParser(exit_on_error=False)
     parser.add_subclass_arguments(datamodules.ImageDataModule, "data")
-    data = parser.instantiate_classes(parser.parse_object({"data": settings["data"]})).data
+    data = parser.instantiate_classes(parser.parse_object({"data": settings})).data
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", datamodules.DataWarning)
         data.prepare_data()
