@@ -409,6 +409,7 @@ def remarks_on_data(settings: Settings) -> list[str]:
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", datamodules.DataWarning)
         data.prepare_data()
+        data.setup("fit")
     told = [str(one.message) for one in caught if issubclass(one.category, datamodules.DataWarning)]
     return [text.rpartition("/")[2] for text in told if "subset" in text or "not the published" in text]
 

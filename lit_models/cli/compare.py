@@ -261,7 +261,7 @@ def draw_metrics(runs: list[Run], metrics: list[str], path: Path) -> None:
                     handles[run.name] = axes.plot(epochs, values, style, color=color, linewidth=1.8)[0]
                     continue
                 axes.plot(epochs, values, "o", markersize=3, alpha=0.45, color=color)
-                handles[run.name] = axes.plot(epochs, smooth(values), style, color=color, linewidth=1.8)[0]
+                handles[run.name] = axes.plot(epochs, smooth(values.tolist()), style, color=color, linewidth=1.8)[0]
         spread = [value for run in runs for _, value in run.curves.get(metric, ())]
         if min(spread) > 0 and max(spread) > 30 * min(spread):
             axes.set_yscale("log")

@@ -77,7 +77,7 @@ def _states(experiment: Experiment, step: Step, entries: list[Settings]) -> list
         state = [_counted(len(entry["seeds"]), "seed")]
         state += [] if entry["data"]["whole"] else ["subset"]
         state += faults_of(entry)
-        changed = entry.get("changed_from_own", entry["changed"])
+        changed = _changed(entry)
         by = [name for name, budget in experiment.budgets.items() if _made_by(entry, step, budget)]
         state.append(f"budget {'/'.join(by)}" if by else "by no budget")
         told = {key: values for key, values in _own(step, changed).items() if not _is_untold(key)}
@@ -100,6 +100,11 @@ def minutes_of(entry: Settings) -> str:
     return f"{statistics.mean(seconds) / 60:.0f} min" if seconds else "? min"
 
 
+def _changed(entry: Settings) -> dict[str, list[Any]]:
+    """The settings in which a record differs from its step's configuration."""
+    return entry["changed_from_own"] if "changed_from_own" in entry else entry["changed"]
+
+
 def _own(step: Step, changed: dict[str, list[Any]]) -> dict[str, list[Any]]:
     """The changes without those that make the step what it is."""
     own = {key_of(argument.partition("=")[0]) for argument in step.arguments}
@@ -110,7 +115,7 @@ def _made_by(entry: Settings, step: Step, budget: Budget) -> bool:
     """Whether a budget's command makes a recorded row."""
     if budget.only is not None and step.name not in budget.only:
         return False
-    recorded = entry.get("changed_from_own", entry["changed"])
+    recorded = _changed(entry)
     wanted = changes(step, budget)
     own = {key_of(option.partition("=")[0]) for option in (*step.uses, *step.arguments)}
     names = {key for key in (*recorded, *wanted) if not _is_untold(key)} - own
@@ -233,7 +238,8 @@ def _told(changed: dict[str, list[Any]]) -> str:
         >>> _told({"trainer.precision": ["bf16-mixed", None], "model.init_args.feature_maps": [32, 64]})
         'feature_maps 32 of 64, precision bf16-mixed'
     """
-    cuts, others = {}, {}
+    cuts: dict[str, None] = {}
+    others: dict[str, None] = {}
     for key, (mine, theirs) in changed.items():
         name = _name_of(key)
         if _is_number(mine) and _is_number(theirs) and mine < theirs:
