@@ -42,7 +42,7 @@ def listing(name: str, experiment: Experiment, results: Path, missing: Iterable[
         missing: Steps and the labels of their values that have no record.
     """
     entries = read_mapping(results / f"{name}.json").get("steps", {})
-    lines = [f"{name}: {experiment.title}"]
+    lines = _wrapped(f"{name}: {experiment.title}", "")
     rows = [row for step in experiment.steps for row in _states(experiment, step, entries.get(step.name, []))]
     widths = [max(len(row[column]) for row in rows) for column in range(3)]
     for step, minutes, state, settings in rows:
