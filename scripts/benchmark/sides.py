@@ -15,7 +15,7 @@ from torch import Tensor
 import lit_models
 from benchmark.race import WARM_UP, Measure, timed
 from lit_models.__main__ import main as relit
-from lit_models.adversarial import frozen, named
+from lit_models.adversarial import frozen, losses_as_logged
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 
@@ -129,7 +129,7 @@ def adversarial_loop(model: Any, batch: Any, steps: int, bf16: bool = False) -> 
         with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
             with torch.set_grad_enabled(generator_turn):
                 fake = model.generate(batch)
-            loss = named("train/loss", model.discriminator_loss(batch, fake.detach()))["train/loss"]
+            loss = losses_as_logged("train/loss", model.discriminator_loss(batch, fake.detach()))["train/loss"]
         discriminator_optimizer.zero_grad()
         loss.backward()
         discriminator_optimizer.step()
@@ -138,7 +138,7 @@ def adversarial_loop(model: Any, batch: Any, steps: int, bf16: bool = False) -> 
             return
         with frozen(model.discriminator):
             with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
-                loss = named("train/loss", model.generator_loss(batch, fake))["train/loss"]
+                loss = losses_as_logged("train/loss", model.generator_loss(batch, fake))["train/loss"]
             generator_optimizer.zero_grad()
             loss.backward()
         generator_optimizer.step()
