@@ -112,8 +112,8 @@ class Pictures(LightningDataModule):
                 f"The pictures are resized {to} first, as those were that the model learned from; --data.scale 1 "
                 "leaves them as they are."
             )
-        channels = getattr(model, "image_shape", (3,))[0]
-        reading = self.reading._replace(channels=getattr(model, "source_channels", None) or channels)
+        channels = getattr(model, "source_shape", getattr(model, "image_shape", (3,)))[0]
+        reading = self.reading._replace(channels=getattr(model, "read_channels", None) or channels)
         rows = range(rank, len(self.files), world_size)
         return PictureLoader(expanded(self.path), self.files, rows, reading, channels, sizing, self.tile)
 

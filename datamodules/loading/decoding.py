@@ -1,6 +1,7 @@
 """Picture files as arrays: upright, on a background, with 8 bits a channel."""
 
 import os
+from collections import Counter
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -15,6 +16,8 @@ from datamodules.loading.folders import printable
 
 Background = Literal["white", "black"]
 BACKGROUNDS = {"white": 255, "black": 0}
+GRAY_MODES = frozenset(("1", "L", "LA", "La", "F", "I", "I;16", "I;16B", "I;16L", "I;16N"))
+"""Pillow's names of the kinds of picture that have no color."""
 DARK = 65535 / 15
 """16-bit files of cameras and scanners often hold 12 bits only: up to 4,095."""
 
@@ -113,10 +116,14 @@ def decode(
         DataError: None of the images can be read, or one is refused.
     """
     brightest_deep = [-1.0] * len(files)
+    several_frames: list[str] = []
 
     def attempt(row: int) -> str:
         try:
             with Image.open(folder / files[row]) as image:
+                if getattr(image, "is_animated", False):
+                    several_frames.append(files[row])
+                    image.seek(0)  # the question may have gone on to the second
                 if image.mode.startswith("I;16"):
                     brightest_deep[row] = float(image.getextrema()[1])  # type: ignore[arg-type]  # one channel
                 keep(row, image)
@@ -145,6 +152,11 @@ def decode(
         raise DataError(f"None of the {len(files)} images in {source} can be read: {some}.")
     if damaged:
         note(f"{len(damaged)} of the {len(files)} images in {source} can't be read and are left out: {some}.")
+    if several_frames:
+        note(
+            f"{len(several_frames)} of the images in {source} hold several frames, slices or pages, of which the first "
+            f"is taken, such as {printable(min(several_frames))}."
+        )
     brightest = max(brightest_deep)
     if 0 <= brightest < DARK:
         note(
@@ -152,6 +164,58 @@ def decode(
             "set --data.value_range to the values of black and white, such as [0, 4095]."
         )
     return np.array([row for row, fault in enumerate(faults) if not fault], np.int64)
+
+
+class Look(NamedTuple):
+    """What the first bytes of pictures say.
+
+    Attributes:
+        sizes: Width and height of each file that can be opened, by its name.
+        gray: The names of those without color.
+        faults: Those that can't be opened, with the reason.
+    """
+
+    sizes: dict[str, tuple[int, int]]
+    gray: set[str]
+    faults: list[str]
+
+    @property
+    def most_common_size(self) -> tuple[int, int]:
+        return Counter(self.sizes.values()).most_common(1)[0][0]
+
+    @property
+    def channels(self) -> int:
+        """1 if all pictures are gray, else 3."""
+        return 1 if len(self.gray) == len(self.sizes) else 3
+
+
+def look_at(folder: Path, files: Sequence[str], at_most: int = 2_000) -> Look:
+    """Opens pictures, evenly taken, without decoding them."""
+
+    def opened(name: str) -> tuple[tuple[int, int], bool] | str:
+        try:
+            with Image.open(folder / name) as image:
+                return image.size, image.mode in GRAY_MODES
+        except Exception as error:  # Pillow meets damaged files with errors of a dozen kinds
+            return f"{printable(name)} ({fault_of(error)})"
+
+    chosen = files[:: -(-len(files) // at_most)] if files else []
+    with ThreadPoolExecutor(processors()) as threads:
+        found = dict(zip(chosen, threads.map(opened, chosen), strict=True))
+    good = {name: one for name, one in found.items() if not isinstance(one, str)}
+    return Look(
+        {name: size for name, (size, _) in good.items()},
+        {name for name, (_, is_gray) in good.items() if is_gray},
+        [one for one in found.values() if isinstance(one, str)],
+    )
+
+
+def power_of_two(side: int, least: int = 16, most: int = 64) -> int:
+    """The largest power of two that isn't larger than a side, within limits."""
+    size = most
+    while size > max(least, side):
+        size //= 2
+    return size
 
 
 def fault_of(error: Exception) -> str:
@@ -166,6 +230,8 @@ def processors() -> int:
 
 def _with_8_bits(image: Image.Image, value_range: tuple[float, float] | None) -> Image.Image:
     values = np.asarray(image, np.float32)
+    if not np.isfinite(values).all():
+        raise ValueError("some of its values are no numbers")
     if value_range is None:
         is_16_bit = image.mode.startswith("I;16") or (image.mode == "I" and image.format == "PNG")
         black, white = (0.0, 65535.0) if is_16_bit else (0.0, 1.0)

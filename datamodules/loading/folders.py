@@ -64,6 +64,14 @@ UNREAD_SUFFIXES = frozenset(
 FOREIGN_FOLDERS = frozenset(("__MACOSX", "@eaDir", "#recycle", "$RECYCLE.BIN", "System Volume Information"))
 """Folders that an operating system puts among the user's: notes on files, thumbnails, waste."""
 
+SIGNATURES = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"GIF87a", b"GIF89a", b"II*\0", b"MM\0*")
+"""First bytes of JPEG, PNG, GIF and TIFF files."""
+SNIFFED = 200
+"""Files of other names whose first bytes are read, at most."""
+THUMBNAILS = frozenset(("thumbs", "thumbnails", "thumbnail", "thumb", "previews"))
+KINDS_OF_FILES = frozenset(("images", "imgs", "masks", "mask", "labels", "annotations", "segmentations", "gt"))
+"""Names of folders for a kind of file, not a class."""
+
 TRAIN, VAL, TEST = 0, 1, 2
 UNLABELED = -1
 """Label of an image without a class."""
@@ -188,6 +196,7 @@ def list_classes(folder: Path, source: Path) -> Listing:
     splits = [split_of.get(path[0], TRAIN) for path in paths]
     if split_of:
         paths = _without_wrappers([path[1:] for path in paths], splits)
+    _note_other_files(tree, folder, source)
     around_classes = {"/".join(name.split("/")[: -len(path)]) for name, path in zip(images, paths, strict=True)}
     return Listing(images, *_labels(paths, splits, tree, around_classes, source))
 
@@ -296,6 +305,17 @@ def _note_odd_classes(class_names: Sequence[str], tree: Tree, around_classes: se
     for same in spellings.values():
         if len(same) > 1:
             note(f"In {source}, these are different classes, although they are spelled alike: {_some(same)}.")
+    halves = [name for name in class_names if name[-1:] in "abAB" and split_of_name(name[:-1]) is not None]
+    if len(halves) > 1 and len(halves) == len(class_names):
+        note(
+            f"In {source}, {_some(halves)} are taken as classes, although they look like two sets of pictures: "
+            "PairedFolder reads those."
+        )
+    if kinds := [name for name in class_names if name.casefold() in KINDS_OF_FILES]:
+        note(
+            f"In {source}, {_some(kinds)} {'is taken as a class' if len(kinds) == 1 else 'are taken as classes'}: keep "
+            "masks, labels and the like out of a folder of images."
+        )
 
 
 def _note_what_is_left_out(tree: Tree, source: Path) -> None:
@@ -310,6 +330,32 @@ def _note_what_is_left_out(tree: Tree, source: Path) -> None:
         )
     if dangling := [name for name in tree.dangling if _suffix(name) in SUFFIXES]:
         note(f"In {source}, {len(dangling)} links lead to no file and are left out: {_some(dangling)}.")
+
+
+def _note_other_files(tree: Tree, folder: Path, source: Path) -> None:
+    """Says which files are pictures by their first bytes only, and which folders may hold small copies."""
+    unnamed = [name for name in tree.files if _suffix(name) not in SUFFIXES | UNREAD_SUFFIXES]
+    # A folder may hold any number of other files; a few show what they are.
+    if found := [name for name in unnamed[:SNIFFED] if _is_picture(folder / name)]:
+        note(
+            f"In {source}, {len(found)}{' or more' * (len(unnamed) > SNIFFED)} files are pictures, but aren't named as "
+            f"such, and are left out: {_some(found)}. Give them a suffix such as .jpg."
+        )
+    parts = {part for name in tree.folders for part in name.split("/") if part.casefold() in THUMBNAILS}
+    if parts:
+        note(
+            f"In {source}, the images of {_some(sorted(parts))} are taken like the others, although they may be small "
+            "copies: remove the folder if they are."
+        )
+
+
+def _is_picture(path: Path) -> bool:
+    try:
+        with path.open("rb") as file:
+            start = file.read(12)
+    except OSError:
+        return False
+    return start.startswith(SIGNATURES) or (start.startswith(b"RIFF") and start.endswith(b"WEBP"))
 
 
 def _without_wrappers(paths: list[list[str]], splits: list[int]) -> list[list[str]]:

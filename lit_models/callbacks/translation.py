@@ -11,7 +11,7 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
 
-from datamodules import GatherDataset, ImageDataModule, ImagePair
+from datamodules import GatherDataset, ImageDataModule, ImagePair, Maps
 from lit_models.callbacks.samples import SampleGrid
 from lit_models.errors import RunError
 from lit_models.metrics.extractors import ExtractorUnavailableError
@@ -62,7 +62,8 @@ class Triptychs(SampleGrid):
         with trainer.precision_plugin.forward_context():
             translated = cast(Any, pl_module).translate(source)
         columns = [batch.source.cpu(), batch.target.cpu(), translated.cpu()]
-        return torch.stack(columns, dim=1).flatten(0, 1)
+        channels = max(image.shape[1] for image in columns)  # a gray source of a colored target
+        return torch.stack([image.expand(-1, channels, -1, -1) for image in columns], dim=1).flatten(0, 1)
 
 
 class TranslationScores(Callback):
@@ -81,19 +82,28 @@ class TranslationScores(Callback):
     Args:
         extractor: Network whose features FID compares: ``inception``, or a checkpoint of any classifier; no FID if
             null.
-        map_colours: Whether the targets are maps, whose colors have a meaning.
+        map_colours: Whether the targets are maps, whose colors have a meaning; if null, they are
+            if the data are ``Maps`` and the sources are satellite photographs.
     """
 
-    def __init__(self, extractor: str | None = None, map_colours: bool = True) -> None:
+    def __init__(self, extractor: str | None = None, map_colours: bool | None = None) -> None:
         self.extractor_name = extractor
-        self.map_colours = map_colours
+        self.map_colours = bool(map_colours)
+        self._asked_for_colours = map_colours
         self._extractor: Any = None
-        self._metrics = TranslationMetrics(map_colours)
+        self._metrics = TranslationMetrics(self.map_colours)
         self._features: dict[str, list[Tensor]] = {"real": [], "fake": []}
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         require_translator(type(self).__name__, trainer, pl_module)
         device = trainer.strategy.root_device
+        data: Any = getattr(trainer, "datamodule", None)
+        gives_maps = isinstance(data, Maps) and data.direction == "a_to_b"
+        self.map_colours = gives_maps if self._asked_for_colours is None else self._asked_for_colours
+        if self.map_colours and getattr(data, "target_channels", 3) != 3:
+            raise RunError(
+                "TranslationScores compares the colors of maps, but the targets are gray: set map_colours to false."
+            )
         self._metrics = TranslationMetrics(self.map_colours, device)
         if self.extractor_name is None or stage not in ("fit", "validate", "test"):
             return
@@ -192,4 +202,4 @@ def require_translator(callback: str, trainer: Trainer, pl_module: LightningModu
         raise RunError(f"{callback} is for models that translate images, which {type(pl_module).__name__} doesn't.")
     datamodule = getattr(trainer, "datamodule", None)
     if trainer.state.fn != "predict" and not isinstance(datamodule, ImageDataModule):
-        raise RunError(f"{callback} needs a data module of datamodules/ that gives pairs of images, such as Maps.")
+        raise RunError(f"{callback} needs a data module of datamodules/ that gives pairs, such as PairedFolder.")

@@ -326,7 +326,7 @@ class RelitCLI(LightningCLI):
         config = self._given
         arguments = {**self._get(self.config_init, "trainer"), **kwargs}
         if self.subcommand == "prepare":
-            return self.trainer_class(logger=False, enable_checkpointing=False)
+            return self.trainer_class(accelerator="cpu", logger=False, enable_checkpointing=False)
         fits = self.subcommand == "fit"
         plugins, callbacks = _as_list(arguments["plugins"]), _as_list(arguments["callbacks"])
         arguments["plugins"] = [*plugins, *slurm_environment(plugins), AtomicCheckpointIO()]

@@ -59,6 +59,9 @@ def require_image_shape(
             remedy = f"set --data {type(cast(Any, datamodule).images).__name__}, or "
         elif takes == "episodes" and gives == "single images":
             remedy = f"set --data EpisodeDataModule --data.images {data_name}, or "
+        elif gives == "pairs of images":
+            wrapped = "EpisodeDataModule --data.images ImageFolder" if takes == "episodes" else "ImageFolder"
+            remedy = f"set --data {wrapped}, or "
         raise ModelError(f"{name} takes {takes}, but {data_name} gives {gives}: {remedy}choose other data.")
     given = getattr(datamodule, "image_shape", None)
     if given is None or tuple(given) == tuple(image_shape):
@@ -77,6 +80,39 @@ def require_image_shape(
         f"{name} is built for images of {_spelled(image_shape)}, but {data_name} gives {_spelled(given)} (channels x "
         f"height x width): {remedy}."
     )
+
+
+def require_pair_channels(module: LightningModule, source: int, target: int) -> None:
+    """Refuses pairs of a data module whose halves have other channels than ``module`` was built for. A gray half among
+    color ones is given in as many equal channels as the model takes, so that it passes.
+
+    Args:
+        module: The model, attached to its trainer.
+        source: Channels of the sources that it takes.
+        target: Channels of the targets.
+
+    Raises:
+        ModelError: A half has other channels.
+    """
+    datamodule: Any = getattr(module.trainer, "datamodule", None)
+    takes = {"source": source, "target": target}
+    gives = {half: getattr(datamodule, f"{half}_channels", None) for half in takes}
+    if None in gives.values() or (source == target and gives["source"] == gives["target"]):
+        return  # as many on both sides: a matter of the images' shape
+    for half, count in takes.items():
+        given = cast(int, gives[half])
+        if given == count or (given == 1 and max(takes.values()) == max(cast(Any, gives.values()))):
+            continue
+        remedies = []
+        if _in_training(module):
+            remedies.append(f"--model.{'source_channels' if half == 'source' else 'channels'} {given}")
+        if f"{half}_channels" in signature(type(datamodule)).parameters:
+            remedies.append(f"--data.{half}_channels {count}")
+        remedy = f"set {' or '.join(remedies)}, or " if remedies else ""
+        raise ModelError(
+            f"{type(module).__name__} takes {half}s of {count} channel{'s' * (count > 1)}, but "
+            f"{type(datamodule).__name__} gives {given}: {remedy}choose other data."
+        )
 
 
 def require_probabilities(image: Tensor) -> None:

@@ -281,7 +281,7 @@ def test_batch_normalization_over_processes_is_refused(
 
 def test_other_data_are_refused(digits_root: Path) -> None:
     model = tiny(channels=1)
-    with pytest.raises(ModelError, match="learns from pairs of images, which Digits doesn't give: set --data Maps"):
+    with pytest.raises(ModelError, match="learns from pairs of images, which Digits doesn't give: set --data Paired"):
         fit(model, Digits(root=str(digits_root)))
 
 
