@@ -139,9 +139,13 @@ class ImageDataModule(LightningDataModule):
 
     def channels_and_size(self, channels: int | None, size: int | None) -> tuple[int | None, int | None]:
         """What is given, or else the channels and the size of the model's images; None for what isn't known."""
-        model = self.trainer.lightning_module if self.trainer is not None else None
-        of_model: Any = getattr(model, "image_shape", (None, None, None))
+        of_model: Any = getattr(self.model, "image_shape", (None, None, None))
         return channels or of_model[0], size or of_model[1]
+
+    @property
+    def model(self) -> Any:
+        """The trainer's model; None without one."""
+        return getattr(self.trainer, "lightning_module", None)
 
     def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
         """Makes of a batch of images what the model gets; a method's own codes are left alone."""

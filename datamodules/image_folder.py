@@ -182,8 +182,6 @@ class ImageFolder(ImageDataModule):
         channels, size = self._channels_and_size
         if channels is None or size is None:
             look = look_at(folder, files)
-            if not look.sizes:
-                raise DataError(f"None of the images in {self.source()} can be read: {', '.join(look.faults[:3])}.")
             channels, size = channels or look.channels, size or power_of_two(min(look.most_common_size))
         reading = self.reading._replace(channels=channels)
         images = writer.create("image", (len(files), channels, size, size))
@@ -224,10 +222,9 @@ class ImageFolder(ImageDataModule):
         self.image_shape = tuple(columns.image.shape[1:])  # type: ignore[assignment]  # of three numbers
         if None in self._channels_and_size:
             channels, size, _ = self.image_shape
-            color = "color" if channels == 3 else "gray"
             note(
-                f"By its files, the images of {self.source()} are given in {color}, of {size}x{size} pixels: "
-                "--data.channels and --data.image_size choose something else."
+                f"The images of {self.source()} are given in {'color' if channels == 3 else 'gray'}, of {size}x{size} "
+                "pixels, as they are in most files: --data.channels and --data.image_size choose something else."
             )
         readable = arrays["readable"]
         self.class_names = tuple(map(printable, names["classes"]))

@@ -18,6 +18,8 @@ Background = Literal["white", "black"]
 BACKGROUNDS = {"white": 255, "black": 0}
 GRAY_MODES = frozenset(("1", "L", "LA", "La", "F", "I", "I;16", "I;16B", "I;16L", "I;16N"))
 """Pillow's names of the kinds of picture that have no color."""
+LOOKED_AT = 2_000
+"""Pictures that are opened at most to find out sizes and channels."""
 DARK = 65535 / 15
 """16-bit files of cameras and scanners often hold 12 bits only: up to 4,095."""
 
@@ -181,7 +183,8 @@ class Look(NamedTuple):
 
     @property
     def most_common_size(self) -> tuple[int, int]:
-        return Counter(self.sizes.values()).most_common(1)[0][0]
+        counts = Counter(self.sizes.values()).most_common(1)
+        return counts[0][0] if counts else (1, 1)
 
     @property
     def channels(self) -> int:
@@ -189,8 +192,8 @@ class Look(NamedTuple):
         return 1 if len(self.gray) == len(self.sizes) else 3
 
 
-def look_at(folder: Path, files: Sequence[str], at_most: int = 2_000) -> Look:
-    """Opens pictures, evenly taken, without decoding them."""
+def look_at(folder: Path, files: Sequence[str]) -> Look:
+    """Opens pictures without decoding them: all, or ``LOOKED_AT``, evenly taken."""
 
     def opened(name: str) -> tuple[tuple[int, int], bool] | str:
         try:
@@ -199,7 +202,7 @@ def look_at(folder: Path, files: Sequence[str], at_most: int = 2_000) -> Look:
         except Exception as error:  # Pillow meets damaged files with errors of a dozen kinds
             return f"{printable(name)} ({fault_of(error)})"
 
-    chosen = files[:: -(-len(files) // at_most)] if files else []
+    chosen = files[:: -(-len(files) // LOOKED_AT)] if files else []
     with ThreadPoolExecutor(processors()) as threads:
         found = dict(zip(chosen, threads.map(opened, chosen), strict=True))
     good = {name: one for name, one in found.items() if not isinstance(one, str)}

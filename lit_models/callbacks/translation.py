@@ -13,7 +13,7 @@ from torch import Tensor
 
 from datamodules import GatherDataset, ImageDataModule, ImagePair, Maps
 from lit_models.callbacks.samples import SampleGrid
-from lit_models.errors import RunError
+from lit_models.errors import RunError, RunWarning
 from lit_models.metrics.extractors import ExtractorUnavailableError
 from lit_models.metrics.generation import frechet_distance
 from lit_models.metrics.translation import MAP_COLORS, TranslationMetrics
@@ -44,15 +44,18 @@ class Triptychs(SampleGrid):
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if trainer.is_global_zero and self._is_due(trainer.current_epoch + 1, trainer.max_epochs):
-            pairs = cast(Any, trainer).datamodule.val_set
-            images = self._drawn(trainer, pl_module, pairs)
-            self._write(trainer, images, 3, f"triptychs_{trainer.current_epoch + 1:04d}", "triptychs")
+            self._draw(trainer, pl_module, "val_set", f"triptychs_{trainer.current_epoch + 1:04d}", "triptychs")
 
     def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if trainer.is_global_zero:
-            pairs = cast(Any, trainer).datamodule.test_set
-            images = self._drawn(trainer, pl_module, pairs)
-            self._write(trainer, images, 3, "test_triptychs", "test_triptychs")
+            self._draw(trainer, pl_module, "test_set", "test_triptychs", "test_triptychs")
+
+    def _draw(self, trainer: Trainer, pl_module: LightningModule, split: str, name: str, title: str) -> None:
+        pairs = getattr(cast(Any, trainer).datamodule, split)
+        if len(pairs):
+            self._write(trainer, self._drawn(trainer, pl_module, pairs), 3, name, title)
+        else:
+            warnings.warn(f"Triptychs draws nothing: there are no {split[:-4]} pairs.", RunWarning, stacklevel=1)
 
     def _drawn(self, trainer: Trainer, pl_module: LightningModule, pairs: GatherDataset[ImagePair]) -> Tensor:
         """Source, truth, translation, source, …: ``(3 · count, C, H, W)`` in [0, 1]."""

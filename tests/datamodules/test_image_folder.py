@@ -52,7 +52,7 @@ def write_classes(folder: Path, counts: dict[str, int] | None = None) -> Path:
 
 
 def prepared(path: Path | str, **arguments) -> ImageFolder:
-    data = ImageFolder(str(path), **{"image_size": 8, "batch_size": 4, **arguments})
+    data = ImageFolder(str(path), **{"image_size": 8, "channels": 3, "batch_size": 4, **arguments})
     data.prepare_data()
     data.setup("fit")
     return data
@@ -458,8 +458,8 @@ def test_damaged_images_are_left_out_with_one_note(tmp_path: Path, recwarn: pyte
     [
         ({"val_fraction": 0.5, "test_fraction": 0.5}, "leave something for training; they are 0.5 and 0.5"),
         ({"val_fraction": -0.1}, "must not be negative"),
-        ({"image_size": 0}, "image_size and crop must be at least 1"),
-        ({"crop": 0}, "image_size and crop must be at least 1"),
+        ({"image_size": 0}, "image_size is 0; it must be at least 1"),
+        ({"crop": 0}, "crop is 0; it must be at least 1"),
     ],
 )
 def test_bad_arguments(tmp_path: Path, arguments: dict, sentence: str) -> None:

@@ -155,7 +155,7 @@ def test_refusals(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_a_thousand_pictures_are_looked_at_in_part(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     flat(tmp_path / "flat")
-    monkeypatch.setattr("lit_models.cli.init.LOOKED_AT", 15)
+    monkeypatch.setattr("datamodules.loading.decoding.LOOKED_AT", 15)
     folder = look(tmp_path / "flat")
-    assert (folder.images, folder.looked_at) == (40, 14)
+    assert (folder.images, len(folder.look.sizes)) == (40, 14)
     assert set(RECIPES) >= {"pix2pix", "resnet18", "vae"}
