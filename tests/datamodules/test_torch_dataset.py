@@ -216,9 +216,8 @@ def test_another_file_of_the_class_or_of_its_arguments_is_noticed(
 ) -> None:
     monkeypatch.syspath_prepend(tmp_path)
     text = Path(__file__).read_text().partition("class Odd")[2].partition("class Drawings")[0]
-    head = (
-        "import numpy as np, torch\nfrom typing import Any\nfrom PIL import Image\nfrom torch.utils.data import Dataset"
-    )
+    imports = ("import numpy as np, torch", "from typing import Any", "from PIL import Image")
+    head = "\n".join([*imports, "from torch.utils.data import Dataset"])
     module = tmp_path / "mine_odd.py"
     module.write_text(f"{head}\n\n\nclass Odd{text}")
     table = tmp_path / "labels.csv"
