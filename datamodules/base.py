@@ -6,6 +6,7 @@ and if it likes in ``augment`` what happens to training batches. Everything else
 
 import hashlib
 import os
+import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
@@ -126,7 +127,8 @@ class ImageDataModule(LightningDataModule):
 
     def reorder_classes(self, class_names: Sequence[str]) -> None:
         """Gives the classes, after ``setup``, the labels that their names have in ``class_names``."""
-        new = torch.tensor([list(class_names).index(name) for name in self.class_names])
+        places = {unicodedata.normalize("NFC", name): place for place, name in enumerate(class_names)}
+        new = torch.tensor([places[unicodedata.normalize("NFC", name)] for name in self.class_names])
         for split in ("train_set", "val_set", "test_set", "predict_set"):
             images = getattr(self, split, None)
             if isinstance(images, GatherDataset) and "label" in images.columns._fields:

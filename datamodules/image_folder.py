@@ -3,6 +3,7 @@
 import hashlib
 import json
 import tempfile
+import unicodedata
 import zlib
 from collections import Counter
 from collections.abc import Mapping
@@ -227,7 +228,7 @@ class ImageFolder(ImageDataModule):
                 "pixels, as they are in most files: --data.channels and --data.image_size choose something else."
             )
         readable = arrays["readable"]
-        self.class_names = tuple(map(printable, names["classes"]))
+        self.class_names = alike_on_all_systems([printable(name) for name in names["classes"]])
         self.num_classes = len(self.class_names)
 
         split = arrays["split"][readable]
@@ -271,6 +272,12 @@ class ImageFolder(ImageDataModule):
     def augment(self, batch: LabeledImages) -> LabeledImages:
         """Crops and mirrors images (bytes or floats) and changes their colors at random, each separately."""
         return batch._replace(image=augment.augmented(batch.image, self.augmentation))
+
+
+def alike_on_all_systems(names: list[str]) -> tuple[str, ...]:
+    """Names with each accented letter as one character, which some systems write as two; unless two become one."""
+    normal = [unicodedata.normalize("NFC", name) for name in names]
+    return tuple(normal if len(set(normal)) == len(normal) else names)
 
 
 def _note_copies(

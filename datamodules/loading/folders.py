@@ -110,19 +110,21 @@ class Tree(NamedTuple):
         folders: The folders, sorted.
         repeated: Links to folders that are found elsewhere below the folder, or hold it; they aren't followed.
         dangling: Links to files that don't exist.
+        closed: Folders that this user may not list.
     """
 
     files: list[str]
     folders: list[str]
     repeated: list[str]
     dangling: list[str]
+    closed: list[str]
 
 
 def walk(folder: Path) -> Tree:
     """Lists a folder; links to folders are followed, but no folder is gone through twice."""
-    files, folders, repeated, dangling = [], [], [], []
+    files, folders, repeated, dangling, closed = [], [], [], [], []
     if not folder.is_dir():
-        return Tree([], [], [], [])
+        return Tree([], [], [], [], [])
     seen = {_identity(os.stat(folder))}
     real, links = deque([""]), deque[str]()
     while real or links:
@@ -138,7 +140,14 @@ def walk(folder: Path) -> Tree:
         if below:
             folders.append(below)
         prefix = f"{below}/" if below else ""
-        with os.scandir(path) as entries:
+        try:
+            entries = os.scandir(path)
+        except PermissionError:
+            if not below:
+                raise
+            closed.append(below)
+            continue
+        with entries:
             for entry in entries:
                 if entry.name.startswith(".") or entry.name in FOREIGN_FOLDERS:
                     continue
@@ -153,7 +162,7 @@ def walk(folder: Path) -> Tree:
                     files.append(name)
                 elif entry.is_symlink():
                     dangling.append(name)
-    return Tree(sorted(files), sorted(folders), sorted(repeated), sorted(dangling))
+    return Tree(*map(sorted, (files, folders, repeated, dangling, closed)))
 
 
 def files_below(folder: Path) -> list[str]:
@@ -274,6 +283,7 @@ def _labels(
         # Such as Tiny ImageNet's val/images/: all images in one folder, which is no class.
         if len(classes) == 1 < len(train_classes) and classes == {"images"}:
             loose_splits.add(split)
+        _note_untrained_classes(train_classes, classes, split, source)
     labeled = [split != EXTRA and split not in loose_splits for split in splits]
     in_folder = [len(path) > 1 for path, is_labeled in zip(paths, labeled, strict=True) if is_labeled]
     if not in_folder or not all(in_folder):
@@ -291,6 +301,13 @@ def _labels(
     number = {name: label for label, name in enumerate(class_names)}
     labels = [number[path[0]] if is_labeled else UNLABELED for path, is_labeled in zip(paths, labeled, strict=True)]
     return labels, splits, class_names
+
+
+def _note_untrained_classes(train_classes: set[str], classes: set[str], split: int, source: Path) -> None:
+    """Says which classes of a split aren't trained on, unless all of them are others, as for episodes."""
+    if train_classes & classes and (untrained := sorted(classes - train_classes)):
+        which = "validation" if split == VAL else "test"
+        note(f"In {source}, these classes have {which} images but no training images: {_some(untrained)}.")
 
 
 def _note_odd_classes(class_names: Sequence[str], tree: Tree, around_classes: set[str], source: Path) -> None:
@@ -328,6 +345,8 @@ def _note_what_is_left_out(tree: Tree, source: Path) -> None:
             f"In {source}, these links lead to folders that are there already, and aren't followed: "
             f"{_some(tree.repeated)}."
         )
+    if tree.closed:
+        note(f"In {source}, you may not read these folders, which are left out: {_some(tree.closed)}.")
     if dangling := [name for name in tree.dangling if _suffix(name) in SUFFIXES]:
         note(f"In {source}, {len(dangling)} links lead to no file and are left out: {_some(dangling)}.")
 

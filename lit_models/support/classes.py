@@ -1,5 +1,7 @@
 """The names of the classes that a model learned, kept in its checkpoints and compared with the data's."""
 
+import unicodedata
+from collections.abc import Iterable
 from typing import Any
 
 from lightning.pytorch import LightningModule
@@ -37,7 +39,7 @@ class NamedClasses(TakesPlainBatches):
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         super().on_load_checkpoint(checkpoint)
-        known = tuple(checkpoint.get("class_names", ()))
+        known = _normal(checkpoint.get("class_names", ()))
         if not known:
             return
         self.class_names = known
@@ -66,7 +68,12 @@ class NamedClasses(TakesPlainBatches):
 
 
 def _names_of(module: LightningModule) -> tuple[str, ...]:
-    return tuple(getattr(getattr(module.trainer, "datamodule", None), "class_names", ()))
+    return _normal(getattr(getattr(module.trainer, "datamodule", None), "class_names", ()))
+
+
+def _normal(names: Iterable[str]) -> tuple[str, ...]:
+    """Names whose accented letters are written alike, whatever system they come from."""
+    return tuple(unicodedata.normalize("NFC", name) for name in names)
 
 
 def _some(names: tuple[str, ...] | list[str]) -> str:

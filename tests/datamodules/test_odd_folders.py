@@ -379,6 +379,17 @@ def shared(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     shutil.rmtree(path)
 
 
+def test_folders_that_may_not_be_read_are_said(shared: Path, nobody: int) -> None:
+    folder = make(shared / "data", a=4, b=4)
+    (folder / "b").chmod(0)
+    for name in ("cache", "root"):
+        (shared / name).mkdir()
+        (shared / name).chmod(0o777)
+    said = "you may not read these folders, which are left out: b"
+    assert as_user(nobody, lambda: said in notes_of(folder)[1]) == 0
+    assert said not in notes_of(folder)[1]
+
+
 def test_arrays_of_another_user_are_read(shared: Path, nobody: int) -> None:
     folder = make(shared / "data", a=4, b=4)
     prepared(folder)
@@ -483,6 +494,21 @@ def test_pictures_by_their_content_only_are_said(tmp_path: Path) -> None:
 )
 def test_folders_that_may_be_no_classes_are_said(tmp_path: Path, folders: dict[str, int], sentence: str) -> None:
     assert sentence in notes_of(make(tmp_path / "data", **folders))[1]
+
+
+def test_classes_that_are_not_trained_on_are_said(tmp_path: Path) -> None:
+    folder = make(tmp_path / "data", train__a=3, train__b=3, test__a=2, test__c=2)
+    assert "these classes have test images but no training images: c" in notes_of(folder)[1]
+    assert notes_of(make(tmp_path / "episodes", train__a=3, train__b=3, test__c=2, test__d=2))[1] == ""
+
+
+def test_accents_are_alike_on_all_systems(tmp_path: Path) -> None:
+    decomposed, composed = {"cafe\u0301": 3}, {"caf\u00e9": 3}
+    data = prepared(make(tmp_path / "data", **decomposed, tea=3))
+    assert data.class_names == ("caf\u00e9", "tea")
+    with pytest.warns(DataWarning, match="spelled alike"):
+        data = prepared(make(tmp_path / "both", **decomposed, **composed))
+    assert len(set(data.class_names)) == 2
 
 
 def test_classes_named_a_and_b_are_not_remarked_on(tmp_path: Path) -> None:
