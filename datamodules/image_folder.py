@@ -21,7 +21,7 @@ from datamodules.errors import DataError, note
 from datamodules.loading import augment
 from datamodules.loading.archives import RemoteFile, extract, fetch
 from datamodules.loading.decoding import GRAY_MODES, Reading, central_square, decode, look_at, power_of_two
-from datamodules.loading.folders import EXTRA, TEST, TRAIN, VAL, Listing, list_classes, printable
+from datamodules.loading.folders import EXTRA, SUFFIXES, TEST, TRAIN, VAL, Listing, list_classes, printable
 from datamodules.loading.paths import expanded
 from datamodules.loading.tensors import ArrayWriter, GatherDataset, LabeledImages, TensorStore
 
@@ -134,6 +134,8 @@ class ImageFolder(ImageDataModule):
             return fetch(RemoteFile(source.name, (self.path,)), source.parent)
         if not source.exists():
             raise DataError(f"There is no folder or archive {source}: set --data.path to one that holds images.")
+        if source.is_file() and source.suffix.lower() in SUFFIXES:
+            raise DataError(f"{source} is a single picture: set --data.path to the folder that holds it.")
         return source
 
     def selection(self) -> Mapping[str, Any]:

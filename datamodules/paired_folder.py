@@ -292,15 +292,15 @@ class PairedFolder(ImageDataModule):
         """Says if pictures don't look as if they held a pair, or if the halves of a pair aren't of one shape."""
         if side_by_side:
             odd = Counter(a for a, _ in pairs if abs(a[0] - a[1]) > 1)
-            what = "don't hold two squares side by side: their halves"
+            what = "whose halves aren't squares"
         else:
             odd = Counter(a for a, b in pairs if abs(a[0] * b[1] - a[1] * b[0]) > 0.02 * a[0] * b[1])
-            what = "have halves of different shapes: those of the first half"
+            what = "whose halves are of different shapes"
         if odd:
             (width, height), _ = odd.most_common(1)[0]
             note(
-                f"{odd.total():,} of the {len(pairs):,} {split} pairs of {self.source()} {what} are most often of "
-                f"{width}x{height} pixels, of which the central square is taken."
+                f"{self.source()} has {odd.total():,} {split} pairs (of {len(pairs):,}) {what}: the first half is most "
+                f"often of {width}x{height} pixels. Of each half the central square is taken."
             )
 
     def halves(self, image: Image.Image) -> tuple[Image.Image, Image.Image]:

@@ -357,8 +357,8 @@ def _note_other_files(tree: Tree, folder: Path, source: Path) -> None:
     # A folder may hold any number of other files; a few show what they are.
     if found := [name for name in unnamed[:SNIFFED] if _is_picture(folder / name)]:
         note(
-            f"In {source}, {len(found)}{' or more' * (len(unnamed) > SNIFFED)} files are pictures, but aren't named as "
-            f"such, and are left out: {_some(found)}. Give them a suffix such as .jpg."
+            f"In {source}, files that are pictures, but not by their names, are left out: {_some(found)} "
+            f"({len(found)}{' or more' * (len(unnamed) > SNIFFED)} in all). Give them a suffix such as .jpg."
         )
     parts = {part for name in tree.folders for part in name.split("/") if part.casefold() in THUMBNAILS}
     if parts:

@@ -477,7 +477,8 @@ def test_pictures_by_their_content_only_are_said(tmp_path: Path) -> None:
     (folder / "a" / "notes.txt").write_text("no picture")
     data, notes = notes_of(folder)
     assert sum(sizes(data)) == 6
-    assert "4 files are pictures, but aren't named as such, and are left out: a/drawing.bak, a/photo.jpg_large" in notes
+    assert "are pictures, but not by their names, are left out: a/drawing.bak, a/photo.jpg_large, a/plain, …" in notes
+    assert "(4 in all)" in notes
 
 
 @pytest.mark.parametrize(
@@ -524,6 +525,12 @@ def test_of_several_frames_the_first_is_taken_and_said(tmp_path: Path, kind: str
     data, notes = notes_of(tmp_path / "data", channels=1, val_fraction=0, test_fraction=0)
     assert data.train_set[1].image.unique().tolist() == [50]
     assert f"2 of the images in {tmp_path / 'data'} hold several frames, slices or pages, of which the first" in notes
+
+
+def test_a_picture_for_a_folder_is_refused(tmp_path: Path) -> None:
+    folder = make(tmp_path / "data", a=1)
+    with pytest.raises(DataError, match=r"000\.png is a single picture: set --data\.path to the folder that holds it"):
+        prepared(folder / "a" / "000.png")
 
 
 def test_values_that_are_no_numbers_are_left_out(tmp_path: Path) -> None:

@@ -230,7 +230,7 @@ def test_oblong_halves_are_cut_to_squares(tmp_path: Path) -> None:
         pair.paste(picture(number), (5, 0))
         pair.paste(picture(50 + number), (55, 0))
         save(pair, tmp_path / "d" / f"{number}.png")
-    with pytest.warns(DataWarning, match="2 of the 2 train pairs of .*: their halves are most often of 50x40 pixels"):
+    with pytest.warns(DataWarning, match=r"has 2 train pairs \(of 2\) whose halves aren't squares: .* 50x40 pix"):
         data = prepared(tmp_path / "d", val_fraction=0, test_fraction=0)
     assert torch.equal(everything(data.train_set).target[1], resized(51, 36))
 
@@ -240,7 +240,7 @@ def test_halves_of_different_shapes_are_said(tmp_path: Path) -> None:
         save(picture(number), tmp_path / "d" / "A" / f"{number}.png")
         width = 60 if number == 3 else 80  # 80x80 is another size only
         save(picture(9 + number, 80).resize((width, 80)), tmp_path / "d" / "B" / f"{number}.png")
-    with pytest.warns(DataWarning, match="1 of the 4 train pairs of .* have halves of different shapes"):
+    with pytest.warns(DataWarning, match=r"has 1 train pairs \(of 4\) whose halves are of different shapes"):
         prepared(tmp_path / "d", val_fraction=0, test_fraction=0)
 
 
