@@ -141,11 +141,11 @@ class ImageDataModule(LightningDataModule):
 
     def channels_and_size(self, channels: int | None, size: int | None) -> tuple[int | None, int | None]:
         """What is given, or else the channels and the size of the model's images; None for what isn't known."""
-        of_model: Any = getattr(self.model, "image_shape", (None, None, None))
+        of_model: Any = getattr(self._model, "image_shape", (None, None, None))
         return channels or of_model[0], size or of_model[1]
 
     @property
-    def model(self) -> Any:
+    def _model(self) -> Any:
         """The trainer's model; None without one."""
         return getattr(self.trainer, "lightning_module", None)
 

@@ -152,7 +152,7 @@ class PairedFolder(ImageDataModule):
         """Sets sizes and channels: those that are given, else those of the model, if there is one by now."""
         given = self._given
         size = self.channels_and_size(None, given.image_size)[1] or 256
-        of_model = getattr(self.model, "pair_channels", (3, 3))
+        of_model = getattr(self._model, "pair_channels", (3, 3))
         self.source_channels = given.source_channels or of_model[0]
         self.target_channels = given.target_channels or of_model[1]
         self.image_shape = (max(self.source_channels, self.target_channels), size, size)
@@ -408,7 +408,7 @@ class PairedFolder(ImageDataModule):
         if training:
             batch = self.augment(batch)
         batch = to_unit_interval(batch)
-        takes = getattr(self.model, "pair_channels", (self.image_shape[0],) * 2)
+        takes = getattr(self._model, "pair_channels", (self.image_shape[0],) * 2)
         return ImagePair(*(image.expand(-1, count, -1, -1) for image, count in zip(batch, takes, strict=True)))
 
     def augment(self, batch: ImagePair) -> ImagePair:

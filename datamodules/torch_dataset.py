@@ -300,7 +300,9 @@ def _whole_number(label: Any) -> int:
 
 
 def _is_path(value: Any) -> bool:
-    return isinstance(value, str | Path) and value != "" and os.path.exists(os.path.expanduser(value))
+    """Whether an argument names a file or folder, and isn't a word such as ``train``."""
+    looks_like_one = isinstance(value, Path) or (isinstance(value, str) and bool(set("/.") & set(value)))
+    return looks_like_one and os.path.exists(os.path.expanduser(value))
 
 
 def _spelled(shape: Sequence[int]) -> str:
