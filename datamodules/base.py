@@ -8,12 +8,13 @@ import hashlib
 import os
 import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
+from inspect import signature
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, Protocol, runtime_checkable
 
 import torch
-from lightning.pytorch import LightningDataModule, Trainer
-from lightning.pytorch.trainer.states import TrainerFn, TrainerState
+from lightning.pytorch import LightningDataModule, LightningModule, Trainer
+from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor
 
 from datamodules.errors import DataError
@@ -46,12 +47,27 @@ def split_rows(size: int, *sizes: int, seed: int) -> list[Tensor]:
     return list(order.split([*sizes, size - sum(sizes)])[: len(sizes)])
 
 
+@runtime_checkable
+class HasImageShape(Protocol):
+    """A model that was built for images of ``(channels, height, width)``."""
+
+    image_shape: tuple[int, int, int]
+
+
+@runtime_checkable
+class TakesPairs(Protocol):
+    """A model that takes sources and targets, of so many channels each."""
+
+    @property
+    def pair_channels(self) -> tuple[int, int]: ...
+
+
 class ImageDataModule(LightningDataModule):
     """Base of all data modules: uint8 tensors in, batches of float images in [0, 1] on the model's device out.
 
     Attributes:
         name: The data set's folder below the data root.
-        image_shape: ``(channels, height, width)`` of the images that the model gets.
+        image_shape: ``(channels, height, width)`` of the images that the model gets; zeros before it is known.
         num_classes: Number of classes; 0 if the data set has none.
         class_names: The classes' names by label.
         inverted: Whether dark strokes on light paper are given as light on dark (1 for ink), so that a model has to
@@ -72,7 +88,7 @@ class ImageDataModule(LightningDataModule):
     """Whether the loaders give each process its own batches, so that Lightning mustn't share them out again."""
 
     name: str
-    image_shape: tuple[int, int, int]
+    image_shape: tuple[int, int, int] = (0, 0, 0)
     num_classes: int = 0
     class_names: tuple[str, ...] = ()
     inverted: bool = False
@@ -130,7 +146,7 @@ class ImageDataModule(LightningDataModule):
         places = {unicodedata.normalize("NFC", name): place for place, name in enumerate(class_names)}
         new = torch.tensor([places[unicodedata.normalize("NFC", name)] for name in self.class_names])
         for split in ("train_set", "val_set", "test_set", "predict_set"):
-            images = getattr(self, split, None)
+            images = vars(self).get(split)
             if isinstance(images, GatherDataset) and "label" in images.columns._fields:
                 label = images.columns.label
                 is_named = (label >= 0) & (label < len(new))  # not unlabeled, and no class that isn't trained on
@@ -141,13 +157,14 @@ class ImageDataModule(LightningDataModule):
 
     def channels_and_size(self, channels: int | None, size: int | None) -> tuple[int | None, int | None]:
         """What is given, or else the channels and the size of the model's images; None for what isn't known."""
-        of_model: Any = getattr(self._model, "image_shape", (None, None, None))
-        return channels or of_model[0], size or of_model[1]
+        model = self.model_in_training
+        shape = model.image_shape if isinstance(model, HasImageShape) else (None, None)
+        return channels or shape[0], size or shape[1]
 
     @property
-    def _model(self) -> Any:
+    def model_in_training(self) -> LightningModule | None:
         """The trainer's model; None without one."""
-        return getattr(self.trainer, "lightning_module", None)
+        return self.trainer.lightning_module if isinstance(self.trainer, Trainer) else None
 
     def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
         """Makes of a batch of images what the model gets; a method's own codes are left alone."""
@@ -195,12 +212,12 @@ class ImageDataModule(LightningDataModule):
 
     def _require_validation(self) -> None:
         """Refuses a training that waits for a validation metric without validation images."""
-        if self.trainer is None or not hasattr(self, "val_set") or len(self.val_set):
+        if self.trainer is None or "val_set" not in vars(self) or len(self.val_set):
             return
-        for callback in getattr(self.trainer, "callbacks", ()):
-            monitor = getattr(callback, "monitor", None)
+        for callback in vars(self.trainer).get("callbacks", ()):  # which Lightning's class doesn't declare
+            monitor = getattr(callback, "monitor", None)  # any callback may have one
             if isinstance(monitor, str) and monitor.startswith("val/"):
-                remedy = "raise --data.val_fraction" if hasattr(self, "val_fraction") else "choose other data"
+                remedy = self._remedy("val_fraction")
                 raise DataError(
                     f"{type(callback).__name__} waits for {monitor}, but {type(self).__name__} has no validation "
                     f"images: {remedy}, or set the monitor to null or to a training metric."
@@ -210,16 +227,21 @@ class ImageDataModule(LightningDataModule):
         """Refuses an evaluation of nothing, or of fewer images than there are processes."""
         if self.trainer is None:
             return
-        stage, processes = getattr(self.trainer, "state", TrainerState()).fn, self.trainer.world_size
-        split = {TrainerFn.TESTING: "test", TrainerFn.PREDICTING: "prediction"}.get(cast(Any, stage), "validation")
+        stage, processes = self.trainer.state.fn, self.trainer.world_size
+        splits = {TrainerFn.TESTING: "test", TrainerFn.PREDICTING: "prediction"}
+        split = splits.get(stage, "validation") if stage is not None else "validation"
         if size == 0 and split != "validation":
-            remedy = "raise --data.test_fraction" if hasattr(self, "test_fraction") else "choose other data"
+            remedy = self._remedy("test_fraction")
             raise DataError(f"{type(self).__name__} has no {split} images: {remedy}.")
         if 0 < size < processes:
             raise DataError(
                 f"{type(self).__name__} has {size} {split} image{'s' * (size > 1)}, fewer than the {processes} "
                 f"processes: give it more images, or set --trainer.devices to {size} or less."
             )
+
+    def _remedy(self, argument: str) -> str:
+        settable = argument in signature(type(self)).parameters
+        return f"raise --data.{argument}" if settable else "choose other data"
 
     def _rank_and_world_size(self) -> tuple[int, int]:
         return (self.trainer.global_rank, self.trainer.world_size) if self.trainer is not None else (0, 1)

@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from datamodules.base import ImageDataModule, run_seed, split_rows, to_unit_interval
+from datamodules.base import ImageDataModule, TakesPairs, run_seed, split_rows, to_unit_interval
 from datamodules.errors import DataError, note
 from datamodules.loading import augment
 from datamodules.loading.archives import extract
@@ -152,7 +152,8 @@ class PairedFolder(ImageDataModule):
         """Sets sizes and channels: those that are given, else those of the model, if there is one by now."""
         given = self._given
         size = self.channels_and_size(None, given.image_size)[1] or 256
-        of_model = getattr(self._model, "pair_channels", (3, 3))
+        model = self.model_in_training
+        of_model = model.pair_channels if isinstance(model, TakesPairs) else (3, 3)
         self.source_channels = given.source_channels or of_model[0]
         self.target_channels = given.target_channels or of_model[1]
         self.image_shape = (max(self.source_channels, self.target_channels), size, size)
@@ -408,7 +409,8 @@ class PairedFolder(ImageDataModule):
         if training:
             batch = self.augment(batch)
         batch = to_unit_interval(batch)
-        takes = getattr(self._model, "pair_channels", (self.image_shape[0],) * 2)
+        model = self.model_in_training
+        takes = model.pair_channels if isinstance(model, TakesPairs) else (self.image_shape[0],) * 2
         return ImagePair(*(image.expand(-1, count, -1, -1) for image, count in zip(batch, takes, strict=True)))
 
     def augment(self, batch: ImagePair) -> ImagePair:

@@ -5,7 +5,7 @@ import json
 import math
 import warnings
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
@@ -17,9 +17,13 @@ from lit_models.errors import RunError, RunWarning
 from lit_models.metrics.extractors import ExtractorUnavailableError
 from lit_models.metrics.generation import frechet_distance
 from lit_models.metrics.translation import MAP_COLORS, TranslationMetrics
+from lit_models.module import Translating
+from lit_models.support.abilities import require_ability, require_image_data
+from lit_models.support.checks import facts_of
 from lit_models.support.extractors import load_extractor
 from lit_models.support.files import write_atomically
 from lit_models.support.judge import JUDGE, read_judge
+from lit_models.support.lightning_internals import data_of
 from lit_models.support.ranks import gather_rows
 
 
@@ -44,26 +48,29 @@ class Triptychs(SampleGrid):
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if trainer.is_global_zero and self._is_due(trainer.current_epoch + 1, trainer.max_epochs):
-            self._draw(trainer, pl_module, "val_set", f"triptychs_{trainer.current_epoch + 1:04d}", "triptychs")
+            self._draw(trainer, pl_module, require_image_data(self, trainer).val_set, "val")
 
     def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if trainer.is_global_zero:
-            self._draw(trainer, pl_module, "test_set", "test_triptychs", "test_triptychs")
+            self._draw(trainer, pl_module, require_image_data(self, trainer).test_set, "test")
 
-    def _draw(self, trainer: Trainer, pl_module: LightningModule, split: str, name: str, title: str) -> None:
-        pairs = getattr(cast(Any, trainer).datamodule, split)
-        if len(pairs):
-            self._write(trainer, self._drawn(trainer, pl_module, pairs), 3, name, title)
+    def _draw(self, trainer: Trainer, pl_module: LightningModule, pairs: GatherDataset[ImagePair], split: str) -> None:
+        if not len(pairs):
+            warnings.warn(f"Triptychs draws nothing: there are no {split} pairs.", RunWarning, stacklevel=1)
+            return
+        images = self._drawn(trainer, pl_module, pairs)
+        if split == "test":
+            self._write(trainer, images, 3, "test_triptychs", "test_triptychs")
         else:
-            warnings.warn(f"Triptychs draws nothing: there are no {split[:-4]} pairs.", RunWarning, stacklevel=1)
+            self._write(trainer, images, 3, f"triptychs_{trainer.current_epoch + 1:04d}", "triptychs")
 
     def _drawn(self, trainer: Trainer, pl_module: LightningModule, pairs: GatherDataset[ImagePair]) -> Tensor:
         """Source, truth, translation, source, …: ``(3 · count, C, H, W)`` in [0, 1]."""
         rows = torch.arange(min(self.count, len(pairs)))
-        batch = cast(Any, trainer).datamodule.transform(pairs.__getitems__(rows), training=False)
+        batch = require_image_data(self, trainer).transform(pairs.__getitems__(rows), training=False)
         source = trainer.precision_plugin.convert_input(batch.source.to(pl_module.device))
         with trainer.precision_plugin.forward_context():
-            translated = cast(Any, pl_module).translate(source)
+            translated = require_ability(self, pl_module, Translating).translate(source)
         columns = [batch.source.cpu(), batch.target.cpu(), translated.cpu()]
         channels = max(image.shape[1] for image in columns)  # a gray source of a colored target
         return torch.stack([image.expand(-1, channels, -1, -1) for image in columns], dim=1).flatten(0, 1)
@@ -85,29 +92,29 @@ class TranslationScores(Callback):
     Args:
         extractor: Network whose features FID compares: ``inception``, or a checkpoint of any classifier; no FID if
             null.
-        map_colours: Whether the targets are maps, whose colors have a meaning; if null, they are
-            if the data are ``Maps`` and the sources are satellite photographs.
+        map_colors: Whether the targets are maps, whose colors have a meaning; if null, they are if the data are
+            ``Maps`` and the sources are satellite photographs.
     """
 
-    def __init__(self, extractor: str | None = None, map_colours: bool | None = None) -> None:
+    def __init__(self, extractor: str | None = None, map_colors: bool | None = None) -> None:
         self.extractor_name = extractor
-        self.map_colours = bool(map_colours)
-        self._asked_for_colours = map_colours
+        self.map_colors = bool(map_colors)
+        self._asked_for_colors = map_colors
         self._extractor: Any = None
-        self._metrics = TranslationMetrics(self.map_colours)
+        self._metrics = TranslationMetrics(self.map_colors)
         self._features: dict[str, list[Tensor]] = {"real": [], "fake": []}
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         require_translator(type(self).__name__, trainer, pl_module)
         device = trainer.strategy.root_device
-        data: Any = getattr(trainer, "datamodule", None)
+        data = data_of(trainer)
         gives_maps = isinstance(data, Maps) and data.direction == "a_to_b"
-        self.map_colours = gives_maps if self._asked_for_colours is None else self._asked_for_colours
-        if self.map_colours and getattr(data, "target_channels", 3) != 3:
+        self.map_colors = gives_maps if self._asked_for_colors is None else self._asked_for_colors
+        if self.map_colors and facts_of(data).target_channels == 1:
             raise RunError(
-                "TranslationScores compares the colors of maps, but the targets are gray: set map_colours to false."
+                "TranslationScores compares the colors of maps, but the targets are gray: set map_colors to false."
             )
-        self._metrics = TranslationMetrics(self.map_colours, device)
+        self._metrics = TranslationMetrics(self.map_colors, device)
         if self.extractor_name is None or stage not in ("fit", "validate", "test"):
             return
         try:
@@ -156,7 +163,7 @@ class TranslationScores(Callback):
         scores = self._scores(trainer)
         self._log(pl_module, scores, "test")
         self._note_features(trainer, "test")
-        confusion = self._metrics.confusion().tolist() if self.map_colours else None
+        confusion = self._metrics.confusion().tolist() if self.map_colors else None
         if not trainer.is_global_zero:
             return
         run = Path(trainer.default_root_dir)
@@ -201,8 +208,7 @@ def require_translator(callback: str, trainer: Trainer, pl_module: LightningModu
     Raises:
         RunError: They aren't.
     """
-    if not callable(getattr(pl_module, "translate", None)):
+    if not isinstance(pl_module, Translating):
         raise RunError(f"{callback} is for models that translate images, which {type(pl_module).__name__} doesn't.")
-    datamodule = getattr(trainer, "datamodule", None)
-    if trainer.state.fn != "predict" and not isinstance(datamodule, ImageDataModule):
+    if trainer.state.fn != "predict" and not isinstance(data_of(trainer), ImageDataModule):
         raise RunError(f"{callback} needs a data module of datamodules/ that gives pairs, such as PairedFolder.")
