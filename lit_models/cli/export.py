@@ -45,7 +45,11 @@ from lit_models.support.weights import (
 
 INPUTS: dict[str, tuple[str, Callable[[Any], tuple[int, ...]], str]] = {
     "image": ("float32", lambda model: model.image_shape, "images, channels x height x width, in [0, 1]"),
-    "source": ("float32", lambda model: model.image_shape, "images to translate, channels x height x width, in [0, 1]"),
+    "source": (
+        "float32",
+        lambda model: model.source_shape,
+        "images to translate, channels x height x width, in [0, 1]",
+    ),
     "latent": ("float32", lambda model: (model.latent_dim,), "latent vectors; to draw images, standard normal ones"),
     "code": ("float32", lambda model: (model.latent_dim,), "codes, as the encoder makes them"),
     "label": ("int64", lambda model: (), "classes, from 0 on"),

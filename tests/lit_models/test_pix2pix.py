@@ -32,13 +32,14 @@ def tiny(**arguments: Any) -> Pix2Pix:
     return Pix2Pix(**{**defaults, **arguments})
 
 
-def pairs(count: int = 2) -> ImagePair:
+def pairs(count: int = 2, source_channels: int | None = None) -> ImagePair:
     numbers = torch.Generator().manual_seed(1)
-    return ImagePair(*(torch.rand(count, 3, 32, 32, generator=numbers) for _ in range(2)))
+    channels = (source_channels or 3, 3)
+    return ImagePair(*(torch.rand(count, number, 32, 32, generator=numbers) for number in channels))
 
 
-def loader(batches: int, size: int = 2) -> DataLoader:
-    rows = [ImagePair(*row) for row in zip(*pairs(batches * size), strict=True)]
+def loader(batches: int, size: int = 2, source_channels: int | None = None) -> DataLoader:
+    rows = [ImagePair(*row) for row in zip(*pairs(batches * size, source_channels), strict=True)]
     return DataLoader(rows, batch_size=size, generator=torch.Generator())  # type: ignore[arg-type]
 
 
@@ -77,13 +78,14 @@ METHODS = [
     {"loss": "lsgan", "lambda_l1": 10.0},
     {"conditional": False, "lambda_l1": 0.0},
     {"generator": "resnet", "blocks": 1},
+    {"source_channels": 1},
 ]
 
 
 @pytest.mark.parametrize("method", METHODS, ids=str)
 class TestMethods:
     def test_losses(self, method: dict[str, Any]) -> None:
-        model, batch = tiny(**method), pairs()
+        model, batch = tiny(**method), pairs(source_channels=method.get("source_channels"))
         for parameter in model.discriminator.parameters():
             nn.init.normal_(parameter, 0, 0.3)
         fake = torch.rand(2, 3, 32, 32) * 2 - 1
@@ -99,9 +101,10 @@ class TestMethods:
         sgd = {f"{player}_optimizer": lambda p: SGD(p, lr=0.02) for player in ("generator", "discriminator")}
         model = tiny(**method, **sgd, dropout=0.0)
         plain = deepcopy(model)
-        fit(model, loader(3))
+        batches = loader(3, source_channels=method.get("source_channels"))
+        fit(model, batches)
         optimizers = SGD(plain.generator.parameters(), lr=0.02), SGD(plain.discriminator.parameters(), lr=0.02)
-        for batch in loader(3):
+        for batch in batches:
             fake = plain.generator(batch.source * 2 - 1)
             optimizers[1].zero_grad()
             plain_discriminator_loss(plain, batch, fake.detach()).backward()
@@ -271,7 +274,7 @@ def test_batch_normalization_over_processes_is_refused(
 
 def test_other_data_are_refused(digits_root: Path) -> None:
     model = tiny(channels=1)
-    with pytest.raises(ModelError, match="learns from pairs of images, which Digits doesn't give: set --data Maps"):
+    with pytest.raises(ModelError, match="learns from pairs of images, which Digits doesn't give: set --data Paired"):
         fit(model, Digits(root=str(digits_root)))
 
 

@@ -37,13 +37,15 @@ def a_trainer() -> Trainer:
 )
 def test_pairs_are_refused_by_methods_of_single_images(title: str, stage: str, maps: Maps) -> None:
     model = small_model(title)
-    sentence = rf"^{type(model).__name__} takes single images, but Maps gives pairs of images: choose other data\.$"
+    sentence = (
+        rf"^{type(model).__name__} takes single images, but Maps gives pairs of images: set --data ImageFolder, or"
+    )
     with pytest.raises(ModelError, match=sentence):
         getattr(a_trainer(), stage)(model, maps)
 
 
 def test_pairs_are_refused_by_methods_of_episodes(maps: Maps) -> None:
-    with pytest.raises(ModelError, match=r"^ProtoNet takes episodes, but Maps gives pairs of images: "):
+    with pytest.raises(ModelError, match=r"^ProtoNet takes episodes, but Maps gives pairs of images: set --data Epis"):
         a_trainer().fit(small_model("ProtoNet"), maps)
 
 
