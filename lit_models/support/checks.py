@@ -7,7 +7,7 @@ from typing import Any, Literal, cast
 from lightning.pytorch import LightningModule
 from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities import rank_zero_warn
-from torch import Tensor
+from torch import Tensor, uint8
 
 from datamodules import GatherDataset, ImagePair
 from lit_models.errors import ModelError, RunWarning
@@ -28,10 +28,21 @@ class TakesPlainBatches(Method):
     def on_before_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
         """Names the parts of a plain batch, and refuses what isn't an image in [0, 1]."""
         if hasattr(batch, "_fields"):
-            return batch
+            return self._as_transformed(batch)
         from lit_models.support.plain_batches import named_parts  # only here, as few runs need it
 
         return named_parts(self, batch)
+
+    def _as_transformed(self, batch: Any) -> Any:
+        """A batch of relit's in [0, 1], where its loader was given without the data module that would see to that."""
+        trainer = self._trainer
+        if trainer is None or getattr(trainer, "datamodule", None) is not None:
+            return batch
+        if not any(isinstance(part, Tensor) and part.dtype == uint8 for part in batch):
+            return batch
+        from datamodules.base import in_precision, to_unit_interval  # loaded by then
+
+        return in_precision(trainer, to_unit_interval(batch))
 
 
 def require_image_shape(
