@@ -37,7 +37,7 @@ Differences from the papers:
 
 import warnings
 from collections.abc import Sequence
-from typing import Any, Literal, cast
+from typing import Any, Literal, Self, cast
 
 import torch
 from lightning.pytorch.cli import OptimizerCallable
@@ -53,10 +53,11 @@ from lit_models.losses.center import RULES, CenterRule, center_loss, require_cen
 from lit_models.losses.precision import at_least_float32
 from lit_models.losses.triplet import MININGS, Margin, Mining, TripletLoss, distances
 from lit_models.metrics.retrieval import centroid_scores, fitted_sharpness
-from lit_models.networks.backbones import Backbone, is_backbone, require_backbone
+from lit_models.networks.backbones import Backbone
+from lit_models.networks.encoders import build_encoder, load_encoder, require_encoder, train_unless_frozen
 from lit_models.networks.heads import Head, embedding_head
 from lit_models.networks.lenet import LeNet
-from lit_models.networks.resnet import ResNet18, load_weights
+from lit_models.networks.resnet import ResNet18
 from lit_models.optimizers import decayed_weights, one_cycle
 from lit_models.support.checks import (
     require_at_least,
@@ -81,10 +82,10 @@ class MetricResNet(EmbeddingModule):
         channels: Channels of the images.
         num_classes: Number of classes.
         loss: "cross_entropy", "triplet" or "center".
-        encoder: "resnet18"; "lenet" for the center loss's toy (LeNet++; give it ``embedding_dim: 2``);
-            ``torchvision:NAME`` or ``timm:NAME`` (extra ``relit[timm]``), with the library's normalization in place of
-            ``mean`` and ``std``.
-        freeze_encoder: Train the head and the classifier only; for encoders of torchvision and timm.
+        encoder: "resnet18"; "conv4", the few-shot networks' four blocks; "lenet" for the center loss's toy (LeNet++;
+            give it ``embedding_dim: 2``); ``torchvision:NAME`` or ``timm:NAME`` (extra ``relit[timm]``), with the
+            library's normalization in place of ``mean`` and ``std``.
+        freeze_encoder: Leave the encoder as it is; train the head and the classifier only.
         encoder_lr: Learning rate of the encoder; the optimizer's if None.
         stem: "3x3", a convolution that keeps the size; or "7x7", the paper's convolution and max-pooling, which leave
             the first stage a sixteenth of the pixels.
@@ -168,11 +169,9 @@ class MetricResNet(EmbeddingModule):
         if margin != "soft" and margin < 0:
             raise ModelError(f"margin is {margin}; it must be at least 0, or soft.")
         require_center(center_weight, center_rate, center_rule)
-        require_backbone(encoder, ("resnet18", "lenet"), channels)
-        if freeze_encoder and (not is_backbone(encoder) or pretrained is None):
-            raise ModelError(
-                "A frozen encoder needs weights: set --model.encoder torchvision:NAME and --model.pretrained."
-            )
+        require_encoder(encoder, image_size, channels, pretrained, freeze_encoder, others=("resnet18", "lenet"))
+        if freeze_encoder and pretrained is None:
+            raise ModelError(f"A frozen encoder needs weights: set --model.pretrained to a file of {encoder}.")
         if freeze_encoder and loss == "triplet" and embedding_dim is None and head == "linear":
             raise ModelError("With a frozen encoder the triplet loss trains a head only: set --model.embedding_dim.")
         if encoder == "lenet" and (pretrained is not None or image_size < 8):
@@ -192,15 +191,16 @@ class MetricResNet(EmbeddingModule):
 
         self.register_buffer("mean", torch.tensor(mean).view(-1, 1, 1))
         self.register_buffer("std", torch.tensor(std).view(-1, 1, 1))
-        self.encoder: ResNet18 | LeNet | Backbone
-        if is_backbone(encoder):
-            self.encoder = Backbone(encoder, image_size, freeze_encoder)
-        elif encoder == "lenet":
+        self.encoder: nn.Module
+        if encoder == "lenet":
             self.encoder = LeNet(channels, feature_maps, image_size)
+        elif encoder == "resnet18":
+            self.encoder = ResNet18(channels, feature_maps, stem).requires_grad_(not freeze_encoder)
         else:
-            self.encoder = ResNet18(channels, feature_maps, stem)
+            self.encoder = build_encoder(encoder, image_size, channels, feature_maps, freeze_encoder)
+        self.freeze_encoder = freeze_encoder
         self.encoder_lr = encoder_lr
-        self.projection, size = embedding_head(self.encoder.out_features, head, embedding_dim)
+        self.projection, size = embedding_head(cast(int, self.encoder.out_features), head, embedding_dim)
         self.head = f"{head}, {size}"
         if loss == "triplet":
             self.register_buffer("centroid", torch.zeros(num_classes, size))
@@ -209,7 +209,12 @@ class MetricResNet(EmbeddingModule):
             self.classifier = nn.Linear(size, num_classes)
         if loss == "center":
             self.register_buffer("center", torch.zeros(num_classes, size))
-        self._restored = False
+        self._has_weights = False
+
+    def train(self, mode: bool = True) -> Self:
+        super().train(mode)
+        train_unless_frozen(self.encoder, self.freeze_encoder, mode)
+        return self
 
     # --- from images to classes ---------------------------------------------------------------------------------------
 
@@ -253,12 +258,20 @@ class MetricResNet(EmbeddingModule):
             require_positives(self)
 
     def on_fit_start(self) -> None:
-        if self.pretrained is None or self._restored:
+        self._start_from_pretrained()
+
+    def on_validation_start(self) -> None:
+        self._start_from_pretrained()
+
+    def on_test_start(self) -> None:
+        self._start_from_pretrained()
+
+    def _start_from_pretrained(self) -> None:
+        """Loads the encoder's weights, once, unless a checkpoint was loaded."""
+        has_weights, self._has_weights = self._has_weights, True
+        if self.pretrained is None or has_weights:
             return
-        if isinstance(self.encoder, Backbone):
-            self.encoder.load_pretrained(self.pretrained)
-            return
-        kept = load_weights(cast(ResNet18, self.encoder), self.pretrained)
+        kept = load_encoder(self.encoder, self.pretrained, normalizes=True)
         if kept and self.trainer.is_global_zero:
             warnings.warn(
                 f"The stem isn't that of {self.pretrained}, and starts untrained: {', '.join(kept)}.", stacklevel=1
@@ -325,6 +338,10 @@ class MetricResNet(EmbeddingModule):
             self.sharpness.copy_(fitted_sharpness(score, evaluation.label))
 
     def on_predict_start(self) -> None:
+        if self.pretrained is not None and not self._has_weights:
+            raise ModelError(
+                "MetricResNet starts from --model.pretrained in training, and this one has had none: add --ckpt_path."
+            )
         if self.loss == "triplet" and not self.centroid.any():
             raise ModelError(
                 "MetricResNet, trained by triplets, predicts by the class centroids of its last validation, and this "
@@ -336,7 +353,7 @@ class MetricResNet(EmbeddingModule):
         checkpoint["head"] = self.head
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        self._restored = True
+        self._has_weights = True
         super().on_load_checkpoint(checkpoint)
         if (head := checkpoint.get("head", self.head)) != self.head:
             raise ModelError(
