@@ -201,6 +201,7 @@ class ProtoNet(Method):
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        super().on_save_checkpoint(checkpoint)
         checkpoint["protonet"] = {"episodes_seen": self.episodes_seen, "inverted": self.inverted}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:

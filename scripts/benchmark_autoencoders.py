@@ -154,7 +154,7 @@ def run_autoencoders(args: argparse.Namespace) -> None:
         f"{os.cpu_count()} processors, torch {torch.__version__}."
     )
     if args.json:
-        args.json.write_text(json.dumps({"steps": args.steps, "seconds": seconds}, indent=1))
+        args.json.write_text(json.dumps({"steps": args.steps, "seconds": seconds}, indent=1), encoding="utf-8")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -158,7 +158,7 @@ def run_darts(args: argparse.Namespace) -> None:
     place = torch.cuda.get_device_name() if args.cuda else f"{args.threads} threads on {os.cpu_count()} processors"
     print(f"\nMedians of {args.rounds} rounds of {args.steps} steps, in turns; {place}, torch {torch.__version__}.")
     if args.json:
-        args.json.write_text(json.dumps({"steps": args.steps, "seconds": seconds}, indent=1))
+        args.json.write_text(json.dumps({"steps": args.steps, "seconds": seconds}, indent=1), encoding="utf-8")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

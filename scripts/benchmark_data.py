@@ -344,7 +344,8 @@ def run_data(args: argparse.Namespace) -> None:
         settings = {key: getattr(args, key) for key in ("seconds", "rounds", "threads")}
         settings |= {"workers": WORKERS, "processors": os.cpu_count()}
         args.json.write_text(
-            json.dumps({"settings": settings, "data": [asdict(result) for result in results]}, indent=1)
+            json.dumps({"settings": settings, "data": [asdict(result) for result in results]}, indent=1),
+            encoding="utf-8",
         )
 
 

@@ -165,7 +165,7 @@ def run_layerwise(args: argparse.Namespace) -> None:
     )
     if args.json:
         settings = {name: getattr(args, name) for name in ("image_size", "steps", "bf16", "threads", "cpu_time")}
-        args.json.write_text(json.dumps({**settings, "seconds": seconds, "begins": begins}, indent=1))
+        args.json.write_text(json.dumps({**settings, "seconds": seconds, "begins": begins}, indent=1), encoding="utf-8")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

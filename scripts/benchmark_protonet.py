@@ -225,7 +225,9 @@ def run_protonet(args: argparse.Namespace) -> None:
         f"{os.cpu_count()} processors, {time.perf_counter() - started:.0f} s in all, torch {torch.__version__}."
     )
     if args.json:
-        args.json.write_text(json.dumps({"steps": args.steps, **episode, "seconds": seconds}, indent=1))
+        args.json.write_text(
+            json.dumps({"steps": args.steps, **episode, "seconds": seconds}, indent=1), encoding="utf-8"
+        )
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

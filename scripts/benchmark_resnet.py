@@ -265,7 +265,9 @@ def compare(args: argparse.Namespace, root: Path, dataset: Any) -> None:
     )
     if args.json:
         figures = {"steps": args.steps, "batch_size": args.batch_size, "stem": args.stem, "seconds": seconds}
-        args.json.write_text(json.dumps({**figures, "loaders": [ours, theirs], "losses_ms": losses}, indent=1))
+        args.json.write_text(
+            json.dumps({**figures, "loaders": [ours, theirs], "losses_ms": losses}, indent=1), encoding="utf-8"
+        )
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

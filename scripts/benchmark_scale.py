@@ -143,7 +143,7 @@ def arguments_of(method: str, batch_size: int | None, checkpoint: Path, small: b
 
     config, smaller, wrapper, noise = EXPERIMENTS[method]
     path = CONFIGS / f"{config}.yaml"
-    model = yaml.safe_load(path.read_text())["model"]["init_args"]
+    model = yaml.safe_load(path.read_text(encoding="utf-8"))["model"]["init_args"]
     shape = {name: model[name] for name in ("image_size", "channels", "num_classes") if name in model}
     if method == "ProtoNet":
         shape["num_classes"] = 200
@@ -361,7 +361,9 @@ def compute(args: argparse.Namespace, checkpoint: Path) -> dict[str, dict[str, f
         count = CountedStep()
         with tempfile.TemporaryDirectory() as folder:
             fit(arguments_of(method, args.counted_batch_size, checkpoint), count, folder)
-        data = yaml.safe_load((CONFIGS / f"{EXPERIMENTS[method].config}.yaml").read_text())["data"]["init_args"]
+        data = yaml.safe_load((CONFIGS / f"{EXPERIMENTS[method].config}.yaml").read_text(encoding="utf-8"))["data"][
+            "init_args"
+        ]
         batch = data.get("batch_size", count.images)
         flops = count.flops / count.images * batch
         step = max(flops / (args.tflops * 1e12), count.operations * args.launch_us * 1e-6)
@@ -401,7 +403,7 @@ def run_scale(args: argparse.Namespace) -> None:
         if args.part in ("computed", "both"):
             results["computed"] = compute(args, checkpoint)
     if args.json:
-        args.json.write_text(json.dumps(results, indent=1))
+        args.json.write_text(json.dumps(results, indent=1), encoding="utf-8")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

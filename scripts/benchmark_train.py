@@ -86,7 +86,7 @@ def built(config: Path) -> Any:
     assert cli
     parser = ArgumentParser(exit_on_error=False)
     parser.add_subclass_arguments(LightningModule, "model")
-    given = parser.parse_object({"model": yaml.safe_load(config.read_text())["model"]})
+    given = parser.parse_object({"model": yaml.safe_load(config.read_text(encoding="utf-8"))["model"]})
     return parser.instantiate_classes(given).model.to(memory_format=torch.channels_last)
 
 
@@ -229,7 +229,9 @@ def run_train(args: argparse.Namespace) -> None:
         f"{os.cpu_count()} processors, torch {torch.__version__}."
     )
     if args.json:
-        args.json.write_text(json.dumps({"steps": args.steps, "batch_size": BATCH, "seconds": results}, indent=1))
+        args.json.write_text(
+            json.dumps({"steps": args.steps, "batch_size": BATCH, "seconds": results}, indent=1), encoding="utf-8"
+        )
 
 
 def print_table(seconds: dict[str, list[float]], steps: int) -> None:

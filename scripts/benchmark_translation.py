@@ -226,7 +226,9 @@ def run_translation(args: argparse.Namespace) -> None:
     )
     if args.json:
         figures = {"steps": args.steps, "batch_size": args.batch_size, "image_size": args.image_size}
-        args.json.write_text(json.dumps({**figures, "seconds": seconds, "loaders": [ours, theirs]}, indent=1))
+        args.json.write_text(
+            json.dumps({**figures, "seconds": seconds, "loaders": [ours, theirs]}, indent=1), encoding="utf-8"
+        )
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -187,7 +187,9 @@ class Chain:
         """
         if not (folder / "config.yaml").is_file():
             raise RunError(f"{folder} is not a run's folder: it has no config.yaml.")
-        record = json.loads((folder / "run.json").read_text()) if (folder / "run.json").is_file() else {}
+        record = (
+            json.loads((folder / "run.json").read_text(encoding="utf-8")) if (folder / "run.json").is_file() else {}
+        )
         if record.get("finished") is False:
             raise RunError(f"{folder} hasn't finished: go on with `relit fit … --ckpt_path last` first.")
         settings = read_settings(folder)
@@ -228,7 +230,7 @@ class Chain:
             "settings": kept,
             "seeds": {},
         }
-        results = json.loads(self.path.read_text()) if self.path.is_file() else {"steps": {}}
+        results = json.loads(self.path.read_text(encoding="utf-8")) if self.path.is_file() else {"steps": {}}
         entries = results["steps"].setdefault(step.name, [])
         same = [other for other in entries if all(other[key] == entry[key] for key in ("config", "changed", "data"))]
         if same:
@@ -288,7 +290,7 @@ class Chain:
     def draw(self) -> None:
         """Puts the curves of all steps that are recorded into one figure, if there are several: of the runs of this
         call, and of the others' first seed and settings in the file of results."""
-        steps = json.loads(self.path.read_text())["steps"] if self.path.is_file() else {}
+        steps = json.loads(self.path.read_text(encoding="utf-8"))["steps"] if self.path.is_file() else {}
         of_this_call = {f"{folder.parent.name}/{folder.name}": folder for folder in self.runs.values()}
         runs = []
         for step, entries in steps.items():
@@ -321,7 +323,7 @@ def tested(folder: Path, which: str, arguments: tuple[str, ...]) -> Settings | N
 
     def known() -> Iterator[Settings]:
         path = folder / "tests.json"
-        for test in json.loads(path.read_text()) if path.is_file() else []:
+        for test in json.loads(path.read_text(encoding="utf-8")) if path.is_file() else []:
             if (test["checkpoint"], test["step"], test["settings"]) == (checkpoint.name, step, data):
                 yield test
 
@@ -349,7 +351,7 @@ def resolved(command: str, *arguments: str) -> Settings:
 
 def read_settings(folder: Path) -> Settings:
     """The resolved configuration of a run."""
-    return yaml.safe_load((folder / "config.yaml").read_text())
+    return yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8"))
 
 
 def configuration_of(settings: Settings, step: Step) -> str:

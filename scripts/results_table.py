@@ -93,11 +93,11 @@ def main() -> int:
     given = parser.parse_args()
     outdated = []
     for path in (REPOSITORY / "README.md", *sorted((REPOSITORY / "docs").rglob("*.md"))):
-        text = path.read_text()
+        text = path.read_text(encoding="utf-8")
         if (new := with_tables(text, REPOSITORY / "results")) != text:
             outdated.append(path)
             if not given.check:
-                path.write_text(new)
+                path.write_text(new, encoding="utf-8")
     for path in outdated:
         print(f"{path.relative_to(REPOSITORY)}: {'out of date' if given.check else 'written'}")
     return 1 if given.check and outdated else 0
@@ -236,7 +236,7 @@ def methods_table(rows: list[Row]) -> str:
 
 def methods_index() -> dict[str, tuple[str, str]]:
     """Each page's name and what the method does, as docs/methods/README.md lists them."""
-    text = (REPOSITORY / "docs" / "methods" / "README.md").read_text()
+    text = (REPOSITORY / "docs" / "methods" / "README.md").read_text(encoding="utf-8")
     return {
         page: (name, does)
         for name, page, does in re.findall(r"^\| \[(.+?)\]\((\w+)\.md\) \| (.+?) \|$", text, re.MULTILINE)
@@ -245,7 +245,12 @@ def methods_index() -> dict[str, tuple[str, str]]:
 
 def title_of(page: str) -> str:
     """The heading of a method's page."""
-    return (REPOSITORY / "docs" / "methods" / f"{page}.md").read_text().partition("\n")[0].removeprefix("# ")
+    return (
+        (REPOSITORY / "docs" / "methods" / f"{page}.md")
+        .read_text(encoding="utf-8")
+        .partition("\n")[0]
+        .removeprefix("# ")
+    )
 
 
 def gallery() -> str:
@@ -255,7 +260,7 @@ def gallery() -> str:
     for page, (name, _) in methods_index().items():
         path = docs / "methods" / f"{page}.md"
         shown_here = []
-        for caption, target in re.findall(r"!\[([^\]]*)\]\(([^)\s]+)\)", path.read_text()):
+        for caption, target in re.findall(r"!\[([^\]]*)\]\(([^)\s]+)\)", path.read_text(encoding="utf-8")):
             picture = os.path.relpath((path.parent / target).resolve(), docs)
             if picture not in seen:
                 seen.add(picture)
@@ -278,7 +283,7 @@ def _differences(match: re.Match[str]) -> str:
 
 def numbered_differences(path: str) -> str:
     """The numbered list of a module's docstring that says what differs from the paper, in Markdown."""
-    docstring = ast.get_docstring(ast.parse((REPOSITORY / path).read_text())) or ""
+    docstring = ast.get_docstring(ast.parse((REPOSITORY / path).read_text(encoding="utf-8"))) or ""
     found = re.search(
         r"^(?:Differences from|What differs|.*Choices:)[^\n]*\n\n(1\. .*?)(?:\n\n|\Z)",
         docstring,
@@ -296,7 +301,7 @@ def all_rows(results: Path) -> Iterator[Row]:
     calibrated: dict[tuple[str, ...], Row] = {}
     for name, experiment in EXPERIMENTS.items():
         path = results / f"{name}.json"
-        entries = json.loads(path.read_text())["steps"] if path.is_file() else {}
+        entries = json.loads(path.read_text(encoding="utf-8"))["steps"] if path.is_file() else {}
         for step in experiment.steps:
             figures = [figure for figure in experiment.figures if figure.step == step.name]
             unmeasured = [

@@ -41,7 +41,7 @@ def accuracy_of(experiment: str, seed: int, args: argparse.Namespace) -> float:
         for command in (["fit", *common], ["test", *common, "--ckpt_path=best"]):
             if cli.run(command) != 0:
                 raise SystemExit(f"relit {' '.join(command)} failed")
-    with (run / "metrics.csv").open(newline="") as file:
+    with (run / "metrics.csv").open(newline="", encoding="utf-8") as file:
         tested = [row["test/accuracy"] for row in csv.DictReader(file) if row.get("test/accuracy")]
     return float(tested[-1])
 
@@ -106,7 +106,7 @@ def main() -> None:
     for row in rows:
         print("| {} | {} | {} |".format(*row))
     if args.csv:
-        with args.csv.open("w", newline="") as file:
+        with args.csv.open("w", newline="", encoding="utf-8") as file:
             csv.writer(file).writerows([("classifier", "test accuracy / %", "runs"), *rows])
 
 

@@ -71,7 +71,7 @@ def metrics(runs: Iterable[Path]) -> list[str]:
     """The names of all metrics that the runs have logged."""
     names = set()
     for run in runs:
-        with (run / "metrics.csv").open(newline="") as file:
+        with (run / "metrics.csv").open(newline="", encoding="utf-8") as file:
             names |= set(next(csv.reader(file), []))
     return sorted(names - {"epoch", "step"})
 

@@ -250,7 +250,7 @@ class TensorStore:
             }
             sources = {path.name: _fingerprint(path) for path in self.sources if path.exists()}
             meta = {"identity": self.identity, "sources": sources, "arrays": arrays}
-            (unfinished / "meta.json").write_text(json.dumps(meta, indent=1))
+            (unfinished / "meta.json").write_text(json.dumps(meta, indent=1), encoding="utf-8")
             if self.folder.exists():
                 shutil.rmtree(self.folder)
             unfinished.rename(self.folder)
@@ -258,7 +258,7 @@ class TensorStore:
             shutil.rmtree(unfinished, ignore_errors=True)
 
     def _meta(self) -> dict[str, Any]:
-        return json.loads((self.folder / "meta.json").read_text())
+        return json.loads((self.folder / "meta.json").read_text(encoding="utf-8"))
 
     def _sizes_fault(self) -> str | None:
         try:

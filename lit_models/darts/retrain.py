@@ -331,7 +331,7 @@ class DARTSRetrain(NamedClasses):
         if self.trainer.is_global_zero and not cast(Any, self.trainer).fast_dev_run:
             run = Path(self.trainer.default_root_dir)
             path = draw_genotype(self.cells, run / "figures" / "cells.png")
-            (run / "genotype.json").write_text(self.cells.to_json())
+            (run / "genotype.json").write_text(self.cells.to_json(), encoding="utf-8")
             log_figure(self.trainer, path)
 
     def on_train_start(self) -> None:

@@ -18,7 +18,7 @@ def tell_changes(run: Path, now: dict[str, Any]) -> None:
 
 def changes(run: Path, now: dict[str, Any]) -> dict[str, tuple[Any, Any]]:
     """The settings that differ from those that the run was started with: what they were, and what they are."""
-    return differences(yaml.safe_load((run / "config.yaml").read_text()), now)
+    return differences(yaml.safe_load((run / "config.yaml").read_text(encoding="utf-8")), now)
 
 
 def differences(before: dict[str, Any], now: dict[str, Any]) -> dict[str, tuple[Any, Any]]:

@@ -47,6 +47,10 @@ class Method(LightningModule):
             )
         return []
 
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Names the method, as which the weights load without the command's configuration."""
+        checkpoint["method"] = type(self).__name__
+
     @classmethod
     def from_pretrained(cls, source: str | Path) -> Self:
         """A trained model in evaluation mode on the CPU. Call ``train()`` before you train it further.
