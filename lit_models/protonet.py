@@ -51,7 +51,7 @@ class ProtoNet(Method):
     ``test/error``, the share of wrong answers (on Lake's one-shot runs, his error rate).
 
     Args:
-        image_size: Height and width of the images, at least 16.
+        image_size: Height and width of the images, at least 16 for "conv4".
         channels: Channels of the images.
         encoder: "conv4", the paper's four blocks; "resnet18", relit's; ``torchvision:NAME`` or ``timm:NAME`` (extra
             ``relit[timm]``), with the library's normalization.

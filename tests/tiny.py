@@ -1,7 +1,6 @@
 """Small runs that many tests share, and callbacks that disturb them."""
 
 import os
-import resource
 import signal
 import time
 from pathlib import Path
@@ -69,6 +68,8 @@ class LimitFilesAt(Callback):
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
         if trainer.fit_loop.total_batch_idx + 1 == self.batch:
+            import resource  # Windows has none
+
             resource.setrlimit(resource.RLIMIT_FSIZE, (self.size, self.size))
 
 
