@@ -2,10 +2,14 @@
 
 import math
 from collections.abc import Iterable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from torch import Tensor, nn
-from torch.optim import Adam
+from torch.optim import Adam, Optimizer
+from torch.optim.lr_scheduler import LambdaLR
+
+if TYPE_CHECKING:
+    from lightning.pytorch import Trainer
 
 
 class FusedAdam(Adam):
@@ -74,6 +78,16 @@ def linear_decay(epoch: int, epochs: int, start: float = 0.5) -> float:
     return 1 - max(0, epoch + 1 - constant) / (epochs - constant + 1)
 
 
+def with_one_cycle(optimizer: Optimizer, trainer: "Trainer") -> dict[str, Any]:
+    """The optimizer with :func:`one_cycle` over all steps of the training, as ``configure_optimizers`` returns it."""
+
+    def factor(step: int) -> float:
+        # The number of steps is known when the loader is there; the first step doesn't need it.
+        return one_cycle(step, int(trainer.estimated_stepping_batches) if step else 1)
+
+    return {"optimizer": optimizer, "lr_scheduler": {"scheduler": LambdaLR(optimizer, factor), "interval": "step"}}
+
+
 def decayed_weights(
     module: nn.Module, encoder: nn.Module | None = None, encoder_lr: float | None = None
 ) -> list[dict[str, Any]]:
@@ -99,9 +113,7 @@ def decayed_weights(
     return groups
 
 
-def encoder_groups(
-    module: nn.Module, encoder: nn.Module, encoder_lr: float | None
-) -> list[nn.Parameter] | list[dict[str, Any]]:
+def encoder_groups(module: nn.Module, encoder: nn.Module, encoder_lr: float | None) -> list[Any]:
     """The parameters that learn, those of the encoder at their own rate.
 
     Args:

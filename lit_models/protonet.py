@@ -33,13 +33,13 @@ from datamodules import Episodes, LabeledImages, SupportQuery
 from lit_models.errors import ModelError
 from lit_models.losses.precision import at_least_float32, in_float64
 from lit_models.losses.prototypical import cosine, episode_accuracy, prototypical_loss, squared_euclidean
+from lit_models.module import Export, Method
 from lit_models.networks.conv4 import Conv4 as Conv4  # its place until version 0.2
 from lit_models.networks.encoders import build_encoder, load_encoder, require_encoder, train_unless_frozen
 from lit_models.optimizers import FusedAdam, encoder_groups
 from lit_models.support.checks import require_at_least, require_image_shape
-from lit_models.support.module import Method, Part
 from lit_models.support.outputs import ClassProbabilities
-from lit_models.support.ranks import batch_weight, gather_rows
+from lit_models.support.ranks import gather_rows
 
 
 class ProtoNet(Method):
@@ -68,7 +68,7 @@ class ProtoNet(Method):
         optimizer: Optimizer of all parameters.
     """
 
-    exports = (Part("encoder", "forward", ("image",), "embedding"),)
+    exports = (Export("encoder", "forward", ("image",), "embedding"),)
 
     def __init__(
         self,
@@ -101,7 +101,7 @@ class ProtoNet(Method):
         self.encoder_lr = encoder_lr
         self.projection: nn.Module = nn.Identity()
         if embedding_dim is not None:
-            self.projection = nn.Linear(cast(int, self.encoder.out_features), embedding_dim)
+            self.projection = nn.Linear(self.encoder.out_features, embedding_dim)
         self.pretrained = pretrained
         self._has_weights = False
         self.distance = distance
@@ -112,10 +112,13 @@ class ProtoNet(Method):
         self.inverted = False
         self.test_accuracies: list[Tensor] = []
 
+    @property
+    def restored_arguments(self) -> tuple[str, ...]:
+        return ("pretrained",)
+
     def setup(self, stage: str) -> None:
-        data = getattr(self.trainer, "datamodule", None)
         if stage == "predict":
-            if not isinstance(data, SupportQuery):
+            if not isinstance(self.data, SupportQuery):
                 raise ModelError(
                     "ProtoNet tells apart the classes of a folder of examples: add --data SupportQuery --data.support "
                     "FOLDER (with a sub-folder of images for each class) --data.query FOLDER (with the images in "
@@ -124,7 +127,7 @@ class ProtoNet(Method):
             return
         require_image_shape(self, self.image_shape, takes="episodes")
         if stage == "fit":
-            self.inverted = getattr(data, "inverted", False)
+            self.inverted = self.facts.inverted
 
     def on_fit_start(self) -> None:
         self._start_from_pretrained()
@@ -177,8 +180,8 @@ class ProtoNet(Method):
         """Logs the means over the episodes; returns the episodes' accuracies, ``(E,)``."""
         distance = self.episode_distances(batch)
         accuracy = episode_accuracy(distance)
-        means = {f"{stage}/loss": prototypical_loss(distance), f"{stage}/accuracy": accuracy.mean()}
-        self.log_dict(means, batch_size=batch_weight(len(distance)), sync_dist=True, prog_bar=stage == "val")
+        means = {"loss": prototypical_loss(distance), "accuracy": accuracy.mean()}
+        self.log_means(stage, means, len(distance), prog_bar=stage == "val")
         return accuracy
 
     def on_test_start(self) -> None:
@@ -205,6 +208,7 @@ class ProtoNet(Method):
         checkpoint["protonet"] = {"episodes_seen": self.episodes_seen, "inverted": self.inverted}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        super().on_load_checkpoint(checkpoint)
         state = checkpoint.get("protonet", {})
         self.episodes_seen = state.get("episodes_seen", 0)
         self.inverted = state.get("inverted", False)
@@ -235,7 +239,8 @@ class ProtoNet(Method):
 
     def on_predict_start(self) -> None:
         self._start_from_pretrained()
-        data = cast(SupportQuery, cast(Any, self.trainer).datamodule)
+        data = self.data
+        assert isinstance(data, SupportQuery)  # as `setup` has checked
         image, label = data.support_images()
         support = LabeledImages(self.polarized(image.to(self.device)), label.to(self.device))
         self.known, self.class_names = self.prototypes(support), data.class_names

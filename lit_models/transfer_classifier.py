@@ -12,6 +12,7 @@ and ``val/accuracy``. Early stopping and ``best.ckpt`` go by ``val/loss``; the m
 model affects another: none shares a parameter with another that learns, and Adam treats each parameter by itself.
 """
 
+from collections.abc import Sequence
 from typing import Any, Literal, Self, cast
 
 import torch
@@ -26,12 +27,10 @@ from lit_models.losses.precision import at_least_float32
 from lit_models.networks.convolutional import Encoder
 from lit_models.networks.encoders import build_encoder, load_encoder, require_encoder, train_unless_frozen
 from lit_models.optimizers import FusedAdam
-from lit_models.support.checks import require_image_shape, require_labels, require_num_classes
-from lit_models.support.classes import NamedClasses
-from lit_models.support.module import Part
+from lit_models.support.checks import require_fraction, require_image_shape, require_labels, require_num_classes
+from lit_models.support.classes import CLASSIFIER, NamedClasses
 from lit_models.support.outputs import ClassProbabilities
 from lit_models.support.pretrained import load_pretrained
-from lit_models.support.ranks import batch_weight
 
 
 class TransferClassifier(NamedClasses):
@@ -64,10 +63,7 @@ class TransferClassifier(NamedClasses):
         optimizer: Optimizer of heads and encoders.
     """
 
-    exports = (
-        Part("classifier", "forward", ("image",), "logits"),
-        Part("encoder", "embed", ("image",), "embedding"),
-    )
+    exports = CLASSIFIER
 
     def __init__(
         self,
@@ -103,8 +99,7 @@ class TransferClassifier(NamedClasses):
             )
         if folds < 0 or folds == 1:
             raise ModelError(f"folds is {folds}; it must be at least 2, or 0 for data with a validation split.")
-        if not 0 <= dropout < 1:
-            raise ModelError(f"dropout is {dropout}; it must be at least 0 and less than 1.")
+        require_fraction(dropout=dropout)
         self.save_hyperparameters(ignore=["optimizer"])
         self.image_shape = (channels, image_size, image_size)
         self.num_classes = num_classes
@@ -122,12 +117,12 @@ class TransferClassifier(NamedClasses):
         # The first head and encoder are the classifier's, the others are the folds'.
         count = 1 if freeze_encoder else folds + 1
         if encoder == "autoencoder":
-            encoders: list[nn.Module] = [Encoder(image_size, channels, code_dim, feature_maps) for _ in range(count)]
+            encoders: Sequence[Any] = [Encoder(image_size, channels, code_dim, feature_maps) for _ in range(count)]
         else:
             encoders = [
                 build_encoder(encoder, image_size, channels, feature_maps, freeze_encoder) for _ in range(count)
             ]
-            code_dim = cast(int, encoders[0].out_features)
+            code_dim = encoders[0].out_features
         self.encoders = nn.ModuleList(encoders)
         self.pretrained = pretrained
         self.heads = nn.ModuleList(
@@ -148,6 +143,10 @@ class TransferClassifier(NamedClasses):
         train_unless_frozen(self.encoders, self.freeze_encoder, mode)
         return self
 
+    @property
+    def restored_arguments(self) -> tuple[str, ...]:
+        return ("encoder_checkpoint", "pretrained")
+
     def setup(self, stage: str) -> None:
         require_image_shape(self, self.image_shape)
         if stage == "predict":
@@ -157,11 +156,10 @@ class TransferClassifier(NamedClasses):
         self.take_class_names()
         if stage != "fit":
             return
-        datamodule = getattr(self.trainer, "datamodule", None)
-        given = getattr(datamodule, "folds", 0)
+        given = self.facts.folds
         if given != self.folds:
             raise ModelError(
-                f"TransferClassifier validates by {self.folds} folds, but {type(datamodule).__name__} has {given}: set "
+                f"TransferClassifier validates by {self.folds} folds, but {type(self.data).__name__} has {given}: set "
                 f"--model.folds {given}."
             )
 
@@ -231,20 +229,11 @@ class TransferClassifier(NamedClasses):
             logits = self.all_logits(batch.image)[1 + batch.fold, rows]
         else:
             logits = self(batch.image)
-        self._log(logits, batch.label, "val")
+        self.log_classification(logits, batch.label, "val")
 
     def test_step(self, batch: LabeledImages, batch_idx: int) -> Tensor:
-        """Returns the logits, for callbacks."""
-        logits = self(batch.image)
-        self._log(logits, batch.label, "test")
-        return logits
-
-    def _log(self, logits: Tensor, label: Tensor, stage: str) -> None:
-        values = {
-            f"{stage}/loss": functional.cross_entropy(logits, label),
-            f"{stage}/accuracy": accuracy(logits, label),
-        }
-        self.log_dict(values, batch_size=batch_weight(len(label)), sync_dist=True, prog_bar=stage == "val")
+        """Return the logits, for callbacks."""
+        return self.log_classification(self(batch.image), batch.label, "test")
 
     def predict_step(self, batch: LabeledImages, batch_idx: int) -> ClassProbabilities:
         return ClassProbabilities(self(batch.image).softmax(1))
@@ -253,7 +242,7 @@ class TransferClassifier(NamedClasses):
         groups: list[dict[str, Any]] = [{"params": list(self.heads.parameters())}]
         if not self.freeze_encoder:
             groups.append({"params": list(self.encoders.parameters()), "lr": self.encoder_lr})
-        return self.optimizer_callable(cast(Any, groups))
+        return self.optimizer_callable(groups)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         super().on_load_checkpoint(checkpoint)

@@ -1,13 +1,18 @@
 """Encoders by name: relit's own, and those of torchvision and timm (:mod:`lit_models.networks.backbones`)."""
 
 from collections.abc import Mapping
+from typing import Literal, TypeAlias
 
+from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor, nn
 
 from lit_models.errors import ModelError
 from lit_models.networks.backbones import Backbone, fitting_weights, is_backbone
 from lit_models.networks.conv4 import Conv4
+from lit_models.networks.lenet import LeNet
 from lit_models.networks.resnet import IMAGENET, ResNet18, load_weights, read_weights
+
+Encoder: TypeAlias = Conv4 | ResNet18 | LeNet | Backbone
 
 OWN = ("conv4", "resnet18")
 SMALLEST_FOR_CONV4 = 16
@@ -38,32 +43,45 @@ def require_encoder(
         raise ModelError(f"image_size is {image_size}; four halvings need at least {SMALLEST_FOR_CONV4}.")
     if encoder == "conv4" and pretrained == IMAGENET:
         raise ModelError("conv4 has no weights of ImageNet: set --model.pretrained to a file.")
-    if frozen and encoder not in others and pretrained is None:
+    if encoder == "lenet" and (pretrained is not None or image_size < 8):
+        raise ModelError("The encoder lenet has no pretrained weights, and needs an image_size of at least 8.")
+    if frozen and encoder != "autoencoder" and pretrained is None:
         weights = f"{IMAGENET}, or to a file of {encoder}" if is_backbone(encoder) else "a file with weights of it"
         raise ModelError(f"A frozen encoder needs weights: set --model.pretrained to {weights}.")
 
 
-def build_encoder(encoder: str, image_size: int, channels: int, feature_maps: int, frozen: bool = False) -> nn.Module:
-    """An encoder with random weights, and its ``out_features``.
+def build_encoder(
+    encoder: str,
+    image_size: int,
+    channels: int,
+    feature_maps: int,
+    frozen: bool = False,
+    stem: Literal["3x3", "7x7"] = "3x3",
+) -> Encoder:
+    """An encoder with random weights.
 
     Args:
-        encoder: "conv4", "resnet18", ``torchvision:NAME`` or ``timm:NAME``.
+        encoder: "conv4", "resnet18", "lenet", ``torchvision:NAME`` or ``timm:NAME``.
         image_size: Height and width of the images.
         channels: Channels of the images.
-        feature_maps: Width of relit's own: of each block of "conv4", of the first stage of "resnet18".
+        feature_maps: Width of relit's own: of each block of "conv4", of the first stage of the others.
         frozen: Its parameters don't learn.
+        stem: See :class:`lit_models.networks.resnet.ResNet18`.
     """
     if is_backbone(encoder):
         return Backbone(encoder, image_size, frozen)
-    network = (
-        Conv4(channels, feature_maps, image_size) if encoder == "conv4" else ResNet18(channels, feature_maps, "3x3")
-    )
+    network: Encoder
+    if encoder == "conv4":
+        network = Conv4(channels, feature_maps, image_size)
+    elif encoder == "lenet":
+        network = LeNet(channels, feature_maps, image_size)
+    else:
+        network = ResNet18(channels, feature_maps, stem)
     return network.requires_grad_(not frozen)
 
 
-def load_encoder(encoder: nn.Module, source: str, normalizes: bool = False) -> list[str]:
-    """Gives an encoder weights; returns the names of those that it keeps (see
-    :func:`lit_models.networks.resnet.load_weights`).
+def load_encoder(encoder: nn.Module, source: str, normalizes: bool = False) -> None:
+    """Gives an encoder weights; warns of a stem that stays untrained.
 
     Args:
         encoder: As :func:`build_encoder` makes it.
@@ -77,16 +95,17 @@ def load_encoder(encoder: nn.Module, source: str, normalizes: bool = False) -> l
     """
     if isinstance(encoder, Backbone):
         encoder.load_pretrained(source)
-        return []
+        return
     if not normalizes:
         _require_plain_images(source)
     if isinstance(encoder, ResNet18):
-        kept = load_weights(encoder, source)
-        if kept and not normalizes:
+        untrained = load_weights(encoder, source)
+        if untrained and not normalizes:
             raise ModelError(f"{source} is of a ResNet18 with another stem: train one with --model.stem 3x3.")
-        return kept
+        if untrained:
+            rank_zero_warn(f"The stem isn't that of {source}, and starts untrained: {', '.join(untrained)}.")
+        return
     encoder.load_state_dict(fitting_weights(encoder, read_weights(source), source, "conv4"), strict=False)
-    return []
 
 
 def _require_plain_images(source: str) -> None:
