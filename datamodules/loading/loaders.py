@@ -47,6 +47,8 @@ class BatchLoader(DataLoader[Any], Generic[Batch]):
         drop_last: Leave out a last, smaller batch of ``sampler``.
     """
 
+    dataset: Any
+
     # The names are torch's: Lightning builds the loaders of a prediction again by them, to note each image's row.
     def __init__(
         self,
@@ -103,7 +105,7 @@ class BatchLoader(DataLoader[Any], Generic[Batch]):
         for indices in self._rest():
             self.batches_seen += 1
             self.rows_seen += share
-            yield cast(Any, self.dataset).__getitems__(indices)
+            yield self.dataset.__getitems__(indices)
 
     def _rest(self) -> Iterator[Tensor]:
         epoch = 0 if self.same_every_epoch else self.epoch

@@ -10,7 +10,7 @@ from lit_models.errors import ModelError
 from lit_models.networks.backbones import Backbone, fitting_weights, is_backbone
 from lit_models.networks.conv4 import Conv4
 from lit_models.networks.lenet import LeNet
-from lit_models.networks.resnet import IMAGENET, ResNet18, load_weights, read_weights
+from lit_models.networks.resnet import IMAGENET, ResNet18, load_weights, weights_in_file
 
 Encoder: TypeAlias = Conv4 | ResNet18 | LeNet | Backbone
 
@@ -105,7 +105,7 @@ def load_encoder(encoder: nn.Module, source: str, normalizes: bool = False) -> N
         if untrained:
             rank_zero_warn(f"The stem isn't that of {source}, and starts untrained: {', '.join(untrained)}.")
         return
-    encoder.load_state_dict(fitting_weights(encoder, read_weights(source), source, "conv4"), strict=False)
+    encoder.load_state_dict(fitting_weights(encoder, weights_in_file(source), source, "conv4"), strict=False)
 
 
 def _require_plain_images(source: str) -> None:
@@ -114,7 +114,7 @@ def _require_plain_images(source: str) -> None:
         raise ModelError(
             "ImageNet's weights take normalized images: set --model.encoder torchvision:resnet18, which normalizes."
         )
-    given: Mapping[str, Tensor] = read_weights(source)
+    given: Mapping[str, Tensor] = weights_in_file(source)
     mean, std = given.get("mean"), given.get("std")
     if mean is not None and std is not None and (mean.any() or (std != 1).any()):
         zeros, ones = (f"'{[number] * len(mean)}'" for number in (0, 1))
