@@ -50,7 +50,7 @@ def test_a_trainer_has_what_its_class_doesnt_declare(tmp_path: Path) -> None:
     assert not overfits(trainer)
     assert overfits(Trainer(overfit_batches=2, **quiet))
     assert data_of(trainer) is None
-    data = LightningDataModule.from_datasets([torch.zeros(1)])
+    data = LightningDataModule.from_datasets(torch.zeros(2, 1))  # type: ignore[arg-type]
     trainer.fit(Counting(), data)
     assert data_of(trainer) is data
 
