@@ -156,11 +156,9 @@ class Method(LightningModule):
 
     def on_before_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
         """Name the parts of a plain loader's batch, and refuse what isn't an image in [0, 1]."""
-        if hasattr(batch, "_fields") and (self._trainer is None or self.data is not None):  # of relit's data modules
-            return batch
-        from lit_models.support.plain_batches import as_transformed, named_parts
+        from lit_models.support.plain_batches import with_named_parts
 
-        return as_transformed(self, batch) if hasattr(batch, "_fields") else named_parts(self, batch)
+        return with_named_parts(self, batch)
 
     def configure_callbacks(self) -> Any:
         """Add none; refuse Lightning's averages of weights where they would average more than one training."""

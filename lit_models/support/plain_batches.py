@@ -23,6 +23,14 @@ def as_transformed(module: "Method", batch: Any) -> Any:
     return in_precision(module.trainer, to_unit_interval(batch))
 
 
+def with_named_parts(module: "Method", batch: Any) -> Any:
+    """A batch of any loader with named parts; one of relit's data modules as it is."""
+    if not hasattr(batch, "_fields"):
+        return named_parts(module, batch)
+    given_by_data_module = module._trainer is None or module.data is not None
+    return batch if given_by_data_module else as_transformed(module, batch)
+
+
 def named_parts(module: "Method", batch: Any) -> ImagePair | LabeledImages:
     """Names the parts of a plain batch.
 
