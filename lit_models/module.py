@@ -188,8 +188,7 @@ class Method(LightningModule):
 
         Args:
             source: A ``.safetensors`` file with its card, or a checkpoint; the folder of a run or experiment;
-                ``hf:owner/name`` on the Hugging Face Hub (extra ``relit[hub]``); or the name of shipped weights, such
-                as ``dcgan_mnist``.
+                ``hf:owner/name`` on the Hugging Face Hub (extra ``relit[hub]``); or the name of shipped weights.
 
         Raises:
             RunError: There are no such weights, or they can't be read.
