@@ -201,14 +201,16 @@ class ImageDataModule(LightningDataModule):
         try:
             batches = self.train_batches()
         except DataError as error:
-            if not any(isinstance(one, BatchSizeFinder) for one in getattr(self.trainer, "callbacks", ())):
+            callbacks = () if self.trainer is None else vars(self.trainer).get("callbacks", ())
+            if not any(isinstance(callback, BatchSizeFinder) for callback in callbacks):
                 raise
             raise DataError(
                 f"BatchSizeFinder has come to a batch_size of {self.batch_size}, for which {type(self).__name__} has "
                 "too few images: set its max_val to half of that or less."
             ) from error
         loader: BatchLoader[Any] = BatchLoader(dataset, batch_sampler=batches)
-        loader.same_every_epoch = bool(getattr(self.trainer, "overfit_batches", 0))
+        # Lightning's class doesn't declare it.
+        loader.same_every_epoch = self.trainer is not None and bool(vars(self.trainer).get("overfit_batches"))
         return loader
 
     def val_dataloader(self) -> BatchLoader[Any]:

@@ -20,8 +20,7 @@ from lightning.pytorch import Callback, Trainer
 
 from lit_models.__main__ import main
 from lit_models.runs.loggers import finish_wandb
-from tests.lit_models.runs.test_resume import assert_same_run, run_in_a_process_that_is_killed
-from tests.support.tiny import CONFIGS, TINY, the_run, weights
+from tests.support.tiny import CONFIGS, TINY, assert_same_run, killed_fit, the_run, weights
 
 Relit = Callable[..., int]
 USR1, TERM = 138, 143
@@ -149,9 +148,7 @@ def test_metrics_of_a_critic_whose_round_is_cut_in_two(relit: Relit, log_every: 
     batch, in which the critic alone has learnt, the run logs each row once, with the generator's latest loss."""
     fit = ["--model.n_critic=3", f"--trainer.log_every_n_steps={log_every}", "--trainer.max_epochs=2"]
     assert relit("fit", *TINY, *fit, "--run.root=whole") == 0
-    run_in_a_process_that_is_killed(
-        relit, *TINY, *fit, "--trainer.callbacks+=tests.support.tiny.KillAt", "--trainer.callbacks.batch=25"
-    )
+    killed_fit(relit, *TINY, *fit, "--trainer.callbacks+=tests.support.tiny.KillAt", "--trainer.callbacks.batch=25")
     assert relit("fit", *TINY, *fit, *sending(signal.SIGUSR1, batch=31), "--ckpt_path=last") == USR1
     assert relit("fit", *TINY, *fit, "--ckpt_path=last") == 0
     assert_same_run(the_run(), the_run(Path("whole")))
@@ -184,7 +181,7 @@ def test_killed_in_a_validation_within_an_epoch(relit: Relit) -> None:
     often = ["--trainer.val_check_interval=10", "--trainer.max_epochs=1", "--trainer.log_every_n_steps=1"]
     often += ["--checkpoint.every_n_steps=5"]
     assert relit("fit", *TINY, *often, "--run.root=whole") == 0
-    run_in_a_process_that_is_killed(relit, *TINY, *often, *sending(signal.SIGKILL, validation_batch=2))
+    killed_fit(relit, *TINY, *often, *sending(signal.SIGKILL, validation_batch=2))
     assert torch.load(the_run() / "checkpoints" / "last.ckpt", weights_only=True)["global_step"] == 5
     assert relit("fit", *TINY, *often, "--ckpt_path=last") == 0
     assert_same_run(the_run(), the_run(Path("whole")))
