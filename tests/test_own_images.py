@@ -11,7 +11,7 @@ import torchvision
 from PIL import Image
 
 from tests.datamodules.test_torch_dataset import FakeFashion
-from tests.tiny import CONFIGS
+from tests.support.tiny import CONFIGS
 
 PAGE = CONFIGS.parent / "docs" / "your_own_images.md"
 CELLS = re.findall(r"^\| .* \| `(relit [^`]+)` \|$", PAGE.read_text(), re.MULTILINE)

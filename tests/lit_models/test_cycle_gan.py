@@ -16,7 +16,7 @@ from lit_models.cycle_gan import ImageBuffer
 from lit_models.errors import ModelError
 from tests.datamodules.test_maps import write_maps
 from tests.lit_models.test_pix2pix import fit, loader, pairs
-from tests.tiny import CONFIGS, the_run, weights
+from tests.support.tiny import CONFIGS, the_run, weights
 
 Relit = Callable[..., int]
 
@@ -217,7 +217,7 @@ def test_a_resumed_run_has_its_buffers(relit: Relit, tmp_path: Path) -> None:
         "--checkpoint.every_n_steps=2",
     ]
     assert relit(*run, "--run.root=whole") == 0
-    stopped = ["--trainer.callbacks+=tests.tiny.InterruptAt", "--trainer.callbacks.batch=9"]
+    stopped = ["--trainer.callbacks+=tests.support.tiny.InterruptAt", "--trainer.callbacks.batch=9"]
     assert relit(*run, *stopped) == 130
     reached = torch.load(the_run() / "checkpoints" / "last.ckpt", weights_only=True)
     assert reached["global_step"] == 8

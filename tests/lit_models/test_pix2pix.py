@@ -19,7 +19,7 @@ from lit_models.errors import ModelError
 from lit_models.networks.resnet_generator import ResNetGenerator
 from tests.datamodules.test_maps import write_maps
 from tests.lit_models.support.test_authors_weights import AuthorsUNet, by_the_image, shaken
-from tests.tiny import CONFIGS, the_run, weights
+from tests.support.tiny import CONFIGS, the_run, weights
 
 Relit = Callable[..., int]
 
@@ -118,17 +118,6 @@ class TestMethods:
         assert not torch.allclose(
             model.state_dict()["discriminator.layers.0.weight"], start["discriminator.layers.0.weight"]
         )
-
-    @pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
-    def test_a_checkpoint_stands_alone(self, method: dict[str, Any], precision: str, tmp_path: Path) -> None:
-        model = tiny(**method, ema_decay=0.9)
-        channels = method.get("source_channels")
-        fit(model, loader(2, source_channels=channels), precision=precision).save_checkpoint(tmp_path / "x.ckpt")
-        again = Pix2Pix.load_from_checkpoint(tmp_path / "x.ckpt", weights_only=True)
-        images = [one.translate(pairs(source_channels=channels).source) for one in (model, again)]
-        assert torch.equal(*images)
-        assert images[0].dtype == torch.float32
-        assert 0 <= images[0].min() <= images[0].max() <= 1
 
 
 def test_networks_that_are_asked_for() -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from lit_models.adversarial import AdversarialModule
-from tests.tiny import TINY
+from tests.support.tiny import TINY
 
 SHORT = (*TINY, "--trainer.limit_train_batches=2", "--trainer.limit_val_batches=3", "--trainer.callbacks=null")
 
