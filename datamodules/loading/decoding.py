@@ -101,7 +101,7 @@ def central_square(image: Image.Image, size: int, reading: Reading, crop: int | 
         width, height = height, width
     image = as_looked_at(image, reading)
     left, top = (width - side) // 2, (height - side) // 2
-    box = tuple(place / scale for place in (left, top, left + side, top + side))
+    box = (left / scale, top / scale, (left + side) / scale, (top + side) / scale)
     return as_array(image.resize((size, size), Image.Resampling.BICUBIC, box=box))
 
 
@@ -115,7 +115,7 @@ def _drafted(image: Image.Image, side: int, size: int) -> int:
     if scale == 1 or image.format not in ("JPEG", "MPO"):
         return 1
     before = image.width
-    image.draft(None, (image.width // scale, image.height // scale))  # type: ignore[arg-type]  # None keeps the mode
+    image.draft(None, (image.width // scale, image.height // scale))  # None keeps the mode
     return scale if image.width < before else 1
 
 
