@@ -8,36 +8,25 @@ import yaml
 
 from lit_models.cli import runs_table
 from lit_models.cli.arguments import UsageError
+from lit_models.cli.minutes import measured_minutes, spelled_minutes
 from lit_models.cli.names import experiments, published_weights
 from lit_models.cli.tables import table
 from lit_models.support import sources
 from lit_models.support.spelling import did_you_mean
 
 IMAGES = {
-    "CelebA": ("202,599", "1.4 GB"),
-    "CIFAR10": ("60,000", "163 MB"),
+    "CelebA": ("202,599", "1.4 GB, by hand"),
+    "CIFAR10": ("60,000", "170 MB"),
     "Digits": ("1,797", "none"),
-    "LFW": ("13,233", "173 MB"),
-    "Maps": ("2,194", "239 MB"),
-    "MNIST": ("70,000", "11 MB"),
-    "Omniglot": ("32,460", "15 MB"),
-    "OmniglotEpisodes": ("32,460", "15 MB"),
+    "LFW": ("13,233", "110 MB"),
+    "Maps": ("2,194", "250 MB"),
+    "MNIST": ("70,000", "12 MB"),
+    "Omniglot": ("32,460", "16 MB"),
+    "OmniglotEpisodes": ("32,460", "16 MB"),
     "STL10": ("13,000", "2.6 GB"),
-    "TinyImageNet": ("110,000", "237 MB"),
+    "TinyImageNet": ("110,000", "250 MB"),
 }
-"""Labeled images of the data sets, and the size of their download."""
-MINUTES = {
-    "autoencoder_mnist": "9",
-    "latent_gan_mnist": "90",
-    "transfer_mnist_linear_finetuned": "1",
-    "transfer_mnist_linear_frozen": "<1",
-    "transfer_mnist_mlp_finetuned": "2",
-    "transfer_mnist_mlp_frozen": "<1",
-    "transfer_mnist_scratch": "1",
-    "vae_lfw": "3",
-    "vae_mnist_2d": "5",
-}
-"""Minutes of a full training on 2 to 4 CPU cores, where it was measured (``results/``)."""
+"""Labeled images of the data sets, and the approximate size of their download (decimal units)."""
 MEASURED_BY = {
     "GenerationScores": "FID, KID, precision, recall",
     "ClassificationReport": "accuracy by class",
@@ -78,7 +67,9 @@ def main(args: list[str]) -> int:
         print("\n".join([*([""] if number else []), head, *lines]))
     if kind in (None, "experiments"):
         print("\nrelit fit NAME trains; relit copy NAME writes the file for editing; relit help NAME prints it.")
-        print("Minutes are of a full training on 2 to 4 CPU cores, where it was measured.")
+        print("Minutes are of a training on one CPU core, where results/ records one with these settings.")
+    if kind in (None, "data"):
+        print("\nSizes of downloads are approximate.")
     return 0
 
 
@@ -105,9 +96,11 @@ def list_callbacks() -> str:
 
 def list_experiments() -> str:
     """A line for each configuration."""
+    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+    contents = {name: yaml.load(path.read_text(encoding="utf-8"), loader) for name, path in experiments().items()}
+    minutes = measured_minutes(contents)
     rows = []
-    for name, path in experiments().items():
-        content = yaml.load(path.read_text(encoding="utf-8"), Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+    for name, content in contents.items():
         data = _class_in(content.get("data"))
         images = _class_in((content["data"].get("init_args") or {}).get("images")) or data
         shown = data if images == data else f"{images}, {data}"
@@ -115,7 +108,15 @@ def list_experiments() -> str:
         size = "530" if one_person else IMAGES.get(images, ("yours", ""))[0]
         epochs = _epochs(content)
         rows.append(
-            (name, _class_in(content["model"]), shown, size, epochs, MINUTES.get(name, "–"), _measured(content))
+            (
+                name,
+                _class_in(content["model"]),
+                shown,
+                size,
+                epochs,
+                spelled_minutes(minutes.get(name)),
+                _measured(content),
+            )
         )
     return table(("EXPERIMENT", "METHOD", "DATA", "IMAGES", "EPOCHS", "MINUTES", "MEASURED"), rows)
 
