@@ -19,6 +19,7 @@ import signal
 import statistics
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -27,7 +28,17 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from lit_models.cli.compare import read_epochs
-from lit_models.cli.processes import INTERRUPTED, RELIT, finished, fit_command, interruptible, last_words, resolved
+from lit_models.cli.processes import (
+    INTERRUPTED,
+    RELIT,
+    TERMINATED,
+    Terminated,
+    finished,
+    fit_command,
+    interruptible,
+    last_words,
+    resolved,
+)
 from lit_models.errors import RunError
 from lit_models.runs.settings import changes, flat
 
@@ -552,6 +563,7 @@ class Run:
         Raises:
             RunError: The training fails, or doesn't log the metric.
             KeyboardInterrupt: Ctrl-C ended it.
+        Terminated: SIGTERM ended it.
         """
         # The training inherits the lock: if this process is killed, no other one trains in the folder at the same time.
         self.sweep.experiment.mkdir(parents=True, exist_ok=True)
@@ -567,16 +579,15 @@ class Run:
             command = [*RELIT, *fit_command(self.folder, self.arguments)]
             log.write(f"== {shlex.join(command)}\n")
             log.flush()
-            before = signal.signal(signal.SIGINT, lambda *_: None)  # the training gets Ctrl-C, too, and is waited for
-            try:
-                process = subprocess.Popen(command, stdout=log, stderr=log, pass_fds=(lock.fileno(),))
+            process = subprocess.Popen(command, stdout=log, stderr=log, pass_fds=(lock.fileno(),))
+            with _leaving_signals_to(process):
                 stopped = self._watch(process, should_stop)
-            finally:
-                signal.signal(signal.SIGINT, before)
         if stopped:
             return False
         if process.returncode in INTERRUPTED:
             raise KeyboardInterrupt
+        if process.returncode in TERMINATED:
+            raise Terminated
         if process.returncode != 0:
             raise RunError(self._last_words(process.returncode))
         return True
@@ -622,6 +633,24 @@ class Run:
     def _last_words(self, code: int) -> str:
         told = last_words(self.log.read_text(errors="replace"))
         return told or f"it ended with exit code {code}; see {self.log}"
+
+
+@contextmanager
+def _leaving_signals_to(process: "subprocess.Popen[bytes]") -> Iterator[None]:
+    """Leaves Ctrl-C and SIGTERM to a training, which is waited for while it saves its state."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    handlers: dict[signal.Signals, Any] = {
+        signal.SIGINT: lambda *_: None,  # the terminal sends it to the training, too
+        signal.SIGTERM: lambda *_: process.terminate(),
+    }
+    before = {number: signal.signal(number, handler) for number, handler in handlers.items()}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _table(sweep: Sweep, rows: list[Row]) -> str:

@@ -230,6 +230,23 @@ def test_a_killed_sweep_takes_its_trial_up_again(toy: Any) -> None:
 
 
 @pytest.mark.long
+def test_sigterm_ends_the_training_and_is_no_failure(toy: Any) -> None:
+    process = in_a_process(Path.cwd(), "--vary", "model.x", 1, 2, FAKE_SECONDS="0.5")
+    deadline = time.monotonic() + 60
+    while not Path("runs/toy/x=1/metrics.csv").is_file():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    process.terminate()
+    said = process.communicate(timeout=60)[1]
+    assert process.returncode == 143
+    assert said.endswith("Ended by SIGTERM; the same command continues.\n")
+    assert not Path("runs/toy/x=1/run.json").exists(), "the training has ended, too"
+    assert toy("--vary", "model.x", 1, 2) == 0
+    assert started() == {"x=1 new": 2, "x=2 new": 1}
+    assert [row["n"] for row in rows_of_table()] == ["1", "1"]
+
+
+@pytest.mark.long
 def test_two_processes_share_a_sweep(toy: Any) -> None:
     workers = [in_a_process(Path.cwd(), *GRID, FAKE_SECONDS="0.3") for _ in range(2)]
     told = [worker.communicate(timeout=120)[0] for worker in workers]
