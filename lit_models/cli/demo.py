@@ -16,7 +16,7 @@ from torchvision.transforms.functional import pil_to_tensor, resize
 from torchvision.utils import make_grid
 
 from lit_models.errors import ModelError, RunError
-from lit_models.support.animation import images_of, latent_dim_of, walk_frames, write_gif
+from lit_models.support.animation import images_of, latent_dim_of, walk_frames, write_movie
 from lit_models.support.checkpoint_files import checkpoint_in, read_checkpoint
 from lit_models.support.interpolation import slerp
 from lit_models.support.tiling import apply_at_any_size
@@ -98,7 +98,7 @@ class Player:
     def movie(self, seed: int) -> str:
         """A GIF of a walk in the latent space; its file."""
         path = Path(tempfile.mkdtemp(prefix="relit-demo-")) / "walk.gif"
-        write_gif(walk_frames(self.model, int(seed)), path, seconds=0.1)
+        write_movie(walk_frames(self.model, int(seed)), path, seconds=0.1)
         return str(path)
 
     def _label(self, label: int, count: int) -> Tensor | None:

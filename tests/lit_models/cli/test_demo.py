@@ -8,7 +8,8 @@ from sklearn.datasets import load_digits
 
 from lit_models.__main__ import main
 from lit_models.cli import demo
-from lit_models.support.animation import sample_frames, walk_frames, write_gif
+from lit_models.errors import RunError
+from lit_models.support.animation import sample_frames, walk_frames, write_movie
 from tests.tiny import CONFIGS
 
 WEIGHTS = CONFIGS.parent / "weights"
@@ -104,10 +105,24 @@ def test_errors_are_a_sentence(tmp_path: Path, capsys: pytest.CaptureFixture[str
 def test_a_walk_is_closed_and_a_gif(tmp_path: Path) -> None:
     frames = walk_frames(player("dcgan_mnist").model, images=4, stops=2, steps=3)
     assert len(frames) == 6
-    write_gif(frames, tmp_path / "walk.gif", seconds=0.2, hold=0.3)
+    write_movie(frames, tmp_path / "walk.gif", seconds=0.2, hold=0.3)
     with Image.open(tmp_path / "walk.gif") as gif:
         assert (gif.n_frames, gif.info["loop"], gif.info["duration"]) == (6, 0, 200)
         assert gif.size == (210, 210), "enlarged three times"
+
+
+def test_a_walk_as_a_video(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    ffmpeg = pytest.importorskip("imageio_ffmpeg")
+    frames = [Image.new("L", (35, 49), 30 * number) for number in range(6)]
+    write_movie(frames, tmp_path / "walk.mp4", seconds=0.2, hold=0.4)
+    assert ffmpeg.count_frames_and_secs(str(tmp_path / "walk.mp4")) == (8, pytest.approx(1.6, abs=0.01))
+    reader = ffmpeg.read_frames(str(tmp_path / "walk.mp4"))
+    assert next(reader)["size"] == (246, 344), "enlarged seven times, to an even number of pixels"
+    levels = [np.frombuffer(frame, np.uint8).mean() for frame in reader]
+    assert np.allclose(levels[:6], [30 * number for number in range(6)], atol=4)
+    monkeypatch.setattr("lit_models.support.animation.find_spec", lambda _: None)
+    with pytest.raises(RunError, match=r"^MP4 needs imageio-ffmpeg: pip install 'relit\[mp4\]'\.$"):
+        write_movie(frames, tmp_path / "other.mp4")
 
 
 def test_samples_over_the_epochs(tmp_path: Path) -> None:
@@ -120,5 +135,6 @@ def test_samples_over_the_epochs(tmp_path: Path) -> None:
     assert [frame.getpixel((5, 40)) for frame in sample_frames(run)] == [(20,) * 3, (40,) * 3, (200,) * 3]
     output = ("--output", str(tmp_path / "page.html"), "--gif", str(tmp_path / "samples.gif"))
     assert main(["report", str(run), *output]) == 0
+    assert main(["report", str(run), "--output", str(tmp_path / "page.html"), "--movie", str(tmp_path / "a.txt")]) == 1
     with Image.open(tmp_path / "samples.gif") as gif:
         assert gif.n_frames == 3

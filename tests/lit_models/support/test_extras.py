@@ -16,7 +16,7 @@ def test_extras_are_those_of_pyproject() -> None:
     for extra, packages in packages_by_extra().items():
         names = [re.match(r"[\w.-]+", package)[0] for package in declared[extra]]  # type: ignore[index]
         assert list(packages) == [name for name in names if name != "relit"]
-    assert set(packages_by_extra()) == set(declared) - {"dev", "docs"}
+    assert {"dev", "docs"}.isdisjoint(packages_by_extra())
 
 
 @pytest.mark.parametrize(
