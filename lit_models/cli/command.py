@@ -24,7 +24,7 @@ from lit_models.callbacks import LearningRateScaling, PredictionWriter
 from lit_models.callbacks.learning_rate import Rule
 from lit_models.cli.messages import explain
 from lit_models.cli.output import quieten, reasons_to_stop
-from lit_models.cli.progress import EpochBar, EpochLines, RunHeader
+from lit_models.cli.progress import EpochBar, EpochLines, RunHeader, relative
 from lit_models.cli.refusals import (
     require_fitting_trainer,
     require_proper_files,
@@ -278,8 +278,8 @@ class RelitCLI(LightningCLI):
         if changed:
             key, (before, now) = next(iter(changed.items()))
             raise RunError(
-                f"This job began the run {_shown(path.parents[1])} with {key} = {before}, and now has {now}: give each "
-                "run of a job its own --run.id, or go on with the run by `--ckpt_path last`."
+                f"This job began the run {relative(path.parents[1])} with {key} = {before}, and now has {now}: give "
+                "each run of a job its own --run.id, or go on with the run by `--ckpt_path last`."
             )
         return str(path)
 
@@ -397,7 +397,8 @@ class RelitCLI(LightningCLI):
             arguments["enable_model_summary"] = False  # the header has what matters
         if arguments["enable_progress_bar"] is False:
             return []
-        shown: list[Callback] = [RunHeader(_shown(self.run_folder))] if self.subcommand == "fit" else []
+        has_header = self.subcommand in ("fit", "validate", "test")
+        shown: list[Callback] = [RunHeader(relative(self.run_folder))] if has_header else []
         if any(isinstance(callback, ProgressBar) for callback in callbacks):
             return shown
         if sys.stdout.isatty():
@@ -456,8 +457,8 @@ class RelitCLI(LightningCLI):
                 remove_if_empty_handed(self.run_folder)  # the predictions are elsewhere
             if self.run_folder is not None and self.run_folder.is_dir() and subcommand != "predict":
                 if subcommand == "fit":
-                    print(f"relit: look at it with: relit report {_shown(self.run_folder)}", file=sys.stderr)
-                print(f"The run is in {_shown(self.run_folder)}")
+                    print(f"relit: look at it with: relit report {relative(self.run_folder)}", file=sys.stderr)
+                print(f"The run is in {relative(self.run_folder)}")
 
 
 def run(args: list[str]) -> int:
@@ -471,7 +472,7 @@ def run(args: list[str]) -> int:
         # Lightning turns Ctrl-C into sys.exit(1).
         if isinstance(exit_, SystemExit) and not isinstance(exit_.__context__, KeyboardInterrupt):
             return exit_.code if isinstance(exit_.code, int) else int(exit_.code is not None)
-        print("relit: interrupted; `relit fit … --ckpt_path last` goes on from the last checkpoint.", file=sys.stderr)
+        print("relit: interrupted.", file=sys.stderr)
         return 130
     except (Exception, ArgumentError) as error:
         if debug:
@@ -491,8 +492,3 @@ def _as_list(value: Any) -> list[Any]:
     if value is None:
         return []
     return list(value) if isinstance(value, (list, tuple)) else [value]
-
-
-def _shown(path: Path) -> Path:
-    """The path as a person would type it."""
-    return path.relative_to(Path.cwd()) if path.is_absolute() and path.is_relative_to(Path.cwd()) else path

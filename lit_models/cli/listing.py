@@ -35,6 +35,8 @@ MEASURED_BY = {
     "HistogramBaseline": "nats of a histogram",
 }
 """What callbacks measure."""
+Listed = tuple[tuple[str, ...], list[tuple[str, ...]]]
+"""The head of a table and its rows."""
 KINDS = ("methods", "data", "experiments", "weights", "callbacks", "runs")
 
 
@@ -55,16 +57,15 @@ def main(args: list[str]) -> int:
     if kind == "runs":
         return runs_table.main(given.words)
     for number, one in enumerate(KINDS[:4] if kind is None else [kind]):
-        text = {
+        head, rows = {
             "methods": list_methods,
             "data": list_data,
             "experiments": list_experiments,
             "weights": list_weights,
             "callbacks": list_callbacks,
         }[one]()
-        head, *lines = text.splitlines()
-        lines = [line for line in lines if all(word.lower() in line.lower() for word in given.words)]
-        print("\n".join([*([""] if number else []), head, *lines]))
+        rows = [row for row in rows if all(word.lower() in " ".join(row).lower() for word in given.words)]
+        print("\n" * (number > 0) + table(head, rows), end="")
     if kind in (None, "experiments"):
         print("\nrelit fit NAME trains; relit copy NAME writes the file for editing; relit help NAME prints it.")
         print("Minutes are of a training on one CPU core, where results/ records one with these settings.")
@@ -73,33 +74,37 @@ def main(args: list[str]) -> int:
     return 0
 
 
-def list_methods() -> str:
-    """A line for each method."""
-    rows = [(name, sources.describe(module, name).summary) for name, module in sources.methods().items()]
-    return table(("METHOD", "WHAT IT IS"), rows)
+def list_methods() -> Listed:
+    """A row for each method."""
+    rows: list[tuple[str, ...]] = [
+        (name, sources.describe(module, name).summary) for name, module in sources.methods().items()
+    ]
+    return ("METHOD", "WHAT IT IS"), rows
 
 
-def list_data() -> str:
-    """A line for each data set."""
-    rows = [
+def list_data() -> Listed:
+    """A row for each data set."""
+    rows: list[tuple[str, ...]] = [
         (name, *IMAGES.get(name, ("yours", "none")), sources.describe(module, name).summary)
         for name, module in sources.data_sets().items()
     ]
-    return table(("DATA", "IMAGES", "DOWNLOAD", "WHAT IT IS"), rows)
+    return ("DATA", "IMAGES", "DOWNLOAD", "WHAT IT IS"), rows
 
 
-def list_callbacks() -> str:
-    """A line for each of relit's callbacks."""
-    rows = [(name, sources.describe(module, name).summary) for name, module in sources.callbacks().items()]
-    return table(("CALLBACK", "WHAT IT DOES"), rows)
+def list_callbacks() -> Listed:
+    """A row for each of relit's callbacks."""
+    rows: list[tuple[str, ...]] = [
+        (name, sources.describe(module, name).summary) for name, module in sources.callbacks().items()
+    ]
+    return ("CALLBACK", "WHAT IT DOES"), rows
 
 
-def list_experiments() -> str:
-    """A line for each configuration."""
+def list_experiments() -> Listed:
+    """A row for each configuration."""
     loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
     contents = {name: yaml.load(path.read_text(encoding="utf-8"), loader) for name, path in experiments().items()}
     minutes = measured_minutes(contents)
-    rows = []
+    rows: list[tuple[str, ...]] = []
     for name, content in contents.items():
         data = _class_in(content.get("data"))
         images = _class_in((content["data"].get("init_args") or {}).get("images")) or data
@@ -118,12 +123,12 @@ def list_experiments() -> str:
                 _measured(content),
             )
         )
-    return table(("EXPERIMENT", "METHOD", "DATA", "IMAGES", "EPOCHS", "MINUTES", "MEASURED"), rows)
+    return ("EXPERIMENT", "METHOD", "DATA", "IMAGES", "EPOCHS", "MINUTES", "MEASURED"), rows
 
 
-def list_weights() -> str:
-    """A line for each file of published weights."""
-    rows = []
+def list_weights() -> Listed:
+    """A row for each file of published weights."""
+    rows: list[tuple[str, ...]] = []
     for name, path in published_weights().items():
         card = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
         figures = card.get("figures", {})
@@ -131,7 +136,7 @@ def list_weights() -> str:
         values = ", ".join(f"{metric.removeprefix('test/')} {figures[metric]:.4g}" for metric in shown)
         data = _class_in(card.get("data"))
         rows.append((name, card["method"], data, f"{card['numbers'] / 1e6:.2f} M", values or "–"))
-    return table(("WEIGHTS", "METHOD", "DATA", "PARAMETERS", "TEST"), rows)
+    return ("WEIGHTS", "METHOD", "DATA", "PARAMETERS", "TEST"), rows
 
 
 def _class_in(part: Any) -> str:

@@ -1,5 +1,6 @@
 """What a training shows while it runs: a header, a bar on a terminal, a line an epoch elsewhere."""
 
+import shlex
 import shutil
 import sys
 import textwrap
@@ -12,10 +13,11 @@ from lightning.pytorch.callbacks import TQDMProgressBar
 from torch import Tensor
 
 from lit_models.runs.record import split_sizes
+from lit_models.support.checkpoint_files import last_checkpoint
 
 
 class RunHeader(Callback):
-    """Says what is trained on what and where before the first batch, and after Ctrl-C where it is.
+    """Names model, data, device and folder before the first batch, and after Ctrl-C how to continue.
 
     Args:
         shown: The run's folder as a person would type it.
@@ -31,9 +33,27 @@ class RunHeader(Callback):
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._show(trainer, pl_module)
 
+    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if trainer.state.fn == "validate":
+            self._show(trainer, pl_module)
+
+    def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._show(trainer, pl_module)
+
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         if isinstance(exception, KeyboardInterrupt) and trainer.is_global_zero and trainer.state.fn == "fit":
-            print(f"\nrelit: stopped in epoch {trainer.current_epoch + 1}; the run is in {self.shown}", file=sys.stderr)
+            print(f"\nrelit: stopped in epoch {trainer.current_epoch + 1}. {self._next_step()}", file=sys.stderr)
+
+    def _next_step(self) -> str:
+        """Where the run is, and the command that continues it."""
+        last = last_checkpoint(self.shown)
+        if last is None:
+            return "It has no checkpoint yet, from which it could continue."
+        config = shlex.quote(str(self.shown / "config.yaml"))
+        return (
+            f"The run is in {self.shown}. Continue it with:\n"
+            f"  relit fit --config {config} --ckpt_path {shlex.quote(str(last))}"
+        )
 
     def _show(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if trainer.is_global_zero and not self._is_shown:
@@ -50,9 +70,11 @@ def header(trainer: Trainer, model: LightningModule, shown: Path) -> str:
     images = f" ({', '.join(counts)} images)" if counts else ""
     device = trainer.strategy.root_device.type
     processes = f"{trainer.world_size} processes" if trainer.world_size > 1 else "1 process"
+    trains = trainer.state.fn == "fit"
     lines = [
         f"{type(model).__name__}, {short_number(parameters)} parameters, on {sizes['name']}{images}",
-        f"{device}, {trainer.precision}, {processes}, {_length(trainer)}",
+        f"{device}, {trainer.precision}, {processes}" + (f", {_length(trainer)}" if trains else ""),
+        *([] if trains else [f"checkpoint: {relative(Path(trainer.ckpt_path)) if trainer.ckpt_path else 'none'}"]),
         f"run: {shown}",
     ]
     columns = shutil.get_terminal_size((100, 24)).columns
@@ -172,6 +194,11 @@ def validation_values(trainer: Trainer, most: int = 3) -> dict[str, float]:
         if name.startswith("val/") and isinstance(value, Tensor) and value.numel() == 1
     }
     return {name: values[name] for name in sorted(values, key=lambda name: (name != monitor, name))[:most]}
+
+
+def relative(path: Path) -> Path:
+    """The path as a person would type it."""
+    return path.relative_to(Path.cwd()) if path.is_absolute() and path.is_relative_to(Path.cwd()) else path
 
 
 def short_number(number: int) -> str:
