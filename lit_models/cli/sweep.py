@@ -10,10 +10,12 @@ that was killed goes on when it is repeated: a trial whose process died is taken
 
 import argparse
 import csv
+import errno
 import hashlib
 import itertools
 import json
 import math
+import os
 import shlex
 import signal
 import statistics
@@ -54,6 +56,8 @@ SWEEPS = "sweeps"
 DIGITS = 6
 """Significant digits of sampled numbers, so that a run's name holds the exact value."""
 LONGEST_ID = 120
+FULL = (errno.ENOSPC, errno.EDQUOT)
+"""Errors of a disk without room."""
 FEWEST_TO_PRUNE = 5
 """Finished trials before one is pruned."""
 
@@ -69,9 +73,13 @@ def main(args: list[str]) -> int:
     try:
         return interruptible(lambda: run_sweep(sweep_of(given, passed_on), given.trials, given.retry_failed))
     except (RunError, OSError) as error:
-        reason = f"{error.filename}: {error.strerror}" if isinstance(error, OSError) else str(error)
-        print(f"relit: {reason}", file=sys.stderr)
+        print(f"relit: {_of_the_disk(error) if isinstance(error, OSError) else error}", file=sys.stderr)
         return 1
+
+
+def _of_the_disk(error: OSError) -> str:
+    what = error.filename or "A file of the sweep"
+    return f"{what} can't be read or written ({error.strerror}): mend that, and repeat the command."
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -417,6 +425,8 @@ class Worker:
                 folders.append(str(run.folder))
                 trial.set_user_attr("runs", folders)
             except RunError as error:
+                if any(os.strerror(number) in str(error) for number in FULL):
+                    raise  # the trial is no failure: it is taken up again when there is room
                 state, remark = self.states.FAIL, str(error)
                 break
             if value is None:

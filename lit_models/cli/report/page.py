@@ -32,6 +32,7 @@ from lit_models.cli.report.reading import (
 from lit_models.cli.report.words import breakable, quantity_title, spelled
 from lit_models.errors import RunError
 from lit_models.support.animation import sample_frames, write_movie
+from lit_models.support.files import write_atomically
 
 
 def main(args: list[str]) -> int:
@@ -131,7 +132,7 @@ def write_page(output: Path, page: str) -> None:
     """
     try:
         output.parent.mkdir(parents=True, exist_ok=True)
-        output.write_text(page, encoding="utf-8")
+        write_atomically(output, page)
     except OSError as error:
         raise RunError(f"The page {output} can't be written ({error.strerror}): choose another --output.") from error
 

@@ -1,5 +1,6 @@
 import csv
 import os
+import re
 import subprocess
 import sys
 import time
@@ -179,6 +180,24 @@ def test_a_metric_that_is_not_logged_ends_the_sweep_after_the_first_trial(
     assert toy("--vary", "model.x", 1, 2, "--metric", "val/fid") == 1
     assert "No value of val/fid is logged; there are val/score." in capsys.readouterr().err
     assert sum(started().values()) == 1
+
+
+def test_a_full_disk_ends_the_sweep_and_is_no_failure(
+    toy: Any, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FAKE_FULL", "1")
+    assert toy("--vary", "model.x", 1, 2) == 1
+    assert capsys.readouterr().err == "relit: last.ckpt can't be written (No space left on device): make room.\n"
+    monkeypatch.delenv("FAKE_FULL")
+    assert toy("--vary", "model.x", 1, 2) == 0
+    assert "Failed" not in capsys.readouterr().out
+    assert [row["n"] for row in rows_of_table()] == ["1", "1"]
+
+
+def test_a_folder_that_cannot_be_written(toy: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    Path("runs").write_text("a file")
+    assert toy("--vary", "model.x", 1) == 1
+    assert re.fullmatch(r"relit: \S+ can't be read or written \(.*\): mend that, .*\n", capsys.readouterr().err)
 
 
 def test_another_sweep_under_the_same_name_is_refused(toy: Any, capsys: pytest.CaptureFixture[str]) -> None:
