@@ -29,6 +29,7 @@ from lit_models.cli.refusals import (
     require_fitting_trainer,
     require_proper_files,
     require_same_method,
+    require_sizes,
     require_something_to_load,
     slurm_environment,
     warn_of_slow_bf16,
@@ -247,6 +248,7 @@ class RelitCLI(LightningCLI):
         config = self._given
         if config.model is None:
             raise RunError(f"`relit {command}` needs a model: --config FILE, --model CLASS, or --ckpt_path FILE.")
+        require_sizes(config.model)
         if self.checkpoint is not None:
             require_same_method(self.checkpoint, Path(config.ckpt_path), class_of(config.model.class_path))
         if command == "predict" and (config.data is None or draws_from_nothing(self.typed, config)):
