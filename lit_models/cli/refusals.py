@@ -17,7 +17,6 @@ from lit_models.errors import ModelError, RunError, RunWarning
 from lit_models.networks.normalization import BatchStatisticsNorm2d
 from lit_models.registry import METHODS
 
-
 SIZES = (
     *("image_size", "channels", "latent_dim", "feature_maps", "discriminator_feature_maps", "embedding_dim"),
     *("code_dim", "init_channels", "layers"),
