@@ -314,7 +314,8 @@ class Worker:
         self.sweep = sweep
         self.states = optuna.trial.TrialState
         self.total = trials or (len(sweep.grid) if sweep.sampler == "grid" else 20)
-        with self._locked("study"):
+        # The file's tables are made once, whichever sweeps begin at the same time.
+        with _locked(sweep.storage.with_suffix(".lock")):
             storage = optuna.storages.RDBStorage(
                 f"sqlite:///{sweep.storage.absolute()}", engine_kwargs={"connect_args": {"timeout": 60}}
             )
@@ -353,7 +354,7 @@ class Worker:
         """A trial that this process alone works on: one whose process died, or a new one; None if there is neither."""
         lock: TextIO | None = None
         trial = None
-        with self._locked("study"):
+        with _locked(self.sweep.folder / "study.lock"):
             for frozen in self._trials():
                 if frozen.state == self.states.RUNNING and (lock := _lock(self._lock_of(frozen.number))) is not None:
                     trial = self._trial(frozen._trial_id)
@@ -527,12 +528,6 @@ class Worker:
     def _lock_of(self, number: int) -> Path:
         return self.sweep.folder / f"trial-{number}.lock"
 
-    @contextmanager
-    def _locked(self, name: str) -> Iterator[None]:
-        with (self.sweep.folder / f"{name}.lock").open("w") as file:
-            fcntl.flock(file, fcntl.LOCK_EX)
-            yield
-
 
 @dataclass
 class Row:
@@ -677,6 +672,14 @@ def _mean(values: list[float]) -> str:
     """The mean, with the standard deviation of several values."""
     mean = f"{statistics.fmean(values):.4g}"
     return mean if len(values) < 2 else f"{mean} ± {statistics.stdev(values):.2g}"
+
+
+@contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    """Holds the lock of a file, for which it waits."""
+    with path.open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
 
 
 def _lock(path: Path) -> TextIO | None:

@@ -277,6 +277,18 @@ def test_two_processes_share_a_sweep(toy: Any) -> None:
 
 
 @pytest.mark.long
+def test_two_sweeps_begin_at_once_on_one_file(toy: Any) -> None:
+    """Neither finds the tables half made, and each has its own trials."""
+    for number in range(3):
+        root = ("--root", f"runs{number}")
+        workers = [in_a_process(Path.cwd(), *root, "--vary", "model.x", value) for value in (1, 2)]
+        told = [worker.communicate(timeout=120) for worker in workers]
+        assert [worker.returncode for worker in workers] == [0, 0], told
+        assert len(list(Path(f"runs{number}/toy/sweeps").glob("*.db"))) == 1
+        assert len(list(Path(f"runs{number}/toy/sweeps").glob("*/table.csv"))) == 2
+
+
+@pytest.mark.long
 def test_a_real_sweep_that_is_killed_goes_on(tmp_path: Path, digits_root: Path) -> None:
     pace = '--trainer.callbacks=[{"class_path": "tests.tiny.Pace", "init_args": {"seconds": 0.1}}]'
     command = [
