@@ -128,7 +128,12 @@ def _drawing_tab(gr: Any, reader: DigitReader) -> None:
     with gr.Tab("draw a digit"), gr.Row():
         pen = gr.Brush(default_size=18, colors=["#000000"])
         drawn = gr.Sketchpad(
-            type="numpy", label="draw a digit", canvas_size=(280, 280), brush=pen, layers=False, buttons=BUTTONS
+            type="numpy",
+            label="choose the brush, and draw a digit",
+            canvas_size=(280, 280),
+            brush=pen,
+            layers=False,
+            buttons=BUTTONS,
         )
         with gr.Column():
             answers = [gr.Label(label=f"{player.name}: class", num_top_classes=3) for player in reader.classifiers]

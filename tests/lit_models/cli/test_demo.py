@@ -181,6 +181,8 @@ def test_the_playground_in_a_browser(tmp_path: Path, monkeypatch: pytest.MonkeyP
 
             click(page, "draw a digit")
             wait_for(page, "document.querySelector('canvas')?.getBoundingClientRect().width > 100")
+            wait_for(page, "!!document.querySelector('button[aria-label=Brush]')")
+            page.evaluate("document.querySelector('button[aria-label=Brush]').click()")
             x, y, width, height = page.evaluate(
                 "(({x, y, width, height}) => [x, y, width, height])"
                 "(document.querySelector('canvas').getBoundingClientRect())"
@@ -204,9 +206,9 @@ def test_the_playground_in_a_browser(tmp_path: Path, monkeypatch: pytest.MonkeyP
 
 def wait_for(page: Page, expression: str) -> Any:
     """The value of a JavaScript expression as soon as it is true."""
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 40
     while not (value := page.evaluate(expression)):
-        assert time.monotonic() < deadline, expression
+        assert time.monotonic() < deadline, (expression, page.evaluate("document.body.innerText"))
         time.sleep(0.1)
     return value
 
