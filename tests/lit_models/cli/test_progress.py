@@ -2,7 +2,6 @@
 
 import os
 import re
-import select
 import signal
 import subprocess
 import sys
@@ -91,33 +90,20 @@ def test_ctrl_c_names_the_folder_and_a_command_that_continues(saved: bool, tmp_p
     assert list(tmp_path.glob("runs/*/*")) == [run], "the same run goes on"
 
 
-@pytest.mark.long
 @pytest.mark.parametrize("columns", [80, 120])
-def test_the_bar_on_a_terminal(columns: int, tmp_path: Path, digits_root: Path) -> None:
+def test_the_bar_on_a_terminal(relit: Relit, columns: int, capsys: Output, monkeypatch: pytest.MonkeyPatch) -> None:
     """Epochs from 1 of N with the time left, and the values of validation, on one line of the terminal."""
-    import pty
-
-    child, terminal = pty.fork()
-    if child == 0:
-        os.chdir(tmp_path)
-        os.environ |= {"RELIT_DATA": str(digits_root), "COLUMNS": str(columns), "TERM": "xterm"}
-        os.environ["PYTHONPATH"] = str(CONFIGS.parent)
-        arguments = [*SMALL, "--trainer.max_epochs=3"]
-        os.execv(sys.executable, [sys.executable, "-m", "lit_models", "fit", *arguments])
-    seen = b""
-    while select.select([terminal], [], [], 120)[0]:
-        try:
-            seen += os.read(terminal, 1 << 16)
-        except OSError:  # the program has ended
-            break
-    os.waitpid(child, 0)
-    states = [state.strip() for state in re.split(r"[\r\n]+", seen.decode(errors="replace"))]
+    monkeypatch.setenv("COLUMNS", str(columns))
+    monkeypatch.setenv("LINES", "30")
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True, raising=False)
+    assert relit("fit", *SMALL, "--trainer.limit_train_batches=10", "--trainer.max_epochs=3") == 0
+    states = [state.strip() for state in re.split(r"[\r\n]+", capsys.readouterr().out)]
     bars = [state for state in states if state.startswith("Epoch ")]
-    assert any(bar.startswith("Epoch 1/3") for bar in bars)
-    assert any(re.match(r"Epoch 2/3, \d+ s left", bar) for bar in bars)
-    assert any("val/loss=" in bar or "val/nats=" in bar for bar in bars), bars
+    assert any(bar.startswith("Epoch 1/3") for bar in bars), states
+    assert any(re.match(r"Epoch 2/3, \d+ s left", bar) for bar in bars), bars
+    assert any("val/" in bar for bar in bars), bars
     assert max(map(len, bars)) <= columns
-    assert any(state.startswith("VAE, ") for state in states)
+    assert states[0].startswith("VAE, ")
 
 
 def test_a_command_that_is_interrupted_before_it_begins(capsys: Output, monkeypatch: pytest.MonkeyPatch) -> None:
