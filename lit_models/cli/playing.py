@@ -136,12 +136,12 @@ class DigitReader:
         """The classes' probabilities by each classifier, the digit with its reconstruction by each autoencoder, and
         the five training images with the most similar embeddings."""
         pixels = drawn.get("composite") if isinstance(drawn, dict) else drawn
-        digits = {
-            player.name: None if pixels is None else centered_digit(np.asarray(pixels), player.model.image_shape)
-            for player in self.players
-        }
-        if any(digit is None for digit in digits.values()):
-            return [*({} for _ in self.classifiers), *(None for _ in self.autoencoders), None]
+        digits: dict[str, Tensor] = {}
+        for player in self.players:
+            digit = None if pixels is None else centered_digit(np.asarray(pixels), player.model.image_shape)
+            if digit is None:
+                return [*({} for _ in self.classifiers), *(None for _ in self.autoencoders), None]
+            digits[player.name] = digit
         answers: list[Any] = []
         with torch.no_grad():
             for player in self.classifiers:
