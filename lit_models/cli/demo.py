@@ -10,6 +10,8 @@ from typing import Any
 
 from lit_models.cli.playing import DigitReader, FewShot, Player, load_models
 from lit_models.errors import ModelError, RunError
+from lit_models.module import Translating
+from lit_models.protonet import ProtoNet
 from lit_models.support.animation import latent_dim_of
 
 SLIDERS = 8
@@ -80,8 +82,8 @@ def build_app(players: list[Player]) -> Any:
 
     generators = [player for player in players if player.generates]
     readers = [player for player in players if player.reads_digits]
-    translators = [player for player in players if hasattr(player.model, "translate")]
-    few_shot = [player for player in players if hasattr(player.model, "polarized")]
+    translators = [player for player in players if isinstance(player.model, Translating)]
+    few_shot = [player for player in players if isinstance(player.model, ProtoNet)]
     if not (generators or readers or translators or few_shot):
         raise RunError(
             f"There is nothing to play with in {', '.join(player.name for player in players)}: take a generator, a "

@@ -15,6 +15,8 @@ from torchvision.transforms.functional import pil_to_tensor, resize
 from torchvision.utils import make_grid
 
 from lit_models.errors import RunError
+from lit_models.module import Embedding, Generative, Reconstructing
+from lit_models.support.abilities import HasLatents, class_names_of, classes_of
 from lit_models.support.animation import images_of, latent_dim_of, walk_frames, write_movie
 from lit_models.support.checkpoint_files import read_checkpoint
 from lit_models.support.interpolation import slerp
@@ -43,24 +45,24 @@ class Player:
     @property
     def generates(self) -> bool:
         """Whether it draws images from latent vectors."""
-        return hasattr(self.model, "sample") and hasattr(self.model, "latent_dim")
+        return isinstance(self.model, Generative) and isinstance(self.model, HasLatents) and self.model.latent_dim > 0
 
     @property
     def classifies(self) -> bool:
         """Whether it is a classifier of images."""
-        return hasattr(self.model, "embed") and bool(getattr(self.model, "num_classes", 0))
+        return isinstance(self.model, Embedding) and classes_of(self.model) > 0
 
     @property
     def reads_digits(self) -> bool:
         """Whether it is a classifier or an autoencoder of gray digits."""
-        if not hasattr(self.model, "embed") or self.model.image_shape[0] != 1:
+        if not isinstance(self.model, Embedding) or self.model.image_shape[0] != 1:
             return False
-        return self.model.num_classes == 10 if self.classifies else hasattr(self.model, "reconstruct")
+        return classes_of(self.model) == 10 if self.classifies else isinstance(self.model, Reconstructing)
 
     @property
     def classes(self) -> int:
         """The classes of a conditional generator; 0 if it knows none."""
-        return int(getattr(self.model, "num_classes", 0) or 0)
+        return classes_of(self.model)
 
     def latent(self, seed: int, sliders: tuple[float, ...] = ()) -> Tensor:
         """The seed's latent vector, ``(1, latent_dim)``, with the sliders' values added to its first components."""
@@ -146,7 +148,7 @@ class DigitReader:
         with torch.no_grad():
             for player in self.classifiers:
                 probability = player.model(digits[player.name]).softmax(1)[0].tolist()
-                names = getattr(player.model, "class_names", None) or range(len(probability))
+                names = class_names_of(player.model) or range(len(probability))
                 answers.append({str(name): share for name, share in zip(names, probability, strict=True)})
             for player in self.autoencoders:
                 digit = digits[player.name]

@@ -5,21 +5,29 @@ relit's overrides it. ``tests/lit_models/support/test_lightning_internals.py`` h
 from typing import Any, cast
 
 from lightning.fabric.loggers.csv_logs import _ExperimentWriter as ExperimentWriter
-from lightning.pytorch import Trainer
+from lightning.pytorch import Callback, LightningDataModule, LightningModule, Trainer
+from lightning.pytorch.core.optimizer import LightningOptimizer
 from lightning.pytorch.strategies import DDPStrategy
 
 __all__ = [
     "OVERRIDDEN",
     "SEEN_IN",
+    "UNTYPED",
     "USED",
     "ExperimentWriter",
     "accumulates",
     "awaits_row",
+    "callbacks_of",
+    "data_of",
     "find_unused_parameters",
     "goes_on_within_epoch",
+    "is_trial",
     "leave_signals_alone",
     "logs_this_batch",
+    "optimizers_of",
+    "overfits",
     "set_batches_done",
+    "step_schedules",
     "training_loaders",
     "validation_follows",
 ]
@@ -60,6 +68,44 @@ OVERRIDDEN = {
 }
 """What subclasses override or call on themselves: the command (``cli/command.py``) and ``metrics.csv``
 (``runs/loggers.py``)."""
+
+
+UNTYPED = ("callbacks", "fast_dev_run", "overfit_batches")
+"""Public attributes of a Trainer that its class doesn't declare, so type checkers don't know them; ``datamodule`` is
+one, too, once there is a data module."""
+
+
+def data_of(trainer: Trainer) -> LightningDataModule | None:
+    """The trainer's data module; None for plain loaders."""
+    return vars(trainer).get("datamodule")
+
+
+def callbacks_of(trainer: Trainer) -> list[Callback]:
+    """The trainer's callbacks."""
+    return vars(trainer)["callbacks"]
+
+
+def is_trial(trainer: Trainer) -> bool:
+    """Whether the trainer only tries a few batches (``fast_dev_run``)."""
+    return bool(vars(trainer).get("fast_dev_run"))
+
+
+def overfits(trainer: Trainer) -> bool:
+    """Whether the trainer sees the same few batches in every epoch (``overfit_batches``)."""
+    return bool(vars(trainer)["overfit_batches"])
+
+
+def optimizers_of(module: LightningModule) -> list[LightningOptimizer]:
+    """All optimizers, for manual optimization."""
+    optimizers = module.optimizers()
+    return optimizers if isinstance(optimizers, list) else [optimizers]
+
+
+def step_schedules(module: LightningModule) -> None:
+    """Advance all learning-rate schedules, for manual optimization."""
+    schedules: Any = module.lr_schedulers() or []  # their `step` methods have no common signature
+    for schedule in schedules if isinstance(schedules, list) else [schedules]:
+        schedule.step()
 
 
 def logs_this_batch(trainer: Trainer) -> bool:
