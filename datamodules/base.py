@@ -6,13 +6,14 @@ and if it likes in ``augment`` what happens to training batches. Everything else
 
 import hashlib
 import os
+import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from inspect import signature
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import torch
-from lightning.pytorch import LightningDataModule, Trainer
+from lightning.pytorch import LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor
 
@@ -44,6 +45,21 @@ def split_rows(size: int, *sizes: int, seed: int) -> list[Tensor]:
         raise DataError(f"Splits of {', '.join(map(str, sizes))} rows can't be taken from {size} rows.")
     order = torch.randperm(size, generator=torch.Generator().manual_seed(seed))
     return list(order.split([*sizes, size - sum(sizes)])[: len(sizes)])
+
+
+@runtime_checkable
+class HasImageShape(Protocol):
+    """A model that was built for images of ``(channels, height, width)``."""
+
+    image_shape: tuple[int, int, int]
+
+
+@runtime_checkable
+class TakesPairs(Protocol):
+    """A model that takes sources and targets, of so many channels each."""
+
+    @property
+    def pair_channels(self) -> tuple[int, int]: ...
 
 
 class ImageDataModule(LightningDataModule):
@@ -127,7 +143,8 @@ class ImageDataModule(LightningDataModule):
 
     def reorder_classes(self, class_names: Sequence[str]) -> None:
         """Gives the classes, after ``setup``, the labels that their names have in ``class_names``."""
-        new = torch.tensor([list(class_names).index(name) for name in self.class_names])
+        places = {unicodedata.normalize("NFC", name): place for place, name in enumerate(class_names)}
+        new = torch.tensor([places[unicodedata.normalize("NFC", name)] for name in self.class_names])
         for split in ("train_set", "val_set", "test_set", "predict_set"):
             images = vars(self).get(split)
             if isinstance(images, GatherDataset) and "label" in images.columns._fields:
@@ -137,6 +154,17 @@ class ImageDataModule(LightningDataModule):
                 columns = images.columns._replace(label=relabeled)
                 setattr(self, split, type(images)(columns, images.rows))
         self.class_names = tuple(class_names)
+
+    def channels_and_size(self, channels: int | None, size: int | None) -> tuple[int | None, int | None]:
+        """What is given, or else the channels and the size of the model's images; None for what isn't known."""
+        model = self.model_in_training
+        shape = model.image_shape if isinstance(model, HasImageShape) else (None, None)
+        return channels or shape[0], size or shape[1]
+
+    @property
+    def model_in_training(self) -> LightningModule | None:
+        """The trainer's model; None without one."""
+        return self.trainer.lightning_module if isinstance(self.trainer, Trainer) else None
 
     def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
         """Makes of a batch of images what the model gets; a method's own codes are left alone."""

@@ -80,9 +80,11 @@ class FewLabels(ImageDataModule):
         self.max_rotation, self.max_translation, self.max_scaling = max_rotation, max_translation, max_scaling
 
     def prepare_data(self) -> None:
+        self.images.trainer = self.trainer
         self.images.prepare_data()
 
     def setup(self, stage: str) -> None:
+        self.images.trainer = self.trainer  # whose model they may be made for
         self.images.setup(stage)
         require_labeled_images(self, self.images)
         self.image_shape = self.images.image_shape

@@ -80,12 +80,14 @@ class SearchDataModule(ImageDataModule):
         self.image_shape = images.image_shape
 
     def prepare_data(self) -> None:
+        self.images.trainer = self.trainer
         try:
             self.images.prepare_data()
         except DataError as error:
             raise DataError(str(error).replace("--data.", "--data.images.")) from error
 
     def setup(self, stage: str) -> None:
+        self.images.trainer = self.trainer  # whose model they may be made for
         self.images.setup(stage)
         require_labeled_images(self, self.images)
         self.image_shape = self.images.image_shape

@@ -27,9 +27,9 @@ def digits_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def uninterrupted(tmp_path_factory: pytest.TempPathFactory, digits_root: Path) -> Path:
-    """The folder of a run of ``tests.tiny.TINY`` that nothing has disturbed."""
+    """The folder of a run of ``tests.support.tiny.TINY`` that nothing has disturbed."""
     from lit_models.__main__ import main
-    from tests.tiny import TINY, the_run
+    from tests.support.tiny import TINY, the_run
 
     root = tmp_path_factory.mktemp("whole")
     assert main(["fit", *TINY, f"--data.root={digits_root}", f"--run.root={root}"]) == 0
@@ -52,7 +52,7 @@ def relit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, digits_root: Path) ->
 
 @pytest.fixture
 def finished(relit: Callable[..., int], uninterrupted: Path) -> Path:
-    """The folder of a run of ``tests.tiny.TINY`` that has finished, below ``runs/`` in this test's folder."""
+    """The folder of a run of ``tests.support.tiny.TINY`` that has finished, below ``runs/`` in this test's folder."""
     folder = Path("runs/dcgan_digits") / uninterrupted.name
     shutil.copytree(uninterrupted, folder)
     return folder

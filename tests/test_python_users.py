@@ -5,37 +5,30 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
-from lightning.pytorch import LightningModule
 
 from lit_models.cli import versions
-from tests.small_models import SMALL_MODELS, small_model
-from tests.tiny import TINY
+from tests.methods import SMALL_MODELS
+from tests.support.small_models import called, small_model
+from tests.support.tiny import TINY
 
 Relit = Callable[..., int]
 REPOSITORY = Path(__file__).parents[1]
 
 
-def called(model: LightningModule, method: str) -> torch.Tensor:
-    """The model's forward of two inputs, whatever it takes."""
-    torch.manual_seed(0)
-    if method in ("DCGAN", "SNGAN", "WGAN", "TripletGAN", "LatentGAN", "ConditionalGAN"):
-        latent = torch.randn(2, model.latent_dim)  # type: ignore[arg-type]  # an int
-        return model(latent, torch.tensor([0, 1])) if method == "ConditionalGAN" else model(latent)
-    return model(torch.rand(2, *model.image_shape))  # type: ignore[misc]  # a tuple
-
-
 @pytest.mark.parametrize("title", SMALL_MODELS)
 def test_forward_does_the_obvious(title: str) -> None:
     """Latent vectors become images, images become reconstructions, translations, logits or embeddings."""
-    model, method = small_model(title), SMALL_MODELS[title][0]
+    model: Any = small_model(title)
+    method, record = SMALL_MODELS[title].method, SMALL_MODELS[title].record
     with torch.no_grad():
-        result = called(model, method)
+        result = called(model, record.inputs)
     assert result.dtype == torch.float32
     assert len(result) == 2
-    if "num_classes" in SMALL_MODELS[title][1] and method != "ConditionalGAN":
+    if "num_classes" in record.small and method != "ConditionalGAN":
         assert result.shape == (2, 3), "logits"
     elif method == "ProtoNet":
         assert result.ndim == 2, "embeddings"
@@ -44,11 +37,11 @@ def test_forward_does_the_obvious(title: str) -> None:
         assert 0 <= result.min() < result.max() <= 1
     if method in ("VAE", "DenoisingAutoencoder"):
         torch.manual_seed(0)
-        assert torch.equal(result, model.reconstruct(torch.rand(2, *model.image_shape)))  # type: ignore[operator,misc]
+        assert torch.equal(result, model.reconstruct(torch.rand(2, *model.image_shape)))
     if method in ("Pix2Pix", "CycleGAN") and title != "Pix2Pix":  # Pix2Pix's dropout is random
         torch.manual_seed(0)
-        source = torch.rand(2, *model.image_shape)  # type: ignore[misc]
-        assert torch.allclose(result, model.translate(source), atol=1e-6)  # type: ignore[operator]
+        source = torch.rand(2, *model.image_shape)
+        assert torch.allclose(result, model.translate(source), atol=1e-6)
 
 
 def test_a_folder_that_hides_our_package_is_named(tmp_path: Path) -> None:

@@ -29,7 +29,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TextIO
 
-from lit_models.cli.compare import read_epochs
 from lit_models.cli.processes import (
     INTERRUPTED,
     RELIT,
@@ -42,7 +41,8 @@ from lit_models.cli.processes import (
     resolved,
 )
 from lit_models.errors import RunError
-from lit_models.runs.settings import changes, flat
+from lit_models.runs.reading import flat, read_epochs
+from lit_models.runs.settings import changes
 
 fcntl: Any
 try:
@@ -619,14 +619,12 @@ class Run:
 
     def _values(self) -> list[tuple[float, float]]:
         """The metric by epoch, as far as it is logged."""
-        path = self.folder / "metrics.csv"
-        return read_epochs(path).get(self.sweep.metric, []) if path.is_file() else []
+        return read_epochs(self.folder / "metrics.csv").get(self.sweep.metric, [])
 
     def _value(self) -> float:
         values = [value for _, value in self._values()]
         if not values:
-            path = self.folder / "metrics.csv"
-            logged = sorted(read_epochs(path)) if path.is_file() else []
+            logged = sorted(read_epochs(self.folder / "metrics.csv"))
             self.metrics_match = self.sweep.metric in logged
             raise RunError(
                 f"No value of {self.sweep.metric} is logged; there are {', '.join(logged) or 'none at all'}."

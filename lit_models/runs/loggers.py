@@ -23,7 +23,7 @@ from lightning.pytorch.loggers import CSVLogger, Logger, MLFlowLogger, WandbLogg
 from lightning.pytorch.loggers.logger import DummyExperiment, rank_zero_experiment
 
 from lit_models.errors import RunError
-from lit_models.runs.settings import flat
+from lit_models.runs.reading import flat
 from lit_models.support.checkpoint_files import BEST, CHECKPOINTS, LAST
 from lit_models.support.files import write_atomically
 from lit_models.support.lightning_internals import ExperimentWriter

@@ -16,8 +16,8 @@ from lit_models.__main__ import main
 from lit_models.cli import demo, playing
 from lit_models.errors import RunError
 from lit_models.support.animation import sample_frames, walk_frames, write_movie
-from tests.browser import CHROMIUM, Page
-from tests.tiny import CONFIGS
+from tests.support.browser import CHROMIUM, Page
+from tests.support.tiny import CONFIGS
 
 WEIGHTS = CONFIGS.parent / "weights"
 CLASSIFIER = "digit_classifier_mnist"

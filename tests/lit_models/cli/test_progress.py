@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from lit_models.__main__ import main
-from tests.tiny import CONFIGS, the_run
+from tests.support.tiny import CONFIGS, the_run
 
 Relit = Callable[..., int]
 Output = pytest.CaptureFixture[str]
@@ -57,7 +57,7 @@ def test_the_header_and_a_line_an_epoch(
 @pytest.mark.long
 @pytest.mark.parametrize("saved", [True, False])
 def test_ctrl_c_names_the_folder_and_a_command_that_continues(saved: bool, tmp_path: Path, digits_root: Path) -> None:
-    pace = '--trainer.callbacks=[{"class_path": "tests.tiny.Pace", "init_args": {"seconds": 0.1}}]'
+    pace = '--trainer.callbacks=[{"class_path": "tests.support.tiny.Pace", "init_args": {"seconds": 0.1}}]'
     given = [*SMALL[:4], "--trainer.limit_val_batches=1", "--trainer.accelerator=cpu", pace]
     given += ["--trainer.max_epochs=30"] if saved else ["--trainer.max_epochs=30", "--trainer.limit_train_batches=20"]
     environment = {**os.environ, "RELIT_DATA": str(digits_root), "PYTHONPATH": str(CONFIGS.parent)}

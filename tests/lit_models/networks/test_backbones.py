@@ -15,7 +15,7 @@ import lit_models
 from lit_models.errors import ModelError
 from lit_models.networks.backbones import Backbone
 from lit_models.optimizers import decayed_weights
-from tests.tiny import the_run, weights
+from tests.support.tiny import the_run, weights
 
 Relit = Callable[..., int]
 timm = pytest.importorskip("timm")

@@ -14,8 +14,8 @@ import pytest
 import torch
 
 import lit_models.cli.command  # noqa: F401 - here rather than in each process
-from tests.small_data import SMALL_DATA, write_autoencoder
-from tests.tiny import CONFIGS, the_run, weights
+from tests.support.small_data import SMALL_DATA, write_autoencoder
+from tests.support.tiny import CONFIGS, the_run, weights
 
 Relit = Callable[..., int]
 

@@ -18,8 +18,9 @@ from datamodules.loading.tensors import GatherDataset, LabeledImages
 from lit_models import DARTSSearch
 from lit_models.runs.restored import RestoredSettings
 from lit_models.runs.settings import tell_changes
-from tests.small_runs import RUNS, small_run
-from tests.tiny import TINY, the_run
+from tests.methods import RUNS
+from tests.support.small_runs import small_run
+from tests.support.tiny import TINY, the_run
 
 Relit = Callable[..., int]
 Output = pytest.CaptureFixture[str]

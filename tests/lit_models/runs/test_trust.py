@@ -16,7 +16,7 @@ from lightning.pytorch.cli import LightningArgumentParser
 
 from lit_models.support.arguments import foreign_class, parse_as_data
 from lit_models.support.weights import write_weights
-from tests.small_models import checkpoint_of, small_model
+from tests.support.small_models import checkpoint_of, small_model
 
 Relit = Callable[..., int]
 HOSTILE: list[Any] = [

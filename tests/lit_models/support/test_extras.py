@@ -8,7 +8,7 @@ import pytest
 from lit_models.support.arguments import explain_refusal
 from lit_models.support.extras import install_command, packages_by_extra
 from lit_models.support.parser_messages import missing_package
-from tests.tiny import CONFIGS
+from tests.support.tiny import CONFIGS
 
 
 def test_extras_are_those_of_pyproject() -> None:
