@@ -14,11 +14,12 @@ from typing import Any, Protocol, runtime_checkable
 
 import torch
 from lightning.pytorch import LightningDataModule, LightningModule, Trainer
+from lightning.pytorch.callbacks import BatchSizeFinder
 from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor
 
 from datamodules.errors import DataError
-from datamodules.loading.loaders import BatchLoader
+from datamodules.loading.loaders import BatchLoader, BatchSource
 from datamodules.loading.paths import expanded, user_cache
 from datamodules.loading.samplers import BatchSampler, ClassBalancedBatches, SequentialBatches, ShuffledBatches
 from datamodules.loading.tensors import Codes, GatherDataset, LabeledImages, TensorStore
@@ -193,7 +194,22 @@ class ImageDataModule(LightningDataModule):
 
     def train_dataloader(self) -> BatchLoader[Any]:
         self._require_validation()
-        return BatchLoader(self._placed(self.train_set), self.train_batches())
+        return self.training_loader(self._placed(self.train_set))
+
+    def training_loader(self, dataset: BatchSource[Any]) -> BatchLoader[Any]:
+        """Draws from a data set by :meth:`train_batches`; with ``overfit_batches`` the same batches in every epoch."""
+        try:
+            batches = self.train_batches()
+        except DataError as error:
+            if not any(isinstance(one, BatchSizeFinder) for one in getattr(self.trainer, "callbacks", ())):
+                raise
+            raise DataError(
+                f"BatchSizeFinder has come to a batch_size of {self.batch_size}, for which {type(self).__name__} has "
+                "too few images: set its max_val to half of that or less."
+            ) from error
+        loader: BatchLoader[Any] = BatchLoader(dataset, batch_sampler=batches)
+        loader.same_every_epoch = bool(getattr(self.trainer, "overfit_batches", 0))
+        return loader
 
     def val_dataloader(self) -> BatchLoader[Any]:
         return self.eval_dataloader(self.val_set)
@@ -208,7 +224,7 @@ class ImageDataModule(LightningDataModule):
         """Goes once through this process's share of a split, in order."""
         self._require_enough(len(dataset))
         sampler = SequentialBatches(len(dataset), self.eval_batch_size, *self._rank_and_world_size())
-        return BatchLoader(self._placed(dataset), sampler)
+        return BatchLoader(self._placed(dataset), batch_sampler=sampler)
 
     def _require_validation(self) -> None:
         """Refuses a training that waits for a validation metric without validation images."""
@@ -244,7 +260,11 @@ class ImageDataModule(LightningDataModule):
         return f"raise --data.{argument}" if settable else "choose other data"
 
     def _rank_and_world_size(self) -> tuple[int, int]:
-        return (self.trainer.global_rank, self.trainer.world_size) if self.trainer is not None else (0, 1)
+        if self.trainer is not None:
+            return self.trainer.global_rank, self.trainer.world_size
+        if torch.distributed.is_available() and torch.distributed.is_initialized():  # in a loop without Lightning
+            return torch.distributed.get_rank(), torch.distributed.get_world_size()
+        return 0, 1
 
     def _placed(self, dataset: GatherDataset[Any]) -> GatherDataset[Any]:
         """The data set on the trainer's device if it should be held there."""

@@ -155,7 +155,7 @@ class EpisodeDataModule(ImageDataModule):
         )
 
     def train_dataloader(self) -> BatchLoader[Any]:
-        return BatchLoader(EpisodeDataset(self._placed(self.train_set), self.k_shot), self.train_batches())
+        return self.training_loader(EpisodeDataset(self._placed(self.train_set), self.k_shot))
 
     def val_dataloader(self) -> BatchLoader[Any]:
         return self._eval_episodes(self.val_set, self.val_batches(self.val_episodes))
@@ -167,4 +167,4 @@ class EpisodeDataModule(ImageDataModule):
         return self.test_dataloader()
 
     def _eval_episodes(self, split: GatherDataset[LabeledImages], batches: EpisodeBatches) -> BatchLoader[Episodes]:
-        return BatchLoader(EpisodeDataset(self._placed(split), self.test_shot), batches)
+        return BatchLoader(EpisodeDataset(self._placed(split), self.test_shot), batch_sampler=batches)

@@ -101,7 +101,7 @@ class FewLabels(ImageDataModule):
 
     def train_dataloader(self) -> BatchLoader[Any]:
         rows = torch.arange(self.count).repeat(self.repeats)
-        return BatchLoader(self._placed(GatherDataset(self.train_set.columns, rows)), self.train_batches())
+        return self.training_loader(self._placed(GatherDataset(self.train_set.columns, rows)))
 
     def augment(self, batch: FoldedImages) -> FoldedImages:
         """Turns, shifts and resizes the images at random, by as much as the arguments say."""

@@ -116,7 +116,7 @@ class SearchDataModule(ImageDataModule):
 
     def train_dataloader(self) -> BatchLoader[Any]:
         dataset = PairedDataset(self._placed(self.train_set), self._placed(self.val_set))
-        return BatchLoader(dataset, self.train_batches())
+        return self.training_loader(dataset)
 
     def transform(self, batch: SearchBatch | LabeledImages, training: bool) -> SearchBatch | LabeledImages:
         """Turns uint8 images into floats in [0, 1]; augments those of the weights in training."""

@@ -108,6 +108,7 @@ class ImageTranslator(AdversarialModule):
     def _start_from_pretrained(self) -> None:
         if self._restored:
             return
+        self._restored = True  # once: a test after a training keeps what was learned
         for networks in (self.generator, self.generator_average):
             for network, path in self.pretrained_generators(networks) if networks is not None else ():
                 if path is not None:

@@ -2,16 +2,51 @@
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from lightning.pytorch import seed_everything
+from torch import nn
 
 import lit_models
-from tests.methods import METHODS
+from lit_models.cli.trainer import compile_networks
+from tests.methods import METHODS, SMALL_MODELS
+from tests.support.small_fits import small_fit
 from tests.support.small_runs import small_run
 from tests.support.tiny import the_run
 
 Relit = Callable[..., int]
+
+
+@pytest.mark.long
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("title", [title for title in SMALL_MODELS if "," not in title])
+def test_a_compiled_method_computes_what_the_plain_one_does(
+    title: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All networks are captured by ``torch.compile``, but run as they are, which takes seconds in place of a minute."""
+    captured: list[nn.Module] = []
+
+    def eager(self: nn.Module, *_: Any, **__: Any) -> None:
+        captured.append(self)
+        self._compiled_call_impl = torch.compile(self._call_impl, backend="eager")  # type: ignore[assignment]
+
+    monkeypatch.setattr(nn.Module, "compile", eager)
+    states = []
+    for compiled in (False, True):
+        torch._dynamo.reset()
+        seed_everything(0)
+        model, data, trainer = small_fit(title, tmp_path)
+        if compiled:
+            compile_networks(model)
+        seed_everything(0)
+        trainer.fit(model, data)
+        trainer.validate(model, data, verbose=False)
+        states.append(model.state_dict())
+    assert captured
+    for name, value in states[0].items():
+        assert torch.allclose(states[1][name], value, atol=1e-5), name
 
 
 @pytest.mark.slow

@@ -9,9 +9,13 @@ from typing import Any
 
 import pytest
 import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.callbacks import EMAWeightAveraging
 
 from lit_models.cli import versions
+from lit_models.errors import ModelError
 from tests.methods import SMALL_MODELS
+from tests.support.small_fits import small_fit
 from tests.support.small_models import called, small_model
 from tests.support.tiny import TINY
 
@@ -81,6 +85,38 @@ def test_types_reach_users(tmp_path: Path) -> None:
     )
     assert 'Revealed type is "torch._tensor.Tensor"' in ran.stdout, ran.stdout
     assert 'Revealed type is "lit_models.vae.VAE"' in ran.stdout, ran.stdout
+
+
+class Followed(Callback):
+    """The exponential average of the parameters after each step, in plain arithmetic."""
+
+    def __init__(self, decay: float) -> None:
+        self.decay, self.average = decay, dict[str, torch.Tensor]()
+
+    def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
+        for name, value in pl_module.named_parameters():
+            before = self.average.get(name, value.detach().clone())
+            self.average[name] = self.decay * before + (1 - self.decay) * value.detach()
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("title", [title for title in SMALL_MODELS if "," not in title])
+def test_lightnings_average_of_weights_is_right_or_refused(title: str, tmp_path: Path) -> None:
+    """Right where the trainer takes the steps, refused where the method does."""
+    followed = Followed(0.8)
+    callbacks = [followed, EMAWeightAveraging(decay=0.8)]
+    model, data, trainer = small_fit(title, tmp_path, callbacks=callbacks, max_epochs=2)
+    if not model.automatic_optimization:
+        with pytest.raises(
+            ModelError, match=f"EMAWeightAveraging would average all networks of {type(model).__name__}"
+        ):
+            trainer.fit(model, data)
+        return
+    trainer.fit(model, data)
+    assert followed.average.keys() == dict(model.named_parameters()).keys()
+    for name, value in model.named_parameters():
+        assert torch.allclose(value, followed.average[name], atol=1e-6), name
+    trainer.test(model, data, verbose=False)  # by the average
 
 
 def test_lightnings_average_of_weights_is_refused_for_gans(relit: Relit, capsys: pytest.CaptureFixture[str]) -> None:

@@ -247,7 +247,7 @@ class TensorStore:
             arrays = {path.stem: _facts_of_array(path) for path in sorted(unfinished.glob("*.npy"))}
             sources = {path.name: _fingerprint(path) for path in self.sources if path.exists()}
             meta = {"identity": self.identity, "sources": sources, "arrays": arrays}
-            (unfinished / "meta.json").write_text(json.dumps(meta, indent=1))
+            (unfinished / "meta.json").write_text(json.dumps(meta, indent=1), encoding="utf-8")
             if self.folder.exists():
                 shutil.rmtree(self.folder)
             unfinished.rename(self.folder)
@@ -255,7 +255,7 @@ class TensorStore:
             shutil.rmtree(unfinished, ignore_errors=True)
 
     def _meta(self) -> dict[str, Any]:
-        meta: dict[str, Any] = json.loads((self.folder / "meta.json").read_text())
+        meta: dict[str, Any] = json.loads((self.folder / "meta.json").read_text(encoding="utf-8"))
         return meta
 
     def _sizes_fault(self) -> str | None:

@@ -65,7 +65,7 @@ def compare(runs: list[Run], output: Path, metrics: list[str] | None = None) -> 
     output.mkdir(parents=True, exist_ok=True)
     write_values(with_calibration(runs), chosen, output / "comparison.csv")
     table = markdown_table(with_calibration(runs), chosen)
-    (output / "comparison.md").write_text(table)
+    (output / "comparison.md").write_text(table, encoding="utf-8")
     print(table)
     if drawn := [name for name in chosen if any(name in run.curves for run in runs)]:
         draw_metrics(runs, drawn, output / "metrics.png")
@@ -188,7 +188,7 @@ def named(folders: list[str]) -> list[str]:
 
 def write_values(runs: list[Run], metrics: list[str], path: Path) -> None:
     """A row for each run and metric, with the smallest, the largest and the final value."""
-    with path.open("w", newline="") as file:
+    with path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         writer.writerow(["run", "metric", "smallest", "largest", "final", "epochs", "training_seconds"])
         for run in (single for one in runs for single in one.members or [one]):

@@ -17,7 +17,7 @@ from lit_models.errors import RunError
 
 RELIT = [sys.executable, "-m", "lit_models"]
 """The command, in this Python."""
-INTERRUPTED = (130, -signal.SIGINT)
+INTERRUPTED = (130, -signal.SIGINT, 0xC000013A)  # the last one on Windows
 """Exit codes of a command that Ctrl-C ended."""
 TERMINATED = (128 + signal.SIGTERM, -signal.SIGTERM)
 """Exit codes of a command that SIGTERM ended, as a scheduler does before it takes the machine away."""
@@ -112,7 +112,7 @@ def in_a_process(command: Sequence[str]) -> int:
 def finished(run: Path) -> bool:
     """Whether the training in this run folder reached its end."""
     record = run / "run.json"
-    return record.is_file() and bool(json.loads(record.read_text())["finished"])
+    return record.is_file() and bool(json.loads(record.read_text(encoding="utf-8"))["finished"])
 
 
 def interruptible(main: Callable[[], int]) -> int:

@@ -41,14 +41,9 @@ from lit_models.cli.processes import (
     resolved,
 )
 from lit_models.errors import RunError
+from lit_models.runs.ownership import INHERITED, Ownership, lock_now
 from lit_models.runs.reading import flat, read_epochs
 from lit_models.runs.settings import changes
-
-fcntl: Any
-try:
-    import fcntl
-except ImportError:  # Windows
-    fcntl = None
 
 SEED = "seed_everything"
 SWEEPS = "sweeps"
@@ -67,9 +62,6 @@ def main(args: list[str]) -> int:
     parser = _parser()
     end = args.index("--") if "--" in args else len(args)
     given, passed_on = parser.parse_args(args[:end]), args[end + 1 :]
-    if fcntl is None:
-        print("relit: a sweep locks its trials as Windows can't: run it in WSL, or on Linux or macOS.", file=sys.stderr)
-        return 1
     try:
         return interruptible(lambda: run_sweep(sweep_of(given, passed_on), given.trials, given.retry_failed))
     except (RunError, OSError) as error:
@@ -315,7 +307,7 @@ class Worker:
         self.states = optuna.trial.TrialState
         self.total = trials or (len(sweep.grid) if sweep.sampler == "grid" else 20)
         # The file's tables are made once, whichever sweeps begin at the same time.
-        with _locked(sweep.storage.with_suffix(".lock")):
+        with _waited_for(sweep.storage.with_suffix(".lock")):
             storage = optuna.storages.RDBStorage(
                 f"sqlite:///{sweep.storage.absolute()}", engine_kwargs={"connect_args": {"timeout": 60}}
             )
@@ -354,7 +346,7 @@ class Worker:
         """A trial that this process alone works on: one whose process died, or a new one; None if there is neither."""
         lock: TextIO | None = None
         trial = None
-        with _locked(self.sweep.folder / "study.lock"):
+        with _waited_for(self.sweep.folder / "study.lock"):
             for frozen in self._trials():
                 if frozen.state == self.states.RUNNING and (lock := _lock(self._lock_of(frozen.number))) is not None:
                     trial = self._trial(frozen._trial_id)
@@ -481,8 +473,8 @@ class Worker:
         """Writes and prints the table, sorted by the metric; returns 1 if no trial has come to its end."""
         rows = self.rows()
         if rows:
-            (self.sweep.folder / "table.md").write_text(_table(self.sweep, rows))
-            with (self.sweep.folder / "table.csv").open("w", newline="") as file:
+            (self.sweep.folder / "table.md").write_text(_table(self.sweep, rows), encoding="utf-8")
+            with (self.sweep.folder / "table.csv").open("w", newline="", encoding="utf-8") as file:
                 writer = csv.writer(file)
                 writer.writerow([*rows[0].settings, "mean", "sd", "n", "runs"])
                 for row in rows:
@@ -572,19 +564,21 @@ class Run:
         """
         # The training inherits the lock: if this process is killed, no other one trains in the folder at the same time.
         self.sweep.experiment.mkdir(parents=True, exist_ok=True)
-        with (self.sweep.folder / f"{self.folder.name}.lock").open("w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
+        with _waited_for(self.sweep.folder / f"{self.folder.name}.lock") as lock:
+            if not INHERITED and self.folder.is_dir():  # Windows: the training of a killed sweep has only its own lock
+                Ownership(self.folder, patience=math.inf).release()
             if not finished(self.folder) and not self._train_in_a_process(lock, should_stop):
                 return None
         return self._value()
 
     def _train_in_a_process(self, lock: TextIO, should_stop: Any | None) -> bool:
         """Returns whether the training came to its end, rather than being stopped early."""
-        with self.log.open("a") as log:
+        with self.log.open("a", encoding="utf-8") as log:
             command = [*RELIT, *fit_command(self.folder, self.arguments)]
             log.write(f"== {shlex.join(command)}\n")
             log.flush()
-            process = subprocess.Popen(command, stdout=log, stderr=log, pass_fds=(lock.fileno(),))
+            passed_on: dict[str, Any] = {"pass_fds": (lock.fileno(),)} if INHERITED else {}
+            process = subprocess.Popen(command, stdout=log, stderr=log, **passed_on)
             with _leaving_signals_to(process):
                 stopped = self._watch(process, should_stop)
         if stopped:
@@ -609,7 +603,7 @@ class Run:
             if len(values) > seen:
                 seen = len(values)
                 if should_stop(values):
-                    process.send_signal(signal.SIGINT)
+                    process.send_signal(signal.SIGINT if INHERITED else signal.SIGTERM)  # Windows has no other signal
                     with suppress(subprocess.TimeoutExpired):
                         process.wait(60)
                     process.kill()
@@ -634,7 +628,7 @@ class Run:
         return min(values) if self.sweep.direction == "minimize" else max(values)
 
     def _last_words(self, code: int) -> str:
-        told = last_words(self.log.read_text(errors="replace"))
+        told = last_words(self.log.read_text(errors="replace", encoding="utf-8"))
         return told or f"it ended with exit code {code}; see {self.log}"
 
 
@@ -672,22 +666,30 @@ def _mean(values: list[float]) -> str:
     return mean if len(values) < 2 else f"{mean} ± {statistics.stdev(values):.2g}"
 
 
-@contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    """Holds the lock of a file, for which it waits."""
-    with path.open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
-
-
 def _lock(path: Path) -> TextIO | None:
-    """The file, locked until it is closed; None if another process holds it."""
-    file = path.open("w")
+    """The file, locked until it is closed; None if another process holds it.
+
+    Raises:
+        RunError: Files can't be locked there.
+    """
+    file = path.open("w", encoding="utf-8")
     try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
+        lock_now(file.fileno())
+    except BlockingIOError:
         file.close()
         return None
+    except OSError as error:
+        file.close()
+        raise RunError(
+            f"{path} can't be locked ({error.strerror}): set --storage to a file on a local disk."
+        ) from error
+    return file
+
+
+def _waited_for(path: Path) -> TextIO:
+    """The file, locked until it is closed, as soon as no other process holds it."""
+    while (file := _lock(path)) is None:
+        time.sleep(0.1)
     return file
 
 

@@ -33,7 +33,7 @@ def tell_changes(run: Path, now: dict[str, Any], restored: Sequence[str] = ()) -
 
 def changes(run: Path, now: dict[str, Any]) -> dict[str, tuple[Any, Any]]:
     """The settings that differ from those that the run was started with: what they were, and what they are."""
-    return differences(with_new_names(yaml.safe_load((run / "config.yaml").read_text())), now)
+    return differences(with_new_names(yaml.safe_load((run / "config.yaml").read_text(encoding="utf-8"))), now)
 
 
 def differences(before: dict[str, Any], now: dict[str, Any]) -> dict[str, tuple[Any, Any]]:

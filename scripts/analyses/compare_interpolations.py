@@ -100,7 +100,7 @@ def main() -> None:
         print(f"  {name:28} {100 * float(share.between):5.1f} % / {100 * float(share.of_either):5.1f} %")
     if args.csv:
         table = [(name, *(f"{float(value):.4f}" for value in share)) for name, _, share in rows]
-        with args.csv.open("w", newline="") as file:
+        with args.csv.open("w", newline="", encoding="utf-8") as file:
             csv.writer(file).writerows([("way", "share_sure", "share_sure_of_either"), *table])
 
 

@@ -55,7 +55,7 @@ def main() -> int:
         if genotype.endswith(".json") and not Path(genotype).is_file():
             parser.error(f"--genotypes: there is no file {genotype}; train the search first")
 
-    experiment = yaml.safe_load(given.config.read_text())["run"]["experiment"]
+    experiment = yaml.safe_load(given.config.read_text(encoding="utf-8"))["run"]["experiment"]
     choices = {run_name(genotype): [f"--model.genotype={genotype}"] for genotype in given.genotypes}
     if len(choices) < len(given.genotypes):
         parser.error("--genotypes: two of them would share a run folder; put the files into folders of other names")
@@ -82,7 +82,7 @@ def main() -> int:
         means = [f"{100 * statistics.mean(column):.1f} ± {100 * statistics.stdev(column):.1f}" for column in columns]
         print(f"| mean of {len(randoms)} random | {' | '.join(means)} |")
     if given.csv:
-        with given.csv.open("w", newline="") as file:
+        with given.csv.open("w", newline="", encoding="utf-8") as file:
             csv.writer(file).writerows([("genotype", "validation accuracy / %", "test accuracy / %"), *rows])
     return 0
 

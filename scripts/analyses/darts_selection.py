@@ -104,7 +104,7 @@ class Selection:
             "arguments": passed_on,
         }
         if self.record.is_file():
-            before = json.loads(self.record.read_text())["settings"]
+            before = json.loads(self.record.read_text(encoding="utf-8"))["settings"]
             if changed := [name for name, value in self.settings.items() if before.get(name) != value]:
                 raise RunError(
                     f"{given.root} holds a selection with other settings ({', '.join(changed)}): choose another --root."
@@ -294,7 +294,7 @@ def experiment_of(configs: list[Path]) -> str:
 def setting(configs: list[Path], *keys: str) -> Any:
     """A value of the last configuration that has it; None if there is none."""
     for path in reversed(configs):
-        content = yaml.safe_load(path.read_text())
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
         for key in keys:
             content = content.get(key) if isinstance(content, dict) else None
         if content is not None:

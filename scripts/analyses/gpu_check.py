@@ -108,7 +108,7 @@ def check(method: str, mode: str, accelerator: str, data: Path, runs: Path, time
             goes_on = [*arguments, *(one for one in longer if "epochs=" in one), "--ckpt_path=last"]
             result = together([goes_on], timeout)
     seconds = time.monotonic() - start
-    records = [json.loads(path.read_text()) for path in runs.glob("*/*/run.json")]
+    records = [json.loads(path.read_text(encoding="utf-8")) for path in runs.glob("*/*/run.json")]
     if not records:
         return Row(method, mode, result, seconds, None, None)
     peak = records[0]["peak_memory_bytes"]["accelerator"]

@@ -46,10 +46,11 @@ def main() -> int:
     parser.add_argument("--check", action="store_true", help="change nothing; exit code 1 if the table is out of date")
     if not parser.parse_args().check:
         write_atomically(RECORD, json.dumps(measured(), indent=1) + "\n")
-    text = PAGE.read_text()
-    new = MARKED.sub(lambda _: f"<!-- judge -->\n{table(json.loads(RECORD.read_text()))}\n<!-- end of judge -->", text)
+    text = PAGE.read_text(encoding="utf-8")
+    shown = table(json.loads(RECORD.read_text(encoding="utf-8")))
+    new = MARKED.sub(lambda _: f"<!-- judge -->\n{shown}\n<!-- end of judge -->", text)
     if not parser.parse_args().check:
-        PAGE.write_text(new)
+        PAGE.write_text(new, encoding="utf-8")
         return 0
     return int(new != text)
 

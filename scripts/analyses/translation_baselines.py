@@ -91,7 +91,7 @@ def main() -> None:
     for name, values in scores.items():
         print(f"| {name} | {' | '.join(f'{values[metric]:.3f}' for metric in SHOWN)} |")
     if args.csv:
-        with args.csv.open("w", newline="") as file:
+        with args.csv.open("w", newline="", encoding="utf-8") as file:
             names = list(next(iter(scores.values())))
             rows = [[name, *(values[metric] for metric in names)] for name, values in scores.items()]
             csv.writer(file).writerows([["baseline", *names], *rows])

@@ -371,7 +371,7 @@ def test_augmented_images_are_cached_plain(tmp_path: Path, digits_root: Path) ->
         ) -> None:
             images = Digits(root=str(digits_root))
             images.setup("fit")
-            rows = next(iter(trainer.train_dataloader.batch_sampler.epoch(trainer.current_epoch)))
+            rows = next(iter(trainer.train_dataloader.batches.epoch(trainer.current_epoch)))
             plain = images.transform(images.train_set.__getitems__(rows), training=False)
             if batch_idx == 0 and trainer.current_epoch < 2:
                 assert torch.allclose(batch.image, 1 - plain.image)

@@ -2,7 +2,6 @@
 
 import multiprocessing
 import os
-import resource
 import signal
 import time
 from collections.abc import Callable
@@ -71,6 +70,8 @@ class LimitFilesAt(Callback):
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
         if trainer.fit_loop.total_batch_idx + 1 == self.batch:
+            import resource  # Windows has none
+
             resource.setrlimit(resource.RLIMIT_FSIZE, (self.size, self.size))
 
 

@@ -179,7 +179,7 @@ def _state(folder: Path, finished: bool, updated: float) -> str:
     if finished:
         return "finished"
     try:
-        owner = json.loads((folder / ".lock").read_text())
+        owner = json.loads((folder / ".lock").read_text(encoding="utf-8"))
         if owner["host"] == socket.gethostname():
             return "training" if _is_alive(int(owner["process"])) else "stopped"
     except (OSError, ValueError, LookupError, TypeError):

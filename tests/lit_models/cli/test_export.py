@@ -332,7 +332,7 @@ def test_the_kinds_of_tensors_are_known() -> None:
     ("arguments", "message"),
     [
         (["nowhere.ckpt"], "There is no checkpoint nowhere.ckpt."),
-        (["foreign.ckpt"], "is no checkpoint that `relit fit` has written"),
+        (["foreign.ckpt"], "is no checkpoint of one of relit's methods"),
         (["model.ckpt", "--part", "generator"], "--part chooses a network for --format onnx"),
         (["model.ckpt", "--format", "onnx", "--part", "encoder"], "DCGAN has no part 'encoder'; it has generator."),
         (["search.ckpt", "--format", "onnx"], "DARTSSearch has no part that could be used on its own"),

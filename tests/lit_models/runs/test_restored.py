@@ -48,8 +48,8 @@ def loader(batch_size: int, balanced: bool = False, rows: int = ROWS) -> BatchLo
     numbers = torch.arange(rows)
     data = GatherDataset(LabeledImages(numbers.view(rows, 1, 1, 1).float(), numbers % 6))
     if balanced:
-        return BatchLoader(data, ClassBalancedBatches(numbers % 6, 2, batch_size // 2))
-    return BatchLoader(data, ShuffledBatches(rows, batch_size))
+        return BatchLoader(data, batch_sampler=ClassBalancedBatches(numbers % 6, 2, batch_size // 2))
+    return BatchLoader(data, batch_sampler=ShuffledBatches(rows, batch_size))
 
 
 def fit(folder: Path, batches: BatchLoader[Any], steps: int, checkpoint: Path | None = None) -> list[list[int]]:
