@@ -1,4 +1,5 @@
-"""Puts the configurations and the published weights into the package; all else is in pyproject.toml."""
+"""Puts the configurations, the published weights and the records of trainings into the package; all else is in
+pyproject.toml."""
 
 import shutil
 from pathlib import Path
@@ -6,7 +7,7 @@ from pathlib import Path
 from setuptools import setup
 from setuptools.command.build_py import build_py
 
-SHIPPED = {"configs": "*.yaml", "weights": "*.*"}
+SHIPPED = {"configs": "*.yaml", "weights": "*.*", "results": "*.json"}
 """Top-level folders that a wheel holds in ``lit_models/shipped/``, each with the files that it takes."""
 
 

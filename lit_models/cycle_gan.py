@@ -87,7 +87,9 @@ class ImageBuffer:
 
 
 class CycleGAN(ImageTranslator):
-    """CycleGAN. In a batch of pairs it doesn't matter which source comes with which target.
+    """CycleGAN (Zhu et al. 2017): translation that is learned from unpaired images.
+
+    In a batch of pairs, it doesn't matter which source comes with which target.
 
     Logged beside the losses: ``train/generator_gan_loss``, ``train/generator_cycle_loss`` and
     ``train/generator_identity_loss``, without their factors. The same below ``val/`` and ``test/``.

@@ -65,7 +65,7 @@ def test_ctrl_c_waits_for_the_run_and_stops_the_script(
     said = "".join([out, err, *logs])
     assert said.count(" fit --config") == 1, "nothing more is started"
     assert "relit: interrupted" in said
-    assert err.splitlines()[-1] == "Interrupted; the same command goes on."
+    assert err.splitlines()[-1] == "Interrupted; the same command continues."
     assert "Traceback" not in err
     with pytest.raises(ProcessLookupError):
         os.kill(trainer, 0)

@@ -94,7 +94,7 @@ class SequentialBatches:
 
     def __init__(self, size: int, batch_size: int, rank: int = 0, world_size: int = 1) -> None:
         if batch_size < 1:
-            raise DataError(f"The evaluation batch size is {batch_size}; it must be at least 1.")
+            raise DataError(f"--data.batch_size or --data.eval_batch_size is {batch_size}; it must be at least 1.")
         self.rows = torch.arange(size)[rank::world_size]
         self.batch_size = batch_size
 

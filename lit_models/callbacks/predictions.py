@@ -17,7 +17,7 @@ from datamodules.pictures import png_names
 from lit_models.callbacks.samples import columns_of_classes
 from lit_models.errors import RunError
 from lit_models.support.abilities import class_names_of, classes_of
-from lit_models.support.animation import latent_dim_of, walk_frames, write_gif
+from lit_models.support.animation import latent_dim_of, require_movie, walk_frames, write_movie
 from lit_models.support.checks import facts_of
 from lit_models.support.lightning_internals import data_of
 from lit_models.support.outputs import ClassProbabilities
@@ -37,6 +37,7 @@ class PredictionWriter(Callback):
         columns: Images in a row of the grid. If null, one column per class of the images, up to 32; 8 without classes.
         top_classes: How many of the likeliest classes of each image to write, with their probabilities.
         gif: Also write ``walk.gif``, images of the model along a closed walk in its latent space.
+        mp4: Also write ``walk.mp4``, the same as a video (needs the extra ``mp4``).
     """
 
     def __init__(
@@ -46,6 +47,7 @@ class PredictionWriter(Callback):
         columns: int | None = None,
         top_classes: int = 5,
         gif: bool = False,
+        mp4: bool = False,
     ) -> None:
         if columns is not None and columns < 1:
             raise RunError(f"--predictions.columns is {columns}; it must be at least 1.")
@@ -55,14 +57,16 @@ class PredictionWriter(Callback):
         self.grid = grid
         self.columns = columns
         self.top_classes = top_classes
-        self.gif = gif
+        self.movies = [f"walk.{kind}" for kind, wanted in (("gif", gif), ("mp4", mp4)) if wanted]
+        for name in self.movies:
+            require_movie(Path(name))
         self._images: dict[int, Tensor] = {}
         self._seen = 0
         self._written = Path("predictions")
         self._probabilities: list[Tensor] = []
 
     def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if self.gif:
+        if self.movies:
             latent_dim_of(pl_module)
         self._seen = 0
         self._written = trainer.strategy.broadcast(self._chosen_folder(trainer))
@@ -125,8 +129,10 @@ class PredictionWriter(Callback):
                 self._write_classes(trainer, pl_module, probability)
         if self.grid:
             self._write_grid(trainer, pl_module)
-        if self.gif and trainer.is_global_zero:
-            write_gif(walk_frames(pl_module), self._written / "walk.gif", seconds=0.1)
+        if self.movies and trainer.is_global_zero:
+            frames = walk_frames(pl_module)
+            for name in self.movies:
+                write_movie(frames, self._made_folder(trainer) / name, seconds=0.1)
         if trainer.is_global_zero and self._written.is_dir():
             print(f"The predictions are in {self._written}: {len(list(self._written.rglob('*.*')))} files")
 

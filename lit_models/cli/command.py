@@ -28,6 +28,7 @@ from lit_models.cli.refusals import (
     require_fitting_trainer,
     require_proper_files,
     require_same_method,
+    require_sizes,
     require_something_to_load,
     slurm_environment,
     warn_of_slow_bf16,
@@ -229,6 +230,7 @@ class RelitCLI(LightningCLI):
         config = self._settings
         if config.model is None:
             raise RunError(f"`relit {command}` needs a model: --config FILE, --model CLASS, or --ckpt_path FILE.")
+        require_sizes(config.model)
         if self.checkpoint is not None:
             require_same_method(self.checkpoint, Path(config.ckpt_path), class_of(config.model.class_path))
         if command == "predict" and (config.data is None or draws_from_nothing(self.typed, config)):
@@ -337,7 +339,7 @@ class RelitCLI(LightningCLI):
             LearningRateScaling(config.lr_scaling),
             *self._starting_weights(),
             RestoredSettings(self._dumped_config()),
-            *progress_callbacks(arguments, callbacks, shown_path(self.run_folder), fits),
+            *progress_callbacks(arguments, callbacks, shown_path(self.run_folder), self.subcommand != "predict"),
             *callbacks,
             *([self._get(self.config_init, "checkpoint")] if saves else []),
             *([Preemption()] if saves and not arguments["fast_dev_run"] else []),
@@ -428,7 +430,7 @@ def run(args: list[str]) -> int:
         # Lightning turns Ctrl-C into sys.exit(1).
         if isinstance(exit_, SystemExit) and not isinstance(exit_.__context__, KeyboardInterrupt):
             return exit_.code if isinstance(exit_.code, int) else int(exit_.code is not None)
-        print("relit: interrupted; `relit fit … --ckpt_path last` goes on from the last checkpoint.", file=sys.stderr)
+        print("relit: interrupted.", file=sys.stderr)
         return 130
     except (Exception, ArgumentError) as error:
         if debug:

@@ -87,7 +87,15 @@ OPTIONS = {
 GROUPS = ("model", "data", "trainer", "run", "checkpoint", "predictions", "wandb")
 """Options that are given by a dot and the name of one of their own, such as ``--run.root``."""
 SWITCHES = (
-    *("channels_last", "compile", "wandb.enabled", "wandb.checkpoints", "predictions.grid", "predictions.gif"),
+    *(
+        "channels_last",
+        "compile",
+        "wandb.enabled",
+        "wandb.checkpoints",
+        "predictions.grid",
+        "predictions.gif",
+        "predictions.mp4",
+    ),
     *("trainer.fast_dev_run", "trainer.detect_anomaly", "trainer.sync_batchnorm", "trainer.benchmark"),
     *("trainer.deterministic", "trainer.inference_mode", "trainer.enable_progress_bar"),
     *("trainer.enable_model_summary", "trainer.enable_checkpointing"),

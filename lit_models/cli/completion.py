@@ -4,8 +4,11 @@ Made from the sources, so that the shell needs no Python to complete: install it
 """
 
 import argparse
-from collections.abc import Callable
+import ast
+import shlex
+from collections.abc import Callable, Iterable
 from functools import cache
+from pathlib import Path
 
 from lit_models.cli.arguments import trainer_arguments
 from lit_models.cli.commands import COMMANDS, GROUPS, OPTIONS, TRAINER_COMMANDS
@@ -40,6 +43,25 @@ def main(args: list[str]) -> int:
 
 def options(command: str) -> list[str]:
     """The options of a command that don't depend on a class."""
+    module = COMMANDS[command].module
+    return _options_of_the_trainers(command) if module is None else [*_options_in(module), "--help"]
+
+
+def _options_in(module: str) -> list[str]:
+    """The options that a module or package of ``lit_models.cli`` adds to its parser, read from its source."""
+    path = Path(__file__).parent / module
+    files = sorted(path.glob("*.py")) if path.is_dir() else [path.with_suffix(".py")]
+    calls = [
+        node
+        for file in files
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8")))
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr == "add_argument"
+    ]
+    names = [first.value for call in calls for first in call.args[:1] if isinstance(first, ast.Constant)]
+    return [name for name in names if isinstance(name, str) and name.startswith("--")]
+
+
+def _options_of_the_trainers(command: str) -> list[str]:
     names = [f"--{name}" for name in OPTIONS if name not in GROUPS or name in ("model", "data")]
     without = {"predict": {"--picture", "--verbose"}, "prepare": {"--ckpt_path", "--weights", "--verbose"}}
     names += ["--model.help", "--data.help"]
@@ -48,7 +70,7 @@ def options(command: str) -> list[str]:
         names += [f"--{group}.{argument.name}" for argument in sources.describe(module, name).arguments]
     if command == "predict":
         names += ["--class", "--count", "--grid"]
-    dropped = without.get(command, {"--picture"}) | ({"--weights", "--verbose"} if command == "fit" else set())
+    dropped = without.get(command, {"--picture"}) | ({"--verbose"} if command == "fit" else set())
     return sorted(set(names) - dropped)
 
 
@@ -109,6 +131,7 @@ def words_after(command: str) -> list[str]:
         "copy": list(configurations()),
         "completion": list(SHELLS),
         "help": [*COMMANDS, "trainer", "callbacks", *sources.methods(), *sources.data_sets(), *sources.callbacks()],
+        "sweep": list(experiments()),
     }.get(command, list(experiments()) if command in TRAINER_COMMANDS else [])
 
 
@@ -119,7 +142,6 @@ def _of_classes(by_class: dict[str, list[str]], kinds: list[str]) -> list[str]:
 @cache
 def bash() -> str:
     """The script for bash 3.2 and later."""
-    by_class = arguments_by_class()
     return "\n".join(
         [
             "# Completion of relit for bash; made by `relit completion bash`.",
@@ -134,29 +156,17 @@ def bash() -> str:
             "    if (( COMP_CWORD == 1 )); then",
             f"        words='{' '.join([*COMMANDS, '--help', '--version'])}'",
             "    elif [[ $word == -* ]]; then",
-            "        case $command in",
-            *(f"            {command}) words='{' '.join(options(command))}' ;;" for command in TRAINER_COMMANDS),
-            "            *) words='--help' ;;",
-            "        esac",
+            *_cases('"$command"', ((command, f"words='{' '.join(options(command))}'") for command in COMMANDS)),
             "        # the arguments of the classes that are named, by themselves or by a configuration",
             '        for given in "${COMP_WORDS[@]:2}"; do',
             "            given=${given##*/}; given=${given%.yaml}",
-            "            case $given in",
-            *(
-                f"                {name}) words+=' {' '.join(_of_classes(by_class, kinds))}' ;;"
-                for name, kinds in classes_of_experiments().items()
-            ),
-            *(f"                {name}) words+=' {' '.join(arguments)}' ;;" for name, arguments in by_class.items()),
-            "            esac",
+            *_cases('"$given"', ((name, f"words+=' {' '.join(own)}'") for name, own in arguments_by_name().items())),
             "        done",
             "    else",
-            '        case "$before" in',
-            *(f"            {option}) words='{' '.join(known)}' ;;" for option, known in values().items()),
-            "            -*) ;;",
-            '            *) case "$command" in',
-            *(f"                {command}) words='{' '.join(words_after(command))}' ;;" for command in COMMANDS),
-            "            esac ;;",
-            "        esac",
+            *_cases('"$before"', ((option, f"words='{' '.join(known)}'") for option, known in values().items())),
+            "        if [[ $before != -* ]]; then",
+            *_cases('"$command"', ((command, f"words='{' '.join(words_after(command))}'") for command in COMMANDS)),
+            "        fi",
             "    fi",
             '    COMPREPLY=( $(compgen -W "$words" -- "$word") )',
             "    # files where a name may be one, too",
@@ -168,40 +178,99 @@ def bash() -> str:
     )
 
 
+@cache
 def zsh() -> str:
-    """The script for zsh, which runs bash's."""
+    """The script for zsh."""
+    commands = " ".join(shlex.quote(f"{name}:{command.summary}") for name, command in COMMANDS.items())
     return "\n".join(
         [
             "#compdef relit",
             "# Completion of relit for zsh; made by `relit completion zsh`.",
-            "autoload -Uz bashcompinit && bashcompinit",
-            bash(),
+            "_relit() {",
+            '    local word="$words[CURRENT]" before="$words[CURRENT-1]" command="$words[2]" given',
+            "    local -a found",
+            "    if (( CURRENT == 2 )); then",
+            f"        found=({commands})",
+            "        _describe command found",
+            "        return",
+            "    fi",
+            "    if [[ $word == --*=* ]]; then",
+            "        before=${word%%=*}",
+            "        compset -P '*='",
+            "    elif [[ $word == -* ]]; then",
+            *_cases('"$command"', ((command, f"found=({' '.join(options(command))})") for command in COMMANDS)),
+            "        # the arguments of the classes that are named, by themselves or by a configuration",
+            '        for given in "${(@)words[3,-1]}"; do',
+            "            given=${given##*=}; given=${given##*/}; given=${given%.yaml}",
+            *_cases('"$given"', ((name, f"found+=({' '.join(own)})") for name, own in arguments_by_name().items())),
+            "        done",
+            "        compadd -a found",
+            "        return",
+            "    fi",
+            *_cases('"$before"', ((option, f"found=({' '.join(known)})") for option, known in values().items())),
+            "    if [[ $before != -* ]]; then",
+            *_cases('"$command"', ((command, f"found=({' '.join(words_after(command))})") for command in COMMANDS)),
+            "    fi",
+            "    compadd -a found",
+            "    _files  # where a name may be one, too",
+            "}",
+            "# Read by `source`, or called the first time by the completion system itself.",
+            'if [[ $zsh_eval_context[-1] == loadautofunc ]]; then _relit "$@"; else compdef _relit relit; fi',
+            "",
         ]
     )
 
 
 def fish() -> str:
     """The script for fish."""
-    lines = ["# Completion of relit for fish; made by `relit completion fish`.", "complete -c relit -f"]
+    lines = [
+        "# Completion of relit for fish; made by `relit completion fish`.",
+        "function __relit_names --description 'whether a class, or a configuration that uses it, is named'",
+        "    for word in (commandline -opc)",
+        "        contains -- (string replace -r '^.*[/=]' '' -- $word | string replace -r '\\.yaml$' '') $argv",
+        "        and return",
+        "    end",
+        "    return 1",
+        "end",
+        "complete -c relit -n __fish_use_subcommand -f",
+    ]
     lines += [
         f"complete -c relit -n __fish_use_subcommand -a {name} -d {_quoted(command.summary)}"
         for name, command in COMMANDS.items()
     ]
-    lines += [
-        f"complete -c relit -n '__fish_seen_subcommand_from {command}' -a {_quoted(' '.join(words_after(command)))}"
-        for command in COMMANDS
-        if words_after(command)
-    ]
     known = values()
-    for command in TRAINER_COMMANDS:
+    for command in COMMANDS:
         seen = f"-n '__fish_seen_subcommand_from {command}'"
+        if words_after(command):
+            lines.append(f"complete -c relit {seen} -a {_quoted(' '.join(words_after(command)))}")
         for option in options(command):
-            follows = f" -x -a {_quoted(' '.join(known[option]))}" if option in known else ""
+            follows = f" -r -a {_quoted(' '.join(known[option]))}" if option in known else ""
             lines.append(f"complete -c relit {seen} -l {option.removeprefix('--')}{follows}")
-    for name, arguments in arguments_by_class().items():
-        seen = f"-n 'string match -q -- \"* {name} *\" (commandline)'"
-        lines += [f"complete -c relit {seen} -l {option.removeprefix('--')} -x" for option in arguments]
+        if command in TRAINER_COMMANDS:
+            lines.append(f"complete -c relit {seen} -s c -r -a {_quoted(' '.join(known['--config']))}")
+    by_class = arguments_by_class()
+    uses = classes_of_experiments()
+    for name, arguments in by_class.items():
+        naming = " ".join([name, *(experiment for experiment, classes in uses.items() if name in classes)])
+        lines += [
+            f"complete -c relit -n '__relit_names {naming}' -l {option.removeprefix('--')} -r" for option in arguments
+        ]
     return "\n".join([*lines, ""])
+
+
+def arguments_by_name() -> dict[str, list[str]]:
+    """The options that come with a name: those of a class, and of the classes in a configuration."""
+    by_class = arguments_by_class()
+    return {**{name: _of_classes(by_class, kinds) for name, kinds in classes_of_experiments().items()}, **by_class}
+
+
+def _cases(word: str, cases: Iterable[tuple[str, str]]) -> list[str]:
+    """A shell's choice by a word."""
+    return [
+        f"        case {word} in",
+        *(f"            {pattern}) {code} ;;" for pattern, code in cases),
+        "        esac",
+    ]
 
 
 def _quoted(text: str) -> str:

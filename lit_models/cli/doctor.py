@@ -20,15 +20,10 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from lit_models.support.extras import packages_by_extra
+
 NEEDED = ("torch", "torchvision", "lightning", "torchmetrics", "jsonargparse", "numpy")
-EXTRAS = {
-    "wandb": ("wandb",),
-    "workspace": ("wandb-workspaces",),
-    "inception": ("torch-fidelity",),
-    "onnx": ("onnx", "onnxruntime", "onnxscript"),
-}
-"""By the extra of relit that installs them: the packages."""
-OTHER_LOGGERS = ("tensorboard", "mlflow", "comet-ml", "neptune")
+OTHER_LOGGERS = ("comet-ml", "neptune")
 WORTHWHILE = 1.2
 """How many times as fast as float32 a type has to be before it is recommended."""
 PRECISIONS = {"float32": "32-true", "bfloat16": "bf16-mixed", "float16": "16-mixed"}
@@ -227,7 +222,7 @@ def data() -> Line:
 def extras() -> Line:
     """Optional packages; none is imported."""
     installed, missing = {}, []
-    for extra, packages in EXTRAS.items():
+    for extra, packages in packages_by_extra().items():
         found = {name: number for name in packages if (number := _version(name)) is not None}
         installed.update(found)
         if len(found) < len(packages):

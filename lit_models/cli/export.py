@@ -147,7 +147,9 @@ def export(
         raise RunError("--part chooses a network for --format onnx; safetensors hold all of them.")
     if kind != "safetensors" and hub_card is not None:
         raise RunError("--hub-card describes safetensors: leave --format out.")
-    found = checkpoint_in(checkpoint_path) or checkpoint_path
+    found = checkpoint_in(checkpoint_path) if checkpoint_path.is_dir() else checkpoint_path
+    if found is None or not found.is_file():
+        raise RunError(f"There is no checkpoint in {checkpoint_path}: name a run's folder, or a checkpoint (.ckpt).")
     checkpoint = read_checkpoint(found)
     card = about(checkpoint, found, command, note)
     name = Path(output or card["experiment"] or card["method"].lower())

@@ -204,7 +204,7 @@ def class_page(kind: str, name: str) -> str:
         listed = any(
             line.lstrip().startswith(("-", "*", "|", ">>>")) or line.startswith("  ") for line in paragraph.splitlines()
         )
-        lines += [paragraph if listed else textwrap.fill(" ".join(paragraph.split()), width), ""]
+        lines += [paragraph if listed else _filled(paragraph, width), ""]
     lines += ["arguments:" if described.arguments else "It has no arguments."]
     lines += _rows(
         (f"--{kind}.{argument.name} {_value_of(argument)}", _description_of(argument))
@@ -215,6 +215,10 @@ def class_page(kind: str, name: str) -> str:
         shown = ", ".join(used_in[:8]) + (" …" if len(used_in) > 8 else "")
         lines += ["", *textwrap.wrap(f"configurations: {shown}", width, subsequent_indent="  ")]
     return "\n".join([*lines, ""])
+
+
+def _filled(paragraph: str, width: int) -> str:
+    return textwrap.fill(" ".join(paragraph.split()), width, break_on_hyphens=False, break_long_words=False)
 
 
 def _names_class(text: str, name: str) -> bool:
@@ -260,7 +264,7 @@ def _rows(rows: Iterable[tuple[str, str]]) -> list[str]:
     left = min(max(len(name) for name, _ in rows) + 4, 38)
     lines = []
     for name, text in rows:
-        wrapped = textwrap.wrap(text, max(columns - left, 24)) or [""]
+        wrapped = textwrap.wrap(text, max(columns - left, 24), break_on_hyphens=False) or [""]
         if len(name) + 4 > left:
             lines += [f"  {name}", *(f"{'':{left}}{part}" for part in wrapped)]
         else:

@@ -8,36 +8,25 @@ import yaml
 
 from lit_models.cli import runs_table
 from lit_models.cli.arguments import UsageError
+from lit_models.cli.minutes import measured_minutes, spelled_minutes
 from lit_models.cli.names import experiments, published_weights
 from lit_models.cli.tables import table
 from lit_models.support import sources
 from lit_models.support.spelling import did_you_mean
 
 IMAGES = {
-    "CelebA": ("202,599", "1.4 GB"),
-    "CIFAR10": ("60,000", "163 MB"),
+    "CelebA": ("202,599", "1.4 GB, by hand"),
+    "CIFAR10": ("60,000", "170 MB"),
     "Digits": ("1,797", "none"),
-    "LFW": ("13,233", "173 MB"),
-    "Maps": ("2,194", "239 MB"),
-    "MNIST": ("70,000", "11 MB"),
-    "Omniglot": ("32,460", "15 MB"),
-    "OmniglotEpisodes": ("32,460", "15 MB"),
+    "LFW": ("13,233", "110 MB"),
+    "Maps": ("2,194", "250 MB"),
+    "MNIST": ("70,000", "12 MB"),
+    "Omniglot": ("32,460", "16 MB"),
+    "OmniglotEpisodes": ("32,460", "16 MB"),
     "STL10": ("13,000", "2.6 GB"),
-    "TinyImageNet": ("110,000", "237 MB"),
+    "TinyImageNet": ("110,000", "250 MB"),
 }
-"""Labeled images of the data sets, and the size of their download."""
-MINUTES = {
-    "autoencoder_mnist": "9",
-    "latent_gan_mnist": "90",
-    "transfer_mnist_linear_finetuned": "1",
-    "transfer_mnist_linear_frozen": "<1",
-    "transfer_mnist_mlp_finetuned": "2",
-    "transfer_mnist_mlp_frozen": "<1",
-    "transfer_mnist_scratch": "1",
-    "vae_lfw": "3",
-    "vae_mnist_2d": "5",
-}
-"""Minutes of a full training on 2 to 4 CPU cores, where it was measured (``results/``)."""
+"""Labeled images of the data sets, and the approximate size of their download (decimal units)."""
 MEASURED_BY = {
     "GenerationScores": "FID, KID, precision, recall",
     "ClassificationReport": "accuracy by class",
@@ -46,6 +35,8 @@ MEASURED_BY = {
     "HistogramBaseline": "nats of a histogram",
 }
 """What callbacks measure."""
+Listed = tuple[tuple[str, ...], list[tuple[str, ...]]]
+"""The head of a table and its rows."""
 KINDS = ("methods", "data", "experiments", "weights", "callbacks", "runs")
 
 
@@ -66,48 +57,55 @@ def main(args: list[str]) -> int:
     if kind == "runs":
         return runs_table.main(given.words)
     for number, one in enumerate(KINDS[:4] if kind is None else [kind]):
-        text = {
+        head, rows = {
             "methods": list_methods,
             "data": list_data,
             "experiments": list_experiments,
             "weights": list_weights,
             "callbacks": list_callbacks,
         }[one]()
-        head, *lines = text.splitlines()
-        lines = [line for line in lines if all(word.lower() in line.lower() for word in given.words)]
-        print("\n".join([*([""] if number else []), head, *lines]))
+        rows = [row for row in rows if all(word.lower() in " ".join(row).lower() for word in given.words)]
+        print("\n" * (number > 0) + table(head, rows), end="")
     if kind in (None, "experiments"):
         print("\nrelit fit NAME trains; relit copy NAME writes the file for editing; relit help NAME prints it.")
-        print("Minutes are of a full training on 2 to 4 CPU cores, where it was measured.")
+        print("Minutes are of a training on one CPU core, where results/ records one with these settings.")
+    if kind in (None, "data"):
+        print("\nSizes of downloads are approximate.")
     return 0
 
 
-def list_methods() -> str:
-    """A line for each method."""
-    rows = [(name, sources.describe(module, name).summary) for name, module in sources.methods().items()]
-    return table(("METHOD", "WHAT IT IS"), rows)
+def list_methods() -> Listed:
+    """A row for each method."""
+    rows: list[tuple[str, ...]] = [
+        (name, sources.describe(module, name).summary) for name, module in sources.methods().items()
+    ]
+    return ("METHOD", "WHAT IT IS"), rows
 
 
-def list_data() -> str:
-    """A line for each data set."""
-    rows = [
+def list_data() -> Listed:
+    """A row for each data set."""
+    rows: list[tuple[str, ...]] = [
         (name, *IMAGES.get(name, ("yours", "none")), sources.describe(module, name).summary)
         for name, module in sources.data_sets().items()
     ]
-    return table(("DATA", "IMAGES", "DOWNLOAD", "WHAT IT IS"), rows)
+    return ("DATA", "IMAGES", "DOWNLOAD", "WHAT IT IS"), rows
 
 
-def list_callbacks() -> str:
-    """A line for each of relit's callbacks."""
-    rows = [(name, sources.describe(module, name).summary) for name, module in sources.callbacks().items()]
-    return table(("CALLBACK", "WHAT IT DOES"), rows)
+def list_callbacks() -> Listed:
+    """A row for each of relit's callbacks."""
+    rows: list[tuple[str, ...]] = [
+        (name, sources.describe(module, name).summary) for name, module in sources.callbacks().items()
+    ]
+    return ("CALLBACK", "WHAT IT DOES"), rows
 
 
-def list_experiments() -> str:
-    """A line for each configuration."""
-    rows = []
-    for name, path in experiments().items():
-        content = yaml.load(path.read_text(encoding="utf-8"), Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+def list_experiments() -> Listed:
+    """A row for each configuration."""
+    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+    contents = {name: yaml.load(path.read_text(encoding="utf-8"), loader) for name, path in experiments().items()}
+    minutes = measured_minutes(contents)
+    rows: list[tuple[str, ...]] = []
+    for name, content in contents.items():
         data = _class_in(content.get("data"))
         images = _class_in((content["data"].get("init_args") or {}).get("images")) or data
         shown = data if images == data else f"{images}, {data}"
@@ -115,14 +113,22 @@ def list_experiments() -> str:
         size = "530" if one_person else IMAGES.get(images, ("yours", ""))[0]
         epochs = _epochs(content)
         rows.append(
-            (name, _class_in(content["model"]), shown, size, epochs, MINUTES.get(name, "–"), _measured(content))
+            (
+                name,
+                _class_in(content["model"]),
+                shown,
+                size,
+                epochs,
+                spelled_minutes(minutes.get(name)),
+                _measured(content),
+            )
         )
-    return table(("EXPERIMENT", "METHOD", "DATA", "IMAGES", "EPOCHS", "MINUTES", "MEASURED"), rows)
+    return ("EXPERIMENT", "METHOD", "DATA", "IMAGES", "EPOCHS", "MINUTES", "MEASURED"), rows
 
 
-def list_weights() -> str:
-    """A line for each file of published weights."""
-    rows = []
+def list_weights() -> Listed:
+    """A row for each file of published weights."""
+    rows: list[tuple[str, ...]] = []
     for name, path in published_weights().items():
         card = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
         figures = card.get("figures", {})
@@ -130,7 +136,7 @@ def list_weights() -> str:
         values = ", ".join(f"{metric.removeprefix('test/')} {figures[metric]:.4g}" for metric in shown)
         data = _class_in(card.get("data"))
         rows.append((name, card["method"], data, f"{card['numbers'] / 1e6:.2f} M", values or "–"))
-    return table(("WEIGHTS", "METHOD", "DATA", "PARAMETERS", "TEST"), rows)
+    return ("WEIGHTS", "METHOD", "DATA", "PARAMETERS", "TEST"), rows
 
 
 def _class_in(part: Any) -> str:

@@ -17,6 +17,15 @@ OF_THE_TRAINER = {
         "--trainer.accelerator asks for a GPU, but torch finds none on this machine: leave the option (or "
         "--config trainer/gpu) out."
     ),
+    r"`(\w+)Accelerator` can not run on your system": (
+        "--trainer.accelerator asks for {0}, which torch doesn't find on this machine: leave the option out."
+    ),
+    r"The strategy `(\w+)` requires a GPU": (
+        "--trainer.strategy {0} needs a GPU: leave the option out. No model of relit is too large for one device."
+    ),
+    r"To use the `DeepSpeedStrategy`, you must have": (
+        "--trainer.strategy deepspeed needs the package deepspeed: leave the option out, or pip install deepspeed."
+    ),
     r"`devices` selected with|`Trainer\(devices=": "--trainer.devices must be a whole number of at least 1, or auto.",
     r"You requested gpu: (\[.*?\])\s+But your machine only has: (\[.*?\])": (
         "--trainer.devices asks for the GPUs {0}, but this machine has {1}."

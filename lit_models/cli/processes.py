@@ -19,6 +19,12 @@ RELIT = [sys.executable, "-m", "lit_models"]
 """The command, in this Python."""
 INTERRUPTED = (130, -signal.SIGINT, 0xC000013A)  # the last one on Windows
 """Exit codes of a command that Ctrl-C ended."""
+TERMINATED = (128 + signal.SIGTERM, -signal.SIGTERM)
+"""Exit codes of a command that SIGTERM ended, as a scheduler does before it takes the machine away."""
+
+
+class Terminated(BaseException):
+    """SIGTERM has ended the command that was waited for."""
 
 
 def train(folder: Path, arguments: Sequence[str]) -> int:
@@ -110,9 +116,12 @@ def finished(run: Path) -> bool:
 
 
 def interruptible(main: Callable[[], int]) -> int:
-    """The exit code of a program, which prints one sentence on Ctrl-C in place of a traceback."""
+    """The exit code of a program, which prints one sentence on Ctrl-C or SIGTERM in place of a traceback."""
     try:
         return main()
     except KeyboardInterrupt:
-        print("Interrupted; the same command goes on.", file=sys.stderr)
+        print("Interrupted; the same command continues.", file=sys.stderr)
         return 130
+    except Terminated:
+        print("Ended by SIGTERM; the same command continues.", file=sys.stderr)
+        return TERMINATED[0]

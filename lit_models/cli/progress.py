@@ -1,5 +1,6 @@
 """What a training shows while it runs: a header, a bar on a terminal, a line an epoch elsewhere."""
 
+import shlex
 import shutil
 import sys
 import textwrap
@@ -12,25 +13,29 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import ProgressBar, TQDMProgressBar
 from torch import Tensor
 
+from lit_models.cli.output import shown_path
 from lit_models.module import Method
 from lit_models.runs.checkpoints import Checkpoints
 from lit_models.runs.record import split_sizes
+from lit_models.support.checkpoint_files import last_checkpoint
 
 
-def progress_callbacks(arguments: dict[str, Any], callbacks: Sequence[Any], folder: Path, fits: bool) -> list[Callback]:
-    """The header of a training, and a bar or lines unless the user has given a bar.
+def progress_callbacks(
+    arguments: dict[str, Any], callbacks: Sequence[Any], folder: Path, has_header: bool
+) -> list[Callback]:
+    """The header, and a bar or lines unless the user has given a bar.
 
     Args:
         arguments: Those of the Trainer, of which some are set here.
         callbacks: The user's.
         folder: The run's folder, as it is shown.
-        fits: Whether it is a training.
+        has_header: Whether the header is printed.
     """
     if arguments["enable_model_summary"] is None:
         arguments["enable_model_summary"] = False  # the header has what matters
     if arguments["enable_progress_bar"] is False:
         return []
-    shown: list[Callback] = [RunHeader(folder)] if fits else []
+    shown: list[Callback] = [RunHeader(folder)] if has_header else []
     if any(isinstance(callback, ProgressBar) for callback in callbacks):
         return shown
     if sys.stdout.isatty():
@@ -40,7 +45,7 @@ def progress_callbacks(arguments: dict[str, Any], callbacks: Sequence[Any], fold
 
 
 class RunHeader(Callback):
-    """Says what is trained on what and where before the first batch, and after Ctrl-C where it is.
+    """Names model, data, device and folder before the first batch, and after Ctrl-C how to continue.
 
     Args:
         shown: The run's folder as a person would type it.
@@ -56,9 +61,27 @@ class RunHeader(Callback):
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._show(trainer, pl_module)
 
+    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if trainer.state.fn == "validate":
+            self._show(trainer, pl_module)
+
+    def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._show(trainer, pl_module)
+
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         if isinstance(exception, KeyboardInterrupt) and trainer.is_global_zero and trainer.state.fn == "fit":
-            print(f"\nrelit: stopped in epoch {trainer.current_epoch + 1}; the run is in {self.shown}", file=sys.stderr)
+            print(f"\nrelit: stopped in epoch {trainer.current_epoch + 1}. {self._next_step()}", file=sys.stderr)
+
+    def _next_step(self) -> str:
+        """Where the run is, and the command that continues it."""
+        last = last_checkpoint(self.shown)
+        if last is None:
+            return "It has no checkpoint yet, from which it could continue."
+        config = shlex.quote(str(self.shown / "config.yaml"))
+        return (
+            f"The run is in {self.shown}. Continue it with:\n"
+            f"  relit fit --config {config} --ckpt_path {shlex.quote(str(last))}"
+        )
 
     def _show(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if trainer.is_global_zero and not self._is_shown:
@@ -75,9 +98,11 @@ def header(trainer: Trainer, model: LightningModule, shown: Path) -> str:
     images = f" ({', '.join(counts)} images)" if counts else ""
     device = trainer.strategy.root_device.type
     processes = f"{trainer.world_size} processes" if trainer.world_size > 1 else "1 process"
+    trains = trainer.state.fn == "fit"
     lines = [
         f"{type(model).__name__}, {short_number(parameters)} parameters, on {sizes['name']}{images}",
-        f"{device}, {trainer.precision}, {processes}, {_length(trainer)}",
+        f"{device}, {trainer.precision}, {processes}" + (f", {_length(trainer)}" if trains else ""),
+        *([] if trains else [f"checkpoint: {shown_path(Path(trainer.ckpt_path)) if trainer.ckpt_path else 'none'}"]),
         f"run: {shown}",
     ]
     columns = shutil.get_terminal_size((100, 24)).columns

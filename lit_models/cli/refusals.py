@@ -17,6 +17,12 @@ from lit_models.errors import ModelError, RunError, RunWarning
 from lit_models.networks.normalization import BatchStatisticsNorm2d
 from lit_models.registry import METHODS
 
+SIZES = (
+    *("image_size", "channels", "latent_dim", "feature_maps", "discriminator_feature_maps", "embedding_dim"),
+    *("code_dim", "init_channels", "layers"),
+)
+"""Arguments of models that count pixels, channels or units."""
+
 
 def require_fitting_trainer(model: LightningModule, trainer: dict[str, Any], callbacks: list[Callback]) -> None:
     """Refuses arguments of the Trainer that Lightning would refuse, for this model, only after everything is loaded.
@@ -51,6 +57,17 @@ def require_fitting_trainer(model: LightningModule, trainer: dict[str, Any], cal
             f"optimizer's small steps are lost: set {trainer['precision'].replace('true', 'mixed')}, 32-true or "
             "64-true."
         )
+
+
+def require_sizes(model: Any) -> None:
+    """Refuses a model without any unit, channel or pixel, before torch says so in its own way.
+
+    Raises:
+        RunError: A size is less than 1.
+    """
+    for name, value in (model.get("init_args") or {}).items():
+        if name in SIZES and isinstance(value, int) and value < 1:
+            raise RunError(f"{name} is {value}; it must be at least 1.")
 
 
 def require_proper_files(args: list[str]) -> None:

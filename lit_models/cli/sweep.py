@@ -10,15 +10,18 @@ that was killed goes on when it is repeated: a trial whose process died is taken
 
 import argparse
 import csv
+import errno
 import hashlib
 import itertools
 import json
 import math
+import os
 import shlex
 import signal
 import statistics
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -26,7 +29,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TextIO
 
-from lit_models.cli.processes import INTERRUPTED, RELIT, finished, fit_command, interruptible, last_words, resolved
+from lit_models.cli.processes import (
+    INTERRUPTED,
+    RELIT,
+    TERMINATED,
+    Terminated,
+    finished,
+    fit_command,
+    interruptible,
+    last_words,
+    resolved,
+)
 from lit_models.errors import RunError
 from lit_models.runs.ownership import INHERITED, Ownership, lock_now
 from lit_models.runs.reading import flat, read_epochs
@@ -38,6 +51,8 @@ SWEEPS = "sweeps"
 DIGITS = 6
 """Significant digits of sampled numbers, so that a run's name holds the exact value."""
 LONGEST_ID = 120
+FULL = (errno.ENOSPC, errno.EDQUOT)
+"""Errors of a disk without room."""
 FEWEST_TO_PRUNE = 5
 """Finished trials before one is pruned."""
 
@@ -50,9 +65,13 @@ def main(args: list[str]) -> int:
     try:
         return interruptible(lambda: run_sweep(sweep_of(given, passed_on), given.trials, given.retry_failed))
     except (RunError, OSError) as error:
-        reason = f"{error.filename}: {error.strerror}" if isinstance(error, OSError) else str(error)
-        print(f"relit: {reason}", file=sys.stderr)
+        print(f"relit: {_of_the_disk(error) if isinstance(error, OSError) else error}", file=sys.stderr)
         return 1
+
+
+def _of_the_disk(error: OSError) -> str:
+    what = error.filename or "A file of the sweep"
+    return f"{what} can't be read or written ({error.strerror}): mend that, and repeat the command."
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -287,7 +306,8 @@ class Worker:
         self.sweep = sweep
         self.states = optuna.trial.TrialState
         self.total = trials or (len(sweep.grid) if sweep.sampler == "grid" else 20)
-        with self._locked("study"):
+        # The file's tables are made once, whichever sweeps begin at the same time.
+        with _waited_for(sweep.storage.with_suffix(".lock")):
             storage = optuna.storages.RDBStorage(
                 f"sqlite:///{sweep.storage.absolute()}", engine_kwargs={"connect_args": {"timeout": 60}}
             )
@@ -326,7 +346,7 @@ class Worker:
         """A trial that this process alone works on: one whose process died, or a new one; None if there is neither."""
         lock: TextIO | None = None
         trial = None
-        with self._locked("study"):
+        with _waited_for(self.sweep.folder / "study.lock"):
             for frozen in self._trials():
                 if frozen.state == self.states.RUNNING and (lock := _lock(self._lock_of(frozen.number))) is not None:
                     trial = self._trial(frozen._trial_id)
@@ -398,6 +418,8 @@ class Worker:
                 folders.append(str(run.folder))
                 trial.set_user_attr("runs", folders)
             except RunError as error:
+                if any(os.strerror(number) in str(error) for number in FULL):
+                    raise  # the trial is no failure: it is taken up again when there is room
                 state, remark = self.states.FAIL, str(error)
                 break
             if value is None:
@@ -498,11 +520,6 @@ class Worker:
     def _lock_of(self, number: int) -> Path:
         return self.sweep.folder / f"trial-{number}.lock"
 
-    @contextmanager
-    def _locked(self, name: str) -> Iterator[None]:
-        with _waited_for(self.sweep.folder / f"{name}.lock"):
-            yield
-
 
 @dataclass
 class Row:
@@ -543,6 +560,7 @@ class Run:
         Raises:
             RunError: The training fails, or doesn't log the metric.
             KeyboardInterrupt: Ctrl-C ended it.
+        Terminated: SIGTERM ended it.
         """
         # The training inherits the lock: if this process is killed, no other one trains in the folder at the same time.
         self.sweep.experiment.mkdir(parents=True, exist_ok=True)
@@ -559,17 +577,16 @@ class Run:
             command = [*RELIT, *fit_command(self.folder, self.arguments)]
             log.write(f"== {shlex.join(command)}\n")
             log.flush()
-            before = signal.signal(signal.SIGINT, lambda *_: None)  # the training gets Ctrl-C, too, and is waited for
-            try:
-                passed_on: dict[str, Any] = {"pass_fds": (lock.fileno(),)} if INHERITED else {}
-                process = subprocess.Popen(command, stdout=log, stderr=log, **passed_on)
+            passed_on: dict[str, Any] = {"pass_fds": (lock.fileno(),)} if INHERITED else {}
+            process = subprocess.Popen(command, stdout=log, stderr=log, **passed_on)
+            with _leaving_signals_to(process):
                 stopped = self._watch(process, should_stop)
-            finally:
-                signal.signal(signal.SIGINT, before)
         if stopped:
             return False
         if process.returncode in INTERRUPTED:
             raise KeyboardInterrupt
+        if process.returncode in TERMINATED:
+            raise Terminated
         if process.returncode != 0:
             raise RunError(self._last_words(process.returncode))
         return True
@@ -613,6 +630,24 @@ class Run:
     def _last_words(self, code: int) -> str:
         told = last_words(self.log.read_text(errors="replace", encoding="utf-8"))
         return told or f"it ended with exit code {code}; see {self.log}"
+
+
+@contextmanager
+def _leaving_signals_to(process: "subprocess.Popen[bytes]") -> Iterator[None]:
+    """Leaves Ctrl-C and SIGTERM to a training, which is waited for while it saves its state."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    handlers: dict[signal.Signals, Any] = {
+        signal.SIGINT: lambda *_: None,  # the terminal sends it to the training, too
+        signal.SIGTERM: lambda *_: process.terminate(),
+    }
+    before = {number: signal.signal(number, handler) for number, handler in handlers.items()}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _table(sweep: Sweep, rows: list[Row]) -> str:

@@ -1,34 +1,73 @@
-"""Moving pictures: GIF files of samples over the epochs, and of a walk in the latent space."""
+"""Moving pictures, GIF or MP4: samples over the epochs, and a walk in the latent space."""
 
 import re
 from collections.abc import Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from PIL import Image, ImageDraw
 
+from lit_models.errors import ModelError, RunError
+
 LARGEST_ENLARGED_SIDE = 256
 """Smaller frames are enlarged by the largest whole number that stays within this many pixels."""
 LABEL_HEIGHT = 14
 
 
-def write_gif(frames: Sequence[Image.Image], path: Path, seconds: float = 0.15, hold: float = 0.0) -> None:
-    """Writes frames of one size as an endless GIF.
+def write_movie(frames: Sequence[Image.Image], path: Path, seconds: float = 0.15, hold: float = 0.0) -> None:
+    """Writes frames of one size as an endless GIF, or as a video if the file's name ends in ``.mp4``.
 
     Args:
         frames: At least one.
         path: The file.
         seconds: Time for which each frame is shown.
         hold: Further time for the last frame.
+
+    Raises:
+        RunError: The name has another ending, or the package that writes videos is missing.
     """
+    require_movie(path)
     factor = max(1, LARGEST_ENLARGED_SIDE // max(1, min(frames[0].size)))
     size = (frames[0].width * factor, frames[0].height * factor)
     enlarged = [frame.convert("RGB").resize(size, Image.Resampling.NEAREST) for frame in frames]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if path.suffix == ".mp4":
+        enlarged += [enlarged[-1]] * round(hold / seconds)
+        _write_mp4(enlarged, path, 1 / seconds)
+        return
     durations = [round(1000 * seconds)] * len(frames)
     durations[-1] += round(1000 * hold)
-    path.parent.mkdir(parents=True, exist_ok=True)
     enlarged[0].save(path, format="GIF", save_all=True, append_images=enlarged[1:], duration=durations, loop=0)
+
+
+def require_movie(path: Path) -> None:
+    """Refuses a file that no moving picture can be written to.
+
+    Raises:
+        RunError: The name doesn't end in .gif or .mp4, or the package that writes videos is missing.
+    """
+    if path.suffix not in (".gif", ".mp4"):
+        raise RunError(f"The moving picture {path} must end in .gif or .mp4.")
+    if path.suffix == ".mp4" and find_spec("imageio_ffmpeg") is None:
+        raise RunError("MP4 needs imageio-ffmpeg: pip install 'relit[mp4]'.")
+
+
+def _write_mp4(frames: Sequence[Image.Image], path: Path, rate: float) -> None:
+    import imageio_ffmpeg
+
+    # H.264 in the form that every browser plays: an even number of pixels on each side, and colors at half the size.
+    width, height = (side + side % 2 for side in frames[0].size)
+    writer = imageio_ffmpeg.write_frames(
+        str(path), (width, height), fps=rate, codec="libx264", pix_fmt_out="yuv420p", quality=8, macro_block_size=1
+    )
+    writer.send(None)
+    for frame in frames:
+        even = Image.new("RGB", (width, height))
+        even.paste(frame)
+        writer.send(even.tobytes())
+    writer.close()
 
 
 def sample_frames(run: Path) -> list[Image.Image]:
@@ -87,7 +126,6 @@ def latent_dim_of(model: Any) -> int:
     Raises:
         ModelError: It draws no images from latent vectors.
     """
-    from lit_models.errors import ModelError
     from lit_models.module import Generative
     from lit_models.support.abilities import HasLatents
 

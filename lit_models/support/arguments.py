@@ -14,6 +14,7 @@ from yaml import YAMLError
 from datamodules import DataError
 from lit_models.errors import ModelError, RunError
 from lit_models.support import sources
+from lit_models.support.extras import install_command
 from lit_models.support.parser_messages import explain_refusal_of_value, missing_package
 from lit_models.support.renamed import with_new_names
 from lit_models.support.spelling import did_you_mean
@@ -148,7 +149,7 @@ def explain_refusal(error: BaseException) -> str:
     if explained := explain_refusal_of_value(str(error)):
         return explained
     if isinstance(error, ModuleNotFoundError) and (package := missing_package(str(error))):
-        return f"A package isn't installed: pip install {package}"
+        return f"A package isn't installed: {install_command(package)}"
     first_lines = str(error).strip().split("\n\n")[0]
     return f"{type(error).__name__}: {' '.join(first_lines.split())}"
 

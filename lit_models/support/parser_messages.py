@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from importlib import import_module
 
 from lit_models.support import sources
+from lit_models.support.extras import install_command
 from lit_models.support.known_classes import classes_for, unknown_class
 from lit_models.support.spelling import closest
 
@@ -92,7 +93,7 @@ def explain_refusal_of_value(message: str) -> str | None:
     if refusal.unknown:
         return _unknown(refusal, option, name)
     if missing := missing_package(message):
-        return f"{name or option or 'This'} needs a package that isn't installed: pip install {missing}"
+        return f"{name or option or 'This'} needs a package that isn't installed: {install_command(missing)}"
     if "cannot represent an object" in message:
         named = re.findall(r"class_path='([\w.]+)'", refusal.value or message)
         return f"{named[-1].rsplit('.', 1)[-1] if named else 'A class'} can't be used from the command line."

@@ -33,6 +33,9 @@ def main(arguments: list[str]) -> int:
     if settings.get("model.x") == os.environ.get("FAKE_FAILS"):
         print("relit: x is unlucky.", file=sys.stderr)
         return 1
+    if "FAKE_FULL" in os.environ:
+        print("relit: last.ckpt can't be written (No space left on device): make room.", file=sys.stderr)
+        return 1
     if run.name == os.environ.get("FAKE_KILLS") and not (run / "checkpoints" / "last.ckpt").exists():
         (run / "checkpoints" / "last.ckpt").write_bytes(b"")
         os.kill(os.getppid(), signal.SIGKILL)

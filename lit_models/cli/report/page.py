@@ -30,7 +30,8 @@ from lit_models.cli.report.reading import (
 from lit_models.cli.report.words import breakable, quantity_title, spelled
 from lit_models.errors import RunError
 from lit_models.runs.reading import differences, flat_text
-from lit_models.support.animation import sample_frames, write_gif
+from lit_models.support.animation import sample_frames, write_movie
+from lit_models.support.files import write_atomically
 
 
 def main(args: list[str]) -> int:
@@ -44,7 +45,11 @@ def main(args: list[str]) -> int:
     parser.add_argument("--names", nargs="+", help="what to call the runs (their folders' names if left out)")
     parser.add_argument("--title", help="the page's title (default: the experiment's name)")
     parser.add_argument("--output", default="report.html", metavar="FILE", help="page to write (default: %(default)s)")
-    parser.add_argument("--gif", metavar="FILE", help="also write a GIF of the (first) run's samples over the epochs")
+    parser.add_argument(
+        *("--movie", "--gif"),
+        metavar="FILE",
+        help="also write the (first) run's samples over the epochs as a moving picture, .gif or .mp4",
+    )
     parser.add_argument("--overview", action="store_true", help="one page about all runs below the folder")
     parser.add_argument("--watch", action="store_true", help="serve the overview on this machine while runs train")
     parser.add_argument("--port", type=int, default=8765, help="port for --watch (default: %(default)s; 0: any)")
@@ -62,8 +67,8 @@ def main(args: list[str]) -> int:
         records = [read_record(run) for run in read_runs(given.runs, names)]
         page, notes = render(records, given.title)
         write_page(Path(given.output), page)
-        if given.gif is not None:
-            write_samples_gif(records[0].run.folder, Path(given.gif))
+        if given.movie is not None:
+            write_samples_movie(records[0].run.folder, Path(given.movie))
     except RunError as error:
         print(f"relit: {error}", file=sys.stderr)
         return 1
@@ -101,19 +106,20 @@ def write_overview(given: argparse.Namespace) -> int:
     return 0
 
 
-def write_samples_gif(run: Path, output: Path) -> None:
-    """Writes a GIF of a run's samples over the epochs.
+def write_samples_movie(run: Path, output: Path) -> None:
+    """Writes a run's samples over the epochs as a moving picture.
 
     Raises:
         RunError: There are no samples, or it can't be written.
     """
     frames = sample_frames(run)
     if not frames:
-        raise RunError(f"{run} has no samples/epoch_*.png to make a GIF of.")
+        raise RunError(f"{run} has no samples/epoch_*.png to make a moving picture of.")
     try:
-        write_gif(frames, output, seconds=0.4, hold=1.5)
+        write_movie(frames, output, seconds=0.4, hold=1.6)
     except OSError as error:
-        raise RunError(f"The GIF {output} can't be written ({error.strerror}): choose another --gif.") from error
+        reason = error.strerror or "the video encoder has failed"
+        raise RunError(f"The file {output} can't be written ({reason}): choose another --movie.") from error
     print(f"Written: {output} ({len(frames)} frames)")
 
 
@@ -125,7 +131,7 @@ def write_page(output: Path, page: str) -> None:
     """
     try:
         output.parent.mkdir(parents=True, exist_ok=True)
-        output.write_text(page, encoding="utf-8")
+        write_atomically(output, page)
     except OSError as error:
         raise RunError(f"The page {output} can't be written ({error.strerror}): choose another --output.") from error
 

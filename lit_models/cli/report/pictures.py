@@ -21,6 +21,7 @@ LARGEST_PICTURE_BYTES = 300_000
 """Larger files are encoded again, as WebP."""
 DRAWN_ELSEWHERE = ("losses", "accuracies")
 """Figures whose curves the page draws itself."""
+WALK = "walk in the latent space"
 FIRST_FIGURES = ("confusion_matrix", "class_accuracy", "label_accuracy", "embedding", "cells", "search")
 """Figures that hold no photographs, so that a dark page may turn their lightness around; they come first."""
 
@@ -84,12 +85,12 @@ class Shelf:
 
 
 def embedded(path: Path) -> Picture:
-    """A picture file as a data URI: as it is if it is small, else scaled down and encoded again."""
-    content, kind = path.read_bytes(), "png"
-    with Image.open(io.BytesIO(content), formats=["PNG"]) as image:
+    """A PNG or GIF file as a data URI: as it is if it is small or moves, else scaled down and encoded again."""
+    content, kind = path.read_bytes(), path.suffix.lower().removeprefix(".")
+    with Image.open(io.BytesIO(content), formats=[kind.upper()]) as image:
         image.load()
         size = image.size
-        if max(size) > LARGEST_SIDE or len(content) > LARGEST_PICTURE_BYTES:
+        if kind == "png" and (max(size) > LARGEST_SIDE or len(content) > LARGEST_PICTURE_BYTES):
             smaller = image.convert("RGBA" if image.mode in ("RGBA", "LA", "P") else "RGB")
             smaller.thumbnail((LARGEST_SIDE, LARGEST_SIDE), Image.Resampling.LANCZOS)
             buffer = io.BytesIO()
@@ -106,6 +107,8 @@ def read_figures(records: Sequence[Record], shelf: Shelf) -> dict[str, dict[str,
         for path in sorted((record.run.folder / "figures").glob("*.png")):
             if path.stem not in DRAWN_ELSEWHERE and path.stem not in record.confusions:
                 found[path.stem][record.run.name] = path
+        for path in sorted(record.run.folder.glob("predictions*/walk.gif")):
+            found[WALK][record.run.name] = path  # of several, the newest
     figures: dict[str, dict[str, Picture]] = {}
     for name in sorted(found, key=_figure_rank):
         placed = {run: picture for run, path in found[name].items() if (picture := shelf.place(path)) is not None}

@@ -315,7 +315,7 @@ def test_impossible_plain_batches_are_refused() -> None:
         ShuffledBatches(10, 6, world_size=2)
     with pytest.raises(DataError, match="batch_size is 0; it must be at least 1"):
         ShuffledBatches(10, 0)
-    with pytest.raises(DataError, match="evaluation batch size is 0; it must be at least 1"):
+    with pytest.raises(DataError, match="eval_batch_size is 0; it must be at least 1"):
         SequentialBatches(10, 0)
 
 

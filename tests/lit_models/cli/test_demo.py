@@ -1,4 +1,8 @@
+import re
+import socket
+import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -6,26 +10,31 @@ import torch
 from PIL import Image, ImageDraw
 from sklearn.datasets import load_digits
 
+import lit_models
+from datamodules import MNIST
 from lit_models.__main__ import main
-from lit_models.cli import demo
-from lit_models.support.animation import sample_frames, walk_frames, write_gif
+from lit_models.cli import demo, playing
+from lit_models.errors import RunError
+from lit_models.support.animation import sample_frames, walk_frames, write_movie
+from tests.support.browser import CHROMIUM, Page
 from tests.support.tiny import CONFIGS
 
 WEIGHTS = CONFIGS.parent / "weights"
+CLASSIFIER = "digit_classifier_mnist"
 
 
-def player(name: str) -> demo.Player:
-    (loaded,) = demo.load_models([WEIGHTS / f"{name}.safetensors"])
+def player(name: str) -> playing.Player:
+    (loaded,) = playing.load_models([name])
     return loaded
 
 
 def test_the_page_is_built_of_the_shipped_weights() -> None:
     gradio = pytest.importorskip("gradio")
-    app = demo.build_app(demo.load_models([]))
+    app = demo.build_app(playing.load_models([]))
     assert isinstance(app, gradio.Blocks)
     assert app.analytics_enabled is False
     labels = {block.label for block in app.blocks.values() if isinstance(block, gradio.Tab)}
-    assert labels == {path.stem for path in WEIGHTS.glob("*.safetensors")}
+    assert labels == {path.stem for path in WEIGHTS.glob("*.safetensors")} - {CLASSIFIER} | {"draw a digit"}
 
 
 def test_generation_follows_seed_class_and_sliders() -> None:
@@ -54,26 +63,78 @@ def test_a_walk_begins_and_ends_at_its_seeds() -> None:
         assert np.abs(row[2 : 2 + side, left : left + side] - single).max() <= 1
 
 
-def test_drawn_digits_are_read() -> None:
-    model = player("digit_classifier_mnist").model
-    reader = demo.DigitReader(model, *demo.real_digits(model.image_shape))
+def drawn_one() -> Image.Image:
     canvas = Image.new("RGBA", (280, 280), (0, 0, 0, 0))
     ImageDraw.Draw(canvas).line([(200, 30), (190, 250)], fill=(0, 0, 0, 255), width=22)
-    probability, nearest = reader.read({"composite": np.asarray(canvas)})
+    return canvas
+
+
+def autoencoder() -> playing.Player:
+    torch.manual_seed(0)
+    return playing.Player("autoencoder", lit_models.DenoisingAutoencoder(feature_maps=2, latent_dim=4).eval())
+
+
+def test_a_drawn_digit_is_read_reconstructed_and_compared(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("RELIT_DATA", str(tmp_path))
+    classifier, other = player(CLASSIFIER), autoencoder()
+    reader = playing.DigitReader([classifier], [other])
+    assert (classifier.reads_digits, classifier.classifies) == (True, True)
+    assert (other.reads_digits, other.classifies) == (True, False)
+    probability, reconstructed, nearest = reader.read({"composite": np.asarray(drawn_one())})
     assert max(probability, key=lambda name: probability[name]) == "1"
     assert sum(probability.values()) == pytest.approx(1, abs=1e-5)
-    assert nearest is not None
-    assert reader.read({"composite": np.zeros((280, 280, 4), np.uint8)}) == ({}, None)
-    digits = load_digits()
+    digit = playing.centered_digit(np.asarray(drawn_one()), (1, 32, 32))
+    assert digit is not None
+    side = reconstructed.height // 36
+    shown = np.asarray(reconstructed.convert("L"))[::side, ::side][2:34, 36:68].astype(int)
+    expected = (other.model.reconstruct(digit)[0, 0] * 255).round().byte().numpy()
+    assert np.abs(shown - expected).max() <= 1
+    assert nearest.size[0] > 4 * nearest.size[1], "five in a row"
+    assert reader.read({"composite": np.zeros((280, 280, 4), np.uint8)}) == [{}, None, None]
+    assert reader.read(None) == [{}, None, None]
+    assert reader.examples.source == "scikit-learn's digits"
     with torch.no_grad():
-        taken = model(reader.images[:200]).argmax(1)
-    assert (taken == torch.from_numpy(digits.target[:200])).float().mean() > 0.7, "trained on others: MNIST's are finer"
+        taken = classifier.model(reader.examples.images[:200]).argmax(1)
+    right = (taken == torch.from_numpy(load_digits().target[:200])).float().mean()
+    assert right > 0.7, "trained on others: MNIST's are finer"
+
+
+def test_the_most_similar_images(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("RELIT_DATA", str(tmp_path))
+    reader = playing.DigitReader([], [autoencoder()])
+    images = reader.examples.images
+    with torch.no_grad():
+        codes = reader.autoencoders[0].model.embed(images)
+    distances = [float((code - codes[7]).square().sum()) for code in codes]
+    expected = sorted(range(len(images)), key=lambda row: distances[row])
+    assert reader.most_similar(images[7:8], 3).tolist() == expected[:3]
+    assert expected[0] == 7
+
+
+def test_mnists_training_images_are_compared_if_they_are_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RELIT_DATA", str(tmp_path))
+    store = MNIST(image_size=28).store
+    images = np.random.default_rng(0).integers(0, 255, (6000, 1, 28, 28), dtype=np.uint8)
+
+    def build(writer: Any) -> None:
+        for split in ("train", "test"):
+            writer.write(f"{split}_image", images)
+            writer.write(f"{split}_label", np.zeros(6000, np.int64))
+
+    for source in store.sources:
+        source.parent.mkdir(parents=True, exist_ok=True)
+        source.write_bytes(b"")
+    store.prepare(build)
+    examples = playing.training_digits((1, 28, 28))
+    assert examples.source == "the first 5,000 training images of MNIST"
+    assert torch.equal((examples.images * 255).round().byte(), torch.from_numpy(images[:5000]))
+    assert playing.training_digits((1, 32, 32)).source == "scikit-learn's digits"
 
 
 def test_a_digit_is_centered_by_its_mass() -> None:
     pixels = np.full((100, 60), 255, np.uint8)
     pixels[10:50, 40:44] = 0
-    image = demo.centered_digit(pixels, (1, 28, 28))
+    image = playing.centered_digit(pixels, (1, 28, 28))
     assert image is not None
     mass = image[0, 0] / image.sum()
     assert float((mass.sum(1) * torch.arange(28)).sum()) == pytest.approx(13.5, abs=0.6)
@@ -82,7 +143,7 @@ def test_a_digit_is_centered_by_its_mass() -> None:
 
 
 def test_few_shots() -> None:
-    few = demo.FewShot(player("protonet_omniglot_1shot").model)
+    few = playing.FewShot(player("protonet_omniglot_1shot").model)
 
     def drawn(kind: str, shift: int) -> Image.Image:
         picture = Image.new("L", (105, 105), 255)
@@ -96,18 +157,127 @@ def test_few_shots() -> None:
     assert few.classify(drawn("ring", 4), [drawn("line", 0)]) == {}
 
 
+@pytest.mark.browser
+@pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium")
+def test_the_playground_in_a_browser(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing is asked of the network; images follow the seed; a drawn 1 is read; a photograph is translated."""
+    pytest.importorskip("gradio")
+    monkeypatch.setenv("RELIT_DATA", str(tmp_path))
+    torch.manual_seed(0)
+    sizes = {"image_size": 32, "channels": 3, "feature_maps": 2, "discriminator_feature_maps": 2, "patch_size": 16}
+    translator = playing.Player("pix2pix", lit_models.Pix2Pix(**sizes).eval())
+    app = demo.build_app([player("dcgan_mnist"), player(CLASSIFIER), autoencoder(), translator])
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    try:
+        with Page(demo.launch(app, port), width=1280) as page:
+            image = "document.querySelector('img[src*=\"/file=\"]')?.src"
+            before = wait_for(page, image)
+            fill(page, "seed", 5)
+            wait_for(page, f"{image} !== {before!r}")
+            click(page, "walk")
+            wait_for(page, "document.querySelectorAll('img[src*=\"/file=\"]').length > 1")
+
+            click(page, "draw a digit")
+            wait_for(page, "document.querySelector('canvas')?.getBoundingClientRect().width > 100")
+            wait_for(page, "!!document.querySelector('button[aria-label=Brush]')")
+            page.evaluate("document.querySelector('button[aria-label=Brush]').click()")
+            x, y, width, height = page.evaluate(
+                "(({x, y, width, height}) => [x, y, width, height])"
+                "(document.querySelector('canvas').getBoundingClientRect())"
+            )
+            stroke(page, x + width / 2, y + 0.2 * height, y + 0.8 * height)
+            wait_for(page, f"/{CLASSIFIER}: class[^]*?1[^]*%/.test(document.body.innerText)")
+
+            click(page, "pix2pix")
+            photograph = tmp_path / "photograph.png"
+            Image.fromarray(np.random.default_rng(0).integers(0, 255, (40, 60, 3), dtype=np.uint8)).save(photograph)
+            node = page.send(
+                "Runtime.evaluate", expression="[...document.querySelectorAll('input[type=file]')].at(-1)"
+            )["result"]
+            page.send("DOM.setFileInputFiles", files=[str(photograph)], objectId=node["objectId"])
+            sized = "[...document.images].filter((image) => image.checkVisibility()).map((image) => image.naturalWidth)"
+            wait_for(page, f"{sized}.length >= 2")
+        assert [url for url in page.requests if not re.match(r"(http://127\.0\.0\.1:|data:|blob:|about:)", url)] == []
+    finally:
+        app.close()
+
+
+def wait_for(page: Page, expression: str) -> Any:
+    """The value of a JavaScript expression as soon as it is true."""
+    deadline = time.monotonic() + 40
+    while not (value := page.evaluate(expression)):
+        assert time.monotonic() < deadline, (expression, page.evaluate("document.body.innerText"))
+        time.sleep(0.1)
+    return value
+
+
+def click(page: Page, text: str) -> None:
+    """Clicks the tab or button with this text."""
+    found = (
+        "[...document.querySelectorAll('button')]"
+        f".find((one) => one.innerText.trim() === {text!r} && one.tabIndex >= 0 && one.offsetHeight > 10)"
+    )
+    wait_for(page, f"!!{found}")
+    page.evaluate(f"{found}.click()")
+
+
+def fill(page: Page, label: str, value: int) -> None:
+    """Types a number into the field with this label."""
+    page.evaluate(
+        f"{{ const field = document.querySelector('input[aria-label={label}]'); field.focus(); field.select(); }}"
+    )
+    page.send("Input.insertText", text=str(value))
+
+
+def stroke(page: Page, x: float, top: float, bottom: float) -> None:
+    """Draws a line from top to bottom with the left button."""
+    mouse = {"x": x, "button": "left", "buttons": 1, "clickCount": 1}
+    page.send("Input.dispatchMouseEvent", type="mousePressed", y=top, **mouse)
+    for step in range(1, 21):
+        page.send("Input.dispatchMouseEvent", type="mouseMoved", y=top + (bottom - top) * step / 20, **mouse)
+    page.send("Input.dispatchMouseEvent", type="mouseReleased", y=bottom, **mouse)
+
+
+def test_a_port_in_use_is_a_sentence(capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("gradio")
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        assert main(["demo", "dcgan_mnist", "--port", str(port)]) == 1
+    assert capsys.readouterr().err == f"relit: Port {port} can't be used: choose another --port.\n"
+
+
 def test_errors_are_a_sentence(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["demo", str(tmp_path)]) == 1
-    assert capsys.readouterr().err == f"relit: There is no checkpoint and no file of weights in {tmp_path}.\n"
+    assert f"{tmp_path} holds no checkpoint" in capsys.readouterr().err
+    assert main(["demo", "dcgan_mnst"]) == 1
+    assert "There are no weights dcgan_mnst" in capsys.readouterr().err
 
 
 def test_a_walk_is_closed_and_a_gif(tmp_path: Path) -> None:
     frames = walk_frames(player("dcgan_mnist").model, images=4, stops=2, steps=3)
     assert len(frames) == 6
-    write_gif(frames, tmp_path / "walk.gif", seconds=0.2, hold=0.3)
+    write_movie(frames, tmp_path / "walk.gif", seconds=0.2, hold=0.3)
     with Image.open(tmp_path / "walk.gif") as gif:
         assert (gif.n_frames, gif.info["loop"], gif.info["duration"]) == (6, 0, 200)
         assert gif.size == (210, 210), "enlarged three times"
+
+
+def test_a_walk_as_a_video(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    ffmpeg = pytest.importorskip("imageio_ffmpeg")
+    frames = [Image.new("L", (35, 49), 30 * number) for number in range(6)]
+    write_movie(frames, tmp_path / "walk.mp4", seconds=0.2, hold=0.4)
+    assert ffmpeg.count_frames_and_secs(str(tmp_path / "walk.mp4")) == (8, pytest.approx(1.6, abs=0.01))
+    reader = ffmpeg.read_frames(str(tmp_path / "walk.mp4"))
+    assert next(reader)["size"] == (246, 344), "enlarged seven times, to an even number of pixels"
+    levels = [np.frombuffer(frame, np.uint8).mean() for frame in reader]
+    assert np.allclose(levels[:6], [30 * number for number in range(6)], atol=4)
+    monkeypatch.setattr("lit_models.support.animation.find_spec", lambda _: None)
+    with pytest.raises(RunError, match=r"^MP4 needs imageio-ffmpeg: pip install 'relit\[mp4\]'\.$"):
+        write_movie(frames, tmp_path / "other.mp4")
 
 
 def test_samples_over_the_epochs(tmp_path: Path) -> None:
@@ -120,5 +290,6 @@ def test_samples_over_the_epochs(tmp_path: Path) -> None:
     assert [frame.getpixel((5, 40)) for frame in sample_frames(run)] == [(20,) * 3, (40,) * 3, (200,) * 3]
     output = ("--output", str(tmp_path / "page.html"), "--gif", str(tmp_path / "samples.gif"))
     assert main(["report", str(run), *output]) == 0
+    assert main(["report", str(run), "--output", str(tmp_path / "page.html"), "--movie", str(tmp_path / "a.txt")]) == 1
     with Image.open(tmp_path / "samples.gif") as gif:
         assert gif.n_frames == 3

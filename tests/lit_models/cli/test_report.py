@@ -1,5 +1,7 @@
+import base64
 import json
 import re
+import time
 from collections.abc import Callable
 from html.parser import HTMLParser
 from pathlib import Path
@@ -14,6 +16,7 @@ from lit_models.__main__ import main
 from lit_models.cli.report import curves, pictures
 from lit_models.cli.report.curves import thinned
 from lit_models.runs.reading import Point
+from lit_models.support.animation import write_movie
 from tests.support.browser import CHROMIUM, Page
 from tests.support.tiny import TINY, the_run
 
@@ -395,6 +398,17 @@ def test_a_broken_record_is_named(gan: Path, capsys: pytest.CaptureFixture[str],
     assert re.fullmatch(rf"relit: .*{name} can't be read: .*\n", capsys.readouterr().err)
 
 
+def test_a_walk_that_was_predicted_moves_on_the_page(gan: Path) -> None:
+    for number, name in enumerate(("predictions", "predictions_2")):
+        frames = [Image.new("L", (68, 68), 40 * number + 20 * step) for step in range(4)]
+        write_movie(frames, gan / name / "walk.gif")
+    page, parsed = written(gan)
+    require_self_contained(page, parsed)
+    (source,) = (str(image["src"]) for image in parsed.of("img") if str(image["src"]).startswith("data:image/gif"))
+    assert base64.b64decode(source.partition(",")[2]) == (gan / "predictions_2" / "walk.gif").read_bytes()
+    assert "walk in the latent space" in parsed.text("script", "style")
+
+
 def test_a_real_run(relit: Relit) -> None:
     assert relit("fit", *TINY, "--trainer.max_epochs=2", "--trainer.limit_train_batches=2") == 0
     page, parsed = written(the_run().parent)
@@ -425,6 +439,13 @@ def test_in_a_browser(gan: Path) -> None:
             " range.dispatchEvent(new Event('input')); }"
         )
         assert page.evaluate(shown) == ["samples of one after epoch 1", "triptychs of one after epoch 2"]
+        page.evaluate("document.querySelector('.play').click()")
+        deadline = time.monotonic() + 10
+        while page.evaluate(shown)[0] != "samples of one after epoch 2":
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
+        page.evaluate("document.querySelector('.play').click()")
+        assert page.evaluate("document.querySelector('.play').innerText") == "play"
 
         page.evaluate("document.querySelector('.plot').scrollIntoView()")
         x, y, width, height = page.evaluate(

@@ -1,5 +1,6 @@
 import csv
 import os
+import re
 import subprocess
 import sys
 import time
@@ -181,6 +182,24 @@ def test_a_metric_that_is_not_logged_ends_the_sweep_after_the_first_trial(
     assert sum(started().values()) == 1
 
 
+def test_a_full_disk_ends_the_sweep_and_is_no_failure(
+    toy: Any, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FAKE_FULL", "1")
+    assert toy("--vary", "model.x", 1, 2) == 1
+    assert capsys.readouterr().err == "relit: last.ckpt can't be written (No space left on device): make room.\n"
+    monkeypatch.delenv("FAKE_FULL")
+    assert toy("--vary", "model.x", 1, 2) == 0
+    assert "Failed" not in capsys.readouterr().out
+    assert [row["n"] for row in rows_of_table()] == ["1", "1"]
+
+
+def test_a_folder_that_cannot_be_written(toy: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    Path("runs").write_text("a file")
+    assert toy("--vary", "model.x", 1) == 1
+    assert re.fullmatch(r"relit: \S+ can't be read or written \(.*\): mend that, .*\n", capsys.readouterr().err)
+
+
 def test_another_sweep_under_the_same_name_is_refused(toy: Any, capsys: pytest.CaptureFixture[str]) -> None:
     assert toy("--vary", "model.x", 1, "--name", "mine") == 0
     assert toy("--vary", "model.x", 1, 2, "--name", "mine") == 1
@@ -230,6 +249,23 @@ def test_a_killed_sweep_takes_its_trial_up_again(toy: Any) -> None:
 
 
 @pytest.mark.long
+def test_sigterm_ends_the_training_and_is_no_failure(toy: Any) -> None:
+    process = in_a_process(Path.cwd(), "--vary", "model.x", 1, 2, FAKE_SECONDS="0.5")
+    deadline = time.monotonic() + 60
+    while not Path("runs/toy/x=1/metrics.csv").is_file():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    process.terminate()
+    said = process.communicate(timeout=60)[1]
+    assert process.returncode == 143
+    assert said.endswith("Ended by SIGTERM; the same command continues.\n")
+    assert not Path("runs/toy/x=1/run.json").exists(), "the training has ended, too"
+    assert toy("--vary", "model.x", 1, 2) == 0
+    assert started() == {"x=1 new": 2, "x=2 new": 1}
+    assert [row["n"] for row in rows_of_table()] == ["1", "1"]
+
+
+@pytest.mark.long
 def test_two_processes_share_a_sweep(toy: Any) -> None:
     workers = [in_a_process(Path.cwd(), *GRID, FAKE_SECONDS="0.3") for _ in range(2)]
     told = [worker.communicate(timeout=120)[0] for worker in workers]
@@ -238,6 +274,18 @@ def test_two_processes_share_a_sweep(toy: Any) -> None:
     assert len(started()) == 6
     assert all("2.1 ± 0.1" in out for out in told), "each shows the whole table"
     assert sorted(sum(line.startswith("[") for line in out.splitlines()) for out in told) != [0, 6], "each does a part"
+
+
+@pytest.mark.long
+def test_two_sweeps_begin_at_once_on_one_file(toy: Any) -> None:
+    """Neither finds the tables half made, and each has its own trials."""
+    for number in range(3):
+        root = ("--root", f"runs{number}")
+        workers = [in_a_process(Path.cwd(), *root, "--vary", "model.x", value) for value in (1, 2)]
+        told = [worker.communicate(timeout=120) for worker in workers]
+        assert [worker.returncode for worker in workers] == [0, 0], told
+        assert len(list(Path(f"runs{number}/toy/sweeps").glob("*.db"))) == 1
+        assert len(list(Path(f"runs{number}/toy/sweeps").glob("*/table.csv"))) == 2
 
 
 @pytest.mark.long

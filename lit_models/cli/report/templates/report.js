@@ -14,6 +14,17 @@ for (const slider of document.querySelectorAll(".slider")) {
     }
   };
   range.addEventListener("input", show);
+  const button = slider.querySelector(".play");
+  let playing = 0;
+  button.addEventListener("click", () => {
+    button.setAttribute("aria-pressed", String(!playing));
+    button.textContent = playing ? "play" : "stop";
+    if (playing) { clearInterval(playing); playing = 0; return; }
+    playing = setInterval(() => {
+      range.value = (Number(range.value) + 1) % epochs.length;
+      show();
+    }, Math.max(120, Math.min(500, 6000 / epochs.length)));
+  });
   slider.hidden = false;
   show();
 }

@@ -1,0 +1,51 @@
+"""The extra that brings a missing package."""
+
+import re
+import tomllib
+
+import pytest
+
+from lit_models.support.arguments import explain_refusal
+from lit_models.support.extras import install_command, packages_by_extra
+from lit_models.support.parser_messages import missing_package
+from tests.support.tiny import CONFIGS
+
+
+def test_extras_are_those_of_pyproject() -> None:
+    declared = tomllib.loads((CONFIGS.parent / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    for extra, packages in packages_by_extra().items():
+        names = [re.match(r"[\w.-]+", package)[0] for package in declared[extra]]  # type: ignore[index]
+        assert list(packages) == [name for name in names if name != "relit"]
+    assert {"dev", "docs"}.isdisjoint(packages_by_extra())
+
+
+@pytest.mark.parametrize(
+    ("package", "command"),
+    [
+        ("tensorboard", "pip install 'relit[tensorboard]'"),
+        ("tensorboardX", "pip install 'relit[tensorboard]'"),
+        ("mlflow", "pip install 'relit[mlflow]'"),
+        ("huggingface-hub", "pip install 'relit[hub]'"),
+        ("gradio", "pip install 'relit[demo]'"),
+        ("rich", "pip install rich"),
+        ("comet-ml[x]", "pip install 'comet-ml[x]'"),
+    ],
+)
+def test_install_commands(package: str, command: str) -> None:
+    assert install_command(package) == command
+
+
+@pytest.mark.parametrize(
+    ("message", "command"),
+    [
+        ("Neither `tensorboard` nor `tensorboardX` is available. Try `pip install`ing either.", "'relit[tensorboard]'"),
+        (
+            "You want to use `wandb` logger which is not installed yet, install it with `pip install wandb`.",
+            "'relit[wandb]'",
+        ),
+        ("`RichProgressBar` requires `rich` to be installed. Install it by running `pip install -U rich`.", "rich"),
+    ],
+)
+def test_what_libraries_say_of_missing_packages(message: str, command: str) -> None:
+    assert missing_package(message) is not None
+    assert explain_refusal(ModuleNotFoundError(message)) == f"A package isn't installed: pip install {command}"
