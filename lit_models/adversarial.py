@@ -18,9 +18,11 @@ from copy import deepcopy
 from typing import Any, Literal, TypeAlias, cast
 
 import torch
+from lightning.pytorch import LightningModule
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from lightning.pytorch.core.optimizer import LightningOptimizer
 from torch import Tensor, nn
+from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from datamodules import LabeledImages, SampleRequest
 from lit_models.errors import ModelError
@@ -57,7 +59,8 @@ class AdversarialModule(TakesPlainBatches):
         discriminator: Network that judges images.
         generator_optimizer: Optimizer of the generator's parameters.
         discriminator_optimizer: Optimizer of the discriminator's parameters.
-        generator_scheduler: Learning-rate schedule of the generator.
+        generator_scheduler: Learning-rate schedule of the generator; for one that goes by a metric, choose
+            ``lightning.pytorch.cli.ReduceLROnPlateau`` and its ``monitor``.
         discriminator_scheduler: Learning-rate schedule of the discriminator.
         schedule_interval: When both schedules advance: after each "epoch", or after each "step" of the generator.
         n_critic: Steps of the discriminator for each step of the generator.
@@ -233,7 +236,10 @@ class AdversarialModule(TakesPlainBatches):
 
     def _step_schedules(self) -> None:
         for scheduler in _as_list(self.lr_schedulers()):
-            scheduler.step()
+            if isinstance(scheduler, ReduceLROnPlateau):
+                scheduler.step(metric_of(self, scheduler))
+            else:
+                scheduler.step()
 
     def _clip(self, network: nn.Module) -> None:
         if self.gradient_clip_norm is None:
@@ -380,6 +386,21 @@ def batch_statistics(network: nn.Module, images: int | None = None) -> Iterator[
         for norm in norms:
             norm.eval()
             norm.track_running_stats = True
+
+
+def metric_of(model: LightningModule, schedule: Any) -> Tensor:
+    """The value that a ``lightning.pytorch.cli.ReduceLROnPlateau`` goes by: the latest of the metric that it monitors.
+
+    Raises:
+        ModelError: The model logs no such metric.
+    """
+    logged = model.trainer.callback_metrics
+    if schedule.monitor not in logged:
+        raise ModelError(
+            f"ReduceLROnPlateau's monitor is {schedule.monitor!r}, which {type(model).__name__} doesn't log; it logs "
+            f"{', '.join(sorted(logged))}."
+        )
+    return logged[schedule.monitor]
 
 
 def _as_list(value: Any) -> Iterable[Any]:

@@ -29,6 +29,9 @@ class SampleGrid(Callback):
         seed: Seed of the latent vectors.
     """
 
+    ability = "sample"
+    """The model's method that makes the images."""
+
     def __init__(
         self,
         count: int = 64,
@@ -52,6 +55,13 @@ class SampleGrid(Callback):
         self.every_n_epochs = every_n_epochs
         self.epochs = epochs
         self.seed = seed
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        if not callable(getattr(pl_module, self.ability, None)):
+            raise RunError(
+                f"{type(self).__name__} needs a model with {self.ability}(…), which {type(pl_module).__name__} doesn't "
+                "have: leave the callback out."
+            )
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         epoch = trainer.current_epoch + 1
@@ -109,6 +119,8 @@ class ReconstructionGrid(SampleGrid):
         epochs: Draw after these epochs (from 1) and no others.
         seed: Seed of the corruption.
     """
+
+    ability = "reconstruct"
 
     def __init__(
         self,

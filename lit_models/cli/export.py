@@ -145,6 +145,8 @@ def export(
     if kind != "safetensors" and hub_card is not None:
         raise RunError("--hub-card describes safetensors: leave --format out.")
     found = checkpoint_in(checkpoint_path) or checkpoint_path
+    if found.is_dir():
+        raise RunError(f"{found} holds no checkpoint of a run: name a run's or an experiment's folder, or a file.")
     checkpoint = read_checkpoint(found)
     card = about(checkpoint, found, command, note)
     name = Path(output or card["experiment"] or card["method"].lower())

@@ -1,7 +1,6 @@
 """What a training shows while it runs: a header, a bar on a terminal, a line an epoch elsewhere."""
 
 import shutil
-import sys
 import textwrap
 import time
 from pathlib import Path
@@ -15,7 +14,7 @@ from lit_models.runs.record import split_sizes
 
 
 class RunHeader(Callback):
-    """Says what is trained on what and where before the first batch, and after Ctrl-C where it is.
+    """Says what is trained on what and where before the first batch.
 
     Args:
         shown: The run's folder as a person would type it.
@@ -30,10 +29,6 @@ class RunHeader(Callback):
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._show(trainer, pl_module)
-
-    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        if isinstance(exception, KeyboardInterrupt) and trainer.is_global_zero and trainer.state.fn == "fit":
-            print(f"\nrelit: stopped in epoch {trainer.current_epoch + 1}; the run is in {self.shown}", file=sys.stderr)
 
     def _show(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if trainer.is_global_zero and not self._is_shown:

@@ -11,15 +11,18 @@ from typing import Any
 import torch
 import yaml
 from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.callbacks import BatchSizeFinder
 from lightning.pytorch.loggers import WandbLogger
 
 import lit_models
+from datamodules import ImageDataModule
 from lit_models.errors import RunError
 from lit_models.runs.loggers import MetricsCSV, environment, finish_wandb, log_checkpoints, log_configuration
 from lit_models.runs.memory import peak_memory
 from lit_models.runs.settings import tell_changes
 from lit_models.support.files import write_atomically
 from lit_models.support.lightning_internals import awaits_row
+from lit_models.support.ranks import gather
 
 
 class RunRecord(Callback):
@@ -55,6 +58,11 @@ class RunRecord(Callback):
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         self._require_agreement(trainer)
 
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        datamodule = getattr(trainer, "datamodule", None)
+        if isinstance(datamodule, ImageDataModule):
+            datamodule.train_batches()  # refuses too large ones now, and not after the sanity check
+
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         self._begin(trainer)
 
@@ -76,6 +84,8 @@ class RunRecord(Callback):
         self.begin()
         run = Path(trainer.default_root_dir)
         fits = trainer.state.fn == "fit"
+        if fits:
+            self._take_found_batch_size(trainer)
         if fits and (run / "config.yaml").is_file() and trainer.ckpt_path is not None:
             tell_changes(run, yaml.safe_load(self.config))
         self._write(run, may_replace=fits)
@@ -91,6 +101,17 @@ class RunRecord(Callback):
                 log_configuration(logger, {**yaml.safe_load(self.config), "environment": environment(trainer)}, run)
         if fits:
             self._write_progress(trainer, finished=False)
+
+    def _take_found_batch_size(self, trainer: Any) -> None:
+        """Puts the batch size that a BatchSizeFinder has found into the configuration."""
+        if not any(isinstance(callback, BatchSizeFinder) for callback in trainer.callbacks):
+            return
+        config, found = yaml.safe_load(self.config), getattr(trainer.datamodule, "batch_size", None)
+        given = (config["data"].get("init_args") or {}).get("batch_size")
+        if found is not None and found != given:
+            config["data"].setdefault("init_args", {})["batch_size"] = found
+            self.config = yaml.safe_dump(config, sort_keys=False)
+            print(f"relit: BatchSizeFinder has set --data.batch_size to {found} (was {given}).", file=sys.stderr)
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         # In a forked rank no other code does, and the run's file would stay empty.
@@ -118,12 +139,13 @@ class RunRecord(Callback):
         write_atomically(path, self.config)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        threads = _one_if_equal(gather(trainer, torch.get_num_threads()))
         if not trainer.is_global_zero:
             return
         record = Path(trainer.default_root_dir) / "run.json"
         resumed = trainer.ckpt_path is not None and record.is_file()
         self._before = json.loads(record.read_text()) if resumed else {}
-        before, threads = self._before.get("threads"), torch.get_num_threads()
+        before = self._before.get("threads")
         if before not in (None, threads):
             print(
                 f"relit: note: each process computes with {threads} threads (was {before}), so the numbers may differ "
@@ -131,7 +153,7 @@ class RunRecord(Callback):
                 file=sys.stderr,
             )
         self._started = time.monotonic()
-        self._environment = environment(trainer)
+        self._environment = {**environment(trainer), "threads": threads}
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._begin(trainer)  # an epoch whose last batch was saved goes on with its end
@@ -230,6 +252,11 @@ class RunRecord(Callback):
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         self._rows = checkpoint.get("rows_logged")
         self._older_rows = checkpoint.get("metrics_rows", 0)
+
+
+def _one_if_equal(values: list[int]) -> int | list[int]:
+    """The value that all ranks have, or each rank's if they differ."""
+    return values[0] if len(set(values)) == 1 else values
 
 
 def split_sizes(trainer: Trainer) -> dict[str, Any]:

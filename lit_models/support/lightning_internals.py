@@ -2,10 +2,12 @@
 relit's overrides it. ``tests/lit_models/support/test_lightning_internals.py`` holds each against the installed version.
 """
 
+import math
 from typing import Any, cast
 
 from lightning.fabric.loggers.csv_logs import _ExperimentWriter as ExperimentWriter
 from lightning.pytorch import Trainer
+from lightning.pytorch.callbacks import BatchSizeFinder
 from lightning.pytorch.strategies import DDPStrategy
 
 __all__ = [
@@ -18,6 +20,7 @@ __all__ = [
     "find_unused_parameters",
     "goes_on_within_epoch",
     "leave_signals_alone",
+    "limit_batch_size_finders",
     "logs_this_batch",
     "set_batches_done",
     "training_loaders",
@@ -28,6 +31,7 @@ SEEN_IN = "2.6.6"
 """The version of Lightning in which all of these names were seen."""
 
 USED = {
+    "lightning.pytorch.callbacks.BatchSizeFinder": ("_init_val", "_max_trials"),
     "lightning.pytorch.trainer.connectors.logger_connector.logger_connector._LoggerConnector": (
         "_first_loop_iter",
         "metrics",
@@ -101,6 +105,16 @@ def awaits_row(trainer: Trainer) -> bool:
         return bool(connector.metrics["log"].keys() - {"step", "epoch"})
     batches = cast(Any, trainer.fit_loop.epoch_loop.batch_progress.total)
     return batches.completed < batches.processed and logs_this_batch(trainer)
+
+
+def limit_batch_size_finders(trainer: Trainer) -> None:
+    """Has Lightning's BatchSizeFinder stop doubling before a batch of all ranks has more images than the training
+    split, of which no loader could be made."""
+    rows = getattr(getattr(trainer, "datamodule", None), "train_set", None)
+    for finder in cast(Any, trainer).callbacks:
+        if isinstance(finder, BatchSizeFinder) and rows is not None:
+            doublings = max(0, int(math.log2(max(1, len(rows) // trainer.world_size) / finder._init_val)))
+            finder._max_trials = min(finder._max_trials, doublings + 1)
 
 
 def training_loaders(trainer: Trainer) -> list[Any]:

@@ -48,6 +48,25 @@ class Method(LightningModule):
         return []
 
     @classmethod
+    def load_from_checkpoint(cls, *args: Any, **kwargs: Any) -> Any:
+        """As Lightning's, but the arguments in the checkpoint are data: Lightning's parser, which ``LightningCLI``
+        writes into its checkpoints as the function to make the model with, would read texts among them as YAML and
+        import the classes that they name.
+
+        Raises:
+            ModelError: The checkpoint needs that parser.
+        """
+        try:
+            return super().load_from_checkpoint(*args, **{**kwargs, "_instantiator": None})
+        except TypeError as error:
+            if "_class_path" not in str(error):
+                raise
+            raise ModelError(
+                f"This checkpoint leaves it to LightningCLI's parser to make the model, which could run code: make the "
+                f"{cls.__name__} yourself, and give its load_state_dict the checkpoint's."
+            ) from error
+
+    @classmethod
     def from_pretrained(cls, source: str | Path) -> Self:
         """A trained model in evaluation mode on the CPU. Call ``train()`` before you train it further.
 

@@ -113,7 +113,7 @@ CHANGES: dict[str, tuple[tuple[str, ...], str]] = {
     ),
     "plateau": (
         ("--model.generator_scheduler=torch.optim.lr_scheduler.ReduceLROnPlateau",),
-        "without a metric, which ReduceLROnPlateau needs",
+        "ReduceLROnPlateau needs the name of a metric",
     ),
 }
 
