@@ -192,5 +192,5 @@ def _require_metric_of_schedules(trainer: Trainer, model: LightningModule) -> No
             )
         if not model.automatic_optimization and getattr(model, "schedule_interval", "epoch") == "step":
             raise ModelError(
-                "ReduceLROnPlateau goes by a metric of an epoch, not of a step: leave --model.schedule_interval out."
+                "ReduceLROnPlateau goes by a metric of an epoch, not of a step: set --model.schedule_interval epoch."
             )

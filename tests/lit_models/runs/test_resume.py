@@ -11,11 +11,13 @@ from pathlib import Path
 
 import pytest
 import torch
+import yaml
 
 from tests.small_runs import RUNS, small_run
 from tests.tiny import CONFIGS, TINY, the_run, weights
 
 Relit = Callable[..., int]
+Output = pytest.CaptureFixture[str]
 
 
 def run_in_a_process_that_is_killed(relit: Relit, *args: str) -> None:
@@ -139,6 +141,29 @@ def test_spectral_normalization_goes_on_from_its_checkpoint(relit: Relit) -> Non
     whole = the_run(Path("whole"))
     assert any(name.endswith("_u") for name in weights(whole))
     assert_same_run(the_run(), whole)
+
+
+def test_a_checkpoint_alone_goes_on_as_its_run(relit: Relit, uninterrupted: Path, capsys: Output) -> None:
+    """Without --config, the epochs, the pictures and all that matters to the numbers are the run's own."""
+    killer = ("--trainer.callbacks+=tests.tiny.KillAt", "--trainer.callbacks.batch=27")
+    run_in_a_process_that_is_killed(relit, *TINY, "--checkpoint.every_n_steps=5", *killer)
+    killed = the_run()
+    capsys.readouterr()
+    assert relit("fit", f"--ckpt_path={killed}") == 0
+    said = capsys.readouterr().err
+    assert (
+        "The run goes on without tests.tiny.KillAt, as only relit's own callbacks are taken from a checkpoint" in said
+    )
+    assert "trainer.max_epochs" not in said
+    assert_same_run(killed, uninterrupted)
+    assert {path.name for path in killed.glob("samples/*")} == {path.name for path in uninterrupted.glob("samples/*")}
+    config = yaml.safe_load((killed / "config.yaml").read_text())
+    assert config["checkpoint"]["every_n_steps"] == 5
+    capsys.readouterr()
+    assert relit("fit", f"--ckpt_path={killed}", "--trainer.max_epochs=4", "--checkpoint.every_n_steps=3") == 0
+    said = capsys.readouterr().err
+    assert "resuming with trainer.max_epochs = 4 (was 3)" in said
+    assert "resuming with checkpoint.every_n_steps = 3 (was 5)" in said
 
 
 def test_a_changed_setting_is_said_aloud(relit: Relit, capsys: pytest.CaptureFixture[str]) -> None:
