@@ -224,6 +224,13 @@ class _PickledDtype:
         pass
 
 
+def _latin1(text: str, encoding: str) -> bytes:
+    """The bytes that Python 3 writes as a string if it pickles for Python 2 (protocols 0 to 2)."""
+    if encoding != "latin1":
+        raise pickle.UnpicklingError(f"its bytes are encoded as {encoding}")
+    return text.encode("latin1")
+
+
 class _ArrayUnpickler(pickle.Unpickler):
     """Reads dictionaries, lists, strings, numbers and arrays, and refuses to look up anything else: a pickle may name
     any function of the computer to be called."""
@@ -233,6 +240,7 @@ class _ArrayUnpickler(pickle.Unpickler):
         ("numpy", "dtype"): _PickledDtype,
         ("numpy.core.multiarray", "_reconstruct"): lambda *_: _PickledArray(),
         ("numpy._core.multiarray", "_reconstruct"): lambda *_: _PickledArray(),
+        ("_codecs", "encode"): _latin1,
     }
 
     def find_class(self, module: str, name: str) -> Any:

@@ -1,3 +1,4 @@
+import codecs
 import io
 import os
 import pickle
@@ -205,6 +206,23 @@ def test_a_malicious_pickle_runs_nothing(tmp_path: Path, function: object, proto
     with pytest.raises(DataError, match=r"test_batch can't be read \("):
         read_batch(tmp_path, "test_batch")
     assert not list(tmp_path.glob("marker*"))  # … but not here
+
+
+@pytest.mark.parametrize("protocol", [0, 1, 2])
+def test_a_batch_that_python_3_wrote_for_python_2(tmp_path: Path, protocol: int) -> None:
+    image, label = rows_of("test_batch")
+    content = pickle.dumps({"data": image, "labels": label.tolist()}, protocol=protocol)
+    assert b"_codecs" in content
+    (tmp_path / "test_batch").write_bytes(content)
+    images, labels = read_batch(tmp_path, "test_batch")
+    assert np.array_equal(images.reshape(len(label), -1), image)
+    assert np.array_equal(labels, label)
+
+
+def test_bytes_of_another_encoding_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "test_batch").write_bytes(pickle.dumps({"data": _Evil(codecs.encode, "x", "rot13"), "labels": [1]}))
+    with pytest.raises(DataError, match="its bytes are encoded as rot13"):
+        read_batch(tmp_path, "test_batch")
 
 
 def test_a_pickle_reaches_no_attribute_of_what_is_allowed(tmp_path: Path) -> None:

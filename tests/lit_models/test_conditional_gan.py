@@ -1,6 +1,7 @@
+import math
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pytest
@@ -102,6 +103,50 @@ class TestVariants:
         images = [m.sample(3, torch.tensor([4, 0, 4]), torch.Generator().manual_seed(0)) for m in (model, again)]
         assert torch.equal(*images)
         assert images[0].isfinite().all()
+
+
+@pytest.mark.parametrize("loss", ["bce", "hinge"])
+def test_a_matching_aware_discriminator_sees_real_images_of_wrong_classes(loss: Literal["bce", "hinge"]) -> None:
+    """Image by image: the real pairs count in full, the two kinds of fakes half each (Reed et al., algorithm 1)."""
+    model, data, fake = tiny(loss=loss, matching_aware=True).eval(), batch(), torch.rand(8, 1, 16, 16)
+    seen: list[torch.Tensor] = []
+    hook = model.discriminator.register_forward_pre_hook(lambda _, arguments: seen.append(arguments[1]))
+    value = model.discriminator_loss(data, fake)
+    hook.remove()
+    wrong = seen[-1]
+    assert ((wrong != data.label) & (wrong >= 0) & (wrong < 5)).all()
+    expected = 0.0
+    for i in range(8):
+        label, other = data.label[i : i + 1], wrong[i : i + 1]
+        pairs = (
+            (data.image[i : i + 1] * 2 - 1, label),
+            (fake[i : i + 1], label),
+            (data.image[i : i + 1] * 2 - 1, other),
+        )
+        real, generated, mismatched = (model.discriminator(*pair).item() for pair in pairs)
+        if loss == "hinge":
+            terms = max(0, 1 - real), max(0, 1 + generated), max(0, 1 + mismatched)
+        else:
+            terms = math.log1p(math.exp(-real)), math.log1p(math.exp(generated)), math.log1p(math.exp(mismatched))
+        expected += (terms[0] + terms[1] / 2 + terms[2] / 2) / 8
+    assert math.isclose(float(value), expected, rel_tol=1e-5)
+
+
+def test_every_wrong_class_is_shown_and_none_more_often() -> None:
+    model = tiny(matching_aware=True)
+    data = LabeledImages(torch.zeros(1, 1, 16, 16).expand(4000, -1, -1, -1), torch.full((4000,), 3))
+    seen: list[torch.Tensor] = []
+    model.discriminator = nn.Module()
+    model.discriminator.forward = lambda image, label: (seen.append(label), image.mean((1, 2, 3)))[1]  # type: ignore[method-assign]
+    model.discriminator_loss(data, data.image)
+    counts = torch.bincount(seen[-1], minlength=5)
+    assert counts[3] == 0
+    assert ((counts[[0, 1, 2, 4]] - 1000).abs() < 150).all()
+
+
+def test_one_class_has_no_wrong_ones() -> None:
+    with pytest.raises(ModelError, match="matching_aware needs wrong classes, but num_classes is 1"):
+        tiny(num_classes=1, matching_aware=True)
 
 
 def test_the_projection_is_the_papers() -> None:
