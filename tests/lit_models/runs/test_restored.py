@@ -177,9 +177,8 @@ def test_a_run_that_goes_on_with_other_batches_or_processes_sees_each_image_once
         print(f"{before} then {after}, epoch {epoch}: {len(counts)} of {ROWS}, each {set(counts.values())} times")
         assert set(counts.values()) == {1}
         assert ROWS - len(counts) < share
-    assert (
-        f"epoch 1 goes on after the {step * before[0] * before[1]} of {ROWS} that it has used" in capfd.readouterr().err
-    )
+    seen = step * before[0] * before[1]
+    assert f"epoch 1 goes on after the {seen} of {ROWS} that it has used" in capfd.readouterr().err
 
 
 SGD = ("torch.optim.SGD", "lr=0.1")
