@@ -328,7 +328,7 @@ class RelitCLI(LightningCLI):
         if more:  # to the run's own
             given.trainer.callbacks = None
         defaults = self._parser(self.config.subcommand).get_defaults()
-        values, foreign = settings_of_training(known, given, defaults)
+        values, foreign = settings_of_training(known, self.typed, given, defaults)
         if foreign:
             rank_zero_warn(
                 f"The run goes on without {', '.join(foreign)}, as only relit's own callbacks are taken from a "

@@ -15,18 +15,22 @@ OF_THE_TRAINER = (
 OTHERS = ("seed_everything", "channels_last", "lr_scaling")
 
 
-def settings_of_training(saved: Any, given: Namespace, defaults: Namespace) -> tuple[dict[str, Any], list[str]]:
+def settings_of_training(
+    saved: dict[str, Any], args: list[str], given: Namespace, defaults: Namespace
+) -> tuple[dict[str, Any], list[str]]:
     """The settings that a checkpoint hands on, without those that were given.
 
     Args:
         saved: The configuration in the checkpoint.
-        given: What came of the command line and its configuration files.
+        args: The command line.
+        given: What came of it and of its configuration files.
         defaults: What would have come of an empty command line. A setting that differs was given.
 
     Returns:
         The settings, as data in which no class is foreign, and the classes of callbacks that aren't relit's, which are
         left out.
     """
+    typed = {arg.partition("=")[0].removeprefix("--") for arg in args}
     values: dict[str, Any] = {}
     foreign: list[str] = []
     groups = {"trainer": OF_THE_TRAINER, "checkpoint": tuple(vars(defaults.checkpoint))}
@@ -34,12 +38,14 @@ def settings_of_training(saved: Any, given: Namespace, defaults: Namespace) -> t
         part = saved.get(group)
         if not isinstance(part, dict):
             continue
-        own = {name: part[name] for name in names if name in part and given[group][name] == defaults[group][name]}
+        free = [n for n in names if given[group][n] == defaults[group][n] and f"{group}.{n}" not in typed]
+        own = {name: part[name] for name in free if name in part}
         if isinstance(own.get("callbacks"), list):
             foreign = [name for callback in own["callbacks"] if (name := foreign_class(callback))]
             own["callbacks"] = [one for one in own["callbacks"] if isinstance(one, dict) and not foreign_class(one)]
         elif own.get("callbacks") is not None:
             del own["callbacks"]
         values[group] = own
-    values |= {name: saved[name] for name in OTHERS if name in saved and given[name] == defaults[name]}
+    free = [name for name in OTHERS if given[name] == defaults[name] and name not in typed]
+    values |= {name: saved[name] for name in free if name in saved}
     return values, foreign

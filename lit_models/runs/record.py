@@ -15,7 +15,6 @@ from lightning.pytorch.callbacks import BatchSizeFinder
 from lightning.pytorch.loggers import WandbLogger
 
 import lit_models
-from datamodules import ImageDataModule
 from lit_models.errors import RunError
 from lit_models.runs.loggers import MetricsCSV, environment, finish_wandb, log_checkpoints, log_configuration
 from lit_models.runs.memory import peak_memory
@@ -57,11 +56,6 @@ class RunRecord(Callback):
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         self._require_agreement(trainer)
-
-    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        datamodule = getattr(trainer, "datamodule", None)
-        if isinstance(datamodule, ImageDataModule):
-            datamodule.train_batches()  # refuses too large ones now, and not after the sanity check
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         self._begin(trainer)

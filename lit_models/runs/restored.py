@@ -9,6 +9,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_warn
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
+from datamodules import ImageDataModule
 from datamodules.loading.loaders import BatchLoader
 from lit_models.errors import ModelError, RunError, RunWarning
 from lit_models.runs.settings import differences
@@ -56,7 +57,11 @@ class RestoredSettings(Callback):
         self._checkpoint: dict[str, Any] | None = None
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        limit_batch_size_finders(trainer)  # before their search, which comes before other callbacks' on_fit_start
+        datamodule = getattr(trainer, "datamodule", None)
+        if stage == "fit" and isinstance(datamodule, ImageDataModule):
+            # Refuses too large batches now, not after the sanity check; and bounds a search for the batch size.
+            rows = getattr(datamodule.train_batches(), "size", len(datamodule.train_set))
+            limit_batch_size_finders(trainer, rows // trainer.world_size)
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         checkpoint["optimizer_classes"] = class_names(trainer)

@@ -107,13 +107,12 @@ def awaits_row(trainer: Trainer) -> bool:
     return batches.completed < batches.processed and logs_this_batch(trainer)
 
 
-def limit_batch_size_finders(trainer: Trainer) -> None:
-    """Has Lightning's BatchSizeFinder stop doubling before a batch of all ranks has more images than the training
-    split, of which no loader could be made."""
-    rows = getattr(getattr(trainer, "datamodule", None), "train_set", None)
+def limit_batch_size_finders(trainer: Trainer, most: int) -> None:
+    """Has Lightning's BatchSizeFinder stop doubling before a batch of one process has more than ``most`` images, of
+    which no loader could be made."""
     for finder in cast(Any, trainer).callbacks:
-        if isinstance(finder, BatchSizeFinder) and rows is not None:
-            doublings = max(0, int(math.log2(max(1, len(rows) // trainer.world_size) / finder._init_val)))
+        if isinstance(finder, BatchSizeFinder):
+            doublings = max(0, int(math.log2(max(1, most) / finder._init_val)))
             finder._max_trials = min(finder._max_trials, doublings + 1)
 
 

@@ -48,7 +48,7 @@ class Method(LightningModule):
         return []
 
     @classmethod
-    def load_from_checkpoint(cls, *args: Any, **kwargs: Any) -> Any:
+    def load_from_checkpoint(cls, *args: Any, **kwargs: Any) -> Self:
         """As Lightning's, but the arguments in the checkpoint are data: Lightning's parser, which ``LightningCLI``
         writes into its checkpoints as the function to make the model with, would read texts among them as YAML and
         import the classes that they name.

@@ -164,6 +164,9 @@ def test_a_checkpoint_alone_goes_on_as_its_run(relit: Relit, uninterrupted: Path
     said = capsys.readouterr().err
     assert "resuming with trainer.max_epochs = 4 (was 3)" in said
     assert "resuming with checkpoint.every_n_steps = 3 (was 5)" in said
+    capsys.readouterr()
+    assert relit("fit", f"--ckpt_path={killed}", "--trainer.max_epochs=5", "--trainer.callbacks=null") == 0
+    assert "resuming with trainer.callbacks = None" in capsys.readouterr().err, "what is typed counts"
 
 
 def test_a_changed_setting_is_said_aloud(relit: Relit, capsys: pytest.CaptureFixture[str]) -> None:
