@@ -7,12 +7,13 @@ and if it likes in ``augment`` what happens to training batches. Everything else
 import hashlib
 import os
 from collections.abc import Iterable, Mapping, Sequence
+from inspect import signature
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import torch
 from lightning.pytorch import LightningDataModule, Trainer
-from lightning.pytorch.trainer.states import TrainerFn, TrainerState
+from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor
 
 from datamodules.errors import DataError
@@ -50,7 +51,7 @@ class ImageDataModule(LightningDataModule):
 
     Attributes:
         name: The data set's folder below the data root.
-        image_shape: ``(channels, height, width)`` of the images that the model gets.
+        image_shape: ``(channels, height, width)`` of the images that the model gets; zeros before it is known.
         num_classes: Number of classes; 0 if the data set has none.
         class_names: The classes' names by label.
         inverted: Whether dark strokes on light paper are given as light on dark (1 for ink), so that a model has to
@@ -71,7 +72,7 @@ class ImageDataModule(LightningDataModule):
     """Whether the loaders give each process its own batches, so that Lightning mustn't share them out again."""
 
     name: str
-    image_shape: tuple[int, int, int]
+    image_shape: tuple[int, int, int] = (0, 0, 0)
     num_classes: int = 0
     class_names: tuple[str, ...] = ()
     inverted: bool = False
@@ -128,7 +129,7 @@ class ImageDataModule(LightningDataModule):
         """Gives the classes, after ``setup``, the labels that their names have in ``class_names``."""
         new = torch.tensor([list(class_names).index(name) for name in self.class_names])
         for split in ("train_set", "val_set", "test_set", "predict_set"):
-            images = getattr(self, split, None)
+            images = vars(self).get(split)
             if isinstance(images, GatherDataset) and "label" in images.columns._fields:
                 label = images.columns.label
                 is_named = (label >= 0) & (label < len(new))  # not unlabeled, and no class that isn't trained on
@@ -183,12 +184,12 @@ class ImageDataModule(LightningDataModule):
 
     def _require_validation(self) -> None:
         """Refuses a training that waits for a validation metric without validation images."""
-        if self.trainer is None or not hasattr(self, "val_set") or len(self.val_set):
+        if self.trainer is None or "val_set" not in vars(self) or len(self.val_set):
             return
-        for callback in getattr(self.trainer, "callbacks", ()):
-            monitor = getattr(callback, "monitor", None)
+        for callback in vars(self.trainer).get("callbacks", ()):  # which Lightning's class doesn't declare
+            monitor = getattr(callback, "monitor", None)  # any callback may have one
             if isinstance(monitor, str) and monitor.startswith("val/"):
-                remedy = "raise --data.val_fraction" if hasattr(self, "val_fraction") else "choose other data"
+                remedy = self._remedy("val_fraction")
                 raise DataError(
                     f"{type(callback).__name__} waits for {monitor}, but {type(self).__name__} has no validation "
                     f"images: {remedy}, or set the monitor to null or to a training metric."
@@ -198,16 +199,21 @@ class ImageDataModule(LightningDataModule):
         """Refuses an evaluation of nothing, or of fewer images than there are processes."""
         if self.trainer is None:
             return
-        stage, processes = getattr(self.trainer, "state", TrainerState()).fn, self.trainer.world_size
-        split = {TrainerFn.TESTING: "test", TrainerFn.PREDICTING: "prediction"}.get(cast(Any, stage), "validation")
+        stage, processes = self.trainer.state.fn, self.trainer.world_size
+        splits = {TrainerFn.TESTING: "test", TrainerFn.PREDICTING: "prediction"}
+        split = splits.get(stage, "validation") if stage is not None else "validation"
         if size == 0 and split != "validation":
-            remedy = "raise --data.test_fraction" if hasattr(self, "test_fraction") else "choose other data"
+            remedy = self._remedy("test_fraction")
             raise DataError(f"{type(self).__name__} has no {split} images: {remedy}.")
         if 0 < size < processes:
             raise DataError(
                 f"{type(self).__name__} has {size} {split} image{'s' * (size > 1)}, fewer than the {processes} "
                 f"processes: give it more images, or set --trainer.devices to {size} or less."
             )
+
+    def _remedy(self, argument: str) -> str:
+        settable = argument in signature(type(self)).parameters
+        return f"raise --data.{argument}" if settable else "choose other data"
 
     def _rank_and_world_size(self) -> tuple[int, int]:
         return (self.trainer.global_rank, self.trainer.world_size) if self.trainer is not None else (0, 1)

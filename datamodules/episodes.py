@@ -77,7 +77,7 @@ class EpisodeDataModule(ImageDataModule):
         super().__init__(str(images.root), episodes_per_batch, eval_episodes_per_batch, on_device)
         self.images = images
         self.name = images.name
-        self.image_shape = getattr(images, "image_shape", (0, 0, 0))
+        self.image_shape = images.image_shape
         self.inverted = images.inverted
         self.n_way, self.k_shot, self.n_query = n_way, k_shot, n_query
         self.test_way, self.test_shot, self.test_query = (

@@ -72,7 +72,7 @@ class FewLabels(ImageDataModule):
             )
         self.images = images
         self.name = images.name
-        self.image_shape = getattr(images, "image_shape", (0, 0, 0))
+        self.image_shape = images.image_shape
         self.inverted = images.inverted
         self.num_classes, self.class_names = images.num_classes, images.class_names
         self.count, self.folds, self.repeats = count, folds, repeats
@@ -136,16 +136,18 @@ def first_rows(
         )
     is_sorted = len(classes) > 1 and bool((label.diff() >= 0).all())
     if not is_sorted and len(label[:count].unique()) == len(classes):
-        return ordered[:count]
+        first: Tensor = ordered[:count]
+        return first
     note(f"The first {count} images of {name} aren't of all classes alike: they are dealt out by class.")
-    return ordered[in_turns(label)[:count].sort().values]
+    chosen: Tensor = ordered[one_of_each_class_first(label)[:count].sort().values]
+    return chosen
 
 
-def in_turns(label: Tensor) -> Tensor:
+def one_of_each_class_first(label: Tensor) -> Tensor:
     """Places of the first image of each class, then of the second of each that has two, and so on.
 
     Example:
-        >>> in_turns(torch.tensor([0, 0, 0, 1, 1, 2])).tolist()
+        >>> one_of_each_class_first(torch.tensor([0, 0, 0, 1, 1, 2])).tolist()
         [0, 3, 5, 1, 4, 2]
     """
     by_class = label.argsort(stable=True)

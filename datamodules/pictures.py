@@ -3,7 +3,7 @@ reconstructs them."""
 
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
-from typing import Any, Literal, NamedTuple, cast
+from typing import Literal, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -30,6 +30,36 @@ class Picture(NamedTuple):
     image: Tensor
     row: Tensor
     tile: int
+
+
+@runtime_checkable
+class HasImageShape(Protocol):
+    """A model that was built for images of ``(channels, height, width)``."""
+
+    image_shape: tuple[int, int, int]
+
+
+@runtime_checkable
+class Translates(Protocol):
+    """A model that translates pictures of any size."""
+
+    def translate(self, source: Tensor) -> Tensor: ...
+
+
+@runtime_checkable
+class Reconstructs(HasImageShape, Protocol):
+    """A model that reconstructs images of its own size."""
+
+    def reconstruct(self, image: Tensor) -> Tensor: ...
+
+
+@runtime_checkable
+class Resizes(Protocol):
+    """A model that knows the scale and the channels of the pictures that it was trained on."""
+
+    source_scale: float | None
+    source_side: int | None
+    source_channels: int | None
 
 
 class Pictures(LightningDataModule):
@@ -80,7 +110,7 @@ class Pictures(LightningDataModule):
         if stage != "predict":
             raise DataError("Pictures can only be predicted from: for anything else choose other --data.")
         model = self.trainer.lightning_module if self.trainer is not None else None
-        if model is not None and not hasattr(model, "translate") and not hasattr(model, "reconstruct"):
+        if model is not None and not isinstance(model, (Translates, Reconstructs)):
             raise DataError(
                 f"Pictures are for models that translate or reconstruct images, which {type(model).__name__} doesn't: "
                 "take other data."
@@ -97,8 +127,8 @@ class Pictures(LightningDataModule):
         trainer = self.trainer
         rank, world_size = (trainer.global_rank, trainer.world_size) if trainer is not None else (0, 1)
         model = trainer.lightning_module if trainer is not None else None
-        if hasattr(model, "reconstruct"):
-            channels, size, _ = cast(Any, model).image_shape
+        if isinstance(model, Reconstructs):
+            channels, size, _ = model.image_shape
             reading = self.reading._replace(channels=channels)
             rows = range(rank, len(self.files), world_size)
             sizing = Sizing(square=size)
@@ -112,16 +142,18 @@ class Pictures(LightningDataModule):
                 f"The pictures are resized {to} first, as those were that the model learned from; --data.scale 1 "
                 "leaves them as they are."
             )
-        channels = getattr(model, "image_shape", (3,))[0]
-        reading = self.reading._replace(channels=getattr(model, "source_channels", None) or channels)
+        channels = model.image_shape[0] if isinstance(model, HasImageShape) else 3
+        seen = model.source_channels if isinstance(model, Resizes) else None
+        reading = self.reading._replace(channels=seen or channels)
         rows = range(rank, len(self.files), world_size)
         return PictureLoader(expanded(self.path), self.files, rows, reading, channels, sizing, self.tile)
 
-    def _sizing(self, model: Any) -> "Sizing":
+    def _sizing(self, model: object) -> "Sizing":
         if self.scale is not None:
             return Sizing(self.scale)
-        scale, side = getattr(model, "source_scale", 1.0), getattr(model, "source_side", None)
-        return Sizing(1.0, side) if scale is None else Sizing(scale)
+        if not isinstance(model, Resizes):
+            return Sizing()
+        return Sizing(1.0, model.source_side) if model.source_scale is None else Sizing(model.source_scale)
 
     def on_after_batch_transfer(self, batch: Picture, dataloader_idx: int) -> Picture:
         return batch._replace(image=in_precision(self.trainer, batch.image.float().div_(255)))

@@ -77,7 +77,7 @@ class SearchDataModule(ImageDataModule):
         self.images = images
         self.augment_val = augment_val
         self.name, self.inverted = images.name, images.inverted
-        self.image_shape = getattr(images, "image_shape", (0, 0, 0))
+        self.image_shape = images.image_shape
 
     def prepare_data(self) -> None:
         try:
@@ -121,4 +121,5 @@ class SearchDataModule(ImageDataModule):
         if isinstance(batch, SearchBatch):
             train = self.images.transform(batch.train, training)
             return SearchBatch(train, self.images.transform(batch.val, training and self.augment_val))
-        return self.images.transform(batch, training)
+        images: LabeledImages = self.images.transform(batch, training)
+        return images

@@ -1,13 +1,12 @@
 """Pictures of new classes for a few-shot model: a folder of examples, and a folder of pictures in question."""
 
-from typing import Any, cast
-
 import torch
 
 from datamodules.base import ImageDataModule, in_precision
 from datamodules.errors import DataError
 from datamodules.image_folder import ImageFolder
 from datamodules.loading.tensors import LabeledImages
+from datamodules.pictures import HasImageShape
 
 
 class SupportQuery(ImageDataModule):
@@ -67,7 +66,8 @@ class SupportQuery(ImageDataModule):
 
     def support_images(self) -> LabeledImages:
         """The examples with their classes, images in [0, 1] in the precision of the model."""
-        return in_precision(self.trainer, self.transform(self._support, training=False))
+        images: LabeledImages = in_precision(self.trainer, self.transform(self._support, training=False))
+        return images
 
     def _pictures(self, which: str) -> ImageFolder:
         """The folder ``support`` or ``query``, in the shape that the model takes."""
@@ -76,9 +76,10 @@ class SupportQuery(ImageDataModule):
             raise DataError(
                 "SupportQuery shapes its pictures for a model: use it with `relit predict --ckpt_path FILE`."
             )
-        channels, size, _ = cast(Any, model).image_shape
+        assert isinstance(model, HasImageShape)
+        channels, size, _ = model.image_shape
         path = self.support if which == "support" else self.query
-        return ImageFolder(path, str(self.root), image_size=size, channels=channels, crop=self.crop)
+        return ImageFolder(path, str(self.root), image_size=size, channels=1 if channels == 1 else 3, crop=self.crop)
 
     def _check_classes(self, support: ImageFolder) -> None:
         """Refuses examples that don't tell two or more classes apart."""

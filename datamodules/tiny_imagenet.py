@@ -127,7 +127,8 @@ class TinyImageNet(ImageDataModule):
         """Augments the bytes of training images, and turns all images into floats in [0, 1]."""
         if training:
             batch = self.augment(batch)
-        return to_unit_interval(batch)
+        images: LabeledImages = to_unit_interval(batch)
+        return images
 
     def augment(self, batch: LabeledImages) -> LabeledImages:
         """Crops and mirrors images (bytes or floats) and changes their colors at random, each apart."""

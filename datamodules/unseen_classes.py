@@ -42,7 +42,7 @@ class UnseenClasses(ImageDataModule):
         super().__init__(str(images.root), batch_size, eval_batch_size, on_device)
         self.images = images
         self.name, self.inverted = images.name, images.inverted
-        self.image_shape = getattr(images, "image_shape", (0, 0, 0))
+        self.image_shape = images.image_shape
         self.train_classes, self.val_classes = train_classes, val_classes
         self.classes_per_batch, self.samples_per_class = classes_per_batch, samples_per_class
 
@@ -67,7 +67,8 @@ class UnseenClasses(ImageDataModule):
         self.test_set = self.predict_set = _of_classes(self.images.test_set, train + val, classes)
 
     def transform(self, batch: LabeledImages, training: bool) -> LabeledImages:
-        return self.images.transform(batch, training)
+        images: LabeledImages = self.images.transform(batch, training)
+        return images
 
 
 def _of_classes(split: GatherDataset[Any], first: int, end: int) -> GatherDataset[Any]:

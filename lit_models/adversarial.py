@@ -12,38 +12,42 @@ Differences from algorithm 1, which all GANs here share:
 """
 
 from abc import abstractmethod
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from copy import deepcopy
-from typing import Any, Literal, TypeAlias, cast
+from typing import Any, ClassVar, Literal, TypeAlias
 
 import torch
-from lightning.pytorch import LightningModule
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from lightning.pytorch.core.optimizer import LightningOptimizer
+from lightning.pytorch.plugins.precision import MixedPrecision
 from torch import Tensor, nn
-from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from datamodules import LabeledImages, SampleRequest
 from lit_models.errors import ModelError
+from lit_models.module import Export, Method
 from lit_models.networks.differentiable_augmentation import Augmentation, DifferentiableAugmentation
-from lit_models.support.checks import TakesPlainBatches, require_image_shape
-from lit_models.support.lightning_internals import logs_this_batch
-from lit_models.support.module import Part
+from lit_models.support.checks import require_at_least, require_image_shape
+from lit_models.support.lightning_internals import logs_this_batch, optimizers_of, step_schedules
 from lit_models.support.ranks import batch_weight
 
-NOT_SAVED = ["generator_optimizer", "discriminator_optimizer", "generator_scheduler", "discriminator_scheduler"]
+OPTIMIZER_ARGUMENTS = [
+    "generator_optimizer",
+    "discriminator_optimizer",
+    "generator_scheduler",
+    "discriminator_scheduler",
+]
 """Arguments that a checkpoint doesn't hold: functions, which a safe reader wouldn't load."""
 
-Loss: TypeAlias = Tensor | dict[str, Tensor]
+LossTerms: TypeAlias = Tensor | dict[str, Tensor]
 """A loss, or the loss as ``"loss"`` among further values that are logged under their own names."""
 
 
-class AdversarialModule(TakesPlainBatches):
+class AdversarialModule(Method):
     """Base of the GANs: alternates the steps of ``discriminator`` and ``generator``.
 
     A subclass builds both networks, passes them to ``super().__init__``, saves its own arguments by
-    ``save_hyperparameters(ignore=NOT_SAVED)`` and implements :meth:`generate`, :meth:`discriminator_loss` and
+    ``save_hyperparameters(ignore=OPTIMIZER_ARGUMENTS)`` and implements :meth:`generate`, :meth:`discriminator_loss` and
     :meth:`generator_loss`. The discriminator learns from detached fakes; in the generator's turn the updated
     discriminator scores the same fakes, or fresh ones with ``fresh_latents``.
 
@@ -72,8 +76,8 @@ class AdversarialModule(TakesPlainBatches):
             generator learns (Zhao et al. 2020): any of "color", "translation" and "cutout".
     """
 
-    needs_find_unused_parameters = True
-    """Under DDP each backward pass reaches one of the two networks only."""
+    needs_find_unused_parameters = True  # each backward pass reaches one of the two networks only
+    training_only: ClassVar = frozenset(("generator_losses", "critic_steps_taken"))
 
     def __init__(
         self,
@@ -91,8 +95,7 @@ class AdversarialModule(TakesPlainBatches):
         augmentations: list[Augmentation] | None = None,
     ) -> None:
         super().__init__()
-        if n_critic < 1:
-            raise ModelError(f"n_critic is {n_critic}; it must be at least 1.")
+        require_at_least(1, n_critic=n_critic)
         if ema_decay is not None and not 0 < ema_decay < 1:
             raise ModelError(f"ema_decay is {ema_decay}; it must lie between 0 and 1 (0.999 is usual).")
         if schedule_interval not in ("epoch", "step"):
@@ -120,11 +123,11 @@ class AdversarialModule(TakesPlainBatches):
         """Fake images for this batch, with the generator's graph."""
 
     @abstractmethod
-    def discriminator_loss(self, batch: Any, fake: Tensor) -> Loss:
+    def discriminator_loss(self, batch: Any, fake: Tensor) -> LossTerms:
         """The discriminator's loss on the real images of ``batch`` and on detached fakes."""
 
     @abstractmethod
-    def generator_loss(self, batch: Any, fake: Tensor) -> Loss:
+    def generator_loss(self, batch: Any, fake: Tensor) -> LossTerms:
         """The generator's loss on its fakes."""
 
     def after_discriminator_step(self) -> None:
@@ -144,7 +147,7 @@ class AdversarialModule(TakesPlainBatches):
         return self.generator if self.generator_average is None else self.generator_average
 
     def training_step(self, batch: Any, batch_idx: int) -> None:
-        generator_optimizer, discriminator_optimizer = cast("list[LightningOptimizer]", self.optimizers())
+        generator_optimizer, discriminator_optimizer = optimizers_of(self)
         batches = self.trainer.fit_loop.total_batch_idx
         if batches == 0 or self.critic_steps_taken is None:  # a new run, or the checkpoint of an older version
             self.critic_steps_taken = batches % self.n_critic
@@ -154,7 +157,7 @@ class AdversarialModule(TakesPlainBatches):
         with torch.set_grad_enabled(generator_turn and not self.fresh_latents):
             fake = self.generate(batch)
 
-        losses = named("train/discriminator_loss", self.discriminator_loss(batch, fake.detach()))
+        losses = losses_as_logged("train/discriminator_loss", self.discriminator_loss(batch, fake.detach()))
         discriminator_optimizer.zero_grad()
         self.manual_backward(losses["train/discriminator_loss"])
         self._clip(self.discriminator)
@@ -166,14 +169,14 @@ class AdversarialModule(TakesPlainBatches):
                 batch = self.redrawn(batch)
                 fake = self.generate(batch)
             with frozen(self.discriminator):
-                generator_losses = named("train/generator_loss", self.generator_loss(batch, fake))
+                generator_losses = losses_as_logged("train/generator_loss", self.generator_loss(batch, fake))
                 generator_optimizer.zero_grad()
                 self.manual_backward(generator_losses["train/generator_loss"])
             self._clip(self.generator)
             generator_optimizer.step()
             self._update_average()
             if self.schedule_interval == "step":
-                self._step_schedules()
+                step_schedules(self)
             self.latest_generator_losses = {name: value.detach() for name, value in generator_losses.items()}
 
         if logs_this_batch(self.trainer):
@@ -185,7 +188,7 @@ class AdversarialModule(TakesPlainBatches):
     def on_train_epoch_end(self) -> None:
         self._log_step_reached()
         if self.schedule_interval == "epoch":
-            self._step_schedules()
+            step_schedules(self)
 
     def on_validation_epoch_end(self) -> None:
         self._log_step_reached()
@@ -230,23 +233,20 @@ class AdversarialModule(TakesPlainBatches):
     def _evaluate(self, batch: Any, stage: str) -> None:
         with batch_statistics(self, len(batch[0])):
             fake = self.generate(batch)
-            losses = named(f"{stage}/discriminator_loss", self.discriminator_loss(batch, fake))
-            losses |= named(f"{stage}/generator_loss", self.generator_loss(batch, fake))
-        self.log_dict(losses, batch_size=batch_weight(len(fake)), sync_dist=True)
+            self.log_losses(stage, batch, fake, len(fake))
 
-    def _step_schedules(self) -> None:
-        for scheduler in _as_list(self.lr_schedulers()):
-            if isinstance(scheduler, ReduceLROnPlateau):
-                scheduler.step(metric_of(self, scheduler))
-            else:
-                scheduler.step()
+    def log_losses(self, stage: str, batch: Any, fake: Tensor, size: int) -> None:
+        """Log both losses on a held-out batch of ``size`` images."""
+        losses = losses_as_logged(f"{stage}/discriminator_loss", self.discriminator_loss(batch, fake))
+        losses |= losses_as_logged(f"{stage}/generator_loss", self.generator_loss(batch, fake))
+        self.log_dict(losses, batch_size=batch_weight(size), sync_dist=True)
 
     def _clip(self, network: nn.Module) -> None:
         if self.gradient_clip_norm is None:
             return
         # With 16-mixed the gradient is still multiplied by the loss scale, which the optimizer's step takes away.
-        scaler = getattr(self.trainer.precision_plugin, "scaler", None)
-        scale = 1.0 if scaler is None else scaler.get_scale()
+        plugin = self.trainer.precision_plugin
+        scale = plugin.scaler.get_scale() if isinstance(plugin, MixedPrecision) and plugin.scaler is not None else 1.0
         nn.utils.clip_grad_norm_(network.parameters(), scale * self.gradient_clip_norm)
 
     def _uncounted_step(self, optimizer: LightningOptimizer) -> None:
@@ -273,10 +273,10 @@ class UnconditionalGAN(AdversarialModule):
         discriminator: Network from images in [−1, 1] to whatever the losses ask for.
         image_shape: ``(channels, height, width)``.
         latent_dim: Components of a latent vector.
-        **loop: Arguments of :class:`AdversarialModule`.
+        **training: Arguments of :class:`AdversarialModule`.
     """
 
-    exports = (Part("generator", "images_of", ("latent",), "image"),)
+    exports = (Export("generator", "images_of", ("latent",), "image"),)
 
     def __init__(
         self,
@@ -284,9 +284,9 @@ class UnconditionalGAN(AdversarialModule):
         discriminator: nn.Module,
         image_shape: tuple[int, int, int],
         latent_dim: int,
-        **loop: Any,
+        **training: Any,
     ) -> None:
-        super().__init__(generator, discriminator, **loop)
+        super().__init__(generator, discriminator, **training)
         self.image_shape = image_shape
         self.latent_dim = latent_dim
 
@@ -326,11 +326,11 @@ class UnconditionalGAN(AdversarialModule):
         return self.sample(len(request.number), request.labels, request.generator())
 
 
-def named(key: str, loss: Loss) -> dict[str, Tensor]:
+def losses_as_logged(key: str, loss: LossTerms) -> dict[str, Tensor]:
     """The loss under ``key`` and whatever comes with it under its own name in the same stage, as it is logged.
 
     Example:
-        >>> named("train/generator_loss", {"loss": torch.tensor(3.0), "distance": torch.tensor(1.0)})
+        >>> losses_as_logged("train/generator_loss", {"loss": torch.tensor(3.0), "distance": torch.tensor(1.0)})
         {'train/generator_loss': tensor(3.), 'train/distance': tensor(1.)}
     """
     stage = key.split("/")[0]
@@ -386,24 +386,3 @@ def batch_statistics(network: nn.Module, images: int | None = None) -> Iterator[
         for norm in norms:
             norm.eval()
             norm.track_running_stats = True
-
-
-def metric_of(model: LightningModule, schedule: Any) -> Tensor:
-    """The value that a ``lightning.pytorch.cli.ReduceLROnPlateau`` goes by: the latest of the metric that it monitors.
-
-    Raises:
-        ModelError: The model logs no such metric.
-    """
-    logged = model.trainer.callback_metrics
-    if schedule.monitor not in logged:
-        raise ModelError(
-            f"ReduceLROnPlateau's monitor is {schedule.monitor!r}, which {type(model).__name__} doesn't log; it logs "
-            f"{', '.join(sorted(logged))}."
-        )
-    return logged[schedule.monitor]
-
-
-def _as_list(value: Any) -> Iterable[Any]:
-    if value is None:
-        return ()
-    return value if isinstance(value, list) else (value,)

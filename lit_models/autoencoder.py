@@ -29,16 +29,15 @@ from datamodules import LabeledImages
 from datamodules.loading.augment import gaussian_noise, random_affine
 from lit_models.errors import ModelError
 from lit_models.losses.precision import at_least_float32
+from lit_models.module import Export, Method
 from lit_models.networks.convolutional import Decoder, Encoder
 from lit_models.optimizers import FusedAdam
-from lit_models.support.checks import TakesPlainBatches, require_image_shape
+from lit_models.support.checks import require_at_least, require_image_shape
 from lit_models.support.interpolation import Path, decoded_between
 from lit_models.support.lightning_internals import logs_this_batch
-from lit_models.support.module import Part
-from lit_models.support.ranks import batch_weight
 
 
-class DenoisingAutoencoder(TakesPlainBatches):
+class DenoisingAutoencoder(Method):
     """The denoising autoencoder of Vincent et al. 2008, convolutional.
 
     Logged: ``train/reconstruction_loss`` (each batch's value), ``val/reconstruction_loss`` and
@@ -59,8 +58,8 @@ class DenoisingAutoencoder(TakesPlainBatches):
     """
 
     exports = (
-        Part("encoder", "embed", ("image",), "embedding"),
-        Part("decoder", "decode", ("code",), "image"),
+        Export("encoder", "embed", ("image",), "embedding"),
+        Export("decoder", "decode", ("code",), "image"),
     )
 
     def __init__(
@@ -77,8 +76,7 @@ class DenoisingAutoencoder(TakesPlainBatches):
         optimizer: OptimizerCallable = lambda p: FusedAdam(p, lr=1e-3),
     ) -> None:
         super().__init__()
-        if latent_dim < 1:
-            raise ModelError(f"latent_dim is {latent_dim}; it must be at least 1.")
+        require_at_least(1, latent_dim=latent_dim)
         for name, value, limit in (
             ("noise_std", noise_std, float("inf")),
             ("max_rotation", max_rotation, 90.0),
@@ -130,14 +128,8 @@ class DenoisingAutoencoder(TakesPlainBatches):
 
     def _evaluate(self, batch: LabeledImages, stage: str) -> None:
         loss, logits = self.reconstruction_loss(batch.image)
-        self.log_dict(
-            {
-                f"{stage}/reconstruction_loss": loss,
-                f"{stage}/squared_error": functional.mse_loss(logits.sigmoid(), batch.image),
-            },
-            batch_size=batch_weight(len(batch.image)),
-            sync_dist=True,
-        )
+        error = functional.mse_loss(logits.sigmoid(), batch.image)
+        self.log_means(stage, {"reconstruction_loss": loss, "squared_error": error}, len(batch.image))
 
     def configure_optimizers(self) -> Any:
         return self.optimizer_callable(self.parameters())

@@ -57,8 +57,8 @@ Differences from the papers:
     are on ImageNet at 128x128.
 14. Scores are FID, KID, Inception Score and the share of images that a classifier assigns to the class asked for. Mirza
     & Osindero report the log-likelihood of a Parzen window.
-15. The configurations for MNIST with ``concat`` set ``matching_aware``, which is for images of texts in Reed et al.; here,
-    a wrong class is any other one with equal probability.
+15. The configurations for MNIST with ``concat`` set ``matching_aware``, which is for images of texts in Reed et al.;
+    here, a wrong class is any other one with equal probability.
 """
 
 from collections.abc import Sequence
@@ -69,19 +69,19 @@ from lightning.pytorch.cli import OptimizerCallable
 from torch import Tensor, nn
 
 from datamodules import LabeledImages, SampleRequest
-from lit_models.adversarial import NOT_SAVED, AdversarialModule, evaluating
+from lit_models.adversarial import OPTIMIZER_ARGUMENTS, AdversarialModule, evaluating
 from lit_models.dcgan import Discriminator, Generator, downsampling, layer_widths
 from lit_models.errors import ModelError
 from lit_models.losses.adversarial import discriminator_bce, discriminator_hinge, generator_bce, generator_linear
 from lit_models.losses.precision import at_least_float32
+from lit_models.module import Export
 from lit_models.networks.convolutional import require_power_of_two
 from lit_models.networks.initialization import initialize
 from lit_models.networks.resnet_gan import ResidualDiscriminator, ResidualGenerator, require_layout
 from lit_models.networks.spectral import spectrally_normalized
 from lit_models.optimizers import FusedAdam
-from lit_models.support.checks import require_image_shape, require_labels, require_num_classes
+from lit_models.support.checks import require_at_least, require_image_shape, require_labels, require_num_classes
 from lit_models.support.classes import NamedClasses
-from lit_models.support.module import Part
 
 LabelEncoding: TypeAlias = Literal["one_hot", "embedding", "pattern"]
 
@@ -259,10 +259,10 @@ class ConditionalGAN(NamedClasses, AdversarialModule):
             class asked for.
         generator_optimizer: Optimizer of the generator.
         discriminator_optimizer: Optimizer of the discriminator.
-        **loop: Arguments of :class:`lit_models.adversarial.AdversarialModule`.
+        **training: Arguments of :class:`lit_models.adversarial.AdversarialModule`.
     """
 
-    exports = (Part("generator", "images_of", ("latent", "label"), "image"),)
+    exports = (Export("generator", "images_of", ("latent", "label"), "image"),)
     older_arguments: ClassVar = {"label_encoding": "pattern"}
     """Values of arguments that older checkpoints lack."""
 
@@ -283,12 +283,9 @@ class ConditionalGAN(NamedClasses, AdversarialModule):
         matching_aware: bool = False,
         generator_optimizer: OptimizerCallable = lambda p: FusedAdam(p, lr=2e-4, beta1=0.5),
         discriminator_optimizer: OptimizerCallable = lambda p: FusedAdam(p, lr=2e-4, beta1=0.5),
-        **loop: Any,
+        **training: Any,
     ) -> None:
-        if num_classes < 1 or embedding_dim < 1:
-            raise ModelError(
-                f"num_classes is {num_classes} and embedding_dim {embedding_dim}; both must be at least 1."
-            )
+        require_at_least(1, num_classes=num_classes, embedding_dim=embedding_dim)
         if matching_aware and num_classes < 2:
             raise ModelError("matching_aware needs wrong classes, but num_classes is 1: set matching_aware to false.")
         generator: nn.Module
@@ -327,9 +324,9 @@ class ConditionalGAN(NamedClasses, AdversarialModule):
             critic,
             generator_optimizer=generator_optimizer,
             discriminator_optimizer=discriminator_optimizer,
-            **loop,
+            **training,
         )
-        self.save_hyperparameters(ignore=NOT_SAVED)
+        self.save_hyperparameters(ignore=OPTIMIZER_ARGUMENTS)
         self.image_shape = (channels, image_size, image_size)
         self.num_classes = num_classes
         self.latent_dim = latent_dim

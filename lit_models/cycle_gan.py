@@ -38,7 +38,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from datamodules import ImagePair
-from lit_models.adversarial import NOT_SAVED
+from lit_models.adversarial import OPTIMIZER_ARGUMENTS
 from lit_models.errors import ModelError
 from lit_models.losses.adversarial import discriminator_least_squares, generator_least_squares
 from lit_models.losses.precision import at_least_float32
@@ -104,7 +104,7 @@ class CycleGAN(ImageTranslator):
         buffer_size: Generated images that are kept for each discriminator; 0 for none.
         generator_optimizer: Optimizer of both generators.
         discriminator_optimizer: Optimizer of both discriminators.
-        **loop: Arguments of :class:`lit_models.translation.ImageTranslator`.
+        **training: Arguments of :class:`lit_models.translation.ImageTranslator`.
     """
 
     def __init__(
@@ -121,7 +121,7 @@ class CycleGAN(ImageTranslator):
         pretrained_to_source: str | None = None,
         generator_optimizer: OptimizerCallable = lambda p: FusedAdam(p, lr=2e-4, beta1=0.5),
         discriminator_optimizer: OptimizerCallable = lambda p: FusedAdam(p, lr=2e-4, beta1=0.5),
-        **loop: Any,
+        **training: Any,
     ) -> None:
         if image_size < 16 or image_size % 4:
             raise ModelError(f"image_size is {image_size}; it must be a multiple of 4, and at least 16.")
@@ -143,17 +143,21 @@ class CycleGAN(ImageTranslator):
             image_shape=(channels, image_size, image_size),
             generator_optimizer=generator_optimizer,
             discriminator_optimizer=discriminator_optimizer,
-            **loop,
+            **training,
         )
-        self.save_hyperparameters(ignore=NOT_SAVED)
+        self.save_hyperparameters(ignore=OPTIMIZER_ARGUMENTS)
         self.pretrained_to_source = pretrained_to_source
         self.lambda_cycle = lambda_cycle
         self.lambda_identity = lambda_identity
         self.image_buffers = (ImageBuffer(buffer_size), ImageBuffer(buffer_size))
 
+    @property
+    def restored_arguments(self) -> tuple[str, ...]:
+        return ("pretrained", "pretrained_to_source")
+
     def setup(self, stage: str) -> None:
         super().setup(stage)
-        batch_size = getattr(getattr(self.trainer, "datamodule", None), "batch_size", 1)
+        batch_size = self.facts.batch_size or 1
         if stage == "fit" and 0 < self.image_buffers[0].size < batch_size:
             raise ModelError(
                 f"buffer_size is {self.image_buffers[0].size}; it must be 0, or at least the batch size, {batch_size}."
@@ -175,17 +179,21 @@ class CycleGAN(ImageTranslator):
     def discriminator_loss(self, batch: ImagePair, fake: Tensor) -> Tensor:
         losses = []
         real = batch.target, batch.source
-        for judge, image, newest, buffer in zip(self._judges(), real, fake, self.image_buffers, strict=True):
+        for discriminator, image, newest, buffer in zip(
+            self._discriminators(), real, fake, self.image_buffers, strict=True
+        ):
             shown = buffer.exchange(newest) if self.training else newest
-            losses.append(discriminator_least_squares(judge(image * 2 - 1), judge(shown)) / 2)
+            losses.append(discriminator_least_squares(discriminator(image * 2 - 1), discriminator(shown)) / 2)
         return losses[0] + losses[1]
 
     def generator_loss(self, batch: ImagePair, fake: Tensor) -> dict[str, Tensor]:
         source, target = batch.source * 2 - 1, batch.target * 2 - 1
         to_target, to_source = self._generators(self.generator)
-        judge_target, judge_source = self._judges()
+        target_discriminator, source_discriminator = self._discriminators()
         fake_target, fake_source = fake
-        gan = generator_least_squares(judge_target(fake_target)) + generator_least_squares(judge_source(fake_source))
+        gan = generator_least_squares(target_discriminator(fake_target)) + generator_least_squares(
+            source_discriminator(fake_source)
+        )
         cycle = _l1(to_source(fake_target), source) + _l1(to_target(fake_source), target)
         parts = {"generator_gan_loss": gan, "generator_cycle_loss": cycle}
         loss = gan + self.lambda_cycle * cycle
@@ -213,7 +221,7 @@ class CycleGAN(ImageTranslator):
         both = cast(nn.ModuleDict, networks)
         return both["to_target"], both["to_source"]
 
-    def _judges(self) -> tuple[nn.Module, nn.Module]:
+    def _discriminators(self) -> tuple[nn.Module, nn.Module]:
         """D_Y and D_X."""
         both = cast(nn.ModuleDict, self.discriminator)
         return both["target"], both["source"]

@@ -27,7 +27,7 @@ from lightning.pytorch.cli import OptimizerCallable
 from torch import Tensor, nn
 
 from datamodules import LabeledImages
-from lit_models.adversarial import NOT_SAVED, Loss, UnconditionalGAN
+from lit_models.adversarial import OPTIMIZER_ARGUMENTS, LossTerms, UnconditionalGAN
 from lit_models.losses.adversarial import discriminator_bce, generator_bce, with_r1
 from lit_models.networks.convolutional import require_power_of_two
 from lit_models.networks.initialization import initialize
@@ -130,7 +130,7 @@ class DCGAN(UnconditionalGAN):
             discriminator's batch normalization out, because the slope at one image would depend on all the others.
         generator_optimizer: Optimizer of the generator.
         discriminator_optimizer: Optimizer of the discriminator.
-        **loop: Arguments of :class:`lit_models.adversarial.AdversarialModule`.
+        **training: Arguments of :class:`lit_models.adversarial.AdversarialModule`.
     """
 
     def __init__(
@@ -144,7 +144,7 @@ class DCGAN(UnconditionalGAN):
         r1_weight: float = 0.0,
         generator_optimizer: OptimizerCallable = lambda p: FusedAdam(p, lr=2e-4, beta1=0.5),
         discriminator_optimizer: OptimizerCallable = lambda p: FusedAdam(p, lr=2e-4, beta1=0.5),
-        **loop: Any,
+        **training: Any,
     ) -> None:
         require_power_of_two(image_size, 16, 256)
         require_label_noise(label_noise)
@@ -156,9 +156,9 @@ class DCGAN(UnconditionalGAN):
             latent_dim=latent_dim,
             generator_optimizer=generator_optimizer,
             discriminator_optimizer=discriminator_optimizer,
-            **loop,
+            **training,
         )
-        self.save_hyperparameters(ignore=NOT_SAVED)
+        self.save_hyperparameters(ignore=OPTIMIZER_ARGUMENTS)
         self.data_label = data_label
         self.label_noise = label_noise
         self.r1_weight = r1_weight
@@ -168,7 +168,7 @@ class DCGAN(UnconditionalGAN):
         """A compiled discriminator has no second derivatives, which the penalty needs."""
         return ("discriminator",) if self.r1_weight else ()
 
-    def discriminator_loss(self, batch: LabeledImages, fake: Tensor) -> Loss:
+    def discriminator_loss(self, batch: LabeledImages, fake: Tensor) -> LossTerms:
         real = batch.image * 2 - 1
         loss = discriminator_bce(self.discriminator(real), self.discriminator(fake), self.data_label, self.label_noise)
         return with_r1(loss, self.discriminator, real, self.r1_weight)

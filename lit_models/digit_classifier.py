@@ -8,7 +8,7 @@ that knows digits tell more about generated digits than scores over one that kno
 """
 
 from collections.abc import Sequence
-from typing import Any, cast
+from typing import Any
 
 from lightning.pytorch.cli import OptimizerCallable
 from torch import Tensor
@@ -20,11 +20,9 @@ from lit_models.errors import ModelError
 from lit_models.losses.precision import at_least_float32
 from lit_models.networks.convnet import ConvNet
 from lit_models.optimizers import FusedAdam
-from lit_models.support.checks import require_image_shape, require_labels, require_num_classes
-from lit_models.support.classes import NamedClasses
-from lit_models.support.module import Part
+from lit_models.support.checks import require_fraction, require_image_shape, require_labels, require_num_classes
+from lit_models.support.classes import CLASSIFIER, NamedClasses
 from lit_models.support.outputs import ClassProbabilities
-from lit_models.support.ranks import batch_weight
 
 
 class DigitClassifier(NamedClasses):
@@ -43,10 +41,7 @@ class DigitClassifier(NamedClasses):
         optimizer: Optimizer of all parameters; its learning rate is the schedule's.
     """
 
-    exports = (
-        Part("classifier", "forward", ("image",), "logits"),
-        Part("encoder", "embed", ("image",), "embedding"),
-    )
+    exports = CLASSIFIER
 
     def __init__(
         self,
@@ -65,8 +60,7 @@ class DigitClassifier(NamedClasses):
             raise ModelError(
                 f"image_size is {image_size}, which can't be halved {len(widths)} times: shorten --model.widths."
             )
-        if not 0 <= label_smoothing < 1:
-            raise ModelError(f"label_smoothing is {label_smoothing}; it must be at least 0 and less than 1.")
+        require_fraction(label_smoothing=label_smoothing)
         widths = list(widths)
         self.save_hyperparameters(ignore=["optimizer"])
         self.image_shape = (channels, image_size, image_size)
@@ -99,30 +93,20 @@ class DigitClassifier(NamedClasses):
         return loss
 
     def validation_step(self, batch: LabeledImages, batch_idx: int) -> None:
-        self._evaluate(batch, "val")
+        self.log_classification(self(batch.image), batch.label, "val")
 
     def test_step(self, batch: LabeledImages, batch_idx: int) -> Tensor:
-        """Returns the logits, for callbacks."""
-        return self._evaluate(batch, "test")
+        """Return the logits, for callbacks."""
+        return self.log_classification(self(batch.image), batch.label, "test")
 
     def predict_step(self, batch: LabeledImages, batch_idx: int) -> ClassProbabilities:
         return ClassProbabilities(self(batch.image).softmax(1))
 
-    def _evaluate(self, batch: LabeledImages, stage: str) -> Tensor:
-        logits = self(batch.image)
-        means = {
-            f"{stage}/loss": functional.cross_entropy(logits, batch.label),
-            f"{stage}/accuracy": (logits.argmax(1) == batch.label).float().mean(),
-        }
-        self.log_dict(means, batch_size=batch_weight(len(logits)), sync_dist=True, prog_bar=stage == "val")
-        return logits
-
     def configure_optimizers(self) -> Any:
         optimizer = self.optimizer_callable(self.parameters())
         # Not the trainer's `estimated_stepping_batches`, which makes the loader too early for its place to be restored.
-        data = getattr(self.trainer, "datamodule", None)
-        if isinstance(data, ImageDataModule):
-            steps = cast(int, self.trainer.max_epochs) * len(data.train_batches())
+        if isinstance(self.data, ImageDataModule) and self.trainer.max_epochs is not None:
+            steps = self.trainer.max_epochs * len(self.data.train_batches())
         else:
             steps = int(self.trainer.estimated_stepping_batches)
         schedule = OneCycleLR(optimizer, self.max_lr, total_steps=steps)

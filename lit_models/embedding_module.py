@@ -1,10 +1,8 @@
 """What a network of embeddings logs in validation and test, whatever it was trained by."""
 
 from abc import abstractmethod
-from typing import cast
 
 import torch
-from lightning.pytorch import LightningModule
 from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor
 from torch.nn import functional
@@ -17,13 +15,14 @@ from lit_models.metrics.retrieval import (
     centroid_scores,
     class_centroids,
     first_of_each_class,
-    hits,
     nearest,
     neighbor_votes,
     retrieval,
+    share_of_hits,
 )
 from lit_models.support.checks import require_labels, require_num_classes
 from lit_models.support.classes import NamedClasses
+from lit_models.support.lightning_internals import data_of
 from lit_models.support.outputs import ClassProbabilities
 from lit_models.support.plain_batches import reference_batches
 from lit_models.support.ranks import batch_weight, gather_on_device
@@ -75,7 +74,7 @@ class EmbeddingEvaluation:
         return {name: gather_on_device(one).nanmean() for name, one in values.items()}
 
 
-def embedded(module: LightningModule, rows: Tensor) -> tuple[Tensor, Tensor]:
+def embedded(module: "EmbeddingModule", rows: Tensor) -> tuple[Tensor, Tensor]:
     """Embeds training images, not augmented, on all ranks.
 
     Args:
@@ -86,19 +85,20 @@ def embedded(module: LightningModule, rows: Tensor) -> tuple[Tensor, Tensor]:
         ``(N, D)`` and the labels ``(N,)``, of all rows.
     """
     trainer = module.trainer
-    data = cast(ImageDataModule, getattr(trainer, "datamodule"))  # noqa: B009
+    data = data_of(trainer)
+    assert isinstance(data, ImageDataModule)
     own = []
     for part in rows[trainer.global_rank :: trainer.world_size].split(data.eval_batch_size):
         batch = module.transfer_batch_to_device(data.train_set.__getitems__(part), module.device, 0)
         plugin = trainer.precision_plugin
         with plugin.forward_context():
             image = plugin.convert_input(data.transform(batch, training=False)).image
-            own.append((cast(Tensor, module.embed(image)), batch.label))  # type: ignore[operator]
+            own.append((module.embed(image), batch.label))
     embedding, label = (gather_on_device(torch.cat(values)) for values in zip(*own, strict=True))
     return embedding, label
 
 
-def embedded_of_loader(module: LightningModule, per_class: int | None) -> tuple[Tensor, Tensor]:
+def embedded_of_loader(module: "EmbeddingModule", per_class: int | None) -> tuple[Tensor, Tensor]:
     """Embeds the images of a user's own training loader, as it gives them, on all ranks.
 
     Args:
@@ -110,10 +110,10 @@ def embedded_of_loader(module: LightningModule, per_class: int | None) -> tuple[
     """
     plugin = module.trainer.precision_plugin
     own = []
-    for batch in reference_batches(module, cast(int, module.num_classes), per_class):
+    for batch in reference_batches(module, module.num_classes, per_class):
         with plugin.forward_context():
             image, label = module.transfer_batch_to_device(batch, module.device, 0)
-            own.append((cast(Tensor, module.embed(image)), label))  # type: ignore[operator]
+            own.append((module.embed(image), label))
     if not own:
         raise ModelError(
             f"{type(module).__name__} is measured with training images at hand: give the Trainer a data module that "
@@ -160,6 +160,10 @@ class EmbeddingModule(NamedClasses):
     def features(self, image: Tensor) -> Tensor:
         """``(B, D)`` of images ``(B, C, H, W)`` in [0, 1]."""
 
+    def embed(self, image: Tensor) -> Tensor:
+        """The embeddings ``(B, D)`` of images ``(B, C, H, W)`` in [0, 1], as their distances are taken."""
+        return self.compared(self.features(image))
+
     @abstractmethod
     def compared(self, feature: Tensor) -> Tensor:
         """Features as embeddings, whose distances count."""
@@ -197,7 +201,7 @@ class EmbeddingModule(NamedClasses):
 
     def _embed_references(self, per_class: int | None) -> None:
         """Embeds training images, the first ``per_class`` of each class (all if None), and finds the centroids."""
-        data = getattr(self.trainer, "datamodule", None)
+        data = self.data
         if isinstance(data, ImageDataModule):
             label = data.train_set.column("label")
             rows = torch.arange(len(label)) if per_class is None else first_of_each_class(label.cpu(), per_class)
@@ -227,23 +231,32 @@ class EmbeddingModule(NamedClasses):
         for name, by in {"": score, **self.evaluation.scores(embedding)}.items():
             ranked = by.topk(min(5, self.num_classes)).indices
             kind = f"{stage}/{name}_accuracy" if name else f"{stage}/accuracy"
-            values |= {kind: hits(ranked[:, :1], label), f"{kind}_top5": hits(ranked, label)}
+            values |= {kind: share_of_hits(ranked[:, :1], label), f"{kind}_top5": share_of_hits(ranked, label)}
         size = batch_weight(len(label))
         accuracy = f"{stage}/accuracy"
         self.log(accuracy, values.pop(accuracy), batch_size=size, sync_dist=True, prog_bar=stage == "val")
         self.log_dict(values, batch_size=size, sync_dist=True)
         return score
 
+    def joined(self, values: Tensor) -> Tensor:
+        """The rows of all ranks, ``(world_size * B, ...)``, through which gradients flow back to each rank's own.
+
+        Each rank then has the full loss, and the sum of all ranks' gradients of it, of which DDP takes the mean.
+        """
+        joined = self.all_gather(values, sync_grads=values.requires_grad)
+        assert isinstance(joined, Tensor)
+        return joined.view(-1, *values.shape[1:])
+
     @property
     def classes_are_unseen(self) -> bool:
         """Whether the images are of other classes than those that are trained on."""
-        return bool(getattr(getattr(self.trainer, "datamodule", None), "unseen", False))
+        return self.facts.unseen
 
     def on_validation_epoch_end(self) -> None:
         self._evaluate_split("val")
         if self.trainer.state.fn == TrainerFn.FITTING:
             scores = centroid_scores(self.evaluation.reference, self.evaluation.centroid)
-            accuracy = hits(scores.argmax(1, keepdim=True), self.evaluation.label)
+            accuracy = share_of_hits(scores.argmax(1, keepdim=True), self.evaluation.label)
             names = ["train/centroid_accuracy", *["train/accuracy"] * (self.loss == "triplet")]
             self.log_dict(dict.fromkeys(names, accuracy), sync_dist=True)
 

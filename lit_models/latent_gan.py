@@ -33,7 +33,7 @@ from lightning.pytorch.cli import OptimizerCallable
 from torch import Tensor, nn
 
 from datamodules import LabeledImages
-from lit_models.adversarial import NOT_SAVED, UnconditionalGAN, evaluating
+from lit_models.adversarial import OPTIMIZER_ARGUMENTS, UnconditionalGAN, evaluating
 from lit_models.dcgan import Discriminator
 from lit_models.errors import ModelError
 from lit_models.losses.adversarial import discriminator_bce, generator_bce
@@ -105,7 +105,7 @@ class LatentGAN(UnconditionalGAN):
         discriminator_feature_maps: Width of the discriminator's layer next to the image.
         generator_optimizer: Optimizer of the generator.
         discriminator_optimizer: Optimizer of the discriminator.
-        **loop: Arguments of :class:`lit_models.adversarial.AdversarialModule`.
+        **training: Arguments of :class:`lit_models.adversarial.AdversarialModule`.
     """
 
     def __init__(
@@ -122,7 +122,7 @@ class LatentGAN(UnconditionalGAN):
         discriminator_feature_maps: int = 32,
         generator_optimizer: OptimizerCallable = lambda p: FusedAdam(p, lr=1e-3, beta1=0.5),
         discriminator_optimizer: OptimizerCallable = lambda p: FusedAdam(p, lr=2e-4, beta1=0.5),
-        **loop: Any,
+        **training: Any,
     ) -> None:
         require_power_of_two(image_size, 16, 256)
         if decoder_checkpoint is None:
@@ -140,9 +140,9 @@ class LatentGAN(UnconditionalGAN):
             latent_dim=latent_dim,
             generator_optimizer=generator_optimizer,
             discriminator_optimizer=discriminator_optimizer,
-            **loop,
+            **training,
         )
-        self.save_hyperparameters(ignore=NOT_SAVED)
+        self.save_hyperparameters(ignore=OPTIMIZER_ARGUMENTS)
         self.decoder_checkpoint = decoder_checkpoint
         self.architecture = {
             "image_size": image_size,
@@ -151,6 +151,10 @@ class LatentGAN(UnconditionalGAN):
             "feature_maps": feature_maps,
         }
         self._is_loaded = False  # by an autoencoder's checkpoint, or by one of this model's own
+
+    @property
+    def restored_arguments(self) -> tuple[str, ...]:
+        return ("decoder_checkpoint",)
 
     def setup(self, stage: str) -> None:
         super().setup(stage)

@@ -47,11 +47,10 @@ from lit_models.losses.precision import at_least_float32
 from lit_models.networks.mlp import MLP, Decoder
 from lit_models.optimizers import FusedAdam
 from lit_models.phase_data import PhaseData, require_labeled_fraction
-from lit_models.support.checks import require_at_least, require_image_shape, require_num_classes
-from lit_models.support.classes import NamedClasses
-from lit_models.support.module import Part
+from lit_models.support.checks import require_at_least, require_fraction, require_image_shape, require_num_classes
+from lit_models.support.classes import CLASSIFIER, NamedClasses
+from lit_models.support.lightning_internals import optimizers_of, step_schedules
 from lit_models.support.outputs import ClassProbabilities
-from lit_models.support.ranks import batch_weight
 
 
 class LayerwiseMLP(NamedClasses):
@@ -94,15 +93,10 @@ class LayerwiseMLP(NamedClasses):
             a cosine.
     """
 
-    exports = (
-        Part("classifier", "forward", ("image",), "logits"),
-        Part("encoder", "embed", ("image",), "embedding"),
-    )
+    exports = CLASSIFIER
 
-    needs_find_unused_parameters = True
-    """Under DDP each phase reaches its own parameters only."""
-    later_metrics = ("train/loss", "train/accuracy", "val/loss", "val/accuracy")
-    """Logged in fine-tuning only; see :class:`lit_models.callbacks.Checkpoints`."""
+    needs_find_unused_parameters = True  # each phase reaches its own parameters only
+    later_metrics = ("train/loss", "train/accuracy", "val/loss", "val/accuracy")  # in fine-tuning only
 
     def __init__(
         self,
@@ -134,9 +128,7 @@ class LayerwiseMLP(NamedClasses):
         require_at_least(1, image_size=image_size, channels=channels, finetune_epochs=finetune_epochs)
         require_at_least(2, num_classes=num_classes)
         require_at_least(0, pretrain_epochs=pretrain_epochs)
-        for name, part in (("mask_fraction", mask_fraction), ("dropout", dropout)):
-            if not 0 <= part < 1:
-                raise ModelError(f"{name} is {part}; it must be at least 0 and less than 1.")
+        require_fraction(mask_fraction=mask_fraction, dropout=dropout)
         if not 0 < labeled_fraction <= 1:
             raise ModelError(f"labeled_fraction is {labeled_fraction}; it must be greater than 0 and at most 1.")
         super().__init__()
@@ -216,7 +208,7 @@ class LayerwiseMLP(NamedClasses):
     def _start_epoch(self) -> None:
         layer = self.layer_at(self.current_epoch)
         current = self._optimizer(layer)
-        for optimizer in self._optimizers():
+        for optimizer in optimizers_of(self):
             if optimizer is not current:
                 optimizer.state.clear()  # the moments of a phase that is over need no place in memory or checkpoints
         self.phase_data.give("train", self.trainer.train_dataloader, layer)
@@ -243,9 +235,7 @@ class LayerwiseMLP(NamedClasses):
             return
         self.log("train/accuracy", self.train_accuracy.compute())
         self.train_accuracy.reset()
-        schedule = self.lr_schedulers()
-        if schedule is not None:
-            cast(Any, schedule).step()
+        step_schedules(self)
 
     def reconstruction_loss(self, batch: LabeledImages | Codes, layer: int) -> Tensor:
         """The loss of a layer (from 1) as an autoencoder; in training, of corrupted inputs.
@@ -282,12 +272,8 @@ class LayerwiseMLP(NamedClasses):
         cosine = LambdaLR(optimizers[-1], lambda epoch: (1 + math.cos(math.pi * epoch / self.finetune_epochs)) / 2)
         return optimizers, [cosine]
 
-    def _optimizers(self) -> list[LightningOptimizer]:
-        optimizers = self.optimizers()
-        return optimizers if isinstance(optimizers, list) else [optimizers]
-
     def _optimizer(self, layer: int | None) -> LightningOptimizer:
-        return self._optimizers()[-1 if layer is None else layer - 1]
+        return optimizers_of(self)[-1 if layer is None else layer - 1]
 
     # --- evaluation ---------------------------------------------------------------------------------------------------
 
@@ -298,29 +284,18 @@ class LayerwiseMLP(NamedClasses):
     def validation_step(self, batch: LabeledImages | Codes, batch_idx: int) -> None:
         layer = self.layer_at(self.current_epoch) if self.trainer.state.fn == TrainerFn.FITTING else None
         if layer is None:
-            self._classify(cast(LabeledImages, batch), "val")
+            images = cast(LabeledImages, batch)
+            self.log_classification(at_least_float32(self(images.image)), images.label, "val")
         else:
             loss = self.reconstruction_loss(batch, layer)
-            self.log(
-                f"val/layer{layer}_reconstruction_loss", loss, batch_size=batch_weight(len(batch[0])), sync_dist=True
-            )
+            self.log_means("val", {f"layer{layer}_reconstruction_loss": loss}, len(batch[0]))
 
     def test_step(self, batch: LabeledImages, batch_idx: int) -> Tensor:
-        """Returns the logits, for callbacks."""
-        return self._classify(batch, "test")[1]
+        """Return the logits, for callbacks."""
+        return self.log_classification(at_least_float32(self(batch.image)), batch.label, "test")
 
     def predict_step(self, batch: LabeledImages, batch_idx: int) -> ClassProbabilities:
         return ClassProbabilities(at_least_float32(self(batch.image)).softmax(1))
-
-    def _classify(self, batch: LabeledImages, stage: str) -> tuple[Tensor, Tensor]:
-        """The loss and the logits of a held-out batch; logs loss and accuracy."""
-        logits = at_least_float32(self(batch.image))
-        loss = functional.cross_entropy(logits, batch.label)
-        accuracy = (logits.argmax(1) == batch.label).float().mean()
-        weight = batch_weight(len(batch.label))
-        self.log(f"{stage}/loss", loss, batch_size=weight, sync_dist=True)
-        self.log(f"{stage}/accuracy", accuracy, batch_size=weight, prog_bar=stage == "val", sync_dist=True)
-        return loss, logits
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         super().on_load_checkpoint(checkpoint)

@@ -35,16 +35,14 @@ Differences from the papers:
 10. The center loss's toy (``encoder: lenet``, section 3.1): no activation follows the layer of two features.
 """
 
-import warnings
 from collections.abc import Sequence
-from typing import Any, Literal, cast
+from typing import Any, Literal
 
 import torch
 from lightning.pytorch.cli import OptimizerCallable
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.optim import SGD
-from torch.optim.lr_scheduler import LambdaLR
 
 from datamodules import LabeledImages
 from lit_models.embedding_module import EmbeddingEvaluation, EmbeddingModule
@@ -52,20 +50,21 @@ from lit_models.errors import ModelError
 from lit_models.losses.center import RULES, CenterRule, center_loss, require_center
 from lit_models.losses.precision import at_least_float32
 from lit_models.losses.triplet import MININGS, Margin, Mining, TripletLoss, distances
-from lit_models.metrics.retrieval import centroid_scores, fitted_sharpness
-from lit_models.networks.backbones import Backbone, is_backbone, require_backbone
+from lit_models.metrics.retrieval import best_sharpness, centroid_scores
+from lit_models.networks.backbones import Backbone
+from lit_models.networks.encoders import load_encoder, make_encoder
 from lit_models.networks.heads import Head, embedding_head
-from lit_models.networks.lenet import LeNet
-from lit_models.networks.resnet import ResNet18, load_weights
-from lit_models.optimizers import decayed_weights, one_cycle
+from lit_models.networks.resnet import ResNet18
+from lit_models.optimizers import decayed_weights, with_one_cycle
 from lit_models.support.checks import (
     require_at_least,
+    require_fraction,
     require_image_shape,
     require_normalization,
     require_positives,
     require_several_images,
 )
-from lit_models.support.module import Part
+from lit_models.support.classes import CLASSIFIER
 
 
 class MetricResNet(EmbeddingModule):
@@ -111,17 +110,14 @@ class MetricResNet(EmbeddingModule):
         center_rate: α, or the learning rate of that step. (Its gradient is a mean over the batch, of which a class has
             a small part: it takes a rate of about half the number of classes.)
         references_per_class: Reference images of each class in validation; all training images if None.
-        knn_neighbours: Neighbors that vote.
+        knn_neighbors: Neighbors that vote.
         schedule: "constant" learning rate, or "one_cycle": up from a 25th to the optimizer's rate in 30 % of the steps,
             then down to nothing, along half cosines (Smith & Topin 2019, https://arxiv.org/abs/1708.07120), at constant
             momentum.
         optimizer: Optimizer of all parameters.
     """
 
-    exports = (
-        Part("classifier", "forward", ("image",), "logits"),
-        Part("encoder", "embed", ("image",), "embedding"),
-    )
+    exports = CLASSIFIER
 
     center: Tensor
     centroid: Tensor
@@ -154,52 +150,35 @@ class MetricResNet(EmbeddingModule):
         center_rule: CenterRule = "paper",
         center_rate: float = 0.5,
         references_per_class: int | None = 50,
-        knn_neighbours: int = 20,
+        knn_neighbors: int = 20,
         schedule: Literal["constant", "one_cycle"] = "constant",
         optimizer: OptimizerCallable = lambda p: SGD(p, lr=1e-3, momentum=0.9),
     ) -> None:
         require_at_least(1, image_size=image_size, channels=channels, feature_maps=feature_maps)
-        require_at_least(1, references_per_class=references_per_class, knn_neighbours=knn_neighbours)
-        require_at_least(1, embedding_dim=embedding_dim)
+        require_at_least(
+            1, references_per_class=references_per_class, knn_neighbors=knn_neighbors, embedding_dim=embedding_dim
+        )
         require_at_least(2, num_classes=num_classes)
         require_normalization(channels, mean, std)
-        if not 0 <= label_smoothing < 1:
-            raise ModelError(f"label_smoothing is {label_smoothing}; it must be at least 0 and less than 1.")
+        require_fraction(label_smoothing=label_smoothing)
         if margin != "soft" and margin < 0:
             raise ModelError(f"margin is {margin}; it must be at least 0, or soft.")
         require_center(center_weight, center_rate, center_rule)
-        require_backbone(encoder, ("resnet18", "lenet"), channels)
-        if freeze_encoder and (not is_backbone(encoder) or pretrained is None):
-            raise ModelError(
-                "A frozen encoder needs weights: set --model.encoder torchvision:NAME and --model.pretrained."
-            )
         if freeze_encoder and loss == "triplet" and embedding_dim is None and head == "linear":
             raise ModelError("With a frozen encoder the triplet loss trains a head only: set --model.embedding_dim.")
-        if encoder == "lenet" and (pretrained is not None or image_size < 8):
-            raise ModelError("The encoder lenet has no pretrained weights, and needs an image_size of at least 8.")
-        super().__init__(num_classes, references_per_class, knn_neighbours)
+        network = make_encoder(encoder, image_size, channels, feature_maps, stem, freeze_encoder, pretrained)
+        super().__init__(num_classes, references_per_class, knn_neighbors)
         self.save_hyperparameters(ignore=["optimizer"])
         self.image_shape = (channels, image_size, image_size)
-        self.loss = loss
-        self.pretrained = pretrained
-        self.label_smoothing = label_smoothing
+        self.loss, self.pretrained, self.label_smoothing = loss, pretrained, label_smoothing
         self.mining, self.margin, self.squared_distance = MININGS[mining], margin, squared_distance
-        self.unit_length = unit_length
-        self.center_weight, self.center_rate = center_weight, center_rate
-        self.move_centers = RULES[center_rule]
-        self.schedule = schedule
+        self.center_weight, self.center_rate, self.move_centers = center_weight, center_rate, RULES[center_rule]
+        self.unit_length, self.schedule = unit_length, schedule
         self.optimizer_callable = optimizer
 
         self.register_buffer("mean", torch.tensor(mean).view(-1, 1, 1))
         self.register_buffer("std", torch.tensor(std).view(-1, 1, 1))
-        self.encoder: ResNet18 | LeNet | Backbone
-        if is_backbone(encoder):
-            self.encoder = Backbone(encoder, image_size, freeze_encoder)
-        elif encoder == "lenet":
-            self.encoder = LeNet(channels, feature_maps, image_size)
-        else:
-            self.encoder = ResNet18(channels, feature_maps, stem)
-        self.encoder_lr = encoder_lr
+        self.encoder, self.encoder_lr = network, encoder_lr
         self.projection, size = embedding_head(self.encoder.out_features, head, embedding_dim)
         self.head = f"{head}, {size}"
         if loss == "triplet":
@@ -219,10 +198,6 @@ class MetricResNet(EmbeddingModule):
             image = (image - self.mean) / self.std
         return at_least_float32(self.projection(self.encoder(image)))
 
-    def embed(self, image: Tensor) -> Tensor:
-        """The embeddings ``(B, D)`` of images ``(B, C, H, W)`` in [0, 1], as their distances are taken."""
-        return self.compared(self.features(image))
-
     def compared(self, feature: Tensor) -> Tensor:
         """Features as embeddings: of length 1 with ``unit_length``."""
         return functional.normalize(feature) if self.unit_length else feature
@@ -240,6 +215,10 @@ class MetricResNet(EmbeddingModule):
 
     # --- training -----------------------------------------------------------------------------------------------------
 
+    @property
+    def restored_arguments(self) -> tuple[str, ...]:
+        return ("pretrained", "mean", "std")
+
     def setup(self, stage: str) -> None:
         require_image_shape(self, self.image_shape)
         super().setup(stage)
@@ -253,16 +232,8 @@ class MetricResNet(EmbeddingModule):
             require_positives(self)
 
     def on_fit_start(self) -> None:
-        if self.pretrained is None or self._restored:
-            return
-        if isinstance(self.encoder, Backbone):
-            self.encoder.load_pretrained(self.pretrained)
-            return
-        kept = load_weights(cast(ResNet18, self.encoder), self.pretrained)
-        if kept and self.trainer.is_global_zero:
-            warnings.warn(
-                f"The stem isn't that of {self.pretrained}, and starts untrained: {', '.join(kept)}.", stacklevel=1
-            )
+        if self.pretrained is not None and not self._restored:
+            load_encoder(self.encoder, self.pretrained)
 
     def training_step(self, batch: LabeledImages, batch_idx: int) -> Tensor:
         feature = self.features(batch.image)
@@ -279,14 +250,6 @@ class MetricResNet(EmbeddingModule):
         self.log("train/loss", loss.detach(), prog_bar=True)
         return loss
 
-    def joined(self, values: Tensor) -> Tensor:
-        """The rows of all ranks, ``(world_size * B, ...)``, through which gradients flow back to each rank's own.
-
-        Each rank then has the whole loss, and the sum of all ranks' gradients of it, of which DDP takes the mean.
-        """
-        joined = self.all_gather(values, sync_grads=values.requires_grad)
-        return cast(Tensor, joined).view(-1, *values.shape[1:])
-
     def triplet_loss(self, embedding: Tensor, label: Tensor) -> TripletLoss:
         """The loss of embeddings ``(B, D)`` of classes ``(B,)``, in float32."""
         with torch.autocast(embedding.device.type, enabled=False):
@@ -300,16 +263,8 @@ class MetricResNet(EmbeddingModule):
             self.center.copy_(self.move_centers(*joined, self.center, self.center_rate))
 
     def configure_optimizers(self) -> Any:
-        optimizer = self.optimizer_callable(cast(Any, decayed_weights(self, self.encoder, self.encoder_lr)))
-        if self.schedule == "constant":
-            return optimizer
-        # The number of steps is known when the loader is there; the first step doesn't need it.
-        schedule = LambdaLR(
-            optimizer, lambda step: one_cycle(step, int(self.trainer.estimated_stepping_batches) if step else 1)
-        )
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
-
-    # --- evaluation ---------------------------------------------------------------------------------------------------
+        optimizer = self.optimizer_callable(decayed_weights(self, self.encoder, self.encoder_lr))
+        return optimizer if self.schedule == "constant" else with_one_cycle(optimizer, self.trainer)
 
     def classification_loss(self, feature: Tensor, score: Tensor, label: Tensor) -> Tensor:
         """The loss that a batch has by itself; that of triplets is measured in batches of P classes x K images."""
@@ -322,7 +277,7 @@ class MetricResNet(EmbeddingModule):
         if self.loss == "triplet":
             self.centroid.copy_(evaluation.centroid)
             score = centroid_scores(evaluation.reference, self.centroid)
-            self.sharpness.copy_(fitted_sharpness(score, evaluation.label))
+            self.sharpness.copy_(best_sharpness(score, evaluation.label))
 
     def on_predict_start(self) -> None:
         if self.loss == "triplet" and not self.centroid.any():

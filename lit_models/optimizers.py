@@ -2,10 +2,14 @@
 
 import math
 from collections.abc import Iterable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from torch import Tensor, nn
-from torch.optim import Adam
+from torch.optim import Adam, Optimizer
+from torch.optim.lr_scheduler import LambdaLR
+
+if TYPE_CHECKING:
+    from lightning.pytorch import Trainer
 
 
 class FusedAdam(Adam):
@@ -72,6 +76,16 @@ def linear_decay(epoch: int, epochs: int, start: float = 0.5) -> float:
     """
     constant = math.ceil(start * epochs)
     return 1 - max(0, epoch + 1 - constant) / (epochs - constant + 1)
+
+
+def with_one_cycle(optimizer: Optimizer, trainer: "Trainer") -> dict[str, Any]:
+    """The optimizer with :func:`one_cycle` over all steps of the training, as ``configure_optimizers`` returns it."""
+
+    def factor(step: int) -> float:
+        # The number of steps is known when the loader is there; the first step doesn't need it.
+        return one_cycle(step, int(trainer.estimated_stepping_batches) if step else 1)
+
+    return {"optimizer": optimizer, "lr_scheduler": {"scheduler": LambdaLR(optimizer, factor), "interval": "step"}}
 
 
 def decayed_weights(

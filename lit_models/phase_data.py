@@ -4,7 +4,7 @@ import math
 import os
 import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -16,6 +16,7 @@ from datamodules import Codes, GatherDataset, ImageDataModule
 from datamodules.base import run_seed
 from datamodules.loading.loaders import BatchLoader
 from lit_models.errors import ModelError, RunError
+from lit_models.support.lightning_internals import data_of
 
 if TYPE_CHECKING:
     from lit_models.layerwise_mlp import LayerwiseMLP
@@ -32,7 +33,7 @@ def require_labeled_fraction(module: LightningModule, fraction: float) -> None:
     Raises:
         ModelError: A class would have no label, or there is no label at all, or no data module to draw them from.
     """
-    data = getattr(module.trainer, "datamodule", None)
+    data = data_of(module.trainer)
     if isinstance(data, ImageDataModule):
         labeled_rows(data.train_set.column("label"), fraction, run_seed(), data.class_names)
     elif fraction < 1:
@@ -93,7 +94,7 @@ class PhaseData:
 
     def __init__(self, module: "LayerwiseMLP") -> None:
         self.module = module
-        self._given: dict[str, tuple[int | str, Any]] = {}
+        self._in_loaders: dict[str, tuple[int | str, Any]] = {}
 
     def __deepcopy__(self, memo: dict[int, Any]) -> "PhaseData":
         return PhaseData(memo.get(id(self.module), self.module))
@@ -107,10 +108,10 @@ class PhaseData:
             loader: The stage's loader. One that isn't relit's is left alone.
             layer: The layer (from 1) that is pretrained; None in fine-tuning.
         """
-        datamodule = getattr(self.module.trainer, "datamodule", None)
+        datamodule = self.module.data
         if not (isinstance(loader, BatchLoader) and isinstance(datamodule, ImageDataModule)):
             return
-        before, images = self._given.get(stage, ("images", loader.dataset))
+        before, images = self._in_loaders.get(stage, ("images", loader.dataset))
         wanted: int | str = "images"
         if layer is None and stage == "train":
             wanted = "labeled images"
@@ -125,8 +126,8 @@ class PhaseData:
             rows = None
             if wanted == "labeled images":
                 rows = labeled_rows(images.column("label"), self.module.labeled_fraction, run_seed())
-            loader.dataset = images if rows is None else cast(Any, RepeatedRows(images, rows))
-        self._given[stage] = wanted, images
+            loader.dataset = images if rows is None else RepeatedRows(images, rows)
+        self._in_loaders[stage] = wanted, images
 
     @torch.no_grad()
     def _codes(self, source: Any, layers: int, datamodule: ImageDataModule) -> Tensor:
@@ -150,13 +151,13 @@ class PhaseData:
                     code = module.mlp.encode(image, layers)
             if codes is None:
                 folder = Path(module.trainer.default_root_dir)
-                codes = room_for_codes((len(source), code.shape[1]), code.dtype, code.device, folder)
+                codes = allocate_codes((len(source), code.shape[1]), code.dtype, code.device, folder)
             codes[start : start + len(code)] = code
         assert codes is not None, "no data module has an empty split"
         return codes
 
 
-def room_for_codes(shape: tuple[int, int], dtype: torch.dtype, device: torch.device, folder: Path) -> Tensor:
+def allocate_codes(shape: tuple[int, int], dtype: torch.dtype, device: torch.device, folder: Path) -> Tensor:
     """An uninitialized tensor in the best place that has room for it.
 
     Args:

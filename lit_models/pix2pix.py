@@ -41,7 +41,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from datamodules import ImagePair
-from lit_models.adversarial import NOT_SAVED
+from lit_models.adversarial import OPTIMIZER_ARGUMENTS
 from lit_models.errors import ModelError
 from lit_models.losses.adversarial import (
     discriminator_bce,
@@ -54,6 +54,7 @@ from lit_models.networks.patch_discriminator import PatchDiscriminator
 from lit_models.networks.resnet_generator import ResNetGenerator
 from lit_models.networks.unet import UNet
 from lit_models.optimizers import FusedAdam
+from lit_models.support.checks import require_fraction
 from lit_models.translation import ImageTranslator
 
 
@@ -80,7 +81,7 @@ class Pix2Pix(ImageTranslator):
         loss: "bce", the cross-entropy, or "lsgan", least squares.
         generator_optimizer: Optimizer of the generator.
         discriminator_optimizer: Optimizer of the discriminator.
-        **loop: Arguments of :class:`lit_models.translation.ImageTranslator`.
+        **training: Arguments of :class:`lit_models.translation.ImageTranslator`.
     """
 
     def __init__(
@@ -99,12 +100,11 @@ class Pix2Pix(ImageTranslator):
         loss: Literal["bce", "lsgan"] = "bce",
         generator_optimizer: OptimizerCallable = lambda p: FusedAdam(p, lr=2e-4, beta1=0.5),
         discriminator_optimizer: OptimizerCallable = lambda p: FusedAdam(p, lr=2e-4, beta1=0.5),
-        **loop: Any,
+        **training: Any,
     ) -> None:
         if lambda_l1 < 0:
             raise ModelError(f"lambda_l1 is {lambda_l1}; it must not be negative.")
-        if not 0 <= dropout < 1:
-            raise ModelError(f"dropout is {dropout}; it must be at least 0 and less than 1.")
+        require_fraction(dropout=dropout)
         painter: nn.Module
         if generator == "unet":
             painter = UNet(image_size, channels, feature_maps, dropout)
@@ -118,22 +118,22 @@ class Pix2Pix(ImageTranslator):
             dropout_at_test=dropout_at_test,
             generator_optimizer=generator_optimizer,
             discriminator_optimizer=discriminator_optimizer,
-            **loop,
+            **training,
         )
-        self.save_hyperparameters(ignore=NOT_SAVED)
+        self.save_hyperparameters(ignore=OPTIMIZER_ARGUMENTS)
         self.conditional = conditional
         self.lambda_l1 = lambda_l1
         self.loss = loss
 
-    def judge(self, batch: ImagePair, target: Tensor) -> Tensor:
+    def score(self, batch: ImagePair, target: Tensor) -> Tensor:
         """The discriminator's logits of targets in [−1, 1], beside their sources if it sees them."""
         return self.discriminator(torch.cat([batch.source * 2 - 1, target], dim=1) if self.conditional else target)
 
     def discriminator_loss(self, batch: ImagePair, fake: Tensor) -> Tensor:
-        real, fake = self.judge(batch, batch.target * 2 - 1), self.judge(batch, fake)
+        real, fake = self.score(batch, batch.target * 2 - 1), self.score(batch, fake)
         return (discriminator_bce if self.loss == "bce" else discriminator_least_squares)(real, fake) / 2
 
     def generator_loss(self, batch: ImagePair, fake: Tensor) -> dict[str, Tensor]:
-        gan = (generator_bce if self.loss == "bce" else generator_least_squares)(self.judge(batch, fake))
+        gan = (generator_bce if self.loss == "bce" else generator_least_squares)(self.score(batch, fake))
         l1 = functional.l1_loss(at_least_float32(fake), batch.target * 2 - 1)
         return {"loss": gan + self.lambda_l1 * l1, "generator_gan_loss": gan, "generator_l1_loss": l1}

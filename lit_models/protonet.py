@@ -34,13 +34,13 @@ from datamodules import Episodes, LabeledImages, SupportQuery
 from lit_models.errors import ModelError
 from lit_models.losses.precision import at_least_float32, in_float64
 from lit_models.losses.prototypical import cosine, episode_accuracy, prototypical_loss, squared_euclidean
+from lit_models.module import Export, Method
 from lit_models.networks.backbones import Backbone, require_backbone
 from lit_models.networks.resnet import ResNet18
 from lit_models.optimizers import FusedAdam
 from lit_models.support.checks import require_image_shape
-from lit_models.support.module import Method, Part
 from lit_models.support.outputs import ClassProbabilities
-from lit_models.support.ranks import batch_weight, gather_rows
+from lit_models.support.ranks import gather_rows
 
 
 class Conv4(nn.Sequential):
@@ -90,7 +90,7 @@ class ProtoNet(Method):
         optimizer: Optimizer of the encoder's parameters.
     """
 
-    exports = (Part("encoder", "forward", ("image",), "embedding"),)
+    exports = (Export("encoder", "forward", ("image",), "embedding"),)
 
     def __init__(
         self,
@@ -133,10 +133,13 @@ class ProtoNet(Method):
         self.inverted = False
         self.test_accuracies: list[Tensor] = []
 
+    @property
+    def restored_arguments(self) -> tuple[str, ...]:
+        return ("pretrained",)
+
     def setup(self, stage: str) -> None:
-        data = getattr(self.trainer, "datamodule", None)
         if stage == "predict":
-            if not isinstance(data, SupportQuery):
+            if not isinstance(self.data, SupportQuery):
                 raise ModelError(
                     "ProtoNet tells apart the classes of a folder of examples: add --data SupportQuery --data.support "
                     "FOLDER (with a sub-folder of images for each class) --data.query FOLDER (with the images in "
@@ -145,7 +148,7 @@ class ProtoNet(Method):
             return
         require_image_shape(self, self.image_shape, takes="episodes")
         if stage == "fit":
-            self.inverted = getattr(data, "inverted", False)
+            self.inverted = self.facts.inverted
 
     def on_fit_start(self) -> None:
         self._start_from_pretrained()
@@ -192,8 +195,8 @@ class ProtoNet(Method):
         """Logs the means over the episodes; returns the episodes' accuracies, ``(E,)``."""
         distance = self.episode_distances(batch)
         accuracy = episode_accuracy(distance)
-        means = {f"{stage}/loss": prototypical_loss(distance), f"{stage}/accuracy": accuracy.mean()}
-        self.log_dict(means, batch_size=batch_weight(len(distance)), sync_dist=True, prog_bar=stage == "val")
+        means = {"loss": prototypical_loss(distance), "accuracy": accuracy.mean()}
+        self.log_means(stage, means, len(distance), prog_bar=stage == "val")
         return accuracy
 
     def on_test_start(self) -> None:
@@ -219,6 +222,7 @@ class ProtoNet(Method):
         checkpoint["protonet"] = {"episodes_seen": self.episodes_seen, "inverted": self.inverted}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        super().on_load_checkpoint(checkpoint)
         state = checkpoint.get("protonet", {})
         self.episodes_seen = state.get("episodes_seen", 0)
         self.inverted = state.get("inverted", False)
@@ -249,7 +253,8 @@ class ProtoNet(Method):
 
     def on_predict_start(self) -> None:
         self._start_from_pretrained()
-        data = cast(SupportQuery, cast(Any, self.trainer).datamodule)
+        data = self.data
+        assert isinstance(data, SupportQuery)  # as `setup` has checked
         image, label = data.support_images()
         support = LabeledImages(self.polarized(image.to(self.device)), label.to(self.device))
         self.known, self.class_names = self.prototypes(support), data.class_names

@@ -32,7 +32,7 @@ from lightning.pytorch.cli import OptimizerCallable
 from torch import Tensor, nn
 
 from datamodules import LabeledImages
-from lit_models.adversarial import NOT_SAVED, Loss, UnconditionalGAN
+from lit_models.adversarial import OPTIMIZER_ARGUMENTS, LossTerms, UnconditionalGAN
 from lit_models.dcgan import Discriminator, Generator
 from lit_models.errors import ModelError
 from lit_models.losses.adversarial import (
@@ -134,7 +134,7 @@ class SNGAN(UnconditionalGAN):
         r1_weight: γ of the penalty ``γ/2 E‖∇D(x)‖²`` on real images (10 in Mescheder et al.); 0 for none.
         generator_optimizer: Optimizer of the generator.
         discriminator_optimizer: Optimizer of the discriminator.
-        **loop: Arguments of :class:`lit_models.adversarial.AdversarialModule`.
+        **training: Arguments of :class:`lit_models.adversarial.AdversarialModule`.
     """
 
     def __init__(
@@ -150,7 +150,7 @@ class SNGAN(UnconditionalGAN):
         r1_weight: float = 0.0,
         generator_optimizer: OptimizerCallable = lambda p: FusedAdam(p, lr=2e-4, beta1=0.5),
         discriminator_optimizer: OptimizerCallable = lambda p: FusedAdam(p, lr=2e-4, beta1=0.5),
-        **loop: Any,
+        **training: Any,
     ) -> None:
         require_label_noise(label_noise)
         require_r1_weight(r1_weight)
@@ -178,9 +178,9 @@ class SNGAN(UnconditionalGAN):
             latent_dim=latent_dim,
             generator_optimizer=generator_optimizer,
             discriminator_optimizer=discriminator_optimizer,
-            **loop,
+            **training,
         )
-        self.save_hyperparameters(ignore=NOT_SAVED)
+        self.save_hyperparameters(ignore=OPTIMIZER_ARGUMENTS)
         self.loss = loss
         self.data_label = data_label
         self.label_noise = label_noise
@@ -191,7 +191,7 @@ class SNGAN(UnconditionalGAN):
         """A compiled discriminator has no second derivatives, which the penalty needs."""
         return ("discriminator",) if self.r1_weight else ()
 
-    def discriminator_loss(self, batch: LabeledImages, fake: Tensor) -> Loss:
+    def discriminator_loss(self, batch: LabeledImages, fake: Tensor) -> LossTerms:
         real = batch.image * 2 - 1
         real_score, fake_score = self.discriminator(real), self.discriminator(fake)
         if self.loss == "hinge":

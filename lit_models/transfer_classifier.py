@@ -26,12 +26,10 @@ from lit_models.losses.precision import at_least_float32
 from lit_models.networks.backbones import Backbone, is_backbone, require_backbone
 from lit_models.networks.convolutional import Encoder
 from lit_models.optimizers import FusedAdam
-from lit_models.support.checks import require_image_shape, require_labels, require_num_classes
-from lit_models.support.classes import NamedClasses
-from lit_models.support.module import Part
+from lit_models.support.checks import require_fraction, require_image_shape, require_labels, require_num_classes
+from lit_models.support.classes import CLASSIFIER, NamedClasses
 from lit_models.support.outputs import ClassProbabilities
 from lit_models.support.pretrained import load_pretrained
-from lit_models.support.ranks import batch_weight
 
 
 class TransferClassifier(NamedClasses):
@@ -63,10 +61,7 @@ class TransferClassifier(NamedClasses):
         optimizer: Optimizer of heads and encoders.
     """
 
-    exports = (
-        Part("classifier", "forward", ("image",), "logits"),
-        Part("encoder", "embed", ("image",), "embedding"),
-    )
+    exports = CLASSIFIER
 
     def __init__(
         self,
@@ -106,8 +101,7 @@ class TransferClassifier(NamedClasses):
             )
         if folds < 0 or folds == 1:
             raise ModelError(f"folds is {folds}; it must be at least 2, or 0 for data with a validation split.")
-        if not 0 <= dropout < 1:
-            raise ModelError(f"dropout is {dropout}; it must be at least 0 and less than 1.")
+        require_fraction(dropout=dropout)
         self.save_hyperparameters(ignore=["optimizer"])
         self.image_shape = (channels, image_size, image_size)
         self.num_classes = num_classes
@@ -143,6 +137,10 @@ class TransferClassifier(NamedClasses):
         self.train_loss, self.train_accuracy = (MeanMetric(nan_strategy="disable") for _ in range(2))
         self._is_loaded = False  # by an autoencoder's checkpoint, or by one of this model's own
 
+    @property
+    def restored_arguments(self) -> tuple[str, ...]:
+        return ("encoder_checkpoint", "pretrained")
+
     def setup(self, stage: str) -> None:
         require_image_shape(self, self.image_shape)
         if stage == "predict":
@@ -152,11 +150,10 @@ class TransferClassifier(NamedClasses):
         self.take_class_names()
         if stage != "fit":
             return
-        datamodule = getattr(self.trainer, "datamodule", None)
-        given = getattr(datamodule, "folds", 0)
+        given = self.facts.folds
         if given != self.folds:
             raise ModelError(
-                f"TransferClassifier validates by {self.folds} folds, but {type(datamodule).__name__} has {given}: set "
+                f"TransferClassifier validates by {self.folds} folds, but {type(self.data).__name__} has {given}: set "
                 f"--model.folds {given}."
             )
 
@@ -212,20 +209,11 @@ class TransferClassifier(NamedClasses):
             logits = self.all_logits(batch.image)[1 + batch.fold, rows]
         else:
             logits = self(batch.image)
-        self._log(logits, batch.label, "val")
+        self.log_classification(logits, batch.label, "val")
 
     def test_step(self, batch: LabeledImages, batch_idx: int) -> Tensor:
-        """Returns the logits, for callbacks."""
-        logits = self(batch.image)
-        self._log(logits, batch.label, "test")
-        return logits
-
-    def _log(self, logits: Tensor, label: Tensor, stage: str) -> None:
-        values = {
-            f"{stage}/loss": functional.cross_entropy(logits, label),
-            f"{stage}/accuracy": accuracy(logits, label),
-        }
-        self.log_dict(values, batch_size=batch_weight(len(label)), sync_dist=True, prog_bar=stage == "val")
+        """Return the logits, for callbacks."""
+        return self.log_classification(self(batch.image), batch.label, "test")
 
     def predict_step(self, batch: LabeledImages, batch_idx: int) -> ClassProbabilities:
         return ClassProbabilities(self(batch.image).softmax(1))
@@ -234,7 +222,7 @@ class TransferClassifier(NamedClasses):
         groups: list[dict[str, Any]] = [{"params": list(self.heads.parameters())}]
         if not self.freeze_encoder:
             groups.append({"params": list(self.encoders.parameters()), "lr": self.encoder_lr})
-        return self.optimizer_callable(cast(Any, groups))
+        return self.optimizer_callable(groups)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         super().on_load_checkpoint(checkpoint)

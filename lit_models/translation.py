@@ -2,21 +2,21 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, cast
+from typing import Any
 
-from lightning.pytorch import LightningModule
 from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
 from datamodules import GatherDataset, ImagePair, Picture, Pictures
-from lit_models.adversarial import AdversarialModule, evaluating, named
+from lit_models.adversarial import AdversarialModule, evaluating
 from lit_models.errors import ModelError
+from lit_models.module import Export, Method
+from lit_models.networks.resnet_generator import ResNetGenerator
+from lit_models.networks.unet import UNet
 from lit_models.optimizers import linear_decay
 from lit_models.support.authors_weights import load_authors_weights
 from lit_models.support.checks import require_image_shape
-from lit_models.support.module import Part
-from lit_models.support.ranks import batch_weight
 from lit_models.support.tiling import apply_at_any_size
 
 
@@ -42,10 +42,10 @@ class ImageTranslator(AdversarialModule):
             :mod:`lit_models.support.authors_weights`). A checkpoint's own weights replace them.
         decay_start: Part of the training's epochs after which the learning rates, where no schedule is given, fall
             linearly to 0; 1 for never. (How many epochs there are, ``trainer.max_epochs`` says.)
-        **loop: Arguments of :class:`lit_models.adversarial.AdversarialModule`.
+        **training: Arguments of :class:`lit_models.adversarial.AdversarialModule`.
     """
 
-    exports = (Part("translator", "translate", ("source",), "image"),)
+    exports = (Export("translator", "translate", ("source",), "image"),)
 
     def __init__(
         self,
@@ -55,15 +55,15 @@ class ImageTranslator(AdversarialModule):
         dropout_at_test: bool = False,
         decay_start: float = 0.5,
         pretrained: str | None = None,
-        **loop: Any,
+        **training: Any,
     ) -> None:
         if not 0 <= decay_start <= 1:
             raise ModelError(f"decay_start is {decay_start}; it must be from 0 to 1.")
-        if loop.get("fresh_latents") or loop.get("augmentations"):
+        if training.get("fresh_latents") or training.get("augmentations"):
             raise ModelError(
                 "fresh_latents and augmentations are for GANs that generate from latent vectors: leave them out."
             )
-        super().__init__(generator, discriminator, **loop)
+        super().__init__(generator, discriminator, **training)
         self.image_shape = image_shape
         self.source_scale: float | None = 1.0
         self.source_side: int | None = None
@@ -73,19 +73,20 @@ class ImageTranslator(AdversarialModule):
         self.pretrained = pretrained
         self._restored = False
 
+    @property
+    def restored_arguments(self) -> tuple[str, ...]:
+        return ("pretrained",)
+
     def setup(self, stage: str) -> None:
         require_pairs(self, stage)
         require_image_shape(self, self.image_shape, takes="pairs of images")
-        datamodule = getattr(self.trainer, "datamodule", None)
+        data, facts = self.data, self.facts
         if stage == "fit":
-            self.source_scale = getattr(datamodule, "source_scale", 1.0)
-            self.source_side = getattr(datamodule, "source_side", None)
-            self.source_channels = getattr(datamodule, "source_channels", None)
-        if isinstance(datamodule, Pictures) and (
-            datamodule.tile % self.size_multiple or datamodule.tile < self.smallest_size
-        ):
+            self.source_scale = facts.source_scale
+            self.source_side, self.source_channels = facts.source_side, facts.source_channels
+        if isinstance(data, Pictures) and (data.tile % self.size_multiple or data.tile < self.smallest_size):
             raise ModelError(
-                f"tile is {datamodule.tile}, but this {type(self).__name__} translates images whose sides are "
+                f"tile is {data.tile}, but this {type(self).__name__} translates images whose sides are "
                 f"multiples of {self.size_multiple} and at least {self.smallest_size}: set --data.tile to such a "
                 "number."
             )
@@ -105,7 +106,7 @@ class ImageTranslator(AdversarialModule):
         for networks in (self.generator, self.generator_average):
             for network, path in self.pretrained_generators(networks) if networks is not None else ():
                 if path is not None:
-                    load_authors_weights(cast(Any, network), path)
+                    load_authors_weights(sized(network), path)
 
     def pretrained_generators(self, networks: nn.Module) -> list[tuple[nn.Module, str | None]]:
         """Each generator of ``networks`` (the generator, or its average) with the file to start from, if any."""
@@ -134,7 +135,7 @@ class ImageTranslator(AdversarialModule):
             ``(B, C, H, W)`` in [0, 1], float32.
         """
         network = self.translating_network
-        with evaluating(network), dropping(network, self.dropout_at_test):
+        with evaluating(network), dropout_active(network, self.dropout_at_test):
             return (network(source * 2 - 1).float() + 1) / 2
 
     def validation_step(self, batch: ImagePair, batch_idx: int) -> Tensor:  # type: ignore[override]
@@ -152,12 +153,12 @@ class ImageTranslator(AdversarialModule):
     @property
     def size_multiple(self) -> int:
         """What the heights and widths of images that are to be translated must be multiples of."""
-        return cast(Any, self.translating_network).size_multiple
+        return sized(self.translating_network).size_multiple
 
     @property
     def smallest_size(self) -> int:
         """What the heights and widths of such images must at least be."""
-        return cast(Any, self.translating_network).smallest_size
+        return sized(self.translating_network).smallest_size
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         super().on_save_checkpoint(checkpoint)
@@ -175,9 +176,7 @@ class ImageTranslator(AdversarialModule):
     def _evaluated(self, batch: ImagePair, stage: str) -> Tensor:
         """Logs the losses; returns the translated sources, for callbacks."""
         fake = self.generate(batch)
-        losses = named(f"{stage}/discriminator_loss", self.discriminator_loss(batch, fake))
-        losses |= named(f"{stage}/generator_loss", self.generator_loss(batch, fake))
-        self.log_dict(losses, batch_size=batch_weight(len(batch.source)), sync_dist=True)
+        self.log_losses(stage, batch, fake, len(batch.source))
         return self.translate(batch.source)
 
     def configure_optimizers(self) -> Any:
@@ -191,8 +190,14 @@ class ImageTranslator(AdversarialModule):
         return LambdaLR(optimizer, lambda epoch: linear_decay(epoch, epochs, self.decay_start))
 
 
+def sized(network: nn.Module) -> UNet | ResNetGenerator:
+    """A generator as one of the two networks, which say what sizes they take."""
+    assert isinstance(network, (UNet, ResNetGenerator))
+    return network
+
+
 @contextmanager
-def dropping(network: nn.Module, active: bool) -> Iterator[None]:
+def dropout_active(network: nn.Module, active: bool) -> Iterator[None]:
     """Within the block, dropout is at work as in training, if ``active``."""
     layers = [module for module in network.modules() if isinstance(module, nn.Dropout) and not module.training]
     for layer in layers if active else ():
@@ -204,17 +209,16 @@ def dropping(network: nn.Module, active: bool) -> Iterator[None]:
             layer.eval()
 
 
-def require_pairs(module: LightningModule, stage: str) -> None:
+def require_pairs(module: Method, stage: str) -> None:
     """Refuses a data module of labeled images and the like, whose batches aren't pairs of images.
 
     Raises:
         ModelError: They aren't.
     """
-    datamodule = getattr(module.trainer, "datamodule", None)
-    images = getattr(datamodule, "predict_set" if stage == "predict" else "train_set", None)
-    if isinstance(images, GatherDataset) and not isinstance(cast(Any, images).columns, ImagePair):
+    images = module.facts.predict_set if stage == "predict" else module.facts.train_set
+    if isinstance(images, GatherDataset) and not isinstance(images.columns, ImagePair):
         takes = "translates pictures in their own size" if stage == "predict" else "learns from pairs of images"
         remedy = "Pictures --data.path FOLDER" if stage == "predict" else "Maps, or choose other data of pairs"
         raise ModelError(
-            f"{type(module).__name__} {takes}, which {type(datamodule).__name__} doesn't give: set --data {remedy}."
+            f"{type(module).__name__} {takes}, which {type(module.data).__name__} doesn't give: set --data {remedy}."
         )

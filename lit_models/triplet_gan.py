@@ -41,7 +41,7 @@ from lightning.pytorch.cli import OptimizerCallable
 from torch import Tensor, nn
 
 from datamodules import LabeledImages
-from lit_models.adversarial import NOT_SAVED, UnconditionalGAN
+from lit_models.adversarial import OPTIMIZER_ARGUMENTS, UnconditionalGAN
 from lit_models.dcgan import Generator, downsampling, layer_widths
 from lit_models.errors import ModelError
 from lit_models.losses.triplet_gan import (
@@ -93,7 +93,7 @@ class TripletGAN(UnconditionalGAN):
         generator_objective: "distance" for ‖f(x) − f(G(z))‖², "norm" for ‖f(G(z))‖², "negative_norm" for −‖f(G(z))‖².
         generator_optimizer: Optimizer of the generator.
         discriminator_optimizer: Optimizer of f.
-        **loop: Arguments of :class:`lit_models.adversarial.AdversarialModule`.
+        **training: Arguments of :class:`lit_models.adversarial.AdversarialModule`.
     """
 
     def __init__(
@@ -109,7 +109,7 @@ class TripletGAN(UnconditionalGAN):
         generator_objective: Literal["distance", "norm", "negative_norm"] = "distance",
         generator_optimizer: OptimizerCallable = lambda p: FusedAdam(p, lr=2e-4, beta1=0.5),
         discriminator_optimizer: OptimizerCallable = lambda p: FusedAdam(p, lr=2e-4, beta1=0.5),
-        **loop: Any,
+        **training: Any,
     ) -> None:
         require_power_of_two(image_size, 16, 256)
         if embedding_dim < 1:
@@ -123,9 +123,9 @@ class TripletGAN(UnconditionalGAN):
             latent_dim=latent_dim,
             generator_optimizer=generator_optimizer,
             discriminator_optimizer=discriminator_optimizer,
-            **loop,
+            **training,
         )
-        self.save_hyperparameters(ignore=NOT_SAVED)
+        self.save_hyperparameters(ignore=OPTIMIZER_ARGUMENTS)
         self.margin = margin
         self.hinge = hinge
         self.generator_objective = generator_objective

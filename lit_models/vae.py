@@ -54,13 +54,13 @@ from lit_models.losses.vae import (
     optimal_variance,
     pointwise_loss,
 )
+from lit_models.module import Export, Method
 from lit_models.networks.convolutional import Decoder, Encoder
 from lit_models.optimizers import FusedAdam
-from lit_models.support.checks import TakesPlainBatches, require_image_shape, require_probabilities
+from lit_models.support.checks import require_at_least, require_image_shape, require_one_of, require_probabilities
 from lit_models.support.interpolation import Path, decoded_between
 from lit_models.support.lightning_internals import logs_this_batch
-from lit_models.support.module import Part
-from lit_models.support.ranks import batch_weight, mean_over_ranks
+from lit_models.support.ranks import mean_over_ranks
 
 DECODED_AT_ONCE = 1024
 """Images that the importance-weighted bound decodes at once: draws of z times images of a batch."""
@@ -81,7 +81,7 @@ class GaussianEncoder(Encoder):
         return self.head(features), self.log_variance(features)
 
 
-class VAE(TakesPlainBatches):
+class VAE(Method):
     """The variational autoencoder of Kingma & Welling 2013.
 
     Logged below ``train/`` (each batch's value), ``val/`` and ``test/`` (means over all images), whatever the warm-up:
@@ -111,8 +111,8 @@ class VAE(TakesPlainBatches):
     """
 
     exports = (
-        Part("encoder", "embed", ("image",), "embedding"),
-        Part("decoder", "decode", ("latent",), "image"),
+        Export("encoder", "embed", ("image",), "embedding"),
+        Export("decoder", "decode", ("latent",), "image"),
     )
     s2: Tensor
 
@@ -132,20 +132,15 @@ class VAE(TakesPlainBatches):
         lr_scheduler: LRSchedulerCallable | None = None,
     ) -> None:
         super().__init__()
-        if latent_dim < 1:
-            raise ModelError(f"latent_dim is {latent_dim}; it must be at least 1.")
+        require_at_least(1, latent_dim=latent_dim, importance_samples=importance_samples)
         if not 0 < x_sigma2 < math.inf:
             raise ModelError(f"x_sigma2 is {x_sigma2}; it must be greater than 0, and finite.")
         if kl_weight < 0 or kl_warmup_steps < 0:
             raise ModelError(
                 f"kl_weight is {kl_weight} and kl_warmup_steps {kl_warmup_steps}; neither may be less than 0."
             )
-        if importance_samples is not None and importance_samples < 1:
-            raise ModelError(f"importance_samples is {importance_samples}; it must be at least 1, or null.")
-        if likelihood not in ("gaussian", "bernoulli"):
-            raise ModelError(f"likelihood is {likelihood!r}; it must be gaussian or bernoulli.")
-        if variance not in ("fixed", "learned", "optimal"):
-            raise ModelError(f"variance is {variance!r}; it must be fixed, learned or optimal.")
+        require_one_of(("gaussian", "bernoulli"), likelihood=likelihood)
+        require_one_of(("fixed", "learned", "optimal"), variance=variance)
         if likelihood == "bernoulli" and variance != "fixed":
             raise ModelError(f"variance is {variance!r}, but a Bernoulli likelihood has none: leave it out.")
         self.save_hyperparameters(ignore=["optimizer", "lr_scheduler"])
@@ -165,6 +160,10 @@ class VAE(TakesPlainBatches):
             self.log_s2 = nn.Parameter(s2.log())
         else:
             self.register_buffer("s2", s2, persistent=variance == "optimal")
+
+    @property
+    def restored_arguments(self) -> tuple[str, ...]:
+        return () if self.variance == "fixed" else ("x_sigma2",)
 
     def setup(self, stage: str) -> None:
         require_image_shape(self, self.image_shape)
@@ -265,11 +264,7 @@ class VAE(TakesPlainBatches):
             terms["nats_importance_weighted"] = -bound.mean()
             if self.likelihood == "gaussian":
                 terms["bits_per_dim_importance_weighted"] = bits_per_dim(bound, image).mean()
-        self.log_dict(
-            {f"{stage}/{name}": value for name, value in terms.items()},
-            batch_size=batch_weight(len(image)),
-            sync_dist=True,
-        )
+        self.log_means(stage, terms, len(image))
 
     def log_importance_weights(self, image: Tensor, mean: Tensor, log_variance: Tensor, samples: int) -> Tensor:
         """log w, ``(samples, N)`` in nats, of that many draws of the latent vector per image, in blocks of draws."""

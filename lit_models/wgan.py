@@ -3,8 +3,17 @@ https://arxiv.org/abs/1704.00028) and WGAN with spectral normalization.
 
 A critic f with slopes of at most K tells real from fake images by the difference of its means,
 ``E_x[f(x)] − E_z[f(G(z))]``, which at its largest is K times the Wasserstein-1 distance of the two distributions (eq. 3
-of the first). The critic climbs it in ``n_critic`` steps for each of the generator's, which descends. The variants
-bound the slopes in different ways:
+of the first). The critic climbs it in ``n_critic`` steps for each of the generator's, which descends. Algorithm 1,
+with the methods below that hold its lines:
+
+    for each step of the generator:
+        for n_critic steps of the critic:                                    (critic_steps)
+            draw real images x and latent vectors z
+            step f along the gradient of E[f(x)] − E[f(G(z))]                (discriminator_loss)
+            clip the parameters of f to [−c, c]                              (after_discriminator_step)
+        step G along the gradient of E[f(G(z))]                              (generator_loss)
+
+The variants bound the slopes in different ways:
 
 - *weight clipping* (WGAN): after each of the critic's steps all its parameters are clipped to ``±clip_value``
   (algorithm 1);
@@ -42,7 +51,7 @@ from torch import Tensor, nn
 from torch.optim import RMSprop
 
 from datamodules import LabeledImages
-from lit_models.adversarial import NOT_SAVED, UnconditionalGAN
+from lit_models.adversarial import OPTIMIZER_ARGUMENTS, UnconditionalGAN
 from lit_models.dcgan import Discriminator, Generator
 from lit_models.errors import ModelError
 from lit_models.losses.adversarial import generator_linear, gradient_penalty, wasserstein_distance
@@ -74,7 +83,7 @@ class WGAN(UnconditionalGAN):
         critic_warmup: 100 steps of the critic before each of the generator's first 25 steps, and before every 500th.
         generator_optimizer: Optimizer of the generator. WGAN-GP takes Adam with lr 1e-4, β₁ 0 and β₂ 0.9.
         discriminator_optimizer: Optimizer of the critic, likewise.
-        **loop: Arguments of :class:`lit_models.adversarial.AdversarialModule`.
+        **training: Arguments of :class:`lit_models.adversarial.AdversarialModule`.
     """
 
     def __init__(
@@ -91,7 +100,7 @@ class WGAN(UnconditionalGAN):
         critic_warmup: bool = False,
         generator_optimizer: OptimizerCallable = lambda p: RMSprop(p, lr=5e-4),
         discriminator_optimizer: OptimizerCallable = lambda p: RMSprop(p, lr=5e-4),
-        **loop: Any,
+        **training: Any,
     ) -> None:
         if clip_value is not None and clip_value <= 0:
             raise ModelError(f"clip_value is {clip_value}; it must be positive, or null for no clipping.")
@@ -127,9 +136,9 @@ class WGAN(UnconditionalGAN):
             n_critic=n_critic,
             generator_optimizer=generator_optimizer,
             discriminator_optimizer=discriminator_optimizer,
-            **loop,
+            **training,
         )
-        self.save_hyperparameters(ignore=NOT_SAVED)
+        self.save_hyperparameters(ignore=OPTIMIZER_ARGUMENTS)
         self.clip_value = clip_value
         self.gradient_penalty_weight = gradient_penalty_weight
         self.critic_warmup = critic_warmup

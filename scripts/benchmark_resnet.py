@@ -127,7 +127,7 @@ def loss_sides(size: int, dimensions: int) -> dict[str, Callable[[], Any]]:
     import torch
     from torch.nn import functional
 
-    from lit_models.losses.center import center_loss, moved_by_rule
+    from lit_models.losses.center import center_loss, moved_by_equation_4
     from lit_models.losses.triplet import batch_hard, distances
 
     torch.manual_seed(0)
@@ -147,7 +147,7 @@ def loss_sides(size: int, dimensions: int) -> dict[str, Callable[[], Any]]:
 
     def our_center() -> Any:
         loss = center_loss(embedding, label, center)
-        center.copy_(moved_by_rule(embedding.detach(), label, center, 0.5))
+        center.copy_(moved_by_equation_4(embedding.detach(), label, center, 0.5))
         return loss
 
     def textbook_center() -> Any:

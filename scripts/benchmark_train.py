@@ -98,7 +98,7 @@ def bare_loop(config: Path, steps: int, bf16: bool) -> Callable[[], float]:
         import torch
 
         from datamodules import LabeledImages
-        from lit_models.adversarial import frozen, named
+        from lit_models.adversarial import frozen, losses_as_logged
 
         torch.manual_seed(0)
         model = built(config)
@@ -113,7 +113,7 @@ def bare_loop(config: Path, steps: int, bf16: bool) -> Callable[[], float]:
             with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
                 with torch.set_grad_enabled(generator_turn):
                     fake = model.generate(batch)
-                loss = named("train/loss", model.discriminator_loss(batch, fake.detach()))["train/loss"]
+                loss = losses_as_logged("train/loss", model.discriminator_loss(batch, fake.detach()))["train/loss"]
             discriminator_optimizer.zero_grad()
             loss.backward()
             discriminator_optimizer.step()
@@ -122,7 +122,7 @@ def bare_loop(config: Path, steps: int, bf16: bool) -> Callable[[], float]:
                 return
             with frozen(model.discriminator):
                 with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
-                    loss = named("train/loss", model.generator_loss(batch, fake))["train/loss"]
+                    loss = losses_as_logged("train/loss", model.generator_loss(batch, fake))["train/loss"]
                 generator_optimizer.zero_grad()
                 loss.backward()
             generator_optimizer.step()

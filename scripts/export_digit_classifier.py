@@ -27,7 +27,9 @@ def main(checkpoint: Path, path: Path = DIGIT_CLASSIFIER) -> None:
     trainer = Trainer(logger=False, enable_checkpointing=False, enable_model_summary=False)
     (results,) = trainer.test(load_classifier(checkpoint), data)
     data.setup("fit")
-    temperature = best_temperature(load_classifier(checkpoint), data)
+    classifier = load_classifier(checkpoint)
+    assert isinstance(classifier, DigitClassifier)
+    temperature = best_temperature(classifier, data)
     card = {
         "data": "MNIST at 32x32 (55,000 training images)",
         "test_accuracy": f"{results['test/accuracy']:.4f}",

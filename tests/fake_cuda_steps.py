@@ -29,12 +29,12 @@ from lit_models.callbacks.classification import confusion_counts
 from lit_models.callbacks.histogram_baseline import histogram_nats
 from lit_models.losses.triplet import MININGS
 from lit_models.metrics.retrieval import (
+    best_sharpness,
     centroid_scores,
     class_centroids,
-    fitted_sharpness,
-    hits,
     nearest,
     neighbor_votes,
+    share_of_hits,
 )
 from lit_models.metrics.translation import TranslationMetrics
 from lit_models.support.extractors import load_extractor
@@ -259,7 +259,7 @@ def on_device(metrics: TranslationMetrics) -> TranslationMetrics:
 
 
 def test_metrics() -> None:
-    metrics = TranslationMetrics(map_colours=False)
+    metrics = TranslationMetrics(map_colors=False)
     with fake_cuda():
         on_device(metrics)
         with torch.device(CUDA):
@@ -269,8 +269,8 @@ def test_metrics() -> None:
         square, rows = nearest(embedding, embedding, 2, itself=torch.arange(N, device=CUDA))
         votes = neighbor_votes(square, label[rows], 3)
         centroids = class_centroids(embedding, label, 3)
-        fitted_sharpness(centroid_scores(embedding, centroids), label)
-        assert hits(votes.topk(1).indices, label).is_cuda
+        best_sharpness(centroid_scores(embedding, centroids), label)
+        assert share_of_hits(votes.topk(1).indices, label).is_cuda
         assert histogram_nats(image[:, :1], torch.zeros(1024, 256, device=CUDA)).is_cuda
         assert confusion_counts(votes, label).is_cuda
 

@@ -1,6 +1,7 @@
 """The rooms of the house: imports point one way, downwards, each floor importing only what lies below it."""
 
 import ast
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -10,7 +11,15 @@ import lit_models
 
 REPOSITORY = Path(__file__).parents[1]
 PURE = ("losses", "networks", "metrics")
-ROOMS = [("errors", "registry"), PURE, ("support", "optimizers"), ("methods",), ("callbacks",), ("runs",), ("cli",)]
+ROOMS = [
+    ("errors", "registry"),
+    PURE,
+    ("support", "optimizers", "module"),
+    ("methods",),
+    ("callbacks",),
+    ("runs",),
+    ("cli",),
+]
 """From the ground up; the methods are the modules at top level. A room imports its own floor and those below."""
 FLOOR = {room: floor for floor, rooms in enumerate(ROOMS) for room in rooms}
 
@@ -50,6 +59,13 @@ def test_imports_point_downwards() -> None:
                 assert FLOOR[room_of(module)] >= FLOOR["support"], upwards
             else:
                 assert FLOOR[room_of(name)] <= FLOOR[room_of(module)], upwards
+
+
+def test_nothing_is_looked_up_that_the_contract_declares() -> None:
+    """Models, trainers and data modules have types; only a user's own class is asked for what it may lack."""
+    looked_up = r"(getattr|hasattr|cast)\((Any, )?(pl_module|self\.model|trainer|self\.trainer|module\.trainer)\b"
+    for path in [*REPOSITORY.glob("lit_models/**/*.py"), *REPOSITORY.glob("datamodules/**/*.py")]:
+        assert not re.search(looked_up, path.read_text()), path
 
 
 def test_a_method_loads_little_and_there_are_no_circles() -> None:

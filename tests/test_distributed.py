@@ -123,7 +123,7 @@ def classifier(**arguments: Any) -> LightningModule:
 
 def metric_resnet(loss: Any, **arguments: Any) -> LightningModule:
     sizes: dict[str, Any] = {"image_size": 32, "channels": 1, "num_classes": 10, "stem": "7x7", "feature_maps": 2}
-    sizes |= {"mean": [0.5], "std": [0.5], "references_per_class": 7, "knn_neighbours": 5, "center_weight": 0.1}
+    sizes |= {"mean": [0.5], "std": [0.5], "references_per_class": 7, "knn_neighbors": 5, "center_weight": 0.1}
     # Slow steps: without normalization, rounding errors grow where a maximum changes its place.
     return without_batch_norm(MetricResNet(loss=loss, **sizes, **arguments, optimizer=sgd(0.005)))
 
@@ -153,9 +153,6 @@ def darts_search(order: Any) -> LightningModule:
         def training_step(self, batch: SearchBatch, batch_idx: int) -> None:
             self.supernet.eval()
             super().training_step(batch, batch_idx)
-
-        def _report(self, run: Path) -> None:
-            """Nothing: pictures take longer than this search."""
 
     # SGD, because Adam's first steps depend on the signs of gradients more than on their sizes.
     return FixedStatistics(

@@ -79,20 +79,20 @@ class BatchLoader(Generic[Batch]):
         epoch = 0 if self.same_every_epoch else self.epoch
         if isinstance(self.batch_sampler, ContinuingSampler):
             return self.batch_sampler.epoch_after(epoch, self.rows_seen)
-        if hasattr(self.batch_sampler, "epoch"):
+        if isinstance(self.batch_sampler, BatchSampler):
             return islice(self.batch_sampler.epoch(epoch), self.batches_seen, None)
-        set_epoch = getattr(self.batch_sampler, "set_epoch", lambda _: None)
+        set_epoch = getattr(self.batch_sampler, "set_epoch", lambda _: None)  # of a user's own sampler
         set_epoch(epoch)
         return (torch.as_tensor(indices) for indices in islice(self.batch_sampler, self.batches_seen, None))
 
     @property
     def _share(self) -> int:
         """Rows, or episodes, of a batch of all ranks together."""
-        return getattr(self.batch_sampler, "share", 0)
+        return self.batch_sampler.share if isinstance(self.batch_sampler, ContinuingSampler) else 0
 
     @property
     def _rows(self) -> int:
-        return getattr(self.batch_sampler, "size", 0)
+        return getattr(self.batch_sampler, "size", 0)  # a user's own sampler may lack it
 
     def state_dict(self) -> dict[str, Any]:
         return {

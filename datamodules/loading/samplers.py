@@ -15,6 +15,7 @@ from torch import Tensor
 from datamodules.errors import DataError
 
 
+@runtime_checkable
 class BatchSampler(Protocol):
     """What :class:`datamodules.loading.loaders.BatchLoader` asks of a sampler."""
 

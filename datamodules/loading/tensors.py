@@ -124,7 +124,7 @@ class GatherDataset(Dataset[Batch], Generic[Batch]):
 
     def column(self, name: str) -> Tensor:
         """One whole column of this split, in the order of its rows (for samplers that go by class: the labels)."""
-        values = getattr(self.columns, name)
+        values: Tensor = getattr(self.columns, name)
         return values if self.rows is None else values[self.rows]
 
     def to(self, device: torch.device) -> Self:
@@ -258,7 +258,8 @@ class TensorStore:
             shutil.rmtree(unfinished, ignore_errors=True)
 
     def _meta(self) -> dict[str, Any]:
-        return json.loads((self.folder / "meta.json").read_text())
+        meta: dict[str, Any] = json.loads((self.folder / "meta.json").read_text())
+        return meta
 
     def _sizes_fault(self) -> str | None:
         try:
@@ -315,13 +316,13 @@ def _fingerprint(source: Path) -> Any:
 def _has_changed(source: Path, known: Any) -> bool:
     """Whether a source differs from its fingerprint; a file that was only copied or touched doesn't."""
     if not source.is_file():
-        return _fingerprint(source) != known
+        return bool(_fingerprint(source) != known)
     facts = source.stat()
     if not isinstance(known, dict):  # written by a relit that looked at the size only
-        return facts.st_size != known
+        return bool(facts.st_size != known)
     if facts.st_size != known["bytes"]:
         return True
-    return facts.st_mtime_ns != known["mtime_ns"] and _crc32(source) != known["crc32"]
+    return bool(facts.st_mtime_ns != known["mtime_ns"] and _crc32(source) != known["crc32"])
 
 
 def _crc32(path: Path) -> int:

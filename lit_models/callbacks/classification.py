@@ -12,6 +12,8 @@ from torch import Tensor
 from datamodules import ImageDataModule
 from datamodules.loading.folders import figure_text
 from lit_models.errors import RunError
+from lit_models.support.checks import facts_of
+from lit_models.support.lightning_internals import data_of
 from lit_models.support.logging import log_confusion, log_figure, log_table
 from lit_models.support.ranks import gather
 
@@ -67,7 +69,7 @@ class ClassificationReport(Callback):
                 self._report(trainer, counts, split)
 
     def _report(self, trainer: Trainer, counts: Tensor, split: str) -> None:
-        given = getattr(getattr(trainer, "datamodule", None), "class_names", ())
+        given = facts_of(data_of(trainer)).class_names
         names = list(given) if len(given) == len(counts) else [str(label) for label in range(len(counts))]
         folder = Path(trainer.default_root_dir) / "figures"
         folder.mkdir(parents=True, exist_ok=True)
@@ -111,7 +113,7 @@ def confusion_counts(logits: Tensor, label: Tensor) -> Tensor:
 @torch.no_grad()
 def count_training_split(trainer: Trainer, module: LightningModule) -> Tensor:
     """:func:`confusion_counts` of this rank's share of the training split, without augmentation."""
-    datamodule = getattr(trainer, "datamodule", None)
+    datamodule = data_of(trainer)
     if not isinstance(datamodule, ImageDataModule):
         raise RunError("ClassificationReport: train is true, but there is no data module with a training split.")
     total: Tensor | None = None

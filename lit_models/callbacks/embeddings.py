@@ -4,7 +4,7 @@ import csv
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import torch
@@ -14,6 +14,10 @@ from torch import Tensor
 from datamodules.loading.folders import figure_text
 from lit_models.errors import RunError
 from lit_models.metrics.retrieval import first_of_each_class
+from lit_models.module import Embedding
+from lit_models.support.abilities import require_ability
+from lit_models.support.checks import facts_of
+from lit_models.support.lightning_internals import data_of
 from lit_models.support.logging import log_figure, log_table
 from lit_models.support.ranks import gather_rows
 
@@ -55,7 +59,7 @@ class EmbeddingPlot(Callback):
         dataloader_idx: int = 0,
     ) -> None:
         with trainer.precision_plugin.forward_context():
-            embedding = cast(Any, pl_module).embed(batch.image)
+            embedding = require_ability(self, pl_module, Embedding).embed(batch.image)
         self._embeddings.append(embedding.float())
         self._labels.append(batch.label)
 
@@ -72,7 +76,7 @@ class EmbeddingPlot(Callback):
             size = f"{len(chosen)} test images with {embedding.shape[1]}-dimensional embeddings"
             warnings.warn(f"{size} are too few to draw figures/embedding.png.", stacklevel=1)
             return
-        names = getattr(getattr(trainer, "datamodule", None), "class_names", ())
+        names = facts_of(data_of(trainer)).class_names
         path = Path(trainer.default_root_dir) / "figures" / "embedding.png"
         draw_embedding(embedding[chosen], label[chosen], names, path, self.perplexity, self.seed)
         log_figure(trainer, path)

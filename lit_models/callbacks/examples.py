@@ -10,6 +10,8 @@ from torch import Tensor
 
 from datamodules.loading.folders import figure_text
 from lit_models.errors import RunError
+from lit_models.support.checks import facts_of
+from lit_models.support.lightning_internals import data_of
 from lit_models.support.logging import log_figure
 from lit_models.support.ranks import gather
 
@@ -75,7 +77,7 @@ class ClassExamples(Callback):
 
 def class_names(trainer: Trainer) -> list[str]:
     """The names that the trainer's data module has for its classes; none if it doesn't tell."""
-    return list(getattr(getattr(trainer, "datamodule", None), "class_names", ()))
+    return list(facts_of(data_of(trainer)).class_names)
 
 
 def chosen_label(name: str | None, names: Sequence[str]) -> int:

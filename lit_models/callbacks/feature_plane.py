@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
@@ -10,8 +10,18 @@ from torch import Tensor
 
 from lit_models.errors import RunError
 from lit_models.metrics.retrieval import first_of_each_class
+from lit_models.support.abilities import require_ability
+from lit_models.support.checks import facts_of
+from lit_models.support.lightning_internals import data_of
 from lit_models.support.logging import log_figure
 from lit_models.support.ranks import gather_rows
+
+
+@runtime_checkable
+class Featuring(Protocol):
+    """Turns images ``(B, C, H, W)`` in [0, 1] into what its classifier gets, ``(B, D)``."""
+
+    def features(self, image: Tensor) -> Tensor: ...
 
 
 class FeaturePlane(Callback):
@@ -45,7 +55,7 @@ class FeaturePlane(Callback):
         dataloader_idx: int = 0,
     ) -> None:
         with trainer.precision_plugin.forward_context():
-            feature = cast(Any, pl_module).features(batch.image).float()
+            feature = require_ability(self, pl_module, Featuring).features(batch.image).float()
         if feature.shape[1] != 2:
             raise RunError(
                 f"FeaturePlane draws a plane, but the features have {feature.shape[1]} components: set "
@@ -61,7 +71,7 @@ class FeaturePlane(Callback):
         chosen = first_of_each_class(label, self.per_class)
         self.epochs[trainer.current_epoch + 1] = feature[chosen], label[chosen]
         if trainer.is_global_zero:
-            names = getattr(getattr(trainer, "datamodule", None), "class_names", ())
+            names = facts_of(data_of(trainer)).class_names
             path = Path(trainer.default_root_dir) / "figures" / "feature_plane.png"
             draw_planes({epoch: self.epochs[epoch] for epoch in spread(list(self.epochs), self.panels)}, names, path)
             log_figure(trainer, path)

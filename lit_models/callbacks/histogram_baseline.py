@@ -1,6 +1,6 @@
 """What a model without dependencies between pixels achieves: the bar that a generative model's nats have to clear."""
 
-from typing import Any, cast
+from typing import Any
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
@@ -8,6 +8,7 @@ from torch import Tensor
 
 from datamodules import ImageDataModule
 from lit_models.losses.precision import in_float64
+from lit_models.support.abilities import require_image_data
 from lit_models.support.ranks import batch_weight
 
 LEVELS = 256
@@ -26,7 +27,7 @@ class HistogramBaseline(Callback):
         self._log_probability = torch.empty(0)
 
     def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        datamodule = cast(Any, trainer).datamodule
+        datamodule = require_image_data(self, trainer)
         counts = training_histogram(datamodule, pl_module.device).cpu()  # Apple's GPUs have no float64
         self._log_probability = histogram_log_probability(counts).to(pl_module.device)
 

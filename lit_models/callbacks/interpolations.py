@@ -4,7 +4,7 @@ import csv
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple, get_args
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
@@ -12,9 +12,13 @@ from torch import Tensor, nn
 from torchvision.utils import make_grid, save_image
 
 from lit_models.errors import RunError
+from lit_models.module import Interpolating
 from lit_models.support import interpolation
+from lit_models.support.abilities import require_ability
 from lit_models.support.logging import log_figure
 from lit_models.support.ranks import gather
+
+WAYS: tuple[interpolation.Path, ...] = get_args(interpolation.Path)
 
 
 class Interpolations(Callback):
@@ -78,12 +82,13 @@ class Interpolations(Callback):
         start, end = paired_rows(label, self.per_pair)
         if not len(start):
             raise RunError("Interpolations needs at least two images in the first test batch.")
-        model = cast(Any, pl_module)
+        model = require_ability(self, pl_module, Interpolating)
         drawn = shown_rows(label[start], label[end], self.shown)
         folder = Path(trainer.default_root_dir) / "figures"
+        sure_above = self.sure_above or 1.0
         judge = None if self.sure_above is None else recognizing_classifier(trainer, image, label)
-        shares = {}
-        for path in ("lerp", "slerp"):
+        shares: dict[str, Sureness] = {}
+        for path in WAYS:
             images = model.interpolate(image[start], image[end], self.steps, path)
             if trainer.is_global_zero:
                 name = f"interpolation_{path}"
@@ -91,16 +96,16 @@ class Interpolations(Callback):
                 save_image(make_grid(images[drawn].float().cpu().flatten(0, 1), self.steps), folder / f"{name}.png")
                 log_figure(trainer, folder / f"{name}.png")
             if judge is not None:
-                shares[path] = share_sure(images, label[start], label[end], judge, cast(float, self.sure_above))
+                shares[path] = share_sure(images, label[start], label[end], judge, sure_above)
         if judge is not None:
             # Under DDP each process has its own share of the test images, and so its own pairs.
-            for path, share in shares.items():
-                values = {f"test/sure_between_{path}": share.between, f"test/sure_of_either_{path}": share.of_either}
-                model.log_dict(values, sync_dist=True)
+            for name, share in shares.items():
+                values = {f"test/sure_between_{name}": share.between, f"test/sure_of_either_{name}": share.of_either}
+                pl_module.log_dict(values, sync_dist=True)
             faded = pixel_interpolation(image[start], image[end], self.steps)
-            shares["pixels"] = share_sure(faded, label[start], label[end], judge, cast(float, self.sure_above))
+            shares["pixels"] = share_sure(faded, label[start], label[end], judge, sure_above)
             if trainer.is_global_zero:
-                write_shares(shares, self.steps, len(start), cast(float, self.sure_above), folder / "interpolation.csv")
+                write_shares(shares, self.steps, len(start), sure_above, folder / "interpolation.csv")
 
 
 def paired_rows(label: Tensor, per_pair: int) -> tuple[Tensor, Tensor]:

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
@@ -11,6 +11,10 @@ from torchvision.utils import make_grid, save_image
 
 from datamodules.loading.folders import figure_text
 from lit_models.errors import RunError
+from lit_models.module import Decoding, Embedding
+from lit_models.support.abilities import latent_dim_of, require_ability
+from lit_models.support.checks import facts_of
+from lit_models.support.lightning_internals import data_of
 from lit_models.support.logging import log_figure
 from lit_models.support.ranks import gather_rows
 
@@ -35,7 +39,7 @@ class LatentMap(Callback):
         self._labels: list[Tensor] = []
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        latent_dim = getattr(pl_module, "latent_dim", None)
+        latent_dim = latent_dim_of(pl_module)
         if latent_dim != 2:
             raise RunError(
                 f"LatentMap draws a plane, but the latent vectors have {latent_dim} components: set "
@@ -55,7 +59,7 @@ class LatentMap(Callback):
         dataloader_idx: int = 0,
     ) -> None:
         with trainer.precision_plugin.forward_context():
-            self._latents.append(cast(Any, pl_module).embed(batch.image).float())
+            self._latents.append(require_ability(self, pl_module, Embedding).embed(batch.image).float())
         self._labels.append(batch.label)
 
     def on_test_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -64,9 +68,9 @@ class LatentMap(Callback):
             return
         folder = Path(trainer.default_root_dir) / "figures"
         folder.mkdir(parents=True, exist_ok=True)
-        image = cast(Any, pl_module).decode(plane(self.columns).to(pl_module.device))
+        image = require_ability(self, pl_module, Decoding).decode(plane(self.columns).to(pl_module.device))
         save_image(make_grid(image.float().cpu(), nrow=self.columns, padding=0), folder / "latent_map.png")
-        names = getattr(getattr(trainer, "datamodule", None), "class_names", ())
+        names = facts_of(data_of(trainer)).class_names
         draw_plane(latent, label, names, folder / "latent_plane.png")
         for name in ("latent_map", "latent_plane"):
             log_figure(trainer, folder / f"{name}.png")

@@ -4,7 +4,7 @@ of classes."""
 import csv
 import re
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
@@ -16,7 +16,10 @@ from datamodules.loading.paths import expanded
 from datamodules.pictures import png_names
 from lit_models.callbacks.samples import columns_of_classes
 from lit_models.errors import RunError
+from lit_models.support.abilities import class_names_of, classes_of
 from lit_models.support.animation import latent_dim_of, walk_frames, write_gif
+from lit_models.support.checks import facts_of
+from lit_models.support.lightning_internals import data_of
 from lit_models.support.outputs import ClassProbabilities
 from lit_models.support.ranks import gather, gather_rows
 
@@ -63,7 +66,7 @@ class PredictionWriter(Callback):
             latent_dim_of(pl_module)
         self._seen = 0
         self._written = trainer.strategy.broadcast(self._chosen_folder(trainer))
-        if self.grid and isinstance(getattr(trainer, "datamodule", None), Pictures):
+        if self.grid and isinstance(data_of(trainer), Pictures):
             raise RunError("Pictures of different sizes don't fit in a grid: leave --predictions.grid out.")
 
     def on_predict_batch_end(
@@ -80,7 +83,9 @@ class PredictionWriter(Callback):
         if not isinstance(outputs, Tensor) or outputs.ndim != 4:
             return
         if isinstance(batch, Picture):
-            name = cast(Pictures, cast(Any, trainer).datamodule).output_names[int(batch.row)]
+            data = data_of(trainer)
+            assert isinstance(data, Pictures)  # no other gives pictures
+            name = data.output_names[int(batch.row)]
             path = self._made_folder(trainer) / name
             path.parent.mkdir(parents=True, exist_ok=True)
             save_image(outputs.float().cpu(), path)
@@ -100,9 +105,9 @@ class PredictionWriter(Callback):
     def _names(self, trainer: Trainer, pl_module: LightningModule, batch: Any, numbers: list[int]) -> list[str]:
         """The files' names: those of the source files if there are any, else numbers with the class asked for."""
         if not isinstance(batch, SampleRequest):
-            files = png_names(list(getattr(getattr(trainer, "datamodule", None), "file_names", ())))
+            files = png_names(list(facts_of(data_of(trainer)).file_names))
             return [files[number] if number < len(files) else f"{number:05d}.png" for number in numbers]
-        classes = dict(enumerate(getattr(pl_module, "class_names", ())))
+        classes = dict(enumerate(class_names_of(pl_module)))
         asked = [f"_class_{classes.get(label, label)}" if label >= 0 else "" for label in batch.label.tolist()]
         proper = [re.sub(r"[^\w.+=@-]+", "-", name)[:80] for name in asked]
         return [f"{number:05d}{name}.png" for number, name in zip(numbers, proper, strict=True)]
@@ -129,8 +134,8 @@ class PredictionWriter(Callback):
         """A row for each image: its file (its number if it has none), then the likeliest classes with their
         probabilities: ``class``, ``probability``, ``class_2``, ``probability_2`` …"""
         count, classes = probability.shape
-        files = getattr(getattr(trainer, "datamodule", None), "file_names", ()) or range(count)
-        names = getattr(pl_module, "class_names", ()) or range(classes)
+        files = facts_of(data_of(trainer)).file_names or range(count)
+        names = class_names_of(pl_module) or range(classes)
         highest, label = (part.tolist() for part in probability.topk(min(self.top_classes, classes)))
         ranks = ["", *(f"_{rank}" for rank in range(2, len(label[0]) + 1))]
         with (self._made_folder(trainer) / "classes.csv").open("w", newline="", encoding="utf-8") as file:
@@ -152,9 +157,9 @@ class PredictionWriter(Callback):
     def _columns(self, trainer: Trainer, pl_module: LightningModule) -> int:
         if self.columns is not None:
             return self.columns
-        data = getattr(trainer, "datamodule", None)
+        data = data_of(trainer)
         classes = len(data.labels) if isinstance(data, Samples) else 0
-        return columns_of_classes(classes or getattr(pl_module, "num_classes", None))
+        return columns_of_classes(classes or classes_of(pl_module))
 
     def _made_folder(self, trainer: Trainer) -> Path:
         folder = self._written

@@ -1,7 +1,7 @@
 """Grids of generated and of reconstructed images while a model learns."""
 
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
@@ -9,7 +9,16 @@ from torch import Tensor
 from torchvision.utils import make_grid, save_image
 
 from lit_models.errors import RunError
+from lit_models.module import Generative, Reconstructing
+from lit_models.support.abilities import classes_of, require_ability
 from lit_models.support.logging import log_image
+
+
+@runtime_checkable
+class Corrupting(Protocol):
+    """Corrupts the images ``(N, C, H, W)`` that it learns to reconstruct."""
+
+    def corrupt(self, image: Tensor) -> Tensor: ...
 
 
 class SampleGrid(Callback):
@@ -68,8 +77,8 @@ class SampleGrid(Callback):
         if not trainer.is_global_zero or not self._is_due(epoch, trainer.max_epochs):
             return
         generator = torch.Generator().manual_seed(self.seed)
-        images: Tensor = cast(Any, pl_module).sample(self.count, self.labels(pl_module), generator)
-        columns = self.columns or columns_of_classes(getattr(pl_module, "num_classes", None))
+        images = require_ability(self, pl_module, Generative).sample(self.count, self.labels(pl_module), generator)
+        columns = self.columns or columns_of_classes(classes_of(pl_module))
         self._write(trainer, images, columns, f"epoch_{epoch:04d}", "samples")
 
     def _write(self, trainer: Trainer, images: Tensor, columns: int, name: str, key: str) -> None:
@@ -82,8 +91,8 @@ class SampleGrid(Callback):
 
     def labels(self, pl_module: LightningModule) -> Tensor | None:
         """The class of each image of the grid, ``(count,)``; None if the model knows none."""
-        num_classes = getattr(pl_module, "num_classes", None)
-        return None if num_classes is None else torch.arange(self.count) % num_classes
+        num_classes = classes_of(pl_module)
+        return torch.arange(self.count) % num_classes if num_classes else None
 
     def _is_due(self, epoch: int, last_epoch: int | None) -> bool:
         if self.epochs is not None:
@@ -157,25 +166,27 @@ class ReconstructionGrid(SampleGrid):
         epoch = trainer.current_epoch + 1
         if self._images is None or not trainer.is_global_zero or not self._is_due(epoch, trainer.max_epochs):
             return
-        model = cast(Any, pl_module)
+        model = require_ability(self, pl_module, Reconstructing)
         self._images = self._images.to(pl_module.device)
         rows = [self._images, model.reconstruct(self._images)]
-        if hasattr(model, "corrupt"):
+        if isinstance(model, Corrupting):
             devices = [pl_module.device] if pl_module.device.type == "cuda" else []
             with torch.random.fork_rng(devices):  # the run's own random numbers stay what they are without the picture
                 torch.manual_seed(self.seed)
                 corrupted = model.corrupt(self._images)
             rows += [corrupted.clamp(0, 1), model.reconstruct(corrupted)]
         columns = min(self.originals_in_a_row, len(self._images))
-        self._write(trainer, in_turns(rows, columns), columns, f"reconstructions_{epoch:04d}", "reconstructions")
+        self._write(
+            trainer, interleaved_rows(rows, columns), columns, f"reconstructions_{epoch:04d}", "reconstructions"
+        )
 
 
-def columns_of_classes(num_classes: int | None) -> int:
+def columns_of_classes(num_classes: int) -> int:
     """Columns of a grid whose images cycle through the classes: one per class if a row stays legible, else 8."""
-    return num_classes if num_classes is not None and 1 < num_classes <= 32 else 8
+    return num_classes if 1 < num_classes <= 32 else 8
 
 
-def in_turns(rows: list[Tensor], columns: int) -> Tensor:
+def interleaved_rows(rows: list[Tensor], columns: int) -> Tensor:
     """Images in the order of a grid in which each line of ``columns`` images of the first of ``rows`` has those of the
     others below it; a last line that isn't full is filled up with black.
 

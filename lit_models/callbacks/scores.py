@@ -5,7 +5,7 @@ import statistics
 import warnings
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, cast
+from typing import Any, Literal, NamedTuple
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
@@ -24,9 +24,12 @@ from lit_models.metrics.variety import (
     spread_share,
     training_distance,
 )
+from lit_models.module import Generative
+from lit_models.support.abilities import classes_of, require_ability, require_image_data
 from lit_models.support.extractors import load_extractor
 from lit_models.support.files import write_atomically
 from lit_models.support.judge import JUDGE, read_judge
+from lit_models.support.lightning_internals import data_of, is_trial
 from lit_models.support.logging import log_figure, log_table
 from lit_models.support.ranks import gather
 
@@ -137,11 +140,11 @@ class GenerationScores(Callback):
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         if stage not in ("fit", "validate", "test"):
             return
-        if not callable(getattr(pl_module, "sample", None)):
+        if not isinstance(pl_module, Generative):
             raise RunError(
                 f"GenerationScores measures models that make images, which {type(pl_module).__name__} doesn't."
             )
-        if not isinstance(getattr(trainer, "datamodule", None), ImageDataModule):
+        if not isinstance(data_of(trainer), ImageDataModule):
             raise RunError("GenerationScores needs a data module of datamodules/ to compare generated images with.")
         self._references = {}
         try:
@@ -153,7 +156,7 @@ class GenerationScores(Callback):
         epoch = trainer.current_epoch + 1
         due = epoch in (1, trainer.max_epochs) or epoch % self.every_n_epochs == 0
         if self._extractor is not None and not trainer.sanity_checking and due:
-            count = FAST_DEV_RUN_IMAGES if cast(Any, trainer).fast_dev_run else self.count
+            count = FAST_DEV_RUN_IMAGES if is_trial(trainer) else self.count
             scores, _ = self._measure(trainer, pl_module, count, "val")
             _log(pl_module, scores, "val", prog_bar=True)
 
@@ -170,7 +173,7 @@ class GenerationScores(Callback):
         write_atomically(run / "scores.json", f"{text}\n")
         print(f"Scores by the extractor {self.extractor_name!r} ({self._extractor.features}), also in scores.json:")
         if confusion is not None:
-            names = cast(Any, trainer).datamodule.class_names or tuple(map(str, range(len(confusion))))
+            names = require_image_data(self, trainer).class_names or tuple(map(str, range(len(confusion))))
             path = run / "figures" / "label_accuracy.csv"
             path.parent.mkdir(parents=True, exist_ok=True)
             write_class_accuracy(confusion, names, path)
@@ -186,7 +189,7 @@ class GenerationScores(Callback):
         new = stage not in self._references
         reference = self._references[stage] if not new else self._reference(trainer, stage)
         self._references[stage] = reference
-        classes = getattr(pl_module, "num_classes", 0)
+        classes, model = classes_of(pl_module), require_ability(self, pl_module, Generative)
         labels = torch.arange(count) % classes if classes else None
 
         def generate(batch: int) -> Tensor:
@@ -195,10 +198,10 @@ class GenerationScores(Callback):
             size = min(self.batch_size, count - first)
             generator = torch.Generator().manual_seed(self.seed * 1_000_003 + batch)
             with trainer.precision_plugin.forward_context():
-                return cast(Any, pl_module).sample(size, part, generator)
+                return model.sample(size, part, generator)
 
         generated = self._features(trainer, count, generate, "generated images")
-        known = cast(Any, trainer).datamodule.num_classes == classes
+        known = require_image_data(self, trainer).num_classes == classes
         scores = self._scores(reference, generated, labels if known else None)
         scores["memorized"] = memorized_share(
             training_distance(generated.embedding, reference.training.embedding), reference.held_out
@@ -256,7 +259,7 @@ class GenerationScores(Callback):
             "extractor": self.extractor_name,
             "features": self._extractor.features,
             "classifier": self._extractor.classifier_name,
-            "data": type(cast(Any, trainer).datamodule).__name__,
+            "data": type(data_of(trainer)).__name__,
             "real_images": len(reference.real.embedding),
             "generated_images": count,
             "calibration": calibration,
@@ -265,7 +268,7 @@ class GenerationScores(Callback):
 
     def _limits(self, trainer: Trainer, reference: Reference) -> dict[str, float]:
         """What FID is at best and at worst, and the Inception Score of real images."""
-        shape = cast(ImageDataModule, cast(Any, trainer).datamodule).image_shape
+        shape = require_image_data(self, trainer).image_shape
         count = min(self.test_count, NOISE_IMAGES)
 
         def noise(batch: int) -> Tensor:
@@ -283,8 +286,8 @@ class GenerationScores(Callback):
 
     def _reference(self, trainer: Trainer, stage: str) -> Reference:
         """The real images of a stage."""
-        datamodule = cast(ImageDataModule, cast(Any, trainer).datamodule)
-        fast = cast(Any, trainer).fast_dev_run
+        datamodule = require_image_data(self, trainer)
+        fast = is_trial(trainer)
         images, split = (datamodule.val_set, "validation") if stage == "val" else (datamodule.test_set, "test")
         count = FAST_DEV_RUN_IMAGES if fast else self.training_count
         training, training_label = self._dataset_features(trainer, datamodule.train_set, count, "training images")
@@ -308,7 +311,7 @@ class GenerationScores(Callback):
         self, trainer: Trainer, images: GatherDataset[LabeledImages], count: int, what: str
     ) -> tuple[Features, Tensor | None]:
         """The features and classes of that many images (of all if there are fewer), drawn at random, always alike."""
-        datamodule = cast(ImageDataModule, cast(Any, trainer).datamodule)
+        datamodule = require_image_data(self, trainer)
         order = torch.randperm(len(images), generator=torch.Generator().manual_seed(self.seed))[:count]
         parts = order.split(self.batch_size)
         features = self._features(

@@ -5,7 +5,7 @@ import json
 import math
 import warnings
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
@@ -17,9 +17,12 @@ from lit_models.errors import RunError
 from lit_models.metrics.extractors import ExtractorUnavailableError
 from lit_models.metrics.generation import frechet_distance
 from lit_models.metrics.translation import MAP_COLORS, TranslationMetrics
+from lit_models.module import Translating
+from lit_models.support.abilities import require_ability, require_image_data
 from lit_models.support.extractors import load_extractor
 from lit_models.support.files import write_atomically
 from lit_models.support.judge import JUDGE, read_judge
+from lit_models.support.lightning_internals import data_of
 from lit_models.support.ranks import gather_rows
 
 
@@ -44,23 +47,23 @@ class Triptychs(SampleGrid):
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if trainer.is_global_zero and self._is_due(trainer.current_epoch + 1, trainer.max_epochs):
-            pairs = cast(Any, trainer).datamodule.val_set
+            pairs = require_image_data(self, trainer).val_set
             images = self._drawn(trainer, pl_module, pairs)
             self._write(trainer, images, 3, f"triptychs_{trainer.current_epoch + 1:04d}", "triptychs")
 
     def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if trainer.is_global_zero:
-            pairs = cast(Any, trainer).datamodule.test_set
+            pairs = require_image_data(self, trainer).test_set
             images = self._drawn(trainer, pl_module, pairs)
             self._write(trainer, images, 3, "test_triptychs", "test_triptychs")
 
     def _drawn(self, trainer: Trainer, pl_module: LightningModule, pairs: GatherDataset[ImagePair]) -> Tensor:
         """Source, truth, translation, source, …: ``(3 · count, C, H, W)`` in [0, 1]."""
         rows = torch.arange(min(self.count, len(pairs)))
-        batch = cast(Any, trainer).datamodule.transform(pairs.__getitems__(rows), training=False)
+        batch = require_image_data(self, trainer).transform(pairs.__getitems__(rows), training=False)
         source = trainer.precision_plugin.convert_input(batch.source.to(pl_module.device))
         with trainer.precision_plugin.forward_context():
-            translated = cast(Any, pl_module).translate(source)
+            translated = require_ability(self, pl_module, Translating).translate(source)
         columns = [batch.source.cpu(), batch.target.cpu(), translated.cpu()]
         return torch.stack(columns, dim=1).flatten(0, 1)
 
@@ -81,20 +84,20 @@ class TranslationScores(Callback):
     Args:
         extractor: Network whose features FID compares: ``inception``, or a checkpoint of any classifier; no FID if
             null.
-        map_colours: Whether the targets are maps, whose colors have a meaning.
+        map_colors: Whether the targets are maps, whose colors have a meaning.
     """
 
-    def __init__(self, extractor: str | None = None, map_colours: bool = True) -> None:
+    def __init__(self, extractor: str | None = None, map_colors: bool = True) -> None:
         self.extractor_name = extractor
-        self.map_colours = map_colours
+        self.map_colors = map_colors
         self._extractor: Any = None
-        self._metrics = TranslationMetrics(map_colours)
+        self._metrics = TranslationMetrics(map_colors)
         self._features: dict[str, list[Tensor]] = {"real": [], "fake": []}
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         require_translator(type(self).__name__, trainer, pl_module)
         device = trainer.strategy.root_device
-        self._metrics = TranslationMetrics(self.map_colours, device)
+        self._metrics = TranslationMetrics(self.map_colors, device)
         if self.extractor_name is None or stage not in ("fit", "validate", "test"):
             return
         try:
@@ -143,7 +146,7 @@ class TranslationScores(Callback):
         scores = self._scores(trainer)
         self._log(pl_module, scores, "test")
         self._note_features(trainer, "test")
-        confusion = self._metrics.confusion().tolist() if self.map_colours else None
+        confusion = self._metrics.confusion().tolist() if self.map_colors else None
         if not trainer.is_global_zero:
             return
         run = Path(trainer.default_root_dir)
@@ -188,8 +191,7 @@ def require_translator(callback: str, trainer: Trainer, pl_module: LightningModu
     Raises:
         RunError: They aren't.
     """
-    if not callable(getattr(pl_module, "translate", None)):
+    if not isinstance(pl_module, Translating):
         raise RunError(f"{callback} is for models that translate images, which {type(pl_module).__name__} doesn't.")
-    datamodule = getattr(trainer, "datamodule", None)
-    if trainer.state.fn != "predict" and not isinstance(datamodule, ImageDataModule):
+    if trainer.state.fn != "predict" and not isinstance(data_of(trainer), ImageDataModule):
         raise RunError(f"{callback} needs a data module of datamodules/ that gives pairs of images, such as Maps.")

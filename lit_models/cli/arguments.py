@@ -15,6 +15,7 @@ from lit_models.cli.commands import COMMANDS, GROUPS, OPTIONS, SWITCHES, SYNONYM
 from lit_models.cli.names import configuration, configurations, experiments, published_weights
 from lit_models.support import sources
 from lit_models.support.known_classes import classes_for, unknown_class
+from lit_models.support.renamed import new_name
 from lit_models.support.spelling import closest, did_you_mean
 
 
@@ -84,6 +85,8 @@ def read_arguments(args: list[str]) -> list[str]:
             read += ["--config", str(path)]
             continue
         option, equals, value = word.partition("=")
+        option = _with_new_name(option, args, config)
+        word = option + equals + value
         name = option.lstrip("-").rstrip("+")
         short = {"c": "config", "h": "help"}.get(name) if not option.startswith("--") else None
         name = short or name
@@ -358,11 +361,28 @@ def _unknown_trainer_option(leaf: str, shown: str) -> str:
 
 
 def _method_of(config: list[dict[str, Any]]) -> str | None:
+    path = _class_in("model", config)
+    return None if path is None else path.rsplit(".", 1)[-1]
+
+
+def _class_in(part: str, config: list[dict[str, Any]]) -> str | None:
+    """The class that configurations give for the model or the data."""
     for values in reversed(config):
-        model = values.get("model")
-        if isinstance(model, dict) and isinstance(model.get("class_path"), str):
-            return model["class_path"].rsplit(".", 1)[-1]
+        given = values.get(part)
+        if isinstance(given, dict) and isinstance(given.get("class_path"), str):
+            return given["class_path"]
     return None
+
+
+def _with_new_name(option: str, args: list[str], config: list[dict[str, Any]]) -> str:
+    """An option whose argument had another name in an earlier version; those of a user's own class are left alone."""
+    part = option.lstrip("-").partition(".")[0]
+    if part not in ("model", "data", "trainer"):
+        return option
+    pairs = [*zip(args, [*args[1:], ""], strict=True), *(arg.partition("=")[::2] for arg in args if "=" in arg)]
+    owner = next((value for name, value in pairs if name == f"--{part}"), None) or _class_in(part, config) or ""
+    is_users = "." in owner and owner.partition(".")[0] not in sources.OURS
+    return new_name(option, owner if is_users else None)
 
 
 def _check_class(key: str, value: str) -> None:

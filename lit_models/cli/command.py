@@ -13,7 +13,6 @@ import torch
 import yaml
 from jsonargparse import Namespace
 from lightning.pytorch import LightningDataModule, LightningModule, Trainer
-from lightning.pytorch.callbacks import Callback, ProgressBar
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
 from lightning.pytorch.utilities import rank_zero_only, rank_zero_warn
 
@@ -21,10 +20,10 @@ import datamodules
 import lit_models
 import lit_models.callbacks
 from lit_models.callbacks import LearningRateScaling, PredictionWriter
-from lit_models.callbacks.learning_rate import Rule
 from lit_models.cli.messages import explain
-from lit_models.cli.output import quieten, reasons_to_stop
-from lit_models.cli.progress import EpochBar, EpochLines, RunHeader
+from lit_models.cli.options import add_options
+from lit_models.cli.output import quieten, reasons_to_stop, shown_path
+from lit_models.cli.progress import progress_callbacks
 from lit_models.cli.refusals import (
     require_fitting_trainer,
     require_proper_files,
@@ -45,6 +44,7 @@ from lit_models.cli.swaps import (
 from lit_models.cli.trainer import RelitTrainer, compile_networks
 from lit_models.cli.training_settings import settings_of_training
 from lit_models.errors import RunError, RunWarning
+from lit_models.module import Method
 from lit_models.runs.checkpoints import Checkpoints
 from lit_models.runs.curves import LossCurves
 from lit_models.runs.folder import (
@@ -60,7 +60,7 @@ from lit_models.runs.folder import (
     require_writable,
     run_of,
 )
-from lit_models.runs.loggers import MetricsCSV, WandbOptions, finish_wandb, wandb_logger
+from lit_models.runs.loggers import WandbOptions, as_list, finish_wandb
 from lit_models.runs.memory import keep_freed_memory
 from lit_models.runs.ownership import PATIENCE, Ownership
 from lit_models.runs.preemption import Preemption
@@ -69,9 +69,10 @@ from lit_models.runs.restored import RestoredSettings
 from lit_models.runs.resume import ExactResume
 from lit_models.runs.settings import changes
 from lit_models.runs.starting_weights import StartingWeights, state_of_source
-from lit_models.runs.trackers import MLflow, TensorBoard
+from lit_models.runs.trackers import run_loggers
 from lit_models.support.arguments import foreign_class, modules_named, parse_as_data
 from lit_models.support.checkpoint_files import AtomicCheckpointIO, last_checkpoint, read_or_fall_back
+from lit_models.support.checks import facts_of
 from lit_models.support.lightning_internals import find_unused_parameters
 from lit_models.support.weight_sources import find_weights
 from lit_models.support.weights import WEIGHTS
@@ -111,7 +112,7 @@ class RelitCLI(LightningCLI):
             self._give_up_run()
 
     def _run(self, args: list[str]) -> None:
-        parser_kwargs = {"exit_on_error": False, "allow_abbrev": False}
+        parser_kwargs = {"exit_on_error": False, "allow_abbrev": False, "parser_mode": "relit"}
         super().__init__(
             model_class=LightningModule,
             datamodule_class=LightningDataModule,
@@ -155,26 +156,7 @@ class RelitCLI(LightningCLI):
         parser.add_class_arguments(WandbOptions, "wandb")
         parser.add_lightning_class_args(Checkpoints, "checkpoint")
         parser.add_lightning_class_args(PredictionWriter, "predictions")
-        parser.add_argument(
-            "--channels_last",
-            type=bool,
-            default=False,
-            help="Keep the weights of convolutions, and so their images, in channels-last order (often faster).",
-        )
-        parser.add_argument(
-            "--compile",
-            type=bool,
-            default=False,
-            help="Compile the networks with torch.compile, for GPUs. On a CPU it takes 24 to 36 s to start and gains "
-            "nothing (0.64 to 1.03 times the speed).",
-        )
-        parser.add_argument(
-            "--lr_scaling",
-            type=Rule,
-            default="none",
-            help="Multiply the learning rates by the number of batches in a step, those of all processes (linear), or "
-            "by its square root (sqrt).",
-        )
+        add_options(parser)
 
     def add_core_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         parser.add_class_arguments(
@@ -217,7 +199,7 @@ class RelitCLI(LightningCLI):
 
         LightningCLI's own version lays the checkpoint's arguments over the user's without a word.
         """
-        config = self._given
+        config = self._settings
         command = self.config.subcommand
         expand_paths(config)
         if command == "prepare":
@@ -249,7 +231,7 @@ class RelitCLI(LightningCLI):
             self._complete_from_checkpoint(self.checkpoint.get("config", {}))
         elif self.starting_weights is not None:
             self._complete_from_checkpoint(self.starting_weights[1].get("config") or {})
-        config = self._given
+        config = self._settings
         if config.model is None:
             raise RunError(f"`relit {command}` needs a model: --config FILE, --model CLASS, or --ckpt_path FILE.")
         if self.checkpoint is not None:
@@ -258,10 +240,10 @@ class RelitCLI(LightningCLI):
             config.data = None
             samples = {self.config.subcommand: {"data": {"class_path": "datamodules.Samples"}}}
             self.config = self.parser.parse_object(samples, self.config)
-        if self._given.data is None:
+        if self._settings.data is None:
             raise RunError(f"`relit {command}` needs data: --config FILE or --data CLASS.")
-        if self._given.run.experiment is None:
-            self._given.run.experiment = experiment_name(self._given)
+        if self._settings.run.experiment is None:
+            self._settings.run.experiment = experiment_name(self._settings)
 
     def _take_weights(self, config: Namespace) -> None:
         """Finds the weights that a training starts from, or that the other commands use in place of a checkpoint."""
@@ -275,32 +257,32 @@ class RelitCLI(LightningCLI):
 
     def _checkpoint_before_restart(self) -> str | None:
         """Where a requeued job goes on, whatever it began with; one that was changed in the meantime is refused."""
-        goes_on = self._given.ckpt_path is not None
-        path = checkpoint_before_restart(_run_options(self._given), goes_on)
+        goes_on = self._settings.ckpt_path is not None
+        path = checkpoint_before_restart(_run_options(self._settings), goes_on)
         if path is None or goes_on:  # what differs from the run that it went on with isn't a change
             return None if path is None else str(path)
         changed = changes(path.parents[1], yaml.safe_load(self._dumped_config()))
         if changed:
             key, (before, now) = next(iter(changed.items()))
             raise RunError(
-                f"This job began the run {_shown(path.parents[1])} with {key} = {before}, and now has {now}: give each "
-                "run of a job its own --run.id, or go on with the run by `--ckpt_path last`."
+                f"This job began the run {shown_path(path.parents[1])} with {key} = {before}, and now has {now}: give "
+                "each run of a job its own --run.id, or go on with the run by `--ckpt_path last`."
             )
         return str(path)
 
     @property
-    def _given(self) -> Namespace:
+    def _settings(self) -> Namespace:
         return self.config[self.config.subcommand]
 
     def _complete_from_checkpoint(self, known: Any) -> None:
         """Takes model and data from the checkpoint where they weren't given, and to go on with the run also the
         training's settings: as data, from which nothing is run."""
         known = known if isinstance(known, dict) else {}
-        path, named = self._given.ckpt_path or self._given.get("weights"), modules_named(self._given)
-        if self.config.subcommand == "fit" and self.checkpoint is not None and self._given.model is None:
+        path, named = self._settings.ckpt_path or self._settings.get("weights"), modules_named(self._settings)
+        if self.config.subcommand == "fit" and self.checkpoint is not None and self._settings.model is None:
             self._take_training(known, path)
         for key in ("model", "data"):
-            if self._given[key] is not None or known.get(key) is None:
+            if self._settings[key] is not None or known.get(key) is None:
                 continue
             say_it = f"if you trust that, say it yourself by --config or --{key}."
             if foreign := foreign_class(known[key], named):
@@ -318,13 +300,13 @@ class RelitCLI(LightningCLI):
                 ) from error
         run = known.get("run")
         experiment = run.get("experiment") if isinstance(run, dict) else None
-        if self._given.run.experiment is None and isinstance(experiment, str):
-            self._given.run.experiment = experiment
+        if self._settings.run.experiment is None and isinstance(experiment, str):
+            self._settings.run.experiment = experiment
 
     def _take_training(self, known: dict[str, Any], path: str) -> None:
         """Takes the settings of the training from its checkpoint where they weren't given."""
         more = [arg for arg in self.typed if arg.startswith("--trainer.callbacks+=")]
-        added, given = self._given.trainer.callbacks, self._given.clone()
+        added, given = self._settings.trainer.callbacks, self._settings.clone()
         if more:  # to the run's own
             given.trainer.callbacks = None
         defaults = self._parser(self.config.subcommand).get_defaults()
@@ -343,11 +325,11 @@ class RelitCLI(LightningCLI):
                 f"({explain(error).rstrip('.')}): go on by --config."
             ) from error
         if more and values.get("trainer", {}).get("callbacks"):
-            self._given.trainer.callbacks = [*self._given.trainer.callbacks, *added]
+            self._settings.trainer.callbacks = [*self._settings.trainer.callbacks, *added]
 
     def _dumped_config(self) -> str:
         parser = self._parser(self.config.subcommand)
-        config = self._given.clone()
+        config = self._settings.clone()
         config.pop("config", None)
         config.pop("weights", None)  # `ckpt_path` names them
         goes_on = config.ckpt_path is not None and run_of(Path(config.ckpt_path)) is not None
@@ -356,23 +338,25 @@ class RelitCLI(LightningCLI):
         return parser.dump(config, skip_none=False)
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
-        config = self._given
+        config = self._settings
         arguments = {**self._get(self.config_init, "trainer"), **kwargs}
         if self.subcommand == "prepare":
             return self.trainer_class(logger=False, enable_checkpointing=False)
         fits = self.subcommand == "fit"
-        plugins, callbacks = _as_list(arguments["plugins"]), _as_list(arguments["callbacks"])
+        plugins, callbacks = as_list(arguments["plugins"]), as_list(arguments["callbacks"])
         arguments["plugins"] = [*plugins, *slurm_environment(plugins), AtomicCheckpointIO()]
         require_fitting_trainer(self.model, arguments, callbacks)
         self._take_run_folder(is_trial=bool(arguments["fast_dev_run"]))
         assert self.run_folder is not None
         if arguments["max_epochs"] is None:
-            arguments["max_epochs"] = getattr(self.model, "planned_epochs", None)
+            arguments["max_epochs"] = self.model.planned_epochs if isinstance(self.model, Method) else None
         if arguments["num_sanity_val_steps"] is None:
             # One batch shows that validation works; a resumed run has validated before.
             arguments["num_sanity_val_steps"] = int(config.ckpt_path is None)
         arguments["default_root_dir"] = self.run_folder
-        arguments["logger"] = self._loggers(arguments["logger"], config)
+        step = (self.checkpoint or {}).get("global_step") if fits else None
+        wandb = WandbOptions(**config.wandb.as_dict())
+        arguments["logger"] = run_loggers(arguments["logger"], wandb, self.run_folder, config.run.experiment, step)
         arguments["enable_autolog_hparams"] = False  # RunRecord logs the whole configuration.
         saves = arguments["enable_checkpointing"] is not False
         arguments["callbacks"] = [
@@ -386,7 +370,7 @@ class RelitCLI(LightningCLI):
             LearningRateScaling(config.lr_scaling),
             *self._starting_weights(),
             RestoredSettings(self._dumped_config()),
-            *self._progress(arguments, callbacks),
+            *progress_callbacks(arguments, callbacks, shown_path(self.run_folder), fits),
             *callbacks,
             *([self._get(self.config_init, "checkpoint")] if saves else []),
             *([Preemption()] if saves and not arguments["fast_dev_run"] else []),
@@ -394,9 +378,9 @@ class RelitCLI(LightningCLI):
             LossCurves(),
         ]
         # The loaders of relit's own data modules share out their batches by themselves.
-        arguments["use_distributed_sampler"] = not getattr(self.datamodule, "shares_out_batches", False)
+        arguments["use_distributed_sampler"] = not facts_of(self.datamodule).shares_out_batches
         trainer = self.trainer_class(**arguments)
-        if getattr(self.model, "needs_find_unused_parameters", False):
+        if isinstance(self.model, Method) and self.model.needs_find_unused_parameters:
             find_unused_parameters(trainer)
         warn_of_slow_bf16(trainer)
         if config.compile and trainer.strategy.root_device.type == "cpu":
@@ -413,7 +397,7 @@ class RelitCLI(LightningCLI):
             self.run_folder = Path(tempfile.mkdtemp(prefix="relit-"))
             return
         if self.run_folder is None:
-            self.run_folder = new_run_folder(_run_options(self._given), for_training=fits)
+            self.run_folder = new_run_folder(_run_options(self._settings), for_training=fits)
             self.run_is_new = not any(self.run_folder.iterdir())
         require_writable(self.run_folder)
         if fits and rank_zero_only.rank == 0:  # type: ignore[attr-defined]
@@ -421,22 +405,7 @@ class RelitCLI(LightningCLI):
 
     def _remember_run(self) -> None:
         assert self.run_folder is not None
-        remember_for_restart(_run_options(self._given), self.run_folder)
-
-    def _progress(self, arguments: dict[str, Any], callbacks: list[Any]) -> list[Callback]:
-        """The header, and a bar or lines unless the user has given a bar."""
-        assert self.run_folder is not None
-        if arguments["enable_model_summary"] is None:
-            arguments["enable_model_summary"] = False  # the header has what matters
-        if arguments["enable_progress_bar"] is False:
-            return []
-        shown: list[Callback] = [RunHeader(_shown(self.run_folder))] if self.subcommand == "fit" else []
-        if any(isinstance(callback, ProgressBar) for callback in callbacks):
-            return shown
-        if sys.stdout.isatty():
-            return [*shown, EpochBar()]
-        arguments["enable_progress_bar"] = False
-        return [*shown, EpochLines()]
+        remember_for_restart(_run_options(self._settings), self.run_folder)
 
     def _starting_weights(self) -> list[StartingWeights]:
         if self.starting_weights is None or self.checkpoint is not None:  # a restarted job goes on
@@ -444,20 +413,8 @@ class RelitCLI(LightningCLI):
         path, content = self.starting_weights
         return [StartingWeights(path, state_of_source(content))]
 
-    def _loggers(self, given: Any, config: Namespace) -> list[Any]:
-        assert self.run_folder is not None
-        loggers = [MetricsCSV(self.run_folder), *(_as_list(given) if not isinstance(given, bool) else [])]
-        for logger in loggers:
-            if isinstance(logger, (TensorBoard, MLflow)):
-                step = (self.checkpoint or {}).get("global_step") if self.subcommand == "fit" else None
-                logger.place(self.run_folder, config.run.experiment, step)
-        if config.wandb.enabled:
-            options = WandbOptions(**config.wandb.as_dict())
-            loggers.append(wandb_logger(options, self.run_folder, config.run.experiment))
-        return loggers
-
     def after_instantiate_classes(self) -> None:
-        config = self._given
+        config = self._settings
         if config.channels_last:
             self.model.to(memory_format=torch.channels_last)
         if config.compile:
@@ -466,7 +423,7 @@ class RelitCLI(LightningCLI):
     def _prepare_subcommand_kwargs(self, subcommand: str) -> dict[str, Any]:
         kwargs = super()._prepare_subcommand_kwargs(subcommand)
         if subcommand != "prepare":
-            kwargs["ckpt_path"] = self._given.ckpt_path
+            kwargs["ckpt_path"] = self._settings.ckpt_path
             kwargs["weights_only"] = True
         if subcommand == "predict":
             kwargs["return_predictions"] = False
@@ -483,7 +440,7 @@ class RelitCLI(LightningCLI):
         finally:
             announce_to_child_ranks(None)
             finish_wandb(exit_code=1)
-            is_trial = self._given.trainer.fast_dev_run and self.run_folder is not None
+            is_trial = self._settings.trainer.fast_dev_run and self.run_folder is not None
             if is_trial and self.run_folder is not None:
                 shutil.rmtree(self.run_folder, ignore_errors=True)
                 self.run_folder = None
@@ -497,14 +454,14 @@ class RelitCLI(LightningCLI):
                 remove_if_empty_handed(self.run_folder)  # no batch was trained, or the predictions are elsewhere
             if self.run_folder is not None and self.run_folder.is_dir() and subcommand != "predict":
                 if subcommand == "fit":
-                    print(f"relit: look at it with: relit report {_shown(self.run_folder)}", file=sys.stderr)
-                print(f"The run is in {_shown(self.run_folder)}")
+                    print(f"relit: look at it with: relit report {shown_path(self.run_folder)}", file=sys.stderr)
+                print(f"The run is in {shown_path(self.run_folder)}")
 
     def _where_interrupted(self) -> str:
         """What Ctrl-C has left."""
         if self.subcommand != "fit" or self.run_folder is None or (self.run_is_new and not _has_begun(self.run_folder)):
             return ""
-        shown = _shown(self.run_folder)
+        shown = shown_path(self.run_folder)
         place = f"in epoch {self.trainer.current_epoch + 1}; the run is in {shown}"
         if last_checkpoint(self.run_folder) is None:
             return f"{place}, without a checkpoint."
@@ -540,14 +497,3 @@ def _has_begun(run: Path) -> bool:
 
 def _run_options(config: Namespace) -> RunOptions:
     return RunOptions(**config.run.as_dict())
-
-
-def _as_list(value: Any) -> list[Any]:
-    if value is None:
-        return []
-    return list(value) if isinstance(value, (list, tuple)) else [value]
-
-
-def _shown(path: Path) -> Path:
-    """The path as a person would type it."""
-    return path.relative_to(Path.cwd()) if path.is_absolute() and path.is_relative_to(Path.cwd()) else path

@@ -16,6 +16,9 @@ from torchvision.transforms.functional import pil_to_tensor, resize
 from torchvision.utils import make_grid
 
 from lit_models.errors import ModelError, RunError
+from lit_models.module import Embedding, Generative, Method, Translating
+from lit_models.protonet import ProtoNet
+from lit_models.support.abilities import HasLatents, classes_of
 from lit_models.support.animation import images_of, latent_dim_of, walk_frames, write_gif
 from lit_models.support.checkpoint_files import checkpoint_in, read_checkpoint
 from lit_models.support.interpolation import slerp
@@ -70,12 +73,12 @@ class Player:
     @property
     def generates(self) -> bool:
         """Whether it draws images from latent vectors."""
-        return hasattr(self.model, "sample") and hasattr(self.model, "latent_dim")
+        return isinstance(self.model, Generative) and isinstance(self.model, HasLatents) and self.model.latent_dim > 0
 
     @property
     def classes(self) -> int:
         """The classes of a conditional generator; 0 if it knows none."""
-        return int(getattr(self.model, "num_classes", 0) or 0)
+        return classes_of(self.model)
 
     def latent(self, seed: int, sliders: tuple[float, ...] = ()) -> Tensor:
         """The seed's latent vector, ``(1, latent_dim)``, with the sliders' values added to its first components."""
@@ -242,6 +245,11 @@ def load_models(places: list[Path]) -> list[Player]:
     return players
 
 
+def reads_digits(model: object) -> bool:
+    """Whether a model tells ten classes of gray images apart."""
+    return isinstance(model, Method) and model.num_classes == 10 and model.image_shape[0] == 1
+
+
 def real_digits(shape: tuple[int, int, int]) -> tuple[Tensor, Tensor]:
     """scikit-learn's digits, which need no download, in the model's size."""
     from sklearn.datasets import load_digits
@@ -272,21 +280,21 @@ def build_app(players: list[Player]) -> Any:
             if player.generates:
                 tabs += 1
                 _generation_tab(gr, player)
-            elif hasattr(model, "translate"):
+            elif isinstance(model, Translating):
                 tabs += 1
                 with gr.Tab(player.name), gr.Row():
                     photograph = gr.Image(type="pil", label="photograph", sources=["upload", "clipboard"])
                     photograph.change(player.translate, photograph, gr.Image(type="pil", label="translation"))
-            elif hasattr(model, "embed") and getattr(model, "num_classes", 0) == 10 and model.image_shape[0] == 1:
+            elif isinstance(model, Embedding) and reads_digits(model):
                 tabs += 1
-                reader = DigitReader(model, *real_digits(model.image_shape))
+                reader = DigitReader(player.model, *real_digits(player.model.image_shape))
                 with gr.Tab(player.name), gr.Row():
                     pen = gr.Brush(default_size=18, colors=["#000000"])
                     drawn = gr.Sketchpad(type="numpy", label="draw a digit", canvas_size=(280, 280), brush=pen)
                     label = gr.Label(label="what it is taken for")
                     nearest = gr.Image(type="pil", label="the most similar real digits")
                     drawn.change(reader.read, drawn, [label, nearest])
-            elif hasattr(model, "polarized") and hasattr(model, "distances"):
+            elif isinstance(model, ProtoNet):
                 tabs += 1
                 few = FewShot(model)
                 with gr.Tab(player.name):

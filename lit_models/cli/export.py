@@ -28,18 +28,18 @@ from lit_models.cli.compare import read_mapping, read_rows
 from lit_models.cli.hub_card import hub_card_text
 from lit_models.cli.messages import explain
 from lit_models.errors import ModelError, RunError
+from lit_models.module import Export, Method
 from lit_models.runs.folder import run_of
-from lit_models.support.arguments import told_by_us
+from lit_models.support.arguments import error_of_ours
 from lit_models.support.checkpoint_files import checkpoint_in, read_checkpoint
-from lit_models.support.module import Part
 from lit_models.support.weights import (
     WEIGHTS,
     build_model,
     method_of,
-    portable,
     read_card,
     sha256,
     state_of,
+    without_folders,
     write_card,
     write_weights,
 )
@@ -69,7 +69,7 @@ class ExportedPart(nn.Module):
         part: Which part.
     """
 
-    def __init__(self, model: LightningModule, part: Part) -> None:
+    def __init__(self, model: LightningModule, part: Export) -> None:
         super().__init__()
         self.model = model
         self.method = part.method
@@ -110,7 +110,7 @@ def main(args: list[str]) -> int:
         if given.debug:
             traceback.print_exc()
         print(f"relit: {explain(error)}", file=sys.stderr)
-        if not given.debug and told_by_us(error) is None:
+        if not given.debug and error_of_ours(error) is None:
             print("relit: add --debug for the whole traceback.", file=sys.stderr)
         return 1
     return 0
@@ -185,14 +185,14 @@ def about(
     data = config.get("data")
     if data is not None:
         arguments = {name: value for name, value in (data.get("init_args") or {}).items() if name != "root"}
-        data = {"class_path": data["class_path"], "init_args": portable(arguments)}
+        data = {"class_path": data["class_path"], "init_args": without_folders(arguments)}
     run = run_of(path)
     record = {} if run is None else read_mapping(run / "run.json", json.loads)
     return {
         "method": method_of(checkpoint, path),
         "experiment": (config.get("run") or {}).get("experiment"),
-        "hyperparameters": portable(dict(checkpoint.get("hyper_parameters", {}))),
-        "state": state_of(checkpoint),
+        "hyperparameters": without_folders(dict(checkpoint.get("hyper_parameters", {}))),
+        "state": state_of(checkpoint, method_of(checkpoint, path)),
         "data": data,
         "epoch": checkpoint.get("epoch", 0),
         "step": checkpoint.get("global_step", 0),
@@ -259,8 +259,8 @@ def write_hub_card(weights: Path, repository: str = "") -> Path:
     return path
 
 
-def _export_onnx(model: LightningModule, only: str | None, name: Path, card: dict[str, Any]) -> list[Path]:
-    parts: tuple[Part, ...] = getattr(type(model), "exports", ())
+def _export_onnx(model: Method, only: str | None, name: Path, card: dict[str, Any]) -> list[Path]:
+    parts = model.exports
     method = type(model).__name__
     if not parts:
         raise ModelError(f"{method} has no part that could be used on its own, so there is nothing to write as ONNX.")
@@ -276,7 +276,7 @@ def _export_onnx(model: LightningModule, only: str | None, name: Path, card: dic
     return written
 
 
-def write_onnx(model: LightningModule, part: Part, path: Path) -> dict[str, Any]:
+def write_onnx(model: LightningModule, part: Export, path: Path) -> dict[str, Any]:
     """Writes a part of a model as ONNX with a batch of any size, if ONNX Runtime makes the same of it as PyTorch.
 
     Args:
@@ -348,7 +348,7 @@ def write_onnx(model: LightningModule, part: Part, path: Path) -> dict[str, Any]
     }
 
 
-def example_inputs(model: Any, part: Part, size: int) -> tuple[Tensor, ...]:
+def example_inputs(model: Any, part: Export, size: int) -> tuple[Tensor, ...]:
     """Random inputs of a part, always the same ones: a batch of ``size``."""
     generator = torch.Generator().manual_seed(size)
     inputs = []

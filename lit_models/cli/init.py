@@ -356,7 +356,7 @@ def _paired_data(folder: Folder, size: int) -> str:
 def write_pix2pix(folder: Folder) -> str:
     """pix2pix."""
     size = power_of_two(folder, 32, 256 if folder.side < 512 else 128)
-    maps = "TranslationScores\n      init_args: {map_colours: false}"
+    maps = "TranslationScores\n      init_args: {map_colors: false}"
     return (
         _head(folder, "pix2pix", "pix2pix")
         + _model("Pix2Pix", image_size=size, channels=folder.channels, feature_maps=32, discriminator_feature_maps=32)

@@ -5,7 +5,7 @@ import re
 from argparse import ArgumentError
 
 from lit_models.support import sources
-from lit_models.support.arguments import explain_refusal, told_by_us
+from lit_models.support.arguments import error_of_ours, explain_refusal
 from lit_models.support.spelling import did_you_mean
 
 STRATEGIES = ("auto", "ddp", "ddp_spawn", "ddp_fork", "ddp_find_unused_parameters_true", "fsdp", "deepspeed")
@@ -58,7 +58,7 @@ OF_THE_TRAINER = {
 
 def explain(error: BaseException) -> str:
     """What went wrong and what to do about it, without a traceback."""
-    if isinstance(error, ArgumentError) or told_by_us(error):
+    if isinstance(error, ArgumentError) or error_of_ours(error):
         return explain_refusal(error)
     if isinstance(error, RuntimeError) and "Error(s) in loading state_dict" in str(error):
         return (

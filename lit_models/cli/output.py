@@ -50,6 +50,11 @@ def reasons_to_stop(trainer: Trainer) -> list[str]:
     return reasons
 
 
+def shown_path(path: Path) -> Path:
+    """The path as a person would type it."""
+    return path.relative_to(Path.cwd()) if path.is_absolute() and path.is_relative_to(Path.cwd()) else path
+
+
 def _show_warning(
     message: Warning | str, category: type[Warning], filename: str, lineno: int, file: Any = None, line: Any = None
 ) -> None:

@@ -1,16 +1,42 @@
 """What a training shows while it runs: a header, a bar on a terminal, a line an epoch elsewhere."""
 
 import shutil
+import sys
 import textwrap
 import time
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
-from lightning.pytorch.callbacks import TQDMProgressBar
+from lightning.pytorch.callbacks import ProgressBar, TQDMProgressBar
 from torch import Tensor
 
+from lit_models.module import Method
+from lit_models.runs.checkpoints import Checkpoints
 from lit_models.runs.record import split_sizes
+
+
+def progress_callbacks(arguments: dict[str, Any], callbacks: Sequence[Any], folder: Path, fits: bool) -> list[Callback]:
+    """The header of a training, and a bar or lines unless the user has given a bar.
+
+    Args:
+        arguments: Those of the Trainer, of which some are set here.
+        callbacks: The user's.
+        folder: The run's folder, as it is shown.
+        fits: Whether it is a training.
+    """
+    if arguments["enable_model_summary"] is None:
+        arguments["enable_model_summary"] = False  # the header has what matters
+    if arguments["enable_progress_bar"] is False:
+        return []
+    shown: list[Callback] = [RunHeader(folder)] if fits else []
+    if any(isinstance(callback, ProgressBar) for callback in callbacks):
+        return shown
+    if sys.stdout.isatty():
+        return [*shown, EpochBar()]
+    arguments["enable_progress_bar"] = False
+    return [*shown, EpochLines()]
 
 
 class RunHeader(Callback):
@@ -90,7 +116,7 @@ class EpochBar(TQDMProgressBar):
         found: dict[str, Any] = {}
         # Values of validation first, as the bar may have no room for all.
         for name, value in sorted(shown.items(), key=lambda item: not item[0].startswith("val/")):
-            text = value if isinstance(value, str) else f"{float(cast(Any, value)):.3g}"
+            text = f"{value:.3g}" if isinstance(value, (int, float)) else str(value)
             name = name.removeprefix("train/").removesuffix("_step")
             room -= len(name) + len(text) + 3
             if room < 0 and found:
@@ -153,14 +179,15 @@ class _Clock:
 
 def epoch_of(trainer: Trainer) -> str:
     """The epoch's number, counted from 1, how many there are, and the phase of a method that trains in phases."""
-    last, phase = trainer.max_epochs, getattr(trainer.lightning_module, "phase", "")
+    last, model = trainer.max_epochs, trainer.lightning_module
+    phase = model.phase if isinstance(model, Method) else ""
     number = f"Epoch {trainer.current_epoch + 1}" + (f"/{last}" if last is not None and last > 0 else "")
     return f"{number}, {phase}" if phase else number
 
 
 def validation_values(trainer: Trainer, most: int = 3) -> dict[str, float]:
     """The monitored value and some more of the last validation, by name."""
-    monitor = getattr(trainer.checkpoint_callback, "monitor", None)
+    monitor = checkpoints.monitor if isinstance(checkpoints := trainer.checkpoint_callback, Checkpoints) else None
     values = {
         name: float(value)
         for name, value in trainer.callback_metrics.items()

@@ -15,7 +15,7 @@ from typing import Any
 from lit_models.cli.export import export, write_hub_card
 from lit_models.cli.messages import explain
 from lit_models.errors import RunError
-from lit_models.support.arguments import told_by_us
+from lit_models.support.arguments import error_of_ours
 from lit_models.support.weight_sources import find_weights
 from lit_models.support.weights import WEIGHTS, read_weights
 
@@ -40,7 +40,7 @@ def main(args: list[str]) -> int:
         if given.debug:
             traceback.print_exc()
         print(f"relit: {explain(error)}", file=sys.stderr)
-        if not given.debug and told_by_us(error) is None:
+        if not given.debug and error_of_ours(error) is None:
             print("relit: add --debug for the whole traceback.", file=sys.stderr)
         return 1
     return 0

@@ -12,6 +12,8 @@ from lightning.pytorch.utilities import rank_zero_warn
 from datamodules import Samples
 from datamodules.loading.paths import expanded
 from lit_models.errors import RunWarning
+from lit_models.module import Generative, Reconstructing
+from lit_models.support.renamed import with_new_names
 
 
 def typed(args: list[str], option: str) -> bool:
@@ -71,7 +73,7 @@ def _section(files: list[Path], part: str) -> dict[str, Any] | None:
     """The class and the arguments of a part that the files give, later ones over earlier ones."""
     found: dict[str, Any] | None = None
     for file in files:
-        section = (yaml.safe_load(file.read_text()) or {}).get(part)
+        section = with_new_names(yaml.safe_load(file.read_text()) or {}).get(part)
         if isinstance(section, dict) and "class_path" in section:
             found = section
     return found
@@ -103,7 +105,7 @@ def draws_from_nothing(args: list[str], config: Namespace) -> bool:
     if not typed(args, "data"):
         return True  # the data are those that the model was trained on
     model_class = class_of(config.model.class_path)
-    if hasattr(model_class, "reconstruct"):
+    if issubclass(model_class, Reconstructing):
         return False
     data = config.data.class_path.rpartition(".")[2]
     rank_zero_warn(
@@ -122,4 +124,4 @@ def class_of(class_path: str) -> type:
 def _generates_from_scratch(config: Namespace) -> bool:
     """Whether the model makes images from nothing, so that the data it was trained on don't matter to `predict`."""
     model_class = class_of(config.model.class_path)
-    return hasattr(model_class, "sample") and not issubclass(class_of(config.data.class_path), Samples)
+    return issubclass(model_class, Generative) and not issubclass(class_of(config.data.class_path), Samples)

@@ -9,6 +9,7 @@ from torch import nn
 from datamodules import ImageDataModule
 from datamodules.loading.preview import draw_training_batch
 from lit_models.errors import RunError
+from lit_models.module import Method
 
 
 class RelitTrainer(Trainer):
@@ -65,6 +66,6 @@ def compile_networks(model: LightningModule) -> None:
     """Compiles each network of a module in place, except those that the method names in ``not_compiled``; each of those
     that it holds together in one ``ModuleDict``."""
     for name, network in model.named_children():
-        if name not in getattr(model, "not_compiled", ()):
+        if not (isinstance(model, Method) and name in model.not_compiled):
             for part in network.values() if isinstance(network, nn.ModuleDict) else [network]:
                 part.compile()

@@ -23,11 +23,13 @@ be had in two ways:
   that is left; no backward pass has to be differentiated.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import NamedTuple, cast
 
 import torch
 from torch import Tensor
+from torch.optim import Optimizer
 
 Tensors = tuple[Tensor, ...]
 Loss = Callable[[Tensors, Tensors], Tensor]
@@ -143,3 +145,31 @@ def gradient_of_alphas(loss: Loss, weights: Tensors, alphas: Tensors) -> tuple[T
 def detached(tensors: Tensors) -> Tensors:
     """The same values without their history."""
     return tuple(tensor.detach() for tensor in tensors)
+
+
+def drift_of(optimizer: Optimizer, parameters: Tensors) -> Tensors:
+    """What SGD will add to the gradient in its next step: weight decay, and momentum from earlier steps.
+
+    Args:
+        optimizer: An SGD of one group.
+        parameters: Its parameters.
+    """
+    (group,) = optimizer.param_groups
+    drift = torch._foreach_mul([parameter.detach() for parameter in parameters], group["weight_decay"])
+    buffers = [optimizer.state[parameter].get("momentum_buffer") for parameter in parameters]
+    if all(buffer is not None for buffer in buffers):
+        torch._foreach_add_(drift, cast("list[Tensor]", buffers), alpha=group["momentum"])
+    return tuple(drift)
+
+
+@contextmanager
+def full_precision(device: torch.device) -> Iterator[None]:
+    """Within the block everything is computed in float32 proper, and nothing in compiled networks."""
+    cudnn, matmul = torch.backends.cudnn, torch.backends.cuda.matmul
+    before = (cudnn.allow_tf32, matmul.allow_tf32)
+    cudnn.allow_tf32 = matmul.allow_tf32 = False
+    try:
+        with torch.autocast(device.type, enabled=False), torch.compiler.set_stance("force_eager"):
+            yield
+    finally:
+        cudnn.allow_tf32, matmul.allow_tf32 = before

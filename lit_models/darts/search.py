@@ -38,42 +38,35 @@ Differences from the paper and the authors' code (https://github.com/quark0/dart
 """
 
 import json
-from collections.abc import Iterator
-from contextlib import contextmanager
-from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any, ClassVar, Literal
 
 import torch
 from lightning.pytorch.cli import OptimizerCallable
-from lightning.pytorch.core.optimizer import LightningOptimizer
 from torch import Tensor, nn
-from torch.func import functional_call
 from torch.nn import functional
 from torch.optim import SGD, Optimizer
 from torch.optim.lr_scheduler import CosineAnnealingLR
 from torchmetrics import MeanMetric
 
-from datamodules import ImageDataModule, LabeledImages, SearchBatch, SearchDataModule
-from lit_models.darts.drawing import draw_genotype, draw_search
+from datamodules import LabeledImages, SearchBatch
+from lit_models.darts.checks import require_halves, require_plain_sgd, require_precision
 from lit_models.darts.genotype import EDGES, OPERATIONS, Genotype, derive_genotype
-from lit_models.darts.hypergradient import (
-    Hypergradient,
-    Loss,
-    Tensors,
-    exact_product,
-    finite_difference,
-    first_order,
-    second_order,
-)
-from lit_models.darts.supernet import Supernet, statistics_kept
+from lit_models.darts.hypergradient import Hypergradient
+from lit_models.darts.report import write_search
+from lit_models.darts.supernet import Supernet
+from lit_models.darts.supernet_gradient import supernet_hypergradient
 from lit_models.errors import ModelError
 from lit_models.optimizers import FusedAdam
-from lit_models.support.checks import require_image_shape, require_labels, require_num_classes
+from lit_models.support.checks import (
+    require_at_least,
+    require_image_shape,
+    require_labels,
+    require_num_classes,
+    require_one_of,
+)
 from lit_models.support.classes import NamedClasses
-from lit_models.support.files import write_atomically
-from lit_models.support.logging import log_figure
+from lit_models.support.lightning_internals import optimizers_of, step_schedules
 from lit_models.support.outputs import ClassProbabilities
-from lit_models.support.ranks import batch_weight
 
 
 class DARTSSearch(NamedClasses):
@@ -110,6 +103,8 @@ class DARTSSearch(NamedClasses):
         arch_optimizer: Optimizer of α.
     """
 
+    training_only: ClassVar = frozenset(("genotype", "history"))
+
     def __init__(
         self,
         image_size: int = 32,
@@ -129,25 +124,16 @@ class DARTSSearch(NamedClasses):
     ) -> None:
         if image_size < 4 or image_size % 4:
             raise ModelError(f"image_size is {image_size}; two halvings need a multiple of 4.")
-        for name, number, least in (
-            ("channels", channels, 1),
-            ("num_classes", num_classes, 2),
-            ("init_channels", init_channels, 2),
-            ("layers", layers, 3),
-            ("epochs", epochs, 1),
-        ):
-            if number < least:
-                raise ModelError(f"{name} is {number}; it must be at least {least}.")
+        require_at_least(1, channels=channels, epochs=epochs)
+        require_at_least(2, num_classes=num_classes, init_channels=init_channels)
+        require_at_least(3, layers=layers)
         if init_channels % 2:
             raise ModelError(
                 f"init_channels is {init_channels}; it must be even, as reductions are made of two halves."
             )
-        if order not in (1, 2):
-            raise ModelError(f"order is {order}; it must be 1 or 2.")
-        if mixed_product not in ("finite_difference", "exact"):
-            raise ModelError(f"mixed_product is {mixed_product!r}; it must be finite_difference or exact.")
-        if eval_statistics not in ("batch", "running"):
-            raise ModelError(f"eval_statistics is {eval_statistics!r}; it must be batch or running.")
+        require_one_of((1, 2), order=order)
+        require_one_of(("finite_difference", "exact"), mixed_product=mixed_product)
+        require_one_of(("batch", "running"), eval_statistics=eval_statistics)
         if not 0 <= arch_init_std < float("inf"):
             raise ModelError(f"arch_init_std is {arch_init_std}; it must be at least 0.")
         if gradient_clip_norm <= 0 or last_learning_rate < 0:
@@ -179,8 +165,11 @@ class DARTSSearch(NamedClasses):
 
     @property
     def planned_epochs(self) -> int:
-        """Epochs of the whole search."""
         return self.epochs
+
+    @property
+    def restored_arguments(self) -> tuple[str, ...]:
+        return ("arch_init_std",)
 
     def genotype(self) -> Genotype:
         """The architecture that α stands for now."""
@@ -192,23 +181,14 @@ class DARTSSearch(NamedClasses):
             require_num_classes(self, self.num_classes)
             self.take_class_names()
         if stage == "fit":
-            datamodule = getattr(self.trainer, "datamodule", None)
-            if isinstance(datamodule, ImageDataModule) and not isinstance(datamodule, SearchDataModule):
-                raise ModelError(
-                    "DARTSSearch learns from two halves of the training images at once: set --data SearchDataModule "
-                    f"--data.images {type(datamodule).__name__}."
-                )
+            require_halves(self)
             require_labels(self)
-            if self.trainer.precision in ("16-mixed", "16-true", "transformer-engine-float16"):
-                raise ModelError(
-                    "DARTSSearch can't be trained in float16: α's gradient is computed by hand, without loss scaling. "
-                    "Use --trainer.precision bf16-mixed or 32-true."
-                )
+            require_precision(self)
 
     # --- one step -----------------------------------------------------------------------------------------------------
 
     def training_step(self, batch: SearchBatch, batch_idx: int) -> None:
-        weight_optimizer, arch_optimizer = cast("list[LightningOptimizer]", self.optimizers())
+        weight_optimizer, arch_optimizer = optimizers_of(self)
 
         arch = self.hypergradient(batch, weight_optimizer.optimizer)
         for alpha, gradient in zip(self.alphas, arch.gradient, strict=True):
@@ -232,44 +212,8 @@ class DARTSSearch(NamedClasses):
             batch: The images of both halves.
             weight_optimizer: The optimizer of w, whose next step second order anticipates.
         """
-        names, parameters = zip(*self.supernet.named_parameters(), strict=True)
-
-        def loss_on(images: LabeledImages) -> Loss:
-            def loss(weights: Tensors, alphas: Tensors) -> Tensor:
-                values = dict(zip(names, weights, strict=True))
-                logits = functional_call(self.supernet, values, (images.image, *alphas))
-                return functional.cross_entropy(logits.float(), images.label)
-
-            return loss
-
-        with statistics_kept(self.supernet):
-            if self.order == 1:
-                return first_order(loss_on(batch.val), parameters, self.alphas, self._mean_over_processes)
-            return second_order(
-                loss_on(batch.train),
-                loss_on(batch.val),
-                parameters,
-                self.alphas,
-                weight_optimizer.param_groups[0]["lr"],
-                drift_of(weight_optimizer, parameters),
-                self._mixed_product_in_full_precision,
-                self._mean_over_processes,
-            )
-
-    def _mixed_product_in_full_precision(self, *arguments: Any) -> Tensors:
-        """Without autocast, in which ± ε would be lost."""
-        exact = self.mixed_product == "exact"
-        with full_precision(self.device), statistics_kept(self.supernet, twice_differentiable=exact):
-            return exact_product(*arguments) if exact else finite_difference(*arguments)
-
-    def _mean_over_processes(self, tensors: Tensors) -> Tensors:
-        """Gradients that are made by hand aren't averaged by DDP."""
-        if self.trainer.world_size == 1:
-            return tensors
-        flat = torch.cat([tensor.flatten() for tensor in tensors])
-        flat = cast(Tensor, self.trainer.strategy.reduce(flat, reduce_op="mean"))
-        parts = flat.split([tensor.numel() for tensor in tensors])
-        return tuple(part.view(tensor.shape) for part, tensor in zip(parts, tensors, strict=True))
+        second = weight_optimizer if self.order == 2 else None
+        return supernet_hypergradient(self.supernet, self.alphas, batch, second, self.mixed_product == "exact")
 
     def _log_step(self, loss: Tensor, logits: Tensor, batch: SearchBatch, arch_loss: Tensor) -> None:
         accuracy = (logits.argmax(1) == batch.train.label).float().mean()
@@ -282,21 +226,17 @@ class DARTSSearch(NamedClasses):
     def configure_optimizers(self) -> Any:
         """The optimizers of w and of α; their parameters are known by name."""
         make_weight, make_arch = self.optimizer_callables
-        weight = make_weight(cast(Any, list(self.supernet.named_parameters(prefix="supernet"))))
-        arch = make_arch(cast(Any, list(self.arch_parameters.named_parameters(prefix="arch_parameters"))))
-        plain_sgd = isinstance(weight, SGD) and not weight.defaults["nesterov"] and not weight.defaults["dampening"]
-        if self.order == 2 and not plain_sgd:
-            raise ModelError(
-                "The second order anticipates the step of SGD, with or without momentum and weight decay: take SGD as "
-                "--model.weight_optimizer (without nesterov and dampening), or --model.order 1."
-            )
+        weight = make_weight(list(self.supernet.named_parameters(prefix="supernet")))
+        arch = make_arch(list(self.arch_parameters.named_parameters(prefix="arch_parameters")))
+        if self.order == 2:
+            require_plain_sgd(weight)
         return [weight, arch], [CosineAnnealingLR(weight, self.epochs, self.last_learning_rate)]
 
     # --- after an epoch -----------------------------------------------------------------------------------------------
 
     def on_train_epoch_end(self) -> None:
         rate = self.trainer.optimizers[0].param_groups[0]["lr"]
-        cast(Any, self.lr_schedulers()).step()
+        step_schedules(self)
         loss, accuracy = float(self.epoch_loss.compute()), float(self.epoch_accuracy.compute())
         self.epoch_loss.reset()
         self.epoch_accuracy.reset()
@@ -306,16 +246,7 @@ class DARTSSearch(NamedClasses):
             accuracies["val"] = float(self.trainer.callback_metrics["val/accuracy"])
         alpha = torch.stack([alpha.detach().float().cpu() for alpha in self.alphas])
         self.history.append({"alpha": alpha, "learning_rate": rate, "accuracy": accuracies})
-        if self.trainer.is_global_zero and not cast(Any, self.trainer).fast_dev_run:
-            self._report(Path(self.trainer.default_root_dir))
-
-    def _report(self, run: Path) -> None:
-        genotype, epoch = self.genotype(), self.current_epoch + 1
-        (run / "genotypes").mkdir(parents=True, exist_ok=True)
-        for path in (run / "genotypes" / f"epoch_{epoch:04d}.json", run / "genotype.json"):
-            write_atomically(path, genotype.to_json())
-        log_figure(self.trainer, draw_genotype(genotype, run / "figures" / "cells.png", f"after epoch {epoch}"))
-        log_figure(self.trainer, draw_search(self.history, run / "figures" / "search.png"))
+        write_search(self.trainer, self.genotype(), self.history)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         super().on_save_checkpoint(checkpoint)
@@ -329,47 +260,11 @@ class DARTSSearch(NamedClasses):
     # --- evaluation ---------------------------------------------------------------------------------------------------
 
     def validation_step(self, batch: LabeledImages, batch_idx: int) -> None:
-        self._evaluate(batch, "val")
+        self.log_classification(self(batch.image).float(), batch.label, "val")
 
     def test_step(self, batch: LabeledImages, batch_idx: int) -> Tensor:
-        """Returns the logits, for callbacks."""
-        return self._evaluate(batch, "test")
+        """Return the logits, for callbacks."""
+        return self.log_classification(self(batch.image).float(), batch.label, "test")
 
     def predict_step(self, batch: LabeledImages, batch_idx: int) -> ClassProbabilities:
         return ClassProbabilities(self(batch.image).float().softmax(1))
-
-    def _evaluate(self, batch: LabeledImages, stage: str) -> Tensor:
-        logits = self(batch.image).float()
-        loss = functional.cross_entropy(logits, batch.label)
-        accuracy = (logits.argmax(1) == batch.label).float().mean()
-        means = {f"{stage}/loss": loss, f"{stage}/accuracy": accuracy}
-        self.log_dict(means, batch_size=batch_weight(len(batch.label)), prog_bar=stage == "val", sync_dist=True)
-        return logits
-
-
-def drift_of(optimizer: Optimizer, parameters: Tensors) -> Tensors:
-    """What SGD will add to the gradient in its next step: weight decay, and momentum from earlier steps.
-
-    Args:
-        optimizer: An SGD of one group.
-        parameters: Its parameters.
-    """
-    (group,) = optimizer.param_groups
-    drift = torch._foreach_mul([parameter.detach() for parameter in parameters], group["weight_decay"])
-    buffers = [optimizer.state[parameter].get("momentum_buffer") for parameter in parameters]
-    if all(buffer is not None for buffer in buffers):
-        torch._foreach_add_(drift, cast("list[Tensor]", buffers), alpha=group["momentum"])
-    return tuple(drift)
-
-
-@contextmanager
-def full_precision(device: torch.device) -> Iterator[None]:
-    """Within the block everything is computed in float32 proper, and nothing in compiled networks."""
-    cudnn, matmul = torch.backends.cudnn, torch.backends.cuda.matmul
-    before = (cudnn.allow_tf32, matmul.allow_tf32)
-    cudnn.allow_tf32 = matmul.allow_tf32 = False
-    try:
-        with torch.autocast(device.type, enabled=False), torch.compiler.set_stance("force_eager"):
-            yield
-    finally:
-        cudnn.allow_tf32, matmul.allow_tf32 = before

@@ -143,7 +143,8 @@ def gradient_penalty(
         real, fake = real.detach().clone(), fake.detach().clone()
         between = (mix * real + (1 - mix) * fake).requires_grad_()
         (slope,) = torch.autograd.grad(critic(between).sum(), between, create_graph=graph)
-    return (slope.flatten(1).norm(dim=1) - 1).square().mean()
+    norm: Tensor = slope.flatten(1).norm(dim=1)
+    return (norm - 1).square().mean()
 
 
 def r1_penalty(discriminator: Callable[[Tensor], Tensor], real: Tensor) -> Tensor:

@@ -35,7 +35,7 @@ def center_loss(embedding: Tensor, label: Tensor, center: Tensor) -> Tensor:
     return 0.5 * (embedding - center.index_select(0, label)).square().sum(1).mean()
 
 
-def moved_by_rule(embedding: Tensor, label: Tensor, center: Tensor, rate: float) -> Tensor:
+def moved_by_equation_4(embedding: Tensor, label: Tensor, center: Tensor, rate: float) -> Tensor:
     """The centers after a batch by the paper's rule: ``c_j − α Σ_{y_i = j} (c_j − x_i) / (1 + n_j)`` (eq. 4), n_j being
     the images of class j.
 
@@ -55,7 +55,7 @@ def moved_by_sgd(embedding: Tensor, label: Tensor, center: Tensor, rate: float) 
     return center - rate * (count * center - total) / len(label)
 
 
-RULES = {"paper": moved_by_rule, "sgd": moved_by_sgd}
+RULES = {"paper": moved_by_equation_4, "sgd": moved_by_sgd}
 """How centers follow their features, by name."""
 
 

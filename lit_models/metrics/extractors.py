@@ -85,7 +85,7 @@ class Extractor(nn.Module):
     @torch.no_grad()
     def forward(self, image: Tensor) -> Features:
         """Features of images ``(N, C, H, W)`` in [0, 1]."""
-        logits = self.classifier((fitted(image, self.image_shape, self.resize) - self.mean) / self.std)
+        logits = self.classifier((resized_to(image, self.image_shape, self.resize) - self.mean) / self.std)
         assert self._embedding is not None, "every classifier has a linear layer"
         embedding, self._embedding = self._embedding.flatten(1), None
         return Features(embedding, logits)
@@ -122,7 +122,7 @@ class DigitFeatures(nn.Module):
     @torch.no_grad()
     def forward(self, image: Tensor) -> Features:
         """Features of images ``(N, C, H, W)`` in [0, 1]."""
-        image = fitted(image, self.image_shape).contiguous(memory_format=torch.channels_last)
+        image = resized_to(image, self.image_shape).contiguous(memory_format=torch.channels_last)
         # On a processor, few images at once stay in its cache.
         parts = [self._seen(part) for part in image.split(len(image) if image.is_cuda else CACHED_IMAGES)]
         return Features(*(torch.cat(column) for column in zip(*parts, strict=True)))
@@ -166,7 +166,7 @@ class Inception(nn.Module):
     @torch.no_grad()
     def forward(self, image: Tensor) -> Features:
         """Features of images ``(N, C, H, W)`` in [0, 1]; the network resizes them itself."""
-        image = fitted(image, (3, *image.shape[2:]))
+        image = resized_to(image, (3, *image.shape[2:]))
         return Features(*self.network((image * 255).round().byte()))
 
 
@@ -192,7 +192,7 @@ def digit_classifier_card() -> dict[str, str]:
         return dict(file.metadata())
 
 
-def fitted(image: Tensor, image_shape: tuple[int, int, int], resize: str = "bilinear") -> Tensor:
+def resized_to(image: Tensor, image_shape: tuple[int, int, int], resize: str = "bilinear") -> Tensor:
     """Images ``(N, C, H, W)`` with one or three channels, resized and turned into gray or color as needed.
 
     Raises:

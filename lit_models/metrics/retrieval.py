@@ -135,7 +135,7 @@ def centroid_scores(embedding: Tensor, centroid: Tensor) -> Tensor:
     return (-distance).masked_fill(unknown, -torch.inf)
 
 
-def fitted_sharpness(score: Tensor, label: Tensor, steps: int = 30) -> Tensor:
+def best_sharpness(score: Tensor, label: Tensor, steps: int = 30) -> Tensor:
     """The factor β > 0 for which the probabilities ``softmax(β · score)`` make the labels likeliest (temperature
     scaling; Guo et al. 2017, https://arxiv.org/abs/1706.04599).
 
@@ -163,7 +163,7 @@ def fitted_sharpness(score: Tensor, label: Tensor, steps: int = 30) -> Tensor:
     return sharpness
 
 
-def hits(ranked: Tensor, label: Tensor) -> Tensor:
+def share_of_hits(ranked: Tensor, label: Tensor) -> Tensor:
     """The share of rows that have their label among the ranked ones: Recall@k of neighbors' labels, top-k accuracy of
     classes by descending score.
 

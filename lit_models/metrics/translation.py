@@ -102,7 +102,8 @@ def structural_similarity(image: Tensor, other: Tensor) -> Tensor:
     covariance = product - mean * other_mean
     value = (2 * mean * other_mean + 0.01**2) * (2 * covariance + 0.03**2)
     value = value / ((mean.square() + other_mean.square() + 0.01**2) * (variances + 0.03**2))
-    return value.mean((1, 2)).unflatten(0, image.shape[:2]).mean(1)
+    channel_means: Tensor = value.mean((1, 2)).unflatten(0, image.shape[:2])
+    return channel_means.mean(1)
 
 
 class TranslationMetrics:
@@ -115,17 +116,17 @@ class TranslationMetrics:
     are nan where there are no such pixels.
 
     Args:
-        map_colours: Whether the images are maps of :data:`MAP_COLORS`.
+        map_colors: Whether the images are maps of :data:`MAP_COLORS`.
         device: Where the images will be.
     """
 
-    def __init__(self, map_colours: bool = True, device: torch.device | str = "cpu") -> None:
+    def __init__(self, map_colors: bool = True, device: torch.device | str = "cpu") -> None:
         self.metrics: dict[str, Metric] = {
             "l1": MeanAbsoluteError(),
             "psnr": PeakSignalNoiseRatio(data_range=1.0, dim=(1, 2, 3)),
             "ssim": MeanMetric(nan_strategy="disable"),
         }
-        if map_colours:
+        if map_colors:
             self.metrics["confusion"] = MulticlassConfusionMatrix(len(MAP_COLORS), validate_args=False)
         for metric in self.metrics.values():
             metric.to(device)
@@ -149,7 +150,8 @@ class TranslationMetrics:
 
     def confusion(self) -> Tensor:
         """Counts of pixels, ``(kinds, kinds)``: true kinds by row, painted ones by column."""
-        return self.metrics["confusion"].compute().cpu()
+        counts: Tensor = self.metrics["confusion"].compute()
+        return counts.cpu()
 
     def compute(self) -> dict[str, float]:
         """The metrics, by name. All ranks must call this."""

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torchvision.models import get_model, get_model_weights, list_models
 
 from lit_models.errors import ModelError
-from lit_models.networks.resnet import read_weights
+from lit_models.networks.resnet import weights_in_file
 
 LIBRARIES = ("torchvision", "timm")
 PRETRAINED = "imagenet"
@@ -62,7 +62,7 @@ class Backbone(nn.Module):
             ModelError: The weights are of another network, or can't be downloaded.
             RunError: The file can't be read.
         """
-        given = _downloaded(self.name, self.image_size) if source == PRETRAINED else read_weights(source)
+        given = _downloaded(self.name, self.image_size) if source == PRETRAINED else weights_in_file(source)
         self.network.load_state_dict(fitting_weights(self.network, given, source, self.name), strict=False)
 
 

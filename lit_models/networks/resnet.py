@@ -106,7 +106,7 @@ def load_weights(encoder: ResNet18, source: str) -> list[str]:
         ModelError: The file's weights are of another network.
         RunError: The file can't be read.
     """
-    given = read_weights(source)
+    given = weights_in_file(source)
     prefix = next(
         (name.removesuffix("layer1.0.conv1.weight") for name in given if name.endswith("layer1.0.conv1.weight")), ""
     )
@@ -117,21 +117,21 @@ def load_weights(encoder: ResNet18, source: str) -> list[str]:
         for name, value in encoder.state_dict().items()
         if name in given or not name.endswith("num_batches_tracked")
     }
-    if wanted["conv1.weight"].shape != getattr(given.get("conv1.weight"), "shape", None):
+    if wanted["conv1.weight"].shape != _shape(given.get("conv1.weight")):
         given = {name: value for name, value in given.items() if not name.startswith(("conv1.", "bn1."))}
     kept = [name for name in wanted if name not in given and name.startswith(("conv1.", "bn1."))]
     for name, value in wanted.items():
-        if name not in kept and value.shape != getattr(given.get(name), "shape", None):
-            has = f"has it as {_spelled(given[name])}" if name in given else "hasn't"
+        if name not in kept and value.shape != _shape(given.get(name)):
+            has = f"has it as {_shape_text(given[name])}" if name in given else "hasn't"
             raise ModelError(
                 f"{source} isn't of a ResNet18 of {wanted['layer1.0.conv1.weight'].shape[0]} feature maps: the network "
-                f"has {name} as {_spelled(value)}, the file {has}. Choose other weights or --model.feature_maps."
+                f"has {name} as {_shape_text(value)}, the file {has}. Choose other weights or --model.feature_maps."
             )
     encoder.load_state_dict({name: given[name] for name in wanted if name not in kept}, strict=False)
     return kept
 
 
-def read_weights(source: str) -> dict[str, Tensor]:
+def weights_in_file(source: str) -> dict[str, Tensor]:
     """The tensors by name of a file or of torchvision; see :func:`load_weights`."""
     if source == IMAGENET:
         try:
@@ -174,5 +174,9 @@ def _read_safetensors(path: Path) -> dict[str, Tensor]:
         raise ModelError(f"{path} can't be read as safetensors ({error}): get it again.") from error
 
 
-def _spelled(tensor: Tensor) -> str:
+def _shape(value: object) -> torch.Size | None:
+    return value.shape if isinstance(value, Tensor) else None
+
+
+def _shape_text(tensor: Tensor) -> str:
     return "x".join(map(str, tensor.shape)) or "one number"

@@ -10,6 +10,7 @@ from lightning.pytorch.callbacks import Checkpoint
 from lightning.pytorch.utilities import rank_zero_warn
 
 from lit_models.errors import RunError, RunWarning
+from lit_models.module import Method
 from lit_models.runs.finite import losses_are_finite, training_losses, weights_are_finite
 from lit_models.support.checkpoint_files import BEST, CHECKPOINTS, LAST, put_in_place
 from lit_models.support.lightning_internals import logs_this_batch, validation_follows
@@ -117,7 +118,7 @@ class Checkpoints(Checkpoint):
         known = self.monitor is None or self.monitor in trainer.callback_metrics
         # The first validation may come after some epochs.
         comes_later = trainer.enable_validation and not self._has_validated
-        awaited = comes_later or self.monitor in getattr(pl_module, "later_metrics", ())
+        awaited = comes_later or (isinstance(pl_module, Method) and self.monitor in pl_module.later_metrics)
         better = known and self._is_better(trainer)
         # In this order, as `last.ckpt` holds the best score: what it was goes with a `best.ckpt` that is in place.
         self.save(trainer, pl_module, *([BEST] if better else []), LAST)

@@ -321,3 +321,10 @@ def git_commit() -> str | None:
 def _git(folder: Path, *arguments: str) -> str:
     command = ["git", *arguments]
     return subprocess.run(command, cwd=folder, capture_output=True, text=True, check=True, timeout=10).stdout.strip()
+
+
+def as_list(value: Any) -> list[Any]:
+    """An argument of the Trainer that may be None, one object or several."""
+    if value is None:
+        return []
+    return list(value) if isinstance(value, (list, tuple)) else [value]

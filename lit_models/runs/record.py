@@ -16,11 +16,13 @@ from lightning.pytorch.loggers import WandbLogger
 
 import lit_models
 from lit_models.errors import RunError
+from lit_models.module import Method
 from lit_models.runs.loggers import MetricsCSV, environment, finish_wandb, log_checkpoints, log_configuration
 from lit_models.runs.memory import peak_memory
 from lit_models.runs.settings import tell_changes
+from lit_models.support.checks import facts_of
 from lit_models.support.files import write_atomically
-from lit_models.support.lightning_internals import awaits_row
+from lit_models.support.lightning_internals import awaits_row, data_of
 from lit_models.support.ranks import gather
 
 
@@ -81,7 +83,9 @@ class RunRecord(Callback):
         if fits:
             self._take_found_batch_size(trainer)
         if fits and (run / "config.yaml").is_file() and trainer.ckpt_path is not None:
-            tell_changes(run, yaml.safe_load(self.config))
+            model = trainer.lightning_module
+            restored = model.restored_arguments if isinstance(model, Method) else ()
+            tell_changes(run, yaml.safe_load(self.config), restored)
         self._write(run, may_replace=fits)
         for logger in trainer.loggers:
             # A run that was killed has left rows that are logged again.
@@ -255,7 +259,8 @@ def _one_if_equal(values: list[int]) -> int | list[int]:
 
 def split_sizes(trainer: Trainer) -> dict[str, Any]:
     """The name of the trainer's data module, and how many images each of its splits holds."""
-    datamodule = getattr(trainer, "datamodule", None)
-    splits = {split: getattr(datamodule, f"{split}_set", None) for split in ("train", "val", "test")}
+    datamodule = data_of(trainer)
+    facts = facts_of(datamodule)
+    splits = {"train": facts.train_set, "val": facts.val_set, "test": facts.test_set}
     sizes = {f"{split}_images": len(images) for split, images in splits.items() if images is not None}
     return {"name": type(datamodule).__name__, **sizes}

@@ -1,24 +1,37 @@
 """The settings of a run, and which of them have changed."""
 
 import sys
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import yaml
 from lightning.pytorch.utilities import rank_zero_only
 
+from lit_models.support.renamed import with_new_names
 
-def tell_changes(run: Path, now: dict[str, Any]) -> None:
-    """Says which settings differ from those that the run was started with."""
-    if cast(Any, rank_zero_only).rank != 0:
+
+def tell_changes(run: Path, now: dict[str, Any], restored: Sequence[str] = ()) -> None:
+    """Print which settings differ from those that the run was started with.
+
+    Args:
+        run: The run's folder.
+        now: The configuration.
+        restored: Arguments of the model that a checkpoint overrides (:attr:`lit_models.module.Method`).
+    """
+    if rank_zero_only.rank != 0:  # type: ignore[attr-defined]
         return
     for key, (before, after) in changes(run, now).items():
-        print(f"relit: note: resuming with {key} = {after} (was {before}); it applies from here on.", file=sys.stderr)
+        if key.startswith("model.") and key.rpartition(".")[2] in restored:
+            effect = f"resuming with {key} = {before}, as the checkpoint holds what it made; {after} is not used."
+        else:
+            effect = f"resuming with {key} = {after} (was {before}); it applies from here on."
+        print(f"relit: note: {effect}", file=sys.stderr)
 
 
 def changes(run: Path, now: dict[str, Any]) -> dict[str, tuple[Any, Any]]:
     """The settings that differ from those that the run was started with: what they were, and what they are."""
-    return differences(yaml.safe_load((run / "config.yaml").read_text()), now)
+    return differences(with_new_names(yaml.safe_load((run / "config.yaml").read_text())), now)
 
 
 def differences(before: dict[str, Any], now: dict[str, Any]) -> dict[str, tuple[Any, Any]]:

@@ -11,6 +11,7 @@ from lightning.pytorch.loggers import MLFlowLogger, TensorBoardLogger
 from lightning.pytorch.loggers.logger import rank_zero_experiment
 
 from lit_models.errors import RunError
+from lit_models.runs.loggers import MetricsCSV, WandbOptions, as_list, wandb_logger
 from lit_models.support.files import write_atomically
 
 MLFLOW_ID = "mlflow_id"
@@ -102,3 +103,22 @@ class MLflow(MLFlowLogger):
         if is_new and self.run_folder is not None and self._run_id is not None:
             write_atomically(self.run_folder / MLFLOW_ID, self._run_id)
         return client
+
+
+def run_loggers(given: Any, wandb: WandbOptions, folder: Path, experiment: str, step: int | None) -> list[Any]:
+    """All loggers of a run: ``metrics.csv``, the user's, and W&B if it is enabled.
+
+    Args:
+        given: The Trainer's argument ``logger``.
+        wandb: The options of W&B.
+        folder: The run's folder.
+        experiment: The experiment's name.
+        step: The step of the checkpoint that the training goes on from; None without.
+    """
+    loggers = [MetricsCSV(folder), *(as_list(given) if not isinstance(given, bool) else [])]
+    for logger in loggers:
+        if isinstance(logger, (TensorBoard, MLflow)):
+            logger.place(folder, experiment, step)
+    if wandb.enabled:
+        loggers.append(wandb_logger(wandb, folder, experiment))
+    return loggers

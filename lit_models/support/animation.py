@@ -88,10 +88,12 @@ def latent_dim_of(model: Any) -> int:
         ModelError: It draws no images from latent vectors.
     """
     from lit_models.errors import ModelError
+    from lit_models.module import Generative
+    from lit_models.support.abilities import HasLatents
 
-    if not hasattr(model, "sample") or not hasattr(model, "latent_dim"):
+    if not isinstance(model, Generative) or not isinstance(model, HasLatents) or not model.latent_dim:
         raise ModelError(f"{type(model).__name__} draws no images from latent vectors: there is nothing to walk in.")
-    return int(model.latent_dim)
+    return model.latent_dim
 
 
 def images_of(model: Any, latent: Any, labels: Any = None) -> Any:
@@ -104,14 +106,17 @@ def images_of(model: Any, latent: Any, labels: Any = None) -> Any:
     """
     import torch
 
+    from lit_models.module import Decoding
+    from lit_models.support.abilities import classes_of
+
     latent = latent.to(model.device).type(model.dtype)
     training = model.training
     model.eval()
     try:
         with torch.no_grad():
-            if getattr(model, "num_classes", None):
-                labels = torch.arange(len(latent)) % model.num_classes if labels is None else labels
+            if classes_of(model):
+                labels = torch.arange(len(latent)) % classes_of(model) if labels is None else labels
                 return model.images_of(latent, labels.to(model.device)).float()
-            return (model.images_of if hasattr(model, "images_of") else model.decode)(latent).float()
+            return (model.decode if isinstance(model, Decoding) else model.images_of)(latent).float()
     finally:
         model.train(training)

@@ -8,12 +8,14 @@ from contextlib import contextmanager
 from importlib.abc import MetaPathFinder
 from typing import Any
 
-from jsonargparse import ArgumentParser, Namespace, set_loader
+from jsonargparse import ArgumentParser, Namespace, get_loader, set_loader
+from yaml import YAMLError
 
 from datamodules import DataError
 from lit_models.errors import ModelError, RunError
 from lit_models.support import sources
 from lit_models.support.parser_messages import explain_refusal_of_value, missing_package
+from lit_models.support.renamed import with_new_names
 from lit_models.support.spelling import did_you_mean
 
 TOP_LEVEL = [
@@ -30,6 +32,8 @@ TRUSTED_CLASSES = re.compile(
 PARSERS_OWN = ("jsonargparse", "typeshed_client", "docstring_parser")
 
 set_loader("data", lambda text: text)  # a parser's mode in which no text is read as YAML
+_load_yaml = get_loader("yaml")
+set_loader("relit", lambda text: with_new_names(_load_yaml(text)), (YAMLError,))
 
 
 def parse_as_data(
@@ -124,7 +128,7 @@ def _only_our_imports() -> Iterator[None]:
         sys.meta_path.remove(guard)
 
 
-def told_by_us(error: BaseException) -> BaseException | None:
+def error_of_ours(error: BaseException) -> BaseException | None:
     """The error of this project that ``error`` is, or that a library has wrapped in its own; None if there is none.
 
     jsonargparse wraps what a class raises when it is made.
@@ -137,7 +141,7 @@ def told_by_us(error: BaseException) -> BaseException | None:
 
 def explain_refusal(error: BaseException) -> str:
     """What the parser, a class of this project or a type's own parser says of an argument, without a traceback."""
-    if ours := told_by_us(error):
+    if ours := error_of_ours(error):
         return str(ours)
     if isinstance(error, ArgumentError):
         return _explain_arguments(error.message or str(error))

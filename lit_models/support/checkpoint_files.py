@@ -10,6 +10,7 @@ from lightning.pytorch.utilities import rank_zero_warn
 
 from lit_models.errors import RunError, RunWarning
 from lit_models.networks.weight_files import is_undamaged, load_tensors
+from lit_models.support.renamed import checkpoint_with_new_names
 from lit_models.support.weights import WEIGHTS, read_weights
 
 CHECKPOINTS = "checkpoints"
@@ -95,7 +96,8 @@ def load_safely(path: Path) -> Any:
     checkpoint that they were exported from, without what only training needs."""
     if path.suffix == WEIGHTS:
         return read_weights(path)
-    return load_tensors(path)
+    content = load_tensors(path)
+    return checkpoint_with_new_names(content) if isinstance(content, dict) else content
 
 
 def checkpoint_in(folder: Path) -> Path | None:

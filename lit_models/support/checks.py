@@ -2,36 +2,48 @@
 
 from collections.abc import Sequence
 from inspect import signature
-from typing import Any, Literal, cast
+from typing import Any, Literal, NamedTuple
 
-from lightning.pytorch import LightningModule
+from lightning.pytorch import LightningDataModule, LightningModule
+from lightning.pytorch.callbacks import WeightAveraging
 from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
 
 from datamodules import GatherDataset, ImagePair
 from lit_models.errors import ModelError, RunWarning
-from lit_models.support.module import Method
+from lit_models.support.lightning_internals import callbacks_of, data_of
 
 Kind = Literal["single images", "pairs of images", "episodes"]
 
 
-class TakesPlainBatches(Method):
-    """Base of the methods that also learn from a user's own ``DataLoader`` or ``LightningDataModule``.
+class DataFacts(NamedTuple):
+    """Attributes of a data module that methods and callbacks use. A user's own data module may lack any of them, and
+    then has the default here. See :class:`datamodules.ImageDataModule`."""
 
-    Its batches may be images, or (image, label), or (source, target) of two images: tensors ``(B, C, H, W)`` of uint8,
-    or of floating-point numbers in [0, 1]. Batches of relit's data modules pass unchanged.
-    """
+    image_shape: tuple[int, int, int] | None = None
+    num_classes: int | None = None
+    class_names: Sequence[str] = ()
+    file_names: Sequence[str] = ()
+    batch_size: int | None = None
+    folds: int = 0
+    inverted: bool = False
+    unseen: bool = False
+    unlabeled: bool = False
+    source_scale: float | None = 1.0
+    source_side: int | None = None
+    source_channels: int | None = None
+    train_set: Any = None
+    val_set: Any = None
+    test_set: Any = None
+    predict_set: Any = None
+    shares_out_batches: bool = False
 
-    image_shape: tuple[int, int, int]
 
-    def on_before_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
-        """Names the parts of a plain batch, and refuses what isn't an image in [0, 1]."""
-        if hasattr(batch, "_fields"):
-            return batch
-        from lit_models.support.plain_batches import named_parts  # only here, as few runs need it
-
-        return named_parts(self, batch)
+def facts_of(data: LightningDataModule | None) -> DataFacts:
+    """The facts of any data module; the defaults for None."""
+    # The only place where a user's class is asked for attributes that it may lack.
+    return DataFacts(**{name: getattr(data, name) for name in DataFacts._fields if hasattr(data, name)})
 
 
 def require_image_shape(
@@ -50,18 +62,18 @@ def require_image_shape(
     Raises:
         ModelError: The shapes differ, or the images come in another way.
     """
-    datamodule = getattr(module.trainer, "datamodule", None)
+    datamodule = data_of(module.trainer)
     name, data_name = type(module).__name__, type(datamodule).__name__
     gives = _kind(datamodule)
     if gives is not None and gives != takes:
         remedy = ""
         if gives == "episodes":
-            remedy = f"set --data {type(cast(Any, datamodule).images).__name__}, or "
+            remedy = f"set --data {_made_of(datamodule)}, or "
         elif takes == "episodes" and gives == "single images":
             remedy = f"set --data EpisodeDataModule --data.images {data_name}, or "
         raise ModelError(f"{name} takes {takes}, but {data_name} gives {gives}: {remedy}choose other data.")
-    given = getattr(datamodule, "image_shape", None)
-    if given is None or tuple(given) == tuple(image_shape):
+    given = facts_of(datamodule).image_shape
+    if given is None or not all(given) or tuple(given) == tuple(image_shape):
         return
     if _in_training(module):
         channels, height, width = given
@@ -74,8 +86,8 @@ def require_image_shape(
         remedy = " and ".join(arguments)
         remedy = f"set {remedy}, or choose other data" if remedy else "choose other data"
     raise ModelError(
-        f"{name} is built for images of {_spelled(image_shape)}, but {data_name} gives {_spelled(given)} (channels x "
-        f"height x width): {remedy}."
+        f"{name} is built for images of {_shape_text(image_shape)}, but {data_name} gives {_shape_text(given)} "
+        f"(channels x height x width): {remedy}."
     )
 
 
@@ -106,8 +118,8 @@ def require_num_classes(module: LightningModule, num_classes: int) -> None:
     Raises:
         ModelError: The numbers differ.
     """
-    datamodule = getattr(module.trainer, "datamodule", None)
-    given = getattr(datamodule, "num_classes", None)
+    datamodule = data_of(module.trainer)
+    given = facts_of(datamodule).num_classes
     if given is None or given == num_classes:
         return
     classes = f"of {given} classes" if given else "without classes"
@@ -124,19 +136,20 @@ def require_labels(module: LightningModule) -> None:
     Raises:
         ModelError: There are some.
     """
-    datamodule = getattr(module.trainer, "datamodule", None)
+    datamodule = data_of(module.trainer)
+    facts = facts_of(datamodule)
     splits = {
-        TrainerFn.FITTING: {"train_set": "training", "val_set": "validation"},
-        TrainerFn.VALIDATING: {"val_set": "validation"},
-        TrainerFn.TESTING: {"test_set": "test"},
+        TrainerFn.FITTING: {"training": facts.train_set, "validation": facts.val_set},
+        TrainerFn.VALIDATING: {"validation": facts.val_set},
+        TrainerFn.TESTING: {"test": facts.test_set},
     }
-    for name, split in splits.get(cast(Any, module.trainer.state.fn), {}).items():
-        images = getattr(datamodule, name, None)
+    stage = module.trainer.state.fn
+    for split, images in (splits.get(stage, {}) if stage is not None else {}).items():
         if not isinstance(images, GatherDataset) or "label" not in images.columns._fields:
             continue
         if bool((images.column("label") < 0).any()):
-            unlabeled = name == "train_set" and getattr(datamodule, "unlabeled", False)
-            remedy = "set --data.unlabeled false" if unlabeled else "sort them into their classes' folders"
+            added = split == "training" and facts.unlabeled
+            remedy = "set --data.unlabeled false" if added else "sort them into their classes' folders"
             raise ModelError(
                 f"{type(module).__name__} learns classes, but {type(datamodule).__name__} gives {split} images "
                 f"without labels: {remedy}."
@@ -149,8 +162,7 @@ def require_several_images(module: LightningModule) -> None:
     Raises:
         ModelError: ``batch_size`` is 1.
     """
-    datamodule = getattr(module.trainer, "datamodule", None)
-    if getattr(datamodule, "batch_size", None) == 1:
+    if facts_of(data_of(module.trainer)).batch_size == 1:
         raise ModelError(
             f"{type(module).__name__} normalizes over the images of a batch, so it can't learn from batches of one: "
             "set --data.batch_size to 2 or more."
@@ -166,6 +178,29 @@ def require_at_least(least: int, **numbers: int | None) -> None:
     for name, number in numbers.items():
         if number is not None and number < least:
             raise ModelError(f"{name} is {number}; it must be at least {least}.")
+
+
+def require_fraction(**numbers: float) -> None:
+    """Refuse arguments, given by name, that aren't in [0, 1).
+
+    Raises:
+        ModelError: One is less than 0, or 1 or more.
+    """
+    for name, number in numbers.items():
+        if not 0 <= number < 1:
+            raise ModelError(f"{name} is {number}; it must be at least 0 and less than 1.")
+
+
+def require_one_of(choices: Sequence[object], **values: object) -> None:
+    """Refuse arguments, given by name, that are none of the choices.
+
+    Raises:
+        ModelError: One is another.
+    """
+    for name, value in values.items():
+        if value not in choices:
+            known = f"{', '.join(map(str, choices[:-1]))} or {choices[-1]}"
+            raise ModelError(f"{name} is {value!r}; it must be {known}.")
 
 
 def require_normalization(channels: int, mean: Sequence[float], std: Sequence[float]) -> None:
@@ -188,8 +223,10 @@ def require_positives(module: LightningModule) -> None:
     Raises:
         ModelError: A batch has less than two images a class.
     """
-    data: Any = getattr(module.trainer, "datamodule", None)
-    if not hasattr(data, "classes_per_batch"):
+    from datamodules import ImageDataModule  # only here, as few methods need it to be imported
+
+    data = data_of(module.trainer)
+    if not isinstance(data, ImageDataModule):
         return
     if data.samples_per_class == 1:
         raise ModelError(
@@ -227,7 +264,31 @@ def require_r1_weight(r1_weight: float) -> None:
         raise ModelError(f"r1_weight is {r1_weight}; it must not be negative.")
 
 
-def _kind(datamodule: Any) -> Kind | None:
+def require_one_training(module: LightningModule) -> None:
+    """Refuse Lightning's averages of weights for a method that takes its optimizers' steps itself.
+
+    Raises:
+        ModelError: There are such averages.
+    """
+    averages = [one for one in callbacks_of(module.trainer) if isinstance(one, WeightAveraging)]
+    if averages and not module.automatic_optimization:
+        name = type(module).__name__
+        remedy = "use --model.ema_decay" if "ema_decay" in module.hparams else "leave it out"
+        raise ModelError(
+            f"{type(averages[0]).__name__} would average all networks of {name}, which have several optimizers or "
+            f"phases: {remedy}."
+        )
+
+
+def _made_of(datamodule: LightningDataModule | None) -> str:
+    """The data set that episodes are drawn from."""
+    from datamodules import EpisodeDataModule
+
+    assert isinstance(datamodule, EpisodeDataModule)
+    return type(datamodule.images).__name__
+
+
+def _kind(datamodule: LightningDataModule | None) -> Kind | None:
     """How images come from a data module; None if it isn't known."""
     from datamodules import EpisodeDataModule, ImageDataModule  # only here, as no method needs them to be imported
 
@@ -235,7 +296,8 @@ def _kind(datamodule: Any) -> Kind | None:
         return "episodes"
     if not isinstance(datamodule, ImageDataModule):
         return None
-    sets = (getattr(datamodule, name, None) for name in ("train_set", "predict_set"))
+    facts = facts_of(datamodule)
+    sets = (facts.train_set, facts.predict_set)
     pairs = any(isinstance(images, GatherDataset) and isinstance(images.columns, ImagePair) for images in sets)
     return "pairs of images" if pairs else "single images"
 
@@ -245,5 +307,5 @@ def _in_training(module: LightningModule) -> bool:
     return module.trainer.state.fn == TrainerFn.FITTING
 
 
-def _spelled(shape: tuple[int, ...]) -> str:
+def _shape_text(shape: tuple[int, ...]) -> str:
     return "x".join(map(str, shape))

@@ -1,31 +1,32 @@
 """The names of the classes that a model learned, kept in its checkpoints and compared with the data's."""
 
+from collections.abc import Sequence
 from typing import Any
 
-from lightning.pytorch import LightningModule
 from lightning.pytorch.trainer.states import TrainerFn
 
 from datamodules import ImageDataModule
 from datamodules.errors import note
 from lit_models.errors import ModelError
-from lit_models.support.checks import TakesPlainBatches
+from lit_models.module import Export, Method
+
+CLASSIFIER = (
+    Export("classifier", "forward", ("image",), "logits"),
+    Export("encoder", "embed", ("image",), "embedding"),
+)
+"""The exports of a classifier with embeddings."""
 
 
-class NamedClasses(TakesPlainBatches):
+class NamedClasses(Method):
     """Base of all that learns classes: data whose classes have other names are refused, before any batch.
 
     Data with the same names in another order get the model's order, with a note. Data modules without names, and
     checkpoints from before there were any, aren't checked.
-
-    Attributes:
-        class_names: The classes' names by label; empty if the training data have none.
     """
-
-    class_names: tuple[str, ...] = ()
 
     def take_class_names(self) -> None:
         """To be called in ``setup``: learns the names from the training data, or compares the data's with the known."""
-        given = _names_of(self)
+        given = tuple(self.facts.class_names)
         if self.class_names:  # loaded before there was a trainer
             self._match_classes()
         elif self.trainer.state.fn == TrainerFn.FITTING:
@@ -45,10 +46,10 @@ class NamedClasses(TakesPlainBatches):
             self._match_classes()
 
     def _match_classes(self) -> None:
-        given, known = _names_of(self), self.class_names
+        given, known = tuple(self.facts.class_names), tuple(self.class_names)
         if not given or given == known:
             return
-        data = self.trainer.datamodule  # type: ignore[attr-defined]  # given by fit, test and validate
+        data = self.data
         if sorted(given) != sorted(known):
             missing, new = sorted(set(known) - set(given)), sorted(set(given) - set(known))
             raise ModelError(
@@ -65,9 +66,5 @@ class NamedClasses(TakesPlainBatches):
         note(f"The classes of {type(data).__name__} are given the order that the model learned: {_some(known)}.")
 
 
-def _names_of(module: LightningModule) -> tuple[str, ...]:
-    return tuple(getattr(getattr(module.trainer, "datamodule", None), "class_names", ()))
-
-
-def _some(names: tuple[str, ...] | list[str]) -> str:
+def _some(names: Sequence[str]) -> str:
     return ", ".join(names[:5]) + (", …" if len(names) > 5 else "")

@@ -2,7 +2,6 @@
 
 import json
 from pathlib import Path
-from typing import Any
 from urllib.error import URLError
 
 import torch
@@ -20,6 +19,7 @@ from lit_models.metrics.extractors import (
     Inception,
     digit_classifier,
 )
+from lit_models.module import Method
 from lit_models.networks.backbones import is_backbone, require_known, require_timm
 from lit_models.networks.convnet import ConvNet
 from lit_models.registry import METHODS
@@ -55,8 +55,8 @@ def load_extractor(which: str) -> AnyExtractor:
             "or a classifier's checkpoint."
         )
     classifier = load_classifier(path)
-    network = getattr(classifier, "network", None)
-    if isinstance(network, ConvNet) and sum(isinstance(layer, nn.MaxPool2d) for layer in network.blocks) > 1:
+    network = convnet_of(classifier)
+    if network is not None and sum(isinstance(layer, nn.MaxPool2d) for layer in network.blocks) > 1:
         return DigitFeatures(network, classifier.image_shape, path.name)
     return Extractor(classifier, classifier.image_shape, path.name)
 
@@ -102,7 +102,7 @@ def _timm(name: str) -> Extractor:
     return Extractor(network, tuple(usual["input_size"]), f"timm {name}", usual["mean"], usual["std"], resize)
 
 
-def load_classifier(path: Path) -> Any:
+def load_classifier(path: Path) -> Method:
     """A classifier of relit from its checkpoint, in evaluation mode on the CPU.
 
     Raises:
@@ -115,6 +115,11 @@ def load_classifier(path: Path) -> Any:
     return build_model(checkpoint, path)
 
 
+def convnet_of(classifier: Method) -> ConvNet | None:
+    """The network of a digit classifier; None of any other method."""
+    return next((child for child in classifier.children() if isinstance(child, ConvNet)), None)
+
+
 def export_digit_classifier(checkpoint: Path, path: Path, card: dict[str, str], scale: float = 1.0) -> None:
     """Writes a trained :class:`lit_models.DigitClassifier` as the file that :func:`digit_classifier` reads.
 
@@ -125,10 +130,11 @@ def export_digit_classifier(checkpoint: Path, path: Path, card: dict[str, str], 
         scale: Factor of its logits.
     """
     module = load_classifier(checkpoint)
-    if not isinstance(getattr(module, "network", None), ConvNet):
+    network = convnet_of(module)
+    if network is None:
         raise ModelError(f"{checkpoint} holds a {type(module).__name__}, not a DigitClassifier.")
     tensors = {
         name: (value * scale if name.startswith("head.") else value).contiguous()
-        for name, value in module.network.state_dict().items()
+        for name, value in network.state_dict().items()
     }
     save_file(tensors, path, {"widths": json.dumps(list(module.hparams["widths"])), **card})

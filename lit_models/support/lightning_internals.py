@@ -6,23 +6,34 @@ import math
 from typing import Any, cast
 
 from lightning.fabric.loggers.csv_logs import _ExperimentWriter as ExperimentWriter
-from lightning.pytorch import Trainer
+from lightning.pytorch import Callback, LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.callbacks import BatchSizeFinder
+from lightning.pytorch.core.optimizer import LightningOptimizer
 from lightning.pytorch.strategies import DDPStrategy
+from torch.optim.lr_scheduler import ReduceLROnPlateau
+
+from lit_models.errors import ModelError
 
 __all__ = [
     "OVERRIDDEN",
     "SEEN_IN",
+    "UNTYPED",
     "USED",
     "ExperimentWriter",
     "accumulates",
     "awaits_row",
+    "callbacks_of",
+    "data_of",
     "find_unused_parameters",
     "goes_on_within_epoch",
+    "is_trial",
     "leave_signals_alone",
     "limit_batch_size_finders",
     "logs_this_batch",
+    "optimizers_of",
+    "overfits",
     "set_batches_done",
+    "step_schedules",
     "training_loaders",
     "validation_follows",
 ]
@@ -64,6 +75,59 @@ OVERRIDDEN = {
 }
 """What subclasses override or call on themselves: the command (``cli/command.py``) and ``metrics.csv``
 (``runs/loggers.py``)."""
+
+
+UNTYPED = ("callbacks", "fast_dev_run", "overfit_batches")
+"""Public attributes of a Trainer that its class doesn't declare, so type checkers don't know them; ``datamodule`` is
+one, too, once there is a data module."""
+
+
+def data_of(trainer: Trainer) -> LightningDataModule | None:
+    """The trainer's data module; None for plain loaders."""
+    return vars(trainer).get("datamodule")
+
+
+def callbacks_of(trainer: Trainer) -> list[Callback]:
+    """The trainer's callbacks."""
+    return vars(trainer)["callbacks"]
+
+
+def is_trial(trainer: Trainer) -> bool:
+    """Whether the trainer only tries a few batches (``fast_dev_run``)."""
+    return bool(vars(trainer).get("fast_dev_run"))
+
+
+def overfits(trainer: Trainer) -> bool:
+    """Whether the trainer sees the same few batches in every epoch (``overfit_batches``)."""
+    return bool(vars(trainer)["overfit_batches"])
+
+
+def optimizers_of(module: LightningModule) -> list[LightningOptimizer]:
+    """All optimizers, for manual optimization."""
+    optimizers = module.optimizers()
+    return optimizers if isinstance(optimizers, list) else [optimizers]
+
+
+def step_schedules(module: LightningModule) -> None:
+    """Advance all learning-rate schedules, for manual optimization.
+
+    A ``lightning.pytorch.cli.ReduceLROnPlateau`` goes by the latest value of the metric that it monitors.
+
+    Raises:
+        ModelError: The model logs no such metric.
+    """
+    schedules: Any = module.lr_schedulers() or []  # their `step` methods have no common signature
+    for schedule in schedules if isinstance(schedules, list) else [schedules]:
+        if not isinstance(schedule, ReduceLROnPlateau):
+            schedule.step()
+            continue
+        monitor, logged = cast(Any, schedule).monitor, module.trainer.callback_metrics
+        if monitor not in logged:
+            raise ModelError(
+                f"ReduceLROnPlateau's monitor is {monitor!r}, which {type(module).__name__} doesn't log; it logs "
+                f"{', '.join(sorted(logged))}."
+            )
+        schedule.step(logged[monitor])
 
 
 def logs_this_batch(trainer: Trainer) -> bool:

@@ -1,17 +1,21 @@
 """Batches of a plain DataLoader, ``(image, label)``, as the batches that the methods take."""
 
 from collections.abc import Iterator
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any
 
 import torch
-from lightning.pytorch import LightningModule
+from lightning.pytorch import Trainer
 from torch import Tensor
 
 from datamodules import ImagePair, LabeledImages
 from lit_models.errors import ModelError
+from lit_models.support.lightning_internals import data_of
+
+if TYPE_CHECKING:
+    from lit_models.module import Method
 
 
-def named_parts(module: LightningModule, batch: Any) -> ImagePair | LabeledImages:
+def named_parts(module: "Method", batch: Any) -> ImagePair | LabeledImages:
     """Names the parts of a plain batch.
 
     Raises:
@@ -21,18 +25,18 @@ def named_parts(module: LightningModule, batch: Any) -> ImagePair | LabeledImage
     image = _in_unit_interval(module, image)
     if other is not None and other.ndim == 4:
         return ImagePair(image, _in_unit_interval(module, other))
-    expected = tuple(cast(Any, module).image_shape)
+    expected = module.image_shape
     if tuple(image.shape[1:]) != expected:
         raise ModelError(
-            f"{type(module).__name__} is built for images of {_spelled(expected)}, but the batches hold images of "
-            f"{_spelled(image.shape[1:])} (channels x height x width): build it, or the data, with the other sizes."
+            f"{type(module).__name__} is built for images of {_shape_text(expected)}, but the batches hold images of "
+            f"{_shape_text(image.shape[1:])} (channels x height x width): build it, or the data, with the other sizes."
         )
     if other is None:
         return LabeledImages(image, torch.full((len(image),), -1))
     return LabeledImages(image, _labels(module, other))
 
 
-def _parts_of(module: LightningModule, batch: Any) -> tuple[Tensor, Tensor | None]:
+def _parts_of(module: "Method", batch: Any) -> tuple[Tensor, Tensor | None]:
     """The image of a batch, and what comes with it."""
     if isinstance(batch, dict):
         batch = [batch.get("image"), batch.get("label")]
@@ -47,9 +51,9 @@ def _parts_of(module: LightningModule, batch: Any) -> tuple[Tensor, Tensor | Non
     return image, other
 
 
-def _in_unit_interval(module: LightningModule, image: Tensor) -> Tensor:
+def _in_unit_interval(module: "Method", image: Tensor) -> Tensor:
     if image.dtype == torch.uint8:
-        return image.to(cast(Any, module).dtype).div_(255)
+        return image.to(module.dtype).div_(255)
     low, high = (float(value) for value in image.aminmax())
     if low < 0 or high > 1:
         raise ModelError(
@@ -59,14 +63,14 @@ def _in_unit_interval(module: LightningModule, image: Tensor) -> Tensor:
     return image
 
 
-def _labels(module: LightningModule, label: Tensor) -> Tensor:
+def _labels(module: "Method", label: Tensor) -> Tensor:
     label = label.flatten() if label.shape[1:] == (1,) else label
     if label.ndim != 1 or label.is_floating_point():
         raise ModelError(
             f"The labels are {label.dtype} of shape {tuple(label.shape)}; they must be one class an image."
         )
-    num_classes = getattr(module, "num_classes", None)
-    if isinstance(num_classes, int) and len(label) and int(label.max()) >= num_classes:
+    num_classes = module.num_classes
+    if num_classes and len(label) and int(label.max()) >= num_classes:
         raise ModelError(
             f"{type(module).__name__} is built for {num_classes} classes, but a batch has the label "
             f"{int(label.max())}: set --model.num_classes to {int(label.max()) + 1} or more."
@@ -74,9 +78,9 @@ def _labels(module: LightningModule, label: Tensor) -> Tensor:
     return label.long()
 
 
-def reference_batches(module: LightningModule, num_classes: int, per_class: int | None) -> Iterator[LabeledImages]:
+def reference_batches(module: "Method", num_classes: int, per_class: int | None) -> Iterator[LabeledImages]:
     """This rank's share of a user's own training images, or of the first ``per_class`` of each class."""
-    trainer = cast(Any, module.trainer)
+    trainer = module.trainer
     share = slice(trainer.global_rank, None, trainer.world_size)
     taken = torch.zeros(num_classes, dtype=torch.int64)
     for plain in _train_loader_of(trainer) or ():
@@ -92,9 +96,9 @@ def reference_batches(module: LightningModule, num_classes: int, per_class: int 
             return
 
 
-def _train_loader_of(trainer: Any) -> Any:
+def _train_loader_of(trainer: Trainer) -> Any:
     """A fresh loader of the training data, or None where there are none (in a test with its own loader)."""
-    datamodule = getattr(trainer, "datamodule", None)
+    datamodule = data_of(trainer)
     if datamodule is not None:
         return datamodule.train_dataloader()
     source = trainer.fit_loop._data_source
@@ -107,5 +111,5 @@ def _room_for(label: Tensor, taken: Tensor, per_class: int) -> Tensor:
     return (taken[label] + earlier < per_class).nonzero().flatten()
 
 
-def _spelled(shape: Any) -> str:
+def _shape_text(shape: Any) -> str:
     return "x".join(map(str, shape))

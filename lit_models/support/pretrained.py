@@ -52,7 +52,7 @@ def load_pretrained(
     # A VAE's encoder also says how sure it is (`log_variance`), which nobody asks for here.
     weights: dict[str, Tensor] = {name: state[name] for name in needed}
     if any(weights[name].shape != value.shape for name, value in needed.items()):
-        raise ModelError(f"The {part} in {path} doesn't have the shapes that {_spelled(arguments)} make.")
+        raise ModelError(f"The {part} in {path} doesn't have the shapes that {_arguments_text(arguments)} make.")
     network.load_state_dict(weights)
 
 
@@ -83,5 +83,5 @@ def _require_same(path: Path, part: str, theirs: Mapping[str, Any], ours: Mappin
             )
 
 
-def _spelled(arguments: Mapping[str, int]) -> str:
+def _arguments_text(arguments: Mapping[str, int]) -> str:
     return ", ".join(f"{name} {value}" for name, value in arguments.items())

@@ -2,6 +2,7 @@
 
 from typing import TypeVar
 
+import torch
 from lightning.pytorch import Trainer
 from torch import Tensor
 from torch import distributed as dist
@@ -30,7 +31,7 @@ def gather_rows(trainer: Trainer, values: Tensor) -> Tensor:
     Returns:
         ``(rows, ...)``.
     """
-    return _in_turns(gather(trainer, values.cpu()))
+    return _in_order_of_rows(gather(trainer, values.cpu()))
 
 
 def gather_on_device(values: Tensor) -> Tensor:
@@ -44,10 +45,10 @@ def gather_on_device(values: Tensor) -> Tensor:
     """
     if not (dist.is_available() and dist.is_initialized()):
         return values
-    return _in_turns(gather_all_tensors(values))
+    return _in_order_of_rows(gather_all_tensors(values))
 
 
-def _in_turns(shares: list[Tensor]) -> Tensor:
+def _in_order_of_rows(shares: list[Tensor]) -> Tensor:
     """The rows of all ranks in the order of the evaluation set."""
     rows = shares[0].new_empty(sum(map(len, shares)), *shares[0].shape[1:])
     for rank, share in enumerate(shares):
@@ -62,6 +63,15 @@ def batch_weight(size: int) -> int:
     divide has none.
     """
     return size * (dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1)
+
+
+def means_over_ranks(tensors: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    """The means of all ranks' tensors, such as gradients that DDP doesn't average; no gradients flow back."""
+    if not (dist.is_available() and dist.is_initialized()):
+        return tensors
+    mean = mean_over_ranks(torch.cat([tensor.flatten() for tensor in tensors]))
+    parts = mean.split([tensor.numel() for tensor in tensors])
+    return tuple(part.view(tensor.shape) for part, tensor in zip(parts, tensors, strict=True))
 
 
 def mean_over_ranks(value: Tensor) -> Tensor:

@@ -11,8 +11,9 @@ import json
 import math
 import re
 from collections.abc import Iterator
+from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import lightning
 import torch
@@ -22,31 +23,31 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 
 import datamodules
-import lit_models
-from lit_models.errors import RunError
+from lit_models.errors import ModelError, RunError
+from lit_models.module import Method
 from lit_models.registry import METHODS
 from lit_models.support.arguments import explain_refusal, parse_as_data
+from lit_models.support.renamed import with_new_names
+
+Model = TypeVar("Model", bound=LightningModule)
 
 WEIGHTS = ".safetensors"
 FORMAT = "relit weights 1"
-TRAINING_ONLY = {
+RESERVED = {
     "state_dict",
     "hyper_parameters",
     "config",
     "epoch",
     "global_step",
     "relit_version",
-    "genotype",
-    "history",
     "metrics_rows",
     "rows_logged",
-    "generator_losses",
-    "critic_steps_taken",
     "random_states",
     "optimizer_classes",
     "means",
 }
-"""What a checkpoint holds that has its own place on a card or none: of the rest, plain values are kept as its state."""
+"""Checkpoint keys that have their own card field or are dropped, with those in a method's ``training_only``; other
+JSON-serializable values become the card's ``state``."""
 
 
 def method_of(checkpoint: dict[str, Any], path: Path) -> str:
@@ -62,7 +63,12 @@ def method_of(checkpoint: dict[str, Any], path: Path) -> str:
     return name
 
 
-def build_model(checkpoint: dict[str, Any], path: Path) -> LightningModule:
+def class_of_method(name: str) -> type[Method]:
+    """The class of a method of relit."""
+    return vars(import_module(METHODS[name]))[name]
+
+
+def build_model(checkpoint: dict[str, Any], path: Path) -> Method:
     """The model of a checkpoint that has been read, in evaluation mode on the CPU.
 
     Args:
@@ -72,19 +78,44 @@ def build_model(checkpoint: dict[str, Any], path: Path) -> LightningModule:
     Raises:
         RunError: It is no checkpoint of a method of relit.
     """
-    model = getattr(lit_models, method_of(checkpoint, path))(**checkpoint.get("hyper_parameters", {}))
+    model = class_of_method(method_of(checkpoint, path))(**checkpoint.get("hyper_parameters", {}))
     model.on_load_checkpoint(checkpoint)
     model.load_state_dict(checkpoint["state_dict"])
     return model.eval()
 
 
-def state_of(checkpoint: dict[str, Any]) -> dict[str, Any]:
-    """What a method has noted in its checkpoint beside weights and hyperparameters, such as the classes' names: plain
-    values only, which tensors and whatever only training needs aren't."""
+def model_of(kind: type[Model], path: Path, checkpoint: dict[str, Any], source: str | Path) -> Model:
+    """:func:`build_model`, which must be of the class ``kind``.
+
+    Raises:
+        ModelError: ``source``, which was found at ``path``, is of another method.
+    """
+    method = method_of(checkpoint, path)
+    if method != kind.__name__:
+        raise ModelError(f"{source} holds a {method}, not a {kind.__name__}: call {method}.from_pretrained.")
+    model = build_model(checkpoint, path)
+    assert isinstance(model, kind)
+    return model
+
+
+def renamed_arguments(kind: type, path: Any) -> dict[str, Any]:
+    """The arguments of a method that its checkpoint has under earlier names. (Lightning silently drops what
+    ``__init__`` doesn't take.)"""
+    if not isinstance(path, (str, Path)) or not Path(path).is_file():
+        return {}
+    given = torch.load(path, map_location="meta", weights_only=True).get("hyper_parameters", {})
+    renamed = with_new_names(given, kind.__name__)
+    return {name: value for name, value in renamed.items() if name not in given}
+
+
+def state_of(checkpoint: dict[str, Any], method: str) -> dict[str, Any]:
+    """A checkpoint's values besides weights and hyperparameters, such as the names of the classes; no tensors, and
+    nothing that only training needs."""
+    dropped = RESERVED | class_of_method(method).training_only
     own = {
         name: value
         for name, value in checkpoint.items()
-        if name not in TRAINING_ONLY | LIGHTNINGS and not name.startswith("pytorch-lightning")
+        if name not in dropped | LIGHTNINGS and not name.startswith("pytorch-lightning")
     }
     return {name: value for name, value in own.items() if _is_plain(value)}
 
@@ -101,12 +132,12 @@ def _is_plain(value: Any) -> bool:
     return True
 
 
-def portable(value: Any) -> Any:
+def without_folders(value: Any) -> Any:
     """A setting without the folders of the machine that it was used on: of an absolute path only the name."""
     if isinstance(value, dict):
-        return {key: portable(part) for key, part in value.items()}
+        return {key: without_folders(part) for key, part in value.items()}
     if isinstance(value, (list, tuple)):
-        return [portable(part) for part in value]
+        return [without_folders(part) for part in value]
     if isinstance(value, str) and Path(value).is_absolute():
         return Path(value).name
     return value
@@ -155,9 +186,9 @@ def read_weights(path: Path) -> dict[str, Any]:
         RunError: One of the files is missing or isn't what it should be.
     """
     card = read_card(path)
-    method_class = getattr(lit_models, card["method"])
-    older: dict[str, Any] = getattr(method_class, "older_arguments", {})
-    hyperparameters = checked_hyperparameters(method_class, {**older, **card["hyperparameters"]}, path)
+    method_class = class_of_method(card["method"])
+    given = with_new_names({**method_class.older_arguments, **card["hyperparameters"]}, card["method"])
+    hyperparameters = checked_hyperparameters(method_class, given, path)
     if sha256(path) != card["sha256"]:
         raise RunError(f"{path} isn't the file that its card describes (its SHA-256 is another): fetch both again.")
     try:
@@ -176,7 +207,7 @@ def read_weights(path: Path) -> dict[str, Any]:
         "config": {
             "run": {"experiment": card["experiment"]},
             "model": {"class_path": f"lit_models.{card['method']}", "init_args": hyperparameters},
-            "data": card["data"],
+            "data": with_new_names(card["data"]),
         },
         "epoch": card["epoch"],
         "global_step": card["step"],
@@ -216,7 +247,7 @@ def read_card(path: Path) -> dict[str, Any]:
             raise RunError(f"{card_path} has no proper {name!r}: export the weights again.")
     if card["method"] not in METHODS:
         raise RunError(f"{card_path} is of the method {card['method']!r}, which this version of relit doesn't have.")
-    if reserved := card["state"].keys() & (TRAINING_ONLY | LIGHTNINGS):
+    if reserved := card["state"].keys() & (RESERVED | LIGHTNINGS | class_of_method(card["method"]).training_only):
         raise RunError(f"{card_path} has {', '.join(sorted(reserved))} in its state, where it can't be.")
     if card["experiment"] is not None and not re.fullmatch(r"[\w.+=@-]+", card["experiment"]):
         raise RunError(f"{card_path} names the experiment {card['experiment']!r}, which can't name a folder.")

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from lightning.pytorch.plugins import Precision
+from lightning.pytorch.trainer.states import TrainerState
 from PIL import Image
 from torchvision import transforms
 from torchvision.transforms import functional
@@ -167,6 +168,7 @@ def seen_in_training(data: Maps, epochs: int = 1) -> list[tuple[torch.Tensor, to
     data.trainer = SimpleNamespace(
         precision_plugin=Precision(),
         training=True,
+        state=TrainerState(),
         global_rank=0,
         world_size=1,
         strategy=SimpleNamespace(root_device=torch.device("cpu")),

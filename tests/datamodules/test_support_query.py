@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from lightning.pytorch.plugins import Precision
+from lightning.pytorch.trainer.states import TrainerState
 from PIL import Image
 
 from datamodules import DataError, EpisodeDataModule, ImageFolder, LabeledImages, SupportQuery
@@ -30,6 +31,7 @@ def ready(folder: Path, image_shape: tuple[int, int, int] = (1, 8, 8), **argumen
     trainer = SimpleNamespace(
         lightning_module=model,
         training=False,
+        state=TrainerState(),
         global_rank=0,
         world_size=1,
         strategy=strategy,

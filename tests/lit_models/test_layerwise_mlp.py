@@ -21,7 +21,7 @@ from datamodules import Codes, Digits, GatherDataset, LabeledImages
 from lit_models import LayerwiseMLP, phase_data
 from lit_models.errors import ModelError, RunError
 from lit_models.layerwise_mlp import MLP, Decoder, mask
-from lit_models.phase_data import labeled_rows, room_for_codes
+from lit_models.phase_data import allocate_codes, labeled_rows
 from tests.small_data import stl10
 from tests.tiny import CONFIGS, the_run, weights
 
@@ -352,17 +352,17 @@ def test_codes_in_a_file_change_nothing_and_leave_nothing(
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_room_for_codes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, dtype: torch.dtype) -> None:
-    in_memory = room_for_codes((3, 5), dtype, torch.device("cpu"), tmp_path / "none")
+    in_memory = allocate_codes((3, 5), dtype, torch.device("cpu"), tmp_path / "none")
     assert (in_memory.shape, in_memory.dtype) == ((3, 5), dtype)
     monkeypatch.setattr(phase_data, "LARGEST_IN_MEMORY", 0)
-    mapped = room_for_codes((3, 5), dtype, torch.device("cpu"), tmp_path)
+    mapped = allocate_codes((3, 5), dtype, torch.device("cpu"), tmp_path)
     assert (mapped.shape, mapped.dtype) == ((3, 5), dtype)
     values = torch.randn(3, 5).to(dtype)
     mapped[:2] = values[:2]
     mapped[2:] = values[2:]
     assert torch.equal(mapped.index_select(0, torch.tensor([2, 0])), values[[2, 0]])
     with pytest.raises(RunError, match=r"GiB of codes can't be written to .*none"):
-        room_for_codes((3, 5), dtype, torch.device("cpu"), tmp_path / "none")
+        allocate_codes((3, 5), dtype, torch.device("cpu"), tmp_path / "none")
 
 
 def test_augmented_images_are_cached_plain(tmp_path: Path, digits_root: Path) -> None:

@@ -254,7 +254,7 @@ class WithoutBatchNorm(MetricResNet):
     """Each image's embedding then depends on nothing but the image, and how a batch is shared out must not matter."""
 
     def __init__(self, **arguments: Any) -> None:
-        arguments = {"center_weight": 0.1, "references_per_class": 7, "knn_neighbours": 5} | arguments
+        arguments = {"center_weight": 0.1, "references_per_class": 7, "knn_neighbors": 5} | arguments
         # Slow steps: without normalization, rounding errors grow where a maximum changes its place.
         super().__init__(**TINY, optimizer=lambda p: SGD(p, lr=0.005), **arguments)
         for module in list(self.encoder.modules()):
@@ -337,7 +337,7 @@ def test_evaluation_by_scikit_learn(digits_root: Path, loss: Any, processes: int
     if processes == 2 and not hasattr(os, "fork"):
         pytest.skip("needs fork")
     torch.manual_seed(0)
-    model = Noisy(**TINY, loss=loss, knn_neighbours=9, center_weight=0.5)
+    model = Noisy(**TINY, loss=loss, knn_neighbors=9, center_weight=0.5)
     if loss != "triplet":
         nn.init.normal_(model.classifier.weight)
     if loss == "center":

@@ -18,7 +18,7 @@ from lit_models.callbacks import Interpolations, LatentMap, ReconstructionGrid
 from lit_models.callbacks import interpolations as module
 from lit_models.callbacks.interpolations import paired_rows, pixel_interpolation, share_sure, shown_rows
 from lit_models.callbacks.latent_map import plane
-from lit_models.callbacks.samples import SampleGrid, in_turns
+from lit_models.callbacks.samples import SampleGrid, interleaved_rows
 from lit_models.errors import RunError
 
 
@@ -53,8 +53,8 @@ def test_grids_after_the_given_epochs_only(epochs: list[int]) -> None:
 
 def test_lines_of_originals_with_reconstructions_below() -> None:
     originals, others = torch.arange(5.0).view(5, 1, 1, 1), 10 + torch.arange(5.0).view(5, 1, 1, 1)
-    assert in_turns([originals, others], 3).flatten().tolist() == [0, 1, 2, 10, 11, 12, 3, 4, 0, 13, 14, 0]
-    assert in_turns([originals, others], 5).flatten().tolist() == [0, 1, 2, 3, 4, 10, 11, 12, 13, 14]
+    assert interleaved_rows([originals, others], 3).flatten().tolist() == [0, 1, 2, 10, 11, 12, 3, 4, 0, 13, 14, 0]
+    assert interleaved_rows([originals, others], 5).flatten().tolist() == [0, 1, 2, 3, 4, 10, 11, 12, 13, 14]
 
 
 def test_the_picture_shows_validation_images_above_reconstructions(tmp_path: Path, digits_root: Path) -> None:

@@ -103,7 +103,7 @@ def test_fid_over_an_extractor(data: Maps, tmp_path: Path) -> None:
     content = {"state_dict": classifier.state_dict(), "hyper_parameters": dict(classifier.hparams)}
     config = {"model": {"class_path": "lit_models.DigitClassifier"}}
     torch.save({**content, "config": config, "pytorch-lightning_version": "2.6.0"}, path)
-    run = trainer(tmp_path / "run", TranslationScores(str(path), map_colours=False))
+    run = trainer(tmp_path / "run", TranslationScores(str(path), map_colors=False))
     run.test(Inverter(), data, verbose=False)
     pairs, extractor = evaluation(data, "test"), load_extractor(str(path))
     expected = frechet_distance(extractor(pairs.target).embedding, extractor(1 - pairs.source).embedding)

@@ -10,9 +10,16 @@ from torch.func import functional_call
 from torch.nn import functional
 from torch.optim import SGD
 
-from lit_models.darts.hypergradient import Loss, Tensors, exact_product, finite_difference, first_order, second_order
+from lit_models.darts.hypergradient import (
+    Loss,
+    Tensors,
+    drift_of,
+    exact_product,
+    finite_difference,
+    first_order,
+    second_order,
+)
 from lit_models.darts.normalization import batch_norm
-from lit_models.darts.search import drift_of
 from lit_models.darts.supernet import Supernet, statistics_kept
 
 Activation = Callable[[Tensor], Tensor]

@@ -12,7 +12,7 @@ from torch.nn import functional
 from datamodules import Digits, LabeledImages
 from lit_models import DARTSRetrain
 from lit_models.darts.genotype import DARTS_V1, DARTS_V2, EDGES, OPERATIONS, Genotype, random_genotype
-from lit_models.darts.retrain import AuxiliaryHead, DerivedCell, drop
+from lit_models.darts.network import AuxiliaryHead, DerivedCell, drop
 from lit_models.errors import ModelError
 from tests.tiny import CONFIGS, the_run
 

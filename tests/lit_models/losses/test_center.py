@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from lit_models.losses.center import center_loss, moved_by_rule, moved_by_sgd
+from lit_models.losses.center import center_loss, moved_by_equation_4, moved_by_sgd
 
 LABEL = torch.tensor([0, 2, 0, 0, 4, 2])
 """Of five classes, two of which aren't there."""
@@ -30,7 +30,7 @@ def test_the_gradient_is_the_papers() -> None:
 
 def test_the_papers_rule_by_plain_loops() -> None:
     embedding, center = drawn(6, 3), drawn(5, 3, seed=1)
-    moved = moved_by_rule(embedding, LABEL, center, 0.3)
+    moved = moved_by_equation_4(embedding, LABEL, center, 0.3)
     for j in range(5):
         own = [x for x, y in zip(embedding.tolist(), LABEL.tolist(), strict=True) if y == j]
         for d in range(3):
@@ -43,7 +43,7 @@ def test_a_closed_form_of_the_rule() -> None:
     """From 0, α = 1 and one image at 1: c = 1/2, 3/4, 7/8 …"""
     center = torch.zeros(2, 1)
     for step in range(1, 6):
-        center = moved_by_rule(torch.ones(1, 1), torch.zeros(1, dtype=torch.int64), center, 1.0)
+        center = moved_by_equation_4(torch.ones(1, 1), torch.zeros(1, dtype=torch.int64), center, 1.0)
         assert center.flatten().tolist() == [1 - 0.5**step, 0]
 
 
@@ -56,7 +56,7 @@ def test_sgd_is_that_of_torch() -> None:
     assert torch.allclose(moved_by_sgd(embedding, LABEL, center, 7.0), parameter.detach())
 
 
-@pytest.mark.parametrize("move", [moved_by_rule, moved_by_sgd])
+@pytest.mark.parametrize("move", [moved_by_equation_4, moved_by_sgd])
 def test_centers_come_to_the_means(move: object) -> None:
     embedding, center = drawn(6, 3), drawn(5, 3, seed=1)
     for _ in range(400):
@@ -73,4 +73,4 @@ def test_one_class_and_equal_embeddings() -> None:
     loss.backward()
     assert loss.item() == 0
     assert not embedding.grad.any()
-    assert torch.equal(moved_by_rule(embedding.detach(), label, torch.ones(1, 3), 0.5), torch.ones(1, 3))
+    assert torch.equal(moved_by_equation_4(embedding.detach(), label, torch.ones(1, 3), 0.5), torch.ones(1, 3))

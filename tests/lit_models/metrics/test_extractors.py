@@ -16,7 +16,7 @@ from lit_models.metrics.extractors import (
     ExtractorUnavailableError,
     digit_classifier,
     digit_classifier_card,
-    fitted,
+    resized_to,
 )
 from lit_models.networks.convnet import ConvNet
 from lit_models.support import extractors
@@ -54,10 +54,10 @@ def test_of_several_linear_layers_the_last_one_counts() -> None:
 
 def test_images_are_made_to_fit() -> None:
     color = torch.rand(2, 3, 8, 8)
-    gray = fitted(color, (1, 8, 8))
+    gray = resized_to(color, (1, 8, 8))
     assert torch.allclose(gray[:, 0], (color * torch.tensor([0.299, 0.587, 0.114]).view(3, 1, 1)).sum(1), atol=1e-3)
-    assert torch.equal(fitted(gray, (3, 8, 8))[:, 2], gray[:, 0])
-    small = fitted(torch.full((1, 1, 16, 16), 0.25), (1, 4, 4))
+    assert torch.equal(resized_to(gray, (3, 8, 8))[:, 2], gray[:, 0])
+    small = resized_to(torch.full((1, 1, 16, 16), 0.25), (1, 4, 4))
     assert torch.allclose(small, torch.full((1, 1, 4, 4), 0.25))
 
 

@@ -14,12 +14,12 @@ from torchmetrics.functional.retrieval import retrieval_hit_rate
 from lit_models.errors import ModelError
 from lit_models.metrics import retrieval
 from lit_models.metrics.retrieval import (
+    best_sharpness,
     centroid_scores,
     class_centroids,
-    fitted_sharpness,
-    hits,
     nearest,
     neighbor_votes,
+    share_of_hits,
 )
 
 
@@ -94,9 +94,9 @@ def test_a_class_without_images_is_never_chosen() -> None:
     score = centroid_scores(reference, class_centroids(reference, label * 2, 10))
     assert score[:, 1::2].eq(-torch.inf).all()
     assert score[:, ::2].isfinite().all()
-    sharpness = fitted_sharpness(score, label * 2)
+    sharpness = best_sharpness(score, label * 2)
     compact = centroid_scores(reference, class_centroids(reference, label, 5))
-    assert sharpness.item() == pytest.approx(fitted_sharpness(compact, label).item(), rel=1e-4)
+    assert sharpness.item() == pytest.approx(best_sharpness(compact, label).item(), rel=1e-4)
 
 
 @pytest.mark.parametrize("scale", [1e-3, 1.0, 100.0])
@@ -108,14 +108,14 @@ def test_the_sharpness_is_the_likeliest(scale: float) -> None:
     likelihood = torch.tensor([torch.nn.functional.cross_entropy(beta * score, label) for beta in grid])
     best = grid[likelihood.argmin()].item()
     assert 0.3 < best * scale**2 < 4.9
-    assert fitted_sharpness(score, label).item() == pytest.approx(best, rel=0.01)
+    assert best_sharpness(score, label).item() == pytest.approx(best, rel=0.01)
 
 
 def test_the_sharpness_of_degenerate_scores_is_finite() -> None:
     label = torch.arange(6) % 3
     for embedding in (torch.zeros(6, 2), torch.nn.functional.one_hot(label, 3).float()):
         score = centroid_scores(embedding, class_centroids(embedding, label, 3))
-        sharpness = fitted_sharpness(score, label)
+        sharpness = best_sharpness(score, label)
         assert sharpness.isfinite()
         assert sharpness > 0
         assert (sharpness * score).softmax(1).isfinite().all()
@@ -124,7 +124,7 @@ def test_the_sharpness_of_degenerate_scores_is_finite() -> None:
 @pytest.mark.parametrize("k", [1, 3])
 def test_hits_are_torchmetrics(k: int) -> None:
     score, label = torch.randn(80, 5, generator=torch.Generator().manual_seed(0)), points(80, 2)[1]
-    found = hits(score.topk(k).indices, label)
+    found = share_of_hits(score.topk(k).indices, label)
     assert found.item() == pytest.approx(multiclass_accuracy(score, label, 5, "micro", top_k=k).item())
     assert 0 < found < 1
 
@@ -137,7 +137,7 @@ def test_recall_is_torchmetrics_hit_rate() -> None:
         others = [j for j in range(60) if j != i]
         similarity = -torch.cdist(embedding[i : i + 1], embedding[others])[0]
         rates.append(retrieval_hit_rate(similarity, label[others] == label[i], top_k=5).item())
-    assert hits(label[row], label).item() == pytest.approx(math.fsum(rates) / 60)
+    assert share_of_hits(label[row], label).item() == pytest.approx(math.fsum(rates) / 60)
     assert 0 < sum(rates) < 60
 
 

@@ -80,7 +80,7 @@ def test_l1_psnr_and_ssim_against_other_code() -> None:
     numbers = torch.Generator().manual_seed(0)
     truth = torch.randint(256, (5, 3, 24, 20), generator=numbers) / 255
     guess = (truth + 0.2 * torch.randn(truth.shape, generator=numbers)).clamp(0, 1)
-    metrics = TranslationMetrics(map_colours=False)
+    metrics = TranslationMetrics(map_colors=False)
     for rows in (slice(0, 3), slice(3, 5)):
         metrics.update(guess[rows].contiguous(memory_format=torch.channels_last), truth[rows])
     scores = metrics.compute()

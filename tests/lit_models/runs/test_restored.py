@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import yaml
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 from PIL import Image
@@ -17,7 +18,9 @@ from torch import Tensor
 from datamodules.loading.loaders import BatchLoader
 from datamodules.loading.samplers import ClassBalancedBatches, ShuffledBatches
 from datamodules.loading.tensors import GatherDataset, LabeledImages
+from lit_models import DARTSSearch
 from lit_models.runs.restored import RestoredSettings
+from lit_models.runs.settings import tell_changes
 from tests.small_runs import RUNS, small_run
 from tests.tiny import TINY, the_run
 
@@ -241,3 +244,18 @@ def test_a_highest_learning_rate_cannot_be_changed(relit: Relit, digits_root: Pa
     assert "is 0.01 there and 0.5 here" in capsys.readouterr().err
     assert relit("fit", *arguments, "--ckpt_path=last") == 0
     assert torch.load(the_run() / "checkpoints/last.ckpt", weights_only=True)["hyper_parameters"]["max_lr"] == 0.01
+
+
+def test_the_note_tells_what_a_checkpoint_overrides(tmp_path: Path, capsys: Output) -> None:
+    """By the method's own list: the other settings do apply."""
+
+    def config(std: float, smoothing: float) -> dict[str, Any]:
+        arguments = {"arch_init_std": std, "gradient_clip_norm": smoothing}
+        return {"model": {"class_path": "lit_models.DARTSSearch", "init_args": arguments}}
+
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(config(0.0, 5.0)))
+    model = DARTSSearch(16, 1, 3, 4, 3)
+    tell_changes(tmp_path, config(0.1, 4.0), model.restored_arguments)
+    first, second = capsys.readouterr().err.splitlines()
+    assert first.endswith("arch_init_std = 0.0, as the checkpoint holds what it made; 0.1 is not used.")
+    assert second.endswith("gradient_clip_norm = 4.0 (was 5.0); it applies from here on.")

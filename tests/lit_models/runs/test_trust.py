@@ -17,8 +17,8 @@ from lightning.pytorch.cli import LightningArgumentParser
 
 import lit_models
 from lit_models.errors import ModelError
+from lit_models.module import Method
 from lit_models.support.arguments import foreign_class, parse_as_data
-from lit_models.support.module import Method
 from lit_models.support.weights import write_weights
 from tests.small_models import checkpoint_of, small_model
 

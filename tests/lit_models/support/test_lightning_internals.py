@@ -6,18 +6,23 @@ from typing import Any
 
 import pytest
 import torch
-from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch import Callback, LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.loggers import CSVLogger
 from torch import Tensor, nn
 
 from lit_models.support.lightning_internals import (
     OVERRIDDEN,
+    UNTYPED,
     USED,
     ExperimentWriter,
     accumulates,
     awaits_row,
+    callbacks_of,
+    data_of,
+    is_trial,
     leave_signals_alone,
     logs_this_batch,
+    overfits,
     validation_follows,
 )
 
@@ -32,6 +37,22 @@ def test_the_names_are_there(path: str, name: str) -> None:
     for base in found.__mro__[:-1]:  # what their constructors set
         known |= set(getattr(base.__init__, "__code__", compile("", "", "exec")).co_names)
     assert name in known
+
+
+def test_a_trainer_has_what_its_class_doesnt_declare(tmp_path: Path) -> None:
+    quiet = {"logger": False, "enable_checkpointing": False, "default_root_dir": tmp_path, "accelerator": "cpu"}
+    asked = Asking()
+    trainer = Trainer(fast_dev_run=True, callbacks=[asked], **quiet)
+    assert set(UNTYPED) <= vars(trainer).keys()
+    assert is_trial(trainer)
+    assert not is_trial(Trainer(**quiet))
+    assert asked in callbacks_of(trainer)
+    assert not overfits(trainer)
+    assert overfits(Trainer(overfit_batches=2, **quiet))
+    assert data_of(trainer) is None
+    data = LightningDataModule.from_datasets([torch.zeros(1)])
+    trainer.fit(Counting(), data)
+    assert data_of(trainer) is data
 
 
 def test_the_writer_has_the_hooks_that_are_overridden(tmp_path: Path) -> None:

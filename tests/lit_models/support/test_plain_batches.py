@@ -33,7 +33,7 @@ SMALL: dict[str, dict[str, Any]] = {
         "mean": [0.5],
         "std": [0.5],
         "references_per_class": 2,
-        "knn_neighbours": 2,
+        "knn_neighbors": 2,
     },
     "LayerwiseMLP": {"image_size": 16, "channels": 1, "num_classes": 4, "widths": [4, 4], "code_layer": 1},
     "DARTSRetrain": {

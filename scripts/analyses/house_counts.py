@@ -1,0 +1,101 @@
+"""Count modules that a method loads, untyped look-ups, lines of files, and framework in the methods' files.
+
+    python scripts/analyses/house_counts.py [TREE ...]
+
+Each TREE is a checkout; without one, it is this repository. ``git worktree add /tmp/before COMMIT`` makes another to
+compare with.
+"""
+
+import ast
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+LOOKUPS = {
+    "getattr with a default": r"\bgetattr\([^()]*(?:\([^()]*\)[^()]*)*,[^()]*,[^()]*\)",
+    "hasattr": r"\bhasattr\(",
+    "cast(Any, …)": r"\bcast\(Any,",
+    "getattr or cast for a trainer's data module": r"getattr\([^()]*trainer, \"datamodule\"|trainer\)\.datamodule",
+    "getattr, hasattr or cast of a model": r"(?:getattr|hasattr|cast\(Any)[(,] ?(?:pl_|self\.)?mod(?:ule|el)\b",
+}
+LONG_FILES = (
+    *("module.py", "adversarial.py", "layerwise_mlp.py", "metric_resnet.py", "conditional_gan.py", "vae.py", "wgan.py"),
+    *("darts/search.py", "darts/retrain.py", "cli/command.py"),
+)
+NO_METHODS = ("__init__.py", "__main__.py", "errors.py", "registry.py", "module.py", "optimizers.py", "phase_data.py")
+FRAMEWORK = re.compile(
+    r"setup|on_\w+|(validation|test|predict)_step|configure_(callbacks|gradient_clipping)|log_\w+|_log\w*|_evaluate\w*|"
+    r"_require\w+|_report|planned_epochs|phase|not_compiled|restored_arguments|_optimizers?|_restored|_start_from\w*"
+)
+"""Hooks, logging, checks and files; what is left is networks, losses, steps, sampling and optimizers."""
+
+
+def sources(tree: Path, *packages: str) -> Iterator[tuple[Path, str]]:
+    """The files of packages, with their text."""
+    for package in packages:
+        for path in sorted((tree / package).rglob("*.py")):
+            yield path, path.read_text(encoding="utf-8")
+
+
+def loaded(tree: Path) -> list[str]:
+    """The modules of relit that ``import lit_models.vae`` loads."""
+    code = "import sys, lit_models.vae; print(*sys.modules)"
+    env = {**os.environ, "PYTHONPATH": str(tree)}
+    ran = subprocess.run([sys.executable, "-c", code], cwd=tree, env=env, capture_output=True, text=True, check=True)
+    return [name for name in ran.stdout.split() if name.split(".")[0] in ("lit_models", "datamodules")]
+
+
+def framework(text: str) -> tuple[int, int]:
+    """Lines of code in functions that are framework, and lines of the file."""
+    lines = text.splitlines()
+    count = 0
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.FunctionDef) and FRAMEWORK.fullmatch(node.name):
+            documented = ast.get_docstring(node, clean=False) is not None
+            start = node.body[0].end_lineno if documented else node.lineno - 1
+            assert start is not None
+            assert node.end_lineno is not None
+            count += sum(bool(line.strip()) for line in lines[start : node.end_lineno]) + documented
+    return count, len(lines)
+
+
+def method_files(tree: Path) -> list[Path]:
+    """The files of the methods and of the loops that they share."""
+    top = [path for path in (tree / "lit_models").glob("*.py") if path.name not in NO_METHODS]
+    return sorted([*top, tree / "lit_models" / "darts" / "search.py", tree / "lit_models" / "darts" / "retrain.py"])
+
+
+def counts(tree: Path) -> dict[str, str]:
+    """All counts of a tree, by name."""
+    names = loaded(tree)
+    found = {
+        f"modules of {package} that `import lit_models.vae` loads": str(
+            sum(name.split(".")[0] == package for name in names)
+        )
+        for package in ("lit_models", "datamodules")
+    }
+    texts = [text for _, text in sources(tree, "lit_models", "datamodules")]
+    found |= {name: str(sum(len(re.findall(form, text)) for text in texts)) for name, form in LOOKUPS.items()}
+    for name in LONG_FILES:
+        path = tree / "lit_models" / name
+        found[f"lines of {name}"] = str(len(path.read_text().splitlines())) if path.is_file() else "–"
+    parts = [framework(path.read_text(encoding="utf-8")) for path in method_files(tree)]
+    inside, total = (sum(column) for column in zip(*parts, strict=True))
+    found["framework in the methods' files"] = f"{inside} of {total} lines ({100 * inside / total:.1f} %)"
+    return found
+
+
+def main(trees: list[str]) -> None:
+    """Print a table with a column for each tree."""
+    columns = [counts(Path(tree).resolve()) for tree in trees or [str(REPOSITORY)]]
+    width = max(map(len, columns[0]))
+    for name in columns[0]:
+        print(f"{name:{width}}  {'   '.join(f'{column[name]:>30}' for column in columns)}")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
