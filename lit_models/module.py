@@ -14,7 +14,6 @@ from lightning.pytorch import LightningDataModule, LightningModule
 from torch import Tensor
 from torch.nn import functional
 
-from lit_models.errors import ModelError
 from lit_models.support.checks import DataFacts, facts_of, require_one_training
 from lit_models.support.interpolation import Path as Way
 from lit_models.support.lightning_internals import data_of
@@ -175,24 +174,11 @@ class Method(LightningModule):
 
     @classmethod
     def load_from_checkpoint(cls, checkpoint_path: Any, *args: Any, **kwargs: Any) -> Self:
-        """Load a checkpoint as Lightning does, with arguments under their earlier names, too; but never by the parser of
-        ``LightningCLI``, which its checkpoints name, and which would import classes that texts among them name.
-
-        Raises:
-            ModelError: The checkpoint needs that parser.
-        """
+        """Load a checkpoint as Lightning does, with arguments under their earlier names, too, and all as plain data."""
         from lit_models.support.weights import renamed_arguments
 
-        kwargs = {**renamed_arguments(cls, checkpoint_path), **kwargs, "_instantiator": None}
-        try:
-            return super().load_from_checkpoint(checkpoint_path, *args, **kwargs)
-        except TypeError as error:
-            if "_class_path" not in str(error):
-                raise
-            raise ModelError(
-                f"This checkpoint leaves it to LightningCLI's parser to make the model, which could run code: make the "
-                f"{cls.__name__} yourself, and give its load_state_dict the checkpoint's."
-            ) from error
+        kwargs = {**renamed_arguments(cls, checkpoint_path), **kwargs, "_instantiator": None}  # no parser of a CLI's
+        return super().load_from_checkpoint(checkpoint_path, *args, **kwargs)
 
     @classmethod
     def from_pretrained(cls, source: str | Path) -> Self:
