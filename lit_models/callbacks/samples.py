@@ -38,8 +38,8 @@ class SampleGrid(Callback):
         seed: Seed of the latent vectors.
     """
 
-    ability = "sample"
-    """The model's method that makes the images."""
+    ability: type = Generative
+    """What the model must be able to do."""
 
     def __init__(
         self,
@@ -66,11 +66,7 @@ class SampleGrid(Callback):
         self.seed = seed
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        if not callable(getattr(pl_module, self.ability, None)):
-            raise RunError(
-                f"{type(self).__name__} needs a model with {self.ability}(…), which {type(pl_module).__name__} doesn't "
-                "have: leave the callback out."
-            )
+        require_ability(self, pl_module, self.ability)  # before any training
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         epoch = trainer.current_epoch + 1
@@ -129,7 +125,7 @@ class ReconstructionGrid(SampleGrid):
         seed: Seed of the corruption.
     """
 
-    ability = "reconstruct"
+    ability = Reconstructing
 
     def __init__(
         self,

@@ -141,7 +141,7 @@ MISTAKES = {
     ),
     "a picture grid": (
         ("--trainer.callbacks+=ReconstructionGrid",),
-        "ReconstructionGrid needs a model with reconstruct(…), which DCGAN doesn't have",
+        "ReconstructionGrid needs a model with `reconstruct`, which DCGAN doesn't have",
     ),
     "a timer": (("--trainer.callbacks+=Timer", "--trainer.callbacks.duration=00:00:01:00"), "use --trainer.max_time"),
 }
