@@ -6,18 +6,20 @@ and if it likes in ``augment`` what happens to training batches. Everything else
 
 import hashlib
 import os
+import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from inspect import signature
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import torch
-from lightning.pytorch import LightningDataModule, Trainer
+from lightning.pytorch import LightningDataModule, LightningModule, Trainer
+from lightning.pytorch.callbacks import BatchSizeFinder
 from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor
 
 from datamodules.errors import DataError
-from datamodules.loading.loaders import BatchLoader
+from datamodules.loading.loaders import BatchLoader, BatchSource
 from datamodules.loading.paths import expanded, user_cache
 from datamodules.loading.samplers import BatchSampler, ClassBalancedBatches, SequentialBatches, ShuffledBatches
 from datamodules.loading.tensors import Codes, GatherDataset, LabeledImages, TensorStore
@@ -44,6 +46,21 @@ def split_rows(size: int, *sizes: int, seed: int) -> list[Tensor]:
         raise DataError(f"Splits of {', '.join(map(str, sizes))} rows can't be taken from {size} rows.")
     order = torch.randperm(size, generator=torch.Generator().manual_seed(seed))
     return list(order.split([*sizes, size - sum(sizes)])[: len(sizes)])
+
+
+@runtime_checkable
+class HasImageShape(Protocol):
+    """A model that was built for images of ``(channels, height, width)``."""
+
+    image_shape: tuple[int, int, int]
+
+
+@runtime_checkable
+class TakesPairs(Protocol):
+    """A model that takes sources and targets, of so many channels each."""
+
+    @property
+    def pair_channels(self) -> tuple[int, int]: ...
 
 
 class ImageDataModule(LightningDataModule):
@@ -127,7 +144,8 @@ class ImageDataModule(LightningDataModule):
 
     def reorder_classes(self, class_names: Sequence[str]) -> None:
         """Gives the classes, after ``setup``, the labels that their names have in ``class_names``."""
-        new = torch.tensor([list(class_names).index(name) for name in self.class_names])
+        places = {unicodedata.normalize("NFC", name): place for place, name in enumerate(class_names)}
+        new = torch.tensor([places[unicodedata.normalize("NFC", name)] for name in self.class_names])
         for split in ("train_set", "val_set", "test_set", "predict_set"):
             images = vars(self).get(split)
             if isinstance(images, GatherDataset) and "label" in images.columns._fields:
@@ -137,6 +155,17 @@ class ImageDataModule(LightningDataModule):
                 columns = images.columns._replace(label=relabeled)
                 setattr(self, split, type(images)(columns, images.rows))
         self.class_names = tuple(class_names)
+
+    def channels_and_size(self, channels: int | None, size: int | None) -> tuple[int | None, int | None]:
+        """What is given, or else the channels and the size of the model's images; None for what isn't known."""
+        model = self.model_in_training
+        shape = model.image_shape if isinstance(model, HasImageShape) else (None, None)
+        return channels or shape[0], size or shape[1]
+
+    @property
+    def model_in_training(self) -> LightningModule | None:
+        """The trainer's model; None without one."""
+        return self.trainer.lightning_module if isinstance(self.trainer, Trainer) else None
 
     def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
         """Makes of a batch of images what the model gets; a method's own codes are left alone."""
@@ -165,7 +194,22 @@ class ImageDataModule(LightningDataModule):
 
     def train_dataloader(self) -> BatchLoader[Any]:
         self._require_validation()
-        return BatchLoader(self._placed(self.train_set), self.train_batches())
+        return self.training_loader(self._placed(self.train_set))
+
+    def training_loader(self, dataset: BatchSource[Any]) -> BatchLoader[Any]:
+        """Draws from a data set by :meth:`train_batches`; with ``overfit_batches`` the same batches in every epoch."""
+        try:
+            batches = self.train_batches()
+        except DataError as error:
+            if not any(isinstance(one, BatchSizeFinder) for one in getattr(self.trainer, "callbacks", ())):
+                raise
+            raise DataError(
+                f"BatchSizeFinder has come to a batch_size of {self.batch_size}, for which {type(self).__name__} has "
+                "too few images: set its max_val to half of that or less."
+            ) from error
+        loader: BatchLoader[Any] = BatchLoader(dataset, batch_sampler=batches)
+        loader.same_every_epoch = bool(getattr(self.trainer, "overfit_batches", 0))
+        return loader
 
     def val_dataloader(self) -> BatchLoader[Any]:
         return self.eval_dataloader(self.val_set)
@@ -180,7 +224,7 @@ class ImageDataModule(LightningDataModule):
         """Goes once through this process's share of a split, in order."""
         self._require_enough(len(dataset))
         sampler = SequentialBatches(len(dataset), self.eval_batch_size, *self._rank_and_world_size())
-        return BatchLoader(self._placed(dataset), sampler)
+        return BatchLoader(self._placed(dataset), batch_sampler=sampler)
 
     def _require_validation(self) -> None:
         """Refuses a training that waits for a validation metric without validation images."""
@@ -216,7 +260,11 @@ class ImageDataModule(LightningDataModule):
         return f"raise --data.{argument}" if settable else "choose other data"
 
     def _rank_and_world_size(self) -> tuple[int, int]:
-        return (self.trainer.global_rank, self.trainer.world_size) if self.trainer is not None else (0, 1)
+        if self.trainer is not None:
+            return self.trainer.global_rank, self.trainer.world_size
+        if torch.distributed.is_available() and torch.distributed.is_initialized():  # in a loop without Lightning
+            return torch.distributed.get_rank(), torch.distributed.get_world_size()
+        return 0, 1
 
     def _placed(self, dataset: GatherDataset[Any]) -> GatherDataset[Any]:
         """The data set on the trainer's device if it should be held there."""

@@ -115,7 +115,7 @@ class CelebA(ImageFolder):
             return {}
         path = self.folder / "list_attr_celeba.txt"
         try:
-            lines = path.read_text().splitlines()
+            lines = path.read_text(encoding="utf-8").splitlines()
             attributes = lines[1].split()
             if self.attribute not in attributes:
                 raise DataError(

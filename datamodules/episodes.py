@@ -90,12 +90,14 @@ class EpisodeDataModule(ImageDataModule):
         self.eval_seed = eval_seed
 
     def prepare_data(self) -> None:
+        self.images.trainer = self.trainer
         try:
             self.images.prepare_data()
         except DataError as error:
             raise DataError(str(error).replace("--data.path", "--data.images.path")) from error
 
     def setup(self, stage: str) -> None:
+        self.images.trainer = self.trainer  # whose model they may be made for
         self.images.setup(stage)
         require_labeled_images(self, self.images)
         self.image_shape = self.images.image_shape
@@ -153,7 +155,7 @@ class EpisodeDataModule(ImageDataModule):
         )
 
     def train_dataloader(self) -> BatchLoader[Any]:
-        return BatchLoader(EpisodeDataset(self._placed(self.train_set), self.k_shot), self.train_batches())
+        return self.training_loader(EpisodeDataset(self._placed(self.train_set), self.k_shot))
 
     def val_dataloader(self) -> BatchLoader[Any]:
         return self._eval_episodes(self.val_set, self.val_batches(self.val_episodes))
@@ -165,4 +167,4 @@ class EpisodeDataModule(ImageDataModule):
         return self.test_dataloader()
 
     def _eval_episodes(self, split: GatherDataset[LabeledImages], batches: EpisodeBatches) -> BatchLoader[Episodes]:
-        return BatchLoader(EpisodeDataset(self._placed(split), self.test_shot), batches)
+        return BatchLoader(EpisodeDataset(self._placed(split), self.test_shot), batch_sampler=batches)

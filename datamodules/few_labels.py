@@ -80,9 +80,11 @@ class FewLabels(ImageDataModule):
         self.max_rotation, self.max_translation, self.max_scaling = max_rotation, max_translation, max_scaling
 
     def prepare_data(self) -> None:
+        self.images.trainer = self.trainer
         self.images.prepare_data()
 
     def setup(self, stage: str) -> None:
+        self.images.trainer = self.trainer  # whose model they may be made for
         self.images.setup(stage)
         require_labeled_images(self, self.images)
         self.image_shape = self.images.image_shape
@@ -99,7 +101,7 @@ class FewLabels(ImageDataModule):
 
     def train_dataloader(self) -> BatchLoader[Any]:
         rows = torch.arange(self.count).repeat(self.repeats)
-        return BatchLoader(self._placed(GatherDataset(self.train_set.columns, rows)), self.train_batches())
+        return self.training_loader(self._placed(GatherDataset(self.train_set.columns, rows)))
 
     def augment(self, batch: FoldedImages) -> FoldedImages:
         """Turns, shifts and resizes the images at random, by as much as the arguments say."""

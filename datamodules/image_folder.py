@@ -3,6 +3,7 @@
 import hashlib
 import json
 import tempfile
+import unicodedata
 import zlib
 from collections import Counter
 from collections.abc import Mapping
@@ -19,8 +20,8 @@ from datamodules.base import ImageDataModule, split_rows, to_unit_interval
 from datamodules.errors import DataError, note
 from datamodules.loading import augment
 from datamodules.loading.archives import RemoteFile, extract, fetch
-from datamodules.loading.decoding import Reading, central_square, decode
-from datamodules.loading.folders import EXTRA, TEST, TRAIN, VAL, Listing, list_classes, printable
+from datamodules.loading.decoding import GRAY_MODES, Reading, central_square, decode, look_at, power_of_two
+from datamodules.loading.folders import EXTRA, SUFFIXES, TEST, TRAIN, VAL, Listing, list_classes, printable
 from datamodules.loading.paths import expanded
 from datamodules.loading.tensors import ArrayWriter, GatherDataset, LabeledImages, TensorStore
 
@@ -37,11 +38,14 @@ class ImageFolder(ImageDataModule):
     always alike, from the training images. Files that aren't images are ignored; damaged images, links that lead back,
     folders without images and pictures of unknown kinds are left out, with a note.
 
+    Size and channels that aren't given are those of the model; without a model (in Python), they are found in the
+    files: the largest power of two up to 64 that most images have, and 1 channel if all of them are gray.
+
     Files of 16 bits are read from 0 (black) to 65,535 (white), files of floating-point numbers from 0 to 1; other
     values, and 32-bit integers, are refused unless ``value_range`` is given.
 
-    ``num_classes`` and ``class_names`` are known after ``setup``, and so is ``file_names``: the names, relative to the
-    folder, of the images of ``predict_set``, which is all of them in the order of their names.
+    ``image_shape``, ``num_classes`` and ``class_names`` are known after ``setup``, and so is ``file_names``: the names,
+    relative to the folder, of the images of ``predict_set``, which is all of them in the order of their names.
 
     Args:
         path: The folder or archive, or the http(s) address of an archive.
@@ -49,8 +53,8 @@ class ImageFolder(ImageDataModule):
             user's cache folder.
         batch_size: Images in a training batch of one process; unused with ``classes_per_batch``.
         eval_batch_size: Images in an evaluation batch of one process; if None, ``batch_size``.
-        image_size: Side of the images that the model gets.
-        channels: 3 for color, 1 for gray.
+        image_size: Side of the images that the model gets; if None, the model's, or else found in the files.
+        channels: 3 for color, 1 for gray; if None, the model's, or else found in the files.
         crop: Side of the central square that is cut out of each image before it is resized; if None, or if an image is
             smaller, as large as fits.
         val_fraction: Share of the training images that is drawn for validation if there is no folder for it.
@@ -78,8 +82,8 @@ class ImageFolder(ImageDataModule):
         root: str | None = None,
         batch_size: int = 64,
         eval_batch_size: int | None = None,
-        image_size: int = 64,
-        channels: Literal[1, 3] = 3,
+        image_size: int | None = None,
+        channels: Literal[1, 3] | None = None,
         crop: int | None = None,
         val_fraction: float = 0.1,
         test_fraction: float = 0.1,
@@ -94,8 +98,9 @@ class ImageFolder(ImageDataModule):
         value_range: tuple[float, float] | None = None,
     ) -> None:
         super().__init__(root, batch_size, eval_batch_size, on_device, classes_per_batch, samples_per_class)
-        if image_size < 1 or (crop is not None and crop < 1):
-            raise DataError(f"image_size and crop must be at least 1; they are {image_size} and {crop}.")
+        for argument, side in (("image_size", image_size), ("crop", crop)):
+            if side is not None and side < 1:
+                raise DataError(f"--data.{argument} is {side}; it must be at least 1.")
         if min(val_fraction, test_fraction) < 0 or val_fraction + test_fraction >= 1:
             raise DataError(
                 f"val_fraction and test_fraction must not be negative and leave something for training; they are "
@@ -104,13 +109,15 @@ class ImageFolder(ImageDataModule):
         if split_by not in ("image", "class"):
             raise DataError(f"--data.split_by is {split_by!r}; it must be image or class.")
         self.path = path
-        self.image_shape = (channels, image_size, image_size)
+        self.image_size, self.channels = image_size, channels
+        if image_size is not None and channels is not None:
+            self.image_shape = (channels, image_size, image_size)
         self.crop = crop
         self.val_fraction, self.test_fraction = val_fraction, test_fraction
         self.split_seed, self.split_by = split_seed, split_by
         self.augmentation = augment.require_known(augmentation)
         self.unlabeled = unlabeled
-        self.reading = Reading.of(channels, background, value_range)
+        self.reading = Reading.of(channels or 3, background, value_range)
         self.file_names: tuple[str, ...] = ()
 
     def source(self) -> Path:
@@ -127,6 +134,8 @@ class ImageFolder(ImageDataModule):
             return fetch(RemoteFile(source.name, (self.path,)), source.parent)
         if not source.exists():
             raise DataError(f"There is no folder or archive {source}: set --data.path to one that holds images.")
+        if source.is_file() and source.suffix.lower() in SUFFIXES:
+            raise DataError(f"{source} is a single picture: set --data.path to the folder that holds it.")
         return source
 
     def selection(self) -> Mapping[str, Any]:
@@ -138,8 +147,13 @@ class ImageFolder(ImageDataModule):
         return list_classes(folder, self.source())
 
     @property
+    def _channels_and_size(self) -> tuple[int | None, int | None]:
+        """Channels and size that are given, or else the model's; None for what is to be found in the files."""
+        return self.channels_and_size(self.channels, self.image_size)
+
+    @property
     def store(self) -> TensorStore:
-        channels, size, _ = self.image_shape
+        channels, size = self._channels_and_size
         identity = {**self.selection(), "image_size": size, "channels": channels, "crop": self.crop}
         # As in arrays from before there was a choice, so that these are replaced and don't stay for ever.
         chosen: dict[str, Any] = {}
@@ -152,7 +166,8 @@ class ImageFolder(ImageDataModule):
         source = self.source()
         # A source that holds the prepared arrays can't tell by its files whether it has changed.
         sources = [] if source in self.prepared_folder.parents else [source]
-        return self.tensor_store(f"{source.stem}-{size}x{size}-{digest}", {**identity, "rules": RULES}, sources)
+        shape = "found" if size is None else f"{size}x{size}"
+        return self.tensor_store(f"{source.stem}-{shape}-{digest}", {**identity, "rules": RULES}, sources)
 
     def prepare_data(self) -> None:
         self.store.prepare(self._build)
@@ -167,16 +182,20 @@ class ImageFolder(ImageDataModule):
 
     def _write_arrays(self, folder: Path, writer: ArrayWriter) -> None:
         files, labels, splits, class_names = self.listing(folder)
-        size = self.image_shape[-1]
-        images = writer.create("image", (len(files), *self.image_shape))
+        channels, size = self._channels_and_size
+        if channels is None or size is None:
+            look = look_at(folder, files)
+            channels, size = channels or look.channels, size or power_of_two(min(look.most_common_size))
+        reading = self.reading._replace(channels=channels)
+        images = writer.create("image", (len(files), channels, size, size))
         found = [(0, 0, False)] * len(files)
 
         def keep(row: int, image: Image.Image) -> None:
             found[row] = (*image.size, image.mode in GRAY_MODES)
-            images[row] = central_square(image, size, self.reading, self.crop)
+            images[row] = central_square(image, size, reading, self.crop)
 
         readable = decode(folder, files, keep, self.source())
-        self._note_misfits([found[row] for row in readable.tolist()])
+        self._note_misfits([found[row] for row in readable.tolist()], channels, size)
         _note_lost_classes(class_names, labels, readable, self.source())
         _note_copies(images, readable, list(zip(labels, splits, strict=True)), files, self.source())
         writer.write("readable", readable)
@@ -185,9 +204,8 @@ class ImageFolder(ImageDataModule):
         names = json.dumps({"files": files, "classes": class_names})
         writer.write("names", np.frombuffer(names.encode(), np.uint8))
 
-    def _note_misfits(self, found: list[tuple[int, int, bool]]) -> None:
+    def _note_misfits(self, found: list[tuple[int, int, bool]], channels: int, size: int) -> None:
         """Says what the images are if the arguments make something else of most of them."""
-        channels, size, _ = self.image_shape
         shapes = Counter((width, height) for width, height, _ in found)
         small = sum(count for (width, height), count in shapes.items() if min(width, height) < size)
         (width, height), _ = shapes.most_common(1)[0]
@@ -204,8 +222,15 @@ class ImageFolder(ImageDataModule):
         arrays = self.store.load()
         names = json.loads(arrays["names"].numpy().tobytes())
         columns = LabeledImages(arrays["image"], arrays["label"])
+        self.image_shape = tuple(columns.image.shape[1:])  # type: ignore[assignment]  # of three numbers
+        if None in self._channels_and_size:
+            channels, size, _ = self.image_shape
+            note(
+                f"The images of {self.source()} are given in {'color' if channels == 3 else 'gray'}, of {size}x{size} "
+                "pixels, as they are in most files: --data.channels and --data.image_size choose something else."
+            )
         readable = arrays["readable"]
-        self.class_names = tuple(map(printable, names["classes"]))
+        self.class_names = alike_on_all_systems([printable(name) for name in names["classes"]])
         self.num_classes = len(self.class_names)
 
         split = arrays["split"][readable]
@@ -252,8 +277,10 @@ class ImageFolder(ImageDataModule):
         return batch._replace(image=augment.augmented(batch.image, self.augmentation))
 
 
-GRAY_MODES = frozenset(("1", "L", "LA", "La", "F", "I", "I;16", "I;16B", "I;16L", "I;16N"))
-"""Pillow's names of the kinds of picture that have no color."""
+def alike_on_all_systems(names: list[str]) -> tuple[str, ...]:
+    """Names with each accented letter as one character, which some systems write as two; unless two become one."""
+    normal = [unicodedata.normalize("NFC", name) for name in names]
+    return tuple(normal if len(set(normal)) == len(normal) else names)
 
 
 def _note_copies(

@@ -53,6 +53,8 @@ class Maps(PairedFolder):
         evaluation: What is evaluated: "resized", the whole photograph, resized to ``image_size``; "middle", a window in
             the middle at the scale of training; "tiles", windows that cover the photograph. If None, "resized" for a
             ``load_size`` up to 1.25 times ``image_size``, else "tiles".
+        background: What shows through transparent pixels, which the published files haven't: "white" or "black".
+        value_range: Values of black and white in files of more than 8 bits, as in ``ImageFolder``.
     """
 
     name = "maps"
@@ -70,6 +72,8 @@ class Maps(PairedFolder):
         on_device: bool | None = None,
         load_size: int | None = None,
         evaluation: Evaluation | None = None,
+        background: Literal["white", "black"] = "white",
+        value_range: tuple[float, float] | None = None,
     ) -> None:
         if direction not in DIRECTIONS:
             raise DataError(f"direction is {direction!r}; it must be satellite_to_map or map_to_satellite.")
@@ -86,6 +90,8 @@ class Maps(PairedFolder):
             max_shift=max_shift,
             split_seed=split_seed,
             on_device=on_device,
+            background=background,
+            value_range=value_range,
         )
 
     def source(self) -> Path:
@@ -149,3 +155,4 @@ class Maps(PairedFolder):
         val, test = split_rows(len(images), half, len(images) - half, seed=self.split_seed)
         self.val_set = GatherDataset(columns, images[val].flatten())
         self.test_set = self.predict_set = GatherDataset(columns, images[test].flatten())
+        self._name_files(self.store.load(), "val")

@@ -3,21 +3,22 @@
 import hashlib
 import json
 import tempfile
+from collections import Counter
 from functools import partial
-from pathlib import Path
-from typing import Literal
+from pathlib import Path, PurePosixPath
+from typing import Literal, NamedTuple
 
 import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
 
-from datamodules.base import ImageDataModule, run_seed, split_rows, to_unit_interval
+from datamodules.base import ImageDataModule, TakesPairs, run_seed, split_rows, to_unit_interval
 from datamodules.errors import DataError, note
 from datamodules.loading import augment
 from datamodules.loading.archives import extract
 from datamodules.loading.decoding import Reading, as_array, as_looked_at, decode
-from datamodules.loading.folders import TEST, TRAIN, VAL
+from datamodules.loading.folders import TEST, TRAIN, VAL, printable
 from datamodules.loading.pairs import (
     PairFiles,
     UnpairedBatches,
@@ -32,8 +33,18 @@ from datamodules.loading.tensors import ArrayWriter, GatherDataset, ImagePair, T
 
 Evaluation = Literal["resized", "middle", "tiles"]
 NAMES = {TRAIN: "train", VAL: "val", TEST: "test"}
-RULES = 1
+RULES = 2
 """Raised when files are read in another way, so that arrays of an older relit are written again."""
+
+
+class _Given(NamedTuple):
+    """Arguments of which some may be left to the model."""
+
+    image_size: int | None
+    load_size: int | None
+    evaluation: Evaluation | None
+    source_channels: int | None
+    target_channels: int | None
 
 
 class PairedFolder(ImageDataModule):
@@ -50,23 +61,26 @@ class PairedFolder(ImageDataModule):
     it and mirrors it at random (Isola et al. 2017, section 6.2). A split that isn't there is drawn at random, but
     always alike, from the training pairs.
 
-    A half of one channel is given as gray with as many equal channels as the other half has: a model of 3 channels
-    learns color from gray.
+    A half of one channel is given as gray to a model that takes one channel there (``--model.source_channels 1``), and
+    as gray in equal channels to a model that takes as many as of the other half.
+
+    ``file_names`` is known after ``setup``: the source's file of each image of ``predict_set``, the test pairs; a tile
+    also has its number (``a/3.png``, ``a/3_tile_2.png``).
 
     Args:
         path: The folder or archive.
         root: Folder of all data sets, where prepared arrays are kept; if None, ``$RELIT_DATA``, else the user's cache.
         batch_size: Pairs in a training batch of one process.
         eval_batch_size: Pairs in an evaluation batch of one process; if None, ``batch_size``.
-        image_size: Side of the images that the model gets.
+        image_size: Side of the images that the model gets; if None, the model's, or else 256.
         load_size: Side to which pictures are resized before windows are cut out of them; if None, 286/256 of
             ``image_size``, the paper's. A large one shows the model details of large pictures: 286 with windows of 128.
         evaluation: What of a picture is evaluated: "resized", the whole picture, resized to ``image_size``; "middle",
             a window in the middle at the scale of training; "tiles", as many such windows as cover the picture. If
             None, "resized" for a ``load_size`` up to 1.25 times ``image_size``, else "tiles".
         direction: "a_to_b" makes A the source, "b_to_a" makes it the target.
-        source_channels: 3 for color, 1 for gray.
-        target_channels: 3 for color, 1 for gray.
+        source_channels: 3 for color, 1 for gray; if None, the model's, or else 3.
+        target_channels: 3 for color, 1 for gray; if None, the model's, or else 3.
         pairing: How training pairs are drawn: "paired", as they belong together (the same window of both, mirrored
             alike); "loose", the target's window is off by up to ``max_shift`` pixels; "unpaired", each half in an order
             and with separate windows. If None, "paired", and "unpaired" for ``trainA`` and ``trainB``.
@@ -92,12 +106,12 @@ class PairedFolder(ImageDataModule):
         root: str | None = None,
         batch_size: int = 1,
         eval_batch_size: int | None = None,
-        image_size: int = 256,
+        image_size: int | None = None,
         load_size: int | None = None,
         evaluation: Evaluation | None = None,
         direction: Literal["a_to_b", "b_to_a"] = "a_to_b",
-        source_channels: Literal[1, 3] = 3,
-        target_channels: Literal[1, 3] = 3,
+        source_channels: Literal[1, 3] | None = None,
+        target_channels: Literal[1, 3] | None = None,
         pairing: Literal["paired", "loose", "unpaired"] | None = None,
         max_shift: int = 8,
         flip: bool = True,
@@ -115,36 +129,50 @@ class PairedFolder(ImageDataModule):
             raise DataError(f"--data.pairing is {pairing!r}; it must be paired, loose or unpaired.")
         if evaluation not in (None, "resized", "middle", "tiles"):
             raise DataError(f"--data.evaluation is {evaluation!r}; it must be resized, middle or tiles.")
-        if image_size < 1:
-            raise DataError(f"image_size is {image_size}; it must be at least 1.")
-        self.load_size = round(image_size * 286 / 256) if load_size is None else load_size
-        if self.load_size < image_size:
-            raise DataError(
-                f"--data.load_size is {load_size}; windows of {image_size} pixels need at least as much, or a smaller "
-                "--data.image_size."
-            )
+        if image_size is not None and image_size < 1:
+            raise DataError(f"--data.image_size is {image_size}; it must be at least 1.")
+        for half, channels in (("source", source_channels), ("target", target_channels)):
+            if channels not in (None, 1, 3):
+                raise DataError(f"--data.{half}_channels is {channels}; it must be 1 (gray) or 3 (color).")
         if min(val_fraction, test_fraction) < 0 or val_fraction + test_fraction >= 1:
             raise DataError(
                 f"val_fraction and test_fraction must not be negative and leave something for training; they are "
                 f"{val_fraction} and {test_fraction}."
             )
-        margin = self.load_size - image_size
-        if pairing == "loose" and not 0 <= max_shift <= margin:
-            raise DataError(
-                f"max_shift is {max_shift}; at image_size {image_size} it must be from 0 to {margin}, the margin that "
-                "the random windows have."
-            )
         self.path = path
-        self.source_channels, self.target_channels = source_channels, target_channels
-        self.image_shape = (max(source_channels, target_channels), image_size, image_size)
-        self.evaluation = evaluation or ("resized" if 4 * self.load_size <= 5 * image_size else "tiles")
+        self._given = _Given(image_size, load_size, evaluation, source_channels, target_channels)
         self.direction, self.pairing, self.max_shift, self.flip = direction, pairing, max_shift, flip
         self.val_fraction, self.test_fraction, self.split_seed = val_fraction, test_fraction, split_seed
-        channels = (source_channels, target_channels)
-        self.channels_of = dict(zip("ab" if direction == "a_to_b" else "ba", channels, strict=True))
         self.reading = Reading.of(3, background, value_range)
-        self.source_side = image_size if self.evaluation == "resized" else self.load_size
         self.source_scale: float | None = None
+        self.file_names: tuple[str, ...] = ()
+        self._take_sizes()
+
+    def _take_sizes(self) -> None:
+        """Sets sizes and channels: those that are given, else those of the model, if there is one by now."""
+        given = self._given
+        size = self.channels_and_size(None, given.image_size)[1] or 256
+        model = self.model_in_training
+        of_model = model.pair_channels if isinstance(model, TakesPairs) else (3, 3)
+        self.source_channels = given.source_channels or of_model[0]
+        self.target_channels = given.target_channels or of_model[1]
+        self.image_shape = (max(self.source_channels, self.target_channels), size, size)
+        self.load_size = round(size * 286 / 256) if given.load_size is None else given.load_size
+        if self.load_size < size:
+            raise DataError(
+                f"--data.load_size is {self.load_size}; windows of {size} pixels need at least as much, or a smaller "
+                "--data.image_size."
+            )
+        margin = self.load_size - size
+        if self.pairing == "loose" and not 0 <= self.max_shift <= margin:
+            raise DataError(
+                f"max_shift is {self.max_shift}; at image_size {size} it must be from 0 to {margin}, the margin that "
+                "the random windows have."
+            )
+        self.evaluation: Evaluation = given.evaluation or ("resized" if 4 * self.load_size <= 5 * size else "tiles")
+        self.source_side = size if self.evaluation == "resized" else self.load_size
+        channels = self.source_channels, self.target_channels
+        self.channels_of = dict(zip("ab" if self.direction == "a_to_b" else "ba", channels, strict=True))
 
     # --- files --------------------------------------------------------------------------------------------------------
 
@@ -200,6 +228,7 @@ class PairedFolder(ImageDataModule):
         }
 
     def prepare_data(self) -> None:
+        self._take_sizes()
         self.store.prepare(self._build)
 
     def _build(self, writer: ArrayWriter) -> None:
@@ -229,14 +258,17 @@ class PairedFolder(ImageDataModule):
         tiles = 1 if split == "train" else self.tiles_of_an_image
         names = {"a": files.a, "b": files.a if files.b is None else files.b}
         images, sides = {}, {}
+        shapes: dict[str, dict[int, tuple[int, int]]] = {"a": {}, "b": {}}
         for half in "ab":
             count = len(names[half])
             images[half] = writer.create(f"{split}_{half}", (count * tiles, self.channels_of[half], size, size))
             sides[half] = writer.create(f"{split}_{half}_side", (count,), "int64")
 
         def keep(half: str, row: int, image: Image.Image) -> None:
+            image = as_looked_at(image, self.reading._replace(channels=self.channels_of[half]))
+            shapes[half][row] = image.size
             sides[half][row] = min(image.size)
-            images[half][row * tiles : (row + 1) * tiles] = self._stored(image, half, split)
+            images[half][row * tiles : (row + 1) * tiles] = self._stored(image, split)
 
         def keep_both(row: int, image: Image.Image) -> None:
             for half, picture in zip("ab", self.halves(image), strict=True):
@@ -248,8 +280,29 @@ class PairedFolder(ImageDataModule):
             readable = {half: decode(folder, names[half], partial(keep, half), self.source()) for half in "ab"}
             if belong_together:
                 readable = dict.fromkeys("ab", np.intersect1d(readable["a"], readable["b"]))
+        if belong_together:
+            self._note_shapes([(shapes["a"][row], shapes["b"][row]) for row in readable["a"]], files.b is None, split)
         for half, rows in readable.items():
             writer.write(f"{split}_{half}_readable", (rows[:, None] * tiles + np.arange(tiles)).flatten())
+            text = json.dumps(names[half]).encode()
+            writer.write(f"{split}_{half}_names", np.frombuffer(text, np.uint8))
+
+    def _note_shapes(
+        self, pairs: list[tuple[tuple[int, int], tuple[int, int]]], side_by_side: bool, split: str
+    ) -> None:
+        """Says if pictures don't look as if they held a pair, or if the halves of a pair aren't of one shape."""
+        if side_by_side:
+            odd = Counter(a for a, _ in pairs if abs(a[0] - a[1]) > 1)
+            what = "whose halves aren't squares"
+        else:
+            odd = Counter(a for a, b in pairs if abs(a[0] * b[1] - a[1] * b[0]) > 0.02 * a[0] * b[1])
+            what = "whose halves are of different shapes"
+        if odd:
+            (width, height), _ = odd.most_common(1)[0]
+            note(
+                f"{self.source()} has {odd.total():,} {split} pairs (of {len(pairs):,}) {what}: the first half is most "
+                f"often of {width}x{height} pixels. Of each half the central square is taken."
+            )
 
     def halves(self, image: Image.Image) -> tuple[Image.Image, Image.Image]:
         """The left and the right half of a picture that holds a pair."""
@@ -265,9 +318,8 @@ class PairedFolder(ImageDataModule):
             image.crop((image.width - middle, 0, image.width, image.height)),
         )
 
-    def _stored(self, image: Image.Image, half: str, split: str) -> np.ndarray:
+    def _stored(self, image: Image.Image, split: str) -> np.ndarray:
         """What is kept of a picture: uint8, ``(tiles, channels, size, size)``."""
-        image = as_looked_at(image, self.reading._replace(channels=self.channels_of[half]))
         size = self.image_shape[-1]
         resized_to = size if split != "train" and self.evaluation == "resized" else self.load_size
         side = min(image.size)
@@ -290,6 +342,7 @@ class PairedFolder(ImageDataModule):
     # --- batches ------------------------------------------------------------------------------------------------------
 
     def setup(self, stage: str) -> None:
+        self._take_sizes()
         arrays = self.store.load()
         self.belong_together = bool(arrays["belong_together"][0])
         if not self.belong_together and self.pairing not in (None, "unpaired"):
@@ -302,6 +355,7 @@ class PairedFolder(ImageDataModule):
         )
         self.predict_set = self.test_set
         self._find_scale(arrays)
+        self._name_files(arrays, "test")
 
     def _split(self, arrays: dict[str, Tensor], split: str, apart: bool) -> GatherDataset[ImagePair]:
         halves = "ab" if self.direction == "a_to_b" else "ba"
@@ -314,6 +368,20 @@ class PairedFolder(ImageDataModule):
         columns = ImagePair(*(arrays[f"{split}_{half}"] for half in halves))
         source_rows, target_rows = (arrays[f"{split}_{half}_readable"] for half in halves)
         return UnpairedDataset(columns, source_rows, target_rows) if apart else GatherDataset(columns, source_rows)
+
+    def _name_files(self, arrays: dict[str, Tensor], split: str) -> None:
+        """Names the images of ``predict_set``, which are of this split's files."""
+        half = "a" if self.direction == "a_to_b" else "b"
+        if f"{split}_{half}_names" not in arrays:
+            return
+        names = json.loads(arrays[f"{split}_{half}_names"].numpy().tobytes())
+        rows, tiles = self.predict_set.rows, self.tiles_of_an_image
+        assert rows is not None
+        paths = [(PurePosixPath(printable(names[row // tiles])), row % tiles) for row in rows.tolist()]
+        self.file_names = tuple(
+            str(path if tile == 0 else path.with_name(f"{path.stem}_tile_{tile + 1}{path.suffix}"))
+            for path, tile in paths
+        )
 
     def _find_scale(self, arrays: dict[str, Tensor]) -> None:
         """The scale at which sources are evaluated, if they are of one size."""
@@ -341,8 +409,9 @@ class PairedFolder(ImageDataModule):
         if training:
             batch = self.augment(batch)
         batch = to_unit_interval(batch)
-        channels = self.image_shape[0]
-        return ImagePair(*(image.expand(-1, channels, -1, -1) for image in batch))
+        model = self.model_in_training
+        takes = model.pair_channels if isinstance(model, TakesPairs) else (self.image_shape[0],) * 2
+        return ImagePair(*(image.expand(-1, count, -1, -1) for image, count in zip(batch, takes, strict=True)))
 
     def augment(self, batch: ImagePair) -> ImagePair:
         """Cuts windows out of the larger images (bytes or floats) and mirrors them, at random for each pair."""

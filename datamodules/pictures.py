@@ -11,7 +11,7 @@ from lightning.pytorch import LightningDataModule
 from PIL import Image
 from torch import Tensor
 
-from datamodules.base import in_precision
+from datamodules.base import HasImageShape, TakesPairs, in_precision
 from datamodules.errors import DataError, note
 from datamodules.loading.decoding import Reading, as_array, as_looked_at, central_square, fault_of
 from datamodules.loading.folders import list_images, printable
@@ -30,13 +30,6 @@ class Picture(NamedTuple):
     image: Tensor
     row: Tensor
     tile: int
-
-
-@runtime_checkable
-class HasImageShape(Protocol):
-    """A model that was built for images of ``(channels, height, width)``."""
-
-    image_shape: tuple[int, int, int]
 
 
 @runtime_checkable
@@ -59,7 +52,7 @@ class Resizes(Protocol):
 
     source_scale: float | None
     source_side: int | None
-    source_channels: int | None
+    read_channels: int | None
 
 
 class Pictures(LightningDataModule):
@@ -143,7 +136,8 @@ class Pictures(LightningDataModule):
                 "leaves them as they are."
             )
         channels = model.image_shape[0] if isinstance(model, HasImageShape) else 3
-        seen = model.source_channels if isinstance(model, Resizes) else None
+        channels = model.pair_channels[0] if isinstance(model, TakesPairs) else channels
+        seen = model.read_channels if isinstance(model, Resizes) else None
         reading = self.reading._replace(channels=seen or channels)
         rows = range(rank, len(self.files), world_size)
         return PictureLoader(expanded(self.path), self.files, rows, reading, channels, sizing, self.tile)

@@ -73,4 +73,6 @@ class Samples(LightningDataModule):
     def predict_dataloader(self) -> BatchLoader[SampleRequest]:
         trainer = self.trainer
         rank, world_size = (trainer.global_rank, trainer.world_size) if trainer is not None else (0, 1)
-        return BatchLoader(self.requests, SequentialBatches(len(self.requests), self.batch_size, rank, world_size))
+        return BatchLoader(
+            self.requests, batch_sampler=SequentialBatches(len(self.requests), self.batch_size, rank, world_size)
+        )

@@ -80,12 +80,14 @@ class SearchDataModule(ImageDataModule):
         self.image_shape = images.image_shape
 
     def prepare_data(self) -> None:
+        self.images.trainer = self.trainer
         try:
             self.images.prepare_data()
         except DataError as error:
             raise DataError(str(error).replace("--data.", "--data.images.")) from error
 
     def setup(self, stage: str) -> None:
+        self.images.trainer = self.trainer  # whose model they may be made for
         self.images.setup(stage)
         require_labeled_images(self, self.images)
         self.image_shape = self.images.image_shape
@@ -114,7 +116,7 @@ class SearchDataModule(ImageDataModule):
 
     def train_dataloader(self) -> BatchLoader[Any]:
         dataset = PairedDataset(self._placed(self.train_set), self._placed(self.val_set))
-        return BatchLoader(dataset, self.train_batches())
+        return self.training_loader(dataset)
 
     def transform(self, batch: SearchBatch | LabeledImages, training: bool) -> SearchBatch | LabeledImages:
         """Turns uint8 images into floats in [0, 1]; augments those of the weights in training."""

@@ -1,12 +1,13 @@
 """Pictures of new classes for a few-shot model: a folder of examples, and a folder of pictures in question."""
 
+from typing import Literal
+
 import torch
 
-from datamodules.base import ImageDataModule, in_precision
+from datamodules.base import HasImageShape, ImageDataModule, in_precision
 from datamodules.errors import DataError
 from datamodules.image_folder import ImageFolder
 from datamodules.loading.tensors import LabeledImages
-from datamodules.pictures import HasImageShape
 
 
 class SupportQuery(ImageDataModule):
@@ -26,6 +27,8 @@ class SupportQuery(ImageDataModule):
         batch_size: Pictures classified at once.
         crop: Side of the central square that is cut out of each picture, as in training; if None, as large as fits.
         on_device: Hold the pictures in the accelerator's memory; if None, when they fit easily.
+        background: What shows through transparent pixels: "white" or "black".
+        value_range: Values of black and white in files of more than 8 bits, as in ``ImageFolder``.
     """
 
     name = "support_query"
@@ -39,8 +42,11 @@ class SupportQuery(ImageDataModule):
         batch_size: int = 256,
         crop: int | None = None,
         on_device: bool | None = None,
+        background: Literal["white", "black"] = "white",
+        value_range: tuple[float, float] | None = None,
     ) -> None:
         super().__init__(root, batch_size, None, on_device)
+        self.background, self.value_range = background, value_range
         self.support, self.query = support, query
         self.crop = crop
         self.file_names: tuple[str, ...] = ()
@@ -79,7 +85,15 @@ class SupportQuery(ImageDataModule):
         assert isinstance(model, HasImageShape)
         channels, size, _ = model.image_shape
         path = self.support if which == "support" else self.query
-        return ImageFolder(path, str(self.root), image_size=size, channels=1 if channels == 1 else 3, crop=self.crop)
+        return ImageFolder(
+            path,
+            str(self.root),
+            image_size=size,
+            channels=1 if channels == 1 else 3,
+            crop=self.crop,
+            background=self.background,
+            value_range=self.value_range,
+        )
 
     def _check_classes(self, support: ImageFolder) -> None:
         """Refuses examples that don't tell two or more classes apart."""

@@ -1,10 +1,13 @@
 """Any data set of torch's kind, by the name of its class: read once into the same arrays as relit's own."""
 
+import contextlib
 import hashlib
 import inspect
 import json
+import os
 from collections.abc import Sequence
 from importlib import import_module
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -12,11 +15,12 @@ from PIL import Image
 from torch import Tensor
 
 from datamodules.base import ImageDataModule, split_rows, to_unit_interval
-from datamodules.errors import DataError
+from datamodules.errors import DataError, note
 from datamodules.loading import augment
 from datamodules.loading.archives import progress
-from datamodules.loading.decoding import Reading, as_array, as_looked_at, central_square
+from datamodules.loading.decoding import GRAY_MODES, Reading, as_array, as_looked_at, central_square
 from datamodules.loading.folders import UNLABELED
+from datamodules.loading.paths import expanded
 from datamodules.loading.tensors import ArrayWriter, GatherDataset, LabeledImages, TensorStore
 
 RULES = 1
@@ -32,7 +36,8 @@ class TorchDataset(ImageDataModule):
     floats in [0, 1]) and a whole number; a sample that is an image only has no label.
 
     All samples are read once, when the data are prepared; transforms of the data set are thereby fixed, and belong into
-    ``augmentation``. If the data behind the class change, delete the folder ``prepared``.
+    ``augmentation``. They are read again if the file of your class changes, or a file or folder among its arguments; if
+    anything else behind the class changes, delete the folder ``prepared``.
 
     ``num_classes``, ``class_names`` (of the attribute ``classes``, else the numbers) and ``image_shape`` are known
     after ``setup``.
@@ -46,9 +51,9 @@ class TorchDataset(ImageDataModule):
         root: Folder of all data sets; if None, ``$RELIT_DATA``, else the user's cache folder.
         batch_size: Images in a training batch of one process; unused with ``classes_per_batch``.
         eval_batch_size: Images in an evaluation batch of one process; if None, ``batch_size``.
-        image_size: Side of the central square to which images are resized; if None, they stay as they are, and must be
-            of one size.
-        channels: 3 for color, 1 for gray; if None, those of the first image.
+        image_size: Side of the central square to which images are resized; if None, the model's. Without a model (in
+            Python) they stay as they are, and must be of one size.
+        channels: 3 for color, 1 for gray; if None, the model's, or else those of the first image.
         val_fraction: Share of the training images that is drawn for validation.
         test_fraction: Share of the training images that is drawn for testing if there is no data set for it.
         split_seed: Seed of these draws.
@@ -56,6 +61,8 @@ class TorchDataset(ImageDataModule):
         classes_per_batch: P of a batch of P classes x K images; None for batches drawn without regard to the class.
         samples_per_class: K of such a batch.
         on_device: Hold the data set in the accelerator's memory; if None, when it fits easily.
+        background: What shows through transparent pixels: "white" or "black".
+        value_range: Values of black and white in Pillow's images of more than 8 bits, as in ``ImageFolder``.
     """
 
     def __init__(
@@ -76,12 +83,12 @@ class TorchDataset(ImageDataModule):
         classes_per_batch: int | None = None,
         samples_per_class: int | None = None,
         on_device: bool | None = None,
+        background: Literal["white", "black"] = "white",
+        value_range: tuple[float, float] | None = None,
     ) -> None:
         super().__init__(root, batch_size, eval_batch_size, on_device, classes_per_batch, samples_per_class)
         if image_size is not None and image_size < 1:
             raise DataError(f"--data.image_size is {image_size}; it must be at least 1.")
-        if channels not in (None, 1, 3):
-            raise DataError(f"--data.channels is {channels}; it must be 1 (gray) or 3 (color).")
         if min(val_fraction, test_fraction) < 0 or val_fraction + test_fraction >= 1:
             raise DataError(
                 f"val_fraction and test_fraction must not be negative and leave something for training; they are "
@@ -90,6 +97,7 @@ class TorchDataset(ImageDataModule):
         self.train, self.test = full_name(train), None if test is None else full_name(test)
         self.train_args, self.test_args = train_args or {}, test_args or {}
         self.name = self.train.rpartition(".")[2].lower()
+        self.reading = Reading.of(3 if channels is None else channels, background, value_range)
         self.image_size, self.channels = image_size, channels
         if image_size is not None and channels is not None:
             self.image_shape = (channels, image_size, image_size)
@@ -98,15 +106,27 @@ class TorchDataset(ImageDataModule):
 
     @property
     def store(self) -> TensorStore:
-        identity = {
+        channels, size = self.channels_and_size(self.channels, self.image_size)
+        identity: dict[str, Any] = {
             "train": [self.train, self.train_args],
             "test": [self.test, self.test_args],
-            "image_size": self.image_size,
-            "channels": self.channels,
+            "image_size": size,
+            "channels": channels,
         }
+        if self.reading.background != "white" or self.reading.value_range is not None:
+            identity |= {"background": self.reading.background, "value_range": self.reading.value_range}
         digest = hashlib.sha256(json.dumps(identity, sort_keys=True, default=str).encode()).hexdigest()[:12]
         text = json.loads(json.dumps(identity, default=str))
-        return self.tensor_store(f"{self.name}-{digest}", {**text, "rules": RULES})
+        return self.tensor_store(f"{self.name}-{digest}", {**text, "rules": RULES}, self._sources())
+
+    def _sources(self) -> list[Path]:
+        """What makes the samples, as far as it is known: files of a user's classes, files and folders as arguments."""
+        paths = [expanded(value) for value in (*self.train_args.values(), *self.test_args.values()) if _is_path(value)]
+        for name in (self.train, self.test):
+            if name is not None and not name.startswith("torchvision."):
+                with contextlib.suppress(DataError, TypeError, OSError):  # a class that is gone needn't be read again
+                    paths.append(Path(inspect.getfile(dataset_class(name))))
+        return list({path.name: path for path in paths}.values())
 
     def prepare_data(self) -> None:
         self.store.prepare(self._build)
@@ -152,7 +172,10 @@ class TorchDataset(ImageDataModule):
         with progress(f"reading {self.name} ({split})", count, " images") as bar:
             for row in range(count):
                 image, labels[row] = sample_of(dataset[row], f"Sample {row} of {self.train}")
-                pixels = self._pixels(image, shape)
+                try:
+                    pixels = self._pixels(image, shape)
+                except DataError as error:
+                    raise DataError(f"Sample {row} of {self.train}: {error}") from error
                 shape = shape or pixels.shape
                 if images is None:
                     images = writer.create(f"{split}_image", (count, *shape))
@@ -169,10 +192,13 @@ class TorchDataset(ImageDataModule):
 
     def _pixels(self, image: Image.Image, shape: tuple[int, ...] | None) -> np.ndarray:
         """uint8, ``(channels, height, width)``."""
-        channels = self.channels or (shape[0] if shape is not None else 1 if image.mode in ("1", "L", "I;16") else 3)
-        if self.image_size is None:
-            return as_array(as_looked_at(image, Reading(channels)))
-        return central_square(image, self.image_size, Reading(channels))
+        channels, size = self.channels_and_size(self.channels, self.image_size)
+        if channels is None:
+            channels = shape[0] if shape is not None else 1 if image.mode in GRAY_MODES else 3
+        reading = self.reading._replace(channels=channels)
+        if size is None:
+            return as_array(as_looked_at(image, reading))
+        return central_square(image, size, reading)
 
     def setup(self, stage: str) -> None:
         arrays = self.store.load()
@@ -184,6 +210,12 @@ class TorchDataset(ImageDataModule):
         # A data set may have names of other things than its labels.
         self.class_names = tuple(names if len(names) >= count else map(str, range(count))) if count else ()
         self.num_classes = len(self.class_names)
+        present = train.label.unique().tolist()
+        if never := [str(number) for number in range(count) if number not in present]:
+            note(
+                f"No training image of {self.train} has the label {', '.join(never[:3])}{', …' * (len(never) > 3)}; "
+                f"labels count from 0 to {count - 1}."
+            )
         size = len(train.label)
         has_test = "test_image" in arrays
         sizes = round(self.val_fraction * size), 0 if has_test else round(self.test_fraction * size)
@@ -235,9 +267,8 @@ def sample_of(sample: Any, which: str) -> tuple[Image.Image, int]:
     """
     image, label = (sample[0], sample[1]) if isinstance(sample, (tuple, list)) and len(sample) > 1 else (sample, None)
     try:
-        number = UNLABELED if label is None else int(label)
-        return as_picture(image), number
-    except (TypeError, ValueError) as error:
+        return as_picture(image), UNLABELED if label is None else _whole_number(label)
+    except (TypeError, ValueError, RuntimeError) as error:
         raise DataError(
             f"{which} is {type(sample).__name__} of {type(image).__name__} and {type(label).__name__} ({error}); it "
             "must be an image (Pillow's, or uint8 or floats in [0, 1]) and a whole number."
@@ -252,14 +283,27 @@ def as_picture(image: Any) -> Image.Image:
     if array.dtype != np.uint8:
         if not np.issubdtype(array.dtype, np.floating):
             raise ValueError(f"values of type {array.dtype}")
-        if array.min() < 0 or array.max() > 1:
+        if not (array.min() >= 0 and array.max() <= 1):  # nor numbers that are none
             raise ValueError(f"values from {array.min():g} to {array.max():g}")
         array = (array * 255).round().astype(np.uint8)
     if array.ndim == 3 and array.shape[-1] == 1:
         array = array[..., 0]
-    if array.ndim not in (2, 3):
-        raise ValueError(f"{array.ndim} dimensions")
+    if array.ndim != 2 and (array.ndim != 3 or array.shape[-1] not in (3, 4)):
+        raise ValueError(f"the shape {_spelled(image.shape)}")
     return Image.fromarray(np.ascontiguousarray(array))
+
+
+def _whole_number(label: Any) -> int:
+    number = int(label)
+    if number != label or number < UNLABELED:
+        raise ValueError(f"the label {label}")
+    return number
+
+
+def _is_path(value: Any) -> bool:
+    """Whether an argument names a file or folder, and isn't a word such as ``train``."""
+    looks_like_one = isinstance(value, Path) or (isinstance(value, str) and bool(set("/.") & set(value)))
+    return looks_like_one and os.path.exists(os.path.expanduser(value))
 
 
 def _spelled(shape: Sequence[int]) -> str:

@@ -47,9 +47,11 @@ class UnseenClasses(ImageDataModule):
         self.classes_per_batch, self.samples_per_class = classes_per_batch, samples_per_class
 
     def prepare_data(self) -> None:
+        self.images.trainer = self.trainer
         self.images.prepare_data()
 
     def setup(self, stage: str) -> None:
+        self.images.trainer = self.trainer  # whose model they may be made for
         self.images.setup(stage)
         require_labeled_images(self, self.images)
         self.image_shape = self.images.image_shape

@@ -1,5 +1,6 @@
 """Entry point of the ``relit`` command, also as ``python -m lit_models``; quick where torch isn't needed."""
 
+import io
 import os
 import sys
 from importlib import import_module
@@ -14,6 +15,9 @@ def main(args: list[str] | None = None) -> int:
     from lit_models.cli import arguments, helps
     from lit_models.cli.commands import COMMANDS
 
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper) and stream.errors == "strict":  # Windows: pipes of a few letters only
+            stream.reconfigure(errors="replace")
     args = sys.argv[1:] if args is None else args
     if not args or args[0] in ("-h", "--help"):
         print(helps.overview(), end="")

@@ -45,6 +45,7 @@ from lit_models.losses.precision import at_least_float32
 from lit_models.networks.patch_discriminator import PatchDiscriminator
 from lit_models.networks.resnet_generator import ResNetGenerator
 from lit_models.optimizers import FusedAdam
+from lit_models.support.checks import require_at_least
 from lit_models.support.ranks import gather
 from lit_models.translation import ImageTranslator
 
@@ -93,7 +94,7 @@ class CycleGAN(ImageTranslator):
 
     Args:
         image_size: Height and width of the images, a multiple of 4.
-        channels: Channels of the images.
+        channels: Channels of the images: of the targets, if the sources have others.
         feature_maps: Width of the generators' outermost layers.
         discriminator_feature_maps: Width of the discriminators' first layers.
         patch_size: Pixels that the discriminators judge at once, in each direction: 1, 16, 34, 70, 142 or 286.
@@ -104,6 +105,7 @@ class CycleGAN(ImageTranslator):
         buffer_size: Generated images that are kept for each discriminator; 0 for none.
         generator_optimizer: Optimizer of both generators.
         discriminator_optimizer: Optimizer of both discriminators.
+        source_channels: Channels of the sources; ``channels`` if null. If they differ there is no identity loss.
         **training: Arguments of :class:`lit_models.translation.ImageTranslator`.
     """
 
@@ -121,6 +123,7 @@ class CycleGAN(ImageTranslator):
         pretrained_to_source: str | None = None,
         generator_optimizer: OptimizerCallable = lambda p: FusedAdam(p, lr=2e-4, beta1=0.5),
         discriminator_optimizer: OptimizerCallable = lambda p: FusedAdam(p, lr=2e-4, beta1=0.5),
+        source_channels: int | None = None,
         **training: Any,
     ) -> None:
         if image_size < 16 or image_size % 4:
@@ -130,17 +133,25 @@ class CycleGAN(ImageTranslator):
                 f"lambda_cycle is {lambda_cycle}, lambda_identity {lambda_identity} and buffer_size {buffer_size}; "
                 "none may be negative."
             )
+        require_at_least(1, channels=channels, source_channels=source_channels)
+        of_source = source_channels or channels
+        if of_source != channels and lambda_identity:
+            raise ModelError(
+                f"The identity loss gives a generator images of both kinds, but the sources have {of_source} channels "
+                f"and the targets {channels}: set --model.lambda_identity 0."
+            )
 
-        def generator() -> nn.Module:
-            return ResNetGenerator(channels, feature_maps, blocks, "instance")
+        def generator(source: int, target: int) -> nn.Module:
+            return ResNetGenerator(target, feature_maps, blocks, "instance", source_channels=source)
 
-        def discriminator() -> nn.Module:
-            return PatchDiscriminator(image_size, channels, discriminator_feature_maps, patch_size, "instance")
+        def discriminator(seen: int) -> nn.Module:
+            return PatchDiscriminator(image_size, seen, discriminator_feature_maps, patch_size, "instance")
 
         super().__init__(
-            nn.ModuleDict({"to_target": generator(), "to_source": generator()}),
-            nn.ModuleDict({"target": discriminator(), "source": discriminator()}),
+            nn.ModuleDict({"to_target": generator(of_source, channels), "to_source": generator(channels, of_source)}),
+            nn.ModuleDict({"target": discriminator(channels), "source": discriminator(of_source)}),
             image_shape=(channels, image_size, image_size),
+            source_channels=source_channels,
             generator_optimizer=generator_optimizer,
             discriminator_optimizer=discriminator_optimizer,
             **training,
@@ -172,15 +183,15 @@ class CycleGAN(ImageTranslator):
         return [(to_target, self.pretrained), (to_source, self.pretrained_to_source)]
 
     def generate(self, batch: ImagePair) -> Tensor:
-        """G(x) and F(y), ``(2, B, C, H, W)``."""
+        """G(x) and F(y), channel by channel: ``(B, channels + source_channels, H, W)``."""
         to_target, to_source = self._generators(self.generator)
-        return torch.stack([to_target(batch.source * 2 - 1), to_source(batch.target * 2 - 1)])
+        return torch.cat([to_target(batch.source * 2 - 1), to_source(batch.target * 2 - 1)], dim=1)
 
     def discriminator_loss(self, batch: ImagePair, fake: Tensor) -> Tensor:
         losses = []
         real = batch.target, batch.source
         for discriminator, image, newest, buffer in zip(
-            self._discriminators(), real, fake, self.image_buffers, strict=True
+            self._discriminators(), real, self._halves(fake), self.image_buffers, strict=True
         ):
             shown = buffer.exchange(newest) if self.training else newest
             losses.append(discriminator_least_squares(discriminator(image * 2 - 1), discriminator(shown)) / 2)
@@ -190,7 +201,7 @@ class CycleGAN(ImageTranslator):
         source, target = batch.source * 2 - 1, batch.target * 2 - 1
         to_target, to_source = self._generators(self.generator)
         target_discriminator, source_discriminator = self._discriminators()
-        fake_target, fake_source = fake
+        fake_target, fake_source = self._halves(fake)
         gan = generator_least_squares(target_discriminator(fake_target)) + generator_least_squares(
             source_discriminator(fake_source)
         )
@@ -215,6 +226,11 @@ class CycleGAN(ImageTranslator):
         if self.global_rank < len(ranks):
             for buffer, images in zip(self.image_buffers, ranks[self.global_rank], strict=True):
                 buffer.images = None if images is None else images[: buffer.size].clone()
+
+    def _halves(self, fake: Tensor) -> tuple[Tensor, Tensor]:
+        """Fake targets and fake sources."""
+        target, source = fake.split([self.target_shape[0], self.source_shape[0]], dim=1)
+        return target, source
 
     def _generators(self, networks: nn.Module) -> tuple[nn.Module, nn.Module]:
         """G and F."""

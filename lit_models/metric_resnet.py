@@ -36,7 +36,7 @@ Differences from the papers:
 """
 
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 import torch
 from lightning.pytorch.cli import OptimizerCallable
@@ -52,7 +52,7 @@ from lit_models.losses.precision import at_least_float32
 from lit_models.losses.triplet import MININGS, Margin, Mining, TripletLoss, distances
 from lit_models.metrics.retrieval import best_sharpness, centroid_scores
 from lit_models.networks.backbones import Backbone
-from lit_models.networks.encoders import load_encoder, make_encoder
+from lit_models.networks.encoders import build_encoder, load_encoder, require_encoder, train_unless_frozen
 from lit_models.networks.heads import Head, embedding_head
 from lit_models.networks.resnet import ResNet18
 from lit_models.optimizers import decayed_weights, with_one_cycle
@@ -80,10 +80,10 @@ class MetricResNet(EmbeddingModule):
         channels: Channels of the images.
         num_classes: Number of classes.
         loss: "cross_entropy", "triplet" or "center".
-        encoder: "resnet18"; "lenet" for the center loss's toy (LeNet++; give it ``embedding_dim: 2``);
-            ``torchvision:NAME`` or ``timm:NAME`` (extra ``relit[timm]``), with the library's normalization in place of
-            ``mean`` and ``std``.
-        freeze_encoder: Train the head and the classifier only; for encoders of torchvision and timm.
+        encoder: "resnet18"; "conv4", the few-shot networks' four blocks; "lenet" for the center loss's toy (LeNet++;
+            give it ``embedding_dim: 2``); ``torchvision:NAME`` or ``timm:NAME`` (extra ``relit[timm]``), with the
+            library's normalization in place of ``mean`` and ``std``.
+        freeze_encoder: Leave the encoder as it is; train the head and the classifier only.
         encoder_lr: Learning rate of the encoder; the optimizer's if None.
         stem: "3x3", a convolution that keeps the size; or "7x7", the paper's convolution and max-pooling, which leave
             the first stage a sixteenth of the pixels.
@@ -164,9 +164,9 @@ class MetricResNet(EmbeddingModule):
         if margin != "soft" and margin < 0:
             raise ModelError(f"margin is {margin}; it must be at least 0, or soft.")
         require_center(center_weight, center_rate, center_rule)
+        require_encoder(encoder, image_size, channels, pretrained, freeze_encoder, others=("resnet18", "lenet"))
         if freeze_encoder and loss == "triplet" and embedding_dim is None and head == "linear":
             raise ModelError("With a frozen encoder the triplet loss trains a head only: set --model.embedding_dim.")
-        network = make_encoder(encoder, image_size, channels, feature_maps, stem, freeze_encoder, pretrained)
         super().__init__(num_classes, references_per_class, knn_neighbors)
         self.save_hyperparameters(ignore=["optimizer"])
         self.image_shape = (channels, image_size, image_size)
@@ -178,7 +178,8 @@ class MetricResNet(EmbeddingModule):
 
         self.register_buffer("mean", torch.tensor(mean).view(-1, 1, 1))
         self.register_buffer("std", torch.tensor(std).view(-1, 1, 1))
-        self.encoder, self.encoder_lr = network, encoder_lr
+        self.encoder = build_encoder(encoder, image_size, channels, feature_maps, freeze_encoder, stem)
+        self.freeze_encoder, self.encoder_lr = freeze_encoder, encoder_lr
         self.projection, size = embedding_head(self.encoder.out_features, head, embedding_dim)
         self.head = f"{head}, {size}"
         if loss == "triplet":
@@ -188,7 +189,12 @@ class MetricResNet(EmbeddingModule):
             self.classifier = nn.Linear(size, num_classes)
         if loss == "center":
             self.register_buffer("center", torch.zeros(num_classes, size))
-        self._restored = False
+        self._has_weights = False
+
+    def train(self, mode: bool = True) -> Self:
+        super().train(mode)
+        train_unless_frozen(self.encoder, self.freeze_encoder, mode)
+        return self
 
     # --- from images to classes ---------------------------------------------------------------------------------------
 
@@ -232,8 +238,19 @@ class MetricResNet(EmbeddingModule):
             require_positives(self)
 
     def on_fit_start(self) -> None:
-        if self.pretrained is not None and not self._restored:
-            load_encoder(self.encoder, self.pretrained)
+        self._start_from_pretrained()
+
+    def on_validation_start(self) -> None:
+        self._start_from_pretrained()
+
+    def on_test_start(self) -> None:
+        self._start_from_pretrained()
+
+    def _start_from_pretrained(self) -> None:
+        """Loads the encoder's weights, once, unless a checkpoint was loaded."""
+        has_weights, self._has_weights = self._has_weights, True
+        if self.pretrained is not None and not has_weights:
+            load_encoder(self.encoder, self.pretrained, normalizes=True)
 
     def training_step(self, batch: LabeledImages, batch_idx: int) -> Tensor:
         feature = self.features(batch.image)
@@ -280,6 +297,10 @@ class MetricResNet(EmbeddingModule):
             self.sharpness.copy_(best_sharpness(score, evaluation.label))
 
     def on_predict_start(self) -> None:
+        if self.pretrained is not None and not self._has_weights:
+            raise ModelError(
+                "MetricResNet starts from --model.pretrained in training, and this one has had none: add --ckpt_path."
+            )
         if self.loss == "triplet" and not self.centroid.any():
             raise ModelError(
                 "MetricResNet, trained by triplets, predicts by the class centroids of its last validation, and this "
@@ -291,7 +312,7 @@ class MetricResNet(EmbeddingModule):
         checkpoint["head"] = self.head
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        self._restored = True
+        self._has_weights = True
         super().on_load_checkpoint(checkpoint)
         if (head := checkpoint.get("head", self.head)) != self.head:
             raise ModelError(

@@ -156,16 +156,20 @@ class Method(LightningModule):
 
     def on_before_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
         """Name the parts of a plain loader's batch, and refuse what isn't an image in [0, 1]."""
-        if hasattr(batch, "_fields"):  # a batch of relit's data modules
+        if hasattr(batch, "_fields") and (self._trainer is None or self.data is not None):  # of relit's data modules
             return batch
-        from lit_models.support.plain_batches import named_parts
+        from lit_models.support.plain_batches import as_transformed, named_parts
 
-        return named_parts(self, batch)
+        return as_transformed(self, batch) if hasattr(batch, "_fields") else named_parts(self, batch)
 
     def configure_callbacks(self) -> Any:
         """Add none; refuse Lightning's averages of weights where they would average more than one training."""
         require_one_training(self)
         return []
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Name the method, as which the weights load without the command's configuration."""
+        checkpoint["method"] = type(self).__name__
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Keep the checkpoint's values of the arguments that it restores, so that the next one has them, too."""

@@ -111,3 +111,21 @@ def decayed_weights(
             {"params": [parameter for parameter in parameters if parameter.ndim <= 1], "weight_decay": 0.0, **rate},
         ]
     return groups
+
+
+def encoder_groups(module: nn.Module, encoder: nn.Module, encoder_lr: float | None) -> list[Any]:
+    """The parameters that learn, those of the encoder at their own rate.
+
+    Args:
+        module: The model.
+        encoder: Its encoder.
+        encoder_lr: The encoder's learning rate; the optimizer's if None, when there are no groups.
+    """
+    learning = [parameter for parameter in module.parameters() if parameter.requires_grad]
+    inside = {id(parameter) for parameter in encoder.parameters()}
+    if encoder_lr is None or not any(id(parameter) in inside for parameter in learning):
+        return learning
+    return [
+        {"params": [parameter for parameter in learning if id(parameter) in inside], "lr": encoder_lr},
+        {"params": [parameter for parameter in learning if id(parameter) not in inside]},
+    ]

@@ -54,7 +54,7 @@ from lit_models.networks.patch_discriminator import PatchDiscriminator
 from lit_models.networks.resnet_generator import ResNetGenerator
 from lit_models.networks.unet import UNet
 from lit_models.optimizers import FusedAdam
-from lit_models.support.checks import require_fraction
+from lit_models.support.checks import require_at_least, require_fraction
 from lit_models.translation import ImageTranslator
 
 
@@ -67,7 +67,7 @@ class Pix2Pix(ImageTranslator):
 
     Args:
         image_size: Height and width of the images: a power of two from 32 to 1024.
-        channels: Channels of the images.
+        channels: Channels of the images: of the targets, if the sources have others.
         generator: "unet", or "resnet", CycleGAN's generator.
         feature_maps: Width of the generator's outermost layer.
         discriminator_feature_maps: Width of the discriminator's first layer.
@@ -81,6 +81,7 @@ class Pix2Pix(ImageTranslator):
         loss: "bce", the cross-entropy, or "lsgan", least squares.
         generator_optimizer: Optimizer of the generator.
         discriminator_optimizer: Optimizer of the discriminator.
+        source_channels: Channels of the sources; ``channels`` if null. 1 with 3 ``channels`` colors gray images.
         **training: Arguments of :class:`lit_models.translation.ImageTranslator`.
     """
 
@@ -100,21 +101,24 @@ class Pix2Pix(ImageTranslator):
         loss: Literal["bce", "lsgan"] = "bce",
         generator_optimizer: OptimizerCallable = lambda p: FusedAdam(p, lr=2e-4, beta1=0.5),
         discriminator_optimizer: OptimizerCallable = lambda p: FusedAdam(p, lr=2e-4, beta1=0.5),
+        source_channels: int | None = None,
         **training: Any,
     ) -> None:
         if lambda_l1 < 0:
             raise ModelError(f"lambda_l1 is {lambda_l1}; it must not be negative.")
         require_fraction(dropout=dropout)
+        require_at_least(1, channels=channels, source_channels=source_channels)
         painter: nn.Module
         if generator == "unet":
-            painter = UNet(image_size, channels, feature_maps, dropout)
+            painter = UNet(image_size, channels, feature_maps, dropout, source_channels)
         else:
-            painter = ResNetGenerator(channels, feature_maps, blocks, "batch", dropout)
-        seen = 2 * channels if conditional else channels
+            painter = ResNetGenerator(channels, feature_maps, blocks, "batch", dropout, source_channels)
+        seen = channels + (source_channels or channels) * conditional
         super().__init__(
             painter,
             PatchDiscriminator(image_size, seen, discriminator_feature_maps, patch_size, "batch"),
             image_shape=(channels, image_size, image_size),
+            source_channels=source_channels,
             dropout_at_test=dropout_at_test,
             generator_optimizer=generator_optimizer,
             discriminator_optimizer=discriminator_optimizer,

@@ -22,8 +22,7 @@ Differences from the paper and the authors' code (https://github.com/jakesnell/p
 """
 
 import math
-from collections.abc import Callable
-from typing import Any, Literal, cast
+from typing import Any, Literal, Self, cast
 
 import torch
 from lightning.pytorch.cli import OptimizerCallable
@@ -35,37 +34,12 @@ from lit_models.errors import ModelError
 from lit_models.losses.precision import at_least_float32, in_float64
 from lit_models.losses.prototypical import cosine, episode_accuracy, prototypical_loss, squared_euclidean
 from lit_models.module import Export, Method
-from lit_models.networks.backbones import Backbone, require_backbone
-from lit_models.networks.resnet import ResNet18
-from lit_models.optimizers import FusedAdam
-from lit_models.support.checks import require_image_shape
+from lit_models.networks.conv4 import Conv4 as Conv4  # its place until version 0.2
+from lit_models.networks.encoders import build_encoder, load_encoder, require_encoder, train_unless_frozen
+from lit_models.optimizers import FusedAdam, encoder_groups
+from lit_models.support.checks import require_at_least, require_image_shape
 from lit_models.support.outputs import ClassProbabilities
 from lit_models.support.ranks import gather_rows
-
-
-class Conv4(nn.Sequential):
-    """The usual few-shot encoder of Vinyals et al. (2016), "Conv4-64": four blocks that halve the size.
-
-    Shapes: ``(B, channels, H, W)`` to ``(B, feature_maps * (H // 16) * (W // 16))``: 64 features of 28x28 images.
-
-    Args:
-        channels: Channels of the images.
-        feature_maps: Width of every block.
-    """
-
-    def __init__(self, channels: int, feature_maps: int) -> None:
-        layers: list[nn.Module] = []
-        for width in (channels, feature_maps, feature_maps, feature_maps):
-            layers += [
-                nn.Conv2d(width, feature_maps, 3, padding=1),
-                nn.BatchNorm2d(feature_maps),
-                nn.MaxPool2d(2),
-                nn.ReLU(inplace=True),
-            ]
-        super().__init__(*layers, nn.Flatten())
-
-
-OWN_ENCODERS: dict[str, Callable[[int, int], nn.Module]] = {"conv4": Conv4, "resnet18": ResNet18}
 
 
 class ProtoNet(Method):
@@ -77,17 +51,21 @@ class ProtoNet(Method):
     ``test/error``, the share of wrong answers (on Lake's one-shot runs, his error rate).
 
     Args:
-        image_size: Height and width of the images, at least 16.
+        image_size: Height and width of the images, at least 16 for "conv4".
         channels: Channels of the images.
-        encoder: "conv4", the paper's four blocks; "resnet18", relit's (``feature_maps`` is the width of its first
-            stage); ``torchvision:NAME`` or ``timm:NAME`` (extra ``relit[timm]``), with the library's normalization.
-        pretrained: Weights that an encoder of a library starts from: "imagenet" for the library's, or a file.
-        feature_maps: Width of the encoder's four blocks.
+        encoder: "conv4", the paper's four blocks; "resnet18", relit's; ``torchvision:NAME`` or ``timm:NAME`` (extra
+            ``relit[timm]``), with the library's normalization.
+        pretrained: Weights that the encoder starts from: "imagenet" for the library's; or a file (``.pth``,
+            ``.safetensors``), such as a checkpoint of a ``MetricResNet`` with the same encoder.
+        freeze_encoder: Leave the encoder as it is and train ``embedding_dim`` only.
+        encoder_lr: Learning rate of the encoder; the optimizer's if None.
+        embedding_dim: Outputs of a linear layer on top of the encoder; none if None, as in the paper.
+        feature_maps: Width of each of the four blocks, or of the first stage of "resnet18".
         distance: "squared_euclidean", or "cosine" for ``cosine_scale * (1 - cosine)``.
         cosine_scale: Factor of the cosine distance, without which the softmax could never be sure.
         lr_halving_episodes: The learning rate is halved whenever so many training episodes more have been seen, by all
             processes together; never if None.
-        optimizer: Optimizer of the encoder's parameters.
+        optimizer: Optimizer of all parameters.
     """
 
     exports = (Export("encoder", "forward", ("image",), "embedding"),)
@@ -102,29 +80,30 @@ class ProtoNet(Method):
         distance: Literal["squared_euclidean", "cosine"] = "squared_euclidean",
         cosine_scale: float = 10.0,
         lr_halving_episodes: int | None = 2000,
+        freeze_encoder: bool = False,
+        encoder_lr: float | None = None,
+        embedding_dim: int | None = None,
         optimizer: OptimizerCallable = lambda p: FusedAdam(p, lr=1e-3),
     ) -> None:
         super().__init__()
-        if image_size < 16:
-            raise ModelError(f"image_size is {image_size}; four halvings need at least 16.")
-        require_backbone(encoder, OWN_ENCODERS, channels)
-        if pretrained is not None and encoder in OWN_ENCODERS:
-            raise ModelError(
-                f"pretrained is for encoders of torchvision and timm; {encoder} has no weights to start from."
-            )
+        require_encoder(encoder, image_size, channels, pretrained, freeze_encoder)
+        require_at_least(1, embedding_dim=embedding_dim)
+        if freeze_encoder and embedding_dim is None:
+            raise ModelError("With a frozen encoder only a layer on top of it learns: set --model.embedding_dim.")
         if cosine_scale <= 0:
             raise ModelError(f"cosine_scale is {cosine_scale}; it must be positive.")
         if lr_halving_episodes is not None and lr_halving_episodes < 1:
             raise ModelError(f"lr_halving_episodes is {lr_halving_episodes}; it must be at least 1, or null.")
         self.save_hyperparameters(ignore=["optimizer"])
         self.image_shape = (channels, image_size, image_size)
-        self.encoder: nn.Module
-        if encoder in OWN_ENCODERS:
-            self.encoder = OWN_ENCODERS[encoder](channels, feature_maps)
-        else:
-            self.encoder = Backbone(encoder, image_size)
+        self.encoder = build_encoder(encoder, image_size, channels, feature_maps, freeze_encoder)
+        self.freeze_encoder = freeze_encoder
+        self.encoder_lr = encoder_lr
+        self.projection: nn.Module = nn.Identity()
+        if embedding_dim is not None:
+            self.projection = nn.Linear(self.encoder.out_features, embedding_dim)
         self.pretrained = pretrained
-        self._is_restored = False
+        self._has_weights = False
         self.distance = distance
         self.cosine_scale = cosine_scale
         self.lr_halving_episodes = lr_halving_episodes
@@ -154,13 +133,19 @@ class ProtoNet(Method):
         self._start_from_pretrained()
 
     def _start_from_pretrained(self) -> None:
-        """Loads the library's weights unless a checkpoint is loaded: so new classes can be told apart untrained."""
-        if self.pretrained is not None and not self._is_restored:
-            cast(Backbone, self.encoder).load_pretrained(self.pretrained)
+        """Loads the encoder's weights, once, unless a checkpoint was loaded: so it classifies without training."""
+        if self.pretrained is not None and not self._has_weights:
+            load_encoder(self.encoder, self.pretrained)
+        self._has_weights = True
+
+    def train(self, mode: bool = True) -> Self:
+        super().train(mode)
+        train_unless_frozen(self.encoder, self.freeze_encoder, mode)
+        return self
 
     def forward(self, image: Tensor) -> Tensor:
         """Embeddings, ``(B, D)`` in float32, of images ``(B, C, H, W)`` in [0, 1]."""
-        return at_least_float32(self.encoder(image))
+        return at_least_float32(self.projection(self.encoder(image)))
 
     def distances(self, query: Tensor, prototype: Tensor) -> Tensor:
         """``(..., M, N)`` from embeddings ``(..., M, D)`` and prototypes ``(..., N, D)``, in float32."""
@@ -211,7 +196,7 @@ class ProtoNet(Method):
         self.log_dict(figures, sync_dist=True)
 
     def configure_optimizers(self) -> Any:
-        optimizer = self.optimizer_callable(self.parameters())
+        optimizer = self.optimizer_callable(cast(Any, encoder_groups(self, self.encoder, self.encoder_lr)))
         every = self.lr_halving_episodes
         if every is None:
             return optimizer
@@ -219,6 +204,7 @@ class ProtoNet(Method):
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        super().on_save_checkpoint(checkpoint)
         checkpoint["protonet"] = {"episodes_seen": self.episodes_seen, "inverted": self.inverted}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
@@ -226,7 +212,7 @@ class ProtoNet(Method):
         state = checkpoint.get("protonet", {})
         self.episodes_seen = state.get("episodes_seen", 0)
         self.inverted = state.get("inverted", False)
-        self._is_restored = True
+        self._has_weights = True
 
     @torch.no_grad()
     def prototypes(self, support: LabeledImages) -> Tensor:

@@ -12,7 +12,8 @@ and ``val/accuracy``. Early stopping and ``best.ckpt`` go by ``val/loss``; the m
 model affects another: none shares a parameter with another that learns, and Adam treats each parameter by itself.
 """
 
-from typing import Any, Literal, cast
+from collections.abc import Sequence
+from typing import Any, Literal, Self, cast
 
 import torch
 from lightning.pytorch.cli import OptimizerCallable
@@ -23,8 +24,8 @@ from torchmetrics import MeanMetric
 from datamodules import FoldedImages, LabeledImages
 from lit_models.errors import ModelError
 from lit_models.losses.precision import at_least_float32
-from lit_models.networks.backbones import Backbone, is_backbone, require_backbone
 from lit_models.networks.convolutional import Encoder
+from lit_models.networks.encoders import build_encoder, load_encoder, require_encoder, train_unless_frozen
 from lit_models.optimizers import FusedAdam
 from lit_models.support.checks import require_fraction, require_image_shape, require_labels, require_num_classes
 from lit_models.support.classes import CLASSIFIER, NamedClasses
@@ -42,9 +43,10 @@ class TransferClassifier(NamedClasses):
     ``test/loss``, ``test/accuracy``.
 
     Args:
-        encoder: "autoencoder", or a classifier's network without its last layer, ``torchvision:NAME`` or ``timm:NAME``
-            (extra ``relit[timm]``), with the library's normalization.
-        pretrained: Weights that a library's encoder starts from: "imagenet" for the library's, or a file.
+        encoder: "autoencoder"; a network without its last layer, ``torchvision:NAME`` or ``timm:NAME`` (extra
+            ``relit[timm]``), with the library's normalization; or relit's "resnet18" or "conv4".
+        pretrained: Weights that another encoder than an autoencoder's starts from: "imagenet" for the library's; or a
+            file (``.pth``, ``.safetensors``), such as a checkpoint of a ``MetricResNet`` or ``ProtoNet``.
         encoder_checkpoint: Checkpoint of the autoencoder: a file, a run's folder, or an experiment's folder, of which
             the newest run is taken. It is read when training starts. If None, the encoder learns from scratch.
         freeze_encoder: Leave the encoder as it is.
@@ -55,7 +57,7 @@ class TransferClassifier(NamedClasses):
         channels: Channels of the images.
         num_classes: Number of classes.
         code_dim: Components of the autoencoder's code, its ``latent_dim``.
-        feature_maps: Width of the autoencoder's first layer.
+        feature_maps: Width of the encoder's first layer or stage.
         folds: Folds K of the labeled images; 0 for data with a validation split of their own.
         encoder_lr: Learning rate of an encoder that is trained along.
         optimizer: Optimizer of heads and encoders.
@@ -82,18 +84,14 @@ class TransferClassifier(NamedClasses):
         optimizer: OptimizerCallable = lambda p: FusedAdam(p, lr=1e-3),
     ) -> None:
         super().__init__()
-        require_backbone(encoder, ("autoencoder",), channels)
-        if is_backbone(encoder):
+        require_encoder(encoder, image_size, channels, pretrained, freeze_encoder, others=("autoencoder",))
+        if encoder != "autoencoder":
             if encoder_checkpoint is not None:
                 raise ModelError(
                     f"encoder_checkpoint is an autoencoder's: name weights of {encoder} by --model.pretrained."
                 )
-            if pretrained is None and freeze_encoder:
-                raise ModelError(
-                    f"A frozen encoder needs weights: set --model.pretrained imagenet, or to a file of {encoder}."
-                )
         elif pretrained is not None:
-            raise ModelError("pretrained is for encoders of torchvision and timm: set --model.encoder_checkpoint.")
+            raise ModelError("pretrained is for other encoders than an autoencoder's: set --model.encoder_checkpoint.")
         elif encoder_checkpoint is None and freeze_encoder:
             raise ModelError(
                 "A frozen encoder must have learnt before: name an autoencoder's checkpoint with "
@@ -118,11 +116,14 @@ class TransferClassifier(NamedClasses):
         }
         # The first head and encoder are the classifier's, the others are the folds'.
         count = 1 if freeze_encoder else folds + 1
-        if is_backbone(encoder):
-            backbones = [Backbone(encoder, image_size, freeze_encoder) for _ in range(count)]
-            self.encoders, code_dim = nn.ModuleList(backbones), backbones[0].out_features
+        if encoder == "autoencoder":
+            encoders: Sequence[Any] = [Encoder(image_size, channels, code_dim, feature_maps) for _ in range(count)]
         else:
-            self.encoders = nn.ModuleList(Encoder(image_size, channels, code_dim, feature_maps) for _ in range(count))
+            encoders = [
+                build_encoder(encoder, image_size, channels, feature_maps, freeze_encoder) for _ in range(count)
+            ]
+            code_dim = encoders[0].out_features
+        self.encoders = nn.ModuleList(encoders)
         self.pretrained = pretrained
         self.heads = nn.ModuleList(
             nn.Linear(code_dim, num_classes)
@@ -135,7 +136,12 @@ class TransferClassifier(NamedClasses):
         if freeze_encoder:
             self.encoders.requires_grad_(False)
         self.train_loss, self.train_accuracy = (MeanMetric(nan_strategy="disable") for _ in range(2))
-        self._is_loaded = False  # by an autoencoder's checkpoint, or by one of this model's own
+        self._is_loaded = False  # by an encoder's weights, or by a checkpoint of this model's own
+
+    def train(self, mode: bool = True) -> Self:
+        super().train(mode)
+        train_unless_frozen(self.encoders, self.freeze_encoder, mode)
+        return self
 
     @property
     def restored_arguments(self) -> tuple[str, ...]:
@@ -160,11 +166,25 @@ class TransferClassifier(NamedClasses):
     def on_fit_start(self) -> None:
         if self.pretrained is not None and not self._is_loaded:
             for encoder in self.encoders:
-                cast(Backbone, encoder).load_pretrained(self.pretrained)
+                load_encoder(encoder, self.pretrained)
+            self._is_loaded = True
         if self.encoder_checkpoint is not None and not self._is_loaded:
             for encoder in self.encoders:
                 load_pretrained(cast(Encoder, encoder), "encoder", self.encoder_checkpoint, **self.architecture)
             self._is_loaded = True
+
+    def on_test_start(self) -> None:
+        self._require_training()
+
+    def on_predict_start(self) -> None:
+        self._require_training()
+
+    def _require_training(self) -> None:
+        if self.pretrained is not None and not self._is_loaded:
+            raise ModelError(
+                "TransferClassifier starts from --model.pretrained in training, and this one has had none: add "
+                "--ckpt_path."
+            )
 
     def forward(self, image: Tensor) -> Tensor:
         """Logits ``(N, num_classes)`` of images ``(N, C, H, W)`` in [0, 1], by the model of all labeled images."""

@@ -16,7 +16,7 @@ from lit_models.networks.resnet_generator import ResNetGenerator
 from lit_models.networks.unet import UNet
 from lit_models.optimizers import linear_decay
 from lit_models.support.authors_weights import load_authors_weights
-from lit_models.support.checks import require_image_shape
+from lit_models.support.checks import require_image_shape, require_pair_channels
 from lit_models.support.tiling import apply_at_any_size
 
 
@@ -27,8 +27,8 @@ class ImageTranslator(AdversarialModule):
     a method that has more generators overrides :meth:`generate` and :attr:`translating_network`.
 
     A checkpoint holds the scale of the training's sources (``source_scale`` of the data module, or None if they were of
-    several sizes, then ``source_side``) and their channels, to which ``relit predict`` brings other pictures before
-    they are translated.
+    several sizes, then ``source_side``) and the channels that they were read with (``read_channels``), to which ``relit
+    predict`` brings other pictures before they are translated.
 
     What a source becomes in a test or in a prediction depends on nothing but the source: the networks have no running
     means, and normalize each image by itself. (With ``dropout_at_test`` it depends on the random numbers, too.)
@@ -36,7 +36,8 @@ class ImageTranslator(AdversarialModule):
     Args:
         generator: Network that makes images.
         discriminator: Network that judges images.
-        image_shape: ``(channels, height, width)`` of the images, sources and targets alike.
+        image_shape: ``(channels, height, width)`` of the targets.
+        source_channels: Channels of the sources; those of the targets if None.
         dropout_at_test: Keep the generator's dropout in tests and predictions.
         pretrained: A generator's weights to start from, a file of the authors' code (``latest_net_G.pth``; see
             :mod:`lit_models.support.authors_weights`). A checkpoint's own weights replace them.
@@ -55,6 +56,7 @@ class ImageTranslator(AdversarialModule):
         dropout_at_test: bool = False,
         decay_start: float = 0.5,
         pretrained: str | None = None,
+        source_channels: int | None = None,
         **training: Any,
     ) -> None:
         if not 0 <= decay_start <= 1:
@@ -64,10 +66,12 @@ class ImageTranslator(AdversarialModule):
                 "fresh_latents and augmentations are for GANs that generate from latent vectors: leave them out."
             )
         super().__init__(generator, discriminator, **training)
-        self.image_shape = image_shape
+        self.target_shape = image_shape
+        self.source_shape = (source_channels or image_shape[0], *image_shape[1:])
+        self.image_shape = max(self.source_shape, self.target_shape)
         self.source_scale: float | None = 1.0
         self.source_side: int | None = None
-        self.source_channels: int | None = None
+        self.read_channels: int | None = None
         self.dropout_at_test = dropout_at_test
         self.decay_start = decay_start
         self.pretrained = pretrained
@@ -79,11 +83,12 @@ class ImageTranslator(AdversarialModule):
 
     def setup(self, stage: str) -> None:
         require_pairs(self, stage)
+        require_pair_channels(self, *self.pair_channels)
         require_image_shape(self, self.image_shape, takes="pairs of images")
         data, facts = self.data, self.facts
         if stage == "fit":
             self.source_scale = facts.source_scale
-            self.source_side, self.source_channels = facts.source_side, facts.source_channels
+            self.source_side, self.read_channels = facts.source_side, facts.source_channels
         if isinstance(data, Pictures) and (data.tile % self.size_multiple or data.tile < self.smallest_size):
             raise ModelError(
                 f"tile is {data.tile}, but this {type(self).__name__} translates images whose sides are "
@@ -103,6 +108,7 @@ class ImageTranslator(AdversarialModule):
     def _start_from_pretrained(self) -> None:
         if self._restored:
             return
+        self._restored = True  # once: a test after a training keeps what was learned
         for networks in (self.generator, self.generator_average):
             for network, path in self.pretrained_generators(networks) if networks is not None else ():
                 if path is not None:
@@ -114,6 +120,11 @@ class ImageTranslator(AdversarialModule):
 
     def generate(self, batch: ImagePair) -> Tensor:
         return self.generator(batch.source * 2 - 1)
+
+    @property
+    def pair_channels(self) -> tuple[int, int]:
+        """Channels of the sources and of the targets that it takes."""
+        return self.source_shape[0], self.target_shape[0]
 
     @property
     def translating_network(self) -> nn.Module:
@@ -164,14 +175,14 @@ class ImageTranslator(AdversarialModule):
         super().on_save_checkpoint(checkpoint)
         checkpoint["source_scale"] = self.source_scale
         checkpoint["source_side"] = self.source_side
-        checkpoint["source_channels"] = self.source_channels
+        checkpoint["source_channels"] = self.read_channels
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         super().on_load_checkpoint(checkpoint)
         self.source_scale = checkpoint.get("source_scale", 1.0)
         self._restored = True
         self.source_side = checkpoint.get("source_side")
-        self.source_channels = checkpoint.get("source_channels")
+        self.read_channels = checkpoint.get("source_channels")
 
     def _evaluated(self, batch: ImagePair, stage: str) -> Tensor:
         """Logs the losses; returns the translated sources, for callbacks."""
@@ -218,7 +229,7 @@ def require_pairs(module: Method, stage: str) -> None:
     images = module.facts.predict_set if stage == "predict" else module.facts.train_set
     if isinstance(images, GatherDataset) and not isinstance(images.columns, ImagePair):
         takes = "translates pictures in their own size" if stage == "predict" else "learns from pairs of images"
-        remedy = "Pictures --data.path FOLDER" if stage == "predict" else "Maps, or choose other data of pairs"
+        remedy = "Pictures --data.path FOLDER" if stage == "predict" else "PairedFolder --data.path FOLDER"
         raise ModelError(
             f"{type(module).__name__} {takes}, which {type(module.data).__name__} doesn't give: set --data {remedy}."
         )

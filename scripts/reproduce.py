@@ -1,10 +1,11 @@
 """Runs an experiment's whole chain of trainings and tests, and writes what came out to `results/<experiment>.json`.
 
     python scripts/reproduce.py --list
+    python scripts/reproduce.py gans_mnist --list
     python scripts/reproduce.py gans_mnist --seeds 3 --budget cpu
     python scripts/reproduce.py darts --budget paper -- --trainer.devices 4
 
-What follows `--` goes to every `relit fit`. The experiments are in `scripts/experiments.py`. The command can be
+What follows `--` goes to every `relit fit`. The experiments are in `scripts/experiments/`. The command can be
 repeated: what has finished is left alone, what was killed goes on from its last checkpoint. The runs lie in
 `<root>/<the configuration's experiment>/<step>-<budget>-seed<n>`.
 
@@ -13,34 +14,38 @@ a run without run.json (of an older relit) has finished is the caller's word.
 
     python scripts/reproduce.py gans_mnist --take dcgan=runs/dcgan_mnist/20260101-120000 --take sngan=…
 
-The file of results keeps what is already in it, unless the same step is recorded anew with the same settings and seed.
+A record holds commit, version of torch, machine, training time (summed over restarts), memory, numbers of images and of
+steps, and what chose the tested checkpoint. Uncommitted changes are refused. Where a budget changes the number of
+epochs, schedules change with it.
+
+The file of results keeps what is already in it, unless the same step is recorded again with the same settings and seed.
 `scripts/results_table.py` makes the tables of README.md and docs/ from it. Budget "smoke" measures nothing: its
 results go to `<root>/smoke/`.
 """
 
 import argparse
-import contextlib
 import functools
-import io
 import json
 import re
 import shlex
 import sys
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import yaml
-from best_epoch import best_epoch
+from analyses.best_epoch import best_epoch
 from experiments import EXPERIMENTS, Budget, Data, Experiment, Step
+from experiments.listing import keeps_and_cuts, key_of, listing
+from experiments.schedules import lengths
 from results_table import all_rows
 
-from lit_models.cli.command import run
-from lit_models.cli.compare import Run, compare, logged_as, read_epochs
-from lit_models.cli.processes import INTERRUPTED, finished, in_a_process, interruptible, relit, train
+from lit_models.cli import processes
+from lit_models.cli.compare import compare, logged_as
+from lit_models.cli.processes import finished, in_a_process, interruptible, relit, train
 from lit_models.errors import RunError
-from lit_models.runs.settings import flat
-from lit_models.support.checkpoint_files import read_checkpoint
+from lit_models.runs.reading import Run, differences, flat, read_epochs, read_mapping, read_tests
 from lit_models.support.files import write_atomically
 from lit_models.support.judge import SCORES, judge_of_test, printed_name, read_judge
 
@@ -59,7 +64,10 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("experiment", choices=EXPERIMENTS, nargs="?", help="what to run")
     parser.add_argument(
-        "--list", action="store_true", help="list the experiments, their steps, budgets and missing records"
+        "--list",
+        action="store_true",
+        help="list what is recorded of each training with its minutes, and what each budget keeps and cuts; of one "
+        "experiment, or of all",
     )
     parser.add_argument("--seeds", type=int, default=1, help="how many seeds, from 0 (default: %(default)s)")
     parser.add_argument(
@@ -71,11 +79,19 @@ def main() -> int:
     parser.add_argument(
         "--take", action="append", default=[], metavar="STEP=FOLDER", help="record this finished run; train nothing"
     )
+    parser.add_argument(
+        "--allow_dirty",
+        action="store_true",
+        help="record runs of uncommitted changes or of an unknown commit, too; their rows say so",
+    )
     arguments = sys.argv[1:]
     end = arguments.index("--") if "--" in arguments else len(arguments)
     given, passed_on = parser.parse_args(arguments[:end]), arguments[end + 1 :]
     if given.list:
-        print(listing(given.results or REPOSITORY / "results"))
+        results = given.results or REPOSITORY / "results"
+        for name in [given.experiment] if given.experiment else EXPERIMENTS:
+            missing = [(row.step, row.figure) for row in all_rows(results) if row.experiment == name and not row.ours]
+            print(f"{listing(name, EXPERIMENTS[name], results, missing)}\n")
         return 0
     if given.experiment is None:
         parser.error("name an experiment (--list shows them)")
@@ -88,14 +104,19 @@ def main() -> int:
         parser.error(f"{given.experiment} has no step {unknown[0]}; it has {', '.join(known)}")
     results = given.results or (given.root / "smoke" if given.budget == "smoke" else REPOSITORY / "results")
 
-    chain = Chain(given.experiment, results)
+    measures_nothing = given.budget == "smoke" and not given.take
+    chain = Chain(given.experiment, results, given.allow_dirty or measures_nothing)
     try:
+        if not given.take:
+            from lit_models.runs import loggers
+
+            chain.require_commit(loggers.git_commit(), "This copy of relit")
         if given.take:
             for taken in given.take:
                 name, _, folder = taken.partition("=")
                 chain.take(experiment.step(name), Path(folder))
         else:
-            print(f"{experiment.title}. Cut: {budget.cuts}.")
+            print("\n  ".join([f"{experiment.title}: budget {given.budget}", *keeps_and_cuts(experiment, budget)]))
             chosen = given.steps or budget.only or known
             steps = [step for step in experiment.steps if step.name in chosen]
             for seed in range(given.seeds):
@@ -111,31 +132,18 @@ def main() -> int:
     return 1 if chain.failed else 0
 
 
-def listing(results: Path) -> str:
-    """The experiments with their steps, what of them has no record yet, and budgets, for people."""
-    unrecorded: dict[str, dict[str, None]] = {}
-    for row in all_rows(results):
-        if not row.ours:
-            unrecorded.setdefault(row.experiment, {})[f"{row.step} ({row.figure})"] = None
-    lines = []
-    for name, experiment in EXPERIMENTS.items():
-        lines += [f"{name}: {experiment.title}", f"    steps: {', '.join(step.name for step in experiment.steps)}"]
-        if missing := unrecorded.get(name):
-            lines.append(f"    not recorded: {', '.join(missing)}")
-        lines += [f"    --budget {budget}: cuts {what.cuts}" for budget, what in experiment.budgets.items()]
-    return "\n".join(lines)
-
-
 class Chain:
     """An experiment on its way: which runs there are, what has failed, and the file of results.
 
     Args:
         name: The experiment's name.
         results: Folder of the results.
+        allow_dirty: Whether runs of uncommitted changes are recorded.
     """
 
-    def __init__(self, name: str, results: Path) -> None:
+    def __init__(self, name: str, results: Path, allow_dirty: bool = False) -> None:
         self.name = name
+        self.allow_dirty = allow_dirty
         self.experiment: Experiment = EXPERIMENTS[name]
         self.path = results / f"{name}.json"
         self.runs: dict[tuple[str, int], Path] = {}
@@ -145,6 +153,17 @@ class Chain:
     def folder(self) -> Path:
         """Where the experiment's pictures go."""
         return self.path.with_suffix("")
+
+    def require_commit(self, commit: str | None, whose: str) -> None:
+        """Refuses what nobody could train again.
+
+        Raises:
+            RunError: Files differ from the commit, or there is none.
+        """
+        if self.allow_dirty or (commit and not commit.endswith("+changes")):
+            return
+        reason = "has uncommitted changes" if commit else "is of an unknown commit"
+        raise RunError(f"{whose} {reason}: commit them first, or add --allow_dirty, which the row will say.")
 
     def train(self, step: Step, budget: Budget, run_id: str, seed: int, root: Path, passed_on: list[str]) -> None:
         """Trains, tests and records one step with one seed; what fails is noted in ``failed``."""
@@ -168,6 +187,12 @@ class Chain:
             epochs = best_epoch(self.runs[step.length_of, seed]) + budget.patience
             arguments.append(f"--trainer.max_epochs={epochs}")
         planned = resolved("fit", *arguments)
+        own = [argument.replace("{seed}", str(seed)) for argument in step.arguments]
+        before = flat(resolved("fit", f"--config={REPOSITORY / 'configs' / step.config}.yaml", *own))
+        for key, length in lengths(before, flat(planned)).items():
+            if flat(planned)[key] == before[key] != length:
+                arguments.append(f"--{key.replace('.init_args', '')}={length}")
+        planned = resolved("fit", *arguments)
         folder = root / planned["run"]["experiment"] / f"{step.name}-{run_id}"
         if finished(folder) and (other := changes(read_settings(folder), planned, step)):
             raise RunError(
@@ -187,9 +212,10 @@ class Chain:
         """
         if not (folder / "config.yaml").is_file():
             raise RunError(f"{folder} is not a run's folder: it has no config.yaml.")
-        record = json.loads((folder / "run.json").read_text()) if (folder / "run.json").is_file() else {}
+        record = read_mapping(folder / "run.json")
         if record.get("finished") is False:
             raise RunError(f"{folder} hasn't finished: go on with `relit fit … --ckpt_path last` first.")
+        self.require_commit(record.get("git_commit"), f"The training {folder}")
         settings = read_settings(folder)
         seed = settings["seed_everything"]
         own = [argument.replace("{seed}", str(seed)) for argument in step.arguments]
@@ -214,7 +240,8 @@ class Chain:
         changed = changes(settings, resolved("fit", f"--config={REPOSITORY / config}"), step)
         own = REPOSITORY / "configs" / f"{step.config}.yaml"  # a budget may start from a smaller one
         first = next(iter(tests.values()))
-        sizes = {name: count for name, count in first["data"].items() if name != "name"}
+        sizes = {name: count for name, count in first["data"].items() if name.endswith("_images")}
+        remarks = remarks_on_data(resolved("test", f"--config={folder / 'config.yaml'}")["data"])
         told_elsewhere = ("seed_everything", "run", "wandb", "ckpt_path")  # the last is of a run that was resumed
         kept = {name: value for name, value in without_nulls(settings).items() if name not in told_elsewhere}
         for option in step.uses:  # a path on this machine
@@ -224,7 +251,12 @@ class Chain:
             "changed": changed,
             "changed_from_own": changes(settings, resolved("fit", f"--config={own}"), step),
             "command": command_line(config, changed, step),
-            "data": {"name": step.data.name, "whole": is_whole(step.data, sizes), **sizes},
+            "data": {
+                "name": step.data.name,
+                "whole": is_whole(step.data, sizes) and not remarks,
+                **({"remarks": remarks} if remarks else {}),
+                **sizes,
+            },
             "settings": kept,
             "seeds": {},
         }
@@ -240,6 +272,9 @@ class Chain:
         entry["seeds"][str(seed)] = {
             "run": f"{folder.parent.name}/{folder.name}",
             "commit": record.get("git_commit"),
+            "torch": (record or first)["torch"],
+            "steps": steps_of(folder),
+            "checkpoint": chosen_by(settings, step),
             "training_seconds": record.get("training_seconds"),
             "peak_memory_bytes": record.get("peak_memory_bytes"),
             "hardware": hardware(record or first),
@@ -313,15 +348,14 @@ def tested(folder: Path, which: str, arguments: tuple[str, ...]) -> Settings | N
     if which == "best" and not checkpoint.is_file():
         raise RunError(
             f"{folder} kept no best.ckpt to be tested: name a metric by `checkpoint.monitor` in its configuration, or "
-            'give its step in scripts/experiments.py `checkpoint="last"`.'
+            'give its step in scripts/experiments/ `checkpoint="last"`.'
         )
     config = f"--config={folder / 'config.yaml'}"
     data = resolved("test", config, *arguments)["data"]
-    step = read_checkpoint(checkpoint)["global_step"]
+    step = steps_of(folder, which)
 
     def known() -> Iterator[Settings]:
-        path = folder / "tests.json"
-        for test in json.loads(path.read_text()) if path.is_file() else []:
+        for test in read_tests(folder):
             if (test["checkpoint"], test["step"], test["settings"]) == (checkpoint.name, step, data):
                 yield test
 
@@ -332,19 +366,52 @@ def tested(folder: Path, which: str, arguments: tuple[str, ...]) -> Settings | N
 
 @functools.cache
 def resolved(command: str, *arguments: str) -> Settings:
-    """The whole configuration that relit makes of these arguments.
+    """The full configuration that relit makes of these arguments.
 
     Raises:
-        RunError: They aren't valid; relit has said why.
+        RunError: It refuses them.
     """
-    output = io.StringIO()
-    with contextlib.redirect_stdout(output):
-        code = run([command, *arguments, "--print_config"])
-    if code in INTERRUPTED:
-        raise KeyboardInterrupt
-    if code != 0:
-        raise RunError(f"`relit {command} {shlex.join(arguments)}` is not a valid command.")
-    return yaml.safe_load(output.getvalue())
+    return processes.resolved(arguments, command)
+
+
+def steps_of(folder: Path, which: str = "last") -> int:
+    """The optimizer steps behind a checkpoint of a run; of a GAN those of the generator."""
+    from lit_models.support.checkpoint_files import read_checkpoint
+
+    return int(read_checkpoint(folder / "checkpoints" / f"{which}.ckpt")["global_step"])
+
+
+def chosen_by(settings: Settings, step: Step) -> str:
+    """Which checkpoint is tested, and what chose it.
+
+    Example:
+        >>> step = EXPERIMENTS["gans_mnist"].steps[0]
+        >>> chosen_by({"checkpoint": {"monitor": "val/fid", "mode": "min"}}, step)
+        'best.ckpt: smallest val/fid'
+    """
+    if step.checkpoint == "last":
+        return "last.ckpt: the end of training"
+    choice = settings.get("checkpoint") or {}
+    return f"best.ckpt: {'largest' if choice.get('mode') == 'max' else 'smallest'} {choice.get('monitor')}"
+
+
+def remarks_on_data(settings: Settings) -> list[str]:
+    """What a data module of these settings says of its files: that they are a subset, or have another checksum."""
+    from jsonargparse import ArgumentParser
+
+    import datamodules
+
+    for name in datamodules.__all__:
+        getattr(datamodules, name)  # class names are looked up among what is imported
+    parser = ArgumentParser(exit_on_error=False)
+    parser.add_subclass_arguments(datamodules.ImageDataModule, "data")
+    data = parser.instantiate_classes(parser.parse_object({"data": settings})).data
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", datamodules.DataWarning)
+        data.prepare_data()
+        data.setup("fit")
+    told = [str(one.message) for one in caught if issubclass(one.category, datamodules.DataWarning)]
+    return [text.rpartition("/")[2] for text in told if "subset" in text or "not the published" in text]
 
 
 def read_settings(folder: Path) -> Settings:
@@ -371,15 +438,12 @@ def configuration_of(settings: Settings, step: Step) -> str:
 
 def changes(settings: Settings, others: Settings, step: Step) -> dict[str, list[Any]]:
     """Which settings that matter differ, each with both values."""
-    mine, theirs = flat(without_nulls(settings)), flat(without_nulls(others))
-    ignored = (*ABOUT_THE_RUN, *(key_of(option) for option in (*step.uses, *seeded(step))))
+    known = flat(settings)
+    mine = flat(without_nulls(settings))
     # What was set to null is a change; what an older relit didn't know isn't.
-    keys = {*mine, *(theirs.keys() & flat(settings).keys())}
-    return {
-        key: [mine.get(key), theirs.get(key)]
-        for key in sorted(keys)
-        if not key.startswith(ignored) and not agrees(mine.get(key), theirs.get(key))
-    }
+    theirs = {key: value for key, value in flat(without_nulls(others)).items() if key in mine or key in known}
+    ignored = (*ABOUT_THE_RUN, *(key_of(option) for option in (*step.uses, *seeded(step))))
+    return dict(sorted(differences([mine, theirs], ignored, agrees).items()))
 
 
 def agrees(mine: Any, other: Any) -> bool:
@@ -425,12 +489,6 @@ def hardware(record: Settings) -> str:
         return f"{record['processes']} x {record['accelerator']}, {precision}"
     threads = record["threads"] * record["processes"]
     return f"{record['processor']}, {threads} thread{'s' if threads > 1 else ''}, {precision}"
-
-
-def key_of(option: str) -> str:
-    """Where an option's value is in a configuration."""
-    part, _, name = option.removeprefix("--").partition(".")
-    return f"{part}.init_args.{name}" if part in ("model", "data") else f"{part}.{name}"
 
 
 def without_nulls(value: Any) -> Any:

@@ -2,7 +2,10 @@
 numbered differences from the papers.
 
     python scripts/results_table.py            # after scripts/reproduce.py
-    python scripts/results_table.py --check    # exit code 1 if something is out of date
+    python scripts/results_table.py --check    # exit code 1 if something is out of date or has no source
+
+It also checks the numbers in prose that are marked as results against the records (scripts/experiments/claims.py), and
+that docs/images/made_by.yaml names the run or the command behind each picture.
 
 Each part stands between two comments:
 
@@ -11,6 +14,8 @@ Each part stands between two comments:
     <!-- methods --> … <!-- end of methods -->                 README.md: a row for each method's page
     <!-- gallery --> … <!-- end of gallery -->                 docs/gallery.md: the pictures of the methods' pages
     <!-- differences: lit_models/dcgan.py --> … <!-- end of differences -->
+
+docs/methods/README.md gets a row for each page that it lacks.
 
 The values come from results/*.json and lit_models/runs/published.yaml. Trainings without a record are not shown;
 `scripts/reproduce.py --list` names them.
@@ -29,10 +34,13 @@ from pathlib import Path
 from typing import Any
 
 from experiments import EXPERIMENTS, Figure, Step
+from experiments.claims import made_by, unsourced, unsupported
+from experiments.listing import faults_of
 
 from lit_models.runs.published import Citation, Published, all_published
 
 REPOSITORY = Path(__file__).parents[1]
+INDEX = REPOSITORY / "docs" / "methods" / "README.md"
 MARKED = re.compile(r"<!-- results: (\w+) -->\n.*?<!-- end of results -->", re.DOTALL)
 METHODS = re.compile(r"<!-- methods -->\n.*?<!-- end of methods -->", re.DOTALL)
 GALLERY = re.compile(r"<!-- gallery -->\n.*?<!-- end of gallery -->", re.DOTALL)
@@ -47,6 +55,7 @@ CUTS = {
     "init_channels": "channels",
     "layers": "cells",
     "num_classes": "classes",
+    "total_iters": "steps of the schedule",
 }
 """Arguments that are a cut when they are smaller than in the configuration, and what they count."""
 UNTOLD = ("callbacks", "log_every_n_steps", "max_classes")
@@ -58,7 +67,7 @@ class Row:
     """One figure of one training; `ours` is empty if no record has it, `command` if no training made the images.
 
     Attributes:
-        experiment: Its name in scripts/experiments.py.
+        experiment: Its name, that of its file in scripts/experiments/.
         step: The step's name.
         page: The method's page.
         main: Whether docs/results.md shows the figure, too.
@@ -91,16 +100,23 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--check", action="store_true", help="change nothing; exit code 1 if a part is out of date")
     given = parser.parse_args()
-    outdated = []
-    for path in (REPOSITORY / "README.md", *sorted((REPOSITORY / "docs").rglob("*.md"))):
+    outdated, wrong = [], []
+    # The index first, by which the other pages list the methods.
+    for path in (INDEX, REPOSITORY / "README.md", *sorted({*(REPOSITORY / "docs").rglob("*.md")} - {INDEX})):
         text = path.read_text()
-        if (new := with_tables(text, REPOSITORY / "results")) != text:
+        new = with_tables(text, REPOSITORY / "results")
+        if path == INDEX:
+            new = with_all_pages(new)
+        if new != text:
             outdated.append(path)
             if not given.check:
                 path.write_text(new)
+        wrong += [f"{path.relative_to(REPOSITORY)}: {one}" for one in (*unsupported(new), *unsourced(path, new))]
     for path in outdated:
         print(f"{path.relative_to(REPOSITORY)}: {'out of date' if given.check else 'written'}")
-    return 1 if given.check and outdated else 0
+    for one in wrong:
+        print(one, file=sys.stderr)
+    return 1 if given.check and (outdated or wrong) else 0
 
 
 def with_tables(text: str, results: Path) -> str:
@@ -113,16 +129,21 @@ def with_tables(text: str, results: Path) -> str:
         page = match[1]
         if page == "all":
             parts = overview([row for row in rows if row.main])
-        elif page in {row.page for row in rows}:
+        elif (REPOSITORY / "docs" / "methods" / f"{page}.md").is_file():
             parts = page_tables([row for row in rows if row.page == page])
         else:
-            raise SystemExit(f"`<!-- results: {page} -->` names no page of scripts/experiments.py.")
+            raise SystemExit(f"`<!-- results: {page} -->` names no page of docs/methods/.")
         return "\n\n".join([f"<!-- results: {page} -->", *parts, "<!-- end of results -->"])
 
-    text = MARKED.sub(tables, text)
-    text = METHODS.sub(lambda _: f"<!-- methods -->\n{methods_table(rows)}\n<!-- end of methods -->", text)
-    text = GALLERY.sub(lambda _: f"<!-- gallery -->\n{gallery()}\n<!-- end of gallery -->", text)
-    return DIFFERENCES.sub(_differences, text)
+    def brought_up_to_date(part: str) -> str:
+        part = MARKED.sub(tables, part)
+        part = METHODS.sub(lambda _: f"<!-- methods -->\n{methods_table(rows)}\n<!-- end of methods -->", part)
+        part = GALLERY.sub(lambda _: f"<!-- gallery -->\n{gallery()}\n<!-- end of gallery -->", part)
+        return DIFFERENCES.sub(_differences, part)
+
+    # What stands in a block of code is shown as it is.
+    parts = re.split(r"(^```.*?^```)", text, flags=re.DOTALL | re.MULTILINE)
+    return "".join(part if part.startswith("```") else brought_up_to_date(part) for part in parts)
 
 
 def overview(rows: list[Row]) -> list[str]:
@@ -234,9 +255,22 @@ def methods_table(rows: list[Row]) -> str:
     return markdown(("method", "what it does", "data", "ours / paper"), cells)
 
 
+def with_all_pages(text: str) -> str:
+    """The index of the methods' pages; those that it lacks come last, with the first sentence of their overview."""
+    listed = methods_index()
+    lines = []
+    for path in sorted(INDEX.parent.glob("*.md")):
+        if path != INDEX and path.stem not in listed:
+            overview = re.search(r"^## Overview\n\n(.+?)[.:](?:\s|$)", path.read_text(), re.DOTALL | re.MULTILINE)
+            does = " ".join(overview[1].split()) if overview else ""
+            lines.append(f"| [{title_of(path.stem)}]({path.name}) | {does[:1].lower()}{does[1:]} |\n")
+    *_, last = re.finditer(r"^\| \[.+?\]\(\w+\.md\) \| .+? \|\n", text, re.MULTILINE)
+    return text[: last.end()] + "".join(lines) + text[last.end() :]
+
+
 def methods_index() -> dict[str, tuple[str, str]]:
     """Each page's name and what the method does, as docs/methods/README.md lists them."""
-    text = (REPOSITORY / "docs" / "methods" / "README.md").read_text()
+    text = INDEX.read_text()
     return {
         page: (name, does)
         for name, page, does in re.findall(r"^\| \[(.+?)\]\((\w+)\.md\) \| (.+?) \|$", text, re.MULTILINE)
@@ -259,7 +293,8 @@ def gallery() -> str:
             picture = os.path.relpath((path.parent / target).resolve(), docs)
             if picture not in seen:
                 seen.add(picture)
-                shown_here.append(f"![{caption}]({picture})\n\n*{caption[:1].upper()}{caption[1:]}.*")
+                source = made_by().get(os.path.normpath(os.path.join("docs", picture)), "an unknown run")
+                shown_here.append(f"![{caption}]({picture})\n\n*{caption[:1].upper()}{caption[1:]}.* Made by {source}.")
         if shown_here:
             parts += [f"## {name}", f"[Method page](methods/{page}.md)", *shown_here]
     return "\n\n".join(parts)
@@ -292,16 +327,14 @@ def numbered_differences(path: str) -> str:
 def all_rows(results: Path) -> Iterator[Row]:
     """A row for each figure of each step and each choice of settings with which it was measured; those of one training
     follow each other."""
-    published = {one.place: one for one in all_published()}
+    published = {one.name: one for one in all_published()}
     calibrated: dict[tuple[str, ...], Row] = {}
     for name, experiment in EXPERIMENTS.items():
         path = results / f"{name}.json"
         entries = json.loads(path.read_text())["steps"] if path.is_file() else {}
         for step in experiment.steps:
             figures = [figure for figure in experiment.figures if figure.step == step.name]
-            unmeasured = [
-                _unmeasured(name, step, figure, published.get((name, step.name, figure.label))) for figure in figures
-            ]
+            unmeasured = [_unmeasured(name, step, one, published.get(one.published or "")) for one in figures]
             chosen = [
                 (row, figure, entry)
                 for entry in entries.get(step.name, ())
@@ -349,7 +382,7 @@ def measured(row: Row, step: Step, figure: Figure, entry: dict[str, Any]) -> Row
         data=_data(step, entry["data"]),
         ours=shown(figure, values, half),
         cut=cut,
-        changed=others,
+        changed=(*others, *faults_of(entry)),
         seeds=len(runs),
         time=_duration(statistics.mean(seconds)) if seconds else "not recorded",
         hardware=" / ".join(dict.fromkeys(run["hardware"] for run in runs)),
@@ -430,6 +463,8 @@ def _own(step: Step) -> set[str]:
 def _data(step: Step, data: dict[str, Any]) -> str:
     if data["whole"]:
         return data["name"]
+    if remarks := data.get("remarks"):
+        return f"{data['name']}, **subset**: {'; '.join(remarks)}"
     train = data["train_images"] + data["val_images"]
     return (
         f"{data['name']}, **subset**: {train:,} of {step.data.train:,} training and validation, "

@@ -34,11 +34,11 @@ ROOMS = {
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
     """Adds the pages that aren't in docs/."""
-    made = {PAGES[name]: (REPOSITORY / name, (REPOSITORY / name).read_text()) for name in PAGES}
+    made = {PAGES[name]: (REPOSITORY / name, (REPOSITORY / name).read_text(encoding="utf-8")) for name in PAGES}
     notebook = REPOSITORY / "docs" / "quickstart.ipynb"
     made["quickstart.md"] = (notebook, notebook_text(notebook))
     for path in (REPOSITORY / "docs").rglob("*.md"):
-        made[path.relative_to(REPOSITORY / "docs").as_posix()] = (path, path.read_text())
+        made[path.relative_to(REPOSITORY / "docs").as_posix()] = (path, path.read_text(encoding="utf-8"))
     for place, (source, text) in list(made.items()):
         for linked in linked_files(text, source.parent):
             if linked.suffix in (".png", ".ipynb", ".safetensors"):
@@ -147,7 +147,7 @@ def api_page(folder: Path) -> str | None:
 def shown(path: Path) -> str:
     """A page that shows a source file."""
     name = path.relative_to(REPOSITORY).as_posix()
-    text = path.read_text()
+    text = path.read_text(encoding="utf-8")
     fence = "`" * (3 + max((len(run) for run in re.findall(r"`{3,}", text)), default=0))
     language = LANGUAGES.get(path.suffix, "text")
     return f"---\nsearch:\n  exclude: true\n---\n# {name}\n\n{fence}{language}\n{text.rstrip()}\n{fence}\n"
@@ -156,7 +156,7 @@ def shown(path: Path) -> str:
 def notebook_text(path: Path) -> str:
     """A notebook's text and code as Markdown, and its pictures' captions."""
     parts = []
-    for cell in json.loads(path.read_text())["cells"]:
+    for cell in json.loads(path.read_text(encoding="utf-8"))["cells"]:
         text = "".join(cell["source"])
         parts.append(text if cell["cell_type"] == "markdown" else f"```python\n{text}\n```")
         for output in cell.get("outputs", ()):
@@ -205,7 +205,7 @@ def expanded(entry: Any) -> Any:
         return entry
     ((title, value),) = entry.items()
     if value == "methods":
-        text = (REPOSITORY / "docs" / "methods" / "README.md").read_text()
+        text = (REPOSITORY / "docs" / "methods" / "README.md").read_text(encoding="utf-8")
         pages = re.findall(r"^\| \[(.+?)\]\((\w+\.md)\)", text, re.MULTILINE)
         return {title: ["methods/README.md", *({name: f"methods/{page}"} for name, page in pages)]}
     if value == "reference":

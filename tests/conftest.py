@@ -5,6 +5,7 @@ import os
 os.environ["OMP_NUM_THREADS"] = "1"
 os.environ["WANDB_MODE"] = "offline"
 
+import re
 import shutil
 import warnings
 from collections.abc import Callable, Iterator
@@ -14,6 +15,12 @@ import pytest
 import torch
 
 torch.set_num_threads(1)
+
+if os.name == "nt":
+    # What kills, forks or limits processes as only POSIX can; the rest runs in hosted CI.
+    _POSIX = re.compile(r"\b(SIGKILL|SIGUSR1|KillAt|killpg|fcntl|resource)\b|os\.fork|start_new_session")
+    _TESTS = Path(__file__).parent.rglob("test_*.py")
+    collect_ignore = [str(path) for path in _TESTS if _POSIX.search(path.read_text(encoding="utf-8"))]
 
 
 @pytest.fixture(scope="session")
@@ -28,9 +35,9 @@ def digits_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def uninterrupted(tmp_path_factory: pytest.TempPathFactory, digits_root: Path) -> Path:
-    """The folder of a run of ``tests.tiny.TINY`` that nothing has disturbed."""
+    """The folder of a run of ``tests.support.tiny.TINY`` that nothing has disturbed."""
     from lit_models.__main__ import main
-    from tests.tiny import TINY, the_run
+    from tests.support.tiny import TINY, the_run
 
     root = tmp_path_factory.mktemp("whole")
     assert main(["fit", *TINY, f"--data.root={digits_root}", f"--run.root={root}"]) == 0
@@ -53,7 +60,7 @@ def relit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, digits_root: Path) ->
 
 @pytest.fixture
 def finished(relit: Callable[..., int], uninterrupted: Path) -> Path:
-    """The folder of a run of ``tests.tiny.TINY`` that has finished, below ``runs/`` in this test's folder."""
+    """The folder of a run of ``tests.support.tiny.TINY`` that has finished, below ``runs/`` in this test's folder."""
     folder = Path("runs/dcgan_digits") / uninterrupted.name
     shutil.copytree(uninterrupted, folder)
     return folder

@@ -1,4 +1,4 @@
-"""Every method's steps, augmentation and metrics on a CUDA device that isn't there (`tests/fake_cuda.py`)."""
+"""Every method's steps, augmentation and metrics on a CUDA device that isn't there (`tests/support/fake_cuda.py`)."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -7,6 +7,7 @@ from typing import Any, cast
 
 import pytest
 import torch
+from lightning.pytorch import LightningModule
 from torch import Tensor
 from torch._subclasses.fake_tensor import DataDependentOutputException, DynamicOutputShapeException
 
@@ -27,7 +28,6 @@ from datamodules import (
 from datamodules.samples import SampleRequest
 from lit_models.callbacks.classification import confusion_counts
 from lit_models.callbacks.histogram_baseline import histogram_nats
-from lit_models.losses.triplet import MININGS
 from lit_models.metrics.retrieval import (
     best_sharpness,
     centroid_scores,
@@ -39,7 +39,8 @@ from lit_models.metrics.retrieval import (
 from lit_models.metrics.translation import TranslationMetrics
 from lit_models.support.extractors import load_extractor
 from tests.datamodules.loading.test_augment import RANDOM
-from tests.fake_cuda import (
+from tests.methods import ALL_MODELS, METHODS, SMALL_MODELS
+from tests.support.fake_cuda import (
     CUDA,
     DoublePrecisionError,
     ReadBackError,
@@ -49,7 +50,7 @@ from tests.fake_cuda import (
     moved,
     take_step,
 )
-from tests.small_models import SMALL_MODELS, small_model
+from tests.support.small_models import built, small_model
 
 N = 6
 
@@ -67,14 +68,14 @@ def batch_for(model: Any) -> Any:
     """A training batch on the device."""
     images = labeled_on_device(model)
     with torch.device(CUDA):
-        match type(model).__name__:
-            case "Pix2Pix" | "CycleGAN":
+        match METHODS[type(model).__name__].batch:
+            case "pairs":
                 return ImagePair(images.image, torch.rand_like(images.image))
-            case "ProtoNet":
+            case "episodes":
                 return Episodes(torch.rand(2, 3, 1, *model.image_shape), torch.rand(2, 3, 2, *model.image_shape))
-            case "DARTSSearch":
+            case "halves":
                 return SearchBatch(images, labeled(model.image_shape))
-            case "TransferClassifier":
+            case "folded images":
                 return FoldedImages(*images, torch.arange(N) % 2)
     return images
 
@@ -106,57 +107,14 @@ def model_and_trainer(model: Any, training: bool) -> tuple[Any, Any]:
     return model, attach(model, data, training)
 
 
-VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
-    "DCGAN, R1 and augmentations": (
-        "DCGAN",
-        {"r1_weight": 1.0, "label_noise": 0.1, "augmentations": ["color", "translation", "cutout"]},
-    ),
-    "WGAN-GP": ("WGAN", {"clip_value": None, "gradient_penalty_weight": 10.0}),
-    "SNGAN, fresh latents": ("SNGAN", {"fresh_latents": True, "gradient_clip_norm": 1.0}),
-    "ConditionalGAN, fresh latents": ("ConditionalGAN", {"fresh_latents": True}),
-    "Pix2Pix, LSGAN": ("Pix2Pix", {"loss": "lsgan", "conditional": False}),
-    "VAE, Bernoulli": ("VAE", {"likelihood": "bernoulli", "kl_warmup_steps": 5, "importance_samples": 2}),
-    "VAE, learned variance": ("VAE", {"variance": "learned"}),
-    "VAE, optimal variance": ("VAE", {"variance": "optimal"}),
-    "DenoisingAutoencoder, all corruptions": (
-        "DenoisingAutoencoder",
-        {"max_rotation": 10.0, "max_translation": 0.1, "max_scaling": 0.1, "loss": "cross_entropy"},
-    ),
-    "TransferClassifier, encoder learns": ("TransferClassifier", {"freeze_encoder": False}),
-    "LayerwiseMLP, fine-tuning": ("LayerwiseMLP", {"pretrain_epochs": 0, "contrast_normalization": True}),
-    "MetricResNet, cross-entropy": ("MetricResNet", {"loss": "cross_entropy", "label_smoothing": 0.1}),
-    "MetricResNet, centers by SGD": ("MetricResNet", {"loss": "center", "center_rule": "sgd"}),
-    **{
-        f"MetricResNet, {mining}": ("MetricResNet", {"loss": "triplet", "mining": mining, "unit_length": True})
-        for mining in MININGS
-    },
-    "ProtoNet, cosine": ("ProtoNet", {"distance": "cosine"}),
-    "DARTSRetrain, auxiliary classifier": (
-        "DARTSRetrain",
-        {"image_size": 32, "auxiliary_weight": 0.4},
-    ),
-}
-"""Further code paths: a method, and what differs from its first small model."""
-TITLES = [*SMALL_MODELS, *VARIANTS]
-
-
-def built(title: str) -> Any:
-    """A small model with real tensors on the CPU."""
-    if title in SMALL_MODELS:
-        return small_model(title)
-    method, arguments = VARIANTS[title]
-    given = next(given for name, given in SMALL_MODELS.values() if name == method)
-    return getattr(lit_models, method)(**{**given, **arguments})
-
-
 PRECISIONS = pytest.mark.parametrize("bf16", [False, True], ids=["fp32", "bf16"])
-METHODS = pytest.mark.parametrize("title", TITLES)
+TITLES = pytest.mark.parametrize("title", ALL_MODELS)
 
 
 @PRECISIONS
-@METHODS
+@TITLES
 def test_training_step(title: str, bf16: bool) -> None:
-    real = built(title)
+    real = small_model(title) if title in SMALL_MODELS else built(title)
     with fake_cuda(bf16):
         model, trainer = model_and_trainer(real, True)
         loss = model.training_step(batch_for(model), 1)
@@ -167,12 +125,12 @@ def test_training_step(title: str, bf16: bool) -> None:
 
 
 @PRECISIONS
-@METHODS
+@TITLES
 @pytest.mark.parametrize("stage", ["validation", "test"])
 def test_held_out_step(title: str, bf16: bool, stage: str, monkeypatch: pytest.MonkeyPatch) -> None:
     # Rows of the CPU, whose number depends on their labels.
     monkeypatch.setattr("lit_models.embedding_module.first_of_each_class", lambda label, _: torch.arange(len(label)))
-    real = built(title)
+    real = small_model(title) if title in SMALL_MODELS else built(title)
     with fake_cuda(bf16):
         model, trainer = model_and_trainer(real, False)
         batch = batch_for(model)
@@ -182,10 +140,10 @@ def test_held_out_step(title: str, bf16: bool, stage: str, monkeypatch: pytest.M
         assert trainer.logged
 
 
-@METHODS
+@TITLES
 def test_what_a_trained_model_is_for(title: str) -> None:
     """Every part that can be exported, and the methods for Python."""
-    real = built(title)
+    real = small_model(title) if title in SMALL_MODELS else built(title)
     with fake_cuda():
         model, _ = model_and_trainer(real, False)
         batch = batch_for(model)
@@ -206,7 +164,8 @@ def test_what_a_trained_model_is_for(title: str) -> None:
             assert model.reconstruct(image).is_cuda
         if hasattr(model, "interpolate"):
             assert model.interpolate(image, image.flip(0), 3, "slerp").is_cuda
-        if not hasattr(model, "sample") and not isinstance(model, lit_models.ProtoNet):
+        predicts = type(model).predict_step is not LightningModule.predict_step
+        if predicts and not hasattr(model, "sample") and not isinstance(model, lit_models.ProtoNet):
             given = batch.val if isinstance(batch, SearchBatch) else batch
             result = model.predict_step(given, 0)
             assert (result if isinstance(result, Tensor) else result[0]).is_cuda

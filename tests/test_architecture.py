@@ -61,6 +61,15 @@ def test_imports_point_downwards() -> None:
                 assert FLOOR[room_of(name)] <= FLOOR[room_of(module)], upwards
 
 
+def test_scripts_use_public_functions() -> None:
+    """Commands run by ``lit_models.__main__``, not by the insides of ``cli/command.py``; nothing with an underscore."""
+    for path in REPOSITORY.glob("scripts/**/*.py"):
+        for name in imports(path):
+            if name.startswith(("lit_models.", "datamodules.")) and not name.startswith("lit_models.__main__"):
+                assert not any(part.startswith("_") for part in name.split(".")), f"{path} imports {name}"
+                assert not name.startswith("lit_models.cli.command"), f"{path} imports {name}"
+
+
 def test_nothing_is_looked_up_that_the_contract_declares() -> None:
     """Models, trainers and data modules have types; only a user's own class is asked for what it may lack."""
     looked_up = r"(getattr|hasattr|cast)\((Any, )?(pl_module|self\.model|trainer|self\.trainer|module\.trainer)\b"

@@ -2,25 +2,62 @@
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from lightning.pytorch import seed_everything
+from torch import nn
 
 import lit_models
-from tests.small_runs import RUNS, small_run
-from tests.tiny import the_run
+from lit_models.cli.trainer import compile_networks
+from tests.methods import METHODS, SMALL_MODELS
+from tests.support.small_fits import small_fit
+from tests.support.small_runs import small_run
+from tests.support.tiny import the_run
 
 Relit = Callable[..., int]
-METHODS = {"protonet": "ProtoNet", "pix2pix": "Pix2Pix", "cycle_gan": "CycleGAN", "metric_resnet": "MetricResNet"}
+
+
+@pytest.mark.long
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("title", [title for title in SMALL_MODELS if "," not in title])
+def test_a_compiled_method_computes_what_the_plain_one_does(
+    title: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All networks are captured by ``torch.compile``, but run as they are, which takes seconds in place of a minute."""
+    captured: list[nn.Module] = []
+
+    def eager(self: nn.Module, *_: Any, **__: Any) -> None:
+        captured.append(self)
+        self._compiled_call_impl = torch.compile(self._call_impl, backend="eager")  # type: ignore[assignment]
+
+    monkeypatch.setattr(nn.Module, "compile", eager)
+    states = []
+    for compiled in (False, True):
+        torch._dynamo.reset()
+        seed_everything(0)
+        model, data, trainer = small_fit(title, tmp_path)
+        if compiled:
+            compile_networks(model)
+        seed_everything(0)
+        trainer.fit(model, data)
+        trainer.validate(model, data, verbose=False)
+        states.append(model.state_dict())
+    assert captured
+    for name, value in states[0].items():
+        assert torch.allclose(states[1][name], value, atol=1e-5), name
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
-@pytest.mark.parametrize("page", METHODS)
-def test_a_compiled_method_trains_and_leaves_an_ordinary_checkpoint(relit: Relit, digits_root: Path, page: str) -> None:
-    assert relit("fit", *small_run(RUNS[page][-1], digits_root), "--compile=true") == 0
+@pytest.mark.parametrize("method", [name for name, record in METHODS.items() if record.compiled])
+def test_a_compiled_method_trains_and_leaves_an_ordinary_checkpoint(
+    relit: Relit, digits_root: Path, method: str
+) -> None:
+    assert relit("fit", *small_run(METHODS[method].runs[-1], digits_root), "--compile=true") == 0
     path = the_run() / "checkpoints" / "last.ckpt"
     state = torch.load(path, weights_only=True)["state_dict"]
-    plain = getattr(lit_models, METHODS[page]).load_from_checkpoint(path, weights_only=True)
+    plain = getattr(lit_models, method).load_from_checkpoint(path, weights_only=True)
     assert state.keys() == plain.state_dict().keys()
     assert all(value.isfinite().all() for value in state.values())

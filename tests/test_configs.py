@@ -6,8 +6,10 @@ from pathlib import Path
 import pytest
 import yaml
 
-from tests.small_data import SMALL_CHECKPOINTS, SMALL_DATA
-from tests.tiny import CONFIGS
+from tests.methods import METHODS
+from tests.support.small_data import SMALL_DATA
+from tests.support.small_runs import autoencoder_for
+from tests.support.tiny import CONFIGS
 
 Relit = Callable[..., int]
 EXPERIMENTS = sorted(CONFIGS.glob("*.yaml"))
@@ -28,12 +30,8 @@ def test_one_step(relit: Relit, path: Path, digits_root: Path) -> None:
     """One step on a small data set in the official format; on the data set itself where it needs no files."""
     config = yaml.safe_load(path.read_text())
     data, model = (config[part]["class_path"] for part in ("data", "model"))
-    arguments = [
-        argument
-        for known, kind in ((SMALL_DATA, data), (SMALL_CHECKPOINTS, model))
-        if kind in known
-        for argument in known[kind](digits_root)
-    ]
+    arguments = SMALL_DATA[data](digits_root) if data in SMALL_DATA else []
+    arguments += autoencoder_for(METHODS[model.rpartition(".")[2]], digits_root)
     if config["model"]["init_args"].get("image_size") == 28 and data == "MNIST":
         arguments.append("--model.image_size=32")  # that of the small data set
     assert relit("fit", "--config", path, *arguments, "--trainer.fast_dev_run=1", "--trainer.accelerator=cpu") == 0

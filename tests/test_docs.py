@@ -11,12 +11,14 @@ from typing import Any
 
 import pytest
 from experiments import EXPERIMENTS
+from experiments.claims import made_by, unsourced, unsupported
 from lightning.pytorch import Trainer
 from results_table import methods_index, with_tables
 
 import lit_models
-from tests.small_runs import RUNS, small_run
-from tests.tiny import CONFIGS
+from tests.methods import RUNS
+from tests.support.small_runs import small_run
+from tests.support.tiny import CONFIGS
 
 Relit = Callable[..., int]
 REPOSITORY = CONFIGS.parent
@@ -33,6 +35,16 @@ def pages(test: Callable[..., None]) -> Callable[..., None]:
 def test_what_is_generated_is_up_to_date(page: Path) -> None:
     text = page.read_text()
     assert with_tables(text, REPOSITORY / "results") == text, "run scripts/results_table.py"
+
+
+@pages
+def test_results_in_prose_have_records_and_pictures_a_source(page: Path) -> None:
+    text = page.read_text()
+    assert [*unsupported(text), *unsourced(page, text)] == []
+
+
+def test_pictures_with_a_source_are_there() -> None:
+    assert all((REPOSITORY / path).is_file() for path in made_by())
 
 
 @pages
@@ -180,7 +192,16 @@ def test_commands_of_scripts_name_what_exists() -> None:
         if Path(script).name == "reproduce.py" and not arguments[0].startswith("--"):
             assert arguments[0] in EXPERIMENTS
             options = [word for word in arguments if word.startswith("--") and len(word) > 2]
-            assert set(options) <= {"--seeds", "--budget", "--steps", "--take", "--root", "--results"}
+            assert set(options) <= {
+                "--seeds",
+                "--budget",
+                "--steps",
+                "--take",
+                "--root",
+                "--results",
+                "--allow_dirty",
+                "--list",
+            }
 
 
 # --- logged names -----------------------------------------------------------------------------------------------------

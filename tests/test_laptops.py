@@ -5,12 +5,17 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 from lit_models.losses.precision import in_float64
 from lit_models.registry import METHODS
+from tests.methods import SMALL_MODELS
+from tests.support.small_fits import small_fit
 
 REPOSITORY = Path(__file__).parents[1]
 
@@ -95,6 +100,146 @@ if __name__ == "__main__":
     assert (tmp_path / "dcgan_digits.safetensors").is_file()
     (metrics,) = tmp_path.glob("runs/dcgan_digits/*/metrics.csv")
     assert len(metrics.read_text().splitlines()) > 1
+
+
+WINDOWS_LOCKS = """
+import ctypes, types
+
+libc = ctypes.CDLL(None, use_errno=True)
+
+def locking(file, mode, size):
+    # Locks of an open file, as Windows has them, by the call that the module fcntl makes (LOCK_EX | LOCK_NB).
+    if libc.flock(file, 2 | 4) != 0:
+        raise OSError(ctypes.get_errno(), "locked")
+
+sys.modules["msvcrt"] = types.SimpleNamespace(locking=locking, LK_NBLCK=2)
+"""
+
+
+@pytest.mark.long
+def test_as_on_windows_a_sweep_locks_its_trials(tmp_path: Path, digits_root: Path) -> None:
+    """Two processes share a sweep; one lock that is held lets the other process wait."""
+    pytest.importorskip("optuna")
+    arguments = [
+        *("dcgan_digits", "--vary", "model.latent_dim", "4", "8", "--metric=val/generator_loss"),
+        *("--direction=minimize", "--", "--model.feature_maps=2", "--trainer.max_epochs=1"),
+        *("--trainer.limit_train_batches=2", "--trainer.accelerator=cpu", "--checkpoint.monitor=null"),
+        "--trainer.callbacks=null",
+    ]
+    code = f"""
+{AS_ON_WINDOWS}
+{WINDOWS_LOCKS}
+if __name__ == "__main__":
+    import subprocess
+    popen = subprocess.Popen
+    def on_windows(*args, **kwargs):
+        assert not kwargs.get("pass_fds"), "pass_fds not supported on Windows"
+        return popen(*args, **kwargs)
+    subprocess.Popen = on_windows
+    from pathlib import Path
+    from lit_models.cli.sweep import _lock
+    held = _lock(Path("held.lock"))
+    assert held is not None and _lock(Path("held.lock")) is None
+    held.close()
+    assert _lock(Path("held.lock")) is not None
+    from lit_models.__main__ import main
+    sys.exit(main(["sweep", *{arguments}]))
+"""
+    script = tmp_path / "windows.py"
+    script.write_text(code, encoding="utf-8")
+    environment = {**os.environ, "PYTHONPATH": str(REPOSITORY), "RELIT_DATA": str(digits_root)}
+    processes = [
+        subprocess.Popen(
+            [sys.executable, str(script)], cwd=tmp_path, env=environment, stderr=subprocess.PIPE, text=True
+        )
+        for _ in range(2)
+    ]
+    for process in processes:
+        _, err = process.communicate(timeout=280)
+        assert process.returncode == 0, err
+    runs = [path.parent for path in tmp_path.glob("runs/dcgan_digits/*/run.json")]
+    assert sorted(run.name for run in runs) == ["latent_dim=4", "latent_dim=8"]
+
+
+def test_text_files_are_utf_8_everywhere() -> None:
+    """Windows would read and write them in its own encoding."""
+    for folder in ("lit_models", "datamodules", "scripts"):
+        for path in REPOSITORY.glob(f"{folder}/**/*.py"):
+            for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+                if isinstance(node, ast.Call) and opens_text(node):
+                    assert any(keyword.arg == "encoding" for keyword in node.keywords), f"{path}:{node.lineno}"
+
+
+def opens_text(call: ast.Call) -> bool:
+    """Whether a call opens a file as text, by ``open`` or a method of ``pathlib.Path``, without naming the encoding in
+    its first argument."""
+    name = call.func.attr if isinstance(call.func, ast.Attribute) else getattr(call.func, "id", "")
+    if name == "read_text":
+        return not call.args
+    if name == "write_text":
+        return len(call.args) < 2
+    if name != "open" or ast.unparse(call.func) in ("Image.open", "os.open", "tarfile.open", "gzip.open", "file.open"):
+        return False
+    place = 0 if isinstance(call.func, ast.Attribute) else 1
+    modes = [*call.args[place : place + 1], *(keyword.value for keyword in call.keywords if keyword.arg == "mode")]
+    return not any("b" in str(constant.value) for mode in modes for constant in ast.walk(mode) if is_text(constant))
+
+
+def is_text(node: ast.AST) -> bool:
+    return isinstance(node, ast.Constant) and isinstance(node.value, str)
+
+
+def test_a_terminal_of_few_letters_is_no_error(tmp_path: Path) -> None:
+    ran = subprocess.run(
+        [sys.executable, "-c", "from lit_models.__main__ import main; main([]); print('\u2212')"],
+        env={**os.environ, "PYTHONPATH": str(REPOSITORY), "PYTHONIOENCODING": "ascii", "PYTHONUTF8": "0"},
+        capture_output=True,
+        check=False,
+    )
+    assert ran.returncode == 0, ran.stderr
+    assert ran.stdout.strip().endswith(b"?")
+
+
+class WithoutDouble(TorchDispatchMode):
+    """Refuses operations that make double precision of anything else, but where :func:`in_float64` moves to the CPU."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.allowed = False
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        results = func(*args, **(kwargs or {}))
+
+        def doubles(values: Any) -> bool:
+            return any(isinstance(one, torch.Tensor) and one.dtype == torch.float64 for one in tree_leaves(values))
+
+        if doubles(results) and not doubles((args, kwargs)) and not self.allowed:
+            raise TypeError(f"{func}: the device has no float64")
+        return results
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("title", SMALL_MODELS)
+def test_on_a_device_without_double_precision_every_method_trains_and_is_tested(
+    title: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As Apple's GPUs are, which raise a TypeError."""
+    model, data, trainer = small_fit(title, tmp_path)
+    mode, double = WithoutDouble(), torch.Tensor.double
+
+    def on_the_cpu(values: torch.Tensor) -> torch.Tensor:  # called in one place only, as another test shows
+        mode.allowed = True
+        try:
+            return double(values)
+        finally:
+            mode.allowed = False
+
+    monkeypatch.setattr(torch.Tensor, "double", on_the_cpu)
+    with mode:
+        with pytest.raises(TypeError, match="the device has no float64"):
+            torch.zeros(1).to(torch.float64)
+        trainer.fit(model, data)
+        trainer.test(model, data, verbose=False)
 
 
 def test_double_precision_is_asked_for_in_one_place() -> None:

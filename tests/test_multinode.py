@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from tests.lit_models.runs.test_resume import assert_same_run
-from tests.tiny import CONFIGS, TINY, Pace
+from tests.support.tiny import CONFIGS, TINY, Pace
 
 Relit = Callable[..., int]
 FIT = (*TINY, "--trainer.max_epochs=2", "--trainer.log_every_n_steps=1", "--checkpoint.every_n_steps=1")
@@ -55,7 +55,12 @@ def test_a_killed_worker_is_started_again_and_both_go_on(
     hosts: tuple[str, str], relit: Relit, tmp_path: Path, digits_root: Path
 ) -> None:
     """With the command unchanged; and the run equals that of two processes of which none was killed."""
-    fit = [*FIT, "--trainer.callbacks+=tests.tiny.Pace", "--trainer.callbacks.seconds=0.3", "--trainer.num_nodes=2"]
+    fit = [
+        *FIT,
+        "--trainer.callbacks+=tests.support.tiny.Pace",
+        "--trainer.callbacks.seconds=0.3",
+        "--trainer.num_nodes=2",
+    ]
     environment = {**os.environ, "PYTHONPATH": str(CONFIGS.parent), "GLOO_SOCKET_IFNAME": "cable"}
     agents, logs = [], [tmp_path / f"host{rank}.log" for rank in (0, 1)]
     try:

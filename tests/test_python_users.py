@@ -5,37 +5,34 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
-from lightning.pytorch import LightningModule
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.callbacks import EMAWeightAveraging
 
 from lit_models.cli import versions
-from tests.small_models import SMALL_MODELS, small_model
-from tests.tiny import TINY
+from lit_models.errors import ModelError
+from tests.methods import SMALL_MODELS
+from tests.support.small_fits import small_fit
+from tests.support.small_models import called, small_model
+from tests.support.tiny import TINY
 
 Relit = Callable[..., int]
 REPOSITORY = Path(__file__).parents[1]
 
 
-def called(model: LightningModule, method: str) -> torch.Tensor:
-    """The model's forward of two inputs, whatever it takes."""
-    torch.manual_seed(0)
-    if method in ("DCGAN", "SNGAN", "WGAN", "TripletGAN", "LatentGAN", "ConditionalGAN"):
-        latent = torch.randn(2, model.latent_dim)  # type: ignore[arg-type]  # an int
-        return model(latent, torch.tensor([0, 1])) if method == "ConditionalGAN" else model(latent)
-    return model(torch.rand(2, *model.image_shape))  # type: ignore[misc]  # a tuple
-
-
 @pytest.mark.parametrize("title", SMALL_MODELS)
 def test_forward_does_the_obvious(title: str) -> None:
     """Latent vectors become images, images become reconstructions, translations, logits or embeddings."""
-    model, method = small_model(title), SMALL_MODELS[title][0]
+    model: Any = small_model(title)
+    method, record = SMALL_MODELS[title].method, SMALL_MODELS[title].record
     with torch.no_grad():
-        result = called(model, method)
+        result = called(model, record.inputs)
     assert result.dtype == torch.float32
     assert len(result) == 2
-    if "num_classes" in SMALL_MODELS[title][1] and method != "ConditionalGAN":
+    if "num_classes" in record.small and method != "ConditionalGAN":
         assert result.shape == (2, 3), "logits"
     elif method == "ProtoNet":
         assert result.ndim == 2, "embeddings"
@@ -44,11 +41,11 @@ def test_forward_does_the_obvious(title: str) -> None:
         assert 0 <= result.min() < result.max() <= 1
     if method in ("VAE", "DenoisingAutoencoder"):
         torch.manual_seed(0)
-        assert torch.equal(result, model.reconstruct(torch.rand(2, *model.image_shape)))  # type: ignore[operator,misc]
+        assert torch.equal(result, model.reconstruct(torch.rand(2, *model.image_shape)))
     if method in ("Pix2Pix", "CycleGAN") and title != "Pix2Pix":  # Pix2Pix's dropout is random
         torch.manual_seed(0)
-        source = torch.rand(2, *model.image_shape)  # type: ignore[misc]
-        assert torch.allclose(result, model.translate(source), atol=1e-6)  # type: ignore[operator]
+        source = torch.rand(2, *model.image_shape)
+        assert torch.allclose(result, model.translate(source), atol=1e-6)
 
 
 def test_a_folder_that_hides_our_package_is_named(tmp_path: Path) -> None:
@@ -88,6 +85,38 @@ def test_types_reach_users(tmp_path: Path) -> None:
     )
     assert 'Revealed type is "torch._tensor.Tensor"' in ran.stdout, ran.stdout
     assert 'Revealed type is "lit_models.vae.VAE"' in ran.stdout, ran.stdout
+
+
+class Followed(Callback):
+    """The exponential average of the parameters after each step, in plain arithmetic."""
+
+    def __init__(self, decay: float) -> None:
+        self.decay, self.average = decay, dict[str, torch.Tensor]()
+
+    def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
+        for name, value in pl_module.named_parameters():
+            before = self.average.get(name, value.detach().clone())
+            self.average[name] = self.decay * before + (1 - self.decay) * value.detach()
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("title", [title for title in SMALL_MODELS if "," not in title])
+def test_lightnings_average_of_weights_is_right_or_refused(title: str, tmp_path: Path) -> None:
+    """Right where the trainer takes the steps, refused where the method does."""
+    followed = Followed(0.8)
+    callbacks = [followed, EMAWeightAveraging(decay=0.8)]
+    model, data, trainer = small_fit(title, tmp_path, callbacks=callbacks, max_epochs=2)
+    if not model.automatic_optimization:
+        with pytest.raises(
+            ModelError, match=f"EMAWeightAveraging would average all networks of {type(model).__name__}"
+        ):
+            trainer.fit(model, data)
+        return
+    trainer.fit(model, data)
+    assert followed.average.keys() == dict(model.named_parameters()).keys()
+    for name, value in model.named_parameters():
+        assert torch.allclose(value, followed.average[name], atol=1e-6), name
+    trainer.test(model, data, verbose=False)  # by the average
 
 
 def test_lightnings_average_of_weights_is_refused_for_gans(relit: Relit, capsys: pytest.CaptureFixture[str]) -> None:

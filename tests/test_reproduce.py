@@ -3,26 +3,32 @@
 import csv
 import dataclasses
 import json
+import re
 import shutil
 import statistics
 import subprocess
 import sys
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import best_epoch
 import experiments
 import numpy as np
 import pytest
 import reproduce
 import results_table
 import yaml
-from experiments import Budget, Data, Experiment, Figure, Step
+from analyses import best_epoch
+from experiments import Budget, Data, Experiment, Figure, Step, claims
+from experiments.listing import changes, keeps_and_cuts, key_of, listing
+from experiments.schedules import lengths
 
+from datamodules import DataWarning, Digits
+from lit_models.runs import loggers
 from lit_models.runs.published import Citation, Published, all_published, beside
-from lit_models.runs.settings import flat
-from tests.tiny import CONFIGS
+from lit_models.runs.reading import flat
+from tests.support.tiny import CONFIGS
 
 Relit = Callable[..., int]
 QUICK = (
@@ -30,6 +36,7 @@ QUICK = (
     *("--trainer.callbacks=null", "--checkpoint.monitor=null", "--trainer.accelerator=cpu"),
     *("--trainer.enable_progress_bar=false", "--trainer.enable_model_summary=false"),
 )
+COMMIT = 40 * "a"
 DIGITS = Data("digits", 1_497, 300)
 NOISY = ("--model.label_noise=0.1", "--trainer.callbacks=null")
 TOY = Experiment(
@@ -39,11 +46,11 @@ TOY = Experiment(
         Step("noisy", "DCGAN, noisy", "dcgan", "dcgan_digits", DIGITS, NOISY, checkpoint="last"),
     ),
     figures=(
-        Figure("plain", "loss", "test/generator_loss"),
+        Figure("plain", "loss", "test/generator_loss", published="a_loss"),
         Figure("plain", "loss after an epoch", "val/generator_loss", epoch=1),
         Figure("noisy", "loss", "test/generator_loss", main=False),
     ),
-    budgets={"cpu": Budget("nearly all", {"*": (*QUICK, "--trainer.max_epochs=1")})},
+    budgets={"cpu": Budget({"*": (*QUICK, "--trainer.max_epochs=1")})},
     drawn=("val/generator_loss",),
 )
 
@@ -61,6 +68,7 @@ def start(relit: Relit, monkeypatch: pytest.MonkeyPatch) -> Callable[..., int]:
     reproduce.resolved.cache_clear()  # tests have files of the same relative path
     monkeypatch.setattr(subprocess, "run", run)
     monkeypatch.setitem(experiments.EXPERIMENTS, "toy", TOY)
+    monkeypatch.setattr(loggers, "git_commit", lambda: COMMIT)
 
     def reproduce_(*arguments: str) -> int:
         monkeypatch.setattr("sys.argv", ["reproduce.py", *arguments])
@@ -98,7 +106,10 @@ def test_a_chain_is_run_once_and_recorded(start: Callable[..., int], capfd: pyte
         assert yaml.safe_load((folder / "config.yaml").read_text())["seed_everything"] == int(seed)
         record = json.loads((folder / "run.json").read_text())
         assert run["training_seconds"] == record["training_seconds"] > 0
-        assert run["commit"] == record["git_commit"]
+        assert run["commit"] == record["git_commit"] == COMMIT
+        assert run["torch"] == record["torch"]
+        assert run["steps"] == 3
+        assert run["checkpoint"] == "last.ckpt: the end of training"
         assert run["peak_memory_bytes"]["process"] > 2**27
         (test,) = json.loads((folder / "tests.json").read_text())
         assert run["tests"]["test"]["figures"] == test["figures"]
@@ -139,7 +150,7 @@ def test_a_failed_step_leaves_out_what_needs_it(
         Step("first", "", "", "dcgan_digits", DIGITS),
         Step("second", "", "", "latent_gan_mnist", DIGITS, uses={"--model.decoder_checkpoint": "first"}),
     )
-    budget = {"cpu": Budget("", {"*": (*QUICK, "--trainer.max_epochs=1", "--model.image_size=64")})}
+    budget = {"cpu": Budget({"*": (*QUICK, "--trainer.max_epochs=1", "--model.image_size=64")})}
     monkeypatch.setitem(experiments.EXPERIMENTS, "toy", Experiment("", steps, (), budget))
     assert start("toy", "--results", "results") == 1
     said = capfd.readouterr().err
@@ -159,10 +170,10 @@ def test_an_earlier_run_fixes_the_length_of_a_step(
     given: list[list[str]] = []
     monkeypatch.setattr(reproduce, "train", lambda folder, arguments: given.append(arguments) or 1)
     chain = reproduce.Chain("protonet", tmp_path)
-    chain.train(step, Budget("", patience=7), "id", 0, tmp_path, [])
+    chain.train(step, Budget(patience=7), "id", 0, tmp_path, [])
     assert chain.failed == ["all, seed 0, was left out: it needs first."]
     chain.runs["first", 0] = tmp_path
-    chain.train(step, Budget("", patience=7), "id", 0, tmp_path, [])
+    chain.train(step, Budget(patience=7), "id", 0, tmp_path, [])
     assert given[0][-1] == f"--trainer.max_epochs={int(np.argmin(loss)) + 7}"
 
     monkeypatch.setattr("sys.argv", ["best_epoch.py", str(tmp_path), "--plus", "200"])
@@ -187,7 +198,7 @@ def test_what_follows_the_seed_is_no_change() -> None:
 def test_where_an_option_is_in_a_configuration() -> None:
     options = ("--model.latent_dim", "--data.train_on_val", "--trainer.callbacks", "--checkpoint.monitor")
     keys = ["model.init_args.latent_dim", "data.init_args.train_on_val", "trainer.callbacks", "checkpoint.monitor"]
-    assert [reproduce.key_of(option) for option in options] == keys
+    assert [key_of(option) for option in options] == keys
 
 
 @pytest.mark.parametrize(
@@ -252,6 +263,162 @@ def test_a_run_by_hand_is_recorded(start: Callable[..., int], relit: Relit, capf
     assert "hasn't finished" in capfd.readouterr().err
 
 
+def test_uncommitted_changes_are_refused_or_said(
+    start: Callable[..., int], monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    command = ("toy", "--steps", "plain", "--results", "results")
+    for commit, reason in ((f"{COMMIT}+changes", "has uncommitted changes"), (None, "is of an unknown commit")):
+        monkeypatch.setattr(loggers, "git_commit", lambda commit=commit: commit)
+        assert start(*command) == 1
+        assert f"This copy of relit {reason}: commit them first, or add --allow_dirty" in capfd.readouterr().err
+    assert not Path("runs").exists()
+    monkeypatch.setattr(loggers, "git_commit", lambda: f"{COMMIT}+changes")
+    assert start(*command, "--allow_dirty") == 0
+    (plain,) = results()["steps"]["plain"]
+    assert row_of(TOY.steps[0], TOY.figures[0], plain).changed[-1] == "uncommitted changes"
+    monkeypatch.setattr(loggers, "git_commit", lambda: COMMIT)
+    assert start("toy", "--results", "results", "--take", "plain=runs/dcgan_digits/plain-cpu-seed0") == 1
+    assert "The training runs/dcgan_digits/plain-cpu-seed0 has uncommitted changes" in capfd.readouterr().err
+
+
+def test_remarks_on_the_data_make_it_a_subset(
+    start: Callable[..., int], monkeypatch: pytest.MonkeyPatch, relit: Relit
+) -> None:
+    """Another checksum, though the numbers of images are right."""
+
+    def prepare(self: Any) -> None:
+        prepare_data(self)
+        warnings.warn("/data/x.gz has the checksum md5:1, not the published md5:2", DataWarning, stacklevel=1)
+
+    prepare_data = Digits.prepare_data
+    assert (
+        relit("fit", "--config", CONFIGS / "dcgan_digits.yaml", *QUICK, "--trainer.max_epochs=1", "--run.id=one") == 0
+    )
+    monkeypatch.setattr(Digits, "prepare_data", prepare)
+    assert start("toy", "--results", "results", "--take", "plain=runs/dcgan_digits/one") == 0
+    (plain,) = results()["steps"]["plain"]
+    assert plain["data"]["remarks"] == ["x.gz has the checksum md5:1, not the published md5:2"]
+    assert plain["data"]["whole"] is False
+    row = row_of(TOY.steps[0], TOY.figures[0], plain)
+    assert row.data == "digits, **subset**: x.gz has the checksum md5:1, not the published md5:2"
+
+
+@pytest.mark.parametrize(
+    ("text", "fault"),
+    [
+        ("about 91 %<!-- = toy/plain test/accuracy --> of them", None),
+        ("91.0 ± 1.4 %<!-- = toy/plain test/accuracy -->", None),
+        ("an error of 9.0 %<!-- = toy/plain test/accuracy -->", None),
+        ("0.60<!-- = toy/plain test/accuracy --> after one epoch", None),
+        ("30 points<!-- = toy/plain test/accuracy - toy/plain test/other -->", None),
+        ("0.5<!-- = results/judge.json rows > ten -->", None),
+        ("92 %<!-- = toy/plain test/accuracy -->", "92 %<!-- .*: the records say 0.91, 0.6"),
+        ("91 ± 2 %<!-- = toy/plain test/accuracy -->", "the standard deviations are 0.01414"),
+        ("1<!-- = toy/plain test/nothing -->", "the records say nothing"),
+        ("1<!-- = toy/nothing test/accuracy -->", "there is no such record"),
+        ("1<!-- = nothing/plain test/accuracy -->", "there is no such record"),
+    ],
+)
+def test_numbers_in_prose_have_records(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str, fault: str | None
+) -> None:
+    monkeypatch.setattr(claims, "REPOSITORY", tmp_path)
+    (tmp_path / "results").mkdir()
+    entries = [entry([0.9, 0.92]), entry([0.6])]
+    for run in entries[0]["seeds"].values():
+        run["tests"]["test"]["figures"]["test/other"] = 0.61
+    (tmp_path / "results" / "toy.json").write_text(json.dumps({"steps": {"plain": entries}}))
+    (tmp_path / "results" / "judge.json").write_text(json.dumps({"rows": {"ten": 0.5}}))
+    found = list(claims.unsupported(text))
+    assert len(found) == (fault is not None)
+    assert fault is None or re.search(fault, found[0])
+
+
+def test_pictures_name_what_made_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(claims, "REPOSITORY", tmp_path)
+    monkeypatch.setattr(claims, "MADE_BY", tmp_path / "made_by.yaml")
+    (tmp_path / "made_by.yaml").write_text(
+        "images/a.png: relit fit --config configs/here.yaml\nimages/b.png: python scripts/gone.py\n"
+    )
+    (tmp_path / "configs").mkdir()
+    (tmp_path / "configs" / "here.yaml").touch()
+    text = '![a](../images/a.png) ![b](../images/b.png) <img src="../images/c.png"> ![d](https://x.org/d.png)'
+    assert list(claims.unsourced(tmp_path / "docs" / "page.md", text)) == [
+        "images/b.png is said to be made by scripts/gone.py, which isn't there",
+        "images/c.png: docs/images/made_by.yaml doesn't say which run or command made it",
+    ]
+
+
+def test_schedules_end_with_the_training() -> None:
+    """Lengths in steps go by epochs, images of a batch, and steps of the critic; lengths in epochs by epochs."""
+    scheduler = {f"model.init_args.{player}_scheduler.init_args.total_iters": 5150 for player in ("a", "b")}
+    sizes = {"data.init_args.batch_size": 64, "model.init_args.n_critic": 5}
+    own = {"trainer.max_epochs": 30, "model.init_args.schedule_interval": "step", **sizes, **scheduler}
+    for changed, expected in (
+        ({"trainer.max_epochs": 15}, 2575),
+        ({"data.init_args.batch_size": 128}, 2575),
+        ({"model.init_args.n_critic": 1}, 25750),
+        ({"trainer.max_epochs": 15, "model.init_args.n_critic": 1}, 12875),
+        ({}, 5150),
+    ):
+        assert set(lengths(own, own | changed).values()) == {expected}, changed
+    cosine = {"trainer.max_epochs": 60, "model.init_args.lr_scheduler.init_args.T_max": 60, **sizes}
+    assert set(lengths(cosine, cosine | {"trainer.max_epochs": 6, "data.init_args.batch_size": 8}).values()) == {6}
+
+
+def test_a_cut_of_the_epochs_shortens_a_schedule_of_steps(
+    start: Callable[..., int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whether a budget cuts them or the command line does; a length that is asked for stays."""
+    step = Step("gp", "WGAN-GP", "wgan", "wgan_gp_digits", DIGITS)
+    config = yaml.safe_load((CONFIGS / "wgan_gp_digits.yaml").read_text())
+    epochs = config["trainer"]["max_epochs"]
+    total = config["model"]["init_args"]["generator_scheduler"]["init_args"]["total_iters"]
+    budgets = {"cpu": Budget({"*": (f"--trainer.max_epochs={epochs // 2}",)}), "paper": Budget()}
+    monkeypatch.setitem(experiments.EXPERIMENTS, "toy", Experiment("", (step,), (), budgets))
+    given: list[list[str]] = []
+    monkeypatch.setattr(reproduce, "train", lambda folder, arguments: given.append(arguments) or 1)
+    start("toy", "--results", "results")
+    start("toy", "--results", "results", "--budget", "paper", "--", "--trainer.max_epochs", str(epochs // 2))
+    start("toy", "--results", "results", "--", "--model.generator_scheduler.total_iters=7")
+    start("toy", "--results", "results", "--budget", "paper")
+    found = []
+    for arguments in given:
+        model = reproduce.resolved("fit", *arguments)["model"]["init_args"]
+        found.append(
+            [model[f"{player}_scheduler"]["init_args"]["total_iters"] for player in ("generator", "discriminator")]
+        )
+    half = round(total * (epochs // 2) / epochs)
+    assert found == [[half, half], [half, half], [7, half], [total, total]]
+    key = "model.init_args.generator_scheduler.init_args.total_iters"
+    assert changes(step, budgets["cpu"])[key] == [half, total], "and --list says so"
+
+
+def test_what_a_budget_keeps_and_cuts_is_what_it_does(relit: Relit, capsys: pytest.CaptureFixture[str]) -> None:
+    """Each change that the list names is one of the resolved configurations."""
+    experiment = experiments.EXPERIMENTS["gans_mnist"]
+    assert keeps_and_cuts(experiment, experiment.budgets["cpu"]) == [
+        "keeps all 6 trainings",
+        "dcgan, sngan, wgan_gp, triplet_gan: feature_maps 32 of 64, precision bf16-mixed",
+        "wgan, wgan_sn: feature_maps 32 of 64, epochs 30 (15), precision bf16-mixed",
+        "note: WGAN and WGAN-SN take as many steps of the generator as WGAN-GP, 5,150",
+    ]
+    assert keeps_and_cuts(experiment, experiment.budgets["paper"]) == ["keeps all 6 trainings", "cuts nothing"]
+    darts = experiments.EXPERIMENTS["darts"]
+    for step in (darts.step("search_2nd"), darts.step("retrain")):
+        budget = darts.budgets["cpu"]
+        own = flat(reproduce.resolved("fit", f"--config={CONFIGS / step.config}.yaml"))
+        config = f"--config={CONFIGS / budget.configs[step.name]}.yaml"
+        planned = flat(reproduce.resolved("fit", config, *budget.of(step)))
+        told = {key: values for key, values in changes(step, budget).items() if None not in values}
+        assert len(told) > 3
+        for key, (mine, theirs) in told.items():
+            assert (planned[key], own[key]) == (mine, theirs), key
+        cut = ("init_channels", "layers", "epochs", "max_epochs", "batch_size", "feature_maps")
+        really = {key for key in own if key.rpartition(".")[2] in cut and own[key] != planned.get(key)}
+        assert really <= {*told}
+
+
 # --- tables -----------------------------------------------------------------------------------------------------------
 
 
@@ -264,6 +431,7 @@ def entry(values: list[float], **changes: Any) -> dict[str, Any]:
         "data": {"name": "digits", "whole": True, "train_images": 1297, "val_images": 200, "test_images": 300},
         "seeds": {
             str(seed): {
+                "commit": COMMIT,
                 "training_seconds": 100.0 + 20 * seed,
                 "hardware": "a CPU",
                 "tests": {"test": {"figures": {"test/accuracy": value, "test/accuracy_ci95": 0.01}}},
@@ -340,16 +508,24 @@ def toy(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(results_table, "EXPERIMENTS", {"toy": TOY})
     monkeypatch.setattr(reproduce, "EXPERIMENTS", {"toy": TOY})
     they, us = Citation("0.5", "they", "https://x.org"), Citation("0.6", "us")
-    published = Published(("toy", "plain", "loss"), "test/generator_loss", (), {}, they, (us,))
+    published = Published("a_loss", "loss", "test/generator_loss", (), {}, they, (us,))
     monkeypatch.setattr(results_table, "all_published", lambda: (published,))
+
+
+def listed(results: Path) -> list[str]:
+    """The lines that `--list` prints of the toy."""
+    missing = [(row.step, row.figure) for row in results_table.all_rows(results) if not row.ours]
+    return listing("toy", TOY, results, missing).splitlines()
 
 
 @pytest.mark.usefixtures("toy")
 def test_what_has_no_record_is_listed_by_the_command_alone(tmp_path: Path) -> None:
     rows = list(results_table.all_rows(tmp_path))
     assert [row.ours for row in rows] == [""] * 3
-    listing = reproduce.listing(tmp_path)
-    assert "    not recorded: plain (loss), plain (loss after an epoch), noisy (loss)\n" in listing
+    assert [line.split() for line in listed(tmp_path)[1:3]] == [
+        ["plain", "not", "recorded"],
+        ["noisy", "not", "recorded"],
+    ]
     text = results_table.with_tables("a\n<!-- results: all -->\nold\n<!-- end of results -->\nb", tmp_path)
     assert text == "a\n<!-- results: all -->\n\n<!-- end of results -->\nb"
     page = results_table.with_tables("<!-- results: dcgan -->\nold\n<!-- end of results -->", tmp_path)
@@ -360,7 +536,12 @@ def test_what_has_no_record_is_listed_by_the_command_alone(tmp_path: Path) -> No
         '| DCGAN | digits | loss | [0.5](https://x.org "they") | 0.6 (us) |',
     ]
     recorded(tmp_path)
-    assert "    not recorded: noisy (loss)\n" in reproduce.listing(tmp_path)
+    assert listed(tmp_path)[1:5] == [
+        "  plain  2 min  1 seed, by no budget",
+        "  plain  2 min  1 seed, by no budget",
+        "                epochs 1 of 9",
+        "  noisy         not recorded",
+    ]
 
 
 @pytest.mark.usefixtures("toy")
@@ -417,24 +598,31 @@ def test_the_list_of_methods_has_a_value_and_the_papers(tmp_path: Path) -> None:
 # --- the declared experiments -----------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("published", all_published(), ids=lambda one: "/".join(one.place))
-def test_a_published_figure_is_of_a_declared_one(relit: Relit, published: Published) -> None:
-    """The report shows it beside the tests that make the figure, and beside no others of the experiment."""
-    name, step_name, label = published.place
-    experiment = experiments.EXPERIMENTS[name]
-    step = experiment.step(step_name)
-    (figure,) = (one for one in experiment.figures if (one.step, one.label) == (step_name, label))
-    assert published.metric == figure.metric
-    configs = {
-        step.config,
-        *(b.configs[step_name] for n, b in experiment.budgets.items() if n != "smoke" and step_name in b.configs),
-    }
-    assert configs <= set(published.configs)
-    own = [argument for argument in step.arguments if argument.startswith("--data.")]  # in its runs, too
-    for test, arguments in step.tests.items():
-        config = f"--config={CONFIGS / step.config}.yaml"
-        data = reproduce.resolved("test", config, *own, *arguments)["data"]
-        assert (published in beside(step.config, data, figure.metric)) == (test == figure.test)
+@pytest.mark.parametrize("published", all_published(), ids=lambda one: one.name)
+def test_a_published_value_is_cited_by_a_declared_one(relit: Relit, published: Published) -> None:
+    """The report shows it with the tests that make the value, and with no others of the experiment."""
+    cited = [
+        (one, figure)
+        for one in experiments.EXPERIMENTS.values()
+        for figure in one.figures
+        if figure.published == published.name
+    ]
+    assert cited
+    for experiment, figure in cited:
+        step = experiment.step(figure.step)
+        assert (published.metric, published.label) == (figure.metric, figure.label)
+        budgets = [budget for name, budget in experiment.budgets.items() if name != "smoke"]
+        assert {step.config, *(one.configs.get(step.name, step.config) for one in budgets)} <= set(published.configs)
+        own = [argument for argument in step.arguments if argument.startswith("--data.")]  # in its runs, too
+        for test, arguments in step.tests.items():
+            config = f"--config={CONFIGS / step.config}.yaml"
+            data = reproduce.resolved("test", config, *own, *arguments)["data"]
+            assert (published in beside(step.config, data, figure.metric)) == (test == figure.test)
+
+
+def test_every_citation_names_a_published_value() -> None:
+    cited = {figure.published for one in experiments.EXPERIMENTS.values() for figure in one.figures}
+    assert cited - {None} == {one.name for one in all_published()}
 
 
 @pytest.mark.parametrize("name", experiments.EXPERIMENTS)
@@ -466,7 +654,7 @@ def test_all_arguments_are_valid(relit: Relit, capsys: pytest.CaptureFixture[str
         arguments = [a.replace("{seed}", "0").replace("=configs/", f"={CONFIGS}/") for a in arguments]
         assert relit("fit", f"--config={CONFIGS / config}.yaml", *arguments, "--print_config") == 0
         resolved = flat(yaml.safe_load(capsys.readouterr().out))
-        assert {reproduce.key_of(argument.partition("=")[0]) for argument in step.arguments} <= {*resolved}
+        assert {key_of(argument.partition("=")[0]) for argument in step.arguments} <= {*resolved}
         for test in step.tests.values():
             assert relit("test", f"--config={CONFIGS / config}.yaml", *test, "--print_config") == 0
 

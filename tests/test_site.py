@@ -12,8 +12,8 @@ import pytest
 from nbclient import NotebookClient
 
 import lit_models
-from tests.browser import CHROMIUM, Page
-from tests.tiny import CONFIGS
+from tests.support.browser import CHROMIUM, Page
+from tests.support.tiny import CONFIGS
 
 REPOSITORY = CONFIGS.parent
 pytestmark = pytest.mark.long

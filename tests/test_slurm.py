@@ -13,8 +13,8 @@ import pytest
 import torch
 
 from tests.lit_models.runs.test_resume import assert_same_run
-from tests.slurm_cluster import Cluster, ClusterError, missing
-from tests.tiny import CONFIGS, TINY, Pace
+from tests.support.slurm_cluster import Cluster, ClusterError, missing
+from tests.support.tiny import CONFIGS, TINY, Pace
 
 Relit = Callable[..., int]
 SCRIPTS = CONFIGS.parent / "scripts" / "slurm"
@@ -36,7 +36,7 @@ PROTONET = (
     *(f"--trainer.{bar}=false" for bar in ("enable_progress_bar", "enable_model_summary")),
 )
 ONE_TASK = ["--ntasks-per-node=1", "--gpus-per-node=1"]
-SLOWLY = ("--trainer.callbacks+=tests.tiny.Pace", "--trainer.callbacks.seconds=0.3")
+SLOWLY = ("--trainer.callbacks+=tests.support.tiny.Pace", "--trainer.callbacks.seconds=0.3")
 
 pytestmark = [pytest.mark.slurm, pytest.mark.timeout(900)]
 

@@ -9,8 +9,9 @@ import torch
 from lit_models import DARTSRetrain, LatentGAN, MetricResNet
 from lit_models.adversarial import batch_statistics
 from lit_models.errors import ModelError
-from tests.small_fits import ImagesInMemory, small_fit, small_trainer
-from tests.small_models import SMALL_MODELS, small_model
+from tests.methods import SMALL_MODELS
+from tests.support.small_fits import ImagesInMemory, small_fit, small_trainer
+from tests.support.small_models import small_model
 
 
 def all_finite(values: dict[str, torch.Tensor]) -> bool:

@@ -64,6 +64,14 @@ UNREAD_SUFFIXES = frozenset(
 FOREIGN_FOLDERS = frozenset(("__MACOSX", "@eaDir", "#recycle", "$RECYCLE.BIN", "System Volume Information"))
 """Folders that an operating system puts among the user's: notes on files, thumbnails, waste."""
 
+SIGNATURES = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"GIF87a", b"GIF89a", b"II*\0", b"MM\0*")
+"""First bytes of JPEG, PNG, GIF and TIFF files."""
+SNIFFED = 200
+"""Files of other names whose first bytes are read, at most."""
+THUMBNAILS = frozenset(("thumbs", "thumbnails", "thumbnail", "thumb", "previews"))
+KINDS_OF_FILES = frozenset(("images", "imgs", "masks", "mask", "labels", "annotations", "segmentations", "gt"))
+"""Names of folders for a kind of file, not a class."""
+
 TRAIN, VAL, TEST = 0, 1, 2
 UNLABELED = -1
 """Label of an image without a class."""
@@ -102,19 +110,21 @@ class Tree(NamedTuple):
         folders: The folders, sorted.
         repeated: Links to folders that are found elsewhere below the folder, or hold it; they aren't followed.
         dangling: Links to files that don't exist.
+        closed: Folders that this user may not list.
     """
 
     files: list[str]
     folders: list[str]
     repeated: list[str]
     dangling: list[str]
+    closed: list[str]
 
 
 def walk(folder: Path) -> Tree:
     """Lists a folder; links to folders are followed, but no folder is gone through twice."""
-    files, folders, repeated, dangling = [], [], [], []
+    files, folders, repeated, dangling, closed = [], [], [], [], []
     if not folder.is_dir():
-        return Tree([], [], [], [])
+        return Tree([], [], [], [], [])
     seen = {_identity(os.stat(folder))}
     real, links = deque([""]), deque[str]()
     while real or links:
@@ -130,7 +140,14 @@ def walk(folder: Path) -> Tree:
         if below:
             folders.append(below)
         prefix = f"{below}/" if below else ""
-        with os.scandir(path) as entries:
+        try:
+            entries = os.scandir(path)
+        except PermissionError:
+            if not below:
+                raise
+            closed.append(below)
+            continue
+        with entries:
             for entry in entries:
                 if entry.name.startswith(".") or entry.name in FOREIGN_FOLDERS:
                     continue
@@ -145,7 +162,7 @@ def walk(folder: Path) -> Tree:
                     files.append(name)
                 elif entry.is_symlink():
                     dangling.append(name)
-    return Tree(sorted(files), sorted(folders), sorted(repeated), sorted(dangling))
+    return Tree(*map(sorted, (files, folders, repeated, dangling, closed)))
 
 
 def files_below(folder: Path) -> list[str]:
@@ -188,6 +205,7 @@ def list_classes(folder: Path, source: Path) -> Listing:
     splits = [split_of.get(path[0], TRAIN) for path in paths]
     if split_of:
         paths = _without_wrappers([path[1:] for path in paths], splits)
+    _note_other_files(tree, folder, source)
     around_classes = {"/".join(name.split("/")[: -len(path)]) for name, path in zip(images, paths, strict=True)}
     return Listing(images, *_labels(paths, splits, tree, around_classes, source))
 
@@ -265,6 +283,7 @@ def _labels(
         # Such as Tiny ImageNet's val/images/: all images in one folder, which is no class.
         if len(classes) == 1 < len(train_classes) and classes == {"images"}:
             loose_splits.add(split)
+        _note_untrained_classes(train_classes, classes, split, source)
     labeled = [split != EXTRA and split not in loose_splits for split in splits]
     in_folder = [len(path) > 1 for path, is_labeled in zip(paths, labeled, strict=True) if is_labeled]
     if not in_folder or not all(in_folder):
@@ -284,6 +303,13 @@ def _labels(
     return labels, splits, class_names
 
 
+def _note_untrained_classes(train_classes: set[str], classes: set[str], split: int, source: Path) -> None:
+    """Says which classes of a split aren't trained on, unless all of them are others, as for episodes."""
+    if train_classes & classes and (untrained := sorted(classes - train_classes)):
+        which = "validation" if split == VAL else "test"
+        note(f"In {source}, these classes have {which} images but no training images: {_some(untrained)}.")
+
+
 def _note_odd_classes(class_names: Sequence[str], tree: Tree, around_classes: set[str], source: Path) -> None:
     """Says which folders would be classes if they held images, and which classes differ in their spelling only."""
     siblings = {name for name in tree.folders if posixpath.dirname(name) in around_classes}
@@ -296,6 +322,17 @@ def _note_odd_classes(class_names: Sequence[str], tree: Tree, around_classes: se
     for same in spellings.values():
         if len(same) > 1:
             note(f"In {source}, these are different classes, although they are spelled alike: {_some(same)}.")
+    halves = [name for name in class_names if name[-1:] in "abAB" and split_of_name(name[:-1]) is not None]
+    if len(halves) > 1 and len(halves) == len(class_names):
+        note(
+            f"In {source}, {_some(halves)} are taken as classes, although they look like two sets of pictures: "
+            "PairedFolder reads those."
+        )
+    if kinds := [name for name in class_names if name.casefold() in KINDS_OF_FILES]:
+        note(
+            f"In {source}, {_some(kinds)} {'is taken as a class' if len(kinds) == 1 else 'are taken as classes'}: keep "
+            "masks, labels and the like out of a folder of images."
+        )
 
 
 def _note_what_is_left_out(tree: Tree, source: Path) -> None:
@@ -308,8 +345,36 @@ def _note_what_is_left_out(tree: Tree, source: Path) -> None:
             f"In {source}, these links lead to folders that are there already, and aren't followed: "
             f"{_some(tree.repeated)}."
         )
+    if tree.closed:
+        note(f"In {source}, you may not read these folders, which are left out: {_some(tree.closed)}.")
     if dangling := [name for name in tree.dangling if _suffix(name) in SUFFIXES]:
         note(f"In {source}, {len(dangling)} links lead to no file and are left out: {_some(dangling)}.")
+
+
+def _note_other_files(tree: Tree, folder: Path, source: Path) -> None:
+    """Says which files are pictures by their first bytes only, and which folders may hold small copies."""
+    unnamed = [name for name in tree.files if _suffix(name) not in SUFFIXES | UNREAD_SUFFIXES]
+    # A folder may hold any number of other files; a few show what they are.
+    if found := [name for name in unnamed[:SNIFFED] if _is_picture(folder / name)]:
+        note(
+            f"In {source}, files that are pictures, but not by their names, are left out: {_some(found)} "
+            f"({len(found)}{' or more' * (len(unnamed) > SNIFFED)} in all). Give them a suffix such as .jpg."
+        )
+    parts = {part for name in tree.folders for part in name.split("/") if part.casefold() in THUMBNAILS}
+    if parts:
+        note(
+            f"In {source}, the images of {_some(sorted(parts))} are taken like the others, although they may be small "
+            "copies: remove the folder if they are."
+        )
+
+
+def _is_picture(path: Path) -> bool:
+    try:
+        with path.open("rb") as file:
+            start = file.read(12)
+    except OSError:
+        return False
+    return start.startswith(SIGNATURES) or (start.startswith(b"RIFF") and start.endswith(b"WEBP"))
 
 
 def _without_wrappers(paths: list[list[str]], splits: list[int]) -> list[list[str]]:

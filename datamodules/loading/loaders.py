@@ -1,12 +1,14 @@
-"""The loader: asks a sampler for indices and a data set for the batch, and knows where it stands."""
+"""The loader: asks a sampler for indices and a data set for the batch, and keeps its place in the epoch."""
 
+import warnings
 from collections.abc import Iterator
 from itertools import islice
 from typing import Any, Generic, Protocol, TypeVar, cast
 
 import torch
 from torch import Tensor
-from torch.utils.data import SequentialSampler
+from torch.utils.data import BatchSampler as TorchBatchSampler
+from torch.utils.data import DataLoader, DistributedSampler, Sampler, SequentialSampler
 
 from datamodules.loading.samplers import BatchSampler, ContinuingSampler
 from datamodules.loading.tensors import Batch
@@ -21,28 +23,43 @@ class BatchSource(Protocol[BatchOut]):
     def __getitems__(self, indices: Tensor) -> BatchOut: ...
 
 
-class BatchLoader(Generic[Batch]):
-    """Iterates over the batches of one epoch, can say where it is, and can go on from there.
+class BatchLoader(DataLoader[Any], Generic[Batch]):
+    """Iterates over the batches of one epoch, reports its place in it, and can go on from there.
 
-    It has the attributes of ``torch.utils.data.DataLoader`` that Lightning uses, but is none: Lightning builds those of
-    a prediction again, without their sampler. A batch is a gather from memory, so worker processes would only cost
-    time. Lightning saves and restores its state
-    (``state_dict``) and sets its epoch (``loader.sampler.set_epoch``), as a plain loop may do:
+    A ``torch.utils.data.DataLoader`` that gathers a batch in one step, without worker processes: from memory they would
+    only cost time. Lightning saves and restores its state (``state_dict``) and sets its epoch
+    (``loader.sampler.set_epoch``), as a plain loop may do:
 
         for epoch in range(3):
             loader.set_epoch(epoch)
             for batch in loader:
                 ...
 
+    With one of relit's samplers, Lightning and Fabric leave the order and the share of each process alone. With torch's
+    samplers they treat it as any other ``DataLoader``; an epoch can't be resumed exactly then.
+
     Args:
         dataset: Anything with ``__getitems__(indices)``.
-        batch_sampler: Draws the indices; see :mod:`datamodules.loading.samplers`. A batch sampler of torch's will do,
-            but has no place to go on from.
+        batch_size: Rows in a batch of ``sampler``.
+        shuffle: Draw the rows at random by torch's sampler.
+        sampler: A sampler of torch's.
+        batch_sampler: In place of the three: one of :mod:`datamodules.loading.samplers`, or a batch sampler of torch's.
+        drop_last: Leave out a last, smaller batch of ``sampler``.
     """
 
-    def __init__(self, dataset: BatchSource[Batch], batch_sampler: BatchSampler) -> None:
-        self.dataset = dataset
-        self.batch_sampler: Any = batch_sampler
+    dataset: Any
+
+    # The names are torch's: Lightning builds the loaders of a prediction again by them, to note each image's row.
+    def __init__(
+        self,
+        dataset: BatchSource[Batch],
+        batch_size: int = 1,
+        shuffle: bool = False,
+        sampler: Any = None,
+        batch_sampler: Any = None,
+        drop_last: bool = False,
+    ) -> None:
+        self.batches: BatchSampler | None = batch_sampler if isinstance(batch_sampler, BatchSampler) else None
         self.epoch = 0
         self.batches_seen = 0
         self.rows_seen = 0
@@ -50,21 +67,36 @@ class BatchLoader(Generic[Batch]):
         self.change: str | None = None
         """How the place of a checkpoint has been carried over to batches of another size, None if it is the same."""
         self._resumed = False
+        rows = None
+        if self.batches is not None:
+            rows = EpochSampler(self, self.batches)
+            batch_sampler = EpochBatches(rows)
+        super().__init__(
+            cast(Any, dataset),
+            batch_size=batch_size,
+            shuffle=shuffle,
+            sampler=sampler,
+            batch_sampler=batch_sampler,
+            drop_last=drop_last,
+        )
+        if rows is not None:
+            self.sampler = rows
+        # Lightning's advice to load with several processes, which this loader has no use for.
+        warnings.filterwarnings("ignore", message=".*_dataloader' does not have many workers")
 
-    @property
-    def sampler(self) -> "_SetsEpoch":
-        """The object whose ``set_epoch`` Lightning calls; a sequential one, which Lightning leaves in place."""
-        return _SetsEpoch(self)
+    def __setattr__(self, name: str, value: Any) -> None:
+        # Not torch's, which forbids to change the data set: :mod:`lit_models.phase_data` does.
+        object.__setattr__(self, name, value)
 
     def set_epoch(self, epoch: int) -> None:
         """Chooses the epoch that the next iteration goes through."""
+        if self.batches is None and hasattr(self.sampler, "set_epoch"):
+            self.sampler.set_epoch(epoch)
         if epoch != self.epoch:
             self.epoch, self.batches_seen, self.rows_seen, self._resumed = epoch, 0, 0, False
 
-    def __len__(self) -> int:
-        return len(self.batch_sampler)
-
-    def __iter__(self) -> Iterator[Batch]:
+    # A generator, where torch has an object with state for worker processes.
+    def __iter__(self) -> Iterator[Batch]:  # type: ignore[override]
         # A generator's body starts with its first `next`, thus after Lightning has set the epoch.
         if not self._resumed:
             self.batches_seen = self.rows_seen = 0
@@ -77,22 +109,21 @@ class BatchLoader(Generic[Batch]):
 
     def _rest(self) -> Iterator[Tensor]:
         epoch = 0 if self.same_every_epoch else self.epoch
-        if isinstance(self.batch_sampler, ContinuingSampler):
-            return self.batch_sampler.epoch_after(epoch, self.rows_seen)
-        if isinstance(self.batch_sampler, BatchSampler):
-            return islice(self.batch_sampler.epoch(epoch), self.batches_seen, None)
-        set_epoch = getattr(self.batch_sampler, "set_epoch", lambda _: None)  # of a user's own sampler
-        set_epoch(epoch)
-        return (torch.as_tensor(indices) for indices in islice(self.batch_sampler, self.batches_seen, None))
+        if isinstance(self.batches, ContinuingSampler):
+            return self.batches.epoch_after(epoch, self.rows_seen)
+        if self.batches is not None:
+            return islice(self.batches.epoch(epoch), self.batches_seen, None)
+        batches = cast(Any, self.batch_sampler)
+        return (torch.as_tensor(indices) for indices in islice(batches, self.batches_seen, None))
 
     @property
     def _share(self) -> int:
         """Rows, or episodes, of a batch of all ranks together."""
-        return self.batch_sampler.share if isinstance(self.batch_sampler, ContinuingSampler) else 0
+        return getattr(self.batches, "share", 0)
 
     @property
     def _rows(self) -> int:
-        return getattr(self.batch_sampler, "size", 0)  # a user's own sampler may lack it
+        return getattr(self.batches, "size", 0)
 
     def state_dict(self) -> dict[str, Any]:
         return {
@@ -116,7 +147,9 @@ class BatchLoader(Generic[Batch]):
         if (state["batches"], share, rows) == (len(self), self._share, self._rows):
             self.batches_seen = state["batches_seen"]
             self.rows_seen = state.get("rows_seen", self.batches_seen * share)
-        elif rows == self._rows and "rows_seen" in state and isinstance(self.batch_sampler, ContinuingSampler):
+            # Lightning sets the epoch of torch's samplers without the loader: after an epoch's end the next one begins.
+            self._resumed = self.batches is not None or self.batches_seen < len(self)
+        elif rows == self._rows and "rows_seen" in state and isinstance(self.batches, ContinuingSampler):
             self.rows_seen = state["rows_seen"]
             self.batches_seen = len(self) - (rows - self.rows_seen) // self._share
             self.change = f"goes on after the {self.rows_seen} of {rows} that it has used"
@@ -125,9 +158,47 @@ class BatchLoader(Generic[Batch]):
             self.change = "starts over"
 
 
-class _SetsEpoch(SequentialSampler):
-    """Passes the epoch on to a loader."""
+class EpochSampler(SequentialSampler, DistributedSampler[Any]):
+    """The rows of a loader's epoch, batch after batch.
 
-    def __init__(self, loader: BatchLoader[Any]) -> None:
-        super().__init__(cast(Any, loader.dataset))
-        self.set_epoch = loader.set_epoch
+    Sequential and distributed by its bases: so Lightning and Fabric neither reorder the rows nor share them out again.
+
+    Args:
+        loader: Its epoch is set.
+        batches: Draws the rows.
+    """
+
+    def __init__(self, loader: BatchLoader[Any], batches: BatchSampler) -> None:
+        Sampler.__init__(self)  # the bases' own need a length, and the processes
+        self.loader, self.batches = loader, batches
+
+    def set_epoch(self, epoch: int) -> None:
+        self.loader.set_epoch(epoch)
+
+    def __iter__(self) -> Iterator[Any]:
+        for rows in self.batches.epoch(self.loader.epoch):
+            yield from rows.tolist()
+
+    def __len__(self) -> int:
+        return sum(len(rows) for rows in self.batches.epoch(self.loader.epoch))
+
+
+class EpochBatches(TorchBatchSampler):
+    """Those batches as lists, as torch's batch samplers give them.
+
+    Args:
+        sampler: Draws the batches.
+        batch_size: Not used: the sampler knows it. (Lightning builds batch samplers again by these names.)
+        drop_last: Not used.
+    """
+
+    def __init__(self, sampler: EpochSampler, batch_size: int = 1, drop_last: bool = False) -> None:
+        super().__init__(sampler, batch_size, drop_last)
+        self.epochs = sampler
+
+    def __iter__(self) -> Iterator[list[Any]]:
+        for rows in self.epochs.batches.epoch(self.epochs.loader.epoch):
+            yield rows.tolist()
+
+    def __len__(self) -> int:
+        return len(self.epochs.batches)

@@ -244,13 +244,10 @@ class TensorStore:
         unfinished.mkdir()
         try:
             build(ArrayWriter(unfinished))
-            arrays = {
-                path.stem: {"bytes": path.stat().st_size, "crc32": _crc32(path)}
-                for path in sorted(unfinished.glob("*.npy"))
-            }
+            arrays = {path.stem: _facts_of_array(path) for path in sorted(unfinished.glob("*.npy"))}
             sources = {path.name: _fingerprint(path) for path in self.sources if path.exists()}
             meta = {"identity": self.identity, "sources": sources, "arrays": arrays}
-            (unfinished / "meta.json").write_text(json.dumps(meta, indent=1))
+            (unfinished / "meta.json").write_text(json.dumps(meta, indent=1), encoding="utf-8")
             if self.folder.exists():
                 shutil.rmtree(self.folder)
             unfinished.rename(self.folder)
@@ -258,7 +255,7 @@ class TensorStore:
             shutil.rmtree(unfinished, ignore_errors=True)
 
     def _meta(self) -> dict[str, Any]:
-        meta: dict[str, Any] = json.loads((self.folder / "meta.json").read_text())
+        meta: dict[str, Any] = json.loads((self.folder / "meta.json").read_text(encoding="utf-8"))
         return meta
 
     def _sizes_fault(self) -> str | None:
@@ -278,7 +275,8 @@ class TensorStore:
     def _fault(self) -> str | None:
         """Why the folder can't be used, or None.
 
-        Looks at all sources and reads every byte of the arrays, so that it is for `prepare`, on one process, only.
+        Looks at all sources, and reads every byte of arrays whose time of change isn't that of their writing, so that
+        it is for `prepare`, on one process, only.
         """
         fault = self._sizes_fault()
         if fault is not None:
@@ -288,7 +286,8 @@ class TensorStore:
         if any(_has_changed(path, known[path.name]) for path in self.sources if path.exists() and path.name in known):
             return "out of date (the source files have changed)"
         for name, facts in meta["arrays"].items():
-            if _crc32(self.folder / f"{name}.npy") != facts["crc32"]:
+            path = self.folder / f"{name}.npy"
+            if path.stat().st_mtime_ns != facts.get("mtime_ns") and _crc32(path) != facts["crc32"]:
                 return f"damaged (the bytes of {name}.npy have changed)"
         return None
 
@@ -296,6 +295,14 @@ class TensorStore:
 def _gather(column: Tensor, rows: Tensor) -> Tensor:
     """``column[rows]``; `index_select` copies whole rows, where advanced indexing copies element by element."""
     return column.index_select(0, rows.flatten()).view(*rows.shape, *column.shape[1:])
+
+
+def _facts_of_array(path: Path) -> dict[str, int]:
+    """What shows that an array is as it was written; the array is on disk by then, also if the machine fails next."""
+    with path.open("r+b") as file:  # Windows flushes nothing that it may not write
+        os.fsync(file.fileno())
+    facts = path.stat()
+    return {"bytes": facts.st_size, "mtime_ns": facts.st_mtime_ns, "crc32": _crc32(path)}
 
 
 def _fingerprint(source: Path) -> Any:

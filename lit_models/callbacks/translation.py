@@ -11,14 +11,15 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
 
-from datamodules import GatherDataset, ImageDataModule, ImagePair
+from datamodules import GatherDataset, ImageDataModule, ImagePair, Maps
 from lit_models.callbacks.samples import SampleGrid
-from lit_models.errors import RunError
+from lit_models.errors import RunError, RunWarning
 from lit_models.metrics.extractors import ExtractorUnavailableError
 from lit_models.metrics.generation import frechet_distance
 from lit_models.metrics.translation import MAP_COLORS, TranslationMetrics
 from lit_models.module import Translating
 from lit_models.support.abilities import require_ability, require_image_data
+from lit_models.support.checks import facts_of
 from lit_models.support.extractors import load_extractor
 from lit_models.support.files import write_atomically
 from lit_models.support.judge import JUDGE, read_judge
@@ -47,15 +48,21 @@ class Triptychs(SampleGrid):
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if trainer.is_global_zero and self._is_due(trainer.current_epoch + 1, trainer.max_epochs):
-            pairs = require_image_data(self, trainer).val_set
-            images = self._drawn(trainer, pl_module, pairs)
-            self._write(trainer, images, 3, f"triptychs_{trainer.current_epoch + 1:04d}", "triptychs")
+            self._draw(trainer, pl_module, require_image_data(self, trainer).val_set, "val")
 
     def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if trainer.is_global_zero:
-            pairs = require_image_data(self, trainer).test_set
-            images = self._drawn(trainer, pl_module, pairs)
+            self._draw(trainer, pl_module, require_image_data(self, trainer).test_set, "test")
+
+    def _draw(self, trainer: Trainer, pl_module: LightningModule, pairs: GatherDataset[ImagePair], split: str) -> None:
+        if not len(pairs):
+            warnings.warn(f"Triptychs draws nothing: there are no {split} pairs.", RunWarning, stacklevel=1)
+            return
+        images = self._drawn(trainer, pl_module, pairs)
+        if split == "test":
             self._write(trainer, images, 3, "test_triptychs", "test_triptychs")
+        else:
+            self._write(trainer, images, 3, f"triptychs_{trainer.current_epoch + 1:04d}", "triptychs")
 
     def _drawn(self, trainer: Trainer, pl_module: LightningModule, pairs: GatherDataset[ImagePair]) -> Tensor:
         """Source, truth, translation, source, …: ``(3 · count, C, H, W)`` in [0, 1]."""
@@ -65,7 +72,8 @@ class Triptychs(SampleGrid):
         with trainer.precision_plugin.forward_context():
             translated = require_ability(self, pl_module, Translating).translate(source)
         columns = [batch.source.cpu(), batch.target.cpu(), translated.cpu()]
-        return torch.stack(columns, dim=1).flatten(0, 1)
+        channels = max(image.shape[1] for image in columns)  # a gray source of a colored target
+        return torch.stack([image.expand(-1, channels, -1, -1) for image in columns], dim=1).flatten(0, 1)
 
 
 class TranslationScores(Callback):
@@ -84,19 +92,28 @@ class TranslationScores(Callback):
     Args:
         extractor: Network whose features FID compares: ``inception``, or a checkpoint of any classifier; no FID if
             null.
-        map_colors: Whether the targets are maps, whose colors have a meaning.
+        map_colors: Whether the targets are maps, whose colors have a meaning; if null, they are if the data are
+            ``Maps`` and the sources are satellite photographs.
     """
 
-    def __init__(self, extractor: str | None = None, map_colors: bool = True) -> None:
+    def __init__(self, extractor: str | None = None, map_colors: bool | None = None) -> None:
         self.extractor_name = extractor
-        self.map_colors = map_colors
+        self.map_colors = bool(map_colors)
+        self._asked_for_colors = map_colors
         self._extractor: Any = None
-        self._metrics = TranslationMetrics(map_colors)
+        self._metrics = TranslationMetrics(self.map_colors)
         self._features: dict[str, list[Tensor]] = {"real": [], "fake": []}
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         require_translator(type(self).__name__, trainer, pl_module)
         device = trainer.strategy.root_device
+        data = data_of(trainer)
+        gives_maps = isinstance(data, Maps) and data.direction == "a_to_b"
+        self.map_colors = gives_maps if self._asked_for_colors is None else self._asked_for_colors
+        if self.map_colors and facts_of(data).target_channels == 1:
+            raise RunError(
+                "TranslationScores compares the colors of maps, but the targets are gray: set map_colors to false."
+            )
         self._metrics = TranslationMetrics(self.map_colors, device)
         if self.extractor_name is None or stage not in ("fit", "validate", "test"):
             return
@@ -194,4 +211,4 @@ def require_translator(callback: str, trainer: Trainer, pl_module: LightningModu
     if not isinstance(pl_module, Translating):
         raise RunError(f"{callback} is for models that translate images, which {type(pl_module).__name__} doesn't.")
     if trainer.state.fn != "predict" and not isinstance(data_of(trainer), ImageDataModule):
-        raise RunError(f"{callback} needs a data module of datamodules/ that gives pairs of images, such as Maps.")
+        raise RunError(f"{callback} needs a data module of datamodules/ that gives pairs, such as PairedFolder.")

@@ -341,7 +341,7 @@ class RelitCLI(LightningCLI):
         config = self._settings
         arguments = {**self._get(self.config_init, "trainer"), **kwargs}
         if self.subcommand == "prepare":
-            return self.trainer_class(logger=False, enable_checkpointing=False)
+            return self.trainer_class(accelerator="cpu", logger=False, enable_checkpointing=False)
         fits = self.subcommand == "fit"
         plugins, callbacks = as_list(arguments["plugins"]), as_list(arguments["callbacks"])
         arguments["plugins"] = [*plugins, *slurm_environment(plugins), AtomicCheckpointIO()]

@@ -7,49 +7,18 @@ import math
 import re
 import statistics
 import sys
-from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import yaml
 from PIL import Image
-from yaml import YAMLError
 
 from lit_models.errors import RunError
-from lit_models.support.judge import calibration_rows, printed_name, read_judge
-
-Curve = list[tuple[float, float]]
+from lit_models.runs.reading import COLORS, Run, color_of, read_mapping, read_run, smooth
 
 NO_SETTINGS = ("seed_everything", "run", "wandb", "ckpt_path", "config")
 """Parts of a configuration in which the repetitions of an experiment may differ."""
-FEWEST_FOR_A_TREND = 5
-"""Points that a smoothing spline needs."""
-
-
-@dataclass
-class Run:
-    """What a run folder tells about its run.
-
-    Attributes:
-        name: What to call it.
-        folder: Where it lies.
-        curves: ``(epoch, value)`` of every metric; the value is the epoch's mean, the epoch counts from 1.
-        results: What the test said, by metric.
-        seconds: Time spent on training; None if it isn't known.
-        calibration: Scores of other real images and of ten training images, by a row's name and a metric.
-        members: The runs of which this is the mean: one setting with several seeds.
-    """
-
-    name: str
-    folder: Path
-    curves: dict[str, Curve]
-    results: dict[str, float]
-    seconds: float | None
-    calibration: dict[str, dict[str, float]] = field(default_factory=dict)
-    members: list["Run"] = field(default_factory=list)
 
 
 def main(args: list[str]) -> int:
@@ -96,7 +65,7 @@ def compare(runs: list[Run], output: Path, metrics: list[str] | None = None) -> 
     output.mkdir(parents=True, exist_ok=True)
     write_values(with_calibration(runs), chosen, output / "comparison.csv")
     table = markdown_table(with_calibration(runs), chosen)
-    (output / "comparison.md").write_text(table)
+    (output / "comparison.md").write_text(table, encoding="utf-8")
     print(table)
     if drawn := [name for name in chosen if any(name in run.curves for run in runs)]:
         draw_metrics(runs, drawn, output / "metrics.png")
@@ -113,7 +82,7 @@ def seed_groups(runs: list[Run]) -> list[list[Run]]:
     """The runs, those together whose configurations differ only in the seed, in the order of their first ones."""
     groups: dict[str, list[Run]] = {}
     for run in runs:
-        config = read_mapping(run.folder / "config.yaml", yaml.safe_load)
+        config = read_mapping(run.folder / "config.yaml")
         but_seed = {name: part for name, part in config.items() if name not in NO_SETTINGS}
         seed = config.get("seed_everything")
         key = json.dumps(but_seed, sort_keys=True, default=str) if but_seed else str(run.folder)
@@ -126,7 +95,7 @@ def seed_groups(runs: list[Run]) -> list[list[Run]]:
 
 def seeds_of(runs: Iterable[Run]) -> list[Any]:
     """The seeds of the runs."""
-    return [read_mapping(run.folder / "config.yaml", yaml.safe_load).get("seed_everything") for run in runs]
+    return [read_mapping(run.folder / "config.yaml").get("seed_everything") for run in runs]
 
 
 def mean_run(members: list[Run]) -> Run:
@@ -207,49 +176,6 @@ def read_runs(folders: Sequence[str], names: Sequence[str]) -> list[Run]:
     return runs
 
 
-def read_run(folder: Path, name: str) -> Run:
-    """Reads a run folder, or the newest run of an experiment's folder that was trained there.
-
-    Raises:
-        RunError: There is no run.
-    """
-    if not (folder / "metrics.csv").is_file():
-        if (folder / "run.json").is_file():
-            raise RunError(f"The run {folder} hasn't logged anything yet: it has no metrics.csv.")
-        found = sorted(folder.glob("*/metrics.csv"), key=lambda path: path.stat().st_mtime)
-        runs = [path.parent for path in found]
-        if not runs:
-            raise RunError(f"{folder} is not the folder of a run or of an experiment: it has no metrics.csv.")
-        folder = ([run for run in runs if _was_trained(run)] or runs)[-1]
-    judge = read_judge(folder)
-    curves = {printed_name(metric, judge): curve for metric, curve in read_epochs(folder / "metrics.csv").items()}
-    results = {printed_name(metric, judge): value for metric, value in read_results(folder / "metrics.csv").items()}
-    seconds = read_mapping(folder / "run.json", json.loads).get("training_seconds")
-    curves = {metric: curve for metric, curve in curves.items() if metric not in results}
-    return Run(name, folder, curves, results, seconds, calibration_rows(judge))
-
-
-def read_mapping(path: Path, parse: Callable[[str], Any]) -> dict[str, Any]:
-    """What a file of names and values holds; nothing if there is no file.
-
-    Args:
-        path: The file.
-        parse: ``json.loads`` or ``yaml.safe_load``.
-
-    Raises:
-        RunError: The file can't be read, or holds something else.
-    """
-    if not path.is_file():
-        return {}
-    try:
-        content = parse(path.read_text(encoding="utf-8"))
-    except (ValueError, YAMLError) as error:
-        raise RunError(f"{path} can't be read: repair it, or remove it to do without.") from error
-    if not isinstance(content, dict):
-        raise RunError(f"{path} doesn't hold names with values: repair it, or remove it to do without.")
-    return content
-
-
 def named(folders: list[str]) -> list[str]:
     """The shortest ends of the paths that tell them apart."""
     parts = [Path(folder).absolute().parts for folder in folders]
@@ -260,38 +186,9 @@ def named(folders: list[str]) -> list[str]:
     return names
 
 
-def read_epochs(path: Path) -> dict[str, Curve]:
-    """The mean of each metric over each epoch, as ``(epoch, value)`` with epochs from 1, by metric."""
-    sums: dict[str, dict[int, list[float]]] = defaultdict(lambda: defaultdict(list))
-    for row in read_rows(path):
-        for name, value in row.items():
-            if name not in ("step", "epoch") and value and row["epoch"] and math.isfinite(float(value)):
-                sums[name][int(float(row["epoch"])) + 1].append(float(value))
-    return {
-        name: [(float(epoch), sum(values) / len(values)) for epoch, values in sorted(epochs.items())]
-        for name, epochs in sums.items()
-    }
-
-
-def read_results(path: Path) -> dict[str, float]:
-    """What the last test said, by metric; a run may have been tested several times."""
-    results = {}
-    for row in read_rows(path):
-        for name, value in row.items():
-            if name.startswith("test/") and value and math.isfinite(float(value)):
-                results[name] = float(value)
-    return results
-
-
-def read_rows(path: Path) -> Iterator[dict[str, str]]:
-    """The rows of a ``metrics.csv``, without one that was cut off by a kill or a full disk."""
-    with path.open(newline="") as file:
-        yield from csv.DictReader(line for line in file if line.endswith("\n"))
-
-
 def write_values(runs: list[Run], metrics: list[str], path: Path) -> None:
     """A row for each run and metric, with the smallest, the largest and the final value."""
-    with path.open("w", newline="") as file:
+    with path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         writer.writerow(["run", "metric", "smallest", "largest", "final", "epochs", "training_seconds"])
         for run in (single for one in runs for single in one.members or [one]):
@@ -341,7 +238,6 @@ def mean_and_deviation(values: list[float]) -> str:
 def draw_metrics(runs: list[Run], metrics: list[str], path: Path) -> None:
     """A plot for each metric, one color a run: the values as measured, pale, and their smooth trend; of several seeds
     the mean in a band of one standard deviation."""
-    from matplotlib import colormaps
     from matplotlib.figure import Figure
     from matplotlib.ticker import MaxNLocator
 
@@ -349,7 +245,6 @@ def draw_metrics(runs: list[Run], metrics: list[str], path: Path) -> None:
     rows = math.ceil(len(metrics) / columns)
     figure = Figure(figsize=(max(7, 5.2 * columns), 3.8 * rows + 0.6), layout="constrained")
     plots = figure.subplots(rows, columns, squeeze=False).flatten()
-    colors = colormaps["tab10" if len(runs) <= 10 else "tab20"].colors  # type: ignore[attr-defined]
     handles: dict[str, Any] = {}
     for axes in plots[len(metrics) :]:
         axes.remove()
@@ -357,15 +252,16 @@ def draw_metrics(runs: list[Run], metrics: list[str], path: Path) -> None:
         for number, run in enumerate(runs):
             if metric in run.curves:
                 epochs, values = map(np.array, zip(*run.curves[metric], strict=True))
-                color = colors[number % len(colors)]
+                color = COLORS[color_of(number)]
+                style = "-" if number < len(COLORS) else "--"
                 if run.members:
                     _, all_values = zip(*values_by_epoch(run.members, metric), strict=True)
                     sd = np.array([statistics.stdev(one) if len(one) > 1 else 0.0 for one in all_values])
                     axes.fill_between(epochs, values - sd, values + sd, color=color, alpha=0.2, linewidth=0)
-                    handles[run.name] = axes.plot(epochs, values, color=color, linewidth=1.8)[0]
+                    handles[run.name] = axes.plot(epochs, values, style, color=color, linewidth=1.8)[0]
                     continue
                 axes.plot(epochs, values, "o", markersize=3, alpha=0.45, color=color)
-                handles[run.name] = axes.plot(epochs, trend(epochs, values), color=color, linewidth=1.8)[0]
+                handles[run.name] = axes.plot(epochs, smooth(values.tolist()), style, color=color, linewidth=1.8)[0]
         spread = [value for run in runs for _, value in run.curves.get(metric, ())]
         if min(spread) > 0 and max(spread) > 30 * min(spread):
             axes.set_yscale("log")
@@ -375,16 +271,6 @@ def draw_metrics(runs: list[Run], metrics: list[str], path: Path) -> None:
         axes.grid(alpha=0.3)
     figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=min(len(runs), 4), frameon=False)
     figure.savefig(path, dpi=120)
-
-
-def trend(epochs: np.ndarray, values: np.ndarray) -> np.ndarray:
-    """The cubic smoothing spline through the values, its smoothness chosen by generalized cross-validation (Woltring
-    1986, as in SciPy); of fewer than five values, the values themselves."""
-    from scipy.interpolate import make_smoothing_spline
-
-    if len(epochs) < FEWEST_FOR_A_TREND:
-        return values
-    return make_smoothing_spline(epochs, values)(epochs)
 
 
 def draw_samples(runs: list[Run], path: Path) -> None:
@@ -410,8 +296,3 @@ def _values(run: Run, metric: str) -> list[float]:
     if metric in run.results:
         return [run.results[metric]]
     return [value for _, value in run.curves.get(metric, ())]
-
-
-def _was_trained(folder: Path) -> bool:
-    """Whether a run's folder holds a training, and not only a test or a prediction of another run's checkpoint."""
-    return (folder / "run.json").is_file() or (folder / "checkpoints").is_dir()

@@ -94,7 +94,9 @@ def classes_of_experiments() -> dict[str, list[str]]:
     found = {}
     for name, path in experiments().items():
         words = [
-            line.split("class_path:")[1].strip() for line in path.read_text().splitlines() if "class_path:" in line
+            line.split("class_path:")[1].strip()
+            for line in path.read_text(encoding="utf-8").splitlines()
+            if "class_path:" in line
         ]
         found[name] = [word for word in words if word in known]
     return found

@@ -125,7 +125,7 @@ def processor() -> Line:
     import torch
 
     cpuinfo = Path("/proc/cpuinfo")
-    content = cpuinfo.read_text() if cpuinfo.is_file() else ""
+    content = cpuinfo.read_text(encoding="utf-8") if cpuinfo.is_file() else ""
     names = re.findall(r"model name\s*:\s*(.+)", content)
     wanted = ("avx2", "avx512f", "avx512_bf16", "avx512_fp16", "amx_bf16", "bf16", "sve")
     flags = set(re.findall(r"^(?:flags|Features)\s*:(.*)$", content, re.MULTILINE)[:1] or [""])
@@ -161,7 +161,7 @@ def allowed_processors() -> float:
     """Processors that this process may use: its affinity, or a container's quota if that is less."""
     count = float(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
     with suppress(OSError, ValueError):  # no cgroups, or "max"
-        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
+        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text(encoding="utf-8").split()
         count = min(count, int(quota) / int(period))
     return count
 
@@ -172,10 +172,10 @@ def memory() -> Line:
     with suppress(OSError, ValueError, AttributeError):  # Windows has no sysconf
         values["bytes"] = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     meminfo = Path("/proc/meminfo")
-    if meminfo.is_file() and (found := re.search(r"MemAvailable:\s*(\d+) kB", meminfo.read_text())):
+    if meminfo.is_file() and (found := re.search(r"MemAvailable:\s*(\d+) kB", meminfo.read_text(encoding="utf-8"))):
         values["available"] = 1024 * int(found[1])
     with suppress(OSError, ValueError):  # no cgroups, or "max"
-        values["limit"] = int(Path("/sys/fs/cgroup/memory.max").read_text())
+        values["limit"] = int(Path("/sys/fs/cgroup/memory.max").read_text(encoding="utf-8"))
     words = {"bytes": "{}", "available": "{} available", "limit": "limited to {}"}
     text = ", ".join(words[name].format(_gigabytes(value)) for name, value in values.items() if value is not None)
     return Line("memory", text or "unknown", values=values)

@@ -8,7 +8,6 @@
 """
 
 import argparse
-import json
 import math
 import sys
 import traceback
@@ -24,12 +23,12 @@ from lightning.pytorch import LightningModule
 from torch import Tensor, nn
 
 import lit_models
-from lit_models.cli.compare import read_mapping, read_rows
 from lit_models.cli.hub_card import hub_card_text
 from lit_models.cli.messages import explain
 from lit_models.errors import ModelError, RunError
 from lit_models.module import Export, Method
 from lit_models.runs.folder import run_of
+from lit_models.runs.reading import read_logged, read_mapping, read_tests
 from lit_models.support.arguments import error_of_ours
 from lit_models.support.checkpoint_files import checkpoint_in, read_checkpoint
 from lit_models.support.weights import (
@@ -46,7 +45,11 @@ from lit_models.support.weights import (
 
 INPUTS: dict[str, tuple[str, Callable[[Any], tuple[int, ...]], str]] = {
     "image": ("float32", lambda model: model.image_shape, "images, channels x height x width, in [0, 1]"),
-    "source": ("float32", lambda model: model.image_shape, "images to translate, channels x height x width, in [0, 1]"),
+    "source": (
+        "float32",
+        lambda model: model.source_shape,
+        "images to translate, channels x height x width, in [0, 1]",
+    ),
     "latent": ("float32", lambda model: (model.latent_dim,), "latent vectors; to draw images, standard normal ones"),
     "code": ("float32", lambda model: (model.latent_dim,), "codes, as the encoder makes them"),
     "label": ("int64", lambda model: (), "classes, from 0 on"),
@@ -187,7 +190,7 @@ def about(
         arguments = {name: value for name, value in (data.get("init_args") or {}).items() if name != "root"}
         data = {"class_path": data["class_path"], "init_args": without_folders(arguments)}
     run = run_of(path)
-    record = {} if run is None else read_mapping(run / "run.json", json.loads)
+    record = {} if run is None else read_mapping(run / "run.json")
     return {
         "method": method_of(checkpoint, path),
         "experiment": (config.get("run") or {}).get("experiment"),
@@ -208,30 +211,13 @@ def about(
 def figures_of(run: Path, step: int) -> dict[str, float]:
     """The figures of a run's validation and of its last test with the weights after ``step`` steps."""
     figures: dict[str, float] = {}
-    if (run / "metrics.csv").is_file():
-        for row in read_rows(run / "metrics.csv"):
-            # What is logged after n steps has the number of the last one, n - 1.
-            if row["step"] and int(float(row["step"])) == step - 1:
-                figures |= {name: float(value) for name, value in row.items() if name.startswith("val/") and value}
-    for test in read_tests(run / "tests.json"):
+    for row in read_logged(run / "metrics.csv"):
+        if row.step == step - 1:  # what is logged after n steps has the number of the last one
+            figures |= {name: value for name, value in row.values.items() if name.startswith("val/")}
+    for test in read_tests(run):
         if test.get("step") == step:
             figures |= test.get("figures", {})
     return {name: value for name, value in figures.items() if math.isfinite(value)}
-
-
-def read_tests(path: Path) -> list[dict[str, Any]]:
-    """The tests of a run, in the order in which they were made.
-
-    Raises:
-        RunError: The file can't be read.
-    """
-    if not path.is_file():
-        return []
-    try:
-        tests = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise RunError(f"{path} can't be read: repair it, or remove it to do without.") from error
-    return [test for test in tests if isinstance(test, dict)] if isinstance(tests, list) else []
 
 
 def _export_weights(checkpoint: dict[str, Any], path: Path, card: dict[str, Any]) -> Path:

@@ -6,22 +6,16 @@ import sys
 import warnings
 from collections import Counter
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from PIL import Image
-
 from datamodules.errors import DataError
-from datamodules.image_folder import GRAY_MODES
-from datamodules.loading.decoding import fault_of, processors
+from datamodules.loading.decoding import Look, look_at, power_of_two
 from datamodules.loading.folders import EXTRA, TEST, TRAIN, UNLABELED, VAL, list_classes, list_images, printable
 from datamodules.loading.pairs import PairListing, list_pairs
 from datamodules.loading.paths import expanded
 from lit_models.errors import RunError
 
-LOOKED_AT = 2_000
-"""Pictures that are opened at most to find out sizes and channels."""
 SPLITS = {TRAIN: "training", VAL: "validation", TEST: "test", EXTRA: "unlabeled"}
 
 
@@ -31,10 +25,7 @@ class Folder(NamedTuple):
     Attributes:
         path: Where it is.
         images: How many pictures.
-        sizes: How many of those looked at are of each width and height.
-        gray: How many of those looked at have no color.
-        looked_at: How many were opened.
-        faults: Those that can't be opened, with the reason.
+        look: Sizes and colors of some of them, and which can't be opened.
         splits: Pictures of each split.
         classes: Training pictures of each class; empty without classes.
         fewest: Pictures of the smallest class in any split.
@@ -44,10 +35,7 @@ class Folder(NamedTuple):
 
     path: Path
     images: int
-    sizes: Counter[tuple[int, int]]
-    gray: int
-    looked_at: int
-    faults: list[str]
+    look: Look
     splits: Counter[int]
     classes: Counter[str]
     fewest: int
@@ -57,12 +45,22 @@ class Folder(NamedTuple):
     @property
     def channels(self) -> int:
         """1 if all pictures are gray, else 3."""
-        return 1 if self.looked_at and self.gray == self.looked_at else 3
+        return self.look.channels
+
+    @property
+    def channels_of_halves(self) -> tuple[int, int]:
+        """Channels of both halves of pairs: 1 if all of its pictures are gray, else 3."""
+        if self.pairs is None or self.pairs_side_by_side:
+            return self.channels, self.channels
+        first = {name for files in self.pairs.splits.values() for name in files.a}
+        halves = [[name for name in self.look.sizes if (name in first) == is_first] for is_first in (True, False)]
+        a, b = (1 if half and self.look.gray.issuperset(half) else 3 for half in halves)
+        return a, b
 
     @property
     def side(self) -> int:
         """The shorter side of most pictures, or of their halves if they hold two."""
-        (width, height), _ = self.sizes.most_common(1)[0]
+        width, height = self.look.most_common_size
         return min(width // 2 if self.pairs_side_by_side else width, height)
 
     @property
@@ -83,10 +81,13 @@ def look(path: Path) -> Folder:
         files = list_images(path)[1]
         if not files:
             raise RunError(f"{path} holds no pictures: name a folder that does.")
-        sizes, gray, faults = _open_some(path, files)
-        if not sizes:
-            raise RunError(f"None of the pictures in {path} can be read: {', '.join(faults[:3])}.")
-        pairs = _pairs(path, sizes)
+        found = look_at(path, files)
+        if not found.sizes:
+            raise RunError(f"None of the pictures in {path} can be read: {', '.join(found.faults[:3])}.")
+        before = len(caught)
+        pairs = _pairs(path, found)
+        if pairs is None:
+            del caught[before:]  # what was odd about them as pairs
         splits: Counter[int] = Counter()
         classes: Counter[str] = Counter()
         fewest = 0
@@ -101,33 +102,12 @@ def look(path: Path) -> Folder:
             places = zip(listing.splits, listing.labels, strict=True)
             fewest = min(Counter(place for place in places if place[1] != UNLABELED).values(), default=0)
         else:
-            splits.update({split: len(found.a) for split, found in pairs.splits.items()})
+            splits.update({split: len(halves.a) for split, halves in pairs.splits.items()})
     notes = list(dict.fromkeys(str(one.message) for one in caught))
-    return Folder(path, len(files), sizes, gray, sizes.total(), faults, splits, classes, fewest, pairs, notes)
+    return Folder(path, len(files), found, splits, classes, fewest, pairs, notes)
 
 
-def _open_some(path: Path, files: list[str]) -> tuple[Counter[tuple[int, int]], int, list[str]]:
-    """Sizes of pictures, evenly taken, how many are gray, and which can't be opened."""
-    chosen = files[:: -(-len(files) // LOOKED_AT)]
-
-    def opened(name: str) -> tuple[tuple[int, int], bool] | str:
-        try:
-            with Image.open(path / name) as image:
-                return image.size, image.mode in GRAY_MODES
-        except Exception as error:  # Pillow meets damaged files with errors of a dozen kinds
-            return f"{printable(name)} ({fault_of(error)})"
-
-    with ThreadPoolExecutor(processors()) as threads:
-        found = list(threads.map(opened, chosen))
-    good = [one for one in found if not isinstance(one, str)]
-    return (
-        Counter(size for size, _ in good),
-        sum(is_gray for _, is_gray in good),
-        [one for one in found if isinstance(one, str)],
-    )
-
-
-def _pairs(path: Path, sizes: Counter[tuple[int, int]]) -> PairListing | None:
+def _pairs(path: Path, found: Look) -> PairListing | None:
     """The pairs of a folder: two folders of halves, or pictures of which nearly all are twice as wide as high."""
     try:
         listing = list_pairs(path, path)
@@ -135,17 +115,17 @@ def _pairs(path: Path, sizes: Counter[tuple[int, int]]) -> PairListing | None:
         return None
     if any(files.b is not None for files in listing.splits.values()):
         return listing
-    twice = sum(count for (width, height), count in sizes.items() if width == 2 * height)
-    return listing if twice >= 0.9 * sizes.total() else None
+    twice = sum(width == 2 * height for width, height in found.sizes.values())
+    return listing if twice >= 0.9 * len(found.sizes) else None
 
 
 def described(folder: Folder) -> list[str]:
     """What was found, a line each."""
-    (width, height), most = folder.sizes.most_common(1)[0]
-    same = "all" if most == folder.looked_at else f"{most} of {folder.looked_at} looked at"
-    lines = [
-        f"{folder.images:,} pictures, {'gray' if folder.channels == 1 else 'color'}, {same} of {width}x{height} pixels"
-    ]
+    (width, height), most = Counter(folder.look.sizes.values()).most_common(1)[0]
+    looked_at = len(folder.look.sizes)
+    same = "all" if most == looked_at else f"{most} of {looked_at} looked at"
+    colors = " and ".join("gray" if count == 1 else "color" for count in dict.fromkeys(folder.channels_of_halves))
+    lines = [f"{folder.images:,} pictures, {colors}, {same} of {width}x{height} pixels"]
     lines.append("splits: " + ", ".join(f"{count:,} {SPLITS[split]}" for split, count in sorted(folder.splits.items())))
     if folder.pairs is not None:
         how = "side by side" if folder.pairs_side_by_side else "in two folders, by equal names"
@@ -156,8 +136,8 @@ def described(folder: Folder) -> list[str]:
         lines.append(f"{len(folder.classes)} classes: {names}; the smallest, {fewest}, has {least:,} training pictures")
     else:
         lines.append("no classes")
-    if folder.faults:
-        lines.append(f"{len(folder.faults)} can't be read, such as {folder.faults[0]}")
+    if faults := folder.look.faults:
+        lines.append(f"{len(faults)} can't be read, such as {faults[0]}")
     return lines + folder.notes
 
 
@@ -174,14 +154,6 @@ class Recipe(NamedTuple):
 
     lacks: Callable[[Folder], str]
     write: Callable[[Folder], str]
-
-
-def power_of_two(folder: Folder, least: int = 16, most: int = 64) -> int:
-    """The largest power of two that isn't larger than the pictures."""
-    size = most
-    while size > max(least, folder.side):
-        size //= 2
-    return size
 
 
 def batch_size(folder: Folder, wanted: int) -> int:
@@ -270,7 +242,7 @@ def _epochs(folder: Folder, batch: int, steps: int) -> int:
 
 def write_classifier(folder: Folder) -> str:
     """ResNet-18 with cross-entropy."""
-    size, batch = power_of_two(folder, 32), batch_size(folder, 64)
+    size, batch = power_of_two(folder.side, 32), batch_size(folder, 64)
     color = "[0.485, 0.456, 0.406]", "[0.229, 0.224, 0.225]"
     mean, std = color if folder.channels == 3 else ("[0.5]", "[0.5]")
     return (
@@ -294,7 +266,7 @@ def write_classifier(folder: Folder) -> str:
 
 def write_protonet(folder: Folder) -> str:
     """Prototypical networks, with classes drawn for validation and testing if there are no folders for them."""
-    size, count = power_of_two(folder, 32), len(folder.classes)
+    size, count = power_of_two(folder.side, 32), len(folder.classes)
     held_out = max(2, count // 5)
     way, test_way = min(5, count - 2 * held_out), min(5, held_out)
     query = max(1, min(5, folder.fewest - 1))
@@ -314,7 +286,7 @@ def write_protonet(folder: Folder) -> str:
 
 def write_vae(folder: Folder) -> str:
     """A variational autoencoder."""
-    size, batch = power_of_two(folder), batch_size(folder, 64)
+    size, batch = power_of_two(folder.side), batch_size(folder, 64)
     return (
         _head(folder, "vae", "Variational autoencoder")
         + _model("VAE", image_size=size, channels=folder.channels, latent_dim=32, feature_maps=32)
@@ -326,7 +298,7 @@ def write_vae(folder: Folder) -> str:
 
 def write_dcgan(folder: Folder) -> str:
     """A DCGAN."""
-    size, batch = power_of_two(folder), batch_size(folder, 64)
+    size, batch = power_of_two(folder.side), batch_size(folder, 64)
     return (
         _head(folder, "dcgan", "DCGAN")
         + _model("DCGAN", image_size=size, channels=folder.channels, latent_dim=100, feature_maps=32)
@@ -348,29 +320,36 @@ def _paired_data(folder: Folder, size: int) -> str:
     if folder.side >= 1.5 * size:
         lines.append(f"    load_size: {min(286, folder.side)}  # pictures are resized to it, then windows are cut out")
     lines += ["    batch_size: 1", "    eval_batch_size: 8", "    flip: true  # not for text"]
-    if folder.channels == 1:
-        lines += ["    source_channels: 1", "    target_channels: 1"]
+    a, b = folder.channels_of_halves
+    lines += ["    source_channels: 1"] * (a == 1) + ["    target_channels: 1"] * (b == 1)
     return "\n".join(lines) + "\n"
+
+
+def _pair_channels(folder: Folder) -> dict[str, float]:
+    """A model's arguments for the channels of the halves."""
+    a, b = folder.channels_of_halves
+    return {"channels": b} if a == b else {"channels": b, "source_channels": a}
 
 
 def write_pix2pix(folder: Folder) -> str:
     """pix2pix."""
-    size = power_of_two(folder, 32, 256 if folder.side < 512 else 128)
-    maps = "TranslationScores\n      init_args: {map_colors: false}"
+    size = power_of_two(folder.side, 32, 256 if folder.side < 512 else 128)
     return (
         _head(folder, "pix2pix", "pix2pix")
-        + _model("Pix2Pix", image_size=size, channels=folder.channels, feature_maps=32, discriminator_feature_maps=32)
+        + _model("Pix2Pix", image_size=size, **_pair_channels(folder), feature_maps=32, discriminator_feature_maps=32)
         + _paired_data(folder, size)
-        + _trainer(100, "Triptychs", maps)
+        + _trainer(100, "Triptychs", "TranslationScores")
     )
 
 
 def write_cycle_gan(folder: Folder) -> str:
     """CycleGAN."""
-    size = power_of_two(folder, 32, 128)
+    size, channels = power_of_two(folder.side, 32, 128), _pair_channels(folder)
+    if "source_channels" in channels:
+        channels["lambda_identity"] = 0.0  # which needs as many channels on both sides
     return (
         _head(folder, "cycle_gan", "CycleGAN")
-        + _model("CycleGAN", image_size=size, channels=folder.channels, feature_maps=32, discriminator_feature_maps=32)
+        + _model("CycleGAN", image_size=size, **channels, feature_maps=32, discriminator_feature_maps=32)
         + _paired_data(folder, size)
         + _trainer(100, "Triptychs")
     )

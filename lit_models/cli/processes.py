@@ -14,12 +14,10 @@ from typing import Any
 import yaml
 
 from lit_models.errors import RunError
-from lit_models.runs.settings import changes
-from lit_models.support.checkpoint_files import last_checkpoint
 
 RELIT = [sys.executable, "-m", "lit_models"]
 """The command, in this Python."""
-INTERRUPTED = (130, -signal.SIGINT)
+INTERRUPTED = (130, -signal.SIGINT, 0xC000013A)  # the last one on Windows
 """Exit codes of a command that Ctrl-C ended."""
 
 
@@ -33,6 +31,8 @@ def train(folder: Path, arguments: Sequence[str]) -> int:
     Returns:
         The exit code.
     """
+    from lit_models.runs.settings import changes
+
     if (folder / "config.yaml").is_file() and (changed := changes(folder, resolved(arguments))):
         key, (before, now) = next(iter(changed.items()))
         print(
@@ -43,8 +43,8 @@ def train(folder: Path, arguments: Sequence[str]) -> int:
     return 0 if finished(folder) else relit(fit_command(folder, arguments))
 
 
-def resolved(arguments: Sequence[str]) -> dict[str, Any]:
-    """The full configuration with which `relit fit` would train.
+def resolved(arguments: Sequence[str], command: str = "fit") -> dict[str, Any]:
+    """The full configuration with which a command of relit would run.
 
     Raises:
         RunError: It would refuse the arguments.
@@ -53,9 +53,11 @@ def resolved(arguments: Sequence[str]) -> dict[str, Any]:
 
     output, errors = io.StringIO(), io.StringIO()
     with contextlib.redirect_stdout(output), contextlib.redirect_stderr(errors):
-        code = main(["fit", *arguments, "--print_config"])
+        code = main([command, *arguments, "--print_config"])
+    if code in INTERRUPTED:
+        raise KeyboardInterrupt
     if code != 0:
-        raise RunError(last_words(errors.getvalue()) or f"relit fit refuses {shlex.join(arguments)}.")
+        raise RunError(last_words(errors.getvalue()) or f"relit {command} refuses {shlex.join(arguments)}.")
     return yaml.safe_load(output.getvalue())
 
 
@@ -68,6 +70,8 @@ def last_words(output: str) -> str | None:
 
 def fit_command(folder: Path, arguments: Iterable[str]) -> list[str]:
     """The arguments of relit that train in this run folder, from its last checkpoint if it has one."""
+    from lit_models.support.checkpoint_files import last_checkpoint
+
     command = ["fit", *arguments, f"--run.root={folder.parent.parent}", f"--run.id={folder.name}"]
     if last_checkpoint(folder) is not None:
         command.append("--ckpt_path=last")
@@ -102,7 +106,7 @@ def in_a_process(command: Sequence[str]) -> int:
 def finished(run: Path) -> bool:
     """Whether the training in this run folder reached its end."""
     record = run / "run.json"
-    return record.is_file() and bool(json.loads(record.read_text())["finished"])
+    return record.is_file() and bool(json.loads(record.read_text(encoding="utf-8"))["finished"])
 
 
 def interruptible(main: Callable[[], int]) -> int:

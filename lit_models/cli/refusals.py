@@ -137,7 +137,7 @@ def warn_of_slow_bf16(trainer: Trainer) -> None:
     if not trainer.precision.startswith("bf16") or trainer.strategy.root_device.type != "cpu":
         return
     cpuinfo = Path("/proc/cpuinfo")
-    if cpuinfo.is_file() and not re.search(r"\b(avx512_bf16|amx_bf16|bf16)\b", cpuinfo.read_text()):
+    if cpuinfo.is_file() and not re.search(r"\b(avx512_bf16|amx_bf16|bf16)\b", cpuinfo.read_text(encoding="utf-8")):
         rank_zero_warn(
             "This processor has no instructions for bfloat16, which is slower than fp32 on it: leave "
             "--trainer.precision out.",

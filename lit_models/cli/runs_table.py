@@ -1,17 +1,17 @@
 """``relit runs``: the runs of a folder with their state, best value and age."""
 
 import argparse
-import csv
 import json
-import math
 import time
+from collections import defaultdict
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from lit_models.cli.tables import table
+from lit_models.errors import RunError
+from lit_models.runs.reading import Logged, read_logged, read_mapping
 
 LOCK = ".lock"
 FRESH = 600.0
@@ -75,7 +75,7 @@ def summarize(folder: Path) -> RunSummary:
     written = [path for path in map(folder.joinpath, ("metrics.csv", "run.json", "config.yaml")) if path.is_file()]
     changed = max(path.stat().st_mtime for path in written)
     rows = _rows(folder / "metrics.csv")
-    done = max((int(float(row["epoch"])) + 1 for row in rows if row.get("epoch")), default=0)
+    done = max((row.epoch + 1 for row in rows if row.epoch is not None), default=0)
     planned = (config.get("trainer") or {}).get("max_epochs") or (
         (config.get("model") or {}).get("init_args") or {}
     ).get("epochs")
@@ -140,37 +140,34 @@ def _is_locked(path: Path) -> bool:
     return False
 
 
-def _best(config: dict[str, Any], rows: list[dict[str, str]]) -> str:
+def _best(config: dict[str, Any], rows: list[Logged]) -> str:
     checkpoint = config.get("checkpoint") or {}
     metric, mode = checkpoint.get("monitor"), checkpoint.get("mode", "min")
-    values = _values(rows, metric)
-    if values:
-        return f"{metric} {max(values) if mode == 'max' else min(values):.4g}"
-    names = [name for name in (rows[0] if rows else {}) if name.startswith("val/")]
-    losses = sorted(names, key=lambda name: (name != "val/loss", "loss" not in name, name))
-    for name in losses:
-        if values := _values(rows, name):
-            return f"{name} {values[-1]:.4g} (last)"
-    return "–"
-
-
-def _values(rows: list[dict[str, str]], metric: str | None) -> list[float]:
-    found = [float(row[metric]) for row in rows if metric and row.get(metric)]
-    return [value for value in found if math.isfinite(value)]
-
-
-def _rows(path: Path) -> list[dict[str, str]]:
-    if not path.is_file():
-        return []
-    with path.open(newline="", encoding="utf-8") as file:
-        return [row for row in csv.DictReader(file) if None not in row.values()]
+    values: dict[str, list[float]] = defaultdict(list)
+    for row in rows:
+        for name, value in row.values.items():
+            values[name].append(value)
+    if metric in values:
+        return f"{metric} {max(values[metric]) if mode == 'max' else min(values[metric]):.4g}"
+    validated = [name for name in values if name.startswith("val/")]
+    if not validated:
+        return "–"
+    name = min(validated, key=lambda name: (name != "val/loss", "loss" not in name, name))
+    return f"{name} {values[name][-1]:.4g} (last)"
 
 
 def _mapping(path: Path) -> dict[str, Any]:
+    """The names and values in a file, which may be half written."""
     try:
-        text = path.read_text(encoding="utf-8")
-        loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-        content = json.loads(text) if path.suffix == ".json" else yaml.load(text, Loader=loader)
-    except (OSError, ValueError, yaml.YAMLError):
+        return read_mapping(path)
+    except RunError:
         return {}
-    return content if isinstance(content, dict) else {}
+
+
+def _rows(path: Path) -> list[Logged]:
+    """The rows of a ``metrics.csv`` up to one that can't be read."""
+    rows = []
+    with suppress(RunError):
+        for row in read_logged(path):
+            rows.append(row)
+    return rows

@@ -73,7 +73,7 @@ def _section(files: list[Path], part: str) -> dict[str, Any] | None:
     """The class and the arguments of a part that the files give, later ones over earlier ones."""
     found: dict[str, Any] | None = None
     for file in files:
-        section = with_new_names(yaml.safe_load(file.read_text()) or {}).get(part)
+        section = with_new_names(yaml.safe_load(file.read_text(encoding="utf-8")) or {}).get(part)
         if isinstance(section, dict) and "class_path" in section:
             found = section
     return found

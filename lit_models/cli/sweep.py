@@ -26,16 +26,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TextIO
 
-from lit_models.cli.compare import read_epochs
 from lit_models.cli.processes import INTERRUPTED, RELIT, finished, fit_command, interruptible, last_words, resolved
 from lit_models.errors import RunError
-from lit_models.runs.settings import changes, flat
-
-fcntl: Any
-try:
-    import fcntl
-except ImportError:  # Windows
-    fcntl = None
+from lit_models.runs.ownership import INHERITED, Ownership, lock_now
+from lit_models.runs.reading import flat, read_epochs
+from lit_models.runs.settings import changes
 
 SEED = "seed_everything"
 SWEEPS = "sweeps"
@@ -52,9 +47,6 @@ def main(args: list[str]) -> int:
     parser = _parser()
     end = args.index("--") if "--" in args else len(args)
     given, passed_on = parser.parse_args(args[:end]), args[end + 1 :]
-    if fcntl is None:
-        print("relit: a sweep locks its trials as Windows can't: run it in WSL, or on Linux or macOS.", file=sys.stderr)
-        return 1
     try:
         return interruptible(lambda: run_sweep(sweep_of(given, passed_on), given.trials, given.retry_failed))
     except (RunError, OSError) as error:
@@ -459,8 +451,8 @@ class Worker:
         """Writes and prints the table, sorted by the metric; returns 1 if no trial has come to its end."""
         rows = self.rows()
         if rows:
-            (self.sweep.folder / "table.md").write_text(_table(self.sweep, rows))
-            with (self.sweep.folder / "table.csv").open("w", newline="") as file:
+            (self.sweep.folder / "table.md").write_text(_table(self.sweep, rows), encoding="utf-8")
+            with (self.sweep.folder / "table.csv").open("w", newline="", encoding="utf-8") as file:
                 writer = csv.writer(file)
                 writer.writerow([*rows[0].settings, "mean", "sd", "n", "runs"])
                 for row in rows:
@@ -508,8 +500,7 @@ class Worker:
 
     @contextmanager
     def _locked(self, name: str) -> Iterator[None]:
-        with (self.sweep.folder / f"{name}.lock").open("w") as file:
-            fcntl.flock(file, fcntl.LOCK_EX)
+        with _waited_for(self.sweep.folder / f"{name}.lock"):
             yield
 
 
@@ -555,21 +546,23 @@ class Run:
         """
         # The training inherits the lock: if this process is killed, no other one trains in the folder at the same time.
         self.sweep.experiment.mkdir(parents=True, exist_ok=True)
-        with (self.sweep.folder / f"{self.folder.name}.lock").open("w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
+        with _waited_for(self.sweep.folder / f"{self.folder.name}.lock") as lock:
+            if not INHERITED and self.folder.is_dir():  # Windows: the training of a killed sweep has only its own lock
+                Ownership(self.folder, patience=math.inf).release()
             if not finished(self.folder) and not self._train_in_a_process(lock, should_stop):
                 return None
         return self._value()
 
     def _train_in_a_process(self, lock: TextIO, should_stop: Any | None) -> bool:
         """Returns whether the training came to its end, rather than being stopped early."""
-        with self.log.open("a") as log:
+        with self.log.open("a", encoding="utf-8") as log:
             command = [*RELIT, *fit_command(self.folder, self.arguments)]
             log.write(f"== {shlex.join(command)}\n")
             log.flush()
             before = signal.signal(signal.SIGINT, lambda *_: None)  # the training gets Ctrl-C, too, and is waited for
             try:
-                process = subprocess.Popen(command, stdout=log, stderr=log, pass_fds=(lock.fileno(),))
+                passed_on: dict[str, Any] = {"pass_fds": (lock.fileno(),)} if INHERITED else {}
+                process = subprocess.Popen(command, stdout=log, stderr=log, **passed_on)
                 stopped = self._watch(process, should_stop)
             finally:
                 signal.signal(signal.SIGINT, before)
@@ -593,7 +586,7 @@ class Run:
             if len(values) > seen:
                 seen = len(values)
                 if should_stop(values):
-                    process.send_signal(signal.SIGINT)
+                    process.send_signal(signal.SIGINT if INHERITED else signal.SIGTERM)  # Windows has no other signal
                     with suppress(subprocess.TimeoutExpired):
                         process.wait(60)
                     process.kill()
@@ -603,14 +596,12 @@ class Run:
 
     def _values(self) -> list[tuple[float, float]]:
         """The metric by epoch, as far as it is logged."""
-        path = self.folder / "metrics.csv"
-        return read_epochs(path).get(self.sweep.metric, []) if path.is_file() else []
+        return read_epochs(self.folder / "metrics.csv").get(self.sweep.metric, [])
 
     def _value(self) -> float:
         values = [value for _, value in self._values()]
         if not values:
-            path = self.folder / "metrics.csv"
-            logged = sorted(read_epochs(path)) if path.is_file() else []
+            logged = sorted(read_epochs(self.folder / "metrics.csv"))
             self.metrics_match = self.sweep.metric in logged
             raise RunError(
                 f"No value of {self.sweep.metric} is logged; there are {', '.join(logged) or 'none at all'}."
@@ -620,7 +611,7 @@ class Run:
         return min(values) if self.sweep.direction == "minimize" else max(values)
 
     def _last_words(self, code: int) -> str:
-        told = last_words(self.log.read_text(errors="replace"))
+        told = last_words(self.log.read_text(errors="replace", encoding="utf-8"))
         return told or f"it ended with exit code {code}; see {self.log}"
 
 
@@ -641,13 +632,29 @@ def _mean(values: list[float]) -> str:
 
 
 def _lock(path: Path) -> TextIO | None:
-    """The file, locked until it is closed; None if another process holds it."""
-    file = path.open("w")
+    """The file, locked until it is closed; None if another process holds it.
+
+    Raises:
+        RunError: Files can't be locked there.
+    """
+    file = path.open("w", encoding="utf-8")
     try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
+        lock_now(file.fileno())
+    except BlockingIOError:
         file.close()
         return None
+    except OSError as error:
+        file.close()
+        raise RunError(
+            f"{path} can't be locked ({error.strerror}): set --storage to a file on a local disk."
+        ) from error
+    return file
+
+
+def _waited_for(path: Path) -> TextIO:
+    """The file, locked until it is closed, as soon as no other process holds it."""
+    while (file := _lock(path)) is None:
+        time.sleep(0.1)
     return file
 
 

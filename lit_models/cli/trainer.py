@@ -50,12 +50,15 @@ class RelitTrainer(Trainer):
         """Downloads and prepares a data set, without training (on a cluster's login node, say).
 
         Args:
-            model: Not used.
+            model: The model that the data are for: data of no fixed size get the size of its images.
             datamodule: The data set.
             picture: PNG file in which to draw a training batch with its labels; none if null.
         """
         if datamodule is None:
             raise RunError("There is nothing to prepare: name a data set with --data or --config.")
+        if model is not None:
+            self.strategy.connect(model)
+        datamodule.trainer = self
         datamodule.prepare_data()
         if picture is not None:
             draw_training_batch(cast(ImageDataModule, datamodule), Path(picture))

@@ -72,21 +72,6 @@ def is_backbone(name: str) -> bool:
     return library in LIBRARIES and bool(model)
 
 
-def require_backbone(encoder: str, own: Iterable[str], channels: int) -> None:
-    """Refuses an ``encoder`` that is neither one of relit's own nor a library's, and channels that a library's network
-    doesn't take.
-
-    Raises:
-        ModelError: It is not.
-    """
-    if encoder in own:
-        return
-    if not is_backbone(encoder):
-        raise ModelError(f"encoder is {encoder}; it must be {', '.join(own)}, torchvision:NAME or timm:NAME.")
-    if channels not in (1, 3):
-        raise ModelError(f"channels is {channels}, but the encoder {encoder} takes images of 1 or 3 channels.")
-
-
 def require_known(library: str, name: str, known: Iterable[str]) -> None:
     """Refuses a name that a library doesn't have, and suggests the nearest.
 
@@ -188,7 +173,8 @@ def fitting_weights(network: nn.Module, given: Mapping[str, Tensor], source: str
     # Weights of old versions of torch don't count the batches that their statistics are of, which nothing here reads.
     wanted = {key: value for key, value in network.state_dict().items() if not key.endswith("num_batches_tracked")}
     first = next(iter(wanted))
-    prefix = next((key.removesuffix(first) for key in sorted(given, key=len) if key.endswith(first)), "")
+    prefixes = [key.removesuffix(first) for key in sorted(given, key=len) if key.endswith(first)]
+    prefix = next((one for one in prefixes if all(one + key in given for key in wanted)), (prefixes or [""])[0])
     for key, value in wanted.items():
         found = given.get(prefix + key)
         if found is None or found.shape != value.shape:

@@ -1,55 +1,129 @@
-"""Networks that turn images into features, by name."""
+"""Encoders by name: relit's own, and those of torchvision and timm (:mod:`lit_models.networks.backbones`)."""
 
+from collections.abc import Mapping
 from typing import Literal, TypeAlias
 
 from lightning.pytorch.utilities import rank_zero_warn
+from torch import Tensor, nn
 
 from lit_models.errors import ModelError
-from lit_models.networks.backbones import Backbone, is_backbone, require_backbone
+from lit_models.networks.backbones import Backbone, fitting_weights, is_backbone
+from lit_models.networks.conv4 import Conv4
 from lit_models.networks.lenet import LeNet
-from lit_models.networks.resnet import ResNet18, load_weights
+from lit_models.networks.resnet import IMAGENET, ResNet18, load_weights, weights_in_file
 
-Encoder: TypeAlias = ResNet18 | LeNet | Backbone
+Encoder: TypeAlias = Conv4 | ResNet18 | LeNet | Backbone
+
+OWN = ("conv4", "resnet18")
+SMALLEST_FOR_CONV4 = 16
 
 
-def make_encoder(
-    name: str,
+def require_encoder(
+    encoder: str, image_size: int, channels: int, pretrained: str | None, frozen: bool, others: tuple[str, ...] = ()
+) -> None:
+    """Refuses an encoder that doesn't exist, or can't be built or frozen as it is asked for.
+
+    Args:
+        encoder: Its name.
+        image_size: Height and width of the images.
+        channels: Channels of the images.
+        pretrained: Weights that it starts from.
+        frozen: Whether it stays as it is.
+        others: Further encoders of the method.
+
+    Raises:
+        ModelError: It is one of these.
+    """
+    if not is_backbone(encoder) and encoder not in (*others, *OWN):
+        names = ", ".join(dict.fromkeys((*others, *OWN)))
+        raise ModelError(f"encoder is {encoder}; it must be {names}, torchvision:NAME or timm:NAME.")
+    if is_backbone(encoder) and channels not in (1, 3):
+        raise ModelError(f"channels is {channels}, but the encoder {encoder} takes images of 1 or 3 channels.")
+    if encoder == "conv4" and image_size < SMALLEST_FOR_CONV4:
+        raise ModelError(f"image_size is {image_size}; four halvings need at least {SMALLEST_FOR_CONV4}.")
+    if encoder == "conv4" and pretrained == IMAGENET:
+        raise ModelError("conv4 has no weights of ImageNet: set --model.pretrained to a file.")
+    if encoder == "lenet" and (pretrained is not None or image_size < 8):
+        raise ModelError("The encoder lenet has no pretrained weights, and needs an image_size of at least 8.")
+    if frozen and encoder != "autoencoder" and pretrained is None:
+        weights = f"{IMAGENET}, or to a file of {encoder}" if is_backbone(encoder) else "a file with weights of it"
+        raise ModelError(f"A frozen encoder needs weights: set --model.pretrained to {weights}.")
+
+
+def build_encoder(
+    encoder: str,
     image_size: int,
     channels: int,
     feature_maps: int,
-    stem: Literal["3x3", "7x7"],
-    frozen: bool,
-    pretrained: str | None,
+    frozen: bool = False,
+    stem: Literal["3x3", "7x7"] = "3x3",
 ) -> Encoder:
-    """Build an encoder, without its weights yet.
+    """An encoder with random weights.
 
     Args:
-        name: "resnet18", "lenet", ``torchvision:NAME`` or ``timm:NAME``.
+        encoder: "conv4", "resnet18", "lenet", ``torchvision:NAME`` or ``timm:NAME``.
         image_size: Height and width of the images.
         channels: Channels of the images.
-        feature_maps: Channels of the first stage.
+        feature_maps: Width of relit's own: of each block of "conv4", of the first stage of the others.
+        frozen: Its parameters don't learn.
         stem: See :class:`lit_models.networks.resnet.ResNet18`.
-        frozen: Whether it stays as it is.
-        pretrained: The weights that it will get, for the checks.
+    """
+    if is_backbone(encoder):
+        return Backbone(encoder, image_size, frozen)
+    network: Encoder
+    if encoder == "conv4":
+        network = Conv4(channels, feature_maps, image_size)
+    elif encoder == "lenet":
+        network = LeNet(channels, feature_maps, image_size)
+    else:
+        network = ResNet18(channels, feature_maps, stem)
+    return network.requires_grad_(not frozen)
+
+
+def load_encoder(encoder: nn.Module, source: str, normalizes: bool = False) -> None:
+    """Gives an encoder weights; warns of a stem that stays untrained.
+
+    Args:
+        encoder: As :func:`build_encoder` makes it.
+        source: "imagenet" for weights of torchvision or timm; or a file: ``.safetensors``, a checkpoint of relit's, or
+            anything that ``torch.save`` wrote, with the encoder's names of parameters.
+        normalizes: Whether the method normalizes the images of relit's own encoders.
 
     Raises:
-        ModelError: There is no such encoder, or it can't be had so.
+        ModelError: The weights are of another network, or of images in another range.
+        RunError: The file can't be read.
     """
-    require_backbone(name, ("resnet18", "lenet"), channels)
-    if frozen and (not is_backbone(name) or pretrained is None):
-        raise ModelError("A frozen encoder needs weights: set --model.encoder torchvision:NAME and --model.pretrained.")
-    if name == "lenet" and (pretrained is not None or image_size < 8):
-        raise ModelError("The encoder lenet has no pretrained weights, and needs an image_size of at least 8.")
-    if is_backbone(name):
-        return Backbone(name, image_size, frozen)
-    return LeNet(channels, feature_maps, image_size) if name == "lenet" else ResNet18(channels, feature_maps, stem)
-
-
-def load_encoder(encoder: Encoder, source: str) -> None:
-    """Give an encoder the weights "imagenet", or those of a file; warn of what stays untrained."""
     if isinstance(encoder, Backbone):
         encoder.load_pretrained(source)
         return
-    assert isinstance(encoder, ResNet18)  # the others have no weights to start from
-    if untrained := load_weights(encoder, source):
-        rank_zero_warn(f"The stem isn't that of {source}, and starts untrained: {', '.join(untrained)}.")
+    if not normalizes:
+        _require_plain_images(source)
+    if isinstance(encoder, ResNet18):
+        untrained = load_weights(encoder, source)
+        if untrained and not normalizes:
+            raise ModelError(f"{source} is of a ResNet18 with another stem: train one with --model.stem 3x3.")
+        if untrained:
+            rank_zero_warn(f"The stem isn't that of {source}, and starts untrained: {', '.join(untrained)}.")
+        return
+    encoder.load_state_dict(fitting_weights(encoder, weights_in_file(source), source, "conv4"), strict=False)
+
+
+def _require_plain_images(source: str) -> None:
+    """Refuses weights of an encoder that learned from normalized images."""
+    if source == IMAGENET:
+        raise ModelError(
+            "ImageNet's weights take normalized images: set --model.encoder torchvision:resnet18, which normalizes."
+        )
+    given: Mapping[str, Tensor] = weights_in_file(source)
+    mean, std = given.get("mean"), given.get("std")
+    if mean is not None and std is not None and (mean.any() or (std != 1).any()):
+        zeros, ones = (f"'{[number] * len(mean)}'" for number in (0, 1))
+        raise ModelError(
+            f"The encoder in {source} learned from normalized images: train it with --model.mean {zeros} --model.std "
+            f"{ones}, as this method takes images in [0, 1]."
+        )
+
+
+def train_unless_frozen(encoder: nn.Module, frozen: bool, mode: bool) -> None:
+    """Keeps the statistics of batch normalization of a frozen encoder as they are."""
+    encoder.train(mode and not frozen)

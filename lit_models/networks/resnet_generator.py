@@ -13,21 +13,31 @@ class ResNetGenerator(nn.Module):
     With 64 feature maps and instance normalization it is the paper's: 6 blocks (7.838 million parameters) for images of
     128 pixels, 9 (11.378 million) from 256 on.
 
-    Shapes: ``(N, channels, H, W)`` to the same, in [−1, 1]; H and W multiples of 4, and at least 8.
+    Shapes: ``(N, source_channels, H, W)`` to ``(N, channels, H, W)``, in [−1, 1]; H and W multiples of 4, and at least
+    8.
 
     Args:
-        channels: Channels of the images.
+        channels: Channels of the images that it makes.
         feature_maps: Width of the outermost layers; the residual blocks have four times as many.
         blocks: Residual blocks.
         norm: "instance" as in CycleGAN, or "batch".
         dropout: Share of the values that is dropped within each residual block.
+        source_channels: Channels of the images that it takes; ``channels`` if None.
     """
 
     size_multiple = 4
     smallest_size = 8
     """At a quarter of it, the residual blocks have two pixels, of which to mirror one at the border."""
 
-    def __init__(self, channels: int, feature_maps: int, blocks: int, norm: Norm, dropout: float = 0.0) -> None:
+    def __init__(
+        self,
+        channels: int,
+        feature_maps: int,
+        blocks: int,
+        norm: Norm,
+        dropout: float = 0.0,
+        source_channels: int | None = None,
+    ) -> None:
         super().__init__()
         bias = norm == "instance"
         width = feature_maps
@@ -36,7 +46,7 @@ class ResNetGenerator(nn.Module):
             return [normalization(norm, width), nn.ReLU(inplace=True)]
 
         layers: list[nn.Module] = [
-            nn.Conv2d(channels, width, 7, padding=3, padding_mode="reflect", bias=bias),
+            nn.Conv2d(source_channels or channels, width, 7, padding=3, padding_mode="reflect", bias=bias),
             *after(width),
         ]
         for _ in range(2):

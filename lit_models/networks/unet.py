@@ -19,24 +19,33 @@ class UNet(nn.Module):
     normalization: the first, and the innermost, which a batch of one image would set to zero. Only the last one has
     biases. (All of this follows the authors' code.)
 
-    Shapes: ``(N, channels, H, W)`` to the same, in [−1, 1]; H and W multiples of ``image_size``.
+    Shapes: ``(N, source_channels, H, W)`` to ``(N, channels, H, W)``, in [−1, 1]; H and W multiples of ``image_size``.
 
     Args:
         image_size: Height and width at which the innermost layer has one pixel, a power of two from 32 to 1024.
-        channels: Channels of the images.
+        channels: Channels of the images that it makes.
         feature_maps: Width of the outermost layer; doubled at each halving of the size, up to 8 times.
         dropout: Share of the values that is dropped in the first three layers of the decoder, as far as they have the
             full width.
+        source_channels: Channels of the images that it takes; ``channels`` if None.
     """
 
-    def __init__(self, image_size: int, channels: int, feature_maps: int, dropout: float = 0.5) -> None:
+    def __init__(
+        self,
+        image_size: int,
+        channels: int,
+        feature_maps: int,
+        dropout: float = 0.5,
+        source_channels: int | None = None,
+    ) -> None:
         super().__init__()
         require_power_of_two(image_size, SMALLEST, LARGEST)
         depth = image_size.bit_length() - 1
         self.size_multiple = self.smallest_size = image_size
         widths = [feature_maps * min(2**i, 8) for i in range(depth)]
 
-        self.encoder = nn.ModuleList([nn.Conv2d(channels, widths[0], 4, stride=2, padding=1, bias=False)])
+        first = nn.Conv2d(source_channels or channels, widths[0], 4, stride=2, padding=1, bias=False)
+        self.encoder = nn.ModuleList([first])
         for i in range(1, depth):
             # In place: the decoder gets the same values, but takes their ReLU, which is the same before and after.
             self.encoder.append(

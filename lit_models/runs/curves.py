@@ -1,6 +1,5 @@
 """Curves of a finished run, drawn from its ``metrics.csv``."""
 
-import csv
 import math
 from collections import defaultdict
 from pathlib import Path
@@ -8,9 +7,8 @@ from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 
+from lit_models.runs.reading import COLORS, FEWEST_NOISY_POINTS, Curve, color_of, read_steps, smooth
 from lit_models.support.logging import log_figure
-
-Curve = list[tuple[float, float]]
 
 
 class LossCurves(Callback):
@@ -23,7 +21,7 @@ class LossCurves(Callback):
         for logger in trainer.loggers:
             logger.save()
         run = Path(trainer.default_root_dir)
-        curves = read_curves(run / "metrics.csv")
+        curves = read_steps(run / "metrics.csv")
         for picture, quantity in (("losses", "loss"), ("accuracies", "accuracy")):
             chosen = {
                 name: curve for name, curve in curves.items() if quantity in name and not name.startswith("test/")
@@ -34,20 +32,8 @@ class LossCurves(Callback):
                 log_figure(trainer, path)
 
 
-def read_curves(path: Path) -> dict[str, Curve]:
-    """The curves ``(step, value)`` of every metric in a ``metrics.csv``, by name; none if there is no file."""
-    curves: dict[str, Curve] = defaultdict(list)
-    if path.is_file():
-        with path.open(newline="", encoding="utf-8") as file:
-            for row in csv.DictReader(file):
-                for name, value in row.items():
-                    if name not in ("step", "epoch") and value and math.isfinite(float(value)):
-                        curves[name].append((float(row["step"]), float(value)))
-    return dict(curves)
-
-
 def draw_curves(curves: dict[str, Curve], path: Path) -> None:
-    """Draws curves with a legend; noisy ones pale, with their running mean on top.
+    """Draws curves with a legend; noisy ones pale, with their smooth course on top.
 
     What is logged over the same steps shares a plot, such as the losses of the two players of a GAN, for training and
     validation; phases that follow each other have a plot each.
@@ -66,8 +52,8 @@ def draw_curves(curves: dict[str, Curve], path: Path) -> None:
     for axes in plots[len(phases) :]:
         axes.remove()
     for axes, names in zip(plots, phases, strict=False):
-        for name in sorted(names):
-            _draw(axes, curves[name], name)
+        for number, name in enumerate(sorted(names)):
+            _draw(axes, curves[name], name, COLORS[color_of(number)])
         axes.set_xlabel("step")
         axes.grid(alpha=0.3)
         axes.legend()
@@ -99,20 +85,10 @@ def by_phase(curves: dict[str, Curve]) -> list[list[str]]:
     return groups
 
 
-def _draw(axes: Any, curve: Curve, label: str) -> None:
+def _draw(axes: Any, curve: Curve, label: str, color: str) -> None:
     steps, values = zip(*curve, strict=True)
-    window = len(values) // 20
-    if window < 2:
-        axes.plot(steps, values, label=label, marker="o" if len(values) < 50 else None, markersize=3)
+    if len(values) < FEWEST_NOISY_POINTS:
+        axes.plot(steps, values, label=label, color=color, marker="o", markersize=3)
         return
-    line = axes.plot(steps, values, alpha=0.25, linewidth=0.8)[0]
-    axes.plot(steps, running_mean(values, window), label=label, color=line.get_color())
-
-
-def running_mean(values: tuple[float, ...], window: int) -> list[float]:
-    """The mean of each value and up to ``window`` values before it."""
-    means, total = [], 0.0
-    for i, value in enumerate(values):
-        total += value - (values[i - window - 1] if i > window else 0.0)
-        means.append(total / min(i + 1, window + 1))
-    return means
+    axes.plot(steps, values, color=color, alpha=0.25, linewidth=0.8)
+    axes.plot(steps, smooth(values), label=label, color=color)

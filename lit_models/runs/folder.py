@@ -104,7 +104,9 @@ def checkpoint_before_restart(options: RunOptions, began_by_going_on: bool) -> P
         return last_checkpoint(folder / _checked_name(options.id, "--run.id"))
     if name := _name_in_job():
         note = folder / f".{name}"
-        return last_checkpoint(Path(note.read_text()) if began_by_going_on and note.is_file() else folder / name)
+        return last_checkpoint(
+            Path(note.read_text(encoding="utf-8")) if began_by_going_on and note.is_file() else folder / name
+        )
     if _has_torchruns_store():
         store, key = _torchruns_store(), _torchruns_key(folder)
         return last_checkpoint(Path(store.get(key).decode())) if store.check([key]) else None

@@ -23,7 +23,7 @@ from lightning.pytorch.loggers import CSVLogger, Logger, MLFlowLogger, WandbLogg
 from lightning.pytorch.loggers.logger import DummyExperiment, rank_zero_experiment
 
 from lit_models.errors import RunError
-from lit_models.runs.settings import flat
+from lit_models.runs.reading import flat
 from lit_models.support.checkpoint_files import BEST, CHECKPOINTS, LAST
 from lit_models.support.files import write_atomically
 from lit_models.support.lightning_internals import ExperimentWriter
@@ -229,7 +229,7 @@ def wandb_id(run_folder: Path) -> str:
     goes on with the same one. A W&B agent chooses it for the runs that it starts."""
     path = run_folder / "wandb_id"
     if path.is_file():
-        return path.read_text().strip()
+        return path.read_text(encoding="utf-8").strip()
     return os.environ.get("WANDB_RUN_ID") or secrets.token_hex(5)
 
 
@@ -294,7 +294,7 @@ def _key_in_netrc() -> bool:
 def environment(trainer: Trainer) -> dict[str, Any]:
     """What a run runs on and by which command: processor or accelerator, processes, version of torch, commit."""
     cpuinfo = Path("/proc/cpuinfo")
-    names = re.findall(r"model name\s*:\s*(.+)", cpuinfo.read_text()) if cpuinfo.is_file() else []
+    names = re.findall(r"model name\s*:\s*(.+)", cpuinfo.read_text(encoding="utf-8")) if cpuinfo.is_file() else []
     device = trainer.strategy.root_device
     return {
         "processor": names[0] if names else platform.processor(),

@@ -24,6 +24,8 @@ try:
 except ImportError:
     msvcrt = None
 
+INHERITED = fcntl is not None
+"""Whether a lock lasts until the last process that has inherited the open file has ended; not on Windows."""
 LOCK = ".lock"
 LOCKED_BYTE = 1 << 20
 """Windows locks bytes, which no other process may then read: one far behind what is written."""
@@ -80,7 +82,7 @@ class Ownership:
         while True:
             file = os.open(self.path, os.O_RDWR | os.O_CREAT, 0o644)
             try:
-                _lock(file)
+                lock_now(file)
             except BlockingIOError:
                 owner = _read(file)
                 os.close(file)
@@ -111,7 +113,7 @@ class Ownership:
         return None
 
 
-def _lock(file: int) -> None:
+def lock_now(file: int) -> None:
     """Locks an open file without waiting.
 
     Raises:

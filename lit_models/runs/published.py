@@ -19,10 +19,11 @@ class Citation:
 
 @dataclass(frozen=True)
 class Published:
-    """The published counterpart of a figure of ours.
+    """The published counterpart of a value of ours.
 
     Attributes:
-        place: Its experiment, step and figure in `scripts/experiments.py`.
+        name: By which an experiment's value in `scripts/experiments/` cites it.
+        label: What is measured, and its unit.
         metric: What a test of ours logs for it, perhaps in another unit.
         configs: Configurations whose tests measure it.
         data: What must stand in the settings of such a test's data.
@@ -30,17 +31,13 @@ class Published:
         others: What others got.
     """
 
-    place: tuple[str, str, str]
+    name: str
+    label: str
     metric: str
     configs: tuple[str, ...]
     data: dict[str, Any]
     paper: Citation | None
     others: tuple[Citation, ...]
-
-    @property
-    def label(self) -> str:
-        """What is measured, and its unit."""
-        return self.place[-1]
 
     @property
     def citations(self) -> tuple[Citation, ...]:
@@ -50,20 +47,19 @@ class Published:
 
 @functools.cache
 def all_published() -> tuple[Published, ...]:
-    """Every published figure, in the file's order."""
+    """Every published value, in the file's order."""
     content = yaml.safe_load(Path(__file__).with_suffix(".yaml").read_text(encoding="utf-8"))
     return tuple(
         Published(
-            (experiment, step, label),
+            name,
+            entry["label"],
             entry["metric"],
             tuple(entry["configs"]),
             entry["data"],
             Citation(**entry["paper"]) if "paper" in entry else None,
             tuple(Citation(**one) for one in entry.get("others", ())),
         )
-        for experiment, steps in content.items()
-        for step, figures in steps.items()
-        for label, entry in figures.items()
+        for name, entry in content.items()
     )
 
 

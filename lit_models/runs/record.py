@@ -95,7 +95,7 @@ class RunRecord(Callback):
                 else:
                     logger.drop_from(trainer.global_step, self._older_rows)
             # A test of a trained model leaves the training's configuration in place, here and in the loggers.
-            if (run / "config.yaml").read_text() == self.config:
+            if (run / "config.yaml").read_text(encoding="utf-8") == self.config:
                 log_configuration(logger, {**yaml.safe_load(self.config), "environment": environment(trainer)}, run)
         if fits:
             self._write_progress(trainer, finished=False)
@@ -130,7 +130,7 @@ class RunRecord(Callback):
     def _write(self, run: Path, may_replace: bool) -> None:
         path = run / "config.yaml"
         if path.is_file():
-            if not may_replace or path.read_text() == self.config:
+            if not may_replace or path.read_text(encoding="utf-8") == self.config:
                 return
             earlier = len(list(run.glob("config_before_resume_*.yaml")))
             shutil.copyfile(path, run / f"config_before_resume_{earlier + 1}.yaml")
@@ -142,7 +142,7 @@ class RunRecord(Callback):
             return
         record = Path(trainer.default_root_dir) / "run.json"
         resumed = trainer.ckpt_path is not None and record.is_file()
-        self._before = json.loads(record.read_text()) if resumed else {}
+        self._before = json.loads(record.read_text(encoding="utf-8")) if resumed else {}
         before = self._before.get("threads")
         if before not in (None, threads):
             print(
@@ -191,7 +191,7 @@ class RunRecord(Callback):
             return
         if self._started is None:
             if finished and path.is_file():  # resumed when nothing was left to train
-                record = {**json.loads(path.read_text()), "finished": True}
+                record = {**json.loads(path.read_text(encoding="utf-8")), "finished": True}
                 write_atomically(path, json.dumps(record, indent=2) + "\n")
             return
         seconds = self._before.get("training_seconds", 0.0) + time.monotonic() - self._started
@@ -233,7 +233,7 @@ class RunRecord(Callback):
             **environment(trainer),
         }
         path = Path(trainer.default_root_dir) / "tests.json"
-        tests = json.loads(path.read_text()) if path.is_file() else []
+        tests = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else []
         same = ("experiment", "checkpoint", "settings")
         kept = [other for other in tests if any(other[key] != test[key] for key in same)]
         write_atomically(path, json.dumps([*kept, test], indent=2) + "\n")

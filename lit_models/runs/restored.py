@@ -93,9 +93,6 @@ class RestoredSettings(Callback):
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         loaders = [loader for loader in training_loaders(trainer) if isinstance(loader, BatchLoader)]
-        if trainer.overfit_batches:  # type: ignore[attr-defined]
-            for loader in loaders:
-                loader.same_every_epoch = True
         changes = [loader for loader in loaders if loader.change is not None]
         if changes and goes_on_within_epoch(trainer):
             done = max(loader.batches_seen for loader in loaders)

@@ -8,6 +8,8 @@ from typing import Any
 import yaml
 from lightning.pytorch.utilities import rank_zero_only
 
+from lit_models.runs import reading
+from lit_models.runs.reading import flat
 from lit_models.support.renamed import with_new_names
 
 
@@ -31,26 +33,10 @@ def tell_changes(run: Path, now: dict[str, Any], restored: Sequence[str] = ()) -
 
 def changes(run: Path, now: dict[str, Any]) -> dict[str, tuple[Any, Any]]:
     """The settings that differ from those that the run was started with: what they were, and what they are."""
-    return differences(with_new_names(yaml.safe_load((run / "config.yaml").read_text())), now)
+    return differences(with_new_names(yaml.safe_load((run / "config.yaml").read_text(encoding="utf-8"))), now)
 
 
 def differences(before: dict[str, Any], now: dict[str, Any]) -> dict[str, tuple[Any, Any]]:
     """The settings that differ between two configurations, apart from those of the run's name and its loggers."""
-    earlier, later = flat(before), flat(now)
-    return {
-        key: (earlier.get(key), later.get(key))
-        for key in sorted(earlier | later)
-        if earlier.get(key) != later.get(key) and not key.startswith(("ckpt_path", "run.", "wandb."))
-    }
-
-
-def flat(config: Any, prefix: str = "") -> dict[str, Any]:
-    """The values of a nested configuration by their dotted names.
-
-    Example:
-        >>> flat({"model": {"class_path": "DCGAN", "init_args": {"latent_dim": 8}}})
-        {'model.class_path': 'DCGAN', 'model.init_args.latent_dim': 8}
-    """
-    if isinstance(config, dict):
-        return {key: value for name, part in config.items() for key, value in flat(part, f"{prefix}{name}.").items()}
-    return {prefix.rstrip("."): config}
+    found = reading.differences([flat(before), flat(now)], ignored=("ckpt_path", "run.", "wandb."))
+    return {name: (earlier, later) for name, (earlier, later) in sorted(found.items())}

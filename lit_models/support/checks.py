@@ -33,6 +33,7 @@ class DataFacts(NamedTuple):
     source_scale: float | None = 1.0
     source_side: int | None = None
     source_channels: int | None = None
+    target_channels: int | None = None
     train_set: Any = None
     val_set: Any = None
     test_set: Any = None
@@ -71,6 +72,9 @@ def require_image_shape(
             remedy = f"set --data {_made_of(datamodule)}, or "
         elif takes == "episodes" and gives == "single images":
             remedy = f"set --data EpisodeDataModule --data.images {data_name}, or "
+        elif gives == "pairs of images":
+            wrapped = "EpisodeDataModule --data.images ImageFolder" if takes == "episodes" else "ImageFolder"
+            remedy = f"set --data {wrapped}, or "
         raise ModelError(f"{name} takes {takes}, but {data_name} gives {gives}: {remedy}choose other data.")
     given = facts_of(datamodule).image_shape
     if given is None or not all(given) or tuple(given) == tuple(image_shape):
@@ -89,6 +93,42 @@ def require_image_shape(
         f"{name} is built for images of {_shape_text(image_shape)}, but {data_name} gives {_shape_text(given)} "
         f"(channels x height x width): {remedy}."
     )
+
+
+def require_pair_channels(module: LightningModule, source: int, target: int) -> None:
+    """Refuses pairs of a data module whose halves have other channels than ``module`` was built for. A gray half among
+    color ones is given in as many equal channels as the model takes, so that it passes.
+
+    Args:
+        module: The model, attached to its trainer.
+        source: Channels of the sources that it takes.
+        target: Channels of the targets.
+
+    Raises:
+        ModelError: A half has other channels.
+    """
+    datamodule = data_of(module.trainer)
+    facts = facts_of(datamodule)
+    if facts.source_channels is None or facts.target_channels is None:
+        return
+    takes = {"source": source, "target": target}
+    gives = {"source": facts.source_channels, "target": facts.target_channels}
+    if source == target and facts.source_channels == facts.target_channels:
+        return  # as many on both sides: a matter of the images' shape
+    for half, count in takes.items():
+        given = gives[half]
+        if given == count or (given == 1 and max(takes.values()) == max(gives.values())):
+            continue
+        remedies = []
+        if _in_training(module):
+            remedies.append(f"--model.{'source_channels' if half == 'source' else 'channels'} {given}")
+        if f"{half}_channels" in signature(type(datamodule)).parameters:
+            remedies.append(f"--data.{half}_channels {count}")
+        remedy = f"set {' or '.join(remedies)}, or " if remedies else ""
+        raise ModelError(
+            f"{type(module).__name__} takes {half}s of {count} channel{'s' * (count > 1)}, but "
+            f"{type(datamodule).__name__} gives {given}: {remedy}choose other data."
+        )
 
 
 def require_probabilities(image: Tensor) -> None:

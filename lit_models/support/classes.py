@@ -1,6 +1,7 @@
 """The names of the classes that a model learned, kept in its checkpoints and compared with the data's."""
 
-from collections.abc import Sequence
+import unicodedata
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from lightning.pytorch.trainer.states import TrainerFn
@@ -26,7 +27,7 @@ class NamedClasses(Method):
 
     def take_class_names(self) -> None:
         """To be called in ``setup``: learns the names from the training data, or compares the data's with the known."""
-        given = tuple(self.facts.class_names)
+        given = _normal(self.facts.class_names)
         if self.class_names:  # loaded before there was a trainer
             self._match_classes()
         elif self.trainer.state.fn == TrainerFn.FITTING:
@@ -38,7 +39,7 @@ class NamedClasses(Method):
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         super().on_load_checkpoint(checkpoint)
-        known = tuple(checkpoint.get("class_names", ()))
+        known = _normal(checkpoint.get("class_names", ()))
         if not known:
             return
         self.class_names = known
@@ -46,7 +47,7 @@ class NamedClasses(Method):
             self._match_classes()
 
     def _match_classes(self) -> None:
-        given, known = tuple(self.facts.class_names), tuple(self.class_names)
+        given, known = _normal(self.facts.class_names), _normal(self.class_names)
         if not given or given == known:
             return
         data = self.data
@@ -64,6 +65,11 @@ class NamedClasses(Method):
             )
         data.reorder_classes(known)
         note(f"The classes of {type(data).__name__} are given the order that the model learned: {_some(known)}.")
+
+
+def _normal(names: Iterable[str]) -> tuple[str, ...]:
+    """Names whose accented letters are written alike, whatever system they come from."""
+    return tuple(unicodedata.normalize("NFC", name) for name in names)
 
 
 def _some(names: Sequence[str]) -> str:

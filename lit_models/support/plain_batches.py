@@ -8,11 +8,19 @@ from lightning.pytorch import Trainer
 from torch import Tensor
 
 from datamodules import ImagePair, LabeledImages
+from datamodules.base import in_precision, to_unit_interval
 from lit_models.errors import ModelError
 from lit_models.support.lightning_internals import data_of
 
 if TYPE_CHECKING:
     from lit_models.module import Method
+
+
+def as_transformed(module: "Method", batch: Any) -> Any:
+    """A batch of relit's in [0, 1], where its loader was given without the data module that would see to that."""
+    if not any(isinstance(part, Tensor) and part.dtype == torch.uint8 for part in batch):
+        return batch
+    return in_precision(module.trainer, to_unit_interval(batch))
 
 
 def named_parts(module: "Method", batch: Any) -> ImagePair | LabeledImages:

@@ -59,7 +59,9 @@ def method_of(checkpoint: dict[str, Any], path: Path) -> str:
     class_path = str(((checkpoint.get("config") or {}).get("model") or {}).get("class_path"))
     name = class_path.rpartition(".")[2]
     if name not in METHODS:
-        raise RunError(f"{path} is no checkpoint that `relit fit` has written with one of relit's methods.")
+        name = str(checkpoint.get("method"))  # of a Trainer of the user's own
+    if name not in METHODS:
+        raise RunError(f"{path} is no checkpoint of one of relit's methods.")
     return name
 
 
@@ -130,8 +132,8 @@ def state_of(checkpoint: dict[str, Any], method: str) -> dict[str, Any]:
     return {name: value for name, value in own.items() if _is_plain(value)}
 
 
-LIGHTNINGS = {"loops", "callbacks", "optimizer_states", "lr_schedulers", "MixedPrecision", "hparams_name"}
-"""What Lightning keeps in a checkpoint to go on with the training."""
+LIGHTNINGS = {"loops", "callbacks", "optimizer_states", "lr_schedulers", "MixedPrecision", "hparams_name", "method"}
+"""What Lightning keeps in a checkpoint to go on with the training; and the method, which has its place on a card."""
 
 
 def _is_plain(value: Any) -> bool:

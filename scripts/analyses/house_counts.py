@@ -82,7 +82,7 @@ def counts(tree: Path) -> dict[str, str]:
     found |= {name: str(sum(len(re.findall(form, text)) for text in texts)) for name, form in LOOKUPS.items()}
     for name in LONG_FILES:
         path = tree / "lit_models" / name
-        found[f"lines of {name}"] = str(len(path.read_text().splitlines())) if path.is_file() else "–"
+        found[f"lines of {name}"] = str(len(path.read_text(encoding="utf-8").splitlines())) if path.is_file() else "–"
     parts = [framework(path.read_text(encoding="utf-8")) for path in method_files(tree)]
     inside, total = (sum(column) for column in zip(*parts, strict=True))
     found["framework in the methods' files"] = f"{inside} of {total} lines ({100 * inside / total:.1f} %)"

@@ -12,12 +12,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch import LightningModule
 from torchvision.transforms.v2 import functional as tv
 
 from datamodules import DataError, DataWarning, cifar10
 from datamodules.cifar10 import CIFAR10, MEAN, read_batch
 from datamodules.loading.archives import RemoteFile
+from tests.support.trainers import quiet_trainer
 
 NAMES = [f"data_batch_{i}" for i in range(1, 6)] + ["test_batch"]
 SUBSET = "CIFAR10 is a subset: 100 of 50,000 training images and 20 of 10,000 test images"
@@ -315,15 +316,7 @@ def test_only_training_images_are_augmented(tmp_path: Path) -> None:
     write_version(tmp_path / "cifar10", "bin")
     data = CIFAR10(str(tmp_path), batch_size=25, val_fraction=0.5, augmentation="standard", cutout=8)
     model = _Recorder()
-    trainer = Trainer(
-        max_epochs=1,
-        accelerator="cpu",
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        num_sanity_val_steps=0,
-    )
+    trainer = quiet_trainer(max_epochs=1, num_sanity_val_steps=0)
     trainer.fit(model, data)
     expected = data.val_set.columns.image[data.val_set.rows] / 255
     assert torch.equal(torch.cat(model.batches["val"]), expected)

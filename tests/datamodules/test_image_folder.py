@@ -11,13 +11,13 @@ import numpy as np
 import pytest
 import torch
 import torchvision
-from PIL import Image
+from PIL import Image, ImageOps
 from torchvision import transforms
 
 from datamodules import DataError, DataWarning, ImageFolder
 from datamodules.base import to_unit_interval
 from datamodules.loading import archives
-from datamodules.loading.decoding import Reading, central_square
+from datamodules.loading.decoding import Reading, _drafted, central_square
 
 REAL_FACES = Path(os.environ.get("RELIT_DATA", "")) / "lfw" / "lfw"
 COLORS = {"red": (255, 0, 0), "green": (0, 255, 0), "blue": (0, 0, 255)}
@@ -52,7 +52,7 @@ def write_classes(folder: Path, counts: dict[str, int] | None = None) -> Path:
 
 
 def prepared(path: Path | str, **arguments) -> ImageFolder:
-    data = ImageFolder(str(path), **{"image_size": 8, "batch_size": 4, **arguments})
+    data = ImageFolder(str(path), **{"image_size": 8, "channels": 3, "batch_size": 4, **arguments})
     data.prepare_data()
     data.setup("fit")
     return data
@@ -211,6 +211,30 @@ def test_a_photograph_held_sideways_is_turned() -> None:
     square = central_square(turned, 8, Reading())
     assert square[2, 0].min() > 200
     assert square[0, -1].min() > 200
+
+
+@pytest.mark.parametrize(("orientation", "crop"), [(1, None), (6, None), (8, 1201), (3, 1333)])
+def test_a_large_jpeg_is_decoded_at_part_of_its_size(tmp_path: Path, orientation: int, crop: int | None) -> None:
+    """And gives what the whole picture gives."""
+    rough = np.random.default_rng(0).integers(0, 256, (40, 60, 3), np.uint8)
+    large = Image.fromarray(rough).resize((2000, 1340), Image.Resampling.BICUBIC)
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    large.save(tmp_path / "large.jpg", quality=95, exif=exif)
+    with Image.open(tmp_path / "large.jpg") as image:
+        whole = ImageOps.exif_transpose(image)
+    side = crop or 1340
+    left, top = (whole.width - side) // 2, (whole.height - side) // 2
+    expected = np.asarray(whole.crop((left, top, left + side, top + side)).resize((64, 64), Image.Resampling.BICUBIC))
+    with Image.open(tmp_path / "large.jpg") as image:
+        found = central_square(image, 64, Reading(), crop)
+    difference = np.abs(found.transpose(1, 2, 0).astype(int) - expected)
+    assert difference.mean() < 0.5
+    assert difference.max() <= 10
+    with Image.open(tmp_path / "large.jpg") as image:
+        assert (_drafted(image, side, 64), image.size) == (4, (500, 335))
+    with Image.open(tmp_path / "large.jpg") as image:
+        assert (_drafted(image, side, 200), image.size) == (1, (2000, 1340))
 
 
 def test_training_batches(tmp_path: Path) -> None:
@@ -458,8 +482,8 @@ def test_damaged_images_are_left_out_with_one_note(tmp_path: Path, recwarn: pyte
     [
         ({"val_fraction": 0.5, "test_fraction": 0.5}, "leave something for training; they are 0.5 and 0.5"),
         ({"val_fraction": -0.1}, "must not be negative"),
-        ({"image_size": 0}, "image_size and crop must be at least 1"),
-        ({"crop": 0}, "image_size and crop must be at least 1"),
+        ({"image_size": 0}, "image_size is 0; it must be at least 1"),
+        ({"crop": 0}, "crop is 0; it must be at least 1"),
     ],
 )
 def test_bad_arguments(tmp_path: Path, arguments: dict, sentence: str) -> None:

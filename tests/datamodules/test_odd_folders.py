@@ -1,19 +1,25 @@
 """Folders as people have them: what is read, what is left out, and that it is said."""
 
+import errno
 import os
 import shutil
 import tempfile
+import threading
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from lightning.pytorch import Trainer
 from PIL import Image
 
-from datamodules import DataError, DataWarning, EpisodeDataModule, ImageFolder
+from datamodules import DataError, DataWarning, EpisodeDataModule, FewLabels, ImageFolder
+from datamodules.loading import decoding
 from datamodules.loading.folders import walk
+from datamodules.loading.paths import locked, user_cache
+from lit_models import VAE, TransferClassifier
 
 
 @pytest.fixture(autouse=True)
@@ -34,7 +40,7 @@ def make(folder: Path, **counts: int) -> Path:
 
 
 def prepared(path: Path, **arguments) -> ImageFolder:
-    data = ImageFolder(str(path), **{"image_size": 8, "batch_size": 2, **arguments})
+    data = ImageFolder(str(path), **{"image_size": 8, "channels": 3, "batch_size": 2, **arguments})
     data.prepare_data()
     data.setup("fit")
     return data
@@ -373,6 +379,17 @@ def shared(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     shutil.rmtree(path)
 
 
+def test_folders_that_may_not_be_read_are_said(shared: Path, nobody: int) -> None:
+    folder = make(shared / "data", a=4, b=4)
+    (folder / "b").chmod(0)
+    for name in ("cache", "root"):
+        (shared / name).mkdir()
+        (shared / name).chmod(0o777)
+    said = "you may not read these folders, which are left out: b"
+    assert as_user(nobody, lambda: said in notes_of(folder)[1]) == 0
+    assert said not in notes_of(folder)[1]
+
+
 def test_arrays_of_another_user_are_read(shared: Path, nobody: int) -> None:
     folder = make(shared / "data", a=4, b=4)
     prepared(folder)
@@ -390,3 +407,198 @@ def test_arrays_of_another_user_are_read(shared: Path, nobody: int) -> None:
 
     assert as_user(nobody, read_prepared) == 0
     assert as_user(nobody, prepare_more) == 0
+
+
+# --- sizes and channels that aren't given -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("mode", "size", "shape", "words"),
+    [
+        ("RGB", (40, 52), (3, 32, 32), "in color, of 32x32 pixels"),
+        ("L", (28, 28), (1, 16, 16), "in gray, of 16x16 pixels"),
+        ("L", (500, 300), (1, 64, 64), "in gray, of 64x64 pixels"),
+    ],
+)
+def test_size_and_channels_are_found_and_said(
+    tmp_path: Path, mode: str, size: tuple[int, int], shape: tuple[int, int, int], words: str
+) -> None:
+    for number in range(4):
+        (tmp_path / "data").mkdir(exist_ok=True)
+        Image.new(mode, size, 9 * number).save(tmp_path / "data" / f"{number}.png")
+    Image.new(mode, (8, 8)).save(tmp_path / "data" / "smaller.png")
+    data, notes = notes_of(tmp_path / "data", image_size=None, channels=None, val_fraction=0, test_fraction=0)
+    assert data.image_shape == shape
+    assert data.train_set[0].image.shape == shape
+    assert words in notes
+    assert "would do" not in notes
+    again, notes = notes_of(tmp_path / "data", image_size=None, channels=None, val_fraction=0, test_fraction=0)
+    assert (again.image_shape, words in notes) == (shape, True)
+
+
+def test_size_and_channels_are_those_of_the_model(tmp_path: Path) -> None:
+    """In training, and for the images of wrappers."""
+    folder = str(make(tmp_path / "data", a=12, b=12))
+    quiet = {"accelerator": "cpu", "logger": False, "enable_checkpointing": False, "enable_progress_bar": False}
+    trainer = Trainer(max_epochs=1, limit_train_batches=1, limit_val_batches=0, enable_model_summary=False, **quiet)
+    data = ImageFolder(folder, batch_size=4)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        trainer.fit(VAE(image_size=16, channels=1, latent_dim=2, feature_maps=2), data)
+    assert data.image_shape == (1, 16, 16)
+    assert not [one for one in caught if issubclass(one.category, DataWarning)]
+    few = FewLabels(ImageFolder(folder), count=8, folds=2)
+    classifier = TransferClassifier(
+        image_size=16, channels=3, num_classes=2, encoder_checkpoint=None, freeze_encoder=False, feature_maps=2, folds=2
+    )
+    trainer.fit(classifier, few)
+    assert few.image_shape == few.images.image_shape == (3, 16, 16)
+
+
+def test_prepare_makes_the_arrays_that_training_takes(
+    relit: Callable[..., int], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    make(tmp_path / "data", a=12, b=12)
+    arguments = ["--model=VAE", "--model.image_size=16", "--model.channels=1", "--data=ImageFolder", "--data.path=data"]
+    arguments += ["--data.batch_size=4", f"--data.root={tmp_path / 'root'}"]
+    assert relit("prepare", *arguments, "--picture=batch.png") == 0
+    assert [path.name.split("-")[1] for path in (tmp_path / "root").glob("image_folder/prepared/data-*")] == ["16x16"]
+    assert (tmp_path / "batch.png").is_file()
+    assert "note" not in capsys.readouterr().err
+
+
+# --- other files and folders that were read in silence ----------------------------------------------------------------
+
+
+def test_pictures_by_their_content_only_are_said(tmp_path: Path) -> None:
+    folder = make(tmp_path / "data", a=3, b=3)
+    for name, kind in (("plain", "JPEG"), ("photo.jpg_large", "JPEG"), ("drawing.bak", "PNG"), ("x.part", "WEBP")):
+        Image.new("RGB", (8, 8)).save(folder / "a" / name, format=kind)
+    (folder / "a" / "notes.txt").write_text("no picture")
+    data, notes = notes_of(folder)
+    assert sum(sizes(data)) == 6
+    assert "are pictures, but not by their names, are left out: a/drawing.bak, a/photo.jpg_large, a/plain, …" in notes
+    assert "(4 in all)" in notes
+
+
+@pytest.mark.parametrize(
+    ("folders", "sentence"),
+    [
+        ({"a": 3, "b": 3, "thumbnails": 3}, "the images of thumbnails are taken like the others, although they may be"),
+        ({"a__Thumbs": 3, "a": 3, "b": 3}, "the images of Thumbs are taken like the others"),
+        ({"images": 3, "masks": 3}, "images, masks are taken as classes: keep masks, labels and the like out"),
+        (
+            {"trainA": 3, "trainB": 3, "testA": 2, "testB": 2},
+            "look like two sets of pictures: PairedFolder reads those",
+        ),
+    ],
+)
+def test_folders_that_may_be_no_classes_are_said(tmp_path: Path, folders: dict[str, int], sentence: str) -> None:
+    assert sentence in notes_of(make(tmp_path / "data", **folders))[1]
+
+
+def test_classes_that_are_not_trained_on_are_said(tmp_path: Path) -> None:
+    folder = make(tmp_path / "data", train__a=3, train__b=3, test__a=2, test__c=2)
+    assert "these classes have test images but no training images: c" in notes_of(folder)[1]
+    assert notes_of(make(tmp_path / "episodes", train__a=3, train__b=3, test__c=2, test__d=2))[1] == ""
+
+
+def test_accents_are_alike_on_all_systems(tmp_path: Path) -> None:
+    decomposed, composed = {"cafe\u0301": 3}, {"caf\u00e9": 3}
+    data = prepared(make(tmp_path / "data", **decomposed, tea=3))
+    assert data.class_names == ("caf\u00e9", "tea")
+    with pytest.warns(DataWarning, match="spelled alike"):
+        data = prepared(make(tmp_path / "both", **decomposed, **composed))
+    assert len(set(data.class_names)) == 2
+
+
+def test_classes_named_a_and_b_are_not_remarked_on(tmp_path: Path) -> None:
+    assert notes_of(make(tmp_path / "data", a=4, b=4, extra=4))[1] == ""
+
+
+@pytest.mark.parametrize("kind", ["tif", "gif", "png"])
+def test_of_several_frames_the_first_is_taken_and_said(tmp_path: Path, kind: str) -> None:
+    frames = [Image.new("L", (8, 8), value) for value in (50, 100, 200)]
+    (tmp_path / "data").mkdir()
+    for number in range(2):
+        frames[0].save(tmp_path / "data" / f"{number}.{kind}", save_all=True, append_images=frames[1:])
+    data, notes = notes_of(tmp_path / "data", channels=1, val_fraction=0, test_fraction=0)
+    assert data.train_set[1].image.unique().tolist() == [50]
+    assert f"2 of the images in {tmp_path / 'data'} hold several frames, slices or pages, of which the first" in notes
+
+
+def test_a_picture_for_a_folder_is_refused(tmp_path: Path) -> None:
+    folder = make(tmp_path / "data", a=1)
+    with pytest.raises(DataError, match=r"000\.png is a single picture: set --data\.path to the folder that holds it"):
+        prepared(folder / "a" / "000.png")
+
+
+def test_values_that_are_no_numbers_are_left_out(tmp_path: Path) -> None:
+    make(tmp_path / "data", a=3)
+    values = np.full((16, 16), 0.5, np.float32)
+    values[3, 3] = np.nan
+    Image.fromarray(values).save(tmp_path / "data" / "a" / "nan.tif")
+    data, notes = notes_of(tmp_path / "data", value_range=(0, 1))
+    assert sum(sizes(data)) == 3
+    assert "a/nan.tif (some of its values are no numbers)" in notes
+
+
+# --- threads, locks, a user without a home ----------------------------------------------------------------------------
+
+
+def test_pictures_are_decoded_in_as_many_threads_as_there_are_processors(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Three pictures are open at once, or the barrier breaks."""
+    make(tmp_path / "data", a=3)
+    monkeypatch.setattr(decoding, "processors", lambda: 3)
+    together = threading.Barrier(3, timeout=20)
+    readable = decoding.decode(tmp_path / "data" / "a", [f"00{n}.png" for n in range(3)], lambda *_: together.wait())
+    assert readable.tolist() == [0, 1, 2]
+
+
+def test_without_flock_a_file_is_the_lock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Some network file systems have no ``flock``; two processes must still not write at once."""
+
+    def no_locks(*_: object) -> None:
+        raise OSError(errno.ENOTSUP, "Operation not supported")
+
+    monkeypatch.setattr("fcntl.flock", no_locks)
+    folder = make(tmp_path / "data", a=4)
+    data = prepared(folder, root=str(tmp_path / "root"))
+    assert sum(sizes(data)) == 4
+    lock = tmp_path / "root" / "lock"
+    events: list[str] = []
+
+    def other() -> None:
+        with locked(lock):
+            events.append("other")
+
+    with locked(lock):
+        assert (tmp_path / "root" / "lock.held").exists()
+        waiting = threading.Thread(target=other)
+        waiting.start()
+        waiting.join(0.2)
+        assert waiting.is_alive()
+        events.append("first")
+    waiting.join(20)
+    assert events == ["first", "other"]
+    assert not (tmp_path / "root" / "lock.held").exists()
+
+
+def test_a_lock_that_fails_otherwise_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_: object) -> None:
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr("fcntl.flock", broken)
+    with pytest.raises(OSError, match="Input/output error"), locked(tmp_path / "lock"):
+        pass
+
+
+def test_a_user_without_a_home_has_a_cache(monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_home(*_: object) -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.setattr("platformdirs.user_cache_path", no_home)
+    assert user_cache().parent == Path(tempfile.gettempdir())
+    assert user_cache().name.startswith("relit-")

@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from lightning.pytorch import Trainer
 from PIL import Image
 from torchvision import transforms
 from torchvision.transforms import functional
@@ -12,6 +13,8 @@ from torchvision.transforms import functional
 from datamodules import DataError, DataWarning, ImagePair, PairedFolder
 from datamodules.loading.pairs import UnpairedBatches, UnpairedDataset, tile_starts
 from datamodules.loading.samplers import ShuffledBatches
+from lit_models import Pix2Pix
+from lit_models.errors import ModelError
 
 
 @pytest.fixture(autouse=True)
@@ -41,8 +44,8 @@ def side_by_side(folder: Path, count: int, first: int = 0, size: int = 40) -> Pa
     return folder
 
 
-def two_folders(a: Path, b: Path, count: int, size: int = 40, mode: str = "RGB") -> None:
-    for number in range(count):
+def two_folders(a: Path, b: Path, count: int, size: int = 40, mode: str = "RGB", first: int = 0) -> None:
+    for number in range(first, first + count):
         save(picture(2 * number, size, mode), a / f"{number}.png")
         save(picture(2 * number + 1, size), b / f"{number}.tif")
 
@@ -227,8 +230,51 @@ def test_oblong_halves_are_cut_to_squares(tmp_path: Path) -> None:
         pair.paste(picture(number), (5, 0))
         pair.paste(picture(50 + number), (55, 0))
         save(pair, tmp_path / "d" / f"{number}.png")
-    data = prepared(tmp_path / "d", val_fraction=0, test_fraction=0)
+    with pytest.warns(DataWarning, match=r"has 2 train pairs \(of 2\) whose halves aren't squares: .* 50x40 pix"):
+        data = prepared(tmp_path / "d", val_fraction=0, test_fraction=0)
     assert torch.equal(everything(data.train_set).target[1], resized(51, 36))
+
+
+def test_halves_of_different_shapes_are_said(tmp_path: Path) -> None:
+    for number in range(4):
+        save(picture(number), tmp_path / "d" / "A" / f"{number}.png")
+        width = 60 if number == 3 else 80  # 80x80 is another size only
+        save(picture(9 + number, 80).resize((width, 80)), tmp_path / "d" / "B" / f"{number}.png")
+    with pytest.warns(DataWarning, match=r"has 1 train pairs \(of 4\) whose halves are of different shapes"):
+        prepared(tmp_path / "d", val_fraction=0, test_fraction=0)
+
+
+def test_equal_names_in_sub_folders_are_different_pairs(tmp_path: Path) -> None:
+    for place, below in enumerate(("x", "y")):
+        two_folders(tmp_path / "d" / "A" / below, tmp_path / "d" / "B" / below, 2, first=10 * place)
+    data = prepared(tmp_path / "d", val_fraction=0, test_fraction=0)
+    target = everything(data.train_set).target
+    assert [torch.equal(target[row], resized(2 * n + 1, 36)) for row, n in enumerate((0, 1, 10, 11))] == [True] * 4
+
+
+def test_sub_folders_of_other_names_do_not_count(tmp_path: Path) -> None:
+    two_folders(tmp_path / "d" / "A" / "day", tmp_path / "d" / "B" / "night", 3)
+    data = prepared(tmp_path / "d", val_fraction=0, test_fraction=0)
+    assert torch.equal(everything(data.train_set).target[2], resized(5, 36))
+
+
+def test_names_that_fit_two_files_are_refused(tmp_path: Path) -> None:
+    two_folders(tmp_path / "d" / "A", tmp_path / "d" / "B", 2)
+    save(picture(9), tmp_path / "d" / "B" / "1.png")
+    with pytest.raises(DataError, match=r"B/1.png and B/1.tif have the same name, so that it isn't clear"):
+        prepared(tmp_path / "d")
+
+
+def test_pictures_outside_the_splits_are_left_out_and_said(tmp_path: Path) -> None:
+    side_by_side(tmp_path / "d" / "train", 4)
+    side_by_side(tmp_path / "d" / "test", 2, first=10)
+    side_by_side(tmp_path / "d" / "rest", 3, first=20)
+    with pytest.warns(DataWarning, match="3 images lie outside the folders of the splits and are left out, such as re"):
+        data = prepared(tmp_path / "d", val_fraction=0)
+    assert [len(split) for split in (data.train_set, data.test_set)] == [4, 2]
+    side_by_side(tmp_path / "d" / "Training", 1, first=30)
+    with pytest.raises(DataError, match="more than one folder for one split: train, training"):
+        prepared(tmp_path / "d", val_fraction=0)
 
 
 def test_damaged_pictures_cost_their_pair_only(tmp_path: Path) -> None:
@@ -269,6 +315,8 @@ def test_bad_folders(tmp_path: Path, make, sentence: str) -> None:
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
+        ({"image_size": 0}, "image_size is 0; it must be at least 1"),
+        ({"target_channels": 4}, "target_channels is 4; it must be 1"),
         ({"direction": "up"}, "must be a_to_b or b_to_a"),
         ({"pairing": "mostly"}, "must be paired, loose or unpaired"),
         ({"evaluation": "half"}, "must be resized, middle or tiles"),
@@ -338,3 +386,82 @@ def test_gray_pictures_are_translated_into_color(relit: Callable[..., int], tmp_
     )
     assert np.array_equal(color, gray), "both are read as gray"
     assert not (gray[..., 0] == gray[..., 2]).all()
+
+
+# --- every method of translation, from gray to color ------------------------------------------------------------------
+
+METHODS = {
+    "pix2pix": (),
+    "pix2pix, resnet": ("--model.generator=resnet", "--model.blocks=1", "--data.direction=b_to_a"),
+    "plain": ("--model.conditional=false", "--model.lambda_l1=0"),
+    "CycleGAN": ("--model=CycleGAN", "--model.blocks=1", "--model.lambda_identity=0"),
+}
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_networks_of_one_channel_learn_three(relit: Callable[..., int], tmp_path: Path, name: str) -> None:
+    """Trained, tested and used; ``PairedFolder`` takes its channels and its size from the model."""
+    two_folders(tmp_path / "pairs" / "A", tmp_path / "pairs" / "B", 12, size=32)
+    save(picture(3, 32), tmp_path / "pictures" / "one.png")
+    model = [argument for argument in SMALL if not argument.startswith(("--data.image_size", "--model=Pix2Pix"))]
+    method = METHODS[name] if name == "CycleGAN" else ("--model=Pix2Pix", *METHODS[name])
+    arguments = ["--data=PairedFolder", *method, *model, "--model.source_channels=1", "--data.path=pairs", *QUIET]
+    arguments.append("--trainer.callbacks+=TranslationScores")
+    assert relit("fit", *arguments) == 0
+    run = next((tmp_path / "runs").glob("*/one"))
+    checkpoint = run / "checkpoints" / "last.ckpt"
+    state = torch.load(checkpoint, weights_only=True)["state_dict"]
+    first = "generator.to_target.layers.0" if name == "CycleGAN" else "generator.layers.0"
+    first = first if name in ("CycleGAN", "pix2pix, resnet") else "generator.encoder.0"
+    assert state[f"{first}.weight"].shape[1] == 1
+    assert relit("test", "--ckpt_path", checkpoint, *QUIET) == 0
+    assert relit("predict", "--ckpt_path", checkpoint, *QUIET) == 0
+    assert relit("predict", "--ckpt_path", checkpoint, "--data=PairedFolder", "--data.path=pairs", *QUIET) == 0
+    assert relit("predict", "--ckpt_path", checkpoint, "--data=Pictures", "--data.path=pictures", *QUIET) == 0
+    written = [{str(path.relative_to(folder)) for path in folder.rglob("*.png")} for folder in run.glob("predictions*")]
+    half = "B" if "--data.direction=b_to_a" in METHODS[name] else "A"
+    assert {"one.png"} in written
+    assert all(len(names) == 1 and next(iter(names))[:2] in ("on", f"{half}/", "A/") for names in written)
+    with Image.open(run / "predictions_3" / "one.png") as image:
+        assert (image.mode, image.size) == ("RGB", (32, 32))
+
+
+@pytest.mark.parametrize(
+    ("model", "data", "sentence"),
+    [
+        (
+            {"source_channels": 1},
+            {"source_channels": 3},
+            "takes sources of 1 channel, but PairedFolder gives 3: set --model.source_channels 3 or "
+            "--data.source_channels 1, or choose other data",
+        ),
+        (
+            {"channels": 1, "source_channels": 3},
+            {"target_channels": 3},
+            "takes targets of 1 channel, but PairedFolder gives 3: set --model.channels 3 or --data.target_channels 1",
+        ),
+        ({}, {"source_channels": 1, "target_channels": 1}, "gives 1x32x32 .* --model.channels 1"),
+    ],
+)
+def test_channels_that_do_not_fit_are_refused(
+    tmp_path: Path, model: dict[str, int], data: dict[str, int], sentence: str
+) -> None:
+    two_folders(tmp_path / "pairs" / "A", tmp_path / "pairs" / "B", 8, size=32)
+    small = Pix2Pix(image_size=32, feature_maps=2, discriminator_feature_maps=2, patch_size=16, **model)
+    quiet = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False}
+    with pytest.raises(ModelError, match=sentence):
+        Trainer(accelerator="cpu", max_epochs=1, **quiet).fit(small, PairedFolder(str(tmp_path / "pairs"), **data))
+
+
+def test_tiles_are_predicted_by_number(
+    relit: Callable[..., int], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    side_by_side(tmp_path / "pairs" / "train", 4, size=64)
+    side_by_side(tmp_path / "pairs" / "test", 1, first=7, size=64)
+    arguments = [*SMALL, "--data.path=pairs", "--data.load_size=64", "--data.val_fraction=0", *QUIET]
+    assert relit("fit", *arguments) == 0
+    checkpoint = "runs/pix2pix_pairedfolder/one/checkpoints/last.ckpt"
+    assert relit("predict", "--ckpt_path", checkpoint, *QUIET) == 0
+    names = {path.name for path in (tmp_path / "runs/pix2pix_pairedfolder/one/predictions/test").iterdir()}
+    assert names == {"7.png", "7_tile_2.png", "7_tile_3.png", "7_tile_4.png"}
+    assert "Triptychs draws nothing: there are no val pairs" in capsys.readouterr().err

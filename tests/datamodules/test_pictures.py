@@ -12,7 +12,7 @@ from torch import Tensor
 import lit_models
 from datamodules import DataError, DataWarning, Picture, Pictures
 from datamodules.pictures import png_names
-from tests.small_data import write_autoencoder
+from tests.support.small_data import write_autoencoder
 
 Relit = Callable[..., int]
 

@@ -72,6 +72,14 @@ def test_pictures_get_the_shape_that_the_model_takes(folder: Path, image_shape: 
     assert data.image_shape == image_shape
 
 
+def test_values_of_deep_pictures_have_a_range(folder: Path) -> None:
+    Image.fromarray(np.full((20, 20), 2000, np.int32)).save(folder / "query" / "deep.tif")
+    with pytest.raises(DataError, match=r"deep.tif .* 32-bit integers from 2000 to 2000; .* --data\.value_range"):
+        ready(folder)
+    data = ready(folder, value_range=(0, 4000))
+    assert data.predict_set[3].image.unique().tolist() == [128]
+
+
 def test_pictures_in_question_may_lie_in_folders(folder: Path) -> None:
     picture(folder / "more/x/1.png", 1)
     picture(folder / "more/y/1.png", 2)

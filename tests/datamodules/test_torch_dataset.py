@@ -6,12 +6,14 @@ import numpy as np
 import pytest
 import torch
 import torchvision
+from lightning.pytorch import Trainer
 from PIL import Image
 from torch.utils.data import Dataset
 from torchvision.transforms import functional
 
 from datamodules import DataError, DataWarning, EpisodeDataModule, FewLabels, TorchDataset
 from datamodules.torch_dataset import as_picture
+from lit_models import VAE
 
 HERE = __name__
 
@@ -38,6 +40,26 @@ class Cells(Dataset):
     def __getitem__(self, index: int) -> tuple[Any, Any]:
         value = (index + (0 if self.train else 100)) / 255 * self.scale
         return torch.full((1, 12, 16), value), np.int64(index % 3)
+
+
+class Odd(Dataset):
+    """Labels that are no classes, and images that are none, one kind at a time."""
+
+    def __init__(self, label: Any = 0, image: str = "gray", file: str = "") -> None:
+        self.label, self.image = label, image
+
+    def __len__(self) -> int:
+        return 10
+
+    def __getitem__(self, index: int) -> tuple[Any, Any]:
+        images = {
+            "gray": torch.full((1, 4, 4), 0.5),
+            "two channels": torch.zeros(2, 4, 4),
+            "nan": torch.full((1, 4, 4), float("nan")),
+            "deep": Image.fromarray(np.full((4, 4), 2000, np.int32)),
+        }
+        labels = {"one-hot": torch.eye(3)[0], "from 1": 1 + index % 3}
+        return images[self.image], labels.get(self.label, self.label) if isinstance(self.label, str) else self.label
 
 
 class Drawings(Dataset):
@@ -155,6 +177,18 @@ def test_any_image_becomes_pillows(dtype: torch.dtype) -> None:
             {"train": f"{HERE}.Cells", "train_args": {"scale": 9}},
             r"Sample \d+ of .*\(values from .*\); it must be",
         ),
+        ({"train": f"{HERE}.Odd", "train_args": {"label": 0.5}}, r"Sample 0 of .*\(the label 0.5\); it must be"),
+        ({"train": f"{HERE}.Odd", "train_args": {"label": -2}}, r"\(the label -2\); it must be"),
+        ({"train": f"{HERE}.Odd", "train_args": {"label": "one-hot"}}, r"Sample 0 of .* a whole number"),
+        (
+            {"train": f"{HERE}.Odd", "train_args": {"image": "two channels"}},
+            r"\(the shape 2x4x4\); it must be an image",
+        ),
+        ({"train": f"{HERE}.Odd", "train_args": {"image": "nan"}}, r"\(values from nan to nan\); it must be an image"),
+        (
+            {"train": f"{HERE}.Odd", "train_args": {"image": "deep"}},
+            r"Sample 0 of .*Odd: its values are .*--data.value_range",
+        ),
         ({"train": f"{HERE}.Cells", "image_size": 0}, "image_size is 0"),
         ({"train": f"{HERE}.Cells", "channels": 2}, r"channels is 2; it must be 1 \(gray\) or 3"),
         ({"train": f"{HERE}.Cells", "val_fraction": 1.0}, "leave something for training"),
@@ -165,3 +199,45 @@ def test_bad_arguments(tmp_path: Path, arguments: dict[str, Any], sentence: str)
     with pytest.raises(DataError, match=sentence):
         prepared(**arguments)
     assert not list(tmp_path.rglob("*.npy"))
+
+
+def test_values_of_deep_images_have_a_range() -> None:
+    data = prepared(train=f"{HERE}.Odd", train_args={"image": "deep"}, value_range=(0, 4000))
+    assert data.train_set[0].image.unique().tolist() == [128]
+
+
+def test_labels_that_do_not_count_from_0_are_said() -> None:
+    with pytest.warns(DataWarning, match=r"No training image of .*Odd has the label 0; labels count from 0 to 3"):
+        prepared(train=f"{HERE}.Odd", train_args={"label": "from 1"})
+
+
+def test_another_file_of_the_class_or_of_its_arguments_is_noticed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(tmp_path)
+    text = Path(__file__).read_text().partition("class Odd")[2].partition("class Drawings")[0]
+    imports = ("import numpy as np, torch", "from typing import Any", "from PIL import Image")
+    head = "\n".join([*imports, "from torch.utils.data import Dataset"])
+    module = tmp_path / "mine_odd.py"
+    module.write_text(f"{head}\n\n\nclass Odd{text}")
+    table = tmp_path / "labels.csv"
+    table.write_text("a")
+    arguments = {"train": "mine_odd.Odd", "train_args": {"file": str(table)}}
+    prepared(**arguments)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        prepared(**arguments)
+    table.write_text("b")
+    with pytest.warns(DataWarning, match="out of date"):
+        prepared(**arguments)
+    module.write_text(module.read_text().replace("0.5", "0.6"))
+    with pytest.warns(DataWarning, match="out of date"):
+        prepared(**arguments)
+
+
+def test_size_and_channels_are_those_of_the_model() -> None:
+    quiet = {"accelerator": "cpu", "logger": False, "enable_checkpointing": False, "enable_progress_bar": False}
+    data = TorchDataset(f"{HERE}.Odd", batch_size=4)
+    trainer = Trainer(max_epochs=1, limit_train_batches=1, limit_val_batches=0, enable_model_summary=False, **quiet)
+    trainer.fit(VAE(image_size=16, channels=3, latent_dim=2, feature_maps=2), data)
+    assert data.image_shape == (3, 16, 16)

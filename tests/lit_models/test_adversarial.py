@@ -18,6 +18,7 @@ from lit_models.adversarial import batch_statistics, evaluating, frozen
 from lit_models.errors import ModelError
 from lit_models.losses.adversarial import discriminator_bce, generator_bce
 from lit_models.networks import differentiable_augmentation
+from tests.support.trainers import quiet_trainer
 
 
 def tiny(**arguments: Any) -> DCGAN:
@@ -38,15 +39,7 @@ def loader(batches: int) -> DataLoader:
 
 def fit(model: DCGAN, batches: int, *callbacks: Callback, **arguments: Any) -> Trainer:
     arguments = {"max_epochs": 1, **arguments}
-    trainer = Trainer(
-        accelerator="cpu",
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        callbacks=list(callbacks),
-        **arguments,
-    )
+    trainer = quiet_trainer(callbacks=list(callbacks), **arguments)
     torch.manual_seed(3)
     trainer.fit(model, loader(batches))
     return trainer

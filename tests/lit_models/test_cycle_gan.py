@@ -16,7 +16,7 @@ from lit_models.cycle_gan import ImageBuffer
 from lit_models.errors import ModelError
 from tests.datamodules.test_maps import write_maps
 from tests.lit_models.test_pix2pix import fit, loader, pairs
-from tests.tiny import CONFIGS, the_run, weights
+from tests.support.tiny import CONFIGS, the_run, weights
 
 Relit = Callable[..., int]
 
@@ -41,13 +41,17 @@ def plain_losses(
     judged = 0.5 * judged + 0.5 * (((d_x(x) - 1) ** 2).mean() + (d_x(seen_x) ** 2).mean())
     gan = ((d_y(fake_y) - 1) ** 2).mean() + ((d_x(fake_x) - 1) ** 2).mean()
     cycle = (f(fake_y) - x).abs().mean() + (g(fake_x) - y).abs().mean()
-    identity = (g(y) - y).abs().mean() + (f(x) - x).abs().mean()
+    identity = (g(y) - y).abs().mean() + (f(x) - x).abs().mean() if model.lambda_identity else 0.0
     return judged, gan + model.lambda_cycle * (cycle + model.lambda_identity * identity)
 
 
-@pytest.mark.parametrize("arguments", [{}, {"lambda_identity": 0.0, "lambda_cycle": 3.0}], ids=str)
-def test_losses(arguments: dict[str, float]) -> None:
-    model, batch = tiny(**arguments), pairs()
+@pytest.mark.parametrize(
+    "arguments",
+    [{}, {"lambda_identity": 0.0, "lambda_cycle": 3.0}, {"lambda_identity": 0.0, "source_channels": 1}],
+    ids=str,
+)
+def test_losses(arguments: dict[str, Any]) -> None:
+    model, batch = tiny(**arguments), pairs(source_channels=arguments.get("source_channels"))
     for parameter in model.parameters():
         nn.init.normal_(parameter, 0, 0.2)
     judged, generated = plain_losses(model, batch.source * 2 - 1, batch.target * 2 - 1)
@@ -57,6 +61,11 @@ def test_losses(arguments: dict[str, float]) -> None:
     assert ("generator_identity_loss" in losses) == bool(model.lambda_identity)
     assert model.eval().discriminator_loss(batch, fake).item() == pytest.approx(judged.item(), rel=1e-5)
     assert model.image_buffers[0].images is None, "evaluation leaves the buffers alone"
+
+
+def test_the_identity_loss_takes_as_many_channels_on_both_sides() -> None:
+    with pytest.raises(ModelError, match=r"sources have 1 channels and the targets 3: set --model\.lambda_iden"):
+        tiny(source_channels=1)
 
 
 def test_training_equals_a_plain_loop() -> None:
@@ -208,7 +217,7 @@ def test_a_resumed_run_has_its_buffers(relit: Relit, tmp_path: Path) -> None:
         "--checkpoint.every_n_steps=2",
     ]
     assert relit(*run, "--run.root=whole") == 0
-    stopped = ["--trainer.callbacks+=tests.tiny.InterruptAt", "--trainer.callbacks.batch=9"]
+    stopped = ["--trainer.callbacks+=tests.support.tiny.InterruptAt", "--trainer.callbacks.batch=9"]
     assert relit(*run, *stopped) == 130
     reached = torch.load(the_run() / "checkpoints" / "last.ckpt", weights_only=True)
     assert reached["global_step"] == 8

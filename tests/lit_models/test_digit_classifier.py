@@ -1,17 +1,15 @@
-import multiprocessing
-import signal
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
-from lightning.pytorch import Trainer
 from torch import nn
 
 from datamodules import Digits
 from lit_models import DigitClassifier
 from lit_models.errors import ModelError
-from tests.tiny import CONFIGS, the_run, weights
+from tests.support.tiny import CONFIGS, the_run
+from tests.support.trainers import quiet_trainer
 
 Relit = Callable[..., int]
 TINY = (
@@ -43,33 +41,10 @@ def test_the_network() -> None:
 def test_it_learns_digits_under_its_schedule(digits_root: Path) -> None:
     torch.manual_seed(0)
     model = DigitClassifier(widths=(8, 16, 16))
-    trainer = Trainer(
-        accelerator="cpu",
-        max_epochs=3,
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        use_distributed_sampler=False,
-    )
+    trainer = quiet_trainer(max_epochs=3, use_distributed_sampler=False)
     trainer.fit(model, Digits(root=str(digits_root), batch_size=16))
     assert trainer.callback_metrics["val/accuracy"] > 0.8
     assert trainer.optimizers[0].param_groups[0]["lr"] < 1e-5, "one cycle ends near 0"
-
-
-@pytest.mark.long
-def test_a_killed_run_goes_on_exactly_in_mid_epoch(relit: Relit) -> None:
-    whole = [*TINY, "--trainer.max_epochs=2", "--trainer.limit_train_batches=5", "--data.batch_size=256"]
-    saved = [*whole, "--checkpoint.every_n_steps=2"]
-    assert relit("fit", *whole, "--run.root=whole") == 0
-    killer = ["--trainer.callbacks+=tests.tiny.KillAt", "--trainer.callbacks.batch=8"]
-    process = multiprocessing.get_context("fork").Process(target=relit, args=("fit", *saved, *killer))
-    process.start()
-    process.join(120)
-    assert process.exitcode == -signal.SIGKILL
-    assert relit("fit", *saved, "--ckpt_path=last") == 0
-    state, expected = weights(the_run()), weights(the_run(Path("whole")))
-    assert all(torch.equal(state[name], expected[name]) for name in expected)
 
 
 def test_test_and_predict(relit: Relit) -> None:

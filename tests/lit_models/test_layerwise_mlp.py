@@ -3,7 +3,6 @@ import math
 import multiprocessing
 import os
 import re
-import signal
 from collections.abc import Callable
 from copy import deepcopy
 from itertools import pairwise
@@ -22,8 +21,9 @@ from lit_models import LayerwiseMLP, phase_data
 from lit_models.errors import ModelError, RunError
 from lit_models.layerwise_mlp import MLP, Decoder, mask
 from lit_models.phase_data import allocate_codes, labeled_rows
-from tests.small_data import stl10
-from tests.tiny import CONFIGS, the_run, weights
+from tests.support.small_data import stl10
+from tests.support.tiny import CONFIGS, assert_same_run, killed_fit, killer, the_run
+from tests.support.trainers import quiet_trainer
 
 Relit = Callable[..., int]
 
@@ -56,16 +56,8 @@ def batch_of(model: LayerwiseMLP, size: int = 5) -> LabeledImages:
 
 
 def fitted(root: Path, model: LayerwiseMLP, *callbacks: Callback, **trainer: Any) -> LayerwiseMLP:
-    Trainer(
-        accelerator="cpu",
-        max_epochs=model.planned_epochs,
-        callbacks=list(callbacks),
-        use_distributed_sampler=False,
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        **trainer,
+    quiet_trainer(
+        max_epochs=model.planned_epochs, callbacks=list(callbacks), use_distributed_sampler=False, **trainer
     ).fit(model, Digits(root=str(root), batch_size=128))
     return model
 
@@ -379,7 +371,7 @@ def test_augmented_images_are_cached_plain(tmp_path: Path, digits_root: Path) ->
         ) -> None:
             images = Digits(root=str(digits_root))
             images.setup("fit")
-            rows = next(iter(trainer.train_dataloader.batch_sampler.epoch(trainer.current_epoch)))
+            rows = next(iter(trainer.train_dataloader.batches.epoch(trainer.current_epoch)))
             plain = images.transform(images.train_set.__getitems__(rows), training=False)
             if batch_idx == 0 and trainer.current_epoch < 2:
                 assert torch.allclose(batch.image, 1 - plain.image)
@@ -474,16 +466,10 @@ def uninterrupted(tmp_path_factory: pytest.TempPathFactory, digits_root: Path) -
 )
 @pytest.mark.long
 def test_a_killed_run_goes_on_exactly_in_any_phase(relit: Relit, uninterrupted: Path, batch: int) -> None:
-    killer = ["--trainer.callbacks+=tests.tiny.KillAt", f"--trainer.callbacks.batch={batch}"]
-    arguments = ["fit", *FIT, "--model.mask_fraction=0.2", "--checkpoint.every_n_steps=7"]
-    process = multiprocessing.get_context("fork").Process(target=relit, args=(*arguments, *killer))
-    process.start()
-    process.join(120)
-    assert process.exitcode == -signal.SIGKILL
-    assert relit(*arguments, "--ckpt_path=last") == 0
-    state, expected = weights(the_run()), weights(uninterrupted)
-    assert all(torch.equal(state[name], expected[name]) for name in expected)
-    assert (the_run() / "metrics.csv").read_text() == (uninterrupted / "metrics.csv").read_text()
+    arguments = [*FIT, "--model.mask_fraction=0.2", "--checkpoint.every_n_steps=7"]
+    killed_fit(relit, *arguments, *killer(batch=batch))
+    assert relit("fit", *arguments, "--ckpt_path=last") == 0
+    assert_same_run(the_run(), uninterrupted)
 
 
 @pytest.mark.long
@@ -531,7 +517,11 @@ def test_fit_logs_every_phase_and_keeps_the_best_classifier(uninterrupted: Path)
 @pytest.mark.long
 def test_the_progress_bar_names_phase_and_layer(relit: Relit, capsys: pytest.CaptureFixture[str]) -> None:
     arguments = ["fit", *FIT, "--trainer.enable_progress_bar=true"]
-    killer = ["--trainer.callbacks+=tests.tiny.KillAt", "--trainer.callbacks.batch=15", "--checkpoint.every_n_steps=7"]
+    killer = [
+        "--trainer.callbacks+=tests.support.tiny.KillAt",
+        "--trainer.callbacks.batch=15",
+        "--checkpoint.every_n_steps=7",
+    ]
     process = multiprocessing.get_context("fork").Process(target=relit, args=(*arguments, *killer))
     process.start()
     process.join(120)

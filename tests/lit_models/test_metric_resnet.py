@@ -1,8 +1,6 @@
 import csv
 import math
-import multiprocessing
 import os
-import signal
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, cast
@@ -27,7 +25,8 @@ from lit_models.metrics.retrieval import retrieval
 from lit_models.networks.lenet import LeNet
 from lit_models.networks.resnet import ResNet18
 from lit_models.optimizers import one_cycle
-from tests.tiny import the_run
+from tests.support.tiny import assert_same_run, killed_fit, killer, the_run, weights
+from tests.support.trainers import quiet_trainer
 
 Relit = Callable[..., int]
 
@@ -51,16 +50,11 @@ def batch_of(size: int = 24) -> LabeledImages:
 
 
 def a_trainer(processes: int = 1, *callbacks: Callback, **arguments: Any) -> Trainer:
-    return Trainer(
-        accelerator="cpu",
+    return quiet_trainer(
         devices=processes,
         strategy="auto" if processes == 1 else "ddp_fork",
         callbacks=list(callbacks),
         use_distributed_sampler=False,
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
         **arguments,
     )
 
@@ -124,18 +118,6 @@ def test_unit_length_compares_directions() -> None:
     cosine = 1 - functional.normalize(feature) @ functional.normalize(feature).T
     expected = batch_hard((2 * cosine).clamp(min=0).sqrt().fill_diagonal_(0), batch.label, 0.2).loss
     assert step_of(model, batch).item() == pytest.approx(expected.item(), rel=1e-4)
-
-
-@pytest.mark.parametrize("loss", LOSSES)
-def test_every_parameter_gets_a_gradient(loss: Any) -> None:
-    torch.manual_seed(0)
-    model = MetricResNet(**TINY, loss=loss, embedding_dim=6)
-    step_of(model, batch_of()).backward()
-    for name, parameter in model.named_parameters():
-        assert parameter.grad is not None, name
-        # What is added to all embeddings alike changes no distance.
-        moves_nothing = loss == "triplet" and name == "projection.bias"
-        assert (parameter.grad.abs().max() > 1e-6) != moves_nothing, name
 
 
 @pytest.mark.parametrize("loss", LOSSES)
@@ -464,17 +446,10 @@ COMMAND = (
 def test_a_killed_run_that_is_resumed_equals_the_one_that_was_not(relit: Relit, loss: str) -> None:
     command = (*COMMAND, f"--model.loss={loss}", "--trainer.limit_train_batches=8", "--model.references_per_class=5")
     assert relit("fit", *command, "--run.root=whole") == 0
-    killer = ["--trainer.callbacks+=tests.tiny.KillAt", "--trainer.callbacks.batch=12", "--checkpoint.every_n_steps=11"]
-    process = multiprocessing.get_context("fork").Process(target=relit, args=("fit", *command, *killer))
-    process.start()
-    process.join(120)
-    assert process.exitcode == -signal.SIGKILL
+    killed_fit(relit, *command, *killer(batch=12), "--checkpoint.every_n_steps=11")
     assert relit("fit", *command, "--ckpt_path=last") == 0
-    run, whole = the_run(), the_run(Path("whole"))
-    last = [torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True) for folder in (run, whole)]
-    assert all(torch.equal(value, last[1]["state_dict"][name]) for name, value in last[0]["state_dict"].items())
-    assert (run / "metrics.csv").read_text() == (whole / "metrics.csv").read_text()
-    assert last[0]["state_dict"]["center" if loss == "center" else "centroid"].any()
+    assert_same_run(the_run(), the_run(Path("whole")))
+    assert weights(the_run())["center" if loss == "center" else "centroid"].any()
 
 
 @pytest.mark.parametrize("loss", [pytest.param("center", marks=pytest.mark.slow), "triplet"])

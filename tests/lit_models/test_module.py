@@ -14,11 +14,11 @@ from lit_models import METHODS, module
 from lit_models.module import Export, Method
 from lit_models.support.lightning_internals import data_of
 from lit_models.support.weights import hyperparameter_names, state_of
-from tests.small_models import SMALL_MODELS, checkpoint_of, small_model
+from tests.support.small_models import checkpoint_of, small_model
 
 REPOSITORY = Path(__file__).parents[2]
 PAGE = REPOSITORY / "docs" / "add_a_method.md"
-TITLES = {name: next(title for title, (method, _) in SMALL_MODELS.items() if method == name) for name in METHODS}
+TITLES = {name: name for name in METHODS}
 PROTOCOLS = [
     kind for kind in vars(module).values() if getattr(kind, "_is_protocol", False) and "lit" in kind.__module__
 ]

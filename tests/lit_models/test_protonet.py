@@ -1,8 +1,6 @@
 import csv
 import math
-import multiprocessing
 import os
-import signal
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -20,7 +18,8 @@ from lit_models import ProtoNet
 from lit_models.errors import ModelError
 from lit_models.losses.prototypical import episode_accuracy, prototypical_loss
 from lit_models.protonet import Conv4
-from tests.tiny import the_run
+from tests.support.tiny import killed_fit, killer, the_run
+from tests.support.trainers import quiet_trainer
 
 Relit = Callable[..., int]
 
@@ -123,17 +122,6 @@ def test_distances_are_taken_in_float32_under_autocast() -> None:
         assert torch.allclose(model.distances(query, prototype), explicit, rtol=1e-5)
 
 
-def test_every_parameter_gets_a_gradient() -> None:
-    torch.manual_seed(0)
-    model = ProtoNet(image_size=16, feature_maps=4)
-    prototypical_loss(model.episode_distances(episodes(ways=10))).backward()
-    for name, parameter in model.named_parameters():
-        assert parameter.grad is not None
-        # What a convolution adds to all pixels alike is what the batch normalization behind it takes away.
-        is_convolution_bias = name.endswith("bias") and int(name.split(".")[1]) % 4 == 0
-        assert (parameter.grad.abs().max() > 1e-5) != is_convolution_bias, name
-
-
 # --- training ---------------------------------------------------------------------------------------------------------
 
 
@@ -152,16 +140,8 @@ def fit(model: ProtoNet, root: Path, **arguments: Any) -> tuple[ProtoNet, Traine
 
 
 def a_trainer(processes: int = 1, **arguments: Any) -> Trainer:
-    return Trainer(
-        accelerator="cpu",
-        devices=processes,
-        strategy="auto" if processes == 1 else "ddp_fork",
-        use_distributed_sampler=False,
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        **arguments,
+    return quiet_trainer(
+        devices=processes, strategy="auto" if processes == 1 else "ddp_fork", use_distributed_sampler=False, **arguments
     )
 
 
@@ -290,11 +270,7 @@ TINY = (
 def test_a_killed_run_that_is_resumed_equals_the_one_that_was_not(relit: Relit) -> None:
     assert relit("fit", *TINY, "--run.root=whole") == 0
     # After 17 of 36 batches, in mid-epoch, five batches after a halving.
-    killer = ["--trainer.callbacks+=tests.tiny.KillAt", "--trainer.callbacks.batch=18", "--checkpoint.every_n_steps=17"]
-    process = multiprocessing.get_context("fork").Process(target=relit, args=("fit", *TINY, *killer))
-    process.start()
-    process.join(120)
-    assert process.exitcode == -signal.SIGKILL
+    killed_fit(relit, *TINY, *killer(batch=18), "--checkpoint.every_n_steps=17")
     assert relit("fit", *TINY, "--ckpt_path=last") == 0
     run, whole = the_run(), the_run(Path("whole"))
     last = [torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True) for folder in (run, whole)]

@@ -77,24 +77,6 @@ def test_same_generator_as_dcgan_and_same_discriminator_but_for_the_norms() -> N
     assert shapes(ours.discriminator, nn.Conv2d) == shapes(theirs.discriminator, nn.Conv2d)
 
 
-@pytest.mark.parametrize("architecture", ["dcgan", "cnn", "resnet"])
-@pytest.mark.parametrize("loss", ["bce", "hinge"])
-def test_every_parameter_gets_a_gradient(architecture: str, loss: str) -> None:
-    image_size = 32 if architecture == "resnet" else 16
-    model = tiny(architecture=architecture, loss=loss, feature_maps=4, image_size=image_size)
-    data = batch(image_size=image_size)
-    fake = model.generate(data)
-    model.discriminator_loss(data, fake.detach()).backward()
-    for name, parameter in model.discriminator.named_parameters():
-        # With 0.02² weights both hinges are open, and then the last bias moves both means alike.
-        if not (loss == "hinge" and parameter.numel() == 1):
-            assert parameter.grad is not None, name
-            assert parameter.grad.abs().sum() > 0, name
-    assert all(p.grad is None for p in model.generator.parameters())
-    model.generator_loss(data, fake).backward()
-    assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in model.generator.parameters())
-
-
 def test_the_loss_that_is_asked_for() -> None:
     data, fake = batch(), torch.rand(4, 1, 16, 16) * 2 - 1
     for loss, function in (("bce", discriminator_bce), ("hinge", discriminator_hinge)):

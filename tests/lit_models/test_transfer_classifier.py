@@ -16,8 +16,9 @@ from datamodules import Digits, FewLabels
 from lit_models import DCGAN, VAE, TransferClassifier
 from lit_models.errors import ModelError, RunError
 from lit_models.support.pretrained import find_pretrained
-from tests.small_data import write_autoencoder
-from tests.tiny import CONFIGS, the_run, weights
+from tests.support.small_data import write_autoencoder
+from tests.support.tiny import CONFIGS, the_run, weights
+from tests.support.trainers import quiet_trainer
 
 Relit = Callable[..., int]
 
@@ -49,15 +50,7 @@ def classifier(encoder: Path | None, **arguments: Any) -> TransferClassifier:
 
 
 def fitted(root: Path, model: TransferClassifier, **data: Any) -> Trainer:
-    trainer = Trainer(
-        accelerator="cpu",
-        use_distributed_sampler=False,
-        max_epochs=3,
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-    )
+    trainer = quiet_trainer(use_distributed_sampler=False, max_epochs=3)
     trainer.fit(model, FewLabels(Digits(root=str(root)), **{"count": 40, "repeats": 2, **data}))
     return trainer
 
@@ -144,19 +137,9 @@ def test_a_frozen_encoder_stays(digits_root: Path, encoder: Path) -> None:
     assert len(model.encoders) == 1
 
 
-def test_every_parameter_gets_a_gradient(encoder: Path) -> None:
-    model = classifier(encoder, freeze_encoder=False, head="mlp")
-    logits = model.all_logits(torch.rand(6, 1, 32, 32))
-    logits.square().sum().backward()
-    assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in model.parameters())
-
-
 def test_a_data_module_with_a_validation_split_of_its_own(digits_root: Path, encoder: Path) -> None:
     model = classifier(encoder, folds=0)
-    trainer = Trainer(
-        accelerator="cpu", max_epochs=1, limit_train_batches=2, logger=False, enable_checkpointing=False,
-        enable_progress_bar=False, enable_model_summary=False,
-    )  # fmt: skip
+    trainer = quiet_trainer(max_epochs=1, limit_train_batches=2)  # fmt: skip
     trainer.fit(model, Digits(root=str(digits_root)))
     assert len(model.heads) == 1
     assert "val/loss" in trainer.callback_metrics

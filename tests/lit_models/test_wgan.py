@@ -19,7 +19,7 @@ from lit_models.cli.trainer import compile_networks
 from lit_models.errors import ModelError
 from lit_models.losses.adversarial import gradient_penalty
 from tests.lit_models.test_adversarial import fit, loader
-from tests.tiny import CONFIGS, the_run
+from tests.support.tiny import CONFIGS, the_run
 
 PENALTY = {"clip_value": None, "gradient_penalty_weight": 10.0}
 SPECTRAL = {"clip_value": None, "spectral_norm": True}
@@ -99,21 +99,6 @@ def test_batch_norm_is_in_the_critic_with_clipping_alone(arguments: dict[str, An
     assert all(spectral) if arguments.get("spectral_norm") else not any(spectral)
 
 
-@pytest.mark.parametrize("arguments", [*VARIANTS, RESNET], ids=str)
-def test_every_parameter_gets_a_gradient(arguments: dict[str, Any]) -> None:
-    model = tiny(**arguments)
-    data = batch(image_size=model.image_shape[1])
-    fake = model.generate(data)
-    model.discriminator_loss(data, fake.detach())["loss"].backward()
-    for name, parameter in model.discriminator.named_parameters():
-        assert parameter.grad is not None, name
-        # A bias of the last layer moves both means alike.
-        assert parameter.grad.abs().sum() > 0 or parameter.numel() == 1, name
-    assert all(p.grad is None for p in model.generator.parameters())
-    model.generator_loss(data, fake).backward()
-    assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in model.generator.parameters())
-
-
 @pytest.mark.parametrize("mode", [torch.enable_grad, torch.no_grad, torch.inference_mode])
 def test_the_whole_loss_is_logged_in_any_grad_mode(mode: Any) -> None:
     model = tiny(**PENALTY)
@@ -173,15 +158,6 @@ def test_a_critic_with_a_penalty_is_not_compiled(
 def test_refused_arguments(arguments: dict[str, Any], message: str) -> None:
     with pytest.raises(ModelError, match=message):
         tiny(**arguments)
-
-
-def test_a_checkpoint_stands_alone(tmp_path: Path) -> None:
-    model = tiny(**PENALTY, n_critic=1)
-    fit(model, 2).save_checkpoint(tmp_path / "x.ckpt")
-    again = WGAN.load_from_checkpoint(tmp_path / "x.ckpt", weights_only=True)
-    assert again.gradient_penalty_weight == 10
-    images = [m.sample(2, generator=torch.Generator().manual_seed(0)) for m in (model, again)]
-    assert torch.equal(*images)
 
 
 def test_critic_warm_up_is_that_of_the_authors_code() -> None:

@@ -6,17 +6,12 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
-
-from lit_models.cli.report.reading import STAGES, Point, Record, stage_of
+from lit_models.cli.report.reading import Record
 from lit_models.cli.report.words import spelled
+from lit_models.runs.reading import COLORS, FEWEST_NOISY_POINTS, STAGES, Point, color_of, smooth, stage_of
 
 MOST_POINTS = 400
 """Points of a curve; of more, some that follow each other are put together."""
-FEWEST_NOISY_POINTS = 60
-"""A curve with so many points is drawn pale, with its moving average on top."""
-COLORS = 10
-"""Colors of the style sheet; more runs share them."""
 WIDTH, HEIGHT = 440, 250
 LEFT, RIGHT, TOP, BOTTOM = 54, 12, 10, 32
 """Size of a plot and the margins about its axes, in the SVG's units."""
@@ -59,7 +54,7 @@ def draw_plots(records: Sequence[Record]) -> list[Plot]:
         for name, points in sorted(record.points.items(), key=lambda item: STAGES.get(stage_of(item[0]), 9)):
             stage = stage_of(name)
             label = f"{record.run.name} {stage}".rstrip() if several else name
-            color = number % COLORS if several else STAGES.get(stage, 0)
+            color = color_of(number) if several else STAGES.get(stage, 0)
             if len(points) > 1:
                 line = Line(label, color, stage, *thinned(points), run=record.run.name)
                 line.time = minutes(record, line.points)
@@ -77,7 +72,7 @@ def draw_plots(records: Sequence[Record]) -> list[Plot]:
             remarks.append(f"points are means of up to {averaged} values")
         names = [record.run.name for record in records]
         legend = dict.fromkeys(
-            (names[line.color] if several and len(names) <= COLORS else line.label, line.color) for line in drawn
+            (names[line.color] if several and len(names) <= len(COLORS) else line.label, line.color) for line in drawn
         )
         entries = [{"text": text, "color": color} for text, color in legend]
         plots.append(laid_out(Plot(quantity, drawn, entries, "; ".join(remarks))))
@@ -138,8 +133,8 @@ def laid_out(plot: Plot) -> Plot:
     for line in plot.lines:
         line.places = [(x_of(point.epoch), y_of(point.value)) for point in line.points]
         if len(line.points) >= FEWEST_NOISY_POINTS:
-            smooth = moving_average([point.value for point in line.points], len(line.points) // 20)
-            line.trend = [(x_of(point.epoch), y_of(value)) for point, value in zip(line.points, smooth, strict=True)]
+            course = smooth([point.value for point in line.points])
+            line.trend = [(x_of(point.epoch), y_of(value)) for point, value in zip(line.points, course, strict=True)]
     whole = MaxNLocator(6, integer=last - first >= 2).tick_values(first, last)
     plot.x_ticks = [(x_of(tick), spelled(tick)) for tick in whole if first <= tick <= last]
     if plot.logarithmic:
@@ -152,14 +147,6 @@ def laid_out(plot: Plot) -> Plot:
         if bottom <= _safely(scale, tick) <= top
     ]
     return plot
-
-
-def moving_average(values: Sequence[float], window: int) -> list[float]:
-    """The mean of each value with up to ``window`` values on each side."""
-    total = np.concatenate([[0.0], np.cumsum(values)])
-    place = np.arange(len(values))
-    low, high = np.maximum(place - window, 0), np.minimum(place + window + 1, len(values))
-    return ((total[high] - total[low]) / (high - low)).tolist()
 
 
 def svg_path(places: Iterable[tuple[float, float]]) -> str:

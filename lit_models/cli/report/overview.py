@@ -1,7 +1,6 @@
 """``relit report FOLDER``: one page about all runs below a folder, to sort, filter and compare them."""
 
 import base64
-import csv
 import hashlib
 import io
 import json
@@ -14,10 +13,19 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import yaml
 from PIL import Image
 
-from lit_models.cli.report.reading import differences, flat_config
+from lit_models.errors import RunError
+from lit_models.runs.reading import (
+    Curve,
+    Logged,
+    differences,
+    flat_text,
+    means_by_epoch,
+    read_logged,
+    read_mapping,
+    stage_of,
+)
 
 STILL_TRAINING = 120.0
 """Seconds since a run last wrote a file within which it counts as training, where no lock says more."""
@@ -30,7 +38,6 @@ DEEPEST = 5
 USUAL_METRICS = ("val/fid", "val/accuracy", "val/loss")
 LARGER_IS_BETTER = ("accuracy", "precision", "recall", "coverage", "density", "inception_score", "map")
 NO_DIFFERENCE = ("run.", "wandb.", "ckpt_path", "trainer.logger", "data.root")
-_Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
 def is_run(folder: Path) -> bool:
@@ -77,10 +84,10 @@ class Overview:
 
     def _read_run(self, folder: Path, stamp: Any) -> dict[str, Any]:
         notes: list[str] = []
-        config = _mapping(folder / "config.yaml", notes, lambda text: yaml.load(text, _Loader))
-        record = _mapping(folder / "run.json", notes, json.loads)
+        config = _mapping(folder / "config.yaml", notes)
+        record = _mapping(folder / "run.json", notes)
         curves = _curves(folder / "metrics.csv", notes)
-        flat = flat_config(config) if config else {}
+        flat = flat_text(config) if config else {}
         identifier = folder.relative_to(self.root).as_posix() if folder != self.root else folder.name
         metric = (config.get("checkpoint") or {}).get("monitor")
         if metric not in curves:
@@ -172,7 +179,7 @@ def _state(folder: Path, finished: bool, updated: float) -> str:
     if finished:
         return "finished"
     try:
-        owner = json.loads((folder / ".lock").read_text())
+        owner = json.loads((folder / ".lock").read_text(encoding="utf-8"))
         if owner["host"] == socket.gethostname():
             return "training" if _is_alive(int(owner["process"])) else "stopped"
     except (OSError, ValueError, LookupError, TypeError):
@@ -190,47 +197,30 @@ def _is_alive(process: int) -> bool:
     return True
 
 
-def _mapping(path: Path, notes: list[str], parse: Any) -> dict[str, Any]:
-    """What a file of names and values holds; nothing, and a note, if it can't be read."""
+def _mapping(path: Path, notes: list[str]) -> dict[str, Any]:
+    """The names and values in a file; nothing, and a note, if it can't be read."""
+    if path.name == "config.yaml" and not path.exists():
+        notes.append("config.yaml is missing")
     try:
-        content = parse(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        if path.name == "config.yaml":
-            notes.append("config.yaml is missing")
+        return read_mapping(path)
+    except RunError as error:
+        notes.append(str(error).removeprefix(f"{path.parent}/").partition(":")[0])
         return {}
-    except (OSError, ValueError, yaml.YAMLError):
-        notes.append(f"{path.name} can't be read")
-        return {}
-    if not isinstance(content, dict):
-        notes.append(f"{path.name} doesn't hold names with values")
-        return {}
-    return content
 
 
-def _curves(path: Path, notes: list[str]) -> dict[str, list[tuple[float, float]]]:
-    """The mean over each epoch, from 1, of every metric but the training's; of those, too, where there is no other."""
-    sums: dict[str, dict[int, list[float]]] = defaultdict(dict)
-    try:
-        with path.open(newline="", encoding="utf-8", errors="replace") as file:
-            rows = csv.reader(line for line in file if line.endswith("\n"))
-            header = next(rows, [])
-            epoch_at = header.index("epoch") if "epoch" in header else -1
-            columns = [(at, name) for at, name in enumerate(header) if name not in ("epoch", "step")]
-            for row in rows:
-                if len(row) != len(header) or epoch_at < 0 or not row[epoch_at]:
-                    continue
-                epoch = int(float(row[epoch_at])) + 1
-                for at, name in columns:
-                    if row[at] and math.isfinite(value := float(row[at])):
-                        mean = sums[name].setdefault(epoch, [0.0, 0])
-                        mean[0] += value
-                        mean[1] += 1
-    except FileNotFoundError:
+def _curves(path: Path, notes: list[str]) -> dict[str, Curve]:
+    """The mean over each epoch of every metric but the training's; of those, too, where there is no other."""
+
+    def readable_rows() -> Iterator[Logged]:
+        try:
+            yield from read_logged(path)
+        except (OSError, RunError):
+            notes.append("metrics.csv can't be read to its end")
+
+    if not path.is_file():
         notes.append("nothing is logged yet")
-    except (OSError, ValueError):
-        notes.append("metrics.csv can't be read to its end")
-    found = {name: [(float(e), s / n) for e, (s, n) in sorted(epochs.items())] for name, epochs in sums.items()}
-    measured = {name: curve for name, curve in found.items() if not name.startswith("train/")}
+    found = means_by_epoch(readable_rows())
+    measured = {name: curve for name, curve in found.items() if stage_of(name) != "train"}
     return measured or found
 
 
@@ -250,7 +240,7 @@ def _tell_apart(runs: list[dict[str, Any]]) -> None:
     for run in runs:
         experiments[run["experiment"]].append(run)
     for group in experiments.values():
-        varied = [name for name, _ in differences([run["flat"] for run in group])] if len(group) > 1 else []
+        varied = list(differences([run["flat"] for run in group]))
         for run in group:
             flat = run.pop("flat")
             run["settings"] = {name: flat[name] for name in varied if name in flat}

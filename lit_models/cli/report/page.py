@@ -21,8 +21,6 @@ from lit_models.cli.report.overview import Overview, find_runs, is_run
 from lit_models.cli.report.pictures import FIRST_FIGURES, Shelf, read_albums, read_figures
 from lit_models.cli.report.reading import (
     Record,
-    differences,
-    flat_config,
     grouped,
     measurement_rows,
     metric_rows,
@@ -31,6 +29,7 @@ from lit_models.cli.report.reading import (
 )
 from lit_models.cli.report.words import breakable, quantity_title, spelled
 from lit_models.errors import RunError
+from lit_models.runs.reading import differences, flat_text
 from lit_models.support.animation import sample_frames, write_gif
 
 
@@ -142,7 +141,7 @@ def render(records: list[Record], title: str | None = None) -> tuple[str, list[s
     environment = _environment()
     style, script = _style(environment, "report.css"), _script(environment, "theme.js", "plot.js", "report.js")
     experiments = list(dict.fromkeys(record.facts.get("experiment", record.run.name) for record in records))
-    flat = [flat_config(record.config) for record in records]
+    flat = [flat_text(record.config) for record in records]
     page = environment.get_template("report.html").render(
         title=title or (" · ".join(experiments) if len(experiments) <= 4 else f"{len(records)} runs"),
         records=records,
@@ -158,7 +157,7 @@ def render(records: list[Record], title: str | None = None) -> tuple[str, list[s
         figures=figures,
         plain=FIRST_FIGURES,
         confusions=_by_name((record.run.name, record.confusions) for record in records),
-        differences=differences(flat) if len(records) > 1 else [],
+        differences=list(differences(flat).items()) if len(records) > 1 else [],
         settings=[grouped(config) for config in flat],
         notes=shelf.notes,
         size={"width": WIDTH, "height": HEIGHT, "left": LEFT, "right": RIGHT, "top": TOP, "bottom": BOTTOM},

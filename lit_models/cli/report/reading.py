@@ -1,39 +1,29 @@
 """What the folders of runs tell: configuration, tests, logged values, facts about run and machine."""
 
 import csv
-import json
-import math
-from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
-import yaml
-
-from lit_models.cli.compare import Run, mean_and_deviation, name_of_seeds, read_mapping, seed_groups
+from lit_models.cli.compare import mean_and_deviation, name_of_seeds, seed_groups
 from lit_models.cli.report.words import duration
 from lit_models.errors import RunError
 from lit_models.runs.published import Published, beside
+from lit_models.runs.reading import (
+    Point,
+    Run,
+    differences,
+    flat_text,
+    read_mapping,
+    read_points,
+    read_tests,
+    stage_of,
+)
 from lit_models.support.judge import judge_of_test, printed_name, read_judge
 
 MOST_CLASSES = 30
 """Of more classes, the confusion matrix is shown as the picture that the run has drawn."""
-STAGES = {"train": 0, "val": 1, "test": 2}
-
-
-class Point(NamedTuple):
-    """A logged value.
-
-    Attributes:
-        epoch: Epochs done by then, as a fraction: the first epoch's end is 1.
-        step: The logger's step.
-        value: What was logged.
-    """
-
-    epoch: float
-    step: int
-    value: float
 
 
 @dataclass
@@ -57,7 +47,7 @@ class Measurement:
     @property
     def settings(self) -> dict[str, str]:
         """What may tell it from the run's other tests."""
-        return flat_config({"data": self.data, "checkpoint": self.checkpoint})
+        return flat_text({"data": self.data, "checkpoint": self.checkpoint})
 
 
 @dataclass
@@ -114,8 +104,8 @@ def read_record(run: Run) -> Record:
     Raises:
         RunError: ``config.yaml``, ``run.json`` or ``tests.json`` can't be read.
     """
-    config = read_mapping(run.folder / "config.yaml", yaml.safe_load)
-    record = read_mapping(run.folder / "run.json", json.loads)
+    config = read_mapping(run.folder / "config.yaml")
+    record = read_mapping(run.folder / "run.json")
     judge = read_judge(run.folder)
     confusions = {
         path.stem: matrix
@@ -126,7 +116,7 @@ def read_record(run: Run) -> Record:
     return Record(
         run,
         config,
-        read_tests(run.folder / "tests.json"),
+        measurements(run.folder),
         {printed_name(metric, judge): points for metric, points in read_points(run.folder / "metrics.csv").items()},
         facts_of(run, config, record),
         genotype.read_text(encoding="utf-8", errors="replace") if genotype.is_file() else "",
@@ -183,21 +173,19 @@ def throughput(run: Run, sizes: dict[str, int]) -> str | None:
 
 def learning_rates(config: dict[str, Any]) -> str | None:
     """The learning rates of the configuration, by the optimizer's name if there are several."""
-    rates = {name: value for name, value in flat_config(config.get("model") or {}).items() if name.endswith("lr")}
+    rates = {name: value for name, value in flat_text(config.get("model") or {}).items() if name.endswith("lr")}
     rates = {name: value for name, value in rates.items() if value != "null"}
     if len(set(rates.values())) == 1:
         return next(iter(rates.values()))
     return ", ".join(f"{value} ({'.'.join(name.split('.')[:-1]) or name})" for name, value in rates.items()) or None
 
 
-def read_tests(path: Path) -> list[Measurement]:
-    """The tests in a ``tests.json``; none if there is no such file.
+def measurements(run: Path) -> list[Measurement]:
+    """The tests of a run.
 
     Raises:
-        RunError: It can't be read.
+        RunError: Their file can't be read.
     """
-    if not path.is_file():
-        return []
     try:
         return [
             Measurement(
@@ -206,48 +194,14 @@ def read_tests(path: Path) -> list[Measurement]:
                 test["data"].get("test_images"),
                 test["settings"],
                 {
-                    printed_name(metric, {"test": judge_of_test(test, path.parent)}): value
+                    printed_name(metric, {"test": judge_of_test(test, run)}): value
                     for metric, value in test["figures"].items()
                 },
             )
-            for test in json.loads(path.read_text(encoding="utf-8"))
+            for test in read_tests(run)
         ]
-    except (ValueError, LookupError, TypeError, AttributeError) as error:
-        raise RunError(f"{path} can't be read: repair it, or remove it to do without.") from error
-
-
-def read_points(path: Path) -> dict[str, list[Point]]:
-    """Every finite value of a ``metrics.csv`` but those of tests, by metric, in the order of the steps."""
-    rows: list[tuple[int, int, str, float]] = []
-    ends: dict[int, int] = {}
-    epoch = 0
-    with path.open(newline="", encoding="utf-8", errors="replace") as file:
-        for row in csv.DictReader(file):
-            values = {name: _finite(value) for name, value in row.items() if name not in ("step", "epoch")}
-            logged = {name: value for name, value in values.items() if value is not None and stage_of(name) != "test"}
-            step = _finite(row.get("step"))
-            if step is None or not logged:
-                continue
-            given = _finite(row.get("epoch"))
-            epoch = epoch if given is None else int(given)
-            ends[epoch] = max(ends.get(epoch, 0), int(step))
-            rows += [(int(step), epoch, name, value) for name, value in logged.items()]
-    position = _positions(ends)
-    points: dict[str, list[Point]] = defaultdict(list)
-    for step, epoch, name, value in sorted(rows, key=lambda row: row[0]):
-        points[name].append(Point(position(epoch, step), step, value))
-    return dict(points)
-
-
-def _positions(ends: dict[int, int]) -> Any:
-    """Turns ``(epoch, step)`` into epochs done by then, from the last step of each epoch; an epoch that isn't over is
-    taken to be as long as the longest before it."""
-    starts = {epoch: max((end for other, end in ends.items() if other < epoch), default=-1) for epoch in ends}
-    lengths = {epoch: end - starts[epoch] for epoch, end in ends.items()}
-    if len(ends) > 1:
-        last = max(ends)
-        lengths[last] = max(lengths.values())
-    return lambda epoch, step: epoch + (step - starts[epoch]) / max(lengths[epoch], 1)
+    except (LookupError, TypeError, AttributeError) as error:
+        raise RunError(f"{run / 'tests.json'} can't be read: repair it, or remove it to do without.") from error
 
 
 def read_confusion(path: Path) -> tuple[list[str], list[list[int]]] | None:
@@ -268,7 +222,7 @@ def measurement_rows(records: Sequence[Record]) -> list[MeasurementRows]:
     varied = dict.fromkeys(
         name
         for record in records
-        for name, _ in differences([test.settings for test in record.tests])
+        for name in differences([test.settings for test in record.tests])
         if not name.endswith(".root")
     )
     groups: dict[str, list[Measurement | None]] = {}
@@ -317,40 +271,6 @@ def seed_summaries(records: Sequence[Record]) -> list[SeedGroup]:
     return groups
 
 
-def flat_config(config: Any, prefix: str = "") -> dict[str, str]:
-    """A configuration as dotted names with values as YAML would write them.
-
-    Example:
-        >>> flat_config({"model": {"init_args": {"widths": [1, 2], "lr": None}}})
-        {'model.widths': '[1, 2]', 'model.lr': 'null'}
-        >>> flat_config({"callbacks": [{"class_path": "my.Grid", "init_args": {"count": 64}}]})
-        {'callbacks.Grid.class_path': 'my.Grid', 'callbacks.Grid.count': '64'}
-    """
-    if isinstance(config, list) and config and all(isinstance(part, dict) and "class_path" in part for part in config):
-        config = {str(part["class_path"]).rpartition(".")[2]: part for part in config}
-    if isinstance(config, dict) and config:
-        # `init_args` says nothing to a reader.
-        return {
-            key: value
-            for name, part in config.items()
-            for key, value in flat_config(part, prefix if name == "init_args" else f"{prefix}.{name}").items()
-        }
-    return {
-        prefix.lstrip("."): yaml.safe_dump(config, default_flow_style=True, width=10**6).removesuffix("...\n").strip()
-    }
-
-
-def differences(flat: Sequence[dict[str, str]]) -> list[tuple[str, list[str | None]]]:
-    """The settings in which the runs differ, with each run's value; None where a run has no such setting."""
-    names = dict.fromkeys(name for config in flat for name in config)
-    rows = [(name, [config.get(name) for config in flat]) for name in names]
-    return [
-        (name, values)
-        for name, values in rows
-        if len(set(values)) > 1 and name not in ("run.id", "run.root", "ckpt_path")
-    ]
-
-
 def grouped(flat: dict[str, str]) -> dict[str, dict[str, str]]:
     """Settings that aren't null by the part of the configuration that they belong to; method and data first.
 
@@ -369,17 +289,3 @@ def grouped(flat: dict[str, str]) -> dict[str, dict[str, str]]:
 def _short(commit: str | None) -> str | None:
     """A commit by 12 digits, and whether files differed from it."""
     return None if commit is None else f"{commit[:12]}{'+changes' if commit.endswith('+changes') else ''}"
-
-
-def stage_of(name: str) -> str:
-    """The stage in a metric's name, ``train``, ``val`` or ``test``; empty if there is none."""
-    stage = name.split("/")[0]
-    return stage if stage in STAGES and "/" in name else ""
-
-
-def _finite(text: str | None) -> float | None:
-    try:
-        value = float(text or "nan")
-    except (TypeError, ValueError):
-        return None
-    return value if math.isfinite(value) else None

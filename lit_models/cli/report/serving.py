@@ -103,9 +103,9 @@ class Handler(BaseHTTPRequestHandler):
     do_HEAD = do_GET  # noqa: N815
 
     def _report(self, identifiers: list[str]) -> None:
-        from lit_models.cli.compare import read_run
         from lit_models.cli.report.page import render
         from lit_models.cli.report.reading import read_record
+        from lit_models.runs.reading import read_run
 
         folders = [self.server.folder_of(identifier) for identifier in identifiers]
         if not folders or None in folders or len(set(identifiers)) < len(identifiers):

@@ -4,14 +4,25 @@ from typing import Any
 
 import pytest
 import torch
-from lightning.pytorch import LightningModule, Trainer
-from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.fabric import Fabric
+from lightning.fabric.utilities.data import _update_dataloader
+from lightning.pytorch import LightningDataModule, LightningModule, Trainer
+from lightning.pytorch.callbacks import BasePredictionWriter, BatchSizeFinder, ModelCheckpoint
 from torch import Tensor
-from torch.utils.data import BatchSampler, SequentialSampler
+from torch.utils.data import (
+    BatchSampler,
+    DataLoader,
+    DistributedSampler,
+    Sampler,
+    SequentialSampler,
+    WeightedRandomSampler,
+)
 
+from datamodules import DataError, ImageDataModule
 from datamodules.loading.loaders import BatchLoader
 from datamodules.loading.samplers import SequentialBatches, ShuffledBatches
 from datamodules.loading.tensors import GatherDataset, LabeledImages
+from lit_models import DigitClassifier
 
 SIZE = 20
 
@@ -19,7 +30,7 @@ SIZE = 20
 def loader(batch_size: int = 4, seed: int = 0) -> BatchLoader[LabeledImages]:
     labels = torch.arange(SIZE)
     data = GatherDataset(LabeledImages(labels.view(SIZE, 1, 1, 1).float(), labels))
-    return BatchLoader(data, ShuffledBatches(SIZE, batch_size, seed))
+    return BatchLoader(data, batch_sampler=ShuffledBatches(SIZE, batch_size, seed))
 
 
 def labels(batches: BatchLoader[LabeledImages]) -> list[list[int]]:
@@ -30,7 +41,7 @@ def test_an_epoch_is_the_samplers() -> None:
     batches = loader()
     batches.set_epoch(3)
     assert len(batches) == 5
-    assert labels(batches) == [rows.tolist() for rows in batches.batch_sampler.epoch(3)]
+    assert labels(batches) == [rows.tolist() for rows in batches.batches.epoch(3)]
 
 
 def test_an_epoch_that_is_gone_through_again_is_the_same_and_the_next_another() -> None:
@@ -105,7 +116,7 @@ def test_on_another_number_of_processes_the_epoch_goes_on_behind_the_rows_that_w
     rest = []
     for rank in range(2):
         resumed = loader()
-        resumed = BatchLoader(resumed.dataset, ShuffledBatches(SIZE, 3, rank=rank, world_size=2))
+        resumed = BatchLoader(resumed.dataset, batch_sampler=ShuffledBatches(SIZE, 3, rank=rank, world_size=2))
         resumed.load_state_dict(begun.state_dict())
         rest += [label for batch in labels(resumed) for label in batch]
     assert len(rest) == 12
@@ -119,10 +130,9 @@ def test_with_other_data_the_epoch_starts_over() -> None:
     assert len(labels(resumed)) == 5
 
 
-def test_it_takes_torchs_batch_samplers_and_has_a_sampler_that_lightning_leaves_in_place() -> None:
+def test_it_takes_torchs_batch_samplers() -> None:
     batches = loader()
-    assert isinstance(batches.sampler, SequentialSampler)
-    theirs: Any = BatchLoader(batches.dataset, BatchSampler(SequentialSampler(range(SIZE)), 8, drop_last=False))
+    theirs: Any = BatchLoader(batches.dataset, batch_sampler=BatchSampler(SequentialSampler(range(SIZE)), 8, False))
     assert labels(theirs) == [list(range(8)), list(range(8, 16)), list(range(16, SIZE))]
 
 
@@ -131,7 +141,10 @@ def test_any_source_of_batches_will_do() -> None:
         def __getitems__(self, indices: Tensor) -> tuple[Tensor]:
             return (indices**2,)
 
-    assert [batch[0].tolist() for batch in BatchLoader(Squares(), SequentialBatches(5, 3))] == [[0, 1, 4], [9, 16]]
+    assert [batch[0].tolist() for batch in BatchLoader(Squares(), batch_sampler=SequentialBatches(5, 3))] == [
+        [0, 1, 4],
+        [9, 16],
+    ]
 
 
 class Recorder(LightningModule):
@@ -179,3 +192,147 @@ def test_lightning_sets_the_epoch_and_resumes_in_its_middle(tmp_path: Path) -> N
 
     checkpoint = tmp_path / "checkpoints" / "epoch=1-step=7.ckpt"
     assert whole[:7] + fit(Recorder(), checkpoint) == expected
+
+
+# --- as a DataLoader of torch's ---------------------------------------------------------------------------------------
+
+QUIET: dict[str, Any] = {
+    "accelerator": "cpu",
+    "devices": 1,
+    "logger": False,
+    "enable_checkpointing": False,
+    "enable_progress_bar": False,
+    "enable_model_summary": False,
+}
+
+
+class Rows(BasePredictionWriter):
+    """Notes which rows Lightning counts to each batch of a prediction."""
+
+    def __init__(self) -> None:
+        super().__init__("batch")
+        self.seen: list[Any] = []
+
+    def write_on_batch_end(self, trainer: Any, pl_module: Any, prediction: Any, rows: Any, *_: Any) -> None:
+        self.seen.append((rows, prediction.tolist()))
+
+
+class Labels(Recorder):
+    def predict_step(self, batch: LabeledImages, batch_idx: int) -> Tensor:
+        return batch.label
+
+
+def in_order(rank: int = 0, world_size: int = 1) -> BatchLoader[LabeledImages]:
+    return BatchLoader(loader().dataset, batch_sampler=SequentialBatches(SIZE, 8, rank, world_size))
+
+
+@pytest.mark.parametrize("by_hook", [True, False])
+def test_a_prediction_notes_the_rows_of_each_batch(by_hook: bool, recwarn: pytest.WarningsRecorder) -> None:
+    """Lightning builds the loader again for that, with its sampler wrapped."""
+
+    class Data(LightningDataModule):
+        def predict_dataloader(self) -> Any:
+            return in_order()
+
+    writer = Rows()
+    given: dict[str, Any] = {"datamodule": Data()} if by_hook else {"dataloaders": in_order()}
+    Trainer(callbacks=[writer], **QUIET).predict(Labels(), **given, return_predictions=False)
+    expected = [list(range(8)), list(range(8, 16)), list(range(16, SIZE))]
+    assert writer.seen == [(rows, rows) for rows in expected]
+    assert not any("batch sampler" in str(warning.message) or "indices" in str(warning.message) for warning in recwarn)
+
+
+def test_lightning_and_fabric_share_out_torchs_samplers_only() -> None:
+    """By their own rule, and by the function that gives a loader another sampler."""
+    ours, theirs = loader(), BatchLoader(loader().dataset, batch_size=4, shuffle=True)
+    assert isinstance(ours, DataLoader)
+    assert isinstance(ours.sampler, DistributedSampler)
+    assert isinstance(ours.sampler, SequentialSampler)
+    assert sorted(ours.sampler) == list(range(SIZE))
+    assert len(ours.sampler) == SIZE
+    assert not isinstance(theirs.sampler, DistributedSampler)
+    shares = [
+        _update_dataloader(theirs, DistributedSampler(theirs.dataset, 2, rank, shuffle=False)) for rank in range(2)
+    ]
+    assert labels(shares[0]) == [[0, 2, 4, 6], [8, 10, 12, 14], [16, 18]]
+    assert labels(shares[1]) == [[1, 3, 5, 7], [9, 11, 13, 15], [17, 19]]
+
+
+def test_fabric_takes_it_and_goes_from_epoch_to_epoch() -> None:
+    batches: Any = Fabric(accelerator="cpu", devices=1).setup_dataloaders(loader())
+    seen = [labels(batches) for _ in range(2)]
+    for epoch in range(2):
+        expected = loader()
+        expected.set_epoch(epoch)
+        assert seen[epoch] == labels(expected)
+
+
+def test_torchs_own_samplers_train_and_go_on_after_an_epoch(tmp_path: Path) -> None:
+    class Backwards(Sampler[int]):
+        epoch = 0
+
+        def __iter__(self) -> Any:
+            return iter(range(SIZE - 1 - self.epoch, -1, -1))
+
+        def __len__(self) -> int:
+            return SIZE - self.epoch
+
+        def set_epoch(self, epoch: int) -> None:
+            self.epoch = epoch
+
+    def fit(epochs: int, **options: Any) -> list[list[int]]:
+        model = Recorder()
+        batches = BatchLoader(loader().dataset, batch_size=8, sampler=Backwards())
+        trainer = Trainer(max_epochs=epochs, **QUIET)
+        trainer.fit(model, batches, **options)
+        trainer.save_checkpoint(tmp_path / "last.ckpt")
+        return model.seen
+
+    rows = list(range(SIZE - 1, -1, -1))
+    epochs = [[rows[start:][i : i + 8] for i in range(0, SIZE - start, 8)] for start in range(2)]
+    assert fit(1) == epochs[0]
+    assert fit(2, ckpt_path=tmp_path / "last.ckpt", weights_only=True) == epochs[1]
+
+
+class Data(ImageDataModule):
+    """Images of 20 classes in the training split."""
+
+    name, num_classes, image_shape = "numbers", SIZE, (1, 8, 8)
+
+    def setup(self, stage: str) -> None:
+        columns = LabeledImages(torch.zeros(SIZE, 1, 8, 8, dtype=torch.uint8), torch.arange(SIZE))
+        self.train_set = self.val_set = GatherDataset(columns)
+
+
+def test_overfit_batches_are_the_same_in_every_epoch() -> None:
+    model = Recorder()
+    Trainer(max_epochs=3, overfit_batches=2, **QUIET).fit(model, Data(batch_size=4))
+    assert len(model.seen) == 6
+    assert model.seen[:2] == model.seen[2:4] == model.seen[4:]
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_lightnings_search_for_a_batch_size(tmp_path: Path) -> None:
+    def search(**options: Any) -> int:
+        data = Data(batch_size=2)
+        finder = BatchSizeFinder(steps_per_trial=1, **options)
+        Trainer(max_epochs=1, callbacks=[finder], default_root_dir=str(tmp_path), **QUIET).fit(Recorder(), data)
+        return data.batch_size
+
+    assert search(max_trials=3) == 8
+    assert search(max_val=16) == 16
+    with pytest.raises(DataError, match="BatchSizeFinder has come to a batch_size of 32, for which Data has too few"):
+        search()
+
+
+def test_images_of_a_loader_without_its_data_module_come_in_unit_interval() -> None:
+    """So a classifier learns from relit's images by a sampler of torch's."""
+    data = GatherDataset(LabeledImages(torch.full((4, 1, 16, 16), 255, dtype=torch.uint8), torch.tensor([0, 1, 0, 1])))
+    model = DigitClassifier(image_size=16, channels=1, num_classes=2, widths=[2])
+    seen: list[Tensor] = []
+    model.network.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0]))
+    weighted = WeightedRandomSampler([1.0, 0.0, 1.0, 0.0], 4)
+    trainer = Trainer(max_epochs=1, num_sanity_val_steps=0, **QUIET)
+    trainer.fit(model, BatchLoader(data, batch_size=2, sampler=weighted))
+    assert len(seen) == 2
+    assert all(torch.equal(image, torch.ones(2, 1, 16, 16)) for image in seen)

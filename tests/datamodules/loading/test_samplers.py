@@ -336,7 +336,7 @@ def test_a_resumed_loader_goes_on_where_the_first_stopped(name: str) -> None:
     data = GatherDataset(LabeledImages(torch.arange(72).view(72, 1, 1, 1), LABELS))
 
     def loader() -> BatchLoader[LabeledImages]:
-        return BatchLoader(data, SAMPLERS[name]())
+        return BatchLoader(data, batch_sampler=SAMPLERS[name]())
 
     def rows(batches: list[LabeledImages]) -> list[list[int]]:
         return [batch.image.flatten().tolist() for batch in batches]

@@ -15,6 +15,7 @@ import pytest
 import torch
 
 from datamodules import DataError, DataWarning
+from datamodules.loading import tensors
 from datamodules.loading.folders import files_below
 from datamodules.loading.tensors import ArrayWriter, Episodes, GatherDataset, LabeledImages, TensorStore
 
@@ -352,6 +353,25 @@ def test_the_description_names_what_the_arrays_were_made_from(folder: Path) -> N
     expected = {"bytes": 4, "mtime_ns": facts.st_mtime_ns, "crc32": zlib.crc32(b"1234")}
     assert meta["sources"] == {"digits.gz": expected}
     assert meta["arrays"].keys() == {"image", "label"}
+
+
+def test_bytes_are_compared_only_if_the_time_of_change_differs(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """So that a second start needn't read the arrays; those of an earlier version, and copies, are read."""
+    store = TensorStore(folder, {})
+    store.prepare(build)
+    read = []
+    monkeypatch.setattr(tensors, "_crc32", lambda path: read.append(path.name) or zlib.crc32(path.read_bytes()))
+    store.prepare(never)
+    assert read == []
+    os.utime(folder / "label.npy")
+    store.prepare(never)
+    assert read == ["label.npy"]
+    meta = json.loads((folder / "meta.json").read_text())
+    for facts in meta["arrays"].values():
+        del facts["mtime_ns"]
+    (folder / "meta.json").write_text(json.dumps(meta))
+    store.prepare(never)
+    assert sorted(read) == ["image.npy", "label.npy", "label.npy"]
 
 
 # --- the data set -----------------------------------------------------------------------------------------------------

@@ -20,19 +20,11 @@ from lit_models.callbacks.interpolations import paired_rows, pixel_interpolation
 from lit_models.callbacks.latent_map import plane
 from lit_models.callbacks.samples import SampleGrid, interleaved_rows
 from lit_models.errors import RunError
+from tests.support.trainers import quiet_trainer
 
 
 def trainer(folder: Path, callback: Callback, **arguments: Any) -> Trainer:
-    return Trainer(
-        accelerator="cpu",
-        callbacks=[callback],
-        default_root_dir=folder,
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        **arguments,
-    )
+    return quiet_trainer(callbacks=[callback], default_root_dir=folder, **arguments)
 
 
 def pixels(path: Path) -> np.ndarray:

@@ -12,7 +12,8 @@ from torchmetrics import MeanMetric
 
 from lit_models.callbacks import SampleGrid
 from lit_models.errors import RunError
-from lit_models.runs.curves import draw_curves, read_curves, running_mean
+from lit_models.runs.curves import draw_curves
+from lit_models.runs.reading import read_steps
 from lit_models.runs.resume import ExactResume, random_state, set_random_state
 from lit_models.support.checkpoint_files import AtomicCheckpointIO, load_safely
 
@@ -34,19 +35,13 @@ def test_epochs_with_a_grid(every: int | None, last: int | None, expected: list[
     assert [epoch for epoch in epochs if grid._is_due(epoch, last)] == expected
 
 
-def test_running_mean_against_numpy() -> None:
-    values = tuple(np.random.default_rng(0).normal(size=50).tolist())
-    expected = [np.mean(values[max(0, i - 4) : i + 1]) for i in range(50)]
-    assert np.allclose(running_mean(values, 4), expected)
-
-
 def test_curves_are_read_and_drawn(tmp_path: Path) -> None:
     (tmp_path / "metrics.csv").write_text("step,a/loss,b/loss\n0,1.0,\n1,,3.0\n2,2.0,nan\n")
-    curves = read_curves(tmp_path / "metrics.csv")
+    curves = read_steps(tmp_path / "metrics.csv")
     assert curves == {"a/loss": [(0, 1), (2, 2)], "b/loss": [(1, 3)]}
     draw_curves(curves, tmp_path / "figures" / "x.png")
     assert np.asarray(Image.open(tmp_path / "figures" / "x.png")).std() > 0
-    assert read_curves(tmp_path / "none.csv") == {}
+    assert read_steps(tmp_path / "none.csv") == {}
 
 
 def test_random_states_survive_a_checkpoint(tmp_path: Path) -> None:

@@ -4,7 +4,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from lightning.pytorch import Trainer
 
 from datamodules import Digits
 from lit_models import VAE
@@ -16,6 +15,7 @@ from lit_models.callbacks.histogram_baseline import (
     levels,
     training_histogram,
 )
+from tests.support.trainers import quiet_trainer
 
 
 @pytest.fixture
@@ -50,10 +50,7 @@ def test_binary_images_have_two_levels() -> None:
 
 def test_a_test_logs_the_mean_over_its_images(digits: Digits, tmp_path: Path) -> None:
     model = VAE(32, 1, 2, 2)
-    trainer = Trainer(
-        accelerator="cpu", default_root_dir=tmp_path, logger=False, enable_checkpointing=False,
-        enable_progress_bar=False, enable_model_summary=False, callbacks=[HistogramBaseline()],
-    )  # fmt: skip
+    trainer = quiet_trainer(default_root_dir=tmp_path, callbacks=[HistogramBaseline()])  # fmt: skip
     (result,) = trainer.test(model, digits, verbose=False)
     log_probability = histogram_log_probability(training_histogram(digits, torch.device("cpu")))
     test = digits.test_set.__getitems__(range(len(digits.test_set))).image

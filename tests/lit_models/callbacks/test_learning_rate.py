@@ -12,7 +12,8 @@ from torch.optim.lr_scheduler import CosineAnnealingLR, ExponentialLR, LambdaLR,
 from datamodules import Digits
 from lit_models import VAE
 from lit_models.callbacks.learning_rate import LearningRateScaling, Rule
-from tests.tiny import TINY, the_run
+from tests.support.tiny import TINY, the_run
+from tests.support.trainers import quiet_trainer
 
 Relit = Callable[..., int]
 
@@ -48,17 +49,8 @@ class Scheduled(VAE):
 
 def rates(root: Path, model: LightningModule, rule: Rule, **trainer: Any) -> list[float]:
     keep = Rates()
-    Trainer(
-        accelerator="cpu",
-        max_epochs=1,
-        limit_train_batches=8,
-        limit_val_batches=0,
-        callbacks=[LearningRateScaling(rule), keep],
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        **trainer,
+    quiet_trainer(
+        max_epochs=1, limit_train_batches=8, limit_val_batches=0, callbacks=[LearningRateScaling(rule), keep], **trainer
     ).fit(model, Digits(root=str(root), batch_size=4))
     return keep.rates
 

@@ -24,6 +24,7 @@ from lit_models.metrics.variety import (
     training_distance,
 )
 from lit_models.support.weights import build_model, read_weights
+from tests.support.trainers import quiet_trainer
 
 WEIGHTS = Path(__file__).parents[3] / "weights"
 
@@ -89,8 +90,7 @@ def first_of(images: GatherDataset[LabeledImages], count: int, truth: Truth) -> 
 
 
 def trainer_with(callback: GenerationScores, folder: Path, devices: int = 1, epochs: int = 1) -> Trainer:
-    return Trainer(
-        accelerator="cpu",
+    return quiet_trainer(
         devices=devices,
         strategy="auto" if devices == 1 else "ddp_fork",
         callbacks=[callback],
@@ -100,10 +100,6 @@ def trainer_with(callback: GenerationScores, folder: Path, devices: int = 1, epo
         limit_test_batches=2,
         num_sanity_val_steps=0,
         default_root_dir=folder,
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
         use_distributed_sampler=False,
     )
 

@@ -18,6 +18,7 @@ from lit_models.metrics.generation import frechet_distance
 from lit_models.metrics.translation import MAP_COLORS, TranslationMetrics
 from lit_models.support.extractors import load_extractor
 from tests.datamodules.test_maps import write_maps
+from tests.support.trainers import quiet_trainer
 
 pytestmark = pytest.mark.filterwarnings("ignore:.* pairs in .*; the data set has:datamodules.DataWarning")
 
@@ -40,17 +41,12 @@ class Inverter(Pix2Pix):
 
 
 def trainer(folder: Path, *callbacks: TranslationScores | Triptychs, devices: int = 1, epochs: int = 1) -> Trainer:
-    return Trainer(
+    return quiet_trainer(
         default_root_dir=folder,
-        accelerator="cpu",
         devices=devices,
         strategy="auto" if devices == 1 else "ddp_fork_find_unused_parameters_true",
         use_distributed_sampler=False,
         max_epochs=epochs,
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
         callbacks=list(callbacks),
     )
 

@@ -15,7 +15,7 @@ from PIL import Image
 import lit_models
 from lit_models.__main__ import main
 from lit_models.errors import ModelError
-from tests.tiny import CONFIGS, TINY, the_run
+from tests.support.tiny import CONFIGS, TINY, the_run
 
 Relit = Callable[..., int]
 Output = pytest.CaptureFixture[str]
@@ -318,7 +318,10 @@ def test_compiled_networks_train_and_leave_an_ordinary_checkpoint(relit: Relit) 
 @pytest.mark.long
 def test_interrupted_from_the_keyboard(relit: Relit, capsys: Output, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(signal, "signal", lambda *_: None)  # Lightning would have pytest ignore Ctrl-C from here on
-    assert relit("fit", *TINY, "--trainer.callbacks+=tests.tiny.InterruptAt", "--trainer.callbacks.batch=25") == 130
+    assert (
+        relit("fit", *TINY, "--trainer.callbacks+=tests.support.tiny.InterruptAt", "--trainer.callbacks.batch=25")
+        == 130
+    )
     assert "interrupted in epoch 2; the run is in runs/dcgan_digits/" in capsys.readouterr().err
     assert relit("fit", *TINY, "--ckpt_path=last") == 0, "the epochs before are kept"
 

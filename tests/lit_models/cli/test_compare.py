@@ -10,8 +10,9 @@ import pytest
 from PIL import Image
 
 from lit_models.__main__ import main
-from lit_models.cli.compare import named, read_epochs, read_results, read_run, trend
-from tests.tiny import TINY, the_run
+from lit_models.cli.compare import named
+from lit_models.runs.reading import read_run
+from tests.support.tiny import TINY, the_run
 
 Relit = Callable[..., int]
 
@@ -62,28 +63,6 @@ def test_the_last_test_counts(runs: list[Path]) -> None:
     with (runs[0] / "metrics.csv").open("a") as file:
         file.write("6,60,,,2.5\n")
     assert read_run(runs[0], "a").results == {"test/fid": 2.5}
-
-
-def test_a_row_that_was_cut_off_does_not_count(runs: list[Path]) -> None:
-    path = runs[0] / "metrics.csv"
-    before = read_epochs(path), read_results(path)
-    with path.open("a") as file:
-        file.write("9,99," + "1.5e-")
-    assert (read_epochs(path), read_results(path)) == before
-
-
-def test_an_epochs_value_is_its_mean(runs: list[Path]) -> None:
-    assert read_epochs(runs[0] / "metrics.csv")["train/loss"] == [(e + 1, e + 0.5) for e in range(6)]
-
-
-def test_trend_is_the_line_where_values_lie_on_one_and_smooth_where_they_scatter() -> None:
-    epochs = np.arange(1.0, 21.0)
-    assert np.allclose(trend(epochs, 3 * epochs + 1), 3 * epochs + 1)
-    noise = np.random.default_rng(0).normal(size=20)
-    smooth = trend(epochs, 3 * epochs + noise)
-    assert np.abs(np.diff(smooth, 2)).max() < np.abs(np.diff(3 * epochs + noise, 2)).max() / 10
-    assert trend(epochs[:4], noise[:4]) is not None
-    assert np.array_equal(trend(epochs[:4], noise[:4]), noise[:4])
 
 
 def test_names_are_the_shortest_ends_that_differ() -> None:

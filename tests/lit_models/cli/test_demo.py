@@ -9,7 +9,7 @@ from sklearn.datasets import load_digits
 from lit_models.__main__ import main
 from lit_models.cli import demo
 from lit_models.support.animation import sample_frames, walk_frames, write_gif
-from tests.tiny import CONFIGS
+from tests.support.tiny import CONFIGS
 
 WEIGHTS = CONFIGS.parent / "weights"
 

@@ -19,8 +19,9 @@ from lit_models.errors import RunError
 from lit_models.support.checkpoint_files import read_checkpoint
 from lit_models.support.extractors import load_classifier
 from lit_models.support.weights import build_model, is_function, sha256
-from tests.small_models import SMALL_MODELS, checkpoint_of, small_model
-from tests.tiny import TINY, the_run
+from tests.methods import METHODS, SMALL_MODELS
+from tests.support.small_models import checkpoint_of, small_model
+from tests.support.tiny import TINY, the_run
 
 Relit = Callable[..., int]
 WEIGHTS = Path(__file__).parents[3] / "weights"
@@ -47,8 +48,8 @@ def change_card(path: Path, **changes: Any) -> None:
 
 
 def test_every_method_is_here() -> None:
-    """A new method needs a small model in tests/small_models.py, and parts to export if it has any."""
-    assert {method for method, _ in SMALL_MODELS.values()} == set(lit_models.METHODS), "in tests/small_models.py"
+    """A new method needs a record in tests/methods.py, and parts to export if it has any."""
+    assert METHODS.keys() == lit_models.METHODS.keys(), "in tests/methods.py"
     without = [name for name in lit_models.METHODS if not getattr(getattr(lit_models, name), "exports", ())]
     assert without == ["DARTSSearch"], "what it searches is retrained before it is used"
 
@@ -185,7 +186,7 @@ def test_the_command_says_what_it_takes(
 # --- what comes from elsewhere --------------------------------------------------------------------------------------
 
 EVIL_OPTIMIZER = {"class_path": "os.system", "init_args": {"command": "touch hacked"}}
-HYPERPARAMETERS = dict(SMALL_MODELS["DCGAN"][1])
+HYPERPARAMETERS = dict(SMALL_MODELS["DCGAN"].arguments)
 
 
 @pytest.mark.parametrize(
@@ -262,8 +263,8 @@ def test_functions_are_known_by_their_names() -> None:
 def onnx_cases() -> list[Any]:
     return [
         pytest.param(title, part.name, marks=[] if title in QUICK and part.name != "encoder" else pytest.mark.long)
-        for title, (method, _) in SMALL_MODELS.items()
-        for part in getattr(getattr(lit_models, method), "exports", ())
+        for title, model in SMALL_MODELS.items()
+        for part in getattr(getattr(lit_models, model.method), "exports", ())
     ]
 
 
@@ -331,7 +332,7 @@ def test_the_kinds_of_tensors_are_known() -> None:
     ("arguments", "message"),
     [
         (["nowhere.ckpt"], "There is no checkpoint nowhere.ckpt."),
-        (["foreign.ckpt"], "is no checkpoint that `relit fit` has written"),
+        (["foreign.ckpt"], "is no checkpoint of one of relit's methods"),
         (["model.ckpt", "--part", "generator"], "--part chooses a network for --format onnx"),
         (["model.ckpt", "--format", "onnx", "--part", "encoder"], "DCGAN has no part 'encoder'; it has generator."),
         (["search.ckpt", "--format", "onnx"], "DARTSSearch has no part that could be used on its own"),

@@ -135,6 +135,20 @@ def test_what_is_written_runs(tmp_path: Path, relit: Callable[..., int], kind: s
     assert relit("test", "--config", "mine.yaml", *small, "--ckpt_path=last", "--trainer.accelerator=cpu") == 0
 
 
+def test_gray_halves_make_networks_of_one_channel(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write(tmp_path / "pairs" / "A", 8, mode="L")
+    write(tmp_path / "pairs" / "B", 8)
+    assert main(["pairs"]) == 0
+    assert "16 pictures, gray and color, all of 32x32 pixels" in capsys.readouterr().out
+    written = yaml.safe_load((tmp_path / "pix2pix.yaml").read_text())
+    model, data = (written[part]["init_args"] for part in ("model", "data"))
+    assert (model["channels"], model["source_channels"], data["source_channels"]) == (3, 1, 1)
+    assert "target_channels" not in data
+    assert main(["pairs", "--method", "cycle_gan"]) == 0
+    model = yaml.safe_load((tmp_path / "cycle_gan.yaml").read_text())["model"]["init_args"]
+    assert (model["source_channels"], model["lambda_identity"]) == (1, 0)
+
+
 def test_refusals(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["nowhere"]) == 1
     assert "There is no folder" in capsys.readouterr().err
@@ -155,7 +169,7 @@ def test_refusals(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_a_thousand_pictures_are_looked_at_in_part(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     flat(tmp_path / "flat")
-    monkeypatch.setattr("lit_models.cli.init.LOOKED_AT", 15)
+    monkeypatch.setattr("datamodules.loading.decoding.LOOKED_AT", 15)
     folder = look(tmp_path / "flat")
-    assert (folder.images, folder.looked_at) == (40, 14)
+    assert (folder.images, len(folder.look.sizes)) == (40, 14)
     assert set(RECIPES) >= {"pix2pix", "resnet18", "vae"}

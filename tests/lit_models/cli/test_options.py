@@ -14,8 +14,9 @@ import torch
 import yaml
 from lightning.pytorch import Callback, LightningModule, Trainer
 
-from tests.small_runs import RUNS, small_run
-from tests.tiny import TINY, the_run
+from tests.methods import RUNS
+from tests.support.small_runs import small_run
+from tests.support.tiny import TINY, the_run
 
 Relit = Callable[..., int]
 Output = pytest.CaptureFixture[str]

@@ -17,8 +17,8 @@ from PIL import Image
 from lit_models.__main__ import main
 from lit_models.cli.report.overview import Overview, find_runs
 from lit_models.cli.report.serving import Server
-from tests.browser import CHROMIUM, Page
 from tests.lit_models.cli.test_report import EVIL, Parsed, require_self_contained
+from tests.support.browser import CHROMIUM, Page
 
 browser = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium")
 
@@ -342,7 +342,8 @@ def test_seeds_in_compare_and_report(runs: Path, capsys: pytest.CaptureFixture[s
 
 
 def test_a_repeated_seed_is_no_further_seed(runs: Path) -> None:
-    from lit_models.cli.compare import read_run, seed_groups
+    from lit_models.cli.compare import seed_groups
+    from lit_models.runs.reading import read_run
 
     make_run(runs / "dcgan_digits" / "again", seed=1, dim=8)
     folders = [runs / "dcgan_digits" / name for name in ("run-0000", "run-0002", "again")]

@@ -15,7 +15,7 @@ from PIL import Image
 from lit_models.cli.refusals import require_proper_files
 from lit_models.errors import RunError
 from lit_models.runs.ownership import LOCK, Ownership
-from tests.tiny import CONFIGS, TINY, the_run
+from tests.support.tiny import CONFIGS, TINY, the_run
 
 Relit = Callable[..., int]
 Output = pytest.CaptureFixture[str]

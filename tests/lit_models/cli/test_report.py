@@ -12,10 +12,10 @@ from PIL import Image
 
 from lit_models.__main__ import main
 from lit_models.cli.report import curves, pictures
-from lit_models.cli.report.curves import moving_average, thinned
-from lit_models.cli.report.reading import Point, read_points
-from tests.browser import CHROMIUM, Page
-from tests.tiny import TINY, the_run
+from lit_models.cli.report.curves import thinned
+from lit_models.runs.reading import Point
+from tests.support.browser import CHROMIUM, Page
+from tests.support.tiny import TINY, the_run
 
 Relit = Callable[..., int]
 EVIL = """<script>alert(1)</script>"'><img src=x onerror=alert(1)>"""
@@ -368,18 +368,6 @@ def test_long_curves_are_means_of_neighbors() -> None:
     assert len(short) == 334
     assert short[10] == Point(31 / 8, 32, (30 % 7 + 31 % 7 + 32 % 7) / 3)
     assert short[-1] == Point(999.5 / 8, 1000, (999 % 7 + 1000 % 7) / 2)
-
-
-def test_moving_average_against_a_loop() -> None:
-    values = np.random.default_rng(0).normal(size=50).tolist()
-    looped = [np.mean(values[max(0, i - 3) : i + 4]) for i in range(50)]
-    assert np.allclose(moving_average(values, 3), looped)
-
-
-def test_an_unfinished_epoch_is_as_long_as_the_longest(tmp_path: Path) -> None:
-    path = tmp_path / "metrics.csv"
-    path.write_text("epoch,step,train/loss\n0,4,1\n0,9,1\n1,14,1\n1,19,1\n2,24,nan\n2,24,3\n")
-    assert [point.epoch for point in read_points(path)["train/loss"]] == [0.5, 1.0, 1.5, 2.0, 2.5]
 
 
 @pytest.mark.parametrize(

@@ -1,12 +1,15 @@
 """How a run starts: the sanity check, and what is said about slow settings."""
 
+import os
+import subprocess
+import sys
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 
 from lit_models.adversarial import AdversarialModule
-from tests.tiny import TINY
+from tests.support.tiny import TINY
 
 SHORT = (*TINY, "--trainer.limit_train_batches=2", "--trainer.limit_val_batches=3", "--trainer.callbacks=null")
 
@@ -47,3 +50,13 @@ def test_compile_on_a_cpu_is_advised_against(
     assert "note: --compile takes half a minute or more to start and gains nothing on a CPU" in capsys.readouterr().err
     assert relit("fit", *short) == 0
     assert "--compile" not in capsys.readouterr().err
+
+
+def test_a_notebooks_drawing_backend_is_not_taken_on() -> None:
+    """``!relit …`` in a notebook hands ``MPLBACKEND`` on, of a package that relit's environment may lack."""
+    code = "import lit_models.__main__; import matplotlib.pyplot as plot; plot.figure(); print(plot.get_backend())"
+    environment = {**os.environ, "MPLBACKEND": "module://no_such_package.backend_inline"}
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=120, check=False
+    )
+    assert (done.stdout.strip(), done.returncode) == ("agg", 0), done.stderr

@@ -12,7 +12,7 @@ from PIL import Image
 from datamodules.loading.decoding import Reading, central_square
 from lit_models import VAE, DenoisingAutoencoder
 from lit_models.cli.swaps import typed
-from tests.tiny import CONFIGS, TINY, the_run
+from tests.support.tiny import CONFIGS, TINY, the_run
 
 QUIET = ("--trainer.enable_progress_bar=false", "--trainer.enable_model_summary=false", "--trainer.accelerator=cpu")
 

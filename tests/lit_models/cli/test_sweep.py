@@ -12,18 +12,18 @@ import pytest
 from lit_models.__main__ import main
 from lit_models.cli import processes, sweep
 from lit_models.errors import RunError
-from tests import fake_training
-from tests.tiny import CONFIGS
+from tests.support import fake_training
+from tests.support.tiny import CONFIGS
 
 optuna = pytest.importorskip("optuna")
 
 REPOSITORY = CONFIGS.parent
-FAKE = [sys.executable, str(REPOSITORY / "tests" / "fake_training.py")]
+FAKE = [sys.executable, fake_training.__file__]
 SCORE = ("--metric", "val/score", "--direction", "minimize")
 IN_A_PROCESS = """
 import sys
 from lit_models.cli import sweep
-from tests import fake_training
+from tests.support import fake_training
 sweep.RELIT = [sys.executable, fake_training.__file__]
 sweep.resolved = lambda given: {"run": {"experiment": "toy"}, **fake_training.settings_of(list(given))}
 sys.exit(sweep.main(sys.argv[1:]))
@@ -32,7 +32,7 @@ sys.exit(sweep.main(sys.argv[1:]))
 
 @pytest.fixture
 def toy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
-    """Runs a sweep whose trainings are those of ``tests.fake_training``."""
+    """Runs a sweep whose trainings are those of ``tests.support.fake_training``."""
 
     def resolve(arguments: Any) -> dict[str, Any]:
         settings = fake_training.settings_of(list(arguments))
@@ -242,7 +242,7 @@ def test_two_processes_share_a_sweep(toy: Any) -> None:
 
 @pytest.mark.long
 def test_a_real_sweep_that_is_killed_goes_on(tmp_path: Path, digits_root: Path) -> None:
-    pace = '--trainer.callbacks=[{"class_path": "tests.tiny.Pace", "init_args": {"seconds": 0.1}}]'
+    pace = '--trainer.callbacks=[{"class_path": "tests.support.tiny.Pace", "init_args": {"seconds": 0.1}}]'
     command = [
         *(sys.executable, "-m", "lit_models", "sweep", "dcgan_digits", "--vary", "model.latent_dim", "4", "8"),
         *("--metric", "val/discriminator_loss", "--direction", "maximize", "--"),

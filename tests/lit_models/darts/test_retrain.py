@@ -4,7 +4,6 @@ from typing import Any
 
 import pytest
 import torch
-from darts_edgewise import EdgewiseCell
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
 from torch.nn import functional
@@ -14,7 +13,9 @@ from lit_models import DARTSRetrain
 from lit_models.darts.genotype import DARTS_V1, DARTS_V2, EDGES, OPERATIONS, Genotype, random_genotype
 from lit_models.darts.network import AuxiliaryHead, DerivedCell, drop
 from lit_models.errors import ModelError
-from tests.tiny import CONFIGS, the_run
+from tests.support.darts_edgewise import EdgewiseCell
+from tests.support.tiny import CONFIGS, the_run
+from tests.support.trainers import quiet_trainer
 
 Relit = Callable[..., int]
 
@@ -156,16 +157,11 @@ def test_the_papers_training(digits_root: Path) -> None:
             rate = optimizer.param_groups[0]["lr"]
             seen.append((rate, float(pl_module.drop_path_probability), float(norm)))
 
-    Trainer(
-        accelerator="cpu",
+    quiet_trainer(
         max_epochs=4,
         callbacks=[Watch()],
         limit_train_batches=1,
         limit_val_batches=0,
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
         default_root_dir=digits_root / "nowhere",
     ).fit(model, Digits(root=str(digits_root), batch_size=8))
     rates, dropped, _ = zip(*seen, strict=True)

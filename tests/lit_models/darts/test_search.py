@@ -1,8 +1,6 @@
 import csv
 import json
-import multiprocessing
 import os
-import signal
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,7 +8,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from darts_edgewise import edgewise_tensors, edgewise_twin
 from lightning.pytorch import Callback, LightningModule, Trainer
 from PIL import Image
 from torch import Tensor, nn
@@ -24,7 +21,8 @@ from lit_models import DARTSSearch
 from lit_models.darts.genotype import derive_genotype, read_genotype
 from lit_models.darts.supernet import statistics_kept
 from lit_models.errors import ModelError
-from tests.tiny import CONFIGS, the_run, weights
+from tests.support.darts_edgewise import edgewise_tensors, edgewise_twin
+from tests.support.tiny import CONFIGS, killed_fit, killer, the_run, weights
 
 Relit = Callable[..., int]
 
@@ -276,13 +274,9 @@ def uninterrupted(tmp_path_factory: pytest.TempPathFactory, digits_root: Path) -
 @pytest.mark.long
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 def test_a_killed_search_goes_on_exactly(relit: Relit, uninterrupted: Path) -> None:
-    killer = ["--trainer.callbacks+=tests.tiny.KillAt", "--trainer.callbacks.batch=6"]
-    arguments = ["fit", *FIT, *SECOND, "--checkpoint.every_n_steps=1"]
-    process = multiprocessing.get_context("fork").Process(target=relit, args=(*arguments, *killer))
-    process.start()
-    process.join(120)
-    assert process.exitcode == -signal.SIGKILL
-    assert relit(*arguments, "--ckpt_path=last") == 0
+    arguments = [*FIT, *SECOND, "--checkpoint.every_n_steps=1"]
+    killed_fit(relit, *arguments, *killer(batch=6))
+    assert relit("fit", *arguments, "--ckpt_path=last") == 0
     run = the_run()
     state, expected = weights(run), weights(uninterrupted)
     assert all(torch.equal(state[name], expected[name]) for name in expected)

@@ -1,8 +1,7 @@
-"""The wide supernet against the same network written edge by edge (scripts/darts_edgewise.py)."""
+"""The wide supernet against the same network written edge by edge (tests/support/darts_edgewise.py)."""
 
 import pytest
 import torch
-from darts_edgewise import EdgewiseSupernet, edgewise_tensors, edgewise_twin
 from torch import Tensor
 from torch.nn import functional
 
@@ -15,6 +14,7 @@ from lit_models.darts.supernet import (
     statistics_kept,
     to_grids,
 )
+from tests.support.darts_edgewise import EdgewiseSupernet, edgewise_tensors, edgewise_twin
 
 # Arguments of both: images of one channel, 3 classes, 4 channels, and cells of all kinds: a normal cell after the stem,
 # a reduction cell after a normal one and one after a reduction cell, and a normal cell after a reduction cell.

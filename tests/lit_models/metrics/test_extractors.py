@@ -21,7 +21,7 @@ from lit_models.metrics.extractors import (
 from lit_models.networks.convnet import ConvNet
 from lit_models.support import extractors
 from lit_models.support.extractors import export_digit_classifier, load_extractor
-from tests.tiny import TINY, the_run
+from tests.support.tiny import TINY, the_run
 
 Relit = Callable[..., int]
 TINY_CLASSIFIER = (

@@ -10,12 +10,15 @@ import torch
 import torchvision
 from safetensors.torch import save_file
 from torch import nn
+from torch.optim import SGD
 
 import lit_models
+from lit_models.cli.export import write_onnx
 from lit_models.errors import ModelError
 from lit_models.networks.backbones import Backbone
+from lit_models.networks.encoders import load_encoder
 from lit_models.optimizers import decayed_weights
-from tests.tiny import the_run, weights
+from tests.support.tiny import the_run, weights
 
 Relit = Callable[..., int]
 timm = pytest.importorskip("timm")
@@ -124,7 +127,7 @@ def test_the_encoder_learns_at_its_own_rate() -> None:
     for name, parameter in model.named_parameters():
         assert rates[id(parameter)] == (1e-5 if name.startswith("encoder.") else None)
         assert decayed[id(parameter)] == (parameter.ndim > 1)
-    frozen = lit_models.MetricResNet(**arguments, freeze_encoder=True, pretrained="w.pt")
+    frozen = lit_models.MetricResNet(**arguments, freeze_encoder=True, pretrained="w.pt", encoder_lr=1e-5)
     learning = {id(parameter) for group in decayed_weights(frozen) for parameter in group["params"]}
     assert learning == {id(parameter) for parameter in frozen.classifier.parameters()}
 
@@ -173,15 +176,222 @@ def test_a_few_labels_on_a_pretrained_backbone(relit: Relit, reference: nn.Modul
     assert bool(changed) == (freeze == "false")
 
 
+def episode_classifier(**arguments: Any) -> Any:
+    return lit_models.ProtoNet(**{"image_size": 32, "channels": 3, "feature_maps": 4, **arguments})
+
+
 def test_protonet_learns_with_any_encoder() -> None:
     for encoder in ("conv4", "resnet18", SMALL):
-        model = lit_models.ProtoNet(image_size=32, channels=3, feature_maps=4, encoder=encoder)
+        model = episode_classifier(encoder=encoder)
         embedding = model(torch.rand(4, 3, 32, 32))
         embedding.square().mean().backward()
         assert embedding.ndim == 2
         assert all(parameter.grad is not None for parameter in model.parameters())
-    with pytest.raises(ModelError, match="pretrained is for encoders of torchvision and timm; conv4 has no weights"):
-        lit_models.ProtoNet(pretrained="imagenet")
+
+
+def test_protonets_encoder_learns_at_its_own_rate_or_not_at_all() -> None:
+    """Below a layer on top of it; by a step of gradient descent, of which the change is the rate times the gradient."""
+    torch.manual_seed(0)
+    model = episode_classifier(embedding_dim=5, encoder_lr=0.1, optimizer=lambda p: SGD(p, lr=0.5))
+    optimizer = model.configure_optimizers()["optimizer"]
+    before = {name: value.detach().clone() for name, value in model.named_parameters()}
+    image = torch.rand(4, 3, 32, 32)
+    model(image).square().mean().backward()
+    optimizer.step()
+    for name, value in model.named_parameters():
+        rate = 0.1 if name.startswith("encoder.") else 0.5
+        assert value.grad is not None
+        assert torch.allclose(value, before[name] - rate * value.grad), name
+    assert model(image).shape == (4, 5)
+    frozen = episode_classifier(freeze_encoder=True, pretrained="w.pt", embedding_dim=5)
+    (group,) = frozen.configure_optimizers()["optimizer"].param_groups
+    assert {id(parameter) for parameter in group["params"]} == {id(one) for one in frozen.projection.parameters()}
+
+
+@pytest.mark.parametrize("encoder", ["conv4", "resnet18", SMALL])
+@pytest.mark.parametrize("method", ["ProtoNet", "MetricResNet", "TransferClassifier"])
+def test_a_frozen_encoder_of_any_method_changes_in_nothing(method: str, encoder: str, tmp_path: Path) -> None:
+    """Neither in weights nor in statistics; what is on top of it learns."""
+    arguments: dict[str, Any] = {"image_size": 32, "channels": 3, "feature_maps": 4, "encoder": encoder}
+    more = {"ProtoNet": {"embedding_dim": 4}, "TransferClassifier": {"folds": 2}}.get(method, {})
+    model: Any = getattr(lit_models, method)(**arguments, **more, freeze_encoder=True, pretrained="w.pt")
+    network = model.encoders if method == "TransferClassifier" else model.encoder
+    before = {name: value.clone() for name, value in network.state_dict().items()}
+    model.train()
+    result = model(torch.rand(4, 3, 32, 32))
+    result.square().mean().backward()
+    assert not network.training
+    assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
+    assert all(parameter.grad is None for parameter in network.parameters())
+    assert any(parameter.grad is not None for parameter in model.parameters())
+
+
+@pytest.mark.parametrize("encoder", ["conv4", "resnet18"])
+def test_encoders_pass_from_method_to_method(encoder: str, tmp_path: Path) -> None:
+    """Learned by classes or episodes, then on episodes or few labels: the same features."""
+    torch.manual_seed(0)
+    sizes: dict[str, Any] = {"image_size": 32, "channels": 3, "feature_maps": 4, "encoder": encoder}
+    plain = {"mean": (0.0, 0.0, 0.0), "std": (1.0, 1.0, 1.0)}
+    learned = {
+        "metric.ckpt": lit_models.MetricResNet(**sizes, **plain, num_classes=3),
+        "proto.ckpt": lit_models.ProtoNet(**sizes),
+        "few.ckpt": lit_models.TransferClassifier(**sizes, freeze_encoder=False, folds=0),
+    }
+    image = torch.rand(2, 3, 32, 32)
+    for name, source in learned.items():
+        for parameter in source.parameters():
+            torch.nn.init.normal_(parameter, std=0.1)
+        torch.save({"state_dict": source.state_dict()}, tmp_path / name)
+        theirs = source.encoders[0] if name == "few.ckpt" else source.encoder  # type: ignore[index]
+        for target in (lit_models.ProtoNet(**sizes), lit_models.TransferClassifier(**sizes, freeze_encoder=False)):
+            ours = target.encoder if isinstance(target, lit_models.ProtoNet) else target.encoders[0]
+            load_encoder(ours, str(tmp_path / name))
+            with torch.no_grad():
+                assert torch.equal(ours.eval()(image), theirs.eval()(image))  # type: ignore[operator,union-attr]
+    normalizing = lit_models.MetricResNet(**sizes, num_classes=3)
+    torch.save({"state_dict": normalizing.state_dict()}, tmp_path / "normalizing.ckpt")
+    told = r"normalized images: train it with --model.mean '\[0, 0, 0\]' --model.std '\[1, 1, 1\]'"
+    with pytest.raises(ModelError, match=told):
+        load_encoder(lit_models.ProtoNet(**sizes).encoder, str(tmp_path / "normalizing.ckpt"))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"freeze_encoder": True}, "A frozen encoder needs weights: set --model.pretrained to a file with weights of"),
+        ({"encoder": SMALL, "freeze_encoder": True}, "set --model.pretrained to imagenet, or to a file of timm:resnet"),
+        ({"freeze_encoder": True, "pretrained": "w.pt"}, "only a layer on top of it learns: set --model.embedding_dim"),
+        ({"pretrained": "imagenet"}, "conv4 has no weights of ImageNet: set --model.pretrained to a file"),
+        ({"embedding_dim": 0}, "embedding_dim is 0; it must be at least 1"),
+        ({"image_size": 8}, "image_size is 8; four halvings need at least 16"),
+    ],
+)
+def test_protonets_that_can_not_be_are_refused(arguments: dict[str, Any], message: str) -> None:
+    with pytest.raises(ModelError, match=message):
+        episode_classifier(**arguments)
+
+
+def test_weights_that_do_not_fit_an_encoder_of_relits_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match="ImageNet's weights take normalized images: set "):
+        load_encoder(episode_classifier(encoder="resnet18").encoder, "imagenet")
+    torch.save(lit_models.MetricResNet(stem="7x7", feature_maps=4).encoder.state_dict(), tmp_path / "w.pt")
+    with pytest.raises(ModelError, match=r"is of a ResNet18 with another stem: train one with --model\.stem 3x3"):
+        load_encoder(episode_classifier(encoder="resnet18").encoder, str(tmp_path / "w.pt"))
+    with pytest.raises(ModelError, match=r"w.pt isn't of conv4: 0.weight must be 4x3x3x3, and is 8x4x1x1"):
+        load_encoder(episode_classifier().encoder, str(tmp_path / "w.pt"))
+
+
+@pytest.mark.long
+def test_protonet_with_a_backbone_trains_resumes_tests_exports_and_predicts(
+    relit: Relit, reference: nn.Module, tmp_path: Path
+) -> None:
+    """On folders of pictures, from a local file of timm's weights; the checkpoint needs that file no more."""
+    torch.save(reference.state_dict(), "w.pt")
+    generator = torch.Generator().manual_seed(0)
+    for number in range(6):
+        folder = tmp_path / "pictures" / f"class{number}"
+        folder.mkdir(parents=True)
+        for n in range(6):
+            image = 0.15 * number + 0.1 * torch.rand(3, 32, 32, generator=generator)
+            torchvision.utils.save_image(image, folder / f"{n}.png")
+    model = ("--model=ProtoNet", f"--model.encoder={SMALL}", "--model.pretrained=w.pt", "--model.image_size=32")
+    rates = ("--model.channels=3", "--model.encoder_lr=1e-5", "--model.embedding_dim=8")
+    images = ("--data=EpisodeDataModule", "--data.images=ImageFolder", "--data.images.path=pictures")
+    sizes = ("--data.images.image_size=32", "--data.images.split_by=class", "--data.images.val_fraction=0.34")
+    sizes += ("--data.images.test_fraction=0.34",)
+    episodes = ("--data.n_way=2", "--data.k_shot=1", "--data.n_query=1", "--data.train_episodes=2")
+    test = ("--data.test_way=2", "--data.test_query=1", "--data.val_episodes=2", "--data.test_episodes=3")
+    fit = (*model, *rates, *images, *sizes, *episodes, *test, "--checkpoint.monitor=null", *QUIET)
+    assert relit("fit", *fit, "--trainer.max_epochs=1") == 0
+    first = weights(the_run())
+    Path("w.pt").unlink()
+    assert relit("fit", *fit, "--trainer.max_epochs=2", "--ckpt_path=last") == 0
+    last = weights(the_run())
+    learned = last["encoder.network.conv1.0.weight"]
+    assert not torch.equal(first["encoder.network.conv1.0.weight"], learned)
+    assert torch.allclose(learned, reference.state_dict()["conv1.0.weight"], atol=1e-3), "it began with the file's"
+    assert relit("test", "--ckpt_path", the_run(), *QUIET) == 0
+    with (the_run() / "metrics.csv").open() as file:
+        assert any(row.get("test/accuracy") for row in csv.DictReader(file))
+    support = ("--data=SupportQuery", "--data.support=pictures", "--data.query=pictures/class0")
+    assert relit("predict", "--ckpt_path", the_run(), *support, *QUIET, "--predictions.folder=out") == 0
+    assert relit("export", the_run(), "--output", "net") == 0
+    assert relit("predict", "--weights=net.safetensors", *support, *QUIET, "--predictions.folder=again") == 0
+    found = [next(Path(folder).rglob("classes.csv")).read_text() for folder in ("out", "again")]
+    assert found[0] == found[1]
+    assert len(found[0].splitlines()) == 7
+
+
+@pytest.mark.parametrize("method", ["ProtoNet", "MetricResNet", "TransferClassifier"])
+def test_pretrained_weights_are_loaded_once(method: str, reference: nn.Module, tmp_path: Path) -> None:
+    """So a model that has been trained keeps what it has learned in a test, and in a second training."""
+    torch.save(reference.state_dict(), tmp_path / "w.pt")
+    sizes: dict[str, Any] = {"image_size": 32, "channels": 3, "encoder": SMALL, "pretrained": str(tmp_path / "w.pt")}
+    model: Any = getattr(lit_models, method)(**sizes)
+    network = model.encoders[0] if method == "TransferClassifier" else model.encoder
+    weight = network.network.conv1[0].weight
+    model.on_fit_start()
+    assert torch.equal(weight, reference.state_dict()["conv1.0.weight"])
+    with torch.no_grad():
+        weight.zero_()
+    model.on_fit_start()
+    model.on_test_start()
+    assert not weight.any()
+
+
+def test_a_head_that_has_learned_nothing_predicts_nothing(relit: Relit, capsys: pytest.CaptureFixture[str]) -> None:
+    for method in ("MetricResNet", "TransferClassifier"):
+        sizes = ("--model.image_size=32", "--model.num_classes=10", "--model.channels=3")
+        model = (f"--model={method}", f"--model.encoder={SMALL}", "--model.pretrained=w.pt", *sizes)
+        Path("pictures").mkdir(exist_ok=True)
+        torchvision.utils.save_image(torch.rand(3, 32, 32), "pictures/0.png")
+        data = ("--data=ImageFolder", "--data.path=pictures", "--data.image_size=32")
+        assert relit("predict", *model, *data, *QUIET) == 1
+        assert f"{method} starts from --model.pretrained in training, and this one has" in capsys.readouterr().err
+
+
+@pytest.mark.long
+def test_a_pretrained_network_is_measured_untrained(relit: Relit, reference: nn.Module) -> None:
+    """The accuracy of the nearest class centroids of its features, in one command."""
+    torch.save(reference.state_dict(), "w.pt")
+    generator = torch.Generator().manual_seed(0)
+    sets: dict[str, dict[int, torch.Tensor]] = {}
+    for split in ("train", "test"):
+        for number in range(3):
+            folder = Path("pictures", split, f"class{number}")
+            folder.mkdir(parents=True)
+            for n in range(4):
+                image = 0.1 * number + 0.5 * torch.rand(3, 32, 32, generator=generator)
+                torchvision.utils.save_image(image, folder / f"{n}.png")
+            images = [torchvision.io.read_image(str(path)) / 255 for path in sorted(folder.iterdir())]
+            mean, std = (torch.tensor(reference.default_cfg[name]).view(3, 1, 1) for name in ("mean", "std"))  # type: ignore[index,arg-type]
+            with torch.no_grad():
+                maps = reference.forward_features((torch.stack(images) - mean) / std)  # type: ignore[operator]
+                sets.setdefault(split, {})[number] = reference.forward_head(maps, pre_logits=True)  # type: ignore[operator]
+    centroid = torch.stack([sets["train"][number].mean(0) for number in range(3)])
+    right = [torch.cdist(sets["test"][number], centroid).argmin(1) == number for number in range(3)]
+    model = ("--model=MetricResNet", f"--model.encoder={SMALL}", "--model.pretrained=w.pt", "--model.image_size=32")
+    data = ("--data=ImageFolder", "--data.path=pictures", "--data.image_size=32", "--data.val_fraction=0")
+    assert relit("test", *model, "--model.num_classes=3", *data, *QUIET, "--run.experiment=measured") == 0
+    with (the_run() / "metrics.csv").open() as file:
+        (row,) = csv.DictReader(file)
+    assert float(row["test/centroid_accuracy"]) == pytest.approx(float(torch.cat(right).float().mean()))
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("method", ["ProtoNet", "MetricResNet", "TransferClassifier"])
+def test_a_backbone_exports_as_onnx(method: str, tmp_path: Path) -> None:
+    """``write_onnx`` compares ONNX Runtime's results with PyTorch's and refuses a difference."""
+    pytest.importorskip("onnxruntime")
+    more = {"freeze_encoder": False, "folds": 0} if method == "TransferClassifier" else {}
+    model = getattr(lit_models, method)(image_size=32, channels=1, encoder=SMALL, **more, **ONE_CHANNEL.get(method, {}))
+    for part in model.exports:
+        card = write_onnx(model.eval(), part, tmp_path / f"{part.name}.onnx")
+        assert card["inputs"][0]["shape"] == ["batch", 1, 32, 32]
+        assert card["largest_difference"] < 1e-4
+
+
+ONE_CHANNEL: dict[str, dict[str, Any]] = {"MetricResNet": {"mean": (0.0,), "std": (1.0,), "num_classes": 3}}
 
 
 @pytest.mark.long

@@ -90,5 +90,5 @@ def test_all_in_a_row_let_gradients_through() -> None:
 
 
 def test_an_unknown_one_is_refused() -> None:
-    with pytest.raises(ModelError, match="augmentations has 'color'; choose from color, translation, cutout"):
-        DifferentiableAugmentation(["color"])  # type: ignore[list-item]
+    with pytest.raises(ModelError, match="augmentations has 'tint'; choose from color, translation, cutout"):
+        DifferentiableAugmentation(["tint"])  # type: ignore[list-item]

@@ -18,7 +18,7 @@ from lit_models.errors import RunError, RunWarning
 from lit_models.runs.loggers import MetricsCSV
 from lit_models.support.checkpoint_files import put_in_place, read_or_fall_back
 from tests.lit_models.runs.test_resume import assert_same_run
-from tests.tiny import CONFIGS, TINY, the_run, weights
+from tests.support.tiny import CONFIGS, TINY, the_run, weights
 
 Relit = Callable[..., int]
 
@@ -168,7 +168,7 @@ def test_a_full_disk_stops_the_run_and_loses_nothing(
     relit: Relit, uninterrupted: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     """Files that may not grow fail like those on a full disk: half-way, by an OSError."""
-    limit = ("--trainer.callbacks+=tests.tiny.LimitFilesAt", "--trainer.callbacks.batch=30")
+    limit = ("--trainer.callbacks+=tests.support.tiny.LimitFilesAt", "--trainer.callbacks.batch=30")
     assert in_a_process(relit, *limit, "--trainer.callbacks.size=20000") == 1
     said = capfd.readouterr().err
     assert "can't be written into" in said
@@ -279,7 +279,7 @@ def test_a_disk_that_is_full_and_then_read_only(
 def test_a_diverged_training_stops_and_keeps_the_checkpoint_before(
     relit: Relit, capsys: pytest.CaptureFixture[str], every: object, noticed: int, kept: int
 ) -> None:
-    poison = ("--trainer.callbacks+=tests.tiny.PoisonAt", "--trainer.callbacks.batch=33")
+    poison = ("--trainer.callbacks+=tests.support.tiny.PoisonAt", "--trainer.callbacks.batch=33")
     assert relit("fit", *TINY, *poison, "--trainer.max_epochs=2", f"--checkpoint.every_n_steps={every}") == 1
     said = capsys.readouterr().err
     assert f"relit: The training has diverged: at step {noticed} it has" in said
@@ -291,7 +291,7 @@ def test_a_diverged_training_stops_and_keeps_the_checkpoint_before(
 
 
 def test_a_diverged_training_goes_on_if_asked_to(relit: Relit, capsys: pytest.CaptureFixture[str]) -> None:
-    poison = ("--trainer.callbacks+=tests.tiny.PoisonAt", "--trainer.callbacks.batch=33")
+    poison = ("--trainer.callbacks+=tests.support.tiny.PoisonAt", "--trainer.callbacks.batch=33")
     assert relit("fit", *TINY, *poison, "--trainer.max_epochs=2", "--checkpoint.diverged=go_on") == 0
     said = capsys.readouterr().err
     assert said.count("The training has diverged: at step 40 it has") == 1
@@ -300,7 +300,7 @@ def test_a_diverged_training_goes_on_if_asked_to(relit: Relit, capsys: pytest.Ca
 
 
 def test_a_training_that_diverges_before_its_first_checkpoint(relit: Relit, capsys: pytest.CaptureFixture[str]) -> None:
-    assert relit("fit", *TINY, "--trainer.callbacks+=tests.tiny.PoisonAt", "--trainer.callbacks.batch=1") == 1
+    assert relit("fit", *TINY, "--trainer.callbacks+=tests.support.tiny.PoisonAt", "--trainer.callbacks.batch=1") == 1
     assert "at step 10 it has train/discriminator_loss nan" in (said := capsys.readouterr().err)
     assert "Nothing was saved before; or start again" in said
 

@@ -14,11 +14,15 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 
 from lit_models.runs.ownership import LOCK
 from tests.lit_models.runs.test_resume import assert_same_run
-from tests.tiny import TINY, Pace, the_run
+from tests.support.tiny import TINY, Pace, the_run
 
 Relit = Callable[..., int]
 Output = pytest.CaptureFixture[str]
-SLOW = ("--trainer.callbacks+=tests.tiny.Pace", "--trainer.callbacks.seconds=0.1", "--checkpoint.every_n_steps=1")
+SLOW = (
+    "--trainer.callbacks+=tests.support.tiny.Pace",
+    "--trainer.callbacks.seconds=0.1",
+    "--checkpoint.every_n_steps=1",
+)
 ONE = "--run.id=one"
 PATIENCE = 60
 
@@ -106,7 +110,7 @@ def test_of_two_processes_at_the_same_moment_one_is_refused(
     if resumed:
         assert relit("fit", *arguments, "--trainer.max_epochs=1") == 0
         arguments.append("--ckpt_path=last")
-    pace = ("--trainer.callbacks+=tests.tiny.Pace", "--trainer.callbacks.seconds=0.03")
+    pace = ("--trainer.callbacks+=tests.support.tiny.Pace", "--trainer.callbacks.seconds=0.03")
     both = [start("fit", *arguments, *pace) for _ in range(2)]
     for process in both:
         process.join(PATIENCE)

@@ -21,7 +21,7 @@ from lightning.pytorch import Callback, Trainer
 from lit_models.__main__ import main
 from lit_models.runs.loggers import finish_wandb
 from tests.lit_models.runs.test_resume import assert_same_run, run_in_a_process_that_is_killed
-from tests.tiny import CONFIGS, TINY, the_run, weights
+from tests.support.tiny import CONFIGS, TINY, the_run, weights
 
 Relit = Callable[..., int]
 USR1, TERM = 138, 143
@@ -150,7 +150,7 @@ def test_metrics_of_a_critic_whose_round_is_cut_in_two(relit: Relit, log_every: 
     fit = ["--model.n_critic=3", f"--trainer.log_every_n_steps={log_every}", "--trainer.max_epochs=2"]
     assert relit("fit", *TINY, *fit, "--run.root=whole") == 0
     run_in_a_process_that_is_killed(
-        relit, *TINY, *fit, "--trainer.callbacks+=tests.tiny.KillAt", "--trainer.callbacks.batch=25"
+        relit, *TINY, *fit, "--trainer.callbacks+=tests.support.tiny.KillAt", "--trainer.callbacks.batch=25"
     )
     assert relit("fit", *TINY, *fit, *sending(signal.SIGUSR1, batch=31), "--ckpt_path=last") == USR1
     assert relit("fit", *TINY, *fit, "--ckpt_path=last") == 0
@@ -296,7 +296,7 @@ def test_a_warning_followed_by_the_time_limit_is_still_a_warning(
 
 
 def test_a_diverged_run_says_which_step_is_saved(relit: Relit, slurm: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    poison = ["--trainer.callbacks+=tests.tiny.PoisonAt", "--trainer.callbacks.batch=22"]
+    poison = ["--trainer.callbacks+=tests.support.tiny.PoisonAt", "--trainer.callbacks.batch=22"]
     warned = sending(signal.SIGUSR1, batch=25)
     assert relit("fit", *FIT, "--checkpoint.diverged=go_on", *poison, *warned) == USR1
     assert "as the training has diverged, " in (said := capsys.readouterr().err)

@@ -14,9 +14,9 @@ import pytest
 
 import lit_models.cli.command  # noqa: F401 - here rather than in each process
 from tests.lit_models.runs.test_resume import ALL_RUNS, assert_same_run
-from tests.small_data import SMALL_DATA, write_autoencoder
-from tests.small_runs import small_run
-from tests.tiny import CONFIGS, the_run
+from tests.support.small_data import SMALL_DATA, write_autoencoder
+from tests.support.small_runs import small_run
+from tests.support.tiny import CONFIGS, the_run
 
 Relit = Callable[..., int]
 

@@ -21,8 +21,9 @@ from datamodules.loading.tensors import GatherDataset, LabeledImages
 from lit_models import DARTSSearch
 from lit_models.runs.restored import RestoredSettings
 from lit_models.runs.settings import tell_changes
-from tests.small_runs import RUNS, small_run
-from tests.tiny import TINY, the_run
+from tests.methods import RUNS
+from tests.support.small_runs import small_run
+from tests.support.tiny import TINY, the_run
 
 Relit = Callable[..., int]
 Output = pytest.CaptureFixture[str]
@@ -50,8 +51,8 @@ def loader(batch_size: int, balanced: bool = False, rows: int = ROWS) -> BatchLo
     numbers = torch.arange(rows)
     data = GatherDataset(LabeledImages(numbers.view(rows, 1, 1, 1).float(), numbers % 6))
     if balanced:
-        return BatchLoader(data, ClassBalancedBatches(numbers % 6, 2, batch_size // 2))
-    return BatchLoader(data, ShuffledBatches(rows, batch_size))
+        return BatchLoader(data, batch_sampler=ClassBalancedBatches(numbers % 6, 2, batch_size // 2))
+    return BatchLoader(data, batch_sampler=ShuffledBatches(rows, batch_size))
 
 
 def fit(folder: Path, batches: BatchLoader[Any], steps: int, checkpoint: Path | None = None) -> list[list[int]]:

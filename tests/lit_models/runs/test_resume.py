@@ -1,6 +1,5 @@
 """A killed run that is resumed equals the run that wasn't killed, bit for bit."""
 
-import multiprocessing
 import os
 import signal
 import subprocess
@@ -13,28 +12,12 @@ import pytest
 import torch
 import yaml
 
-from tests.small_runs import RUNS, small_run
-from tests.tiny import CONFIGS, TINY, the_run, weights
+from tests.methods import RUNS
+from tests.support.small_runs import small_run
+from tests.support.tiny import CONFIGS, TINY, assert_same_run, killed_fit, killer, the_run, weights
 
 Relit = Callable[..., int]
 Output = pytest.CaptureFixture[str]
-
-
-def run_in_a_process_that_is_killed(relit: Relit, *args: str) -> None:
-    process = multiprocessing.get_context("fork").Process(target=relit, args=("fit", *args))
-    process.start()
-    process.join(120)
-    assert process.exitcode == -signal.SIGKILL
-
-
-def assert_same_run(run: Path, other: Path) -> None:
-    state, expected = weights(run), weights(other)
-    assert state.keys() == expected.keys()
-    for name in expected:
-        assert torch.equal(state[name], expected[name]), name
-    assert (run / "metrics.csv").read_text() == (other / "metrics.csv").read_text()
-    for grid in other.glob("samples/*.png"):
-        assert (run / "samples" / grid.name).read_bytes() == grid.read_bytes()
 
 
 @pytest.mark.parametrize(
@@ -48,8 +31,7 @@ def assert_same_run(run: Path, other: Path) -> None:
     ids=str,
 )
 def test_a_killed_run_goes_on_as_if_nothing_had_happened(relit: Relit, uninterrupted: Path, moment: dict) -> None:
-    killer = ["--trainer.callbacks+=tests.tiny.KillAt", *(f"--trainer.callbacks.{k}={v}" for k, v in moment.items())]
-    run_in_a_process_that_is_killed(relit, *TINY, "--checkpoint.every_n_steps=5", *killer)
+    killed_fit(relit, *TINY, "--checkpoint.every_n_steps=5", *killer(**moment))
     killed = the_run()
     assert relit("fit", *TINY, "--checkpoint.every_n_steps=5", "--ckpt_path=last") == 0
     assert the_run() == killed, "a resumed run goes on in its own folder"
@@ -68,8 +50,7 @@ def test_every_method_goes_on_within_an_epoch(relit: Relit, digits_root: Path, r
     whole = the_run(Path("whole"))
     batches = 4 * (torch.load(whole / "checkpoints" / "last.ckpt", weights_only=True)["epoch"] + 1)
     often = [*arguments, "--checkpoint.every_n_steps=1"]
-    killer = ["--trainer.callbacks+=tests.tiny.KillAt", f"--trainer.callbacks.batch={batches - 1}"]
-    run_in_a_process_that_is_killed(relit, *often, *killer)
+    killed_fit(relit, *often, *killer(batch=batches - 1))
     assert torch.load(the_run() / "checkpoints" / "last.ckpt", weights_only=True)["loops"]["fit_loop"][
         "epoch_loop.batch_progress"
     ]["current"]["completed"] in (1, 2), "within the epoch"
@@ -81,9 +62,7 @@ def test_a_run_killed_before_its_first_checkpoint_starts_afresh_in_its_folder(
     relit: Relit, uninterrupted: Path
 ) -> None:
     one = "--run.id=one"
-    run_in_a_process_that_is_killed(
-        relit, *TINY, one, "--trainer.callbacks+=tests.tiny.KillAt", "--trainer.callbacks.batch=15"
-    )
+    killed_fit(relit, *TINY, one, *killer(batch=15))
     assert (the_run() / "metrics.csv").is_file()
     assert relit("fit", *TINY, one) == 0
     assert_same_run(the_run(), uninterrupted)
@@ -111,7 +90,7 @@ def test_a_run_killed_from_outside(relit: Relit, uninterrupted: Path) -> None:
 @pytest.mark.long
 def test_torchrun_with_one_process_goes_on_after_a_kill(relit: Relit, uninterrupted: Path) -> None:
     """Killed 25 batches after each start: in the second epoch, and again in the third."""
-    fit = [*TINY, "--trainer.callbacks+=tests.tiny.KillAt", "--trainer.callbacks.batch=25"]
+    fit = [*TINY, *killer(batch=25)]
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=1", "--max-restarts=3"]
     environment = {**os.environ, "PYTHONPATH": str(CONFIGS.parent)}
     subprocess.run([*torchrun, "-m", "lit_models", "fit", *fit], env=environment, timeout=300, check=True)
@@ -145,14 +124,15 @@ def test_spectral_normalization_goes_on_from_its_checkpoint(relit: Relit) -> Non
 
 def test_a_checkpoint_alone_goes_on_as_its_run(relit: Relit, uninterrupted: Path, capsys: Output) -> None:
     """Without --config, the epochs, the pictures and all that matters to the numbers are the run's own."""
-    killer = ("--trainer.callbacks+=tests.tiny.KillAt", "--trainer.callbacks.batch=27")
+    killer = ("--trainer.callbacks+=tests.support.tiny.KillAt", "--trainer.callbacks.batch=27")
     run_in_a_process_that_is_killed(relit, *TINY, "--checkpoint.every_n_steps=5", *killer)
     killed = the_run()
     capsys.readouterr()
     assert relit("fit", f"--ckpt_path={killed}") == 0
     said = capsys.readouterr().err
     assert (
-        "The run goes on without tests.tiny.KillAt, as only relit's own callbacks are taken from a checkpoint" in said
+        "The run goes on without tests.support.tiny.KillAt, as only relit's own callbacks are taken from a checkpoint"
+        in said
     )
     assert "trainer.max_epochs" not in said
     assert_same_run(killed, uninterrupted)

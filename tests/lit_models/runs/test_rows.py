@@ -1,7 +1,6 @@
 """A killed run that goes on logs each row once, and draws the same pictures."""
 
 import json
-import multiprocessing
 import os
 import signal
 from collections.abc import Callable
@@ -14,7 +13,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 
 from lit_models.runs.loggers import MetricsCSV
 from tests.lit_models.runs.test_resume import assert_same_run
-from tests.tiny import CONFIGS, TINY, the_run
+from tests.support.tiny import CONFIGS, TINY, killed_fit, the_run
 
 Relit = Callable[..., int]
 QUIET = ("--trainer.enable_progress_bar=false", "--trainer.enable_model_summary=false", "--trainer.accelerator=cpu")
@@ -30,13 +29,6 @@ class KillAfter(Callback):
     def _kill(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
         if not trainer.sanity_checking and trainer.fit_loop.total_batch_idx + 1 >= self.batches:
             os.kill(os.getpid(), signal.SIGKILL)
-
-
-def killed(relit: Relit, *arguments: str) -> None:
-    process = multiprocessing.get_context("fork").Process(target=relit, args=("fit", *arguments))
-    process.start()
-    process.join(120)
-    assert process.exitcode == -signal.SIGKILL
 
 
 WGAN = ("wgan_gp_digits", "--model.feature_maps=2", "--model.n_critic=3", "--data.batch_size=256")
@@ -74,7 +66,7 @@ def test_each_row_once(relit: Relit, model: tuple[str, ...], options: tuple[str,
             f"--trainer.callbacks.hook={hook}",
             f"--trainer.callbacks.batches={batches}",
         )
-        killed(relit, *common, root, *killer)
+        killed_fit(relit, *common, root, *killer)
         assert relit("fit", *common, root, "--ckpt_path=last") == 0
         assert_same_run(the_run(Path(hook)), whole)
         ours = {path.name for path in the_run(Path(hook)).glob("samples/*")}

@@ -16,7 +16,7 @@ from lit_models.errors import RunError
 from lit_models.runs.loggers import WandbOptions, wandb_logger
 from lit_models.runs.trackers import MLflow, TensorBoard
 from lit_models.support.logging import log_figure, log_image, log_table
-from tests.tiny import CONFIGS, TINY, the_run
+from tests.support.tiny import CONFIGS, TINY, the_run
 
 Relit = Callable[..., int]
 SHORT = ("--trainer.limit_train_batches=4", "--trainer.log_every_n_steps=2", "--trainer.limit_val_batches=1")

@@ -20,7 +20,7 @@ from lit_models.errors import ModelError
 from lit_models.module import Method
 from lit_models.support.arguments import foreign_class, parse_as_data
 from lit_models.support.weights import write_weights
-from tests.small_models import checkpoint_of, small_model
+from tests.support.small_models import checkpoint_of, small_model
 
 Relit = Callable[..., int]
 HOSTILE: list[Any] = [

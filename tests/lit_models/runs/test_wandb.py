@@ -12,7 +12,7 @@ import pytest
 from lightning.pytorch.loggers import WandbLogger
 from PIL import Image
 
-from tests.tiny import CONFIGS, TINY, the_run
+from tests.support.tiny import CONFIGS, TINY, the_run
 
 wandb = pytest.importorskip("wandb")
 
@@ -221,7 +221,7 @@ def test_a_workspace_has_a_section_for_each_kind(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     pytest.importorskip("wandb_workspaces")
-    import wandb_workspace
+    from analyses import wandb_workspace
 
     for name, metrics in {"one": "epoch,step,train/loss,val/loss", "two": "epoch,step,val/fid"}.items():
         for folder in ("samples", "figures"):

@@ -12,8 +12,8 @@ import pytest
 import yaml
 
 from tests.lit_models.runs.test_preemption import FIT, USR1, sending
-from tests.tiny import CONFIGS, TINY, the_run
-from tests.wandb_server import ENTITY, WandbServer
+from tests.support.tiny import CONFIGS, TINY, the_run
+from tests.support.wandb_server import ENTITY, WandbServer
 
 pytest.importorskip("wandb")
 
@@ -60,7 +60,7 @@ def test_an_interrupted_run_goes_on_as_the_same_online_run(relit: Relit, server:
         "--wandb.checkpoints=true",
         "--checkpoint.monitor=val/generator_loss",
     ]
-    interrupt = ["--trainer.callbacks+=tests.tiny.InterruptAt", "--trainer.callbacks.batch=40"]
+    interrupt = ["--trainer.callbacks+=tests.support.tiny.InterruptAt", "--trainer.callbacks.batch=40"]
     assert in_a_process(relit, *online, *interrupt) == 130
     (run,) = server.runs.values()
     assert run.exit_code == 1
@@ -115,7 +115,7 @@ def test_a_requeued_job_goes_on_as_the_same_online_run(
 @pytest.mark.slow
 def test_pieces_of_an_offline_run_are_sent_as_one_run(relit: Relit, server: WandbServer) -> None:
     offline = ["fit", *TINY, "--wandb.enabled=true", "--wandb.mode=offline", "--wandb.checkpoints=true"]
-    interrupt = ["--trainer.callbacks+=tests.tiny.InterruptAt", "--trainer.callbacks.batch=35"]
+    interrupt = ["--trainer.callbacks+=tests.support.tiny.InterruptAt", "--trainer.callbacks.batch=35"]
     assert in_a_process(relit, *offline, *interrupt) == 130
     assert in_a_process(relit, *offline, "--ckpt_path=last") == 0
     assert not server.runs
@@ -176,7 +176,7 @@ def test_an_agent_runs_a_sweep(
 def test_a_workspace_is_saved(server: WandbServer, tmp_path: Path) -> None:
     pytest.importorskip("wandb_workspaces")
     (tmp_path / "metrics.csv").write_text("epoch,step,train/loss\n0,9,1.5\n")
-    script = [sys.executable, REPOSITORY / "scripts" / "wandb_workspace.py", tmp_path, "--name", "losses"]
+    script = [sys.executable, REPOSITORY / "scripts" / "analyses" / "wandb_workspace.py", tmp_path, "--name", "losses"]
     told = subprocess.run(script, check=True, timeout=60, capture_output=True, text=True).stdout
     assert f"{ENTITY}/relit" in told
     sections = server.views["losses"]["section"]["panelBankConfig"]["sections"]

@@ -1,0 +1,347 @@
+"""The one reader of what runs leave on disk: logged values, tests, configurations; and how they are compared and shown.
+
+Nothing here imports torch: `relit compare`, `report` and `runs` look at folders in a fraction of a second.
+"""
+
+import csv
+import json
+import math
+import operator
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple, TypeVar
+
+import numpy as np
+import yaml
+
+from lit_models.errors import RunError
+from lit_models.support.judge import calibration_rows, printed_name, read_judge
+
+Curve = list[tuple[float, float]]
+T = TypeVar("T")
+
+METRICS = "metrics.csv"
+STAGES = {"train": 0, "val": 1, "test": 2}
+COLORS = (
+    *("#1f77b4", "#d95f02", "#1b8a5a", "#7b4fb5", "#b8860b"),
+    *("#c2357f", "#0b8a97", "#8c564b", "#5b7f1e", "#6b7280"),
+)
+"""Of runs and curves, in their order; also in `cli/report/templates/report.css`, with lighter ones for dark pages."""
+FEWEST_NOISY_POINTS = 60
+"""A curve with so many points is drawn pale, with its smooth course on top."""
+FEWEST_FOR_A_TREND = 5
+_YAML_LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+
+
+# --- metrics.csv ------------------------------------------------------------------------------------------------------
+
+
+class Logged(NamedTuple):
+    """A row of a ``metrics.csv``.
+
+    Attributes:
+        step: The logger's step, if there is one.
+        epoch: From 0, if there is one.
+        values: The finite values by metric.
+    """
+
+    step: int | None
+    epoch: int | None
+    values: dict[str, float]
+
+
+class Point(NamedTuple):
+    """A logged value.
+
+    Attributes:
+        epoch: Epochs done by then, as a fraction: the first epoch's end is 1.
+        step: The logger's step.
+        value: What was logged.
+    """
+
+    epoch: float
+    step: int
+    value: float
+
+
+def read_logged(path: Path) -> Iterator[Logged]:
+    """The rows of a ``metrics.csv``, without one that was cut off by a kill or a full disk; none if there is no file.
+
+    Raises:
+        RunError: A row can't be read; those before it have been given.
+    """
+    if not path.is_file():
+        return
+    with path.open(newline="", encoding="utf-8", errors="replace") as file:
+        rows = csv.reader(line for line in file if line.endswith("\n"))
+        header = next(rows, [])
+        places = {name: header.index(name) for name in ("step", "epoch") if name in header}
+        columns = [(place, name) for place, name in enumerate(header) if name not in places]
+        try:
+            for row in rows:
+                values = {name: float(row[place]) for place, name in columns if row[place]}
+                finite = {name: value for name, value in values.items() if math.isfinite(value)}
+                step, epoch = (
+                    int(float(row[places[name]])) if name in places and row[places[name]] else None
+                    for name in ("step", "epoch")
+                )
+                yield Logged(step, epoch, finite)
+        except (ValueError, IndexError, OverflowError, csv.Error) as error:
+            raise RunError(f"{path} can't be read at line {rows.line_num}: repair or remove that line.") from error
+
+
+def metric_names(path: Path) -> list[str]:
+    """The metrics that a ``metrics.csv`` has a column for."""
+    with path.open(newline="", encoding="utf-8") as file:
+        return [name for name in next(csv.reader(file), []) if name not in ("step", "epoch")]
+
+
+def read_epochs(path: Path) -> dict[str, Curve]:
+    """The mean of each metric over each epoch, as ``(epoch, value)`` with epochs from 1, by metric."""
+    return means_by_epoch(read_logged(path))
+
+
+def means_by_epoch(rows: Iterable[Logged]) -> dict[str, Curve]:
+    """See :func:`read_epochs`."""
+    sums: dict[str, dict[int, list[float]]] = defaultdict(dict)
+    for _, epoch, values in rows:
+        if epoch is not None:
+            for name, value in values.items():
+                mean = sums[name].setdefault(epoch + 1, [0.0, 0])
+                mean[0] += value
+                mean[1] += 1
+    return {
+        name: [(float(epoch), total / count) for epoch, (total, count) in sorted(epochs.items())]
+        for name, epochs in sums.items()
+    }
+
+
+def read_steps(path: Path) -> dict[str, Curve]:
+    """Every value as ``(step, value)``, by metric."""
+    curves: dict[str, Curve] = defaultdict(list)
+    for step, _, values in read_logged(path):
+        for name, value in values.items():
+            if step is not None:
+                curves[name].append((step, value))
+    return dict(curves)
+
+
+def read_results(path: Path) -> dict[str, float]:
+    """The values of the last test, by metric; a run may have been tested several times."""
+    return {
+        name: value for _, _, values in read_logged(path) for name, value in values.items() if stage_of(name) == "test"
+    }
+
+
+def read_points(path: Path) -> dict[str, list[Point]]:
+    """Every value but those of tests, by metric, in the order of the steps."""
+    rows: list[tuple[int, int, str, float]] = []
+    ends: dict[int, int] = {}
+    epoch = 0
+    for step, given, values in read_logged(path):
+        logged = {name: value for name, value in values.items() if stage_of(name) != "test"}
+        if step is None or not logged:
+            continue
+        epoch = epoch if given is None else given
+        ends[epoch] = max(ends.get(epoch, 0), step)
+        rows += [(step, epoch, name, value) for name, value in logged.items()]
+    position = _positions(ends)
+    points: dict[str, list[Point]] = defaultdict(list)
+    for step, epoch, name, value in sorted(rows, key=lambda row: row[0]):
+        points[name].append(Point(position(epoch, step), step, value))
+    return dict(points)
+
+
+def _positions(ends: dict[int, int]) -> Callable[[int, int], float]:
+    """Turns ``(epoch, step)`` into epochs done by then, from the last step of each epoch; an epoch that isn't over is
+    taken to be as long as the longest before it."""
+    starts = {epoch: max((end for other, end in ends.items() if other < epoch), default=-1) for epoch in ends}
+    lengths = {epoch: end - starts[epoch] for epoch, end in ends.items()}
+    if len(ends) > 1:
+        last = max(ends)
+        lengths[last] = max(lengths.values())
+    return lambda epoch, step: epoch + (step - starts[epoch]) / max(lengths[epoch], 1)
+
+
+def stage_of(name: str) -> str:
+    """The stage in a metric's name, ``train``, ``val`` or ``test``; empty if there is none."""
+    stage = name.split("/")[0]
+    return stage if stage in STAGES and "/" in name else ""
+
+
+# --- other files of a run ---------------------------------------------------------------------------------------------
+
+
+def read_mapping(path: Path) -> dict[str, Any]:
+    """The names and values in a JSON or YAML file; nothing if there is no file.
+
+    Raises:
+        RunError: The file can't be read, or holds something else.
+    """
+    if not path.is_file():
+        return {}
+    try:
+        text = path.read_text(encoding="utf-8")
+        content = json.loads(text) if path.suffix == ".json" else yaml.load(text, _YAML_LOADER)
+    except (OSError, ValueError, yaml.YAMLError) as error:
+        raise RunError(f"{path} can't be read: repair it, or remove it to do without.") from error
+    if not isinstance(content, dict):
+        raise RunError(f"{path} doesn't hold names with values: repair it, or remove it to do without.")
+    return content
+
+
+def read_tests(run: Path) -> list[dict[str, Any]]:
+    """The entries of a run's ``tests.json``, in the order in which the tests were made.
+
+    Raises:
+        RunError: The file can't be read.
+    """
+    path = run / "tests.json"
+    if not path.is_file():
+        return []
+    try:
+        tests = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise RunError(f"{path} can't be read: repair it, or remove it to do without.") from error
+    return [test for test in tests if isinstance(test, dict)] if isinstance(tests, list) else []
+
+
+@dataclass
+class Run:
+    """A run as tables and plots take it.
+
+    Attributes:
+        name: What to call it.
+        folder: Where it lies.
+        curves: ``(epoch, value)`` of every metric; the value is the epoch's mean, the epoch counts from 1.
+        results: The last test's values by metric.
+        seconds: Time spent on training; None if it isn't known.
+        calibration: Scores of other real images and of ten training images, by a row's name and a metric.
+        members: The runs of which this is the mean: one setting with several seeds.
+    """
+
+    name: str
+    folder: Path
+    curves: dict[str, Curve]
+    results: dict[str, float]
+    seconds: float | None
+    calibration: dict[str, dict[str, float]] = field(default_factory=dict)
+    members: list["Run"] = field(default_factory=list)
+
+
+def read_run(folder: Path, name: str) -> Run:
+    """Reads a run folder, or the newest run of an experiment's folder that was trained there.
+
+    Raises:
+        RunError: There is no run.
+    """
+    if not (folder / METRICS).is_file():
+        if (folder / "run.json").is_file():
+            raise RunError(f"The run {folder} hasn't logged anything yet: it has no metrics.csv.")
+        found = sorted(folder.glob(f"*/{METRICS}"), key=lambda path: path.stat().st_mtime)
+        runs = [path.parent for path in found]
+        if not runs:
+            raise RunError(f"{folder} is not the folder of a run or of an experiment: it has no metrics.csv.")
+        folder = ([run for run in runs if _was_trained(run)] or runs)[-1]
+    judge = read_judge(folder)
+    curves = {printed_name(metric, judge): curve for metric, curve in read_epochs(folder / METRICS).items()}
+    results = {printed_name(metric, judge): value for metric, value in read_results(folder / METRICS).items()}
+    seconds = read_mapping(folder / "run.json").get("training_seconds")
+    curves = {metric: curve for metric, curve in curves.items() if metric not in results}
+    return Run(name, folder, curves, results, seconds, calibration_rows(judge))
+
+
+def _was_trained(folder: Path) -> bool:
+    """Whether a run's folder holds a training, and not only a test or a prediction of another run's checkpoint."""
+    return (folder / "run.json").is_file() or (folder / "checkpoints").is_dir()
+
+
+# --- configurations ---------------------------------------------------------------------------------------------------
+
+
+def flat(config: Any, prefix: str = "") -> dict[str, Any]:
+    """The values of a nested configuration by their dotted names.
+
+    Example:
+        >>> flat({"model": {"class_path": "DCGAN", "init_args": {"latent_dim": 8}}})
+        {'model.class_path': 'DCGAN', 'model.init_args.latent_dim': 8}
+    """
+    if isinstance(config, dict):
+        return {key: value for name, part in config.items() for key, value in flat(part, f"{prefix}{name}.").items()}
+    return {prefix.rstrip("."): config}
+
+
+def flat_text(config: Any) -> dict[str, str]:
+    """A configuration for readers: :func:`flat` with lists of classes by their names, without `init_args`, and with
+    values as YAML would write them.
+
+    Example:
+        >>> flat_text({"model": {"init_args": {"widths": [1, 2], "lr": None}}})
+        {'model.widths': '[1, 2]', 'model.lr': 'null'}
+        >>> flat_text({"callbacks": [{"class_path": "my.Grid", "init_args": {"count": 64}}]})
+        {'callbacks.Grid.class_path': 'my.Grid', 'callbacks.Grid.count': '64'}
+    """
+    return {name.replace(".init_args", ""): _as_yaml(value) for name, value in flat(_classes_by_name(config)).items()}
+
+
+def _classes_by_name(config: Any) -> Any:
+    if isinstance(config, list) and config and all(isinstance(part, dict) and "class_path" in part for part in config):
+        config = {str(part["class_path"]).rpartition(".")[2]: part for part in config}
+    if isinstance(config, dict):
+        # An empty mapping is a value of its name.
+        return {name: _classes_by_name(part) for name, part in config.items()} or "{}"
+    return config
+
+
+def _as_yaml(value: Any) -> str:
+    if value == "{}":
+        return value
+    return yaml.safe_dump(value, default_flow_style=True, width=10**6).removesuffix("...\n").strip()
+
+
+def differences(
+    configs: Sequence[Mapping[str, T]],
+    ignored: tuple[str, ...] = ("run.", "ckpt_path"),
+    same: Callable[[T | None, T | None], bool] = operator.eq,
+) -> dict[str, list[T | None]]:
+    """The settings in which configurations differ, with each one's value.
+
+    Args:
+        configs: As :func:`flat` or :func:`flat_text` returns them.
+        ignored: Beginnings of names that make no difference.
+        same: Whether two values are.
+
+    Example:
+        >>> differences([{"a": 1, "b": 2}, {"a": 1, "b": 3, "c": 4}])
+        {'b': [2, 3], 'c': [None, 4]}
+    """
+    names = dict.fromkeys(name for config in configs for name in config if not name.startswith(ignored))
+    values = {name: [config.get(name) for config in configs] for name in names}
+    return {name: row for name, row in values.items() if not all(same(row[0], other) for other in row[1:])}
+
+
+# --- plots ------------------------------------------------------------------------------------------------------------
+
+
+def smooth(values: Sequence[float]) -> list[float]:
+    """The mean of each value with its neighbors, a twentieth of all on each side and at least one; of fewer than five
+    values, the values. It stays within what was measured, as scores have bounds.
+
+    Example:
+        >>> smooth([0, 3, 0, 3, 0])
+        [1.5, 1.0, 2.0, 1.0, 1.5]
+    """
+    if len(values) < FEWEST_FOR_A_TREND:
+        return list(values)
+    window = max(1, len(values) // 20)
+    total = np.concatenate([[0.0], np.cumsum(values)])
+    place = np.arange(len(values))
+    low, high = np.maximum(place - window, 0), np.minimum(place + window + 1, len(values))
+    return ((total[high] - total[low]) / (high - low)).tolist()
+
+
+def color_of(number: int) -> int:
+    """The place in :data:`COLORS` of the run or curve with a number; after all colors they come again."""
+    return number % len(COLORS)

@@ -1,0 +1,80 @@
+"""What an autoencoder's codes are good for."""
+
+from experiments.budgets import FEW_BATCHES, GPU
+from experiments.data_sets import FIFTY_LABELS, MNIST
+from experiments.declaration import Analysis, Budget, Experiment, Figure, Step
+from experiments.vae import GRAY_DIGITS, VAE_MNIST
+
+AUTOENCODER = {"--model.encoder_checkpoint": "autoencoder"}
+TRANSFERS = {
+    "linear_frozen": "linear layer on frozen codes",
+    "mlp_frozen": "MLP on frozen codes",
+    "linear_finetuned": "linear layer, encoder trained along",
+    "mlp_finetuned": "MLP, encoder trained along",
+}
+
+EXPERIMENT = Experiment(
+    title="What an autoencoder's codes are good for: classes from 50 labels, and ways from one digit to another",
+    steps=(
+        Step("classifier", "digit classifier", "digit_classifier", "digit_classifier_mnist", MNIST, checkpoint="last"),
+        Step("autoencoder", "denoising autoencoder", "autoencoder", "autoencoder_mnist", MNIST),
+        *(
+            Step(name, f"transfer: {method}", "autoencoder", f"transfer_mnist_{name}", FIFTY_LABELS, uses=AUTOENCODER)
+            for name, method in TRANSFERS.items()
+        ),
+        Step(
+            "scratch", "transfer: the same network from scratch", "autoencoder", "transfer_mnist_scratch", FIFTY_LABELS
+        ),
+        VAE_MNIST,
+        Step(
+            "latent_gan",
+            "latent-space GAN",
+            "latent_gan",
+            "latent_gan_mnist",
+            MNIST,
+            uses={"--model.decoder_checkpoint": "autoencoder"},
+            checkpoint="last",
+        ),
+    ),
+    figures=(
+        Figure("classifier", "test accuracy / %", "test/accuracy", kind="percent"),
+        Figure("autoencoder", "squared error of a pixel, denoised", "test/squared_error", main=False),
+        *(
+            Figure(name, "test accuracy / %", "test/accuracy", kind="percent", published=f"transfer_{name}")
+            for name in TRANSFERS
+        ),
+        Figure("scratch", "test accuracy / %", "test/accuracy", kind="percent"),
+        *(
+            Figure(name, "images on the way that are surely one of both digits / %", metric, kind="percent", main=False)
+            for name, metric in (
+                ("autoencoder", "test/sure_of_either_lerp"),
+                ("vae_bernoulli", "test/sure_of_either_slerp"),
+                ("latent_gan", "test/sure_of_either_slerp"),
+            )
+        ),
+    ),
+    budgets={
+        "smoke": Budget(
+            {
+                "*": FEW_BATCHES,
+                **dict.fromkeys(("classifier", "autoencoder", "latent_gan"), ("--data=Digits",)),
+                "vae_bernoulli": GRAY_DIGITS,
+                **dict.fromkeys((*TRANSFERS, "scratch"), ("--data.images=Digits",)),
+            },
+            analysis=("--data", "Digits", "--per_pair", "1"),
+        ),
+        "cpu": Budget({"latent_gan": ("--trainer.max_epochs=30",)}),
+        "gpu": Budget({"*": GPU}),
+        "paper": Budget(),
+    },
+    analyses=(
+        Analysis(
+            (
+                "scripts/analyses/compare_interpolations.py",
+                *("--checkpoints", "{run:autoencoder}", "{run:vae_bernoulli}", "{run:latent_gan}"),
+                *("--figure", "{folder}/interpolations.png", "--csv", "{folder}/interpolations.csv"),
+            ),
+            needs=("autoencoder", "vae_bernoulli", "latent_gan"),
+        ),
+    ),
+)

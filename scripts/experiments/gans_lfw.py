@@ -1,0 +1,30 @@
+"""GANs of one person's face."""
+
+from experiments.budgets import FEW_BATCHES, GPU
+from experiments.data_sets import LFW
+from experiments.declaration import Budget, Experiment, Figure, Step
+from experiments.gans_mnist import GANS
+
+IMAGENET = "ImageNet EfficientNet-Lite0"
+
+EXPERIMENT = Experiment(
+    title="Faces of one person at 64x64",
+    steps=tuple(
+        Step(name, method, page, f"{name}_lfw", LFW, checkpoint="last") for name, (method, page) in GANS.items()
+    ),
+    figures=tuple(
+        Figure(name, f"FID ({IMAGENET}) of 2,000", "test/fid", features=IMAGENET) for name in ("dcgan", "sngan")
+    ),
+    budgets={
+        "smoke": Budget(
+            {"*": (*FEW_BATCHES, "--model.feature_maps=4", '--trainer.callbacks=[{"class_path": "SampleGrid"}]')},
+            only=("dcgan", "sngan"),
+        ),
+        "cpu": Budget(
+            {"*": ("--model.feature_maps=32", "--trainer.max_epochs=100")},
+            only=("dcgan", "sngan"),
+        ),
+        "gpu": Budget({"*": GPU}),
+        "paper": Budget(),
+    },
+)

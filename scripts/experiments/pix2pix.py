@@ -1,0 +1,28 @@
+"""pix2pix and CycleGAN at the papers' sizes."""
+
+from experiments.budgets import FEW_BATCHES, GPU
+from experiments.data_sets import MAPS
+from experiments.declaration import Budget, Experiment, Step
+from experiments.translation_grid import map_figures
+
+EXPERIMENT = Experiment(
+    title="Satellite photographs to maps",
+    steps=(
+        Step("256", "pix2pix, 256x256", "pix2pix", "pix2pix_maps", MAPS, checkpoint="last"),
+        Step("128", "pix2pix, 128x128", "pix2pix", "pix2pix_maps_128", MAPS, checkpoint="last"),
+        Step("cyclegan", "CycleGAN, 256x256", "cycle_gan", "cyclegan_maps", MAPS, checkpoint="last"),
+    ),
+    figures=tuple(figure for step in ("256", "128", "cyclegan") for figure in map_figures(step)),
+    budgets={
+        "smoke": Budget(
+            {"*": (*FEW_BATCHES, "--model.feature_maps=4", "--model.discriminator_feature_maps=4")},
+            only=("128",),
+        ),
+        "cpu": Budget(
+            {"*": ("--model.feature_maps=32", "--model.discriminator_feature_maps=32", "--trainer.max_epochs=48")},
+            only=("128",),
+        ),
+        "gpu": Budget({"*": GPU}),
+        "paper": Budget(),
+    },
+)

@@ -1,0 +1,139 @@
+"""Small runs that many tests share, and callbacks that disturb them."""
+
+import multiprocessing
+import os
+import signal
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+
+from lit_models.runs.folder import is_restarted
+from lit_models.support.files import write_atomically
+
+CONFIGS = Path(__file__).parents[2] / "configs"
+
+# 20 batches an epoch of a network that takes a few milliseconds a step.
+TINY = (
+    "--config",
+    str(CONFIGS / "dcgan_digits.yaml"),
+    "--model.feature_maps=2",
+    "--model.latent_dim=4",
+    "--trainer.max_epochs=3",
+    "--trainer.enable_progress_bar=false",
+    "--trainer.enable_model_summary=false",
+    "--trainer.accelerator=cpu",
+)
+
+
+class KillAt(Callback):
+    """Kills the process with SIGKILL after a training batch, or at an epoch's end (a batch counts from 1)."""
+
+    def __init__(self, batch: int = 0, epoch_end: int = 0) -> None:
+        self.batch = batch
+        self.epoch_end = epoch_end
+        self.seen = 0
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        self.seen += 1
+        if self.seen == self.batch:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if trainer.current_epoch + 1 == self.epoch_end:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+
+class PoisonAt(Callback):
+    """Makes a weight NaN before a training batch (which counts from 1)."""
+
+    def __init__(self, batch: int) -> None:
+        self.batch = batch
+
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
+        if trainer.fit_loop.total_batch_idx + 1 == self.batch:
+            with torch.no_grad():
+                next(pl_module.parameters()).fill_(torch.nan)
+
+
+class LimitFilesAt(Callback):
+    """From a training batch on (which counts from 1), no file of this process may grow beyond a size in bytes."""
+
+    def __init__(self, batch: int, size: int) -> None:
+        self.batch = batch
+        self.size = size
+
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
+        if trainer.fit_loop.total_batch_idx + 1 == self.batch:
+            import resource  # Windows has none
+
+            resource.setrlimit(resource.RLIMIT_FSIZE, (self.size, self.size))
+
+
+class InterruptAt(Callback):
+    """Presses Ctrl-C after a training batch."""
+
+    def __init__(self, batch: int) -> None:
+        self.batch = batch
+
+    def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
+        if trainer.fit_loop.total_batch_idx + 1 == self.batch:
+            raise KeyboardInterrupt
+
+
+class Pace(Callback):
+    """Takes its time, until the job is restarted, and tells in the file ``rank<n>`` its process and its last batch."""
+
+    def __init__(self, seconds: float) -> None:
+        self.seconds = 0.0 if is_restarted() else seconds
+
+    def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
+        batch = trainer.fit_loop.total_batch_idx + 1
+        write_atomically(Path(f"rank{trainer.global_rank}"), f"{os.getpid()} {batch}")
+        time.sleep(self.seconds)
+
+    @staticmethod
+    def read(rank: int, folder: Path) -> tuple[int, int]:
+        """The process of a rank, and the batch (from 1) that it has done; zeros before the first."""
+        path = folder / f"rank{rank}"
+        process, batch = path.read_text().split() if path.is_file() else ("0", "0")
+        return int(process), int(batch)
+
+
+def weights(run: Path) -> dict[str, torch.Tensor]:
+    return torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"]
+
+
+def the_run(root: Path = Path("runs")) -> Path:
+    """The only run below ``runs/``."""
+    (run,) = root.glob("*/*")
+    return run
+
+
+def killed_fit(relit: Callable[..., int], *arguments: str) -> None:
+    """Runs ``relit fit`` in a forked process, which a callback or another process kills."""
+    process = multiprocessing.get_context("fork").Process(target=relit, args=("fit", *arguments))
+    process.start()
+    process.join(120)
+    assert process.exitcode == -signal.SIGKILL
+
+
+def killer(**moment: int) -> list[str]:
+    """The arguments that add :class:`KillAt`."""
+    return [f"--trainer.callbacks+={__name__}.KillAt", *(f"--trainer.callbacks.{k}={v}" for k, v in moment.items())]
+
+
+def assert_same_run(run: Path, other: Path) -> None:
+    """Weights, metrics and pictures are equal, bit for bit."""
+    state, expected = weights(run), weights(other)
+    assert state.keys() == expected.keys()
+    for name in expected:
+        assert torch.equal(state[name], expected[name]), name
+    assert (run / "metrics.csv").read_text() == (other / "metrics.csv").read_text()
+    for grid in other.glob("samples/*.png"):
+        assert (run / "samples" / grid.name).read_bytes() == grid.read_bytes()
