@@ -13,8 +13,7 @@ import pytest
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 from lit_models.runs.ownership import LOCK
-from tests.lit_models.runs.test_resume import assert_same_run
-from tests.support.tiny import TINY, Pace, the_run
+from tests.support.tiny import TINY, Pace, assert_same_run, the_run
 
 Relit = Callable[..., int]
 Output = pytest.CaptureFixture[str]
