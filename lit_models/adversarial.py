@@ -63,7 +63,8 @@ class AdversarialModule(Method):
         discriminator: Network that judges images.
         generator_optimizer: Optimizer of the generator's parameters.
         discriminator_optimizer: Optimizer of the discriminator's parameters.
-        generator_scheduler: Learning-rate schedule of the generator.
+        generator_scheduler: Learning-rate schedule of the generator; for one that goes by a metric, choose
+            ``lightning.pytorch.cli.ReduceLROnPlateau`` and its ``monitor``.
         discriminator_scheduler: Learning-rate schedule of the discriminator.
         schedule_interval: When both schedules advance: after each "epoch", or after each "step" of the generator.
         n_critic: Steps of the discriminator for each step of the generator.

@@ -176,10 +176,10 @@ class Method(LightningModule):
 
     @classmethod
     def load_from_checkpoint(cls, checkpoint_path: Any, *args: Any, **kwargs: Any) -> Self:
-        """Load a checkpoint as Lightning does, with arguments under their earlier names, too."""
+        """Load a checkpoint as Lightning does, with arguments under their earlier names, too, and all as plain data."""
         from lit_models.support.weights import renamed_arguments
 
-        kwargs = {**renamed_arguments(cls, checkpoint_path), **kwargs}
+        kwargs = {**renamed_arguments(cls, checkpoint_path), **kwargs, "_instantiator": None}  # no parser of a CLI's
         return super().load_from_checkpoint(checkpoint_path, *args, **kwargs)
 
     @classmethod

@@ -285,7 +285,12 @@ class VAE(Method):
         optimizer = self.optimizer_callable(self.parameters())
         if self.lr_scheduler_callable is None:
             return optimizer
-        return {"optimizer": optimizer, "lr_scheduler": self.lr_scheduler_callable(optimizer)}
+        schedule = self.lr_scheduler_callable(optimizer)
+        # A lightning.pytorch.cli.ReduceLROnPlateau names the metric that it goes by.
+        return {
+            "optimizer": optimizer,
+            "lr_scheduler": {"scheduler": schedule, "monitor": vars(schedule).get("monitor")},
+        }
 
     @torch.no_grad()
     def sample(self, n: int, labels: Tensor | None = None, generator: torch.Generator | None = None) -> Tensor:

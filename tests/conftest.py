@@ -1,7 +1,8 @@
 import os
 
-# Before torch is imported: with anything else on the machine, one thread is faster than two.
-os.environ.setdefault("OMP_NUM_THREADS", "1")
+# Before torch is imported: runs that are compared bit for bit must compute with the same number of threads, also those
+# in other processes; and with anything else on the machine, one thread is faster than two.
+os.environ["OMP_NUM_THREADS"] = "1"
 os.environ["WANDB_MODE"] = "offline"
 
 import re

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 from torch import Tensor
 
+from datamodules.errors import DataError
 from datamodules.loading.folders import figure_text
 from datamodules.loading.tensors import Episodes, ImagePair, LabeledImages, SearchBatch
 
@@ -23,6 +24,8 @@ def draw_training_batch(datamodule: "ImageDataModule", path: Path) -> None:
         datamodule: A data module whose data are prepared.
         path: The PNG file to write.
     """
+    if path.suffix.lower() != ".png":
+        raise DataError(f"--picture is {path}, but the picture is a PNG file: end its name in .png.")
     datamodule.setup("fit")
     batch = next(iter(datamodule.train_dataloader()))
     batch = datamodule.transform(batch, training=True)

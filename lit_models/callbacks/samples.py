@@ -38,6 +38,9 @@ class SampleGrid(Callback):
         seed: Seed of the latent vectors.
     """
 
+    ability: type = Generative
+    """What the model must be able to do."""
+
     def __init__(
         self,
         count: int = 64,
@@ -61,6 +64,9 @@ class SampleGrid(Callback):
         self.every_n_epochs = every_n_epochs
         self.epochs = epochs
         self.seed = seed
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        require_ability(self, pl_module, self.ability)  # before any training
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         epoch = trainer.current_epoch + 1
@@ -118,6 +124,8 @@ class ReconstructionGrid(SampleGrid):
         epochs: Draw after these epochs (from 1) and no others.
         seed: Seed of the corruption.
     """
+
+    ability = Reconstructing
 
     def __init__(
         self,

@@ -1,6 +1,7 @@
 """The ``relit`` command: LightningCLI with this project's fixes, and nothing of any one method."""
 
 import os
+import shlex
 import shutil
 import sys
 import tempfile
@@ -40,13 +41,16 @@ from lit_models.cli.swaps import (
     experiment_name,
     note_swaps,
     typed,
+    warn_of_ignored_batch_size,
 )
 from lit_models.cli.trainer import RelitTrainer, compile_networks
+from lit_models.cli.training_settings import settings_of_training
 from lit_models.errors import RunError, RunWarning
 from lit_models.module import Method
 from lit_models.runs.checkpoints import Checkpoints
 from lit_models.runs.curves import LossCurves
 from lit_models.runs.folder import (
+    WORTH_KEEPING,
     RunOptions,
     announce_to_child_ranks,
     checkpoint_before_restart,
@@ -68,8 +72,8 @@ from lit_models.runs.resume import ExactResume
 from lit_models.runs.settings import changes
 from lit_models.runs.starting_weights import StartingWeights, state_of_source
 from lit_models.runs.trackers import run_loggers
-from lit_models.support.arguments import error_of_ours, foreign_class, modules_named, parse_as_data
-from lit_models.support.checkpoint_files import AtomicCheckpointIO, read_or_fall_back
+from lit_models.support.arguments import foreign_class, modules_named, parse_as_data
+from lit_models.support.checkpoint_files import AtomicCheckpointIO, last_checkpoint, read_or_fall_back
 from lit_models.support.checks import facts_of
 from lit_models.support.lightning_internals import find_unused_parameters
 from lit_models.support.weight_sources import find_weights
@@ -208,6 +212,8 @@ class RelitCLI(LightningCLI):
             config.ckpt_path = None
         if config.get("weights") is not None:
             self._take_weights(config)
+        if command == "fit":
+            warn_of_ignored_batch_size(self.typed, config)
         swapped = note_swaps(self.typed, config, [Path(str(path)) for path in config.config or ()])
         if config.run.experiment is None or (swapped and not typed(self.typed, "run.experiment")):
             config.run.experiment = experiment_name(config)
@@ -272,9 +278,12 @@ class RelitCLI(LightningCLI):
         return self.config[self.config.subcommand]
 
     def _complete_from_checkpoint(self, known: Any) -> None:
-        """Takes model and data from the checkpoint where they weren't given: as data, from which nothing is run."""
+        """Takes model and data from the checkpoint where they weren't given, and to go on with the run also the
+        training's settings: as data, from which nothing is run."""
         known = known if isinstance(known, dict) else {}
         path, named = self._settings.ckpt_path or self._settings.get("weights"), modules_named(self._settings)
+        if self.config.subcommand == "fit" and self.checkpoint is not None and self._settings.model is None:
+            self._take_training(known, path)
         for key in ("model", "data"):
             if self._settings[key] is not None or known.get(key) is None:
                 continue
@@ -292,9 +301,34 @@ class RelitCLI(LightningCLI):
                 raise RunError(
                     f"The {key} in the checkpoint {path} can't be made ({explain(error).rstrip('.')}): {say_it}"
                 ) from error
-        experiment = (known.get("run") or {}).get("experiment")
+        run = known.get("run")
+        experiment = run.get("experiment") if isinstance(run, dict) else None
         if self._settings.run.experiment is None and isinstance(experiment, str):
             self._settings.run.experiment = experiment
+
+    def _take_training(self, known: dict[str, Any], path: str) -> None:
+        """Takes the settings of the training from its checkpoint where they weren't given."""
+        more = [arg for arg in self.typed if arg.startswith("--trainer.callbacks+=")]
+        added, given = self._settings.trainer.callbacks, self._settings.clone()
+        if more:  # to the run's own
+            given.trainer.callbacks = None
+        defaults = self._parser(self.config.subcommand).get_defaults()
+        values, foreign = settings_of_training(known, self.typed, given, defaults)
+        if foreign:
+            rank_zero_warn(
+                f"The run goes on without {', '.join(foreign)}, as only relit's own callbacks are taken from a "
+                "checkpoint: add them by --config or --trainer.callbacks+=.",
+                category=RunWarning,
+            )
+        try:
+            self.config = parse_as_data(self.parser, {self.config.subcommand: values}, self.config)
+        except (Exception, ArgumentError) as error:  # jsonargparse raises whatever a type's own parser raises
+            raise RunError(
+                f"The settings of the training in the checkpoint {path} can't be used "
+                f"({explain(error).rstrip('.')}): go on by --config."
+            ) from error
+        if more and values.get("trainer", {}).get("callbacks"):
+            self._settings.trainer.callbacks = [*self._settings.trainer.callbacks, *added]
 
     def _dumped_config(self) -> str:
         parser = self._parser(self.config.subcommand)
@@ -402,21 +436,39 @@ class RelitCLI(LightningCLI):
         announce_to_child_ranks(self.run_folder)
         try:
             super()._run_subcommand(subcommand)
+        except SystemExit as exit_:
+            if not isinstance(exit_.__context__, KeyboardInterrupt):
+                raise
+            raise KeyboardInterrupt(self._where_interrupted()) from exit_  # Lightning turns Ctrl-C into sys.exit(1)
         finally:
             announce_to_child_ranks(None)
             finish_wandb(exit_code=1)
-            if self._settings.trainer.fast_dev_run and self.run_folder is not None:
+            is_trial = self._settings.trainer.fast_dev_run and self.run_folder is not None
+            if is_trial and self.run_folder is not None:
                 shutil.rmtree(self.run_folder, ignore_errors=True)
                 self.run_folder = None
         if self.trainer.is_global_zero:
             for reason in reasons_to_stop(self.trainer):
                 print(f"relit: {reason}", file=sys.stderr)
-            if subcommand == "predict" and self.run_is_new and self.run_folder is not None:
-                remove_if_empty_handed(self.run_folder)  # the predictions are elsewhere
+            if is_trial:
+                print("relit: the trial run (fast_dev_run) has gone through; nothing of it is kept.", file=sys.stderr)
+            if self.run_is_new and self.run_folder is not None:
+                self._give_up_run()
+                remove_if_empty_handed(self.run_folder)  # no batch was trained, or the predictions are elsewhere
             if self.run_folder is not None and self.run_folder.is_dir() and subcommand != "predict":
                 if subcommand == "fit":
                     print(f"relit: look at it with: relit report {shown_path(self.run_folder)}", file=sys.stderr)
                 print(f"The run is in {shown_path(self.run_folder)}")
+
+    def _where_interrupted(self) -> str:
+        """What Ctrl-C has left."""
+        if self.subcommand != "fit" or self.run_folder is None or (self.run_is_new and not _has_begun(self.run_folder)):
+            return ""
+        shown = shown_path(self.run_folder)
+        place = f"in epoch {self.trainer.current_epoch + 1}. The run is in {shown}"
+        if last_checkpoint(self.run_folder) is None:
+            return f"{place}; it has no checkpoint yet from which it could continue."
+        return f"{place}. Continue it with:\n  relit fit --ckpt_path {shlex.quote(str(shown))}"
 
 
 def run(args: list[str]) -> int:
@@ -426,20 +478,24 @@ def run(args: list[str]) -> int:
     keep_freed_memory()
     try:
         RelitCLI([argument for argument in args if argument != "--debug"])
-    except (KeyboardInterrupt, SystemExit) as exit_:
-        # Lightning turns Ctrl-C into sys.exit(1).
-        if isinstance(exit_, SystemExit) and not isinstance(exit_.__context__, KeyboardInterrupt):
-            return exit_.code if isinstance(exit_.code, int) else int(exit_.code is not None)
-        print("relit: interrupted.", file=sys.stderr)
+    except SystemExit as exit_:
+        return exit_.code if isinstance(exit_.code, int) else int(exit_.code is not None)
+    except KeyboardInterrupt as interrupt:
+        print(f"\nrelit: interrupted{f' {interrupt}' if str(interrupt) else '.'}", file=sys.stderr)
         return 130
     except (Exception, ArgumentError) as error:
         if debug:
             traceback.print_exc()
-        print(f"relit: {explain(error)}", file=sys.stderr)
-        if not debug and not isinstance(error, ArgumentError) and error_of_ours(error) is None:
+        told = explain(error)
+        print(f"relit: {told}", file=sys.stderr)
+        if not debug and told.startswith(f"{type(error).__name__}:"):  # no sentence of relit's
             print("relit: add --debug for the whole traceback.", file=sys.stderr)
         return 2 if isinstance(error, ArgumentError) else 1
     return 0
+
+
+def _has_begun(run: Path) -> bool:
+    return any((run / kept).exists() for kept in WORTH_KEEPING)
 
 
 def _run_options(config: Namespace) -> RunOptions:

@@ -43,6 +43,20 @@ OF_THE_TRAINER = {
     r"`(max_\w+|min_\w+)` must be a non-negative integer or -1. You passed in (\S+?)\.$": (
         "--trainer.{0} is {1}; it must be at least 0, or -1 for no limit."
     ),
+    r"must include a monitor when a `ReduceLROnPlateau` scheduler is used": (
+        "ReduceLROnPlateau needs the name of a metric: choose lightning.pytorch.cli.ReduceLROnPlateau, and set its "
+        "monitor, such as val/loss."
+    ),
+    r"ReduceLROnPlateau conditioned on metric (\S+) which is not available. Available metrics are: \[(.*?)\]": (
+        "ReduceLROnPlateau's monitor is {0}, which isn't logged. There are {1}."
+    ),
+    r"You requested to check (\S+) of the `(\w+?)_dataloader` but \S+ \* (\d+) < 1": (
+        "--trainer.limit_{1}_batches is {0}, which is less than one of {2} batches: give a larger share, or a whole "
+        "number of batches."
+    ),
+    r"`enable_progress_bar=False` but found `(\w+)`": (
+        "--trainer.enable_progress_bar is false, but {0} is among the callbacks: leave one of them out."
+    ),
     r"added multiple progress bar callbacks": "Two progress bars are given: leave one of them out.",
     r"CUDA out of memory|MPS backend out of memory": (
         "The GPU's memory is full: lower --data.batch_size, set --trainer.precision bf16-mixed, or narrow the model."
@@ -80,6 +94,11 @@ def _of_the_trainer(message: str) -> str | None:
     for pattern, sentence in OF_THE_TRAINER.items():
         if found := re.search(pattern, message):
             return sentence.format(*found.groups())
+    if found := re.search(r"restored a checkpoint with current_epoch=(\d+).*\(max_epochs=(\d+)\)", message):
+        return (
+            f"Nothing is left to train: the checkpoint has reached epoch {int(found[1]) + 1}, and --trainer.max_epochs "
+            f"is {found[2]}. Raise it to train on."
+        )
     if found := re.search(r"invalid strategy name: `strategy='(.*?)'`", message):
         guess = did_you_mean(found[1], STRATEGIES)
         return f"--trainer.strategy is {found[1]}; it must be one of {', '.join(STRATEGIES)}.{guess}"

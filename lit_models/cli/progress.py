@@ -1,6 +1,5 @@
 """What a training shows while it runs: a header, a bar on a terminal, a line an epoch elsewhere."""
 
-import shlex
 import shutil
 import sys
 import textwrap
@@ -17,7 +16,6 @@ from lit_models.cli.output import shown_path
 from lit_models.module import Method
 from lit_models.runs.checkpoints import Checkpoints
 from lit_models.runs.record import split_sizes
-from lit_models.support.checkpoint_files import last_checkpoint
 
 
 def progress_callbacks(
@@ -45,7 +43,7 @@ def progress_callbacks(
 
 
 class RunHeader(Callback):
-    """Names model, data, device and folder before the first batch, and after Ctrl-C how to continue.
+    """Says what is trained on what and where before the first batch.
 
     Args:
         shown: The run's folder as a person would type it.
@@ -67,21 +65,6 @@ class RunHeader(Callback):
 
     def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._show(trainer, pl_module)
-
-    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        if isinstance(exception, KeyboardInterrupt) and trainer.is_global_zero and trainer.state.fn == "fit":
-            print(f"\nrelit: stopped in epoch {trainer.current_epoch + 1}. {self._next_step()}", file=sys.stderr)
-
-    def _next_step(self) -> str:
-        """Where the run is, and the command that continues it."""
-        last = last_checkpoint(self.shown)
-        if last is None:
-            return "It has no checkpoint yet, from which it could continue."
-        config = shlex.quote(str(self.shown / "config.yaml"))
-        return (
-            f"The run is in {self.shown}. Continue it with:\n"
-            f"  relit fit --config {config} --ckpt_path {shlex.quote(str(last))}"
-        )
 
     def _show(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if trainer.is_global_zero and not self._is_shown:

@@ -58,6 +58,17 @@ def note_swaps(args: list[str], config: Namespace, files: list[Path]) -> bool:
     return swapped
 
 
+def warn_of_ignored_batch_size(args: list[str], config: Namespace) -> None:
+    """Says that ``--data.batch_size`` does nothing where batches are drawn by class."""
+    arguments = config.data.get("init_args") if config.data is not None else None
+    if typed(args, "data.batch_size") and arguments and arguments.get("classes_per_batch") is not None:
+        rank_zero_warn(
+            "--data.batch_size has no effect, as --data.classes_per_batch and --data.samples_per_class make the "
+            "training batches.",
+            category=RunWarning,
+        )
+
+
 def _section(files: list[Path], part: str) -> dict[str, Any] | None:
     """The class and the arguments of a part that the files give, later ones over earlier ones."""
     found: dict[str, Any] | None = None

@@ -70,12 +70,12 @@ class Checkpoints(Checkpoint):
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self.saved_step = trainer.global_step
         self._has_saved = trainer.ckpt_path is not None
+        if not self._awaits_validation():
+            return
         is_empty = trainer.val_dataloaders is not None and not sum(trainer.num_val_batches)
-        if self.monitor is not None and self.monitor.startswith("val/") and is_empty:
-            raise RunError(
-                f"--checkpoint.monitor is {self.monitor!r}, but the validation split is empty: give it images, or set "
-                "--checkpoint.monitor null."
-            )
+        if is_empty or not trainer.enable_validation:
+            fault = "the validation split is empty: give it images" if is_empty else "validation is off: switch it on"
+            raise RunError(f"--checkpoint.monitor is {self.monitor!r}, but {fault}, or set --checkpoint.monitor null.")
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         self.put_in_place(trainer)
@@ -88,6 +88,15 @@ class Checkpoints(Checkpoint):
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self.put_in_place(trainer)
+        if self._awaits_validation() and self.best_score is None and not self._has_validated:
+            rank_zero_warn(
+                f"There is no {CHECKPOINTS}/{BEST}: the training has ended before its first validation, from which "
+                f"{self.monitor} comes.",
+                category=RunWarning,
+            )
+
+    def _awaits_validation(self) -> bool:
+        return self.monitor is not None and self.monitor.startswith("val/")
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         self.put_in_place(trainer)

@@ -173,7 +173,7 @@ def find_checkpoint(which: str, options: RunOptions) -> Path:
         where = f"The run {folder / options.id}" if options.id is not None else f"No run in {folder}"
         has = "has no" if options.id is not None else "has a"
         remedy = (
-            "leave --ckpt_path out to start one"
+            "name another run by --run.id, or a file by --ckpt_path; `relit fit` without --ckpt_path starts a new run"
             if which == "last"
             else "take `--ckpt_path last`, or train with --checkpoint.monitor naming a metric, so that the best is kept"
         )

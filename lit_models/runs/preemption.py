@@ -106,7 +106,7 @@ class Preemption(Checkpoint):
         place = f"epoch {trainer.current_epoch + 1}, batch {batch_idx + 1} of {trainer.num_training_batches}"
         if self._is_saved or (self._agreed and batch_idx == 0):
             self._leave(trainer, f"before {place}")
-        if self._is_resumed and trainer.is_global_zero:
+        if self._is_resumed and trainer.is_global_zero and (trainer.current_epoch, batch_idx) != (0, 0):
             print(f"relit: going on with {place}.", file=sys.stderr)
         self._is_resumed = False
 

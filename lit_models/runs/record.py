@@ -11,6 +11,7 @@ from typing import Any
 import torch
 import yaml
 from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.callbacks import BatchSizeFinder
 from lightning.pytorch.loggers import WandbLogger
 
 import lit_models
@@ -22,6 +23,7 @@ from lit_models.runs.settings import tell_changes
 from lit_models.support.checks import facts_of
 from lit_models.support.files import write_atomically
 from lit_models.support.lightning_internals import awaits_row, data_of
+from lit_models.support.ranks import gather
 
 
 class RunRecord(Callback):
@@ -78,6 +80,8 @@ class RunRecord(Callback):
         self.begin()
         run = Path(trainer.default_root_dir)
         fits = trainer.state.fn == "fit"
+        if fits:
+            self._take_found_batch_size(trainer)
         if fits and (run / "config.yaml").is_file() and trainer.ckpt_path is not None:
             model = trainer.lightning_module
             restored = model.restored_arguments if isinstance(model, Method) else ()
@@ -95,6 +99,17 @@ class RunRecord(Callback):
                 log_configuration(logger, {**yaml.safe_load(self.config), "environment": environment(trainer)}, run)
         if fits:
             self._write_progress(trainer, finished=False)
+
+    def _take_found_batch_size(self, trainer: Any) -> None:
+        """Puts the batch size that a BatchSizeFinder has found into the configuration."""
+        if not any(isinstance(callback, BatchSizeFinder) for callback in trainer.callbacks):
+            return
+        config, found = yaml.safe_load(self.config), getattr(trainer.datamodule, "batch_size", None)
+        given = (config["data"].get("init_args") or {}).get("batch_size")
+        if found is not None and found != given:
+            config["data"].setdefault("init_args", {})["batch_size"] = found
+            self.config = yaml.safe_dump(config, sort_keys=False)
+            print(f"relit: BatchSizeFinder has set --data.batch_size to {found} (was {given}).", file=sys.stderr)
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         # In a forked rank no other code does, and the run's file would stay empty.
@@ -122,12 +137,13 @@ class RunRecord(Callback):
         write_atomically(path, self.config)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        threads = _one_if_equal(gather(trainer, torch.get_num_threads()))
         if not trainer.is_global_zero:
             return
         record = Path(trainer.default_root_dir) / "run.json"
         resumed = trainer.ckpt_path is not None and record.is_file()
         self._before = json.loads(record.read_text(encoding="utf-8")) if resumed else {}
-        before, threads = self._before.get("threads"), torch.get_num_threads()
+        before = self._before.get("threads")
         if before not in (None, threads):
             print(
                 f"relit: note: each process computes with {threads} threads (was {before}), so the numbers may differ "
@@ -135,7 +151,7 @@ class RunRecord(Callback):
                 file=sys.stderr,
             )
         self._started = time.monotonic()
-        self._environment = environment(trainer)
+        self._environment = {**environment(trainer), "threads": threads}
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._begin(trainer)  # an epoch whose last batch was saved goes on with its end
@@ -234,6 +250,11 @@ class RunRecord(Callback):
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         self._rows = checkpoint.get("rows_logged")
         self._older_rows = checkpoint.get("metrics_rows", 0)
+
+
+def _one_if_equal(values: list[int]) -> int | list[int]:
+    """The value that all ranks have, or each rank's if they differ."""
+    return values[0] if len(set(values)) == 1 else values
 
 
 def split_sizes(trainer: Trainer) -> dict[str, Any]:

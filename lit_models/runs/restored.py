@@ -9,10 +9,16 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_warn
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
+from datamodules import ImageDataModule
 from datamodules.loading.loaders import BatchLoader
 from lit_models.errors import ModelError, RunError, RunWarning
 from lit_models.runs.settings import differences
-from lit_models.support.lightning_internals import goes_on_within_epoch, set_batches_done, training_loaders
+from lit_models.support.lightning_internals import (
+    goes_on_within_epoch,
+    limit_batch_size_finders,
+    set_batches_done,
+    training_loaders,
+)
 
 PROGRESS = {
     *("last_epoch", "_step_count", "_last_lr", "last_lr", "_get_lr_called_within_step", "_is_initial", "verbose"),
@@ -50,6 +56,13 @@ class RestoredSettings(Callback):
         self.config = config
         self._checkpoint: dict[str, Any] | None = None
 
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        datamodule = getattr(trainer, "datamodule", None)
+        if stage == "fit" and isinstance(datamodule, ImageDataModule):
+            # Refuses too large batches now, not after the sanity check; and bounds a search for the batch size.
+            rows = getattr(datamodule.train_batches(), "size", len(datamodule.train_set))
+            limit_batch_size_finders(trainer, rows // trainer.world_size)
+
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         checkpoint["optimizer_classes"] = class_names(trainer)
 
@@ -57,7 +70,7 @@ class RestoredSettings(Callback):
         self._checkpoint = checkpoint if trainer.state.fn == "fit" else None
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        _require_schedules_without_metric(trainer, pl_module)
+        _require_metric_of_schedules(trainer, pl_module)
         checkpoint, self._checkpoint = self._checkpoint, None
         if checkpoint is None:
             return
@@ -160,7 +173,7 @@ def _equal(one: Any, other: Any) -> bool:
     if isinstance(one, bool) or isinstance(other, bool) or one is None or other is None or isinstance(one, (str, dict)):
         return one == other
     try:
-        return abs(float(one) - float(other)) <= 1e-9 * max(abs(float(one)), abs(float(other)))
+        return one == other or abs(float(one) - float(other)) <= 1e-9 * max(abs(float(one)), abs(float(other)))
     except (TypeError, ValueError):
         return True  # a function or an object, which can't be compared
 
@@ -170,11 +183,16 @@ def _ordinal(number: int, count: int) -> str:
     return "" if count == 1 else f"{names[number - 1]} " if number <= len(names) else f"{number}th "
 
 
-def _require_schedules_without_metric(trainer: Trainer, model: LightningModule) -> None:
-    if not model.automatic_optimization and any(
-        isinstance(config.scheduler, ReduceLROnPlateau) for config in trainer.lr_scheduler_configs
-    ):
-        raise ModelError(
-            f"{type(model).__name__} steps its schedules itself after each epoch, without a metric, which "
-            "ReduceLROnPlateau needs: choose another schedule, such as torch.optim.lr_scheduler.StepLR."
-        )
+def _require_metric_of_schedules(trainer: Trainer, model: LightningModule) -> None:
+    for config in trainer.lr_scheduler_configs:
+        if not isinstance(config.scheduler, ReduceLROnPlateau):
+            continue
+        if not hasattr(config.scheduler, "monitor"):
+            raise ModelError(
+                "ReduceLROnPlateau needs the name of a metric: choose lightning.pytorch.cli.ReduceLROnPlateau, and set "
+                "its monitor, such as val/loss."
+            )
+        if not model.automatic_optimization and getattr(model, "schedule_interval", "epoch") == "step":
+            raise ModelError(
+                "ReduceLROnPlateau goes by a metric of an epoch, not of a step: set --model.schedule_interval epoch."
+            )

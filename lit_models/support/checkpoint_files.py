@@ -31,6 +31,9 @@ class AtomicCheckpointIO(TorchCheckpointIO):
                 file.flush()
                 os.fsync(file.fileno())
             os.replace(unfinished, target)
+        except KeyboardInterrupt:
+            unfinished.unlink(missing_ok=True)
+            raise
         except (OSError, RuntimeError) as error:
             unfinished.unlink(missing_ok=True)
             # torch's zip writer raises an error of its own over the file system's.

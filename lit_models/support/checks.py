@@ -258,7 +258,7 @@ def require_normalization(channels: int, mean: Sequence[float], std: Sequence[fl
 
 
 def require_positives(module: LightningModule) -> None:
-    """Refuses random batches that hardly have two images of a class, which a triplet loss needs.
+    """Refuses batches without, or hardly ever with, two images of a class, which a triplet loss needs.
 
     Raises:
         ModelError: A batch has less than two images a class.
@@ -268,6 +268,10 @@ def require_positives(module: LightningModule) -> None:
     data = data_of(module.trainer)
     if not isinstance(data, ImageDataModule):
         return
+    if data.samples_per_class == 1:
+        raise ModelError(
+            "The triplet loss needs several images of a class in a batch: set --data.samples_per_class to 2 or more."
+        )
     images, classes = data.batch_size * module.trainer.world_size, data.num_classes
     if data.classes_per_batch is not None or images >= 2 * classes:
         return

@@ -2,12 +2,17 @@
 relit's overrides it. ``tests/lit_models/support/test_lightning_internals.py`` holds each against the installed version.
 """
 
+import math
 from typing import Any, cast
 
 from lightning.fabric.loggers.csv_logs import _ExperimentWriter as ExperimentWriter
 from lightning.pytorch import Callback, LightningDataModule, LightningModule, Trainer
+from lightning.pytorch.callbacks import BatchSizeFinder
 from lightning.pytorch.core.optimizer import LightningOptimizer
 from lightning.pytorch.strategies import DDPStrategy
+from torch.optim.lr_scheduler import ReduceLROnPlateau
+
+from lit_models.errors import ModelError
 
 __all__ = [
     "OVERRIDDEN",
@@ -23,6 +28,7 @@ __all__ = [
     "goes_on_within_epoch",
     "is_trial",
     "leave_signals_alone",
+    "limit_batch_size_finders",
     "logs_this_batch",
     "optimizers_of",
     "overfits",
@@ -36,6 +42,7 @@ SEEN_IN = "2.6.6"
 """The version of Lightning in which all of these names were seen."""
 
 USED = {
+    "lightning.pytorch.callbacks.BatchSizeFinder": ("_init_val", "_max_trials"),
     "lightning.pytorch.trainer.connectors.logger_connector.logger_connector._LoggerConnector": (
         "_first_loop_iter",
         "metrics",
@@ -102,10 +109,25 @@ def optimizers_of(module: LightningModule) -> list[LightningOptimizer]:
 
 
 def step_schedules(module: LightningModule) -> None:
-    """Advance all learning-rate schedules, for manual optimization."""
+    """Advance all learning-rate schedules, for manual optimization.
+
+    A ``lightning.pytorch.cli.ReduceLROnPlateau`` goes by the latest value of the metric that it monitors.
+
+    Raises:
+        ModelError: The model logs no such metric.
+    """
     schedules: Any = module.lr_schedulers() or []  # their `step` methods have no common signature
     for schedule in schedules if isinstance(schedules, list) else [schedules]:
-        schedule.step()
+        if not isinstance(schedule, ReduceLROnPlateau):
+            schedule.step()
+            continue
+        monitor, logged = cast(Any, schedule).monitor, module.trainer.callback_metrics
+        if monitor not in logged:
+            raise ModelError(
+                f"ReduceLROnPlateau's monitor is {monitor!r}, which {type(module).__name__} doesn't log; it logs "
+                f"{', '.join(sorted(logged))}."
+            )
+        schedule.step(logged[monitor])
 
 
 def logs_this_batch(trainer: Trainer) -> bool:
@@ -147,6 +169,15 @@ def awaits_row(trainer: Trainer) -> bool:
         return bool(connector.metrics["log"].keys() - {"step", "epoch"})
     batches = cast(Any, trainer.fit_loop.epoch_loop.batch_progress.total)
     return batches.completed < batches.processed and logs_this_batch(trainer)
+
+
+def limit_batch_size_finders(trainer: Trainer, most: int) -> None:
+    """Has Lightning's BatchSizeFinder stop doubling before a batch of one process has more than ``most`` images, of
+    which no loader could be made."""
+    for finder in cast(Any, trainer).callbacks:
+        if isinstance(finder, BatchSizeFinder):
+            doublings = max(0, int(math.log2(max(1, most) / finder._init_val)))
+            finder._max_trials = min(finder._max_trials, doublings + 1)
 
 
 def training_loaders(trainer: Trainer) -> list[Any]:

@@ -96,7 +96,9 @@ def explain_refusal_of_value(message: str) -> str | None:
         return f"{name or option or 'This'} needs a package that isn't installed: {install_command(missing)}"
     if "cannot represent an object" in message:
         named = re.findall(r"class_path='([\w.]+)'", refusal.value or message)
-        return f"{named[-1].rsplit('.', 1)[-1] if named else 'A class'} can't be used from the command line."
+        name = named[-1].rsplit(".", 1)[-1] if named else "A class"
+        remedy = ": use --trainer.max_time" if name == "Timer" else ""
+        return f"{name} can't be used from the command line{remedy}."
     if found := re.search(r"Not a valid subclass of (\w+)|Expected a dot import path string: (\S+)", message):
         return _wrong_class(refusal, option, found[2] or _one_line(refusal.value))
     if found := re.search(r"[Nn]o module named '([\w.]+)'|module '[\w.]+' has no attribute '(\w+)'", message):

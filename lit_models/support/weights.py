@@ -102,10 +102,20 @@ def model_of(kind: type[Model], path: Path, checkpoint: dict[str, Any], source: 
 
 def renamed_arguments(kind: type, path: Any) -> dict[str, Any]:
     """The arguments of a method that its checkpoint has under earlier names. (Lightning silently drops what
-    ``__init__`` doesn't take.)"""
+    ``__init__`` doesn't take.)
+
+    Raises:
+        ModelError: The checkpoint leaves it to the parser of ``LightningCLI`` to make the model. It would read texts
+            among the arguments as YAML, and import the classes that they name.
+    """
     if not isinstance(path, (str, Path)) or not Path(path).is_file():
         return {}
     given = torch.load(path, map_location="meta", weights_only=True).get("hyper_parameters", {})
+    if "_class_path" in given:
+        raise ModelError(
+            f"{path} leaves it to LightningCLI's parser to make the model, which could run code: make the "
+            f"{kind.__name__} yourself, and give its load_state_dict the checkpoint's."
+        )
     renamed = with_new_names(given, kind.__name__)
     return {name: value for name, value in renamed.items() if name not in given}
 

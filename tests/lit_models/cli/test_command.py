@@ -195,10 +195,12 @@ def test_prepare(relit: Relit, tmp_path: Path, capsys: Output) -> None:
     assert not Path("runs").exists()
 
 
-def test_a_picture_of_a_batch(relit: Relit) -> None:
+def test_a_picture_of_a_batch(relit: Relit, capsys: Output) -> None:
     assert relit("prepare", "--data", "Digits", "--picture", "new/batch.png") == 0
     with Image.open("new/batch.png") as picture:
         assert picture.convert("L").getextrema() == (0, 255)
+    assert relit("prepare", "--data", "Digits", "--picture", "batch.txt") == 1
+    assert "--picture is batch.txt, but the picture is a PNG file" in capsys.readouterr().err
 
 
 def test_fast_dev_run_leaves_nothing(relit: Relit) -> None:
@@ -320,7 +322,7 @@ def test_interrupted_from_the_keyboard(relit: Relit, capsys: Output, monkeypatch
         relit("fit", *TINY, "--trainer.callbacks+=tests.support.tiny.InterruptAt", "--trainer.callbacks.batch=25")
         == 130
     )
-    assert "interrupted" in capsys.readouterr().err
+    assert "interrupted in epoch 2. The run is in runs/dcgan_digits/" in capsys.readouterr().err
     assert relit("fit", *TINY, "--ckpt_path=last") == 0, "the epochs before are kept"
 
 

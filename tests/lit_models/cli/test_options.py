@@ -2,6 +2,7 @@
 
 import csv
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -20,21 +21,63 @@ from tests.support.tiny import TINY, the_run
 Relit = Callable[..., int]
 Output = pytest.CaptureFixture[str]
 
-OPTIONS: dict[str, tuple[tuple[str, ...], Callable[[Path, Any], bool]]] = {
-    "overfit_batches": (("--trainer.overfit_batches=2",), lambda run, said: (run / "metrics.csv").is_file()),
-    "fast_dev_run": (("--trainer.fast_dev_run=true",), lambda run, said: not Path("runs").exists()),
-    "profiler": (("--trainer.profiler=simple",), lambda run, said: "run_training_epoch" in said),
+
+def exits_well(run: Path, said: str) -> bool:
+    return (run / "checkpoints/last.ckpt").is_file()
+
+
+def shows(sentence: str) -> Callable[[Path, str], bool]:
+    return lambda run, said: sentence in said
+
+
+def checkpoint(run: Path, name: str = "last") -> dict[str, Any]:
+    return torch.load(run / "checkpoints" / f"{name}.ckpt", weights_only=True)
+
+
+def is_double(run: Path, said: str) -> bool:
+    weights = checkpoint(run)["state_dict"].values()
+    return {value.dtype for value in weights if value.is_floating_point()} == {torch.float64}
+
+
+def has_trained_a_batch(run: Path, said: str) -> bool:
+    return checkpoint(run)["loops"]["fit_loop"]["epoch_loop.batch_progress"]["current"]["completed"] == 1
+
+
+OPTIONS: dict[str, tuple[tuple[str, ...], Callable[[Path, str], bool]]] = {
+    "overfit_batches": (("--trainer.overfit_batches=2",), exits_well),
+    "limit_*": (("--trainer.limit_train_batches=1", "--trainer.limit_val_batches=1"), has_trained_a_batch),
+    "fast_dev_run": (
+        ("--trainer.fast_dev_run=true",),
+        lambda run, said: not Path("runs").exists() and "has gone through; nothing of it is kept" in said,
+    ),
+    "profiler": (("--trainer.profiler=simple",), shows("run_training_epoch")),
     "progress bar": (
         (
             "--trainer.enable_progress_bar=true",
             "--trainer.callbacks+=TQDMProgressBar",
             "--trainer.callbacks.refresh_rate=1",
         ),
-        lambda run, said: "Epoch 0" in said,
+        shows("Epoch 0"),
     ),
-    "max_time": (("--trainer.max_time=00:00:00:00",), lambda run, said: "its time (max_time) is over" in said),
+    "max_time": (("--trainer.max_time=00:00:00:00",), shows("its time (max_time) is over")),
+    "64-true": (("--trainer.precision=64-true",), is_double),
+    "BatchSizeFinder": (
+        ("--trainer.callbacks+=BatchSizeFinder", "--trainer.callbacks.max_trials=2"),
+        shows("BatchSizeFinder has set --data.batch_size to "),
+    ),
+    "ModelCheckpoint": (
+        ("--trainer.callbacks+=ModelCheckpoint", "--trainer.callbacks.filename=mine"),
+        lambda run, said: (run / "checkpoints/mine.ckpt").is_file() and exits_well(run, said),
+    ),
+}
+REFUSED: dict[str, tuple[tuple[str, ...], str]] = {
+    "bf16-true": (("--trainer.precision=bf16-true",), "set bf16-mixed, 32-true or 64-true"),
+    "16-true": (("--trainer.precision=16-true",), "set 16-mixed, 32-true or 64-true"),
+    "LearningRateFinder": (("--trainer.callbacks+=LearningRateFinder",), "LearningRateFinder can't search for "),
 }
 METHODS = {name: runs[0] for name, runs in RUNS.items()}
+PAIR = ("previous", "last")
+GANS = ("dcgan", "sngan", "wgan", "conditional_gan", "triplet_gan", "latent_gan", "pix2pix", "cycle_gan")
 
 
 @pytest.mark.long
@@ -43,11 +86,58 @@ METHODS = {name: runs[0] for name, runs in RUNS.items()}
 def test_an_option_of_lightnings_works_with_a_method(
     relit: Relit, digits_root: Path, method: str, option: str, capsys: Output, caplog: pytest.LogCaptureFixture
 ) -> None:
-    arguments, shows = OPTIONS[option]
+    arguments, holds = OPTIONS[option]
     assert relit("fit", *small_run(METHODS[method], digits_root), *arguments) == 0
     said = "".join([*capsys.readouterr(), caplog.text])
     run = the_run() if Path("runs").exists() else Path("nothing")
-    assert shows(run, said), said
+    assert holds(run, said), said
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("method", METHODS)
+def test_what_cannot_work_with_a_method_is_a_sentence_before_training(
+    relit: Relit, digits_root: Path, method: str, capsys: Output
+) -> None:
+    for arguments, sentence in REFUSED.values():
+        assert relit("fit", *small_run(METHODS[method], digits_root), *arguments) == 1
+        said = capsys.readouterr().err
+        assert sentence in said
+        assert "Exception" not in said
+    assert not Path("runs").exists()
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("method", GANS)
+def test_a_schedule_that_goes_by_a_metric_works_with_a_gan(relit: Relit, digits_root: Path, method: str) -> None:
+    """Both learning rates fall to a tenth after the second epoch, in which the metric didn't fall by a thousand."""
+    fit = ["fit", *small_run(METHODS[method], digits_root, epochs=2), "--model.schedule_interval=epoch"]
+    for player in ("generator", "discriminator"):
+        schedule = f"--model.{player}_scheduler"
+        fit += [f"{schedule}=lightning.pytorch.cli.ReduceLROnPlateau", f"{schedule}.monitor=val/generator_loss"]
+        fit += [f"{schedule}.patience=0", f"{schedule}.threshold=1000", f"{schedule}.threshold_mode=abs"]
+    assert relit(*fit) == 0
+    before, after = ([state["_last_lr"][0] for state in checkpoint(the_run(), name)["lr_schedulers"]] for name in PAIR)
+    assert len(after) == 2
+    assert after == pytest.approx([0.1 * rate for rate in before])
+    assert relit(*fit, "--ckpt_path=last", "--trainer.max_epochs=3") == 0
+    assert [state["last_epoch"] for state in checkpoint(the_run())["lr_schedulers"]] == [3, 3]
+
+
+@pytest.mark.long
+def test_a_users_checkpoints_go_on_after_a_resume(relit: Relit) -> None:
+    """The best two are of the run, as if there had been no pause."""
+    mine = (
+        *("--trainer.callbacks+=ModelCheckpoint", "--trainer.callbacks.filename={epoch}"),
+        *("--trainer.callbacks.dirpath=mine", "--trainer.callbacks.monitor=val/generator_loss"),
+        "--trainer.callbacks.save_top_k=2",
+    )
+    assert relit("fit", *TINY, *mine, "--run.root=whole") == 0
+    kept = {path.name: torch.load(path, weights_only=True)["global_step"] for path in Path("mine").iterdir()}
+    assert len(kept) == 2
+    shutil.rmtree("mine")
+    assert relit("fit", *TINY, *mine, "--trainer.max_epochs=2") == 0
+    assert relit("fit", *TINY, *mine, "--ckpt_path=last") == 0
+    assert {path.name: torch.load(path, weights_only=True)["global_step"] for path in Path("mine").iterdir()} == kept
 
 
 def test_overfitting_sees_the_same_batches_in_every_epoch(relit: Relit) -> None:
@@ -98,12 +188,15 @@ def test_a_batch_size_is_found(relit: Relit) -> None:
     assert torch.load(the_run() / "checkpoints/last.ckpt", weights_only=True)["global_step"] == 2
 
 
-@pytest.mark.long
-@pytest.mark.parametrize("strategy", ["ddp_fork", "ddp"])
-def test_ddp_by_name_with_a_gan(relit: Relit, strategy: str) -> None:
-    two = (f"--trainer.strategy={strategy}", "--trainer.devices=2", "--trainer.limit_train_batches=2")
+STRATEGIES = [("dcgan", "ddp"), *(pytest.param(gan, "ddp_fork", marks=pytest.mark.slow) for gan in GANS)]
 
-    command = [sys.executable, "-m", "lit_models", "fit", *TINY, *two, "--trainer.max_epochs=1"]
+
+@pytest.mark.long
+@pytest.mark.parametrize(("method", "strategy"), STRATEGIES)
+def test_ddp_by_name_with_a_gan(relit: Relit, digits_root: Path, method: str, strategy: str) -> None:
+    two = (f"--trainer.strategy={strategy}", "--trainer.devices=2", "--data.batch_size=2")
+
+    command = [sys.executable, "-m", "lit_models", "fit", *small_run(METHODS[method], digits_root), *two]
     environment = {**os.environ, "PYTHONPATH": str(Path(TINY[1]).parents[1])}
     ran = subprocess.run(command, capture_output=True, text=True, timeout=200, check=False, env=environment)
     assert ran.returncode == 0, ran.stderr

@@ -75,12 +75,11 @@ def test_ctrl_c_names_the_folder_and_a_command_that_continues(saved: bool, tmp_p
     _, told = process.communicate(timeout=60)
     assert process.returncode == 130
     assert "Traceback" not in told
-    assert told.splitlines()[-1] == "relit: interrupted."
     if not saved:
-        assert "relit: stopped in epoch 1. It has no checkpoint yet, from which it could continue." in told
+        assert told.endswith("; it has no checkpoint yet from which it could continue.\n")
         return
     (run,) = tmp_path.glob("runs/*/*")
-    assert re.search(rf"relit: stopped in epoch \d+\. The run is in {run.relative_to(tmp_path)}\. ", told)
+    assert re.search(rf"relit: interrupted in epoch \d+\. The run is in {run.relative_to(tmp_path)}\. ", told)
     (shown,) = (line.split() for line in told.splitlines() if line.startswith("  relit fit "))
     resumed = subprocess.run(
         [sys.executable, "-m", "lit_models", *shown[1:], "--trainer.max_epochs=3", "--trainer.callbacks=null"],

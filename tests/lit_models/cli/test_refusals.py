@@ -25,6 +25,8 @@ def contents(folder: Path) -> dict[str, bytes | None]:
     return {str(path): path.read_bytes() if path.is_file() else None for path in sorted(folder.rglob("*"))}
 
 
+BEST = ("--checkpoint.monitor=val/generator_loss",)
+PLATEAU = "lightning.pytorch.cli.ReduceLROnPlateau"
 LAST = ("--ckpt_path=last", "--trainer.max_epochs=4")
 REFUSALS: dict[str, tuple[tuple[str, ...], str]] = {
     "another method": (
@@ -112,6 +114,67 @@ def test_nothing_left_to_train_is_said(relit: Relit, finished: Path, capsys: Out
     assert relit("fit", *TINY, "--ckpt_path=elsewhere.ckpt") == 1
     assert "Raise them to train on." in capsys.readouterr().err
     assert contents(Path()) == before
+
+
+def test_fewer_epochs_than_the_checkpoint_has_had(relit: Relit, finished: Path, capsys: Output) -> None:
+    before = contents(Path())
+    assert relit("fit", *TINY, "--ckpt_path=last", "--trainer.max_epochs=1") == 1
+    said = capsys.readouterr().err
+    assert "Nothing is left to train: the checkpoint has reached epoch 3, and --trainer.max_epochs is 1" in said
+    assert "--debug" not in said
+    assert contents(Path()) == before
+
+
+MISTAKES = {
+    "no validation": (("--trainer.limit_val_batches=0", *BEST), "but validation is off: switch it on"),
+    "less than a batch": (
+        ("--trainer.limit_val_batches=0.001",),
+        "--trainer.limit_val_batches is 0.001, which is less than one of 4 batches",
+    ),
+    "a bar and none": (
+        ("--trainer.callbacks+=TQDMProgressBar",),
+        "--trainer.enable_progress_bar is false, but TQDMProgressBar is among the callbacks",
+    ),
+    "a plateau of nothing": (
+        (f"--model.generator_scheduler={PLATEAU}", "--model.generator_scheduler.monitor=val/nothing"),
+        "ReduceLROnPlateau's monitor is 'val/nothing', which DCGAN doesn't log; it logs ",
+    ),
+    "a picture grid": (
+        ("--trainer.callbacks+=ReconstructionGrid",),
+        "ReconstructionGrid needs a model with `reconstruct`, which DCGAN doesn't have",
+    ),
+    "a timer": (("--trainer.callbacks+=Timer", "--trainer.callbacks.duration=00:00:01:00"), "use --trainer.max_time"),
+}
+
+
+@pytest.mark.parametrize(("arguments", "sentence"), MISTAKES.values(), ids=MISTAKES)
+def test_a_contradiction_is_a_sentence(relit: Relit, arguments: tuple[str, ...], sentence: str, capsys: Output) -> None:
+    assert relit("fit", *TINY, *arguments, "--trainer.limit_train_batches=1") == 1
+    said = capsys.readouterr().err
+    assert sentence in said
+    assert "Exception" not in said
+    if "monitor" not in sentence:
+        assert not Path("runs").exists()
+
+
+def test_a_batch_size_that_does_nothing_is_said(relit: Relit, capsys: Output) -> None:
+    drawn = ("--data.classes_per_batch=5", "--data.samples_per_class=2", "--trainer.max_epochs=1")
+    assert relit("fit", *TINY, *drawn, "--data.batch_size=7", "--trainer.limit_train_batches=1") == 0
+    assert "--data.batch_size has no effect" in capsys.readouterr().err
+
+
+def test_a_training_that_ends_before_its_first_validation_says_so(relit: Relit, capsys: Output) -> None:
+    never = ("--trainer.check_val_every_n_epoch=5", "--trainer.max_epochs=1", "--trainer.limit_train_batches=1")
+    assert relit("fit", *TINY, *never, *BEST) == 0
+    assert "There is no checkpoints/best.ckpt: the training has ended before its first validation" in (
+        capsys.readouterr().err
+    )
+
+
+def test_a_training_without_a_batch_leaves_no_folder(relit: Relit, capsys: Output) -> None:
+    assert relit("fit", *TINY, "--trainer.max_time=00:00:00:00") == 0
+    assert "its time (max_time) is over" in capsys.readouterr().err
+    assert not Path("runs").exists()
 
 
 def test_an_untrained_network_is_used_if_that_is_asked_for(relit: Relit, capsys: Output) -> None:

@@ -11,15 +11,17 @@ from functools import partial
 from pathlib import Path
 
 import pytest
-import torch
 
 import lit_models.cli.command  # noqa: F401 - here rather than in each process
+from tests.lit_models.runs.test_resume import ALL_RUNS, assert_same_run
 from tests.support.small_data import SMALL_DATA, write_autoencoder
-from tests.support.tiny import CONFIGS, the_run, weights
+from tests.support.small_runs import small_run
+from tests.support.tiny import CONFIGS, the_run
 
 Relit = Callable[..., int]
 
 KILLS = 20
+KILLS_OF_A_METHOD = 4
 OFTEN = [
     *("--trainer.log_every_n_steps=1", "--checkpoint.every_n_steps=2", "--run.id=one"),
     *("--trainer.accelerator=cpu", "--channels_last=false"),
@@ -54,6 +56,16 @@ KINDS = {
             "--trainer.max_epochs=2",
         ],
     ),
+    "critic's batches and validation within the epoch": (
+        "wgan_gp_digits",
+        [*SMALL[:2], "--model.n_critic=3", "--trainer.val_check_interval=4", "--trainer.max_epochs=2"],
+    ),
+    "validation within the epoch": ("vae_digits", [*SMALL, "--trainer.val_check_interval=2", "--trainer.max_epochs=2"]),
+    "validation in every second epoch": (
+        "vae_digits",
+        [*SMALL, "--trainer.check_val_every_n_epoch=2", "--trainer.max_epochs=4"],
+    ),
+    "sanity checks": ("vae_digits", [*SMALL, "--trainer.num_sanity_val_steps=3", "--trainer.max_epochs=2"]),
     "latent": ("latent_gan_mnist", ["--data=Digits", "--data.batch_size=256", "--trainer.max_epochs=2"]),
 }
 
@@ -134,11 +146,37 @@ def test_killed_at_random_moments(relit: Relit, config: str, small: list[str]) -
                 found.append("preparing" if preparing() else "saving" if saving() else "training")
                 print(f"kill {len(found)}: after {time.time() - born:.2f} s of {lifetime:.2f}, {found[-1]}")
         run = the_run(folder / "runs")
-        state, expected = weights(run), weights(whole)
-        assert all(torch.equal(state[name], expected[name]) for name in expected)
-        assert (run / "metrics.csv").read_text() == (whole / "metrics.csv").read_text()
+        assert_same_run(run, whole)
+        assert {path.name for path in run.glob("samples/*")} == {path.name for path in whole.glob("samples/*")}
     print(f"{config}: {attempts} runs, {len(found)} kills: {dict(Counter(found))}; all ended as the whole one")
     assert {"preparing", "saving"} <= set(found)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("run", ALL_RUNS, ids=lambda run: " ".join(run[:2]))
+def test_every_method_killed_at_random_moments(relit: Relit, digits_root: Path, run: tuple[str, ...]) -> None:
+    """Up to twice before it goes on to its end, with every batch saved."""
+    arguments = [*small_run(run, digits_root, epochs=2), "--trainer.limit_train_batches=4", "--run.id=one"]
+    arguments += ["--checkpoint.every_n_steps=1", "--channels_last=false"]
+    started = time.monotonic()
+    assert run_until(lambda: False, relit, [*arguments, "--run.root=whole"]) == 0
+    lifetime = time.monotonic() - started
+    moments = random.Random(0)
+    kills = attempts = 0
+    while kills < KILLS_OF_A_METHOD:
+        attempts += 1
+        assert attempts < 3 * KILLS_OF_A_METHOD, "the process is never alive when it is to be killed"
+        root, code, lives = Path(f"attempt{attempts}"), None, 0
+        while code != 0:
+            due = soon_after(lambda: True, moments.uniform(0.2, 1) * lifetime) if lives < 2 else lambda: False
+            resume = ["--ckpt_path=last"] if list(root.glob("*/one/checkpoints/*.ckpt")) else []
+            code = run_until(due, relit, [*arguments, f"--run.root={root}", *resume])
+            assert code in (0, -signal.SIGKILL)
+            kills += code != 0
+            lives += 1
+        assert_same_run(the_run(root), the_run(Path("whole")))
+    print(f"{' '.join(run[:2])}: {attempts} runs, {kills} kills; all ended as the whole one")
 
 
 def is_preparing(folder: Path) -> bool:

@@ -2,14 +2,17 @@
 
 from collections import Counter
 from collections.abc import Callable
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 import yaml
-from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
+from PIL import Image
 from torch import Tensor
 
 from datamodules.loading.loaders import BatchLoader
@@ -93,6 +96,95 @@ def test_otherwise_the_epoch_starts_over_and_says_so(tmp_path: Path, batches: Ba
     assert len(rest) == 2 * len(batches)
 
 
+WORLDS = [((16, 1), (16, 2)), ((16, 2), (16, 1)), ((8, 2), (12, 3)), ((16, 2), (10, 1)), ((16, 2), (50, 2))]
+
+
+@pytest.mark.parametrize(("before", "after"), WORLDS)
+def test_another_number_of_processes_within_an_epoch_sees_each_image_once(
+    before: tuple[int, int], after: tuple[int, int]
+) -> None:
+    def loaders(batch_size: int, world_size: int) -> list[BatchLoader[Any]]:
+        rows = loader(batch_size).dataset
+        return [BatchLoader(rows, ShuffledBatches(ROWS, batch_size, 0, rank, world_size)) for rank in range(world_size)]
+
+    counts: Counter[int] = Counter()
+    begun = loaders(*before)
+    for batches in begun:
+        for batch in islice(batches, 5):
+            counts.update(batch.image.flatten().long().tolist())
+    share = after[0] * after[1]
+    for batches in loaders(*after):
+        batches.load_state_dict(begun[0].state_dict())
+        assert batches.change is not None
+        rest = list(batches)
+        assert len(rest) == (ROWS - 5 * before[0] * before[1]) // share, "as many on each rank"
+        for batch in rest:
+            counts.update(batch.image.flatten().long().tolist())
+    assert set(counts.values()) == {1}, "none twice"
+    assert ROWS - len(counts) < share, "none left out but a last part of a batch"
+
+
+class SeenRows(Callback):
+    """Writes the number that each training image is made of, and its epoch, into the file ``seen_<rank>``."""
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        numbers = (batch.image[:, 0, 0, :8] > 0.5).long() @ (1 << torch.arange(8))
+        with Path(f"seen_{trainer.global_rank}").open("a") as file:
+            file.writelines(f"{trainer.current_epoch} {number}\n" for number in numbers.tolist())
+
+
+class FailAt(Callback):
+    """Ends the run before its fifth batch."""
+
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
+        if batch_idx == 4:
+            raise RuntimeError("This is the end.")
+
+
+@pytest.mark.long
+@pytest.mark.parametrize(("before", "after"), [((16, 1), (20, 2)), ((16, 2), (24, 1)), ((16, 1), (100, 1))])
+def test_a_run_that_goes_on_with_other_batches_or_processes_sees_each_image_once(
+    relit: Relit, before: tuple[int, int], after: tuple[int, int], capfd: Output
+) -> None:
+    """240 images that say their numbers, by the command."""
+    for number in range(ROWS):
+        pixels = np.zeros((16, 16), np.uint8)
+        pixels[0, :8] = [255 * (number >> bit & 1) for bit in range(8)]
+        folder = Path("images") / str(number % 2)
+        folder.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(pixels).save(folder / f"{number:03}.png")
+    fit = [
+        *("fit", "--model=VAE", "--model.image_size=16", "--model.channels=1", "--model.feature_maps=2"),
+        *("--model.latent_dim=2", "--data=ImageFolder", "--data.path=images", "--data.image_size=16"),
+        *("--data.channels=1", "--data.val_fraction=0", "--data.test_fraction=0", "--run.id=one", "--data.root=root"),
+        *("--trainer.callbacks=tests.lit_models.runs.test_restored.SeenRows", "--checkpoint.every_n_steps=1"),
+        *("--trainer.accelerator=cpu", "--trainer.enable_progress_bar=false"),
+    ]
+
+    def processes(batch_size: int, world_size: int) -> list[str]:
+        several = ["--trainer.strategy=ddp_fork"] if world_size > 1 else []
+        return [f"--data.batch_size={batch_size}", f"--trainer.devices={world_size}", *several]
+
+    end = "--trainer.callbacks+=tests.lit_models.runs.test_restored.FailAt"
+    assert relit(*fit, *processes(*before), "--trainer.max_epochs=2", end) == 1
+    step = torch.load(the_run() / "checkpoints/last.ckpt", weights_only=True)["global_step"]
+    assert step in (3, 4)
+    for path in Path().glob("seen_*"):  # a batch after the checkpoint is lost
+        path.write_text("".join(path.read_text().splitlines(keepends=True)[: step * before[0]]))
+    assert relit(*fit, *processes(*after), "--trainer.max_epochs=2", "--ckpt_path=last") == 0
+    share = after[0] * after[1]
+    lines = [line.split() for path in Path().glob("seen_*") for line in path.read_text().splitlines()]
+    for epoch in ("0", "1"):
+        counts = Counter(number for of, number in lines if of == epoch)
+        print(f"{before} then {after}, epoch {epoch}: {len(counts)} of {ROWS}, each {set(counts.values())} times")
+        assert set(counts.values()) == {1}
+        assert ROWS - len(counts) < share
+    seen = step * before[0] * before[1]
+    assert f"epoch 1 goes on after the {seen} of {ROWS} that it has used" in capfd.readouterr().err
+
+
 SGD = ("torch.optim.SGD", "lr=0.1")
 CHANGES: dict[str, tuple[tuple[str, ...], str]] = {
     "rate": (("--model.generator_optimizer.lr=0.5",), "the first optimizer's lr is 0.0002 there and 0.5 here"),
@@ -117,7 +209,7 @@ CHANGES: dict[str, tuple[tuple[str, ...], str]] = {
     ),
     "plateau": (
         ("--model.generator_scheduler=torch.optim.lr_scheduler.ReduceLROnPlateau",),
-        "without a metric, which ReduceLROnPlateau needs",
+        "ReduceLROnPlateau needs the name of a metric",
     ),
 }
 

@@ -10,12 +10,14 @@ from pathlib import Path
 
 import pytest
 import torch
+import yaml
 
 from tests.methods import RUNS
 from tests.support.small_runs import small_run
 from tests.support.tiny import CONFIGS, TINY, assert_same_run, killed_fit, killer, the_run, weights
 
 Relit = Callable[..., int]
+Output = pytest.CaptureFixture[str]
 
 
 @pytest.mark.parametrize(
@@ -118,6 +120,29 @@ def test_spectral_normalization_goes_on_from_its_checkpoint(relit: Relit) -> Non
     whole = the_run(Path("whole"))
     assert any(name.endswith("_u") for name in weights(whole))
     assert_same_run(the_run(), whole)
+
+
+def test_a_checkpoint_alone_goes_on_as_its_run(relit: Relit, uninterrupted: Path, capsys: Output) -> None:
+    """Without --config, the epochs, the pictures and all that matters to the numbers are the run's own."""
+    killed_fit(relit, *TINY, "--checkpoint.every_n_steps=5", *killer(batch=27))
+    killed = the_run()
+    capsys.readouterr()
+    assert relit("fit", f"--ckpt_path={killed}") == 0
+    said = capsys.readouterr().err
+    assert "The run goes on without tests.support.tiny.KillAt, as only relit's own callbacks are taken" in said
+    assert "trainer.max_epochs" not in said
+    assert_same_run(killed, uninterrupted)
+    assert {path.name for path in killed.glob("samples/*")} == {path.name for path in uninterrupted.glob("samples/*")}
+    config = yaml.safe_load((killed / "config.yaml").read_text())
+    assert config["checkpoint"]["every_n_steps"] == 5
+    capsys.readouterr()
+    assert relit("fit", f"--ckpt_path={killed}", "--trainer.max_epochs=4", "--checkpoint.every_n_steps=3") == 0
+    said = capsys.readouterr().err
+    assert "resuming with trainer.max_epochs = 4 (was 3)" in said
+    assert "resuming with checkpoint.every_n_steps = 3 (was 5)" in said
+    capsys.readouterr()
+    assert relit("fit", f"--ckpt_path={killed}", "--trainer.max_epochs=5", "--trainer.callbacks=null") == 0
+    assert "resuming with trainer.callbacks = None" in capsys.readouterr().err, "what is typed counts"
 
 
 def test_a_changed_setting_is_said_aloud(relit: Relit, capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,5 +1,6 @@
 """A killed run that goes on logs each row once, and draws the same pictures."""
 
+import json
 import os
 import signal
 from collections.abc import Callable
@@ -81,6 +82,23 @@ def test_rows_behind_a_place_go_but_for_those_of_a_test(tmp_path: Path) -> None:
     resumed.drop_behind(1)
     steps = [line.split(",")[1] for line in (tmp_path / "metrics.csv").read_text().splitlines()[1:]]
     assert steps == ["0", "2"]
+
+
+@pytest.mark.long
+def test_the_threads_of_each_process_are_recorded(relit: Relit) -> None:
+    two = ("--trainer.devices=2", "--trainer.strategy=ddp_fork", "--trainer.limit_val_batches=0")
+    short = ("--trainer.max_epochs=1", "--trainer.limit_train_batches=1", "--trainer.callbacks=null")
+    more = "--trainer.callbacks+=tests.lit_models.runs.test_rows.MoreThreadsOnRankOne"
+    assert relit("fit", *TINY, *two, *short, more) == 0
+    assert json.loads((the_run() / "run.json").read_text())["threads"] == [1, 2]
+
+
+class MoreThreadsOnRankOne(Callback):
+    """Has the second process compute with two threads."""
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        if trainer.global_rank == 1:
+            torch.set_num_threads(2)
 
 
 def test_another_number_of_threads_is_said(relit: Relit, finished: Path, capsys: pytest.CaptureFixture[str]) -> None:

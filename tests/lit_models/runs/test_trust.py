@@ -4,6 +4,7 @@ import copy
 import json
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,9 @@ from hypothesis import strategies as st
 from lightning.pytorch import LightningDataModule, LightningModule
 from lightning.pytorch.cli import LightningArgumentParser
 
+import lit_models
+from lit_models.errors import ModelError
+from lit_models.module import Method
 from lit_models.support.arguments import foreign_class, parse_as_data
 from lit_models.support.weights import write_weights
 from tests.support.small_models import checkpoint_of, small_model
@@ -164,6 +168,130 @@ def test_every_command_refuses(
     said = capsys.readouterr().err
     assert "file.ckpt" in said
     assert f"say it yourself by --config or --{key}." in said
+    assert not traps()
+
+
+TRAINING = {
+    "trainer": {
+        "max_epochs": 2,
+        "precision": "32-true",
+        "callbacks": [{"class_path": "lit_models.callbacks.SampleGrid", "init_args": {"count": 4, "epochs": [1]}}],
+    },
+    "checkpoint": {"monitor": None, "mode": "min", "every_n_steps": None},
+    "lr_scaling": "none",
+    "seed_everything": 1,
+    "run": {"experiment": "an_experiment"},
+}
+
+
+def hostile_checkpoint(place: tuple[Any, ...], value: Any) -> dict[str, Any]:
+    """A checkpoint with the value in a place; Lightning's own loading goes by some of these."""
+    checkpoint = checkpoint_of(small_model("DCGAN"))
+    checkpoint["config"] = {**copy.deepcopy(CONFIG), **copy.deepcopy(TRAINING)}
+    part: Any = checkpoint
+    for name in place[:-1]:
+        part = part[name]
+    if isinstance(part, list):
+        part[:] = [value]
+    else:
+        part[place[-1]] = value
+    return checkpoint
+
+
+IN_THE_ARGUMENTS = [
+    *("latent_dim", "feature_maps", "generator_optimizer", "_class_path", "_instantiator", "generator_scheduler"),
+    *("discriminator_optimizer", "augmentations", "ema_decay", "init_args", "class_path"),
+]
+PLACES = [
+    *(("config", *place) for place in places({**CONFIG, **TRAINING})),
+    ("config",),
+    ("config", "trainer", "callbacks", 0),
+    ("config", "model", "init_args", "pretrained"),
+    *(("hyper_parameters", name) for name in IN_THE_ARGUMENTS),
+    *((name,) for name in ("hyper_parameters", "hparams_name", "hparams_type", "hparams", "module_arguments")),
+    *((name,) for name in ("callbacks", "loops", "datamodule_hparams_name", "relit_version", "class_names")),
+]
+LIGHTNINGS_PARSER = "lightning.pytorch.cli.instantiate_module"
+
+
+@settings(
+    max_examples=100, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(
+    place=st.sampled_from(PLACES),
+    value=st.sampled_from([*HOSTILE, LIGHTNINGS_PARSER]) | st.lists(st.sampled_from(HOSTILE), min_size=1, max_size=2),
+    by_lightnings_parser=st.booleans(),
+    subclass=st.sampled_from([None, "lit_models.DCGAN", "payload.Thing"]),
+)
+@pytest.mark.filterwarnings("ignore")
+def test_nothing_is_imported_where_a_checkpoint_is_loaded_in_python(
+    traps: Callable[[], bool], place: tuple[Any, ...], value: Any, by_lightnings_parser: bool, subclass: str | None
+) -> None:
+    checkpoint = hostile_checkpoint(place, value)
+    if isinstance(checkpoint["hyper_parameters"], dict) and by_lightnings_parser:
+        checkpoint["hyper_parameters"]["_instantiator"] = LIGHTNINGS_PARSER
+        if subclass is not None:
+            checkpoint["hyper_parameters"]["_class_path"] = subclass
+    torch.save(checkpoint, "file.ckpt")
+    for load in (lit_models.DCGAN.load_from_checkpoint, lit_models.DCGAN.from_pretrained):
+        with suppress(Exception):
+            load("file.ckpt")
+        assert not traps()
+
+
+def test_lightnings_own_loading_is_a_way_in(traps: Callable[[], bool]) -> None:
+    """Without the guard, its parser imports what a text among the arguments names."""
+    checkpoint = hostile_checkpoint(("hyper_parameters", "generator_optimizer"), "{class_path: payload.Thing}")
+    checkpoint["hyper_parameters"]["_instantiator"] = LIGHTNINGS_PARSER
+    torch.save(checkpoint, "file.ckpt")
+    model = lit_models.DCGAN.load_from_checkpoint("file.ckpt")
+    assert model.latent_dim == 4, "the arguments themselves are taken"
+    assert not traps()
+    with suppress(Exception):
+        super(Method, lit_models.DCGAN).load_from_checkpoint("file.ckpt")
+    assert traps()
+
+
+def test_a_class_for_lightnings_parser_is_refused(traps: Callable[[], bool]) -> None:
+    checkpoint = hostile_checkpoint(("hyper_parameters", "_instantiator"), LIGHTNINGS_PARSER)
+    checkpoint["hyper_parameters"]["_class_path"] = "lit_models.DCGAN"
+    torch.save(checkpoint, "file.ckpt")
+    with pytest.raises(ModelError, match="leaves it to LightningCLI's parser"):
+        lit_models.DCGAN.load_from_checkpoint("file.ckpt")
+
+
+COMMANDS: dict[str, tuple[str, ...]] = {
+    "fit": ("fit", "--ckpt_path=file.ckpt", "--trainer.fast_dev_run=true"),
+    "fit from weights": ("fit", "--weights=file.ckpt", "--trainer.fast_dev_run=true"),
+    "validate": ("validate", "--ckpt_path=file.ckpt", "--trainer.fast_dev_run=true"),
+    "test": ("test", "--ckpt_path=file.ckpt", "--trainer.fast_dev_run=true"),
+    "predict": ("predict", "--ckpt_path=file.ckpt", "--count=1", "--predictions.folder=made"),
+    "predict with weights": ("predict", "--weights=file.ckpt", "--count=1", "--predictions.folder=made"),
+    "export": ("export", "file.ckpt"),
+    "report": ("report", "runs/x/y", "--output=page.html"),
+    "compare": ("compare", "runs/x/y", "--output=made"),
+}
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("command", COMMANDS)
+@settings(max_examples=12, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    place=st.sampled_from(PLACES),
+    value=st.sampled_from(HOSTILE) | st.lists(st.sampled_from(HOSTILE), min_size=1, max_size=2),
+)
+def test_no_command_imports_what_a_checkpoint_says(
+    relit: Relit, traps: Callable[[], bool], command: str, place: tuple[Any, ...], value: Any, capsys: Any
+) -> None:
+    checkpoint = hostile_checkpoint(place, value)
+    torch.save(checkpoint, "file.ckpt")
+    run = Path("runs/x/y")
+    (run / "checkpoints").mkdir(parents=True, exist_ok=True)
+    torch.save(checkpoint, run / "checkpoints/last.ckpt")
+    (run / "config.yaml").write_text(json.dumps(checkpoint["config"]))
+    (run / "metrics.csv").write_text("epoch,step,train/loss\n0,9,1.5\n")
+    assert relit(*COMMANDS[command]) in (0, 1, 2)
+    assert "Traceback" not in capsys.readouterr().err
     assert not traps()
 
 

@@ -1,0 +1,146 @@
+"""Two real processes and one run: only one of them trains it, and Ctrl-C leaves it in order."""
+
+import multiprocessing
+import os
+import re
+import signal
+import time
+from collections.abc import Callable, Iterator
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+
+import pytest
+from lightning.pytorch import Callback, LightningModule, Trainer
+
+from lit_models.runs.ownership import LOCK
+from tests.support.tiny import TINY, Pace, assert_same_run, the_run
+
+Relit = Callable[..., int]
+Output = pytest.CaptureFixture[str]
+SLOW = (
+    "--trainer.callbacks+=tests.support.tiny.Pace",
+    "--trainer.callbacks.seconds=0.1",
+    "--checkpoint.every_n_steps=1",
+)
+ONE = "--run.id=one"
+PATIENCE = 60
+
+
+class Interrupt(Callback):
+    """Presses Ctrl-C before the first batch."""
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        os.kill(os.getpid(), signal.SIGINT)
+
+
+@pytest.fixture
+def start(relit: Relit) -> Iterator[Callable[..., BaseProcess]]:
+    """Starts a command of relit in a forked process, which ends with the test."""
+    started: list[BaseProcess] = []
+
+    def run(*arguments: str) -> BaseProcess:
+        def call() -> None:
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+            os._exit(relit(*arguments))
+
+        process = multiprocessing.get_context("fork").Process(target=call)
+        process.start()
+        started.append(process)
+        return process
+
+    yield run
+    for process in started:
+        process.kill()
+        process.join()
+
+
+def wait_for(event: Callable[[], object]) -> None:
+    deadline = time.monotonic() + PATIENCE
+    while not event():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+def has_checkpoint() -> bool:
+    return bool(list(Path("runs").glob("*/*/checkpoints/last.ckpt")))
+
+
+def contents(run: Path) -> dict[str, bytes]:
+    """All that a training that goes on doesn't change."""
+    return {name: (run / name).read_bytes() for name in ("config.yaml", LOCK)}
+
+
+@pytest.mark.long
+def test_a_second_start_and_a_second_resume_are_refused_and_a_dead_owner_is_replaced(
+    relit: Relit, start: Callable[..., BaseProcess], uninterrupted: Path, capfd: Output
+) -> None:
+    first = start("fit", *TINY, *SLOW, ONE)
+    wait_for(has_checkpoint)
+    run = the_run()
+    before = contents(run)
+    for arguments, sentence in (
+        ((ONE, "--seed_everything=2"), "There is a run runs/dcgan_digits/one already"),
+        ((ONE, "--ckpt_path=last", "--trainer.max_epochs=9"), "is being trained by process "),
+        ((f"--ckpt_path={run}",), "is being trained by process "),
+    ):
+        assert relit("fit", *TINY, *arguments) == 1
+        said = capfd.readouterr().err
+        assert sentence in said
+        if "being trained" in sentence:
+            assert f"process {first.pid} on " in said
+        assert contents(run) == before
+    assert first.is_alive(), "the first one trains on"
+    first.kill()
+    first.join()
+    assert (run / LOCK).is_file(), "the lock of the dead process"
+    assert relit("fit", *TINY, "--checkpoint.every_n_steps=1", ONE, "--ckpt_path=last") == 0
+    said = capfd.readouterr().err
+    assert re.search(rf"process {first.pid} on .* has ended without finishing the run .*/one; it is taken over", said)
+    assert not (run / LOCK).exists()
+    assert_same_run(run, uninterrupted)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("resumed", [False, True], ids=["started", "resumed"])
+def test_of_two_processes_at_the_same_moment_one_is_refused(
+    relit: Relit, start: Callable[..., BaseProcess], uninterrupted: Path, resumed: bool, capfd: Output
+) -> None:
+    arguments = [*TINY, ONE]
+    if resumed:
+        assert relit("fit", *arguments, "--trainer.max_epochs=1") == 0
+        arguments.append("--ckpt_path=last")
+    pace = ("--trainer.callbacks+=tests.support.tiny.Pace", "--trainer.callbacks.seconds=0.03")
+    both = [start("fit", *arguments, *pace) for _ in range(2)]
+    for process in both:
+        process.join(PATIENCE)
+    assert sorted(str(process.exitcode) for process in both) == ["0", "1"]
+    assert "is being trained by process" in capfd.readouterr().err
+    assert_same_run(the_run(), uninterrupted)
+
+
+@pytest.mark.long
+def test_ctrl_c_names_the_folder_and_leaves_whole_files(
+    relit: Relit, start: Callable[..., BaseProcess], uninterrupted: Path, capfd: Output
+) -> None:
+    process = start("fit", *TINY, *SLOW, ONE)
+    wait_for(lambda: Pace.read(0, Path())[1] >= 25)
+    os.kill(process.pid or 0, signal.SIGINT)
+    process.join(PATIENCE)
+    assert process.exitcode == 130
+    said = capfd.readouterr().err
+    assert "relit: interrupted in epoch 2; the run is in runs/dcgan_digits/one: " in said
+    assert "`relit fit … --ckpt_path runs/dcgan_digits/one` goes on from its last checkpoint." in said
+    assert "Traceback" not in said
+    run = the_run()
+    assert not [path for path in run.rglob("*") if path.name.startswith(".")], "no lock and nothing unfinished"
+    assert relit("fit", "--ckpt_path=runs/dcgan_digits/one", "--checkpoint.every_n_steps=1") == 0
+    assert_same_run(run, uninterrupted)
+
+
+@pytest.mark.long
+def test_ctrl_c_before_the_first_batch_leaves_nothing(start: Callable[..., BaseProcess], capfd: Output) -> None:
+    process = start("fit", *TINY, "--trainer.callbacks+=tests.lit_models.runs.test_ownership.Interrupt")
+    process.join(PATIENCE)
+    assert process.exitcode == 130
+    assert capfd.readouterr().err.splitlines()[-1] == "relit: interrupted."
+    assert not Path("runs").exists()
