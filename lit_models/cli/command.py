@@ -1,7 +1,6 @@
 """The ``relit`` command: LightningCLI with this project's fixes, and nothing of any one method."""
 
 import os
-import shlex
 import shutil
 import sys
 import tempfile
@@ -21,9 +20,10 @@ import datamodules
 import lit_models
 import lit_models.callbacks
 from lit_models.callbacks import LearningRateScaling, PredictionWriter
+from lit_models.cli.from_checkpoint import with_model_and_data, with_training_settings
 from lit_models.cli.messages import explain
 from lit_models.cli.options import add_options
-from lit_models.cli.output import quieten, reasons_to_stop, shown_path
+from lit_models.cli.output import place_of_interruption, quieten, reasons_to_stop, shown_path
 from lit_models.cli.progress import progress_callbacks
 from lit_models.cli.refusals import (
     require_fitting_trainer,
@@ -44,17 +44,16 @@ from lit_models.cli.swaps import (
     warn_of_ignored_batch_size,
 )
 from lit_models.cli.trainer import RelitTrainer, compile_networks
-from lit_models.cli.training_settings import settings_of_training
 from lit_models.errors import RunError, RunWarning
 from lit_models.module import Method
 from lit_models.runs.checkpoints import Checkpoints
 from lit_models.runs.curves import LossCurves
 from lit_models.runs.folder import (
-    WORTH_KEEPING,
     RunOptions,
     announce_to_child_ranks,
     checkpoint_before_restart,
     find_checkpoint,
+    has_begun,
     is_restarted,
     new_run_folder,
     remember_for_restart,
@@ -72,8 +71,8 @@ from lit_models.runs.resume import ExactResume
 from lit_models.runs.settings import changes
 from lit_models.runs.starting_weights import StartingWeights, state_of_source
 from lit_models.runs.trackers import run_loggers
-from lit_models.support.arguments import foreign_class, modules_named, parse_as_data
-from lit_models.support.checkpoint_files import AtomicCheckpointIO, last_checkpoint, read_or_fall_back
+from lit_models.support.arguments import modules_named
+from lit_models.support.checkpoint_files import AtomicCheckpointIO, read_or_fall_back
 from lit_models.support.checks import facts_of
 from lit_models.support.lightning_internals import find_unused_parameters
 from lit_models.support.weight_sources import find_weights
@@ -199,7 +198,7 @@ class RelitCLI(LightningCLI):
     def _parse_ckpt_path(self) -> None:
         """Finds the checkpoint and its run, and takes from it what wasn't given.
 
-        LightningCLI's own version lays the checkpoint's arguments over the user's without a word.
+        LightningCLI's own version silently overrides the user's arguments with the checkpoint's.
         """
         config = self._settings
         command = self.config.subcommand
@@ -281,54 +280,11 @@ class RelitCLI(LightningCLI):
         """Takes model and data from the checkpoint where they weren't given, and to go on with the run also the
         training's settings: as data, from which nothing is run."""
         known = known if isinstance(known, dict) else {}
-        path, named = self._settings.ckpt_path or self._settings.get("weights"), modules_named(self._settings)
+        named = modules_named(self._settings)
         if self.config.subcommand == "fit" and self.checkpoint is not None and self._settings.model is None:
-            self._take_training(known, path)
-        for key in ("model", "data"):
-            if self._settings[key] is not None or known.get(key) is None:
-                continue
-            say_it = f"if you trust that, say it yourself by --config or --{key}."
-            if foreign := foreign_class(known[key], named):
-                raise RunError(
-                    f"The checkpoint {path} takes its {key} from {foreign}, which isn't part of relit and would run "
-                    f"code: {say_it}"
-                )
-            if not isinstance(known[key], dict) or "class_path" not in known[key]:
-                raise RunError(f"The checkpoint {path} takes its {key} from a text, which could run code: {say_it}")
-            try:
-                self.config = parse_as_data(self.parser, {self.config.subcommand: {key: known[key]}}, self.config)
-            except (Exception, ArgumentError) as error:  # jsonargparse raises whatever a type's own parser raises
-                raise RunError(
-                    f"The {key} in the checkpoint {path} can't be made ({explain(error).rstrip('.')}): {say_it}"
-                ) from error
-        run = known.get("run")
-        experiment = run.get("experiment") if isinstance(run, dict) else None
-        if self._settings.run.experiment is None and isinstance(experiment, str):
-            self._settings.run.experiment = experiment
-
-    def _take_training(self, known: dict[str, Any], path: str) -> None:
-        """Takes the settings of the training from its checkpoint where they weren't given."""
-        more = [arg for arg in self.typed if arg.startswith("--trainer.callbacks+=")]
-        added, given = self._settings.trainer.callbacks, self._settings.clone()
-        if more:  # to the run's own
-            given.trainer.callbacks = None
-        defaults = self._parser(self.config.subcommand).get_defaults()
-        values, foreign = settings_of_training(known, self.typed, given, defaults)
-        if foreign:
-            rank_zero_warn(
-                f"The run goes on without {', '.join(foreign)}, as only relit's own callbacks are taken from a "
-                "checkpoint: add them by --config or --trainer.callbacks+=.",
-                category=RunWarning,
-            )
-        try:
-            self.config = parse_as_data(self.parser, {self.config.subcommand: values}, self.config)
-        except (Exception, ArgumentError) as error:  # jsonargparse raises whatever a type's own parser raises
-            raise RunError(
-                f"The settings of the training in the checkpoint {path} can't be used "
-                f"({explain(error).rstrip('.')}): go on by --config."
-            ) from error
-        if more and values.get("trainer", {}).get("callbacks"):
-            self._settings.trainer.callbacks = [*self._settings.trainer.callbacks, *added]
+            defaults = self._parser("fit").get_defaults()
+            self.config = with_training_settings(self.parser, self.config, known, self.typed, defaults)
+        self.config = with_model_and_data(self.parser, self.config, known, named)
 
     def _dumped_config(self) -> str:
         parser = self._parser(self.config.subcommand)
@@ -461,14 +417,10 @@ class RelitCLI(LightningCLI):
                 print(f"The run is in {shown_path(self.run_folder)}")
 
     def _where_interrupted(self) -> str:
-        """What Ctrl-C has left."""
-        if self.subcommand != "fit" or self.run_folder is None or (self.run_is_new and not _has_begun(self.run_folder)):
+        """The place of a training that Ctrl-C has ended; empty if nothing of it is kept."""
+        if self.subcommand != "fit" or self.run_folder is None or (self.run_is_new and not has_begun(self.run_folder)):
             return ""
-        shown = shown_path(self.run_folder)
-        place = f"in epoch {self.trainer.current_epoch + 1}. The run is in {shown}"
-        if last_checkpoint(self.run_folder) is None:
-            return f"{place}; it has no checkpoint yet from which it could continue."
-        return f"{place}. Continue it with:\n  relit fit --ckpt_path {shlex.quote(str(shown))}"
+        return place_of_interruption(self.run_folder, self.trainer.current_epoch + 1)
 
 
 def run(args: list[str]) -> int:
@@ -492,10 +444,6 @@ def run(args: list[str]) -> int:
             print("relit: add --debug for the whole traceback.", file=sys.stderr)
         return 2 if isinstance(error, ArgumentError) else 1
     return 0
-
-
-def _has_begun(run: Path) -> bool:
-    return any((run / kept).exists() for kept in WORTH_KEEPING)
 
 
 def _run_options(config: Namespace) -> RunOptions:

@@ -1,6 +1,7 @@
 """What a run shows on the terminal of Lightning's messages and of Python's warnings."""
 
 import logging
+import shlex
 import sys
 import warnings
 from pathlib import Path
@@ -11,6 +12,7 @@ from lightning.pytorch.callbacks import EarlyStopping, Timer
 
 from datamodules import DataWarning
 from lit_models.errors import RunWarning
+from lit_models.support.checkpoint_files import last_checkpoint
 
 
 def quieten() -> None:
@@ -53,6 +55,15 @@ def reasons_to_stop(trainer: Trainer) -> list[str]:
 def shown_path(path: Path) -> Path:
     """The path as a person would type it."""
     return path.relative_to(Path.cwd()) if path.is_absolute() and path.is_relative_to(Path.cwd()) else path
+
+
+def place_of_interruption(run: Path, epoch: int) -> str:
+    """The place at which a training was interrupted, and how to continue it."""
+    shown = shown_path(run)
+    place = f"in epoch {epoch}. The run is in {shown}"
+    if last_checkpoint(run) is None:
+        return f"{place}; it has no checkpoint yet from which it could continue."
+    return f"{place}. Continue it with:\n  relit fit --ckpt_path {shlex.quote(str(shown))}"
 
 
 def _show_warning(

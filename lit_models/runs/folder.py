@@ -181,9 +181,14 @@ def find_checkpoint(which: str, options: RunOptions) -> Path:
     return max(found, key=lambda path: path.stat().st_mtime)
 
 
+def has_begun(run: Path) -> bool:
+    """Whether a run's folder holds anything worth keeping."""
+    return any((run / kept).exists() for kept in WORTH_KEEPING)
+
+
 def remove_if_empty_handed(folder: Path) -> None:
     """Removes the folder of a run that failed before it had anything to show, and its parents if they are empty."""
-    if not any((folder / kept).exists() for kept in WORTH_KEEPING):
+    if not has_begun(folder):
         shutil.rmtree(folder, ignore_errors=True)
         for parent in (folder.parent, folder.parent.parent):
             if parent.is_dir() and not any(parent.iterdir()):
