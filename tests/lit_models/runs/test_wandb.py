@@ -170,7 +170,7 @@ def test_all_that_is_drawn_is_shown(
     tables: set[str],
 ) -> None:
     recorder = Recorder()
-    monkeypatch.setattr("lit_models.cli.command.wandb_logger", lambda *_: WandbLogger(experiment=recorder))
+    monkeypatch.setattr("lit_models.runs.trackers.wandb_logger", lambda *_: WandbLogger(experiment=recorder))
     common = ["--config", str(CONFIGS / f"{config}.yaml"), *arguments, *more, "--wandb.enabled=true", *QUIET]
     limits = [f"--trainer.limit_{stage}_batches=2" for stage in ("train", "val")]
     assert relit("fit", *common, "--trainer.max_epochs=1", "--trainer.log_every_n_steps=1", *limits) == 0
@@ -205,7 +205,7 @@ def test_of_two_ranks_one_logs(relit: Relit) -> None:
 @pytest.mark.long
 def test_a_test_leaves_the_configuration_of_the_training(relit: Relit, monkeypatch: pytest.MonkeyPatch) -> None:
     recorder = Recorder()
-    monkeypatch.setattr("lit_models.cli.command.wandb_logger", lambda *_: WandbLogger(experiment=recorder))
+    monkeypatch.setattr("lit_models.runs.trackers.wandb_logger", lambda *_: WandbLogger(experiment=recorder))
     fit = ["--wandb.enabled=true", "--trainer.max_epochs=1", "--trainer.limit_train_batches=1"]
     assert relit("fit", *TINY, *fit) == 0
     assert recorder.settings["ckpt_path"] is None
