@@ -22,7 +22,7 @@ from lit_models.runs.memory import peak_memory
 from lit_models.runs.settings import tell_changes
 from lit_models.support.checks import facts_of
 from lit_models.support.files import write_atomically
-from lit_models.support.lightning_internals import awaits_row, data_of
+from lit_models.support.lightning_internals import awaits_row, callbacks_of, data_of
 from lit_models.support.ranks import gather
 
 
@@ -100,11 +100,11 @@ class RunRecord(Callback):
         if fits:
             self._write_progress(trainer, finished=False)
 
-    def _take_found_batch_size(self, trainer: Any) -> None:
+    def _take_found_batch_size(self, trainer: Trainer) -> None:
         """Puts the batch size that a BatchSizeFinder has found into the configuration."""
-        if not any(isinstance(callback, BatchSizeFinder) for callback in trainer.callbacks):
+        if not any(isinstance(callback, BatchSizeFinder) for callback in callbacks_of(trainer)):
             return
-        config, found = yaml.safe_load(self.config), getattr(trainer.datamodule, "batch_size", None)
+        config, found = yaml.safe_load(self.config), facts_of(data_of(trainer)).batch_size
         given = (config["data"].get("init_args") or {}).get("batch_size")
         if found is not None and found != given:
             config["data"].setdefault("init_args", {})["batch_size"] = found

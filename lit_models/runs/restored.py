@@ -14,6 +14,7 @@ from datamodules.loading.loaders import BatchLoader
 from lit_models.errors import ModelError, RunError, RunWarning
 from lit_models.runs.settings import differences
 from lit_models.support.lightning_internals import (
+    data_of,
     goes_on_within_epoch,
     limit_batch_size_finders,
     set_batches_done,
@@ -57,7 +58,7 @@ class RestoredSettings(Callback):
         self._checkpoint: dict[str, Any] | None = None
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        datamodule = getattr(trainer, "datamodule", None)
+        datamodule = data_of(trainer)
         if stage == "fit" and isinstance(datamodule, ImageDataModule):
             # Refuses too large batches now, not after the sanity check; and bounds a search for the batch size.
             rows = getattr(datamodule.train_batches(), "size", len(datamodule.train_set))
