@@ -17,7 +17,7 @@ from datamodules.pictures import png_names
 from lit_models.callbacks.samples import columns_of_classes
 from lit_models.errors import RunError
 from lit_models.support.abilities import class_names_of, classes_of
-from lit_models.support.animation import latent_dim_of, require_movie, walk_frames, write_movie
+from lit_models.support.animation import require_latent_dim, require_movie, walk_frames, write_movie
 from lit_models.support.checks import facts_of
 from lit_models.support.lightning_internals import data_of
 from lit_models.support.outputs import ClassProbabilities
@@ -67,7 +67,7 @@ class PredictionWriter(Callback):
 
     def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if self.movies:
-            latent_dim_of(pl_module)
+            require_latent_dim(pl_module)
         self._seen = 0
         self._written = trainer.strategy.broadcast(self._chosen_folder(trainer))
         if self.grid and isinstance(data_of(trainer), Pictures):

@@ -12,7 +12,7 @@ from lit_models.cli.playing import DigitReader, FewShot, Player, load_models
 from lit_models.errors import ModelError, RunError
 from lit_models.module import Translating
 from lit_models.protonet import ProtoNet
-from lit_models.support.animation import latent_dim_of
+from lit_models.support.animation import require_latent_dim
 
 SLIDERS = 8
 """Components of the latent vector that have a slider."""
@@ -108,7 +108,7 @@ def _generation_tab(gr: Any, player: Player) -> None:
         with gr.Column():
             seed = gr.Number(0, label="seed", precision=0, minimum=0)
             label = gr.Slider(0, max(1, player.classes - 1), 0, step=1, label="class", visible=player.classes > 0)
-            count = min(SLIDERS, latent_dim_of(player.model))
+            count = min(SLIDERS, require_latent_dim(player.model))
             sliders = [gr.Slider(-3, 3, 0, step=0.1, label=f"latent {n}") for n in range(count)]
         with gr.Column():
             image = gr.Image(player.generate(0, 0), type="pil", label="image", buttons=BUTTONS)

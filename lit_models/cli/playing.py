@@ -17,7 +17,7 @@ from torchvision.utils import make_grid
 from lit_models.errors import RunError
 from lit_models.module import Embedding, Generative, Reconstructing
 from lit_models.support.abilities import HasLatents, class_names_of, classes_of
-from lit_models.support.animation import images_of, latent_dim_of, walk_frames, write_movie
+from lit_models.support.animation import images_of, require_latent_dim, walk_frames, write_movie
 from lit_models.support.checkpoint_files import read_checkpoint
 from lit_models.support.interpolation import slerp
 from lit_models.support.tiling import apply_at_any_size
@@ -66,7 +66,7 @@ class Player:
 
     def latent(self, seed: int, sliders: tuple[float, ...] = ()) -> Tensor:
         """The seed's latent vector, ``(1, latent_dim)``, with the sliders' values added to its first components."""
-        latent = torch.randn(1, latent_dim_of(self.model), generator=torch.Generator().manual_seed(int(seed)))
+        latent = torch.randn(1, require_latent_dim(self.model), generator=torch.Generator().manual_seed(int(seed)))
         count = min(len(sliders), latent.shape[1])
         latent[0, :count] += torch.tensor(sliders[:count])
         return latent
@@ -95,10 +95,11 @@ class Player:
         """The translation of a photograph of any size."""
         if photograph is None:
             return None
-        picture = photograph.convert("RGB")
-        picture.thumbnail((LARGEST_PHOTOGRAPH, LARGEST_PHOTOGRAPH))
-        image = pil_to_tensor(picture)[None].float() / 255
         model = self.model
+        channels, _ = model.pair_channels
+        picture = photograph.convert("L" if (model.read_channels or channels) == 1 else "RGB")
+        picture.thumbnail((LARGEST_PHOTOGRAPH, LARGEST_PHOTOGRAPH))
+        image = (pil_to_tensor(picture)[None].float() / 255).expand(-1, channels, -1, -1)
         with torch.no_grad():
             made = apply_at_any_size(model.translate, image, model.size_multiple, 512, 128, model.smallest_size)
         return as_picture(made[0])

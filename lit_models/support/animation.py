@@ -108,7 +108,7 @@ def walk_frames(model: Any, seed: int = 0, images: int = 16, stops: int = 4, ste
     from lit_models.support.interpolation import slerp
 
     generator = torch.Generator().manual_seed(seed)
-    latents = torch.randn(stops, images, latent_dim_of(model), generator=generator)
+    latents = torch.randn(stops, images, require_latent_dim(model), generator=generator)
     shares = torch.linspace(0, 1, steps + 1)[:-1]
     frames = []
     for number in range(stops):
@@ -120,7 +120,7 @@ def walk_frames(model: Any, seed: int = 0, images: int = 16, stops: int = 4, ste
     return frames
 
 
-def latent_dim_of(model: Any) -> int:
+def require_latent_dim(model: Any) -> int:
     """The components of the model's latent vectors.
 
     Raises:

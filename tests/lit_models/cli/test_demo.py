@@ -50,6 +50,19 @@ def test_generation_follows_seed_class_and_sliders() -> None:
     assert np.array_equal(small, (expected * 255).round().byte().numpy())
 
 
+def test_a_photograph_is_given_in_the_channels_of_the_model() -> None:
+    torch.manual_seed(0)
+    model = lit_models.Pix2Pix(32, 3, feature_maps=2, discriminator_feature_maps=2, patch_size=16, source_channels=1)
+    colors = playing.Player("colors", model.eval())
+    photograph = Image.fromarray(np.random.default_rng(0).integers(0, 255, (32, 32, 3), dtype=np.uint8))
+    gray = torch.from_numpy(np.array(photograph.convert("L")))[None, None] / 255
+    with torch.no_grad():
+        expected = (model.translate(gray)[0] * 255).round().byte().permute(1, 2, 0).numpy()
+    made = colors.translate(photograph)
+    assert made is not None
+    assert np.array_equal(np.asarray(made.resize((32, 32), Image.Resampling.NEAREST)), expected)
+
+
 def test_a_walk_begins_and_ends_at_its_seeds() -> None:
     gan = player("dcgan_mnist")
     row = np.asarray(gan.walk(0, 1, 0, steps=5).convert("L")).astype(int)
