@@ -46,7 +46,8 @@ def main(args: list[str]) -> int:
     parser.add_argument("--title", help="the page's title (default: the experiment's name)")
     parser.add_argument("--output", default="report.html", metavar="FILE", help="page to write (default: %(default)s)")
     parser.add_argument(
-        *("--movie", "--gif"),
+        "--movie",
+        "--gif",
         metavar="FILE",
         help="also write the (first) run's samples over the epochs as a moving picture, .gif or .mp4",
     )
