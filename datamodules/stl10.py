@@ -87,7 +87,8 @@ class STL10(ImageDataModule):
     @property
     def store(self) -> TensorStore:
         size = self.image_shape[-1]
-        variant = f"{size}x{size}-unlabeled" if self.unlabeled else f"{size}x{size}"
+        # The spelling of earlier versions, so that their arrays (2.7 GB) are found.
+        variant = f"{size}x{size}-unlabelled" if self.unlabeled else f"{size}x{size}"
         source = self._source()
         return self.tensor_store(variant, {}, [] if source is None else [source])
 
