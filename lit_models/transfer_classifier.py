@@ -173,6 +173,9 @@ class TransferClassifier(NamedClasses):
                 load_pretrained(cast(Encoder, encoder), "encoder", self.encoder_checkpoint, **self.architecture)
             self._is_loaded = True
 
+    def on_validation_start(self) -> None:
+        self._require_training()
+
     def on_test_start(self) -> None:
         self._require_training()
 
