@@ -36,7 +36,7 @@ def spectrally_normalized(network: Network) -> Network:
 
 
 class _InFloat32(nn.Module):
-    """Keeps autocast out of a parametrisation: on a GPU the power iteration would run in half precision."""
+    """Keeps autocast out of a parametrization: on a GPU the power iteration would run in half precision."""
 
     def __init__(self, parametrization: nn.Module) -> None:
         super().__init__()

@@ -39,7 +39,7 @@ def with_new_names(values: Any, owner: str | None = None) -> Any:
         owner: The class whose arguments ``values`` are, if it is known; an argument of another class keeps its name.
 
     Example:
-        >>> with_new_names({"class_path": "STL10", "init_args": {"unlabeled": True}})
+        >>> with_new_names({"class_path": "STL10", "init_args": {"unlabelled": True}})
         {'class_path': 'STL10', 'init_args': {'unlabeled': True}}
     """
     if isinstance(values, list):

@@ -54,7 +54,7 @@ def batch(size: int = 8) -> LabeledImages:
 
 @pytest.mark.parametrize("variant", VARIANTS, ids=str)
 class TestVariants:
-    def test_the_label_changes_images_and_judgements(self, variant: dict[str, Any]) -> None:
+    def test_the_label_changes_images_and_judgments(self, variant: dict[str, Any]) -> None:
         model = tiny(**variant)
         for parameter in model.parameters():
             if parameter.ndim > 1:
