@@ -64,7 +64,7 @@ def test_two_ranks_equal_one_process_on_the_same_global_batch(
             strategy="auto" if processes == 1 else f"ddp_fork{find_unused}",
             precision="64-true" if case.double else "32-true",
             use_distributed_sampler=False,
-            max_epochs=getattr(model, "planned_epochs", 1),
+            max_epochs=getattr(model, "planned_epochs", None) or 1,
             limit_train_batches=case.batches,
             limit_val_batches=2,
             callbacks=[KeepCheckpoint(path)],

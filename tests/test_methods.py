@@ -10,6 +10,7 @@ from torch import Tensor
 
 import lit_models
 from lit_models.adversarial import AdversarialModule
+from lit_models.support.abilities import classes_of
 from tests.methods import ALL_MODELS, METHODS
 from tests.support.small_fits import small_fit
 from tests.support.small_models import built, called
@@ -75,7 +76,7 @@ def test_a_checkpoint_stands_alone(title: str, precision: str, tmp_path: Path) -
     assert ours.isfinite().all()
     assert torch.equal(ours, theirs)
     if hasattr(model, "sample"):
-        labels = torch.arange(3) if hasattr(model, "num_classes") else None
+        labels = torch.arange(3) if classes_of(model) else None
         ours, theirs = (one.sample(3, labels, torch.Generator().manual_seed(0)) for one in (model, again))
     elif hasattr(model, "translate"):
         source = torch.rand(2, *model.image_shape)

@@ -8,6 +8,7 @@ import torch
 from lightning.pytorch import LightningModule
 
 from lit_models.losses.adversarial import generator_linear
+from lit_models.support.abilities import classes_of
 from tests.methods import SMALL_MODELS
 from tests.support.small_fits import small_fit
 from tests.support.tiny import TINY
@@ -24,7 +25,7 @@ def test_double_precision(title: str, tmp_path: Path) -> None:
     trainer.test(model, data, verbose=False)
     assert all(value.isfinite().all() for value in trainer.callback_metrics.values())
     if hasattr(model, "sample"):
-        labels = torch.arange(3) if hasattr(model, "num_classes") else None
+        labels = torch.arange(3) if classes_of(model) else None
         assert model.sample(3, labels).isfinite().all()
     if hasattr(model, "interpolate"):
         start, end = torch.rand(2, 1, *model.image_shape, dtype=torch.float64)

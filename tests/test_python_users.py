@@ -64,29 +64,6 @@ def test_a_folder_that_hides_our_package_is_named(tmp_path: Path) -> None:
     assert f"{tmp_path}/datamodules/__init__.py first: rename that folder" in last
 
 
-@pytest.mark.long
-@pytest.mark.timeout(600)
-def test_types_reach_users(tmp_path: Path) -> None:
-    pytest.importorskip("mypy")
-    for package in ("lit_models", "datamodules"):
-        assert (REPOSITORY / package / "py.typed").is_file()
-    (tmp_path / "use.py").write_text(
-        "from lit_models import DCGAN, VAE\n"
-        "reveal_type(DCGAN().sample(4))\n"
-        "reveal_type(VAE.from_pretrained('vae.ckpt'))\n"
-    )
-    ran = subprocess.run(
-        [sys.executable, "-m", "mypy", "--follow-imports=silent", "use.py"],
-        cwd=tmp_path,
-        env={**os.environ, "MYPYPATH": str(REPOSITORY)},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert 'Revealed type is "torch._tensor.Tensor"' in ran.stdout, ran.stdout
-    assert 'Revealed type is "lit_models.vae.VAE"' in ran.stdout, ran.stdout
-
-
 class Followed(Callback):
     """The exponential average of the parameters after each step, in plain arithmetic."""
 

@@ -107,7 +107,7 @@ def small_trainer(model: LightningModule, folder: Path, **arguments: Any) -> Tra
         **{
             "accelerator": "cpu",
             "devices": 1,
-            "max_epochs": getattr(model, "planned_epochs", 1),
+            "max_epochs": getattr(model, "planned_epochs", None) or 1,
             "limit_train_batches": 2,
             "num_sanity_val_steps": 0,
             "logger": False,
