@@ -105,7 +105,10 @@ def test_another_number_of_processes_within_an_epoch_sees_each_image_once(
 ) -> None:
     def loaders(batch_size: int, world_size: int) -> list[BatchLoader[Any]]:
         rows = loader(batch_size).dataset
-        return [BatchLoader(rows, ShuffledBatches(ROWS, batch_size, 0, rank, world_size)) for rank in range(world_size)]
+        return [
+            BatchLoader(rows, batch_sampler=ShuffledBatches(ROWS, batch_size, 0, rank, world_size))
+            for rank in range(world_size)
+        ]
 
     counts: Counter[int] = Counter()
     begun = loaders(*before)
