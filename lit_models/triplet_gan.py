@@ -78,7 +78,7 @@ class EmbeddingNetwork(nn.Sequential):
 class TripletGAN(UnconditionalGAN):
     """The siamese-triplet GAN on DCGAN's networks.
 
-    Logged beside the losses: ``train/real_distance``, the mean of ‖f(x) − f(y)‖², and ``train/fake_distance``, of
+    Also logged: ``train/real_distance``, the mean of ‖f(x) − f(y)‖², and ``train/fake_distance``, of
     ‖f(x) − f(G(z))‖². The same below ``val/`` and ``test/``.
 
     Args:
