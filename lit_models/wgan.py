@@ -64,7 +64,7 @@ class WGAN(UnconditionalGAN):
     """The Wasserstein GAN, by default on DCGAN's networks and with weight clipping.
 
     Also logged: ``train/wasserstein_distance``, the critic's estimate (up to the factor K); with a penalty
-    ``train/gradient_penalty``, too, not yet multiplied by its weight λ. ``train/discriminator_loss`` is the whole loss,
+    ``train/gradient_penalty``, too, not yet multiplied by its weight λ. ``train/discriminator_loss`` is the full loss,
     −distance + λ · penalty. The same below ``val/`` and ``test/``.
 
     Args:
