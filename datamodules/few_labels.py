@@ -42,7 +42,7 @@ class FewLabels(ImageDataModule):
         images: The data module of the labeled images, for example ``MNIST``. Its augmentation is not used.
         count: How many images.
         folds: How many folds.
-        repeats: How often an epoch goes through the images, each time augmented anew.
+        repeats: How often an epoch goes through the images, augmented differently each time.
         batch_size: Images in a training batch of one process; if None, ``count`` (shared out over the processes).
         eval_batch_size: Images in an evaluation batch of one process.
         max_rotation: Augmentation: largest angle by which a training image is turned, in degrees.

@@ -39,8 +39,8 @@ class Maps(PairedFolder):
     Args:
         direction: What is the source and what is the target.
         pairing: How training images are paired, "paired" as they belong together (the same window of both, mirrored
-            alike); "loose" likewise, but the target's window is off by up to ``max_shift`` pixels; "unpaired" at
-            random, each half in an order, with windows and mirroring of its own. Evaluation images are always paired.
+            alike); "loose" is the same, but the target's window is off by up to ``max_shift`` pixels; "unpaired" at
+            random, each half in an order, with separate windows and mirroring. Evaluation images are always paired.
         max_shift: Largest shift of a "loose" target, in each direction, in pixels.
         root: Folder of all data sets; if None, ``$RELIT_DATA``, else the user's cache folder.
         batch_size: Pairs in a training batch of one process.

@@ -139,7 +139,7 @@ class DenoisingAutoencoder(Method):
         return at_least_float32(self.encoder(image))
 
     def forward(self, image: Tensor) -> Tensor:
-        """Reconstructions ``(N, C, H, W)`` in [0, 1] of images likewise."""
+        """Reconstructions ``(N, C, H, W)`` in [0, 1] of images of the same shape."""
         return self.decode(self.embed(image))
 
     def decode(self, code: Tensor) -> Tensor:
@@ -157,7 +157,7 @@ class DenoisingAutoencoder(Method):
 
         Args:
             start: ``(N, C, H, W)`` in [0, 1].
-            end: Likewise.
+            end: ``(N, C, H, W)`` in [0, 1].
             steps: Images on each way.
             path: "lerp" or "slerp".
 

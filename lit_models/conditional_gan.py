@@ -49,7 +49,7 @@ Differences from the papers:
 9. Spectral normalization and the hinge loss are options of the projection discriminator; Miyato & Koyama always have
    both. ``conditional_gan_mnist_projection.yaml`` has batch normalization and the cross-entropy.
 10. Spectral normalization of ``concat`` covers the convolutions but not a learned embedding that becomes maps: the
-    bound is on the slopes towards the image. The projection's embedding is normalized, as in the authors' code.
+    bound is on the slopes toward the image. The projection's embedding is normalized, as in the authors' code.
 11. Initial weights from N(0, 0.02²) (DCGAN). The projection's embedding alone is Glorot's, as all layers are in Miyato
     & Koyama's code.
 12. With ``ema_decay``, an average of the generator's weights makes the samples.

@@ -91,7 +91,7 @@ class CycleGAN(ImageTranslator):
 
     In a batch of pairs, it doesn't matter which source comes with which target.
 
-    Logged beside the losses: ``train/generator_gan_loss``, ``train/generator_cycle_loss`` and
+    Also logged: ``train/generator_gan_loss``, ``train/generator_cycle_loss`` and
     ``train/generator_identity_loss``, without their factors. The same below ``val/`` and ``test/``.
 
     Args:
@@ -217,7 +217,7 @@ class CycleGAN(ImageTranslator):
         return {"loss": loss, **parts}
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Each rank has buffers of its own."""
+        """Each rank has separate buffers."""
         super().on_save_checkpoint(checkpoint)
         images = [None if buffer.images is None else buffer.images.cpu() for buffer in self.image_buffers]
         checkpoint["image_buffers"] = gather(self.trainer, images)

@@ -212,7 +212,7 @@ class LatentGAN(UnconditionalGAN):
 
         Args:
             start: ``(N, C, H, W)`` in [0, 1].
-            end: Likewise.
+            end: ``(N, C, H, W)`` in [0, 1].
             steps: Images on each way.
             path: "lerp" or "slerp".
 

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 class FusedAdam(Adam):
-    """Adam (Kingma & Ba 2015) with one kernel for all parameters, and each β as an argument of its own.
+    """Adam (Kingma & Ba 2015) with one kernel for all parameters, and a separate argument for each β.
 
     Args:
         params: The parameters.

@@ -61,7 +61,7 @@ from lit_models.translation import ImageTranslator
 class Pix2Pix(ImageTranslator):
     """pix2pix, or with other arguments a plain GAN of images to images.
 
-    Logged beside the losses: ``train/generator_gan_loss``, what D adds to the generator's loss, and
+    Also logged: ``train/generator_gan_loss``, what D adds to the generator's loss, and
     ``train/generator_l1_loss``, the mean absolute difference of G(x) and y in [−1, 1], without its factor. The same
     below ``val/`` and ``test/``.
 

@@ -1,6 +1,6 @@
 """Prototypical Networks (Snell, Swersky & Zemel 2017, https://arxiv.org/abs/1703.05175): few-shot classification.
 
-An encoder f is trained on episodes, small classification tasks of N classes that are drawn anew each time. The
+An encoder f is trained on episodes, small classification tasks of N classes, drawn again for each step. The
 prototype of a class is the mean embedding of its few support images (eq. 1), ``c_k = mean f(x_i)``, and a query image
 belongs to class k with probability ``p(y = k | x) ∝ exp(−d(f(x), c_k))`` (eq. 2), d being the squared Euclidean
 distance. The loss is the queries' mean ``−log p``. New classes need no training, only some support images each.

@@ -10,7 +10,7 @@ https://arxiv.org/abs/1503.03832); the generator makes images that f embeds wher
 share f's weights, hence "siamese". There is no paper of this very method. Choices:
 
 1. Each real image of a batch is anchor once and positive once: y is the image half a batch further on, and each anchor
-   meets a fake of its own. So f sees N real and N fake images for N triplets.
+   gets a separate fake. So f sees N real and N fake images for N triplets.
 2. ``hinge: false`` leaves the max out of L_D, which then has no minimum: f may push fakes away for ever, only its own
    Lipschitz constant sets a limit.
 3. f has spectral normalization (Miyato et al. 2018) in place of batch normalization. Without, it could keep any margin
@@ -78,7 +78,7 @@ class EmbeddingNetwork(nn.Sequential):
 class TripletGAN(UnconditionalGAN):
     """The siamese-triplet GAN on DCGAN's networks.
 
-    Logged beside the losses: ``train/real_distance``, the mean of ‖f(x) − f(y)‖², and ``train/fake_distance``, of
+    Also logged: ``train/real_distance``, the mean of ‖f(x) − f(y)‖², and ``train/fake_distance``, of
     ‖f(x) − f(G(z))‖². The same below ``val/`` and ``test/``.
 
     Args:

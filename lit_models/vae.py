@@ -182,7 +182,7 @@ class VAE(Method):
         return at_least_float32(self.decoder(latent))
 
     def forward(self, image: Tensor) -> Tensor:
-        """Reconstructions ``(N, C, H, W)`` in [0, 1] of images likewise."""
+        """Reconstructions ``(N, C, H, W)`` in [0, 1] of images of the same shape."""
         return self.decode(self.embed(image))
 
     def decode(self, latent: Tensor) -> Tensor:
@@ -314,7 +314,7 @@ class VAE(Method):
 
     @torch.no_grad()
     def reconstruct(self, image: Tensor) -> Tensor:
-        """x̂(μ), ``(N, C, H, W)`` in [0, 1], of images likewise."""
+        """x̂(μ), ``(N, C, H, W)`` in [0, 1], of images of the same shape."""
         return self.decode(self.embed(image))
 
     @torch.no_grad()
@@ -323,7 +323,7 @@ class VAE(Method):
 
         Args:
             start: ``(N, C, H, W)`` in [0, 1].
-            end: Likewise.
+            end: ``(N, C, H, W)`` in [0, 1].
             steps: Images on each way.
             path: "lerp" or "slerp".
 

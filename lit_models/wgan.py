@@ -63,8 +63,8 @@ from lit_models.networks.spectral import spectrally_normalized
 class WGAN(UnconditionalGAN):
     """The Wasserstein GAN, by default on DCGAN's networks and with weight clipping.
 
-    Logged beside the losses: ``train/wasserstein_distance``, the critic's estimate (up to the factor K); with a penalty
-    ``train/gradient_penalty``, too, not yet multiplied by its weight λ. ``train/discriminator_loss`` is the whole loss,
+    Also logged: ``train/wasserstein_distance``, the critic's estimate (up to the factor K); with a penalty
+    ``train/gradient_penalty``, too, not yet multiplied by its weight λ. ``train/discriminator_loss`` is the full loss,
     −distance + λ · penalty. The same below ``val/`` and ``test/``.
 
     Args:
@@ -82,7 +82,7 @@ class WGAN(UnconditionalGAN):
         n_critic: Steps of the critic for each step of the generator.
         critic_warmup: 100 steps of the critic before each of the generator's first 25 steps, and before every 500th.
         generator_optimizer: Optimizer of the generator. WGAN-GP takes Adam with lr 1e-4, β₁ 0 and β₂ 0.9.
-        discriminator_optimizer: Optimizer of the critic, likewise.
+        discriminator_optimizer: Optimizer of the critic. WGAN-GP takes the same.
         **training: Arguments of :class:`lit_models.adversarial.AdversarialModule`.
     """
 

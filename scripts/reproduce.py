@@ -155,7 +155,7 @@ class Chain:
         return self.path.with_suffix("")
 
     def require_commit(self, commit: str | None, whose: str) -> None:
-        """Refuses what nobody could train again.
+        """Refuses what can't be trained again.
 
         Raises:
             RunError: Files differ from the commit, or there is none.

@@ -212,8 +212,8 @@ def color_jitter(
     Args:
         image: ``(B, C, H, W)`` with one or three channels.
         brightness: The factor is uniform in ``[max(0, 1 - brightness), 1 + brightness]``.
-        contrast: Likewise.
-        saturation: Likewise.
+        contrast: Its factor has the same form of range.
+        saturation: Its factor has the same form of range.
         generator: Source of the randomness.
     """
     ranges = [(max(0.0, 1 - strength), 1 + strength) for strength in (brightness, contrast, saturation)]

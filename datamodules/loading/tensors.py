@@ -43,7 +43,7 @@ class ImagePair(NamedTuple):
 
     Attributes:
         source: ``(B, C, H, W)``; uint8 in 0..255 as stored, float32 in [0, 1] once it reaches ``training_step``.
-        target: ``(B, C', H, W)``, likewise.
+        target: ``(B, C', H, W)``, of the same type and range.
     """
 
     source: Tensor
@@ -56,7 +56,7 @@ class Episodes(NamedTuple):
     Attributes:
         support: ``(E, N, K, C, H, W)``: K labeled images of each of the N classes of each of the E episodes; uint8 in
             0..255 as stored, float32 in [0, 1] once it reaches ``training_step``.
-        query: ``(E, N, Q, C, H, W)``: the Q images of each class that are to be classified, likewise.
+        query: ``(E, N, Q, C, H, W)``: the Q images of each class to classify, of the same type.
     """
 
     support: Tensor
@@ -162,7 +162,7 @@ class TensorStore:
 
     Args:
         folder: Where the arrays lie. Its name should hold the arguments that shape them (``64x64``, ``faces-…``).
-        identity: What the content depends on beside the source files, as JSON values. If a folder on disk was made
+        identity: What the content depends on besides the source files, as JSON values. If a folder on disk was made
             from something else it is stale, and :meth:`prepare` writes it again.
         sources: The source files and folders. A file makes the arrays stale if its size, or its time of change and
             its content, differ from those that the arrays were made from, and so does a folder with other files (by

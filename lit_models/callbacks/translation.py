@@ -84,7 +84,7 @@ class TranslationScores(Callback):
     :class:`lit_models.metrics.translation.TranslationMetrics`), and ``val/fid`` if there is an extractor: between the
     translations and the true images of this very split, thus biased upwards where it is small. The test logs the same
     below ``test/``, writes them to ``scores.json`` and the counts of pixels by true and painted kind to
-    ``figures/map_colours.csv`` in the run folder.
+    ``figures/map_colors.csv`` in the run folder.
 
     For any model whose ``validation_step`` and ``test_step`` return the translated images of a batch of pairs. If
     Inception's weights can't be had, a warning says so and the run goes on without FID.
@@ -172,7 +172,7 @@ class TranslationScores(Callback):
         text = json.dumps({"extractor": self.extractor_name, **known}, indent=2)
         write_atomically(run / "scores.json", f"{text}\n")
         if confusion is not None:
-            path = run / "figures" / "map_colours.csv"
+            path = run / "figures" / "map_colors.csv"
             path.parent.mkdir(parents=True, exist_ok=True)
             with path.open("w", newline="", encoding="utf-8") as file:
                 writer = csv.writer(file)

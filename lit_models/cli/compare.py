@@ -25,7 +25,7 @@ def main(args: list[str]) -> int:
     """Runs the command; returns its exit code."""
     parser = argparse.ArgumentParser(
         prog="relit compare",
-        description="Puts several runs beside each other: a table with the smallest, largest and final value of each "
+        description="Compares several runs: a table with the smallest, largest and final value of each "
         "metric and the training time, the metrics by epoch with their smooth trends, and the last sample grids.",
     )
     parser.add_argument("runs", nargs="+", metavar="RUN", help="a run folder, or an experiment's (its newest run)")

@@ -93,7 +93,7 @@ def derive_genotype(normal: Tensor, reduction: Tensor) -> Genotype:
 
     Args:
         normal: ``(14, 8)``: α of the normal cells, before the softmax.
-        reduction: ``(14, 8)``: α of the reduction cells, likewise.
+        reduction: ``(14, 8)``: α of the reduction cells, before the softmax.
     """
     return Genotype(_derive_cell(normal), _derive_cell(reduction))
 

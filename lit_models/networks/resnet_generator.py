@@ -67,7 +67,7 @@ class ResNetGenerator(nn.Module):
 
 
 class ResidualBlock(nn.Module):
-    """Two convolutions of 3x3 beside an identity, with nothing after the sum."""
+    """Two convolutions of 3x3 added to an identity, with nothing after the sum."""
 
     def __init__(self, width: int, norm: Norm, dropout: float) -> None:
         super().__init__()

@@ -26,10 +26,10 @@ def load_pretrained(
         network: The encoder or the decoder.
         part: Which of both.
         checkpoint: A checkpoint's file, or a run's or an experiment's folder (see :func:`find_pretrained`).
-        image_size: What the network was built with, as the autoencoder must have been.
-        channels: Likewise.
-        code_dim: Likewise; the autoencoder's ``latent_dim``.
-        feature_maps: Likewise.
+        image_size: That of the network; the autoencoder must have the same.
+        channels: That of the network; the autoencoder must have the same.
+        code_dim: That of the network, which is the autoencoder's ``latent_dim``.
+        feature_maps: That of the network; the autoencoder must have the same.
 
     Raises:
         RunError: There is no such checkpoint, or it can't be read.
@@ -49,7 +49,7 @@ def load_pretrained(
     arguments = {"image_size": image_size, "channels": channels, "code_dim": code_dim, "feature_maps": feature_maps}
     theirs = content.get("hyper_parameters", {})
     _require_same(path, part, {**theirs, "code_dim": theirs.get("latent_dim")}, arguments)
-    # A VAE's encoder also says how sure it is (`log_variance`), which nobody asks for here.
+    # A VAE's encoder also has `log_variance`, which isn't needed here.
     weights: dict[str, Tensor] = {name: state[name] for name in needed}
     if any(weights[name].shape != value.shape for name, value in needed.items()):
         raise ModelError(f"The {part} in {path} doesn't have the shapes that {_arguments_text(arguments)} make.")

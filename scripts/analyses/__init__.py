@@ -1,1 +1,1 @@
-"""Scripts that look into finished runs, or run a study of their own."""
+"""Scripts that look into finished runs, or run a study."""

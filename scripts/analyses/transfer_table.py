@@ -1,4 +1,4 @@
-"""Learning MNIST's digits from the first 50 labels: every way that relit has, over several seeds, beside baselines.
+"""Learning MNIST's digits from the first 50 labels: every way that relit has, over several seeds, with baselines.
 
     relit fit --config configs/autoencoder_mnist.yaml
     python scripts/analyses/transfer_table.py --encoder runs/autoencoder_mnist --seeds 5

@@ -33,7 +33,7 @@ class Step:
         page: The method's page, `docs/methods/<page>.md`.
         config: The configuration, `configs/<config>.yaml`.
         data: What it learns from.
-        arguments: What is given to `relit fit` beside the configuration; `{seed}` stands for the seed.
+        arguments: What is given to `relit fit` in addition to the configuration; `{seed}` stands for the seed.
         uses: Arguments whose value is the run folder of an earlier step, or a file in it.
         length_of: An earlier step. This one lasts as many epochs as that step took to its lowest `val/loss` (counted
             from 0), plus the budget's patience.

@@ -73,7 +73,7 @@ def test_scores_of_a_split(data: Maps, tmp_path: Path) -> None:
     scores = json.loads((tmp_path / "run" / "scores.json").read_text())
     assert scores["l1"] == pytest.approx(found["test"]["l1"], rel=1e-5)
     assert scores["extractor"] is None
-    with (tmp_path / "run" / "figures" / "map_colours.csv").open() as file:
+    with (tmp_path / "run" / "figures" / "map_colors.csv").open() as file:
         table = list(csv.reader(file))
     assert [row[0] for row in table] == ["true", *MAP_COLORS]
     assert sum(int(cell) for row in table[1:] for cell in row[1:]) == 8 * 32 * 32
