@@ -218,8 +218,8 @@ def test_samples_take_the_classes_in_turns() -> None:
     images = model.sample(7, generator=torch.Generator().manual_seed(0))
     assert images.shape == (7, 1, 16, 16)
     assert 0 <= images.min() <= images.max() <= 1
-    interleaved_rows = torch.tensor([0, 1, 2, 3, 4, 0, 1])
-    assert torch.equal(images, model.sample(7, interleaved_rows, torch.Generator().manual_seed(0)))
+    classes = torch.tensor([0, 1, 2, 3, 4, 0, 1])
+    assert torch.equal(images, model.sample(7, classes, torch.Generator().manual_seed(0)))
 
 
 def test_predictions_take_the_classes_in_turns_over_all_batches() -> None:
@@ -277,7 +277,7 @@ def test_columns_of_the_grid_are_classes(tmp_path: Path) -> None:
     grid = SampleGrid(count=11)
     fit(tiny(), 2, grid, default_root_dir=tmp_path)
     assert Image.open(tmp_path / "samples" / "epoch_0001.png").size == (5 * 18 + 2, 3 * 18 + 2)
-    assert [columns_of_classes(classes) for classes in (None, 1, 2, 10, 32, 33)] == [8, 8, 2, 10, 32, 8]
+    assert [columns_of_classes(classes) for classes in (0, 1, 2, 10, 32, 33)] == [8, 8, 2, 10, 32, 8]
 
 
 @pytest.mark.parametrize(
@@ -291,8 +291,8 @@ def test_columns_of_predicted_grids(labels: Any, columns: int | None, expected: 
     trainer.predict(model, data, return_predictions=False)
     grid = torch.from_numpy(np.array(Image.open(tmp_path / "grid.png"))).float()[..., 0] / 255
     assert grid.shape == (-(-12 // expected) * 18 + 2, expected * 18 + 2)
-    interleaved_rows = [0, 1, 2, 3, 4] if labels is None else [labels] if isinstance(labels, int) else labels
-    wanted = torch.tensor([interleaved_rows[i % len(interleaved_rows)] for i in range(12)])
+    classes = [0, 1, 2, 3, 4] if labels is None else [labels] if isinstance(labels, int) else labels
+    wanted = torch.tensor([classes[i % len(classes)] for i in range(12)])
     images = model.sample(12, wanted, torch.Generator().manual_seed(0))
     for i in (0, 1, expected, 11):
         y, x = (18 * place + 2 for place in divmod(i, expected))

@@ -343,7 +343,9 @@ def test_codes_in_a_file_change_nothing_and_leave_nothing(
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_room_for_codes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, dtype: torch.dtype) -> None:
+def test_codes_are_allocated_in_memory_or_in_a_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, dtype: torch.dtype
+) -> None:
     in_memory = allocate_codes((3, 5), dtype, torch.device("cpu"), tmp_path / "none")
     assert (in_memory.shape, in_memory.dtype) == ((3, 5), dtype)
     monkeypatch.setattr(phase_data, "LARGEST_IN_MEMORY", 0)

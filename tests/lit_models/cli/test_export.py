@@ -331,7 +331,7 @@ def test_the_kinds_of_tensors_are_known() -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["nowhere.ckpt"], "There is no checkpoint nowhere.ckpt."),
+        (["nowhere.ckpt"], "There is no checkpoint in nowhere.ckpt: name a run's folder"),
         (["foreign.ckpt"], "is no checkpoint of one of relit's methods"),
         (["model.ckpt", "--part", "generator"], "--part chooses a network for --format onnx"),
         (["model.ckpt", "--format", "onnx", "--part", "encoder"], "DCGAN has no part 'encoder'; it has generator."),

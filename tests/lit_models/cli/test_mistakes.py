@@ -200,7 +200,7 @@ predict --weights dcgan_mnist --class 7 --count 3            | DCGAN knows no cl
 predict --weights conditional_gan_mnist --class 17           | no class 17
 """
 WHEN_IT_STARTS = """
-fit dcgan_digits --data ImageFolder --data.path own          | set --model.image_size 64 and --model.channels 3
+fit dcgan_digits --data ImageFolder --data.path own --data.image_size 64 --data.channels 3  | set --model.image_size 64 and --model.channels 3
 fit dcgan_digits --data ImageFolder --data.path own --data.image_size 32 --data.channels 1  | set --data.batch_size to 20
 fit dcgan_digits --data ImageFolder --data.path nowhere      | no folder or archive | set --data.path to one
 fit dcgan_digits --data ImageFolder --data.path nothing      | holds no images | set --data.path
@@ -240,7 +240,7 @@ fit --model MetricResNet --data Digits --model.loss triplet  | set --model.image
 fit dcgan_digits --data Pictures --data.path own             | can only be predicted from | --data
 fit dcgan_digits --data FewLabels --data.images Digits --data.count 0          | count is 0 | at least 2 folds
 fit protonet_folder --data.images.path own                   | set --data.n_way to 2 or less
-fit dcgan_digits --ckpt_path last                            | No run in runs/dcgan_digits | leave --ckpt_path out
+fit dcgan_digits --ckpt_path last                            | No run in runs/dcgan_digits | without --ckpt_path starts a new run
 fit dcgan_digits --ckpt_path text.ckpt                       | text.ckpt can't be read as a checkpoint
 fit dcgan_digits --ckpt_path missing.ckpt                    | no checkpoint missing.ckpt | `last` or `best`
 fit dcgan_digits --ckpt_path nothing                         | no checkpoint nothing | a run's folder
@@ -253,7 +253,7 @@ predict --weights text.safetensors                           | has no card | tex
 predict --weights dcgan_mnist --count 0                      | count is 0 | at least 1
 predict --weights dcgan_mnist --predictions.columns 0        | --predictions.columns is 0 | at least 1
 predict --weights digit_classifier_mnist --data ImageFolder --data.path nowhere | set --data.path
-test --weights dcgan_mnist --data ImageFolder --data.path own | set --data.image_size 32 and --data.channels 1
+test --weights dcgan_mnist --data ImageFolder --data.path own --data.image_size 64 --data.channels 3 | set --data.image_size 32 and --data.channels 1
 export nothing                                               | no checkpoint in nothing | a run's folder
 export text.ckpt                                             | text.ckpt can't be read as a checkpoint
 report nothing                                               | nothing is not the folder of a run | metrics.csv

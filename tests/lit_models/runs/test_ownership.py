@@ -128,8 +128,8 @@ def test_ctrl_c_names_the_folder_and_leaves_whole_files(
     process.join(PATIENCE)
     assert process.exitcode == 130
     said = capfd.readouterr().err
-    assert "relit: interrupted in epoch 2; the run is in runs/dcgan_digits/one: " in said
-    assert "`relit fit … --ckpt_path runs/dcgan_digits/one` goes on from its last checkpoint." in said
+    assert "relit: interrupted in epoch 2. The run is in runs/dcgan_digits/one. Continue it with:" in said
+    assert "\n  relit fit --ckpt_path runs/dcgan_digits/one\n" in said
     assert "Traceback" not in said
     run = the_run()
     assert not [path for path in run.rglob("*") if path.name.startswith(".")], "no lock and nothing unfinished"

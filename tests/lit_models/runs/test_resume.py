@@ -145,7 +145,7 @@ def test_a_checkpoint_alone_goes_on_as_its_run(relit: Relit, uninterrupted: Path
     assert "resuming with trainer.callbacks = None" in capsys.readouterr().err, "what is typed counts"
 
 
-def test_a_changed_setting_is_said_aloud(relit: Relit, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_changed_setting_is_printed(relit: Relit, capsys: pytest.CaptureFixture[str]) -> None:
     assert relit("fit", *TINY, "--trainer.max_epochs=1") == 0
     capsys.readouterr()
     changes = ["--trainer.max_epochs=2", "--model.label_noise=0.1"]

@@ -18,7 +18,7 @@ OF_IMAGES = [
     for title, model in SMALL_MODELS.items()
     if model.record.batch in ("labeled images", "halves") and model.record.starts_from is None
 ]
-"""The last two read a checkpoint before they look at their data."""
+"""Without those that read a checkpoint before they look at their data."""
 
 
 @pytest.fixture
