@@ -565,7 +565,7 @@ def test_episodes_are_refused(digits_root: Path, stage: str) -> None:
 
 def test_a_trained_model_asks_for_other_data_not_for_another_model(digits_root: Path, tmp_path: Path) -> None:
     Image.new("L", (40, 40)).save(tmp_path / "1.png")
-    folder = ImageFolder(str(tmp_path), root=str(tmp_path / "root"))
+    folder = ImageFolder(str(tmp_path), root=str(tmp_path / "root"), image_size=64, channels=3)
     with pytest.raises(ModelError, match=r"gives 3x64x64 .*: set --data.image_size 32 and --data.channels 1, or"):
         a_trainer().predict(MetricResNet(**TINY), folder)
     digits = Digits(root=str(digits_root))
