@@ -181,8 +181,8 @@ class TorchDataset(ImageDataModule):
                     images = writer.create(f"{split}_image", (count, *shape))
                 if pixels.shape != shape:
                     raise DataError(
-                        f"Sample {row} of {self.train} has the shape {_spelled(pixels.shape)}, but another has "
-                        f"{_spelled(shape)} (channels x height x width): set --data.image_size and --data.channels."
+                        f"Sample {row} of {self.train} has the shape {_shape_text(pixels.shape)}, but another has "
+                        f"{_shape_text(shape)} (channels x height x width): set --data.image_size and --data.channels."
                     )
                 images[row] = pixels
                 bar.update()
@@ -289,7 +289,7 @@ def as_picture(image: Any) -> Image.Image:
     if array.ndim == 3 and array.shape[-1] == 1:
         array = array[..., 0]
     if array.ndim != 2 and (array.ndim != 3 or array.shape[-1] not in (3, 4)):
-        raise ValueError(f"the shape {_spelled(image.shape)}")
+        raise ValueError(f"the shape {_shape_text(image.shape)}")
     return Image.fromarray(np.ascontiguousarray(array))
 
 
@@ -306,5 +306,5 @@ def _is_path(value: Any) -> bool:
     return looks_like_one and os.path.exists(os.path.expanduser(value))
 
 
-def _spelled(shape: Sequence[int]) -> str:
+def _shape_text(shape: Sequence[int]) -> str:
     return "x".join(map(str, shape))

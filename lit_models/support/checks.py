@@ -90,7 +90,7 @@ def require_image_shape(
         remedy = " and ".join(arguments)
         remedy = f"set {remedy}, or choose other data" if remedy else "choose other data"
     raise ModelError(
-        f"{name} is built for images of {_shape_text(image_shape)}, but {data_name} gives {_shape_text(given)} "
+        f"{name} is built for images of {shape_text(image_shape)}, but {data_name} gives {shape_text(given)} "
         f"(channels x height x width): {remedy}."
     )
 
@@ -347,5 +347,6 @@ def _in_training(module: LightningModule) -> bool:
     return module.trainer.state.fn == TrainerFn.FITTING
 
 
-def _shape_text(shape: tuple[int, ...]) -> str:
+def shape_text(shape: Sequence[int]) -> str:
+    """A shape as messages show it, such as 3x64x64."""
     return "x".join(map(str, shape))

@@ -10,6 +10,7 @@ from torch import Tensor
 from datamodules import ImagePair, LabeledImages
 from datamodules.base import in_precision, to_unit_interval
 from lit_models.errors import ModelError
+from lit_models.support.checks import shape_text
 from lit_models.support.lightning_internals import data_of
 
 if TYPE_CHECKING:
@@ -44,8 +45,8 @@ def named_parts(module: "Method", batch: Any) -> ImagePair | LabeledImages:
     expected = module.image_shape
     if tuple(image.shape[1:]) != expected:
         raise ModelError(
-            f"{type(module).__name__} is built for images of {_shape_text(expected)}, but the batches hold images of "
-            f"{_shape_text(image.shape[1:])} (channels x height x width): build it, or the data, with the other sizes."
+            f"{type(module).__name__} is built for images of {shape_text(expected)}, but the batches hold images of "
+            f"{shape_text(image.shape[1:])} (channels x height x width): build it, or the data, with the other sizes."
         )
     if other is None:
         return LabeledImages(image, torch.full((len(image),), -1))
@@ -125,7 +126,3 @@ def _room_for(label: Tensor, taken: Tensor, per_class: int) -> Tensor:
     """Rows of a batch that are among the first ``per_class`` of their classes, of which so many were ``taken``."""
     earlier = (label[:, None] == label[None, :]).tril(-1).sum(1)  # of the same class in this batch
     return (taken[label] + earlier < per_class).nonzero().flatten()
-
-
-def _shape_text(shape: Any) -> str:
-    return "x".join(map(str, shape))
