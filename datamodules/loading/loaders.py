@@ -90,8 +90,9 @@ class BatchLoader(DataLoader[Any], Generic[Batch]):
 
     def set_epoch(self, epoch: int) -> None:
         """Chooses the epoch that the next iteration goes through."""
-        if self.batches is None and hasattr(self.sampler, "set_epoch"):
-            self.sampler.set_epoch(epoch)
+        for theirs in (self.sampler, self.batch_sampler) if self.batches is None else ():
+            if hasattr(theirs, "set_epoch"):
+                theirs.set_epoch(epoch)
         if epoch != self.epoch:
             self.epoch, self.batches_seen, self.rows_seen, self._resumed = epoch, 0, 0, False
 
