@@ -184,6 +184,9 @@ class ProtoNet(Method):
         self.log_means(stage, means, len(distance), prog_bar=stage == "val")
         return accuracy
 
+    def on_validation_start(self) -> None:
+        self._start_from_pretrained()
+
     def on_test_start(self) -> None:
         self._start_from_pretrained()
         self.test_accuracies = []
