@@ -260,7 +260,7 @@ class Chain:
             "settings": kept,
             "seeds": {},
         }
-        results = json.loads(self.path.read_text()) if self.path.is_file() else {"steps": {}}
+        results = json.loads(self.path.read_text(encoding="utf-8")) if self.path.is_file() else {"steps": {}}
         entries = results["steps"].setdefault(step.name, [])
         same = [other for other in entries if all(other[key] == entry[key] for key in ("config", "changed", "data"))]
         if same:
@@ -323,7 +323,7 @@ class Chain:
     def draw(self) -> None:
         """Puts the curves of all steps that are recorded into one figure, if there are several: of the runs of this
         call, and of the others' first seed and settings in the file of results."""
-        steps = json.loads(self.path.read_text())["steps"] if self.path.is_file() else {}
+        steps = json.loads(self.path.read_text(encoding="utf-8"))["steps"] if self.path.is_file() else {}
         of_this_call = {f"{folder.parent.name}/{folder.name}": folder for folder in self.runs.values()}
         runs = []
         for step, entries in steps.items():
@@ -416,7 +416,7 @@ def remarks_on_data(settings: Settings) -> list[str]:
 
 def read_settings(folder: Path) -> Settings:
     """The resolved configuration of a run."""
-    return yaml.safe_load((folder / "config.yaml").read_text())
+    return yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8"))
 
 
 def configuration_of(settings: Settings, step: Step) -> str:

@@ -103,14 +103,14 @@ def main() -> int:
     outdated, wrong = [], []
     # The index first, by which the other pages list the methods.
     for path in (INDEX, REPOSITORY / "README.md", *sorted({*(REPOSITORY / "docs").rglob("*.md")} - {INDEX})):
-        text = path.read_text()
+        text = path.read_text(encoding="utf-8")
         new = with_tables(text, REPOSITORY / "results")
         if path == INDEX:
             new = with_all_pages(new)
         if new != text:
             outdated.append(path)
             if not given.check:
-                path.write_text(new)
+                path.write_text(new, encoding="utf-8")
         wrong += [f"{path.relative_to(REPOSITORY)}: {one}" for one in (*unsupported(new), *unsourced(path, new))]
     for path in outdated:
         print(f"{path.relative_to(REPOSITORY)}: {'out of date' if given.check else 'written'}")
@@ -261,7 +261,9 @@ def with_all_pages(text: str) -> str:
     lines = []
     for path in sorted(INDEX.parent.glob("*.md")):
         if path != INDEX and path.stem not in listed:
-            overview = re.search(r"^## Overview\n\n(.+?)[.:](?:\s|$)", path.read_text(), re.DOTALL | re.MULTILINE)
+            overview = re.search(
+                r"^## Overview\n\n(.+?)[.:](?:\s|$)", path.read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE
+            )
             does = " ".join(overview[1].split()) if overview else ""
             lines.append(f"| [{title_of(path.stem)}]({path.name}) | {does[:1].lower()}{does[1:]} |\n")
     *_, last = re.finditer(r"^\| \[.+?\]\(\w+\.md\) \| .+? \|\n", text, re.MULTILINE)
@@ -270,7 +272,7 @@ def with_all_pages(text: str) -> str:
 
 def methods_index() -> dict[str, tuple[str, str]]:
     """Each page's name and what the method does, as docs/methods/README.md lists them."""
-    text = INDEX.read_text()
+    text = INDEX.read_text(encoding="utf-8")
     return {
         page: (name, does)
         for name, page, does in re.findall(r"^\| \[(.+?)\]\((\w+)\.md\) \| (.+?) \|$", text, re.MULTILINE)
@@ -279,7 +281,12 @@ def methods_index() -> dict[str, tuple[str, str]]:
 
 def title_of(page: str) -> str:
     """The heading of a method's page."""
-    return (REPOSITORY / "docs" / "methods" / f"{page}.md").read_text().partition("\n")[0].removeprefix("# ")
+    return (
+        (REPOSITORY / "docs" / "methods" / f"{page}.md")
+        .read_text(encoding="utf-8")
+        .partition("\n")[0]
+        .removeprefix("# ")
+    )
 
 
 def gallery() -> str:
@@ -289,7 +296,7 @@ def gallery() -> str:
     for page, (name, _) in methods_index().items():
         path = docs / "methods" / f"{page}.md"
         shown_here = []
-        for caption, target in re.findall(r"!\[([^\]]*)\]\(([^)\s]+)\)", path.read_text()):
+        for caption, target in re.findall(r"!\[([^\]]*)\]\(([^)\s]+)\)", path.read_text(encoding="utf-8")):
             picture = os.path.relpath((path.parent / target).resolve(), docs)
             if picture not in seen:
                 seen.add(picture)
@@ -313,7 +320,7 @@ def _differences(match: re.Match[str]) -> str:
 
 def numbered_differences(path: str) -> str:
     """The numbered list of a module's docstring that says what differs from the paper, in Markdown."""
-    docstring = ast.get_docstring(ast.parse((REPOSITORY / path).read_text())) or ""
+    docstring = ast.get_docstring(ast.parse((REPOSITORY / path).read_text(encoding="utf-8"))) or ""
     found = re.search(
         r"^(?:Differences from|What differs|.*Choices:)[^\n]*\n\n(1\. .*?)(?:\n\n|\Z)",
         docstring,
@@ -331,7 +338,7 @@ def all_rows(results: Path) -> Iterator[Row]:
     calibrated: dict[tuple[str, ...], Row] = {}
     for name, experiment in EXPERIMENTS.items():
         path = results / f"{name}.json"
-        entries = json.loads(path.read_text())["steps"] if path.is_file() else {}
+        entries = json.loads(path.read_text(encoding="utf-8"))["steps"] if path.is_file() else {}
         for step in experiment.steps:
             figures = [figure for figure in experiment.figures if figure.step == step.name]
             unmeasured = [_unmeasured(name, step, one, published.get(one.published or "")) for one in figures]

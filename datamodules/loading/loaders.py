@@ -91,8 +91,9 @@ class BatchLoader(DataLoader[Any], Generic[Batch]):
     def set_epoch(self, epoch: int) -> None:
         """Chooses the epoch that the next iteration goes through."""
         for theirs in (self.sampler, self.batch_sampler) if self.batches is None else ():
-            if hasattr(theirs, "set_epoch"):
-                theirs.set_epoch(epoch)
+            set_epoch = getattr(theirs, "set_epoch", None)
+            if set_epoch is not None:
+                set_epoch(epoch)
         if epoch != self.epoch:
             self.epoch, self.batches_seen, self.rows_seen, self._resumed = epoch, 0, 0, False
 

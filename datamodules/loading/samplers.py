@@ -64,7 +64,7 @@ class ShuffledBatches:
 
     def __init__(self, size: int, batch_size: int, seed: int = 0, rank: int = 0, world_size: int = 1) -> None:
         if batch_size < 1:
-            raise DataError(f"batch_size is {batch_size}; it must be at least 1.")
+            raise DataError(f"--data.batch_size is {batch_size}; it must be at least 1.")
         if size < batch_size * world_size:
             processes = f" on {world_size} processes" if world_size > 1 else ""
             raise DataError(

@@ -26,7 +26,7 @@ def measured_minutes(configurations: Mapping[str, dict[str, Any]]) -> dict[str, 
     Args:
         configurations: What the configurations hold, by their names.
     """
-    seconds = defaultdict(list)
+    seconds: dict[str, list[float]] = defaultdict(list)
     for path in sorted(shipped("results").glob("*.json")):
         content = json.loads(path.read_text(encoding="utf-8"))
         for record in (record for records in content.get("steps", {}).values() for record in records):

@@ -15,7 +15,7 @@ from torchvision.transforms.functional import pil_to_tensor, resize
 from torchvision.utils import make_grid
 
 from lit_models.errors import RunError
-from lit_models.module import Embedding, Generative, Reconstructing
+from lit_models.module import Embedding, Generative, Method, Reconstructing
 from lit_models.support.abilities import HasLatents, class_names_of, classes_of
 from lit_models.support.animation import images_of, require_latent_dim, walk_frames, write_movie
 from lit_models.support.checkpoint_files import read_checkpoint
@@ -55,7 +55,11 @@ class Player:
     @property
     def reads_digits(self) -> bool:
         """Whether it is a classifier or an autoencoder of gray digits."""
-        if not isinstance(self.model, Embedding) or self.model.image_shape[0] != 1:
+        if (
+            not isinstance(self.model, Embedding)
+            or not isinstance(self.model, Method)
+            or self.model.image_shape[0] != 1
+        ):
             return False
         return classes_of(self.model) == 10 if self.classifies else isinstance(self.model, Reconstructing)
 

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 import yaml
 from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.callbacks import BatchSizeFinder
 from lightning.pytorch.utilities import rank_zero_warn
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
@@ -14,6 +15,7 @@ from datamodules.loading.loaders import BatchLoader
 from lit_models.errors import ModelError, RunError, RunWarning
 from lit_models.runs.settings import differences
 from lit_models.support.lightning_internals import (
+    callbacks_of,
     data_of,
     goes_on_within_epoch,
     limit_batch_size_finders,
@@ -59,8 +61,8 @@ class RestoredSettings(Callback):
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         datamodule = data_of(trainer)
-        if stage == "fit" and isinstance(datamodule, ImageDataModule):
-            # Refuses too large batches now, not after the sanity check; and bounds a search for the batch size.
+        finders = [one for one in callbacks_of(trainer) if isinstance(one, BatchSizeFinder)]
+        if stage == "fit" and finders and isinstance(datamodule, ImageDataModule):
             rows = getattr(datamodule.train_batches(), "size", len(datamodule.train_set))
             limit_batch_size_finders(trainer, rows // trainer.world_size)
 
@@ -72,6 +74,8 @@ class RestoredSettings(Callback):
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         _require_metric_of_schedules(trainer, pl_module)
+        if isinstance(datamodule := data_of(trainer), ImageDataModule):
+            datamodule.train_batches()  # refuses too large batches now, not after the sanity check
         checkpoint, self._checkpoint = self._checkpoint, None
         if checkpoint is None:
             return

@@ -105,7 +105,7 @@ def main() -> None:
     for row in rows:
         print("| {} | {} | {} |".format(*row))
     if args.csv:
-        with args.csv.open("w", newline="") as file:
+        with args.csv.open("w", newline="", encoding="utf-8") as file:
             csv.writer(file).writerows([("classifier", "test accuracy / %", "runs"), *rows])
 
 

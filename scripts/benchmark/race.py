@@ -146,4 +146,4 @@ def write_json(args: argparse.Namespace, **content: Any) -> None:
     """Writes measurements with the options that they go by, if a file is wanted."""
     if args.json:
         options = {name: value for name, value in vars(args).items() if isinstance(value, int | float | str | list)}
-        args.json.write_text(json.dumps({**options, **content}, indent=1))
+        args.json.write_text(json.dumps({**options, **content}, indent=1), encoding="utf-8")

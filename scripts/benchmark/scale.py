@@ -103,7 +103,7 @@ def arguments_of(method: str, batch_size: int | None, checkpoint: Path, small: b
 
     record, scale = METHODS[method], METHODS[method].scale
     path = CONFIGS / f"{scale.config}.yaml"
-    model = yaml.safe_load(path.read_text())["model"]["init_args"]
+    model = yaml.safe_load(path.read_text(encoding="utf-8"))["model"]["init_args"]
     shape = {name: model[name] for name in ("image_size", "channels", "num_classes") if name in model}
     if record.batch == "episodes":
         shape["num_classes"] = 200
@@ -282,7 +282,9 @@ def compute(args: argparse.Namespace, checkpoint: Path) -> dict[str, dict[str, f
     for method in args.methods:
         with tempfile.TemporaryDirectory() as folder:
             count = fit_with(CountedStep, arguments_of(method, args.counted_batch_size, checkpoint), folder)
-        data = yaml.safe_load((CONFIGS / f"{METHODS[method].scale.config}.yaml").read_text())["data"]["init_args"]
+        data = yaml.safe_load((CONFIGS / f"{METHODS[method].scale.config}.yaml").read_text(encoding="utf-8"))["data"][
+            "init_args"
+        ]
         batch = data.get("batch_size", count.images)
         flops = count.flops / count.images * batch
         step = max(flops / (args.tflops * 1e12), count.operations * args.launch_us * 1e-6)

@@ -35,7 +35,7 @@ def bare_loop(config: Path, steps: int, bf16: bool) -> Measure:
 
         torch.manual_seed(0)
         batch = LabeledImages(torch.rand(BATCH, 1, 32, 32), torch.arange(BATCH) % 10)
-        return adversarial_loop(model_of(yaml.safe_load(config.read_text())), batch, steps, bf16)
+        return adversarial_loop(model_of(yaml.safe_load(config.read_text(encoding="utf-8"))), batch, steps, bf16)
 
     return measure
 

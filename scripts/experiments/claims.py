@@ -60,13 +60,13 @@ def values_of(source: str) -> Iterator[tuple[float, float | None]]:
         return
     place, _, name = source.partition(" ")
     if place.endswith(".json"):
-        value: Any = json.loads((REPOSITORY / place).read_text())
+        value: Any = json.loads((REPOSITORY / place).read_text(encoding="utf-8"))
         for key in name.split(" > "):
             value = value[key]
         yield float(value), None
         return
     experiment, _, step = place.partition("/")
-    for entry in json.loads((REPOSITORY / "results" / f"{experiment}.json").read_text())["steps"][step]:
+    for entry in json.loads((REPOSITORY / "results" / f"{experiment}.json").read_text(encoding="utf-8"))["steps"][step]:
         for test in {test for run in entry["seeds"].values() for test in run["tests"]} or {""}:
             seeds = [value for run in entry["seeds"].values() if (value := _of_a_seed(run, test, name)) is not None]
             if seeds:
@@ -86,7 +86,7 @@ def _is_written(number: float, value: float, digits: int) -> bool:
 
 def made_by() -> dict[str, str]:
     """What made each picture, by its path in the repository."""
-    return yaml.safe_load(MADE_BY.read_text())
+    return yaml.safe_load(MADE_BY.read_text(encoding="utf-8"))
 
 
 def unsourced(page: Path, text: str) -> Iterator[str]:

@@ -207,7 +207,7 @@ fit dcgan_digits --data ImageFolder --data.path nothing      | holds no images |
 fit dcgan_digits --data ImageFolder --data.path text.txt     | text.txt is neither a zip nor a tar archive
 fit dcgan_digits --data ImageFolder --data.path bad          | None of the 1 images | a/1.png (not an image)
 fit dcgan_digits --data ImageFolder --data.path own --data.image_size 0        | image_size | at least 1
-fit dcgan_digits --data ImageFolder --data.path own --data.channels 2          | --data.channels is 2 | 1 or 3
+fit dcgan_digits --data ImageFolder --data.path own --data.channels 2          | --data.channels is 2 | 1, 3
 fit dcgan_digits --data ImageFolder --data.path own --data.val_fraction 1.5    | val_fraction | leave something for training
 fit resnet18_digits --data ImageFolder --data.path own --data.image_size 32 --data.channels 1  | set --model.num_classes 2
 fit resnet18_digits --data ImageFolder --data.path flat --data.image_size 32 --data.channels 1 | without classes
