@@ -42,7 +42,7 @@ from experiments.schedules import lengths
 from results_table import all_rows
 
 from lit_models.cli import processes
-from lit_models.cli.compare import compare, logged_as
+from lit_models.cli.compare import compare, logged_as, mean_run
 from lit_models.cli.processes import finished, in_a_process, interruptible, relit, train
 from lit_models.errors import RunError
 from lit_models.runs.reading import Run, differences, flat, read_epochs, read_mapping, read_tests
@@ -321,25 +321,34 @@ class Chain:
                 self.failed.append(f"{command[0]} has failed.")
 
     def draw(self) -> None:
-        """Puts the curves of all steps that are recorded into one figure, if there are several: of the runs of this
-        call, and of the others' first seed and settings in the file of results."""
+        """Draws the curves of all recorded steps into one figure, if there are several: those of this call's settings,
+        or else of a step's first ones; several seeds as their mean and a band of one standard deviation."""
         steps = json.loads(self.path.read_text(encoding="utf-8"))["steps"] if self.path.is_file() else {}
         of_this_call = {f"{folder.parent.name}/{folder.name}": folder for folder in self.runs.values()}
         runs = []
         for step, entries in steps.items():
-            records = [record for entry in entries for record in entry["seeds"].values()]
-            record = next((one for one in records if one["run"] in of_this_call), records[0])
-            curves = {
-                printed_name(name, {"val": record.get("judge", {})}): [(epoch, value) for epoch, value in curve]
-                for name, curve in record["curves"].items()
-            }
-            folder = of_this_call.get(record["run"], Path(record["run"]))
-            runs.append(Run(step, folder, curves, {}, record["training_seconds"]))
+            chosen = (e for e in entries if any(record["run"] in of_this_call for record in e["seeds"].values()))
+            seeds = next(chosen, entries[0])["seeds"]
+            members = [
+                recorded_run(f"{step}-seed{seed}" if len(seeds) > 1 else step, record, of_this_call)
+                for seed, record in seeds.items()
+            ]
+            runs.append(mean_run(members) if len(members) > 1 else members[0])
         # Scores over features that weren't recorded can't be drawn with others.
         known = {printed for run in runs for printed in run.curves if printed not in map("val/{}".format, SCORES)}
         drawn = [printed for name in self.experiment.drawn for printed in logged_as(name, known)]
         if self.runs and len(runs) > 1 and drawn:
             compare(runs, self.folder, drawn)
+
+
+def recorded_run(name: str, record: Settings, folders: dict[str, Path]) -> Run:
+    """A record of results/ as a run to draw; its folder is one of ``folders`` if it is there."""
+    judge = {"val": record.get("judge", {})}
+    curves = {
+        printed_name(metric, judge): [(epoch, value) for epoch, value in curve]
+        for metric, curve in record["curves"].items()
+    }
+    return Run(name, folders.get(record["run"], Path(record["run"])), curves, {}, record["training_seconds"])
 
 
 def tested(folder: Path, which: str, arguments: tuple[str, ...]) -> Settings | None:
