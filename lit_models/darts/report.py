@@ -37,5 +37,5 @@ def write_cells(trainer: Trainer, cells: Genotype) -> None:
         return
     run = Path(trainer.default_root_dir)
     picture = draw_genotype(cells, run / "figures" / "cells.png")
-    (run / "genotype.json").write_text(cells.to_json(), encoding="utf-8")
+    write_atomically(run / "genotype.json", cells.to_json())
     log_figure(trainer, picture)

@@ -111,7 +111,8 @@ def optimizers_of(module: LightningModule) -> list[LightningOptimizer]:
 def step_schedules(module: LightningModule) -> None:
     """Advance all learning-rate schedules, for manual optimization.
 
-    A ``lightning.pytorch.cli.ReduceLROnPlateau`` goes by the latest value of the metric that it monitors.
+    A ``lightning.pytorch.cli.ReduceLROnPlateau`` goes by the value of the metric that it monitors, and rests in epochs
+    without a validation if that is one of validation.
 
     Raises:
         ModelError: The model logs no such metric, or the schedule is torch's, which names none.
@@ -122,6 +123,8 @@ def step_schedules(module: LightningModule) -> None:
             schedule.step()
             continue
         monitor, logged = vars(schedule).get("monitor"), module.trainer.callback_metrics
+        if str(monitor).startswith("val/") and not module.trainer.fit_loop.epoch_loop._should_check_val_epoch():
+            continue  # check_val_every_n_epoch leaves this epoch without a value
         if monitor not in logged:
             raise ModelError(
                 f"ReduceLROnPlateau's monitor is {monitor!r}, which {type(module).__name__} doesn't log; it logs "

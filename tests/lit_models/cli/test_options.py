@@ -124,6 +124,14 @@ def test_a_schedule_that_goes_by_a_metric_works_with_a_gan(relit: Relit, digits_
 
 
 @pytest.mark.long
+def test_a_schedule_rests_in_epochs_without_validation(relit: Relit) -> None:
+    schedule = "--model.generator_scheduler"
+    plateau = (f"{schedule}=lightning.pytorch.cli.ReduceLROnPlateau", f"{schedule}.monitor=val/generator_loss")
+    assert relit("fit", *TINY, *plateau, "--trainer.check_val_every_n_epoch=2", "--trainer.max_epochs=3") == 0
+    assert [state["last_epoch"] for state in checkpoint(the_run())["lr_schedulers"]] == [1]
+
+
+@pytest.mark.long
 def test_a_users_checkpoints_go_on_after_a_resume(relit: Relit) -> None:
     """The best two are of the run, as if there had been no pause."""
     mine = (
