@@ -114,6 +114,8 @@ TITLES = pytest.mark.parametrize("title", ALL_MODELS)
 @PRECISIONS
 @TITLES
 def test_training_step(title: str, bf16: bool) -> None:
+    if title == "WGAN, gradient penalty and spectral norm":
+        pytest.skip("torch's power iteration writes to `out=`, which fake tensors refuse within a second derivative")
     real = small_model(title) if title in SMALL_MODELS else built(title)
     with fake_cuda(bf16):
         model, trainer = model_and_trainer(real, True)
@@ -243,7 +245,9 @@ def test_extractor() -> None:
 
 def checkpoint_of_buffers() -> None:
     model, _ = model_and_trainer(MODELS["CycleGAN"], True)
-    model.discriminator_loss(batch_for(model), torch.zeros(2, N, *model.image_shape, device=CUDA))
+    model.discriminator_loss(
+        batch_for(model), torch.zeros(N, 2 * model.image_shape[0], *model.image_shape[1:], device=CUDA)
+    )
     model.on_save_checkpoint({})
 
 

@@ -121,7 +121,8 @@ def require_same_method(checkpoint: dict[str, Any], path: Path, model_class: typ
     Raises:
         ModelError: It is one.
     """
-    class_path = ((checkpoint.get("config") or {}).get("model") or {}).get("class_path")
+    model = (checkpoint.get("config") or {}).get("model")
+    class_path = model.get("class_path") if isinstance(model, dict) else model
     name = str(class_path).rpartition(".")[2]
     if name in METHODS and name not in (base.__name__ for base in model_class.__mro__):
         raise ModelError(

@@ -224,7 +224,8 @@ def test_test_predict_and_a_resumed_run(relit: Relit, maps_root: Path) -> None:
     data.prepare_data()
     data.setup("test")
     Path("photographs").mkdir()
-    for row, number in enumerate((data.test_set.rows + 1).tolist()):
+    numbers = (data.test_set.rows + 1).tolist()
+    for row, number in enumerate(numbers):
         with Image.open(maps_root / "maps" / "val" / f"{number}.jpg") as pair:
             pair.crop((0, 0, 600, 600)).save(f"photographs/{row}.png")
     pictures = ["--data=Pictures", "--data.path=photographs"]
@@ -233,7 +234,7 @@ def test_test_predict_and_a_resumed_run(relit: Relit, maps_root: Path) -> None:
     for row in range(len(data.test_set)):
         source = data.test_set.__getitems__([row]).source.float() / 255
         expected_image = (model.translate(source)[0] * 255).round().byte().permute(1, 2, 0).numpy()
-        for name in (f"pairs/{row:05}.png", f"maps/{row}.png"):
+        for name in (f"pairs/val/{numbers[row]}.png", f"maps/{row}.png"):
             with Image.open(name) as image:
                 assert np.array_equal(np.asarray(image), expected_image), name
 

@@ -128,7 +128,8 @@ def facts_of(run: Run, config: dict[str, Any], record: dict[str, Any]) -> dict[s
     """What is known of a run and its machine, by name, in the order in which it is shown."""
 
     def class_of(part: str) -> str | None:
-        path = (config.get(part) or {}).get("class_path")
+        given = config.get(part)
+        path = given.get("class_path") if isinstance(given, dict) else given
         return None if path is None else str(path).rpartition(".")[2]
 
     machine = [f"{record['processor']}"] if record.get("processor") else []

@@ -59,13 +59,13 @@ def test_the_header_and_a_line_an_epoch(
 def test_ctrl_c_names_the_folder_and_a_command_that_continues(saved: bool, tmp_path: Path, digits_root: Path) -> None:
     pace = '--trainer.callbacks=[{"class_path": "tests.support.tiny.Pace", "init_args": {"seconds": 0.1}}]'
     given = [*SMALL[:4], "--trainer.limit_val_batches=1", "--trainer.accelerator=cpu", pace]
-    given += ["--trainer.max_epochs=30"] if saved else ["--trainer.max_epochs=30", "--trainer.limit_train_batches=20"]
+    given += ["--trainer.max_epochs=30"] if saved else ["--trainer.max_epochs=30", "--trainer.log_every_n_steps=1"]
     environment = {**os.environ, "RELIT_DATA": str(digits_root), "PYTHONPATH": str(CONFIGS.parent)}
     command = [sys.executable, "-m", "lit_models", "fit", *given]
     process = subprocess.Popen(
         command, cwd=tmp_path, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE
     )
-    wanted = "runs/*/*/checkpoints/last.ckpt" if saved else "runs/*/*/config.yaml"
+    wanted = "runs/*/*/checkpoints/last.ckpt" if saved else "runs/*/*/metrics.csv"
     deadline = time.monotonic() + 120
     while not list(tmp_path.glob(wanted)):
         assert time.monotonic() < deadline
