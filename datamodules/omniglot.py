@@ -104,7 +104,7 @@ class Omniglot(ImageDataModule):
         split: Which characters are for training, validation and testing; see above.
         train_on_val: Train on the validation characters, too (validation then tells nothing about new characters).
         rotations: Have every drawing in four positions, turned by 0, 90, 180 and 270 degrees counterclockwise, each a
-            class of its own: the label is four times the character's plus the number of quarter turns.
+            separate class: the label is four times the character's plus the number of quarter turns.
         image_size: Side of the images that the model gets, at most the drawings' 105.
         resample: "antialiased" (bilinear), or "nearest" for the nearest pixel, as in the code of Snell et al.
         on_device: Hold the data set in the accelerator's memory; if None, when it fits easily.

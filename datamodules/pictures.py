@@ -41,7 +41,7 @@ class Translates(Protocol):
 
 @runtime_checkable
 class Reconstructs(HasImageShape, Protocol):
-    """A model that reconstructs images of its own size."""
+    """A model that reconstructs images of one size."""
 
     def reconstruct(self, image: Tensor) -> Tensor: ...
 

@@ -35,7 +35,7 @@ class TorchDataset(ImageDataModule):
     argument ``train`` or ``split``. Each sample is a pair, of an image (Pillow's, an array or a tensor of uint8, or of
     floats in [0, 1]) and a whole number; a sample that is an image only has no label.
 
-    All samples are read once, when the data are prepared; transforms of the data set are thereby fixed, and belong into
+    All samples are read once, when the data are prepared, so random transforms would be drawn once: put them into
     ``augmentation``. They are read again if the file of your class changes, or a file or folder among its arguments; if
     anything else behind the class changes, delete the folder ``prepared``.
 

@@ -1,7 +1,7 @@
 """Downloads that survive bad networks, and extraction that survives bad archives.
 
 :func:`fetch` gives the path of a published file: the copy that the user placed by hand if there is one, or a download.
-:func:`extract` unpacks a zip or tar archive that nobody has to trust.
+:func:`extract` unpacks a zip or tar archive from any source.
 """
 
 import contextlib

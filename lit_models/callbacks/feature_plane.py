@@ -95,7 +95,7 @@ def spread(values: Sequence[int], count: int) -> list[int]:
 
 
 def draw_planes(epochs: dict[int, tuple[Tensor, Tensor]], names: Sequence[str], path: Path) -> None:
-    """Draws points ``(N, 2)`` of each epoch in a panel, in a color for each class, on axes of its own scale.
+    """Draws points ``(N, 2)`` of each epoch in a panel, in a color for each class; each panel has its own scale.
 
     Args:
         epochs: The features and their labels, by epoch.

@@ -65,7 +65,7 @@ LARGEST_DIFFERENCE = 1e-3
 
 
 class ExportedPart(nn.Module):
-    """A part of a model as a network of its own.
+    """A part of a model as a separate network.
 
     Args:
         model: The model.

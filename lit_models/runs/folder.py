@@ -64,7 +64,7 @@ def new_run_folder(options: RunOptions, for_training: bool = True) -> Path:
         run = folder / name
         if not is_restarted() and last_checkpoint(run) is not None:
             raise RunError(
-                f"The Slurm job {slurm_job()} has a run in {run} already: give this one a name of its own, --run.id."
+                f"The Slurm job {slurm_job()} has a run in {run} already: give this one another name by --run.id."
             )
         return _made(run)
     if _has_torchruns_store():
@@ -207,7 +207,7 @@ def require_writable(folder: Path) -> None:
     except OSError as error:
         raise RunError(
             f"The run folder {folder} can't be written into ({error.strerror}): make it writable or make room; or copy "
-            "the checkpoint elsewhere and name it by --ckpt_path, which starts a run of its own below --run.root."
+            "the checkpoint elsewhere and name it by --ckpt_path, which starts a separate run below --run.root."
         ) from error
 
 

@@ -42,7 +42,7 @@ class ExactResume(Callback):
 
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         states = checkpoint.get("random_states", [])
-        # With another number of ranks there is nothing to continue: each begins a stream of its own.
+        # With another number of ranks there is nothing to continue: each begins a new stream.
         self._to_restore = states[trainer.global_rank] if len(states) == trainer.world_size else None
         saved = checkpoint.get("means", [])
         if len(saved) == trainer.world_size:

@@ -36,7 +36,7 @@ class AtomicCheckpointIO(TorchCheckpointIO):
             raise
         except (OSError, RuntimeError) as error:
             unfinished.unlink(missing_ok=True)
-            # torch's zip writer raises an error of its own over the file system's.
+            # torch's zip writer hides the error of the file system.
             reason = error.__context__ if isinstance(error.__context__, OSError) else error
             raise RunError(
                 f"A checkpoint can't be written into {target.parent} ({getattr(reason, 'strerror', reason)}); the one "

@@ -15,7 +15,7 @@ def built(title: str, **others: Any) -> LightningModule:
 
     Args:
         title: The model's.
-        **others: Arguments in place of its own.
+        **others: Arguments that replace those of its record.
     """
     model = ALL_MODELS[title]
     return getattr(lit_models, model.method)(**{**model.arguments, **others})

@@ -175,7 +175,7 @@ def test_runs_with_state_best_value_and_age(tmp_path: Path, monkeypatch: pytest.
     assert "b/no_run" not in rows
     assert first_words(printed(capsys, "runs", "b"))[1:] == ["runs/b/half", "runs/b/broken"]
     found = json.loads("\n".join(printed(capsys, "runs", "--json", "a")))
-    assert [run["state"] for run in found] == ["stopped", "finished", "stopped"], "nobody holds the lock now"
+    assert [run["state"] for run in found] == ["stopped", "finished", "stopped"], "no process holds the lock now"
 
 
 def test_the_overview_names_every_command_and_its_first_line_is_complete(capsys: Output) -> None:

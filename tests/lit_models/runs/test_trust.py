@@ -114,11 +114,9 @@ def test_nothing_is_imported_whatever_a_checkpoints_configuration_says(
     parser.add_lightning_class_args(LightningModule, "model", subclass_mode=True, required=False)
     parser.add_lightning_class_args(LightningDataModule, "data", subclass_mode=True, required=False)
     if foreign_class(config) is None:
-        try:
+        with suppress(Exception):  # to refuse it is right, too
             parsed = parse_as_data(parser, config)
             parser.instantiate_classes(parsed)
-        except Exception:
-            pass
     assert not traps()
 
 
