@@ -36,8 +36,8 @@ class TorchDataset(ImageDataModule):
     floats in [0, 1]) and a whole number; a sample that is an image only has no label.
 
     All samples are read once, when the data are prepared, so random transforms would be drawn once: put them into
-    ``augmentation``. The samples are read again if the file of your class changes, or a file or folder among its arguments; if
-    anything else behind the class changes, delete the folder ``prepared``.
+    ``augmentation``. The samples are read again if the file of your class changes, or a file or folder among its
+    arguments; if anything else behind the class changes, delete the folder ``prepared``.
 
     ``num_classes``, ``class_names`` (of the attribute ``classes``, else the numbers) and ``image_shape`` are known
     after ``setup``.
