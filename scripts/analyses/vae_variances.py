@@ -1,4 +1,4 @@
-"""What the decoder's variance and the KL term do: reconstructions of test images and samples of several VAEs, a row each.
+"""What the decoder's variance and the KL term of a VAE do: reconstructions and samples of several, a row each.
 
     python scripts/analyses/vae_variances.py --figure variances.png \\
         --checkpoints runs/vae_lfw/LOW runs/vae_lfw/OPTIMAL runs/vae_lfw/HIGH runs/vae_lfw/WITHOUT_KL

@@ -31,7 +31,8 @@ def test_a_row_for_each_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     (rows,) = drawn.values()
     assert [name for name, _ in rows] == ["test images", "fixed, s² = 0.02", "optimal, s² = 0.01\nβ = 0"]
     images = rows[0][1][:2]
-    assert images.amax() > 0.9 and bool((rows[0][1][2:] == 1).all())
+    assert images.amax() > 0.9
+    assert bool((rows[0][1][2:] == 1).all())
     noise = torch.randn(3, 2, generator=torch.Generator().manual_seed(0))
     for path, (_, row) in zip((first, second), rows[1:], strict=True):
         model = VAE.load_from_checkpoint(path, map_location="cpu", weights_only=True).eval()
