@@ -30,7 +30,8 @@ What differs from the papers:
 10. Layers of 1,024 down to 64 units, with PyTorch's initial weights. Vincent et al. have three layers.
 11. CIFAR-10, STL-10, and MNIST at 32x32 with 55,000 training images. The papers have MNIST at 28x28, and Vincent et al.
     harder variants of it with 10,000 training images.
-12. Fine-tuning has a fixed length, and the epoch of the highest validation accuracy is tested. The papers stop early.
+12. Fine-tuning has a fixed length, and the epoch of the highest validation accuracy is tested. The papers stop by
+    validation error.
 """
 
 import math

@@ -40,7 +40,7 @@ Differences from the papers:
     authors' code has a PReLU. The configuration has a quarter of the width, λ = 0.1 (the code 0.01) and 5 epochs at a
     constant rate (the code 10,000 steps, 21 epochs, with a rate that falls by a fifth twice), and images in [0, 1].
 11. The encoder starts with He's initial weights, or pretrained ones, and batch normalization's scales at 1, as in
-    torchvision. Epoch and checkpoint are chosen by validation accuracy; neither paper chooses one.
+    torchvision. The checkpoint is chosen by validation accuracy; the papers train for a fixed number of steps.
 """
 
 from collections.abc import Sequence
