@@ -23,7 +23,8 @@ The variants bound the slopes in different ways:
 Differences from the papers:
 
 1. WGAN: the learning rate is 5e-4 in place of 5e-5, for either network; 15 epochs of MNIST are about 2,580 steps of the
-   generator. Latent vectors have 256 components (MNIST), 100 in the first paper's code and 128 in the second's.
+   generator. Latent vectors have 256 components (MNIST), 100 (digits) or 8 (faces, in batches of 32); 100 in the first
+   paper's code and 128 in the second's.
 2. All on MNIST, digits and faces; the papers have LSUN bedrooms, ImageNet and CIFAR-10. On MNIST the epoch with the
    lowest validation FID is tested.
 3. The generator learns from the fakes from which the critic has just learned, unless ``fresh_latents`` is set.
