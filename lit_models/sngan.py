@@ -12,8 +12,8 @@ Differences from the paper:
 1. ``architecture: dcgan``, for MNIST, digits and faces, is DCGAN's pair of networks, which the paper doesn't use, with
    spectral normalization in place of the discriminator's batch normalization. The paper's own discriminators have none
    either: it would scale each channel by ``γ / standard deviation`` and so undo the bound. On MNIST the epoch with the
-   lowest validation FID is tested. Latent vectors have 256 components (MNIST) or 8 (faces), 128 in the paper; faces come
-   in batches of 32, with noisy labels and β₁ = 0.3 for the generator.
+   lowest validation FID is tested. Latent vectors have 256 components (MNIST) or 8 (faces), 128 in the paper; faces
+   come in batches of 32, with noisy labels and β₁ = 0.3 for the generator.
 2. ``architecture: cnn`` has the layers and widths of the paper's table 3. In the authors' code the generator has batch
    normalization and a ReLU after the dense layer, where the table, and so this network, has two linear layers in a row;
    the discriminator doubles the width at the strided convolutions already, and has a slope of 0.2; z is uniform.
