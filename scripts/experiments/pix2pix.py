@@ -14,7 +14,7 @@ EXPERIMENT = Experiment(
         Step("128", "pix2pix, 128x128", "pix2pix", "pix2pix_maps_128", MAPS, checkpoint="last"),
         Step("cyclegan", "CycleGAN, 256x256", "cycle_gan", "cyclegan_maps", MAPS, checkpoint="last"),
     ),
-    # Records from before that argument are of whole photographs squeezed to 128 pixels.
+    # Records from before that argument are of full photographs squeezed to 128 pixels.
     figures=tuple(
         replace(figure, argument="data.evaluation")
         for step in ("256", "128", "cyclegan")
