@@ -401,7 +401,7 @@ def test_what_a_budget_keeps_and_cuts_is_what_it_does(relit: Relit, capsys: pyte
     assert keeps_and_cuts(experiment, experiment.budgets["cpu"]) == [
         "keeps all 6 trainings",
         "dcgan, sngan, wgan_gp, triplet_gan: feature_maps 32 of 64, precision bf16-mixed",
-        "wgan, wgan_sn: feature_maps 32 of 64, epochs 30 (15), precision bf16-mixed",
+        "wgan_sn, wgan: feature_maps 32 of 64, epochs 30 (15), precision bf16-mixed",
         "note: WGAN and WGAN-SN take as many steps of the generator as WGAN-GP, 5,150",
     ]
     assert keeps_and_cuts(experiment, experiment.budgets["paper"]) == ["keeps all 6 trainings", "cuts nothing"]
