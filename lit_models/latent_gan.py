@@ -43,6 +43,7 @@ from lit_models.optimizers import FusedAdam
 from lit_models.support.checks import require_several_images
 from lit_models.support.interpolation import Path, decoded_between
 from lit_models.support.pretrained import load_pretrained
+from lit_models.support.starting import StartsTrained
 
 
 class LatentGenerator(nn.Module):
@@ -86,7 +87,7 @@ class LatentGenerator(nn.Module):
         return (logits / 2).tanh()
 
 
-class LatentGAN(UnconditionalGAN):
+class LatentGAN(UnconditionalGAN, StartsTrained):
     """A GAN that generates codes for a trained decoder.
 
     A checkpoint of it holds the decoder: it needs the autoencoder's file no more.
@@ -107,6 +108,8 @@ class LatentGAN(UnconditionalGAN):
         discriminator_optimizer: Optimizer of the discriminator.
         **training: Arguments of :class:`lit_models.adversarial.AdversarialModule`.
     """
+
+    starts_in = frozenset(("fit",))
 
     def __init__(
         self,
@@ -150,7 +153,6 @@ class LatentGAN(UnconditionalGAN):
             "code_dim": code_dim,
             "feature_maps": feature_maps,
         }
-        self._is_loaded = False  # by an autoencoder's checkpoint, or by one of this model's own
 
     @property
     def restored_arguments(self) -> tuple[str, ...]:
@@ -161,17 +163,10 @@ class LatentGAN(UnconditionalGAN):
         if stage == "fit":
             require_several_images(self)
 
-    def on_fit_start(self) -> None:
-        if self._is_loaded:
-            return
+    def load_starting_weights(self) -> None:
         for generator in (self.generator, self.generator_average):
             if isinstance(generator, LatentGenerator):
                 load_pretrained(generator.decoder, "decoder", self.decoder_checkpoint, **self.architecture)
-        self._is_loaded = True
-
-    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        super().on_load_checkpoint(checkpoint)
-        self._is_loaded = True
 
     def discriminator_loss(self, batch: LabeledImages, fake: Tensor) -> Tensor:
         return discriminator_bce(self.discriminator(batch.image * 2 - 1), self.discriminator(fake))

@@ -27,13 +27,13 @@ from lit_models.losses.precision import at_least_float32
 from lit_models.networks.convolutional import Encoder
 from lit_models.networks.encoders import build_encoder, load_encoder, require_encoder, train_unless_frozen
 from lit_models.optimizers import FusedAdam
-from lit_models.support.checks import require_fraction, require_image_shape, require_labels, require_num_classes
-from lit_models.support.classes import CLASSIFIER, NamedClasses
-from lit_models.support.outputs import ClassProbabilities
+from lit_models.support.checks import require_fraction
+from lit_models.support.classes import CLASSIFIER, Classifier
 from lit_models.support.pretrained import load_pretrained
+from lit_models.support.starting import StartsTrained
 
 
-class TransferClassifier(NamedClasses):
+class TransferClassifier(Classifier, StartsTrained):
     """A linear layer or a small MLP on the encoder of an autoencoder.
 
     A checkpoint of it holds the encoder: it needs the autoencoder's file no more.
@@ -64,6 +64,7 @@ class TransferClassifier(NamedClasses):
     """
 
     exports = CLASSIFIER
+    starts_in = frozenset(("fit",))  # the heads come of training
 
     def __init__(
         self,
@@ -136,7 +137,6 @@ class TransferClassifier(NamedClasses):
         if freeze_encoder:
             self.encoders.requires_grad_(False)
         self.train_loss, self.train_accuracy = (MeanMetric(nan_strategy="disable") for _ in range(2))
-        self._is_loaded = False  # by an encoder's weights, or by a checkpoint of this model's own
 
     def train(self, mode: bool = True) -> Self:
         super().train(mode)
@@ -148,46 +148,20 @@ class TransferClassifier(NamedClasses):
         return ("encoder_checkpoint", "pretrained")
 
     def setup(self, stage: str) -> None:
-        require_image_shape(self, self.image_shape)
-        if stage == "predict":
-            return
-        require_num_classes(self, self.num_classes)
-        require_labels(self)
-        self.take_class_names()
-        if stage != "fit":
-            return
+        super().setup(stage)
         given = self.facts.folds
-        if given != self.folds:
+        if stage == "fit" and given != self.folds:
             raise ModelError(
                 f"TransferClassifier validates by {self.folds} folds, but {type(self.data).__name__} has {given}: set "
                 f"--model.folds {given}."
             )
 
-    def on_fit_start(self) -> None:
-        if self.pretrained is not None and not self._is_loaded:
-            for encoder in self.encoders:
+    def load_starting_weights(self) -> None:
+        for encoder in self.encoders:
+            if self.pretrained is not None:
                 load_encoder(encoder, self.pretrained)
-            self._is_loaded = True
-        if self.encoder_checkpoint is not None and not self._is_loaded:
-            for encoder in self.encoders:
+            elif self.encoder_checkpoint is not None:
                 load_pretrained(cast(Encoder, encoder), "encoder", self.encoder_checkpoint, **self.architecture)
-            self._is_loaded = True
-
-    def on_validation_start(self) -> None:
-        self._require_training()
-
-    def on_test_start(self) -> None:
-        self._require_training()
-
-    def on_predict_start(self) -> None:
-        self._require_training()
-
-    def _require_training(self) -> None:
-        if self.pretrained is not None and not self._is_loaded:
-            raise ModelError(
-                "TransferClassifier starts from --model.pretrained in training, and this one has had none: add "
-                "--ckpt_path."
-            )
 
     def forward(self, image: Tensor) -> Tensor:
         """Logits ``(N, num_classes)`` of images ``(N, C, H, W)`` in [0, 1], by the model of all labeled images."""
@@ -229,27 +203,15 @@ class TransferClassifier(NamedClasses):
     def validation_step(self, batch: FoldedImages | LabeledImages, batch_idx: int) -> None:
         if isinstance(batch, FoldedImages):
             rows = torch.arange(len(batch.label), device=self.device)
-            logits = self.all_logits(batch.image)[1 + batch.fold, rows]
+            self.log_classification(self.all_logits(batch.image)[1 + batch.fold, rows], batch.label, "val")
         else:
-            logits = self(batch.image)
-        self.log_classification(logits, batch.label, "val")
-
-    def test_step(self, batch: LabeledImages, batch_idx: int) -> Tensor:
-        """Return the logits, for callbacks."""
-        return self.log_classification(self(batch.image), batch.label, "test")
-
-    def predict_step(self, batch: LabeledImages, batch_idx: int) -> ClassProbabilities:
-        return ClassProbabilities(self(batch.image).softmax(1))
+            super().validation_step(batch, batch_idx)
 
     def configure_optimizers(self) -> Any:
         groups: list[dict[str, Any]] = [{"params": list(self.heads.parameters())}]
         if not self.freeze_encoder:
             groups.append({"params": list(self.encoders.parameters()), "lr": self.encoder_lr})
         return self.optimizer_callable(groups)
-
-    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        super().on_load_checkpoint(checkpoint)
-        self._is_loaded = True
 
 
 def cross_entropies(logits: Tensor, label: Tensor) -> Tensor:

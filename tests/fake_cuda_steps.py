@@ -131,7 +131,9 @@ def test_training_step(title: str, bf16: bool) -> None:
 @pytest.mark.parametrize("stage", ["validation", "test"])
 def test_held_out_step(title: str, bf16: bool, stage: str, monkeypatch: pytest.MonkeyPatch) -> None:
     # Rows of the CPU, whose number depends on their labels.
-    monkeypatch.setattr("lit_models.embedding_module.first_of_each_class", lambda label, _: torch.arange(len(label)))
+    monkeypatch.setattr(
+        "lit_models.support.embedding_module.first_of_each_class", lambda label, _: torch.arange(len(label))
+    )
     real = small_model(title) if title in SMALL_MODELS else built(title)
     with fake_cuda(bf16):
         model, trainer = model_and_trainer(real, False)

@@ -48,7 +48,7 @@ from torch.optim import SGD, Optimizer
 from torch.optim.lr_scheduler import CosineAnnealingLR
 from torchmetrics import MeanMetric
 
-from datamodules import LabeledImages, SearchBatch
+from datamodules import SearchBatch
 from lit_models.darts.checks import require_halves, require_plain_sgd, require_precision
 from lit_models.darts.genotype import EDGES, OPERATIONS, Genotype, derive_genotype
 from lit_models.darts.hypergradient import Hypergradient
@@ -57,19 +57,12 @@ from lit_models.darts.supernet import Supernet
 from lit_models.darts.supernet_gradient import supernet_hypergradient
 from lit_models.errors import ModelError
 from lit_models.optimizers import FusedAdam
-from lit_models.support.checks import (
-    require_at_least,
-    require_image_shape,
-    require_labels,
-    require_num_classes,
-    require_one_of,
-)
-from lit_models.support.classes import NamedClasses
+from lit_models.support.checks import require_at_least, require_one_of
+from lit_models.support.classes import Classifier
 from lit_models.support.lightning_internals import optimizers_of, step_schedules
-from lit_models.support.outputs import ClassProbabilities
 
 
-class DARTSSearch(NamedClasses):
+class DARTSSearch(Classifier):
     """Searches the cells of an image classifier (Liu et al. 2019).
 
     α are the parameters ``arch_parameters.normal`` and ``arch_parameters.reduction``, of shape ``(14, 8)``: a row for
@@ -176,13 +169,9 @@ class DARTSSearch(NamedClasses):
         return derive_genotype(*(alpha.detach().cpu() for alpha in self.alphas))
 
     def setup(self, stage: str) -> None:
-        require_image_shape(self, self.image_shape)
-        if stage != "predict":
-            require_num_classes(self, self.num_classes)
-            self.take_class_names()
+        super().setup(stage)
         if stage == "fit":
             require_halves(self)
-            require_labels(self)
             require_precision(self)
 
     # --- one step -----------------------------------------------------------------------------------------------------
@@ -256,15 +245,3 @@ class DARTSSearch(NamedClasses):
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         super().on_load_checkpoint(checkpoint)
         self.history = list(checkpoint.get("history", []))  # weights that were exported have none
-
-    # --- evaluation ---------------------------------------------------------------------------------------------------
-
-    def validation_step(self, batch: LabeledImages, batch_idx: int) -> None:
-        self.log_classification(self(batch.image).float(), batch.label, "val")
-
-    def test_step(self, batch: LabeledImages, batch_idx: int) -> Tensor:
-        """Return the logits, for callbacks."""
-        return self.log_classification(self(batch.image).float(), batch.label, "test")
-
-    def predict_step(self, batch: LabeledImages, batch_idx: int) -> ClassProbabilities:
-        return ClassProbabilities(self(batch.image).float().softmax(1))

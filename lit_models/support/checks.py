@@ -170,8 +170,12 @@ def require_num_classes(module: LightningModule, num_classes: int) -> None:
     )
 
 
-def require_labels(module: LightningModule) -> None:
+def require_labels(module: LightningModule, in_training: bool = True) -> None:
     """Refuses a data module whose images have no labels (-1 in place of a class) in a split that is about to be used.
+
+    Args:
+        module: The model, attached to its trainer.
+        in_training: Whether training images need labels, too.
 
     Raises:
         ModelError: There are some.
@@ -179,7 +183,7 @@ def require_labels(module: LightningModule) -> None:
     datamodule = data_of(module.trainer)
     facts = facts_of(datamodule)
     splits = {
-        TrainerFn.FITTING: {"training": facts.train_set, "validation": facts.val_set},
+        TrainerFn.FITTING: {"training": facts.train_set if in_training else None, "validation": facts.val_set},
         TrainerFn.VALIDATING: {"validation": facts.val_set},
         TrainerFn.TESTING: {"test": facts.test_set},
     }

@@ -2,14 +2,18 @@
 
 import unicodedata
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 from lightning.pytorch.trainer.states import TrainerFn
+from torch import Tensor
 
-from datamodules import ImageDataModule
+from datamodules import ImageDataModule, LabeledImages
 from datamodules.errors import note
 from lit_models.errors import ModelError
+from lit_models.losses.precision import at_least_float32
 from lit_models.module import Export, Method
+from lit_models.support.checks import require_image_shape, require_labels, require_num_classes
+from lit_models.support.outputs import ClassProbabilities
 
 CLASSIFIER = (
     Export("classifier", "forward", ("image",), "logits"),
@@ -65,6 +69,34 @@ class NamedClasses(Method):
             )
         data.reorder_classes(known)
         note(f"The classes of {type(data).__name__} are given the order that the model learned: {_some(known)}.")
+
+
+class Classifier(NamedClasses):
+    """Base of classifiers, whose ``forward`` gives logits ``(N, num_classes)`` of images ``(N, C, H, W)`` in [0, 1].
+
+    Checks the data against the model, and evaluates: ``loss``, the cross-entropy, and ``accuracy`` are logged below
+    ``val/`` and ``test/``, as means over all images.
+    """
+
+    learns_unlabeled: ClassVar[bool] = False
+    """Whether training images without a label are of use, too."""
+
+    def setup(self, stage: str) -> None:
+        require_image_shape(self, self.image_shape)
+        if stage != "predict":
+            require_num_classes(self, self.num_classes)
+            require_labels(self, in_training=not self.learns_unlabeled)
+            self.take_class_names()
+
+    def validation_step(self, batch: LabeledImages, batch_idx: int) -> None:
+        self.log_classification(at_least_float32(self(batch.image)), batch.label, "val")
+
+    def test_step(self, batch: LabeledImages, batch_idx: int) -> Tensor:
+        """Return the logits, for callbacks."""
+        return self.log_classification(at_least_float32(self(batch.image)), batch.label, "test")
+
+    def predict_step(self, batch: LabeledImages, batch_idx: int) -> ClassProbabilities:
+        return ClassProbabilities(at_least_float32(self(batch.image)).softmax(1))
 
 
 def _normal(names: Iterable[str]) -> tuple[str, ...]:
