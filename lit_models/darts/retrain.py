@@ -28,7 +28,6 @@ from torchmetrics import MeanMetric
 from datamodules import LabeledImages
 from lit_models.darts.genotype import read_genotype
 from lit_models.darts.network import DerivedNetwork
-from lit_models.darts.report import write_cells
 from lit_models.errors import ModelError
 from lit_models.module import Export
 from lit_models.support.checks import require_at_least, require_fraction, require_several_images
@@ -59,6 +58,7 @@ class DARTSRetrain(Classifier):
     """
 
     exports = (Export("classifier", "forward", ("image",), "logits"),)
+    training_callbacks = ("CellFigures",)
 
     drop_path_probability: Tensor
 
@@ -119,9 +119,6 @@ class DARTSRetrain(Classifier):
         super().setup(stage)
         if stage == "fit" and self.auxiliary_weight:  # whose last normalization sees a single pixel of small images
             require_several_images(self)
-
-    def on_fit_start(self) -> None:
-        write_cells(self.trainer, self.cells)
 
     def on_train_start(self) -> None:
         self._raise_drop_path()  # a run that is resumed within an epoch gets no on_train_epoch_start
