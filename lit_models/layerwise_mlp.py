@@ -46,10 +46,15 @@ from lit_models.errors import ModelError
 from lit_models.losses.precision import at_least_float32
 from lit_models.networks.mlp import MLP, Decoder
 from lit_models.optimizers import FusedAdam
-from lit_models.phase_data import PhaseData, require_labeled_fraction
 from lit_models.support.checks import require_at_least, require_fraction
 from lit_models.support.classes import CLASSIFIER, Classifier
 from lit_models.support.lightning_internals import optimizers_of, step_schedules
+from lit_models.support.phase_data import (
+    PhaseData,
+    require_labeled_fraction,
+    require_planned_epochs,
+    require_same_pretraining,
+)
 
 
 class LayerwiseMLP(Classifier):
@@ -175,16 +180,7 @@ class LayerwiseMLP(Classifier):
         super().setup(stage)
         if stage == "fit":
             require_labeled_fraction(self, self.labeled_fraction)
-            self._require_planned_epochs()
-
-    def _require_planned_epochs(self) -> None:
-        epochs = self.trainer.max_epochs
-        if epochs is None or not 0 <= epochs <= self.planned_epochs:
-            raise ModelError(
-                f"The phases take {self.planned_epochs} epochs ({len(self.widths)} layers x {self.pretrain_epochs} + "
-                f"{self.finetune_epochs}), but --trainer.max_epochs is {epochs}: leave it out, or change "
-                "--model.pretrain_epochs or --model.finetune_epochs."
-            )
+            require_planned_epochs(self)
 
     @property
     def phase(self) -> str:
@@ -287,12 +283,8 @@ class LayerwiseMLP(Classifier):
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         super().on_load_checkpoint(checkpoint)
-        begun_with = checkpoint[self.CHECKPOINT_HYPER_PARAMS_KEY]["pretrain_epochs"]
-        if self._trainer is not None and self.trainer.training and begun_with != self.pretrain_epochs:
-            raise ModelError(
-                f"This run was begun with {begun_with} epochs of pretraining for each layer, not {self.pretrain_epochs}"
-                ": leave --model.pretrain_epochs as it was, or start a new run."
-            )
+        if self._trainer is not None and self.trainer.training:
+            require_same_pretraining(self, checkpoint[self.CHECKPOINT_HYPER_PARAMS_KEY]["pretrain_epochs"])
 
 
 def mask(code: Tensor, fraction: float) -> Tensor:

@@ -284,14 +284,6 @@ class MetricResNet(EmbeddingModule, StartsTrained):
             score = centroid_scores(evaluation.reference, self.centroid)
             self.sharpness.copy_(best_sharpness(score, evaluation.label))
 
-    def on_predict_start(self) -> None:
-        super().on_predict_start()
-        if self.loss == "triplet" and not self.centroid.any():
-            raise ModelError(
-                "MetricResNet, trained by triplets, predicts by the class centroids of its last validation, and this "
-                "one has had none: train it for one more epoch, without --trainer.limit_val_batches 0."
-            )
-
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         super().on_save_checkpoint(checkpoint)
         checkpoint["head"] = self.head

@@ -1,9 +1,10 @@
-"""The names of the classes that a model learned, kept in its checkpoints and compared with the data's."""
+"""Classes: their names, kept in checkpoints and compared with the data's; classifiers; labels to draw images of."""
 
 import unicodedata
 from collections.abc import Iterable, Sequence
 from typing import Any, ClassVar
 
+import torch
 from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor
 
@@ -97,6 +98,34 @@ class Classifier(NamedClasses):
 
     def predict_step(self, batch: LabeledImages, batch_idx: int) -> ClassProbabilities:
         return ClassProbabilities(at_least_float32(self(batch.image)).softmax(1))
+
+
+def labels_of_samples(n: int, labels: Tensor | Sequence[int] | int | None, num_classes: int) -> Tensor:
+    """The classes ``(n,)`` of images that are to be drawn.
+
+    Args:
+        n: How many.
+        labels: One class for all, or n classes; if None, 0, 1, …, num_classes − 1, 0, 1, …
+        num_classes: Number of classes.
+
+    Raises:
+        ModelError: The labels are no integers, not n, or hold a number that is no class.
+    """
+    if labels is None:
+        return torch.arange(n) % num_classes
+    try:
+        label = torch.as_tensor(labels)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise ModelError(f"labels are {labels!r}; they must be one class, or a flat list of {n}.") from error
+    if label.numel() and (label.is_floating_point() or label.is_complex() or label.dtype == torch.bool):
+        raise ModelError(f"labels are of the type {label.dtype}; classes are integers.")
+    label = label.long().expand(n) if label.ndim == 0 else label.long()
+    if label.shape != (n,):
+        raise ModelError(f"{n} images need one label or {n} labels, not {' x '.join(map(str, label.shape))}.")
+    wrong = label[(label < 0) | (label >= num_classes)]
+    if len(wrong):
+        raise ModelError(f"There is no class {int(wrong[0])}: the labels go from 0 to {num_classes - 1}.")
+    return label
 
 
 def _normal(names: Iterable[str]) -> tuple[str, ...]:

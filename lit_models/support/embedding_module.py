@@ -148,6 +148,7 @@ class EmbeddingModule(Classifier):
     """
 
     loss: str
+    centroid: Tensor
 
     def __init__(self, num_classes: int, references_per_class: int | None, neighbors: int) -> None:
         super().__init__()
@@ -180,6 +181,14 @@ class EmbeddingModule(Classifier):
 
     def keep_centroids(self, evaluation: EmbeddingEvaluation) -> None:
         """Keeps what predictions need of the reference images."""
+
+    def on_predict_start(self) -> None:
+        super().on_predict_start()
+        if self.loss == "triplet" and not self.centroid.any():
+            raise ModelError(
+                f"{type(self).__name__}, trained by triplets, predicts by the class centroids of its last validation, "
+                "and this one has had none: train it for one more epoch, without --trainer.limit_val_batches 0."
+            )
 
     def on_validation_epoch_start(self) -> None:
         self._embed_references(1 if self.trainer.sanity_checking else self.references_per_class)

@@ -17,10 +17,11 @@ from PIL import Image
 from torch import Tensor
 
 from datamodules import Codes, Digits, GatherDataset, LabeledImages
-from lit_models import LayerwiseMLP, phase_data
+from lit_models import LayerwiseMLP
 from lit_models.errors import ModelError, RunError
 from lit_models.layerwise_mlp import MLP, Decoder, mask
-from lit_models.phase_data import allocate_codes, labeled_rows
+from lit_models.support import phase_data
+from lit_models.support.phase_data import allocate_codes, labeled_rows
 from tests.support.small_data import stl10
 from tests.support.tiny import CONFIGS, assert_same_run, killed_fit, killer, the_run
 from tests.support.trainers import quiet_trainer
