@@ -72,7 +72,7 @@ from datamodules import LabeledImages, SampleRequest
 from lit_models.adversarial import OPTIMIZER_ARGUMENTS, AdversarialModule, evaluating
 from lit_models.dcgan import Discriminator, Generator, downsampling, layer_widths
 from lit_models.errors import ModelError
-from lit_models.losses.adversarial import discriminator_bce, discriminator_hinge, generator_bce, generator_linear
+from lit_models.losses.gan import discriminator_bce, discriminator_hinge, generator_bce, generator_linear
 from lit_models.losses.precision import at_least_float32
 from lit_models.module import Export
 from lit_models.networks.convolutional import require_power_of_two

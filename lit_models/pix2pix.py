@@ -43,7 +43,7 @@ from torch.nn import functional
 from datamodules import ImagePair
 from lit_models.adversarial import OPTIMIZER_ARGUMENTS
 from lit_models.errors import ModelError
-from lit_models.losses.adversarial import (
+from lit_models.losses.gan import (
     discriminator_bce,
     discriminator_least_squares,
     generator_bce,

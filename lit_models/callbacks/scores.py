@@ -26,11 +26,11 @@ from lit_models.metrics.variety import (
 )
 from lit_models.module import Generative
 from lit_models.support.abilities import classes_of, require_ability, require_image_data
-from lit_models.support.extractors import load_extractor
 from lit_models.support.files import write_atomically
 from lit_models.support.judge import JUDGE, read_judge
 from lit_models.support.lightning_internals import data_of, is_trial
 from lit_models.support.logging import log_figure, log_table
+from lit_models.support.named_extractors import load_extractor
 from lit_models.support.ranks import gather
 
 FAST_DEV_RUN_IMAGES = 16

@@ -49,9 +49,9 @@ from torch.optim.lr_scheduler import CosineAnnealingLR
 from torchmetrics import MeanMetric
 
 from datamodules import SearchBatch
-from lit_models.darts.checks import require_halves, require_plain_sgd, require_precision
 from lit_models.darts.genotype import EDGES, OPERATIONS, Genotype, derive_genotype
 from lit_models.darts.hypergradient import Hypergradient
+from lit_models.darts.requirements import require_halves, require_plain_sgd, require_precision
 from lit_models.darts.supernet import Supernet
 from lit_models.darts.supernet_gradient import supernet_hypergradient
 from lit_models.errors import ModelError

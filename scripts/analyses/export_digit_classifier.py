@@ -18,7 +18,7 @@ from torch.nn import functional
 from datamodules import MNIST
 from lit_models import DigitClassifier
 from lit_models.metrics.extractors import DIGIT_CLASSIFIER
-from lit_models.support.extractors import export_digit_classifier, load_classifier
+from lit_models.support.named_extractors import export_digit_classifier, load_classifier
 
 
 def main(checkpoint: Path, path: Path = DIGIT_CLASSIFIER) -> None:

@@ -16,7 +16,7 @@ from datamodules import LabeledImages
 from lit_models import DCGAN
 from lit_models.adversarial import batch_statistics, evaluating, frozen
 from lit_models.errors import ModelError
-from lit_models.losses.adversarial import discriminator_bce, generator_bce
+from lit_models.losses.gan import discriminator_bce, generator_bce
 from lit_models.networks import differentiable_augmentation
 from tests.support.trainers import quiet_trainer
 

@@ -66,7 +66,7 @@ def fitted(root: Path, model: LayerwiseMLP, *callbacks: Callback, **trainer: Any
 # --- the networks -----------------------------------------------------------------------------------------------------
 
 
-def test_the_classifier_of_the_issue_at_96x96() -> None:
+def test_a_classifier_of_the_size_for_stl10() -> None:
     model = LayerwiseMLP(pretrain_epochs=0)
     shapes = [tuple(parameter.shape) for name, parameter in model.named_parameters() if name.endswith("weight")]
     widths = [27_648, 1024, 1000, 500, 256, 128, 64, 10]

@@ -8,7 +8,7 @@ from torch.nn.utils import parametrize
 from datamodules import LabeledImages
 from lit_models import DCGAN, SNGAN
 from lit_models.errors import ModelError
-from lit_models.losses.adversarial import discriminator_bce, discriminator_hinge
+from lit_models.losses.gan import discriminator_bce, discriminator_hinge
 from lit_models.sngan import CNNDiscriminator, CNNGenerator
 
 

@@ -17,7 +17,7 @@ from datamodules import LabeledImages
 from lit_models import WGAN
 from lit_models.cli.trainer import compile_networks
 from lit_models.errors import ModelError
-from lit_models.losses.adversarial import gradient_penalty
+from lit_models.losses.gan import gradient_penalty
 from tests.lit_models.test_adversarial import fit, loader
 from tests.support.tiny import CONFIGS, the_run
 
