@@ -293,14 +293,3 @@ def test_frozen_lets_gradients_through() -> None:
         model.discriminator(image).sum().backward()
     assert image.grad is not None
     assert all(p.grad is None for p in model.discriminator.parameters())
-
-
-@pytest.mark.parametrize("arguments", [{"n_critic": 0}, {"ema_decay": 1.5}, {"label_noise": -1.0}])
-def test_refused_arguments(arguments: dict[str, float]) -> None:
-    with pytest.raises(ModelError):
-        tiny(**arguments)
-
-
-def test_a_misspelt_argument_is_refused() -> None:
-    with pytest.raises(TypeError, match="n_critics"):
-        tiny(n_critics=2)

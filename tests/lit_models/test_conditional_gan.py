@@ -265,12 +265,6 @@ def test_labels_are_a_number_a_list_or_a_tensor() -> None:
     assert model.sample(0).shape == model.sample(0, []).shape == (0, 1, 16, 16)
 
 
-@pytest.mark.parametrize("arguments", [{"num_classes": 0}, {"embedding_dim": 0}, {"image_size": 20}])
-def test_refused_arguments(arguments: dict[str, Any]) -> None:
-    with pytest.raises(ModelError):
-        tiny(**arguments)
-
-
 def test_columns_of_the_grid_are_classes(tmp_path: Path) -> None:
     """A column per class by default, in the grids of training and in the order of ``relit predict``."""
     assert SampleGrid(count=7).labels(tiny()).tolist() == [0, 1, 2, 3, 4, 0, 1]

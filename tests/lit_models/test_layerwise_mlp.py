@@ -597,20 +597,12 @@ def test_predictions_name_files_classes_and_probabilities(
 @pytest.mark.parametrize(
     ("argument", "sentence"),
     [
-        ("model.widths=[]", "widths is []; it must name at least one layer, each of at least 1 unit."),
-        ("model.widths=[10, 0]", "widths is [10, 0]; it must name at least one layer, each of at least 1 unit."),
-        ("model.code_layer=4", "code_layer is 4, but widths names 3 layers: set it to one of 1 to 3, or add layers."),
-        ("model.code_layer=0", "code_layer is 0"),
         ("model.image_size=96", "is built for images of 1x96x96, but Digits gives 1x32x32"),
         ("model.channels=3", "set --model.image_size 32 and --model.channels 1, or choose other data."),
         (
             "model.num_classes=7",
             "is built for 7 classes, but Digits gives images of 10 classes: set --model.num_classes",
         ),
-        ("model.pretrain_epochs=-1", "pretrain_epochs is -1; it must be at least 0."),
-        ("model.finetune_epochs=0", "finetune_epochs is 0; it must be at least 1."),
-        ("model.mask_fraction=1", "mask_fraction is 1.0; it must be at least 0 and less than 1."),
-        ("model.dropout=-0.1", "dropout is -0.1; it must be at least 0 and less than 1."),
         (
             "trainer.max_epochs=10",
             "The phases take 9 epochs (3 layers x 2 + 3), but --trainer.max_epochs is 10: leave it out, or change "
@@ -753,8 +745,3 @@ def test_a_fraction_that_leaves_a_class_without_labels_is_refused(
     assert relit("fit", *FIT, f"--model.labeled_fraction={fraction}") == 1
     assert sentence in capsys.readouterr().err
     assert not Path("runs").exists()
-
-
-def test_arguments_are_checked_without_a_command_line() -> None:
-    with pytest.raises(ModelError, match="code_layer is 4"):
-        LayerwiseMLP(widths=[3, 2])

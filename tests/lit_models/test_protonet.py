@@ -307,9 +307,6 @@ def test_a_run_leaves_curves_and_a_checkpoint_that_stands_alone(
         (["--data.test_query=15"], "lower --data.test_shot or --data.test_query"),
         (["--data.episodes_per_batch=13"], "raise --data.train_episodes or lower --data.episodes_per_batch"),
         (["--model.image_size=28"], "built for images of 1x28x28, but EpisodeDataModule gives 1x32x32"),
-        (["--model.image_size=15"], "image_size is 15; four halvings need at least 16"),
-        (["--model.cosine_scale=0"], "cosine_scale is 0.0; it must be positive"),
-        (["--model.lr_halving_episodes=0"], "lr_halving_episodes is 0; it must be at least 1, or null"),
         (["--model.distance=euclidean"], "it must be squared_euclidean or cosine"),
     ],
 )

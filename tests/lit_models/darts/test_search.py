@@ -21,7 +21,6 @@ from lit_models import DARTSSearch
 from lit_models.callbacks import CellFigures
 from lit_models.darts.genotype import derive_genotype, read_genotype
 from lit_models.darts.supernet import statistics_kept
-from lit_models.errors import ModelError
 from tests.support.darts_edgewise import edgewise_tensors, edgewise_twin
 from tests.support.tiny import CONFIGS, killed_fit, killer, the_run, weights
 
@@ -358,13 +357,9 @@ def test_bfloat16(tmp_path: Path, order: int) -> None:
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        (["--model.image_size=30"], "image_size is 30; two halvings need a multiple of 4."),
-        (["--model.init_channels=3"], "init_channels is 3; it must be even"),
-        (["--model.layers=2"], "layers is 2; it must be at least 3."),
         (["--model.order=2", "--model.weight_optimizer=FusedAdam"], "The second order anticipates the step of SGD"),
         (["--model.channels=3"], "set --model.image_size 32 and --model.channels 1, or choose other data."),
         (["--trainer.precision=16-true"], "keeps the weights themselves in 16 bits"),
-        (["--model.arch_init_std=-1"], "arch_init_std is -1.0; it must be at least 0."),
         (["--data=Digits"], "set --data SearchDataModule --data.images Digits."),
         (["--data.batch_size=201"], "set --data.batch_size to 200 or less"),
     ],
@@ -378,15 +373,3 @@ def test_errors_are_a_sentence(
     assert sentence in error
     assert "Traceback" not in error
     assert not Path("runs").exists()
-
-
-def test_arguments_are_checked_without_a_command_line() -> None:
-    for arguments in (
-        {"order": 3},
-        {"mixed_product": "none"},
-        {"eval_statistics": "none"},
-        {"gradient_clip_norm": 0},
-        {"epochs": 0},
-    ):
-        with pytest.raises(ModelError):
-            DARTSSearch(**{**TINY, **arguments})
