@@ -5,7 +5,7 @@ An encoder f and a decoder g learn to undo a corruption q of images x:
 
     minimize  E_x E_{x̃ ~ q(x̃|x)} L(g(f(x̃)), x).
 
-With fewer components in the code than pixels in the image, and with noise to be told from strokes, the code has to hold
+With fewer components in the code than pixels in the image, and with noise to remove from strokes, the code has to hold
 what images are made of. It needs no labels: :mod:`lit_models.transfer_classifier` learns classes from 50 of them on top
 of it.
 
@@ -15,7 +15,7 @@ What differs from the paper:
 2. The corruption is Gaussian noise on every pixel (Vincent et al. 2010, section 4), where this paper sets some pixels
    to 0; the noisy image is not clipped.
 3. Optionally the image is turned, shifted and resized at random before the noise, and the decoder has to put it
-   upright again: then the code says less about where the strokes are and more about which they are.
+   upright again: then the code depends less on where the strokes are and more on which they are.
 """
 
 from typing import Any, Literal

@@ -4,7 +4,7 @@ The network (:class:`lit_models.networks.convnet.ConvNet`) is trained by cross-e
 schedule (Smith & Topin 2019, arXiv:1708.07120).
 
 Its weights for MNIST come with relit (:func:`lit_models.metrics.extractors.digit_classifier`): scores over a network
-that knows digits tell more about generated digits than scores over one that knows ImageNet's photographs.
+that was trained on digits mean more for generated digits than scores over one trained on ImageNet's photographs.
 """
 
 from collections.abc import Sequence

@@ -85,7 +85,7 @@ class Method(LightningModule):
     image_shape: tuple[int, int, int]
     """``(channels, height, width)`` of its images; ``setup`` compares it with the data."""
     num_classes: int = 0
-    """Classes that it tells apart or draws; 0 for none."""
+    """Classes that it distinguishes or draws; 0 for none."""
     latent_dim: int = 0
     """Components of the vectors that it draws images from, or has for images; 0 for none."""
     class_names: Sequence[str] = ()

@@ -1,15 +1,16 @@
-"""A classifier from a handful of labels, on top of what an autoencoder has learnt from images without labels.
+"""A classifier from a handful of labels, on top of an autoencoder that was trained on images without labels.
 
 The encoder f of a trained autoencoder (:mod:`lit_models.autoencoder` or :mod:`lit_models.vae`) turns an image x into a
 code; a head h turns the code into classes, p(y|x) = softmax(h(f(x))), and learns by the cross-entropy −log p(y|x). The
 encoder stays as it is ("frozen") or learns on with the head.
 
-**When to stop** must be told without the test images, and with so few labels there are none to spare for a validation
-split either. So the labeled images are split into K folds (:class:`datamodules.FewLabels`), and K + 1 models learn
-side by side from the same batches: one from all images, and for each fold one from all images but that fold's. What
-each of the K says about its own fold gives the cross-validated loss and accuracy of all labeled images, ``val/loss``
-and ``val/accuracy``. Early stopping and ``best.ckpt`` go by ``val/loss``; the model of all images is the classifier. No
-model affects another: none shares a parameter with another that learns, and Adam treats each parameter by itself.
+**When to stop** must not depend on the test images, and with so few labels there are none to spare for a validation
+split either. So the labeled images are split into K folds (:class:`datamodules.FewLabels`), and K + 1 models learn at
+once from the same batches: one from all images, and for each fold one from all images but that fold's. Each of the K is
+measured on the fold that it hasn't seen, which gives the cross-validated loss and accuracy of all labeled images,
+``val/loss`` and ``val/accuracy``. Early stopping and ``best.ckpt`` go by ``val/loss``; the model of all images is the
+classifier. No model affects another: none shares a parameter with another that learns, and Adam treats each parameter
+by itself.
 """
 
 from collections.abc import Sequence
@@ -58,7 +59,7 @@ class TransferClassifier(Classifier, StartsTrained):
         num_classes: Number of classes.
         code_dim: Components of the autoencoder's code, its ``latent_dim``.
         feature_maps: Width of the encoder's first layer or stage.
-        folds: Folds K of the labeled images; 0 for data with a validation split of their own.
+        folds: Folds K of the labeled images; 0 for data with a validation split.
         encoder_lr: Learning rate of an encoder that is trained along.
         optimizer: Optimizer of heads and encoders.
     """

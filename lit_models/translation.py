@@ -44,7 +44,7 @@ class ImageTranslator(AdversarialModule, StartsTrained):
         pretrained: A generator's weights to start from, a file of the authors' code (``latest_net_G.pth``; see
             :mod:`lit_models.support.authors_weights`). A checkpoint's own weights replace them.
         decay_start: Part of the training's epochs after which the learning rates, where no schedule is given, fall
-            linearly to 0; 1 for never. (How many epochs there are, ``trainer.max_epochs`` says.)
+            linearly to 0; 1 for never. The epochs are ``trainer.max_epochs``.
         **training: Arguments of :class:`lit_models.adversarial.AdversarialModule`.
     """
 

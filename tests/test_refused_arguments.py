@@ -34,7 +34,7 @@ REFUSED: dict[str, list[tuple[Settings, str]]] = {
         ({"gradient_penalty_weight": 10.0}, "set clip_value to null, or gradient_penalty_weight to 0."),
         (
             {"clip_value": None},
-            "Nothing bounds the critic's slope: set clip_value (0.01), gradient_penalty_weight (10)",
+            "Nothing bounds the critic's slope: set clip_value (0.01), gradient_penalty_weight",
         ),
         ({"clip_value": 0.0}, "clip_value is 0.0; it must be positive, or null for no clipping."),
         (

@@ -87,7 +87,7 @@ class TranslationScores(Callback):
     ``figures/map_colors.csv`` in the run folder.
 
     For any model whose ``validation_step`` and ``test_step`` return the translated images of a batch of pairs. If
-    Inception's weights can't be had, a warning says so and the run goes on without FID.
+    Inception's weights can't be had, relit warns and the run goes on without FID.
 
     Args:
         extractor: Network whose features FID compares: ``inception``, or a checkpoint of any classifier; no FID if

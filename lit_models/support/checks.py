@@ -53,7 +53,7 @@ def require_image_shape(
     """Refuses a data module whose images don't have the shape that ``module`` was built for, or don't come as it takes
     them.
 
-    Data modules that don't tell their ``image_shape`` are let through.
+    Data modules without an ``image_shape`` are not checked.
 
     Args:
         module: The model, attached to its trainer.
@@ -117,7 +117,7 @@ def require_probabilities(image: Tensor) -> None:
 def require_num_classes(module: LightningModule, num_classes: int) -> None:
     """Refuses a data module whose images aren't of as many classes as ``module`` was built for.
 
-    Data modules that don't tell their ``num_classes`` are let through.
+    Data modules without ``num_classes`` are not checked.
 
     Raises:
         ModelError: The numbers differ.

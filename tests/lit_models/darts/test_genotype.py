@@ -51,7 +51,7 @@ def test_derivation_by_plain_loops(seed: int) -> None:
 def test_none_is_never_chosen_but_takes_its_share() -> None:
     alpha = torch.zeros(14, 8)
     # The last node's five edges, rows 9 to 13: the largest α, on the edge from state 0, counts for less than the others
-    # because of `none` beside it.
+    # because of `none` on the same edge.
     alpha[9, [0, 4]] = torch.tensor([5.0, 3.0])
     alpha[11, 5] = 1.0
     alpha[12, 3] = 2.0
