@@ -65,9 +65,10 @@ from lit_models.support.checks import (
     require_several_images,
 )
 from lit_models.support.classes import CLASSIFIER
+from lit_models.support.pretrained import StartsFromWeights
 
 
-class MetricResNet(EmbeddingModule):
+class MetricResNet(StartsFromWeights, EmbeddingModule):
     """ResNet18 on images in [0, 1], by default with 64 pixels and 200 classes as in Tiny ImageNet.
 
     Logged in training: ``train/loss``, ``train/accuracy``, each batch's values (networks trained by triplets have no
@@ -82,7 +83,8 @@ class MetricResNet(EmbeddingModule):
         loss: "cross_entropy", "triplet" or "center".
         encoder: "resnet18"; "conv4", the few-shot networks' four blocks; "lenet" for the center loss's toy (LeNet++;
             give it ``embedding_dim: 2``); ``torchvision:NAME`` or ``timm:NAME`` (extra ``relit[timm]``), with the
-            library's normalization in place of ``mean`` and ``std``.
+            library's normalization in place of ``mean`` and ``std``; or ``MODULE.NAME`` of a user-defined network
+            (:func:`lit_models.networks.user_network.register_encoder`).
         freeze_encoder: Leave the encoder as it is; train the head and the classifier only.
         encoder_lr: Learning rate of the encoder; the optimizer's if None.
         stem: "3x3", a convolution that keeps the size; or "7x7", the paper's convolution and max-pooling, which leave
@@ -189,7 +191,6 @@ class MetricResNet(EmbeddingModule):
             self.classifier = nn.Linear(size, num_classes)
         if loss == "center":
             self.register_buffer("center", torch.zeros(num_classes, size))
-        self._has_weights = False
 
     def train(self, mode: bool = True) -> Self:
         super().train(mode)
@@ -200,6 +201,7 @@ class MetricResNet(EmbeddingModule):
 
     def features(self, image: Tensor) -> Tensor:
         """``(B, D)`` in float32 of images ``(B, C, H, W)`` in [0, 1]: what the classifier and the center loss get."""
+        self.start_from_weights()
         if not isinstance(self.encoder, Backbone):  # those normalize by themselves
             image = (image - self.mean) / self.std
         return at_least_float32(self.projection(self.encoder(image)))
@@ -237,19 +239,8 @@ class MetricResNet(EmbeddingModule):
         if self.loss == "triplet":
             require_positives(self)
 
-    def on_fit_start(self) -> None:
-        self._start_from_pretrained()
-
-    def on_validation_start(self) -> None:
-        self._start_from_pretrained()
-
-    def on_test_start(self) -> None:
-        self._start_from_pretrained()
-
-    def _start_from_pretrained(self) -> None:
-        """Loads the encoder's weights, once, unless a checkpoint was loaded."""
-        has_weights, self._has_weights = self._has_weights, True
-        if self.pretrained is not None and not has_weights:
+    def load_starting_weights(self) -> None:
+        if self.pretrained is not None:
             load_encoder(self.encoder, self.pretrained, normalizes=True)
 
     def training_step(self, batch: LabeledImages, batch_idx: int) -> Tensor:
@@ -297,7 +288,7 @@ class MetricResNet(EmbeddingModule):
             self.sharpness.copy_(best_sharpness(score, evaluation.label))
 
     def on_predict_start(self) -> None:
-        if self.pretrained is not None and not self._has_weights:
+        if self.pretrained is not None and not self.has_weights:
             raise ModelError(
                 "MetricResNet starts from --model.pretrained in training, and this one has had none: add --ckpt_path."
             )
@@ -312,7 +303,6 @@ class MetricResNet(EmbeddingModule):
         checkpoint["head"] = self.head
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        self._has_weights = True
         super().on_load_checkpoint(checkpoint)
         if (head := checkpoint.get("head", self.head)) != self.head:
             raise ModelError(

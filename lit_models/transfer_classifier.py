@@ -30,10 +30,10 @@ from lit_models.optimizers import FusedAdam
 from lit_models.support.checks import require_fraction, require_image_shape, require_labels, require_num_classes
 from lit_models.support.classes import CLASSIFIER, NamedClasses
 from lit_models.support.outputs import ClassProbabilities
-from lit_models.support.pretrained import load_pretrained
+from lit_models.support.pretrained import StartsFromWeights, load_pretrained
 
 
-class TransferClassifier(NamedClasses):
+class TransferClassifier(StartsFromWeights, NamedClasses):
     """A linear layer or a small MLP on the encoder of an autoencoder.
 
     A checkpoint of it holds the encoder: it needs the autoencoder's file no more.
@@ -44,7 +44,8 @@ class TransferClassifier(NamedClasses):
 
     Args:
         encoder: "autoencoder"; a network without its last layer, ``torchvision:NAME`` or ``timm:NAME`` (extra
-            ``relit[timm]``), with the library's normalization; or relit's "resnet18" or "conv4".
+            ``relit[timm]``), with the library's normalization; relit's "resnet18" or "conv4"; or ``MODULE.NAME`` of
+            a user-defined network (:func:`lit_models.networks.user_network.register_encoder`).
         pretrained: Weights that another encoder than an autoencoder's starts from: "imagenet" for the library's; or a
             file (``.pth``, ``.safetensors``), such as a checkpoint of a ``MetricResNet`` or ``ProtoNet``.
         encoder_checkpoint: Checkpoint of the autoencoder: a file, a run's folder, or an experiment's folder, of which
@@ -136,7 +137,6 @@ class TransferClassifier(NamedClasses):
         if freeze_encoder:
             self.encoders.requires_grad_(False)
         self.train_loss, self.train_accuracy = (MeanMetric(nan_strategy="disable") for _ in range(2))
-        self._is_loaded = False  # by an encoder's weights, or by a checkpoint of this model's own
 
     def train(self, mode: bool = True) -> Self:
         super().train(mode)
@@ -163,15 +163,12 @@ class TransferClassifier(NamedClasses):
                 f"--model.folds {given}."
             )
 
-    def on_fit_start(self) -> None:
-        if self.pretrained is not None and not self._is_loaded:
-            for encoder in self.encoders:
+    def load_starting_weights(self) -> None:
+        for encoder in self.encoders:
+            if self.pretrained is not None:
                 load_encoder(encoder, self.pretrained)
-            self._is_loaded = True
-        if self.encoder_checkpoint is not None and not self._is_loaded:
-            for encoder in self.encoders:
+            if self.encoder_checkpoint is not None:
                 load_pretrained(cast(Encoder, encoder), "encoder", self.encoder_checkpoint, **self.architecture)
-            self._is_loaded = True
 
     def on_validation_start(self) -> None:
         self._require_training()
@@ -183,7 +180,7 @@ class TransferClassifier(NamedClasses):
         self._require_training()
 
     def _require_training(self) -> None:
-        if self.pretrained is not None and not self._is_loaded:
+        if self.pretrained is not None and not self.has_weights:
             raise ModelError(
                 "TransferClassifier starts from --model.pretrained in training, and this one has had none: add "
                 "--ckpt_path."
@@ -195,6 +192,7 @@ class TransferClassifier(NamedClasses):
 
     def embed(self, image: Tensor) -> Tensor:
         """Codes ``(N, code_dim)`` of images ``(N, C, H, W)`` in [0, 1]."""
+        self.start_from_weights()
         with torch.set_grad_enabled(torch.is_grad_enabled() and not self.freeze_encoder):
             return at_least_float32(self.encoders[0](image))
 
@@ -203,6 +201,7 @@ class TransferClassifier(NamedClasses):
         if self.freeze_encoder:
             code = self.embed(image)
             return at_least_float32(torch.stack([head(code) for head in self.heads]))
+        self.start_from_weights()
         pairs = zip(self.encoders, self.heads, strict=True)
         return at_least_float32(torch.stack([head(encoder(image)) for encoder, head in pairs]))
 
@@ -246,10 +245,6 @@ class TransferClassifier(NamedClasses):
         if not self.freeze_encoder:
             groups.append({"params": list(self.encoders.parameters()), "lr": self.encoder_lr})
         return self.optimizer_callable(groups)
-
-    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        super().on_load_checkpoint(checkpoint)
-        self._is_loaded = True
 
 
 def cross_entropies(logits: Tensor, label: Tensor) -> Tensor:

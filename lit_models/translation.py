@@ -17,10 +17,11 @@ from lit_models.networks.unet import UNet
 from lit_models.optimizers import linear_decay
 from lit_models.support.authors_weights import load_authors_weights
 from lit_models.support.checks import require_image_shape, require_pair_channels
+from lit_models.support.pretrained import StartsFromWeights
 from lit_models.support.tiling import apply_at_any_size
 
 
-class ImageTranslator(AdversarialModule):
+class ImageTranslator(StartsFromWeights, AdversarialModule):
     """Base of the methods that turn images of one kind into images of another.
 
     A subclass builds the networks and implements the losses. ``generator`` makes targets of sources, both in [−1, 1];
@@ -75,7 +76,6 @@ class ImageTranslator(AdversarialModule):
         self.dropout_at_test = dropout_at_test
         self.decay_start = decay_start
         self.pretrained = pretrained
-        self._restored = False
 
     @property
     def restored_arguments(self) -> tuple[str, ...]:
@@ -96,19 +96,7 @@ class ImageTranslator(AdversarialModule):
                 "number."
             )
 
-    def on_fit_start(self) -> None:
-        self._start_from_pretrained()
-
-    def on_test_start(self) -> None:
-        self._start_from_pretrained()
-
-    def on_predict_start(self) -> None:
-        self._start_from_pretrained()
-
-    def _start_from_pretrained(self) -> None:
-        if self._restored:
-            return
-        self._restored = True  # once: a test after a training keeps what was learned
+    def load_starting_weights(self) -> None:
         for networks in (self.generator, self.generator_average):
             for network, path in self.pretrained_generators(networks) if networks is not None else ():
                 if path is not None:
@@ -133,6 +121,7 @@ class ImageTranslator(AdversarialModule):
 
     def forward(self, source: Tensor) -> Tensor:
         """Translated images ``(B, C, H, W)`` in [0, 1] of images in [0, 1], in the networks' present mode."""
+        self.start_from_weights()
         return (self.translating_network(source * 2 - 1).float() + 1) / 2
 
     def translate(self, source: Tensor) -> Tensor:
@@ -145,6 +134,7 @@ class ImageTranslator(AdversarialModule):
         Returns:
             ``(B, C, H, W)`` in [0, 1], float32.
         """
+        self.start_from_weights()
         network = self.translating_network
         with evaluating(network), dropout_active(network, self.dropout_at_test):
             return (network(source * 2 - 1).float() + 1) / 2
@@ -180,12 +170,12 @@ class ImageTranslator(AdversarialModule):
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         super().on_load_checkpoint(checkpoint)
         self.source_scale = checkpoint.get("source_scale", 1.0)
-        self._restored = True
         self.source_side = checkpoint.get("source_side")
         self.read_channels = checkpoint.get("source_channels")
 
     def _evaluated(self, batch: ImagePair, stage: str) -> Tensor:
         """Logs the losses; returns the translated sources, for callbacks."""
+        self.start_from_weights()
         fake = self.generate(batch)
         self.log_losses(stage, batch, fake, len(batch.source))
         return self.translate(batch.source)
