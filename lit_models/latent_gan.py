@@ -42,8 +42,7 @@ from lit_models.networks.convolutional import Decoder, require_power_of_two
 from lit_models.optimizers import FusedAdam
 from lit_models.support.checks import require_several_images
 from lit_models.support.interpolation import Path, decoded_between
-from lit_models.support.pretrained import load_pretrained
-from lit_models.support.starting import StartsTrained
+from lit_models.support.pretrained import StartsFromWeights, load_pretrained
 
 
 class LatentGenerator(nn.Module):
@@ -87,7 +86,7 @@ class LatentGenerator(nn.Module):
         return (logits / 2).tanh()
 
 
-class LatentGAN(UnconditionalGAN, StartsTrained):
+class LatentGAN(StartsFromWeights, UnconditionalGAN):
     """A GAN that generates codes for a trained decoder.
 
     A checkpoint of it holds the decoder: it needs the autoencoder's file no more.
@@ -108,8 +107,6 @@ class LatentGAN(UnconditionalGAN, StartsTrained):
         discriminator_optimizer: Optimizer of the discriminator.
         **training: Arguments of :class:`lit_models.adversarial.AdversarialModule`.
     """
-
-    starts_in = frozenset(("fit",))
 
     def __init__(
         self,

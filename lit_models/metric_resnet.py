@@ -64,10 +64,10 @@ from lit_models.support.checks import (
 )
 from lit_models.support.classes import CLASSIFIER
 from lit_models.support.embedding_module import EmbeddingEvaluation, EmbeddingModule
-from lit_models.support.starting import StartsTrained
+from lit_models.support.pretrained import StartsFromWeights
 
 
-class MetricResNet(EmbeddingModule, StartsTrained):
+class MetricResNet(StartsFromWeights, EmbeddingModule):
     """ResNet18 on images in [0, 1], by default with 64 pixels and 200 classes as in Tiny ImageNet.
 
     Logged in training: ``train/loss``, ``train/accuracy``, each batch's values (networks trained by triplets have no
@@ -82,7 +82,8 @@ class MetricResNet(EmbeddingModule, StartsTrained):
         loss: "cross_entropy", "triplet" or "center".
         encoder: "resnet18"; "conv4", the few-shot networks' four blocks; "lenet" for the center loss's toy (LeNet++;
             give it ``embedding_dim: 2``); ``torchvision:NAME`` or ``timm:NAME`` (extra ``relit[timm]``), with the
-            library's normalization in place of ``mean`` and ``std``.
+            library's normalization in place of ``mean`` and ``std``; or ``MODULE.NAME`` of a user-defined network
+            (:func:`lit_models.networks.user_network.register_encoder`).
         freeze_encoder: Leave the encoder as it is; train the head and the classifier only.
         encoder_lr: Learning rate of the encoder; the optimizer's if None.
         stem: "3x3", a convolution that keeps the size; or "7x7", the paper's convolution and max-pooling, which leave
@@ -118,7 +119,7 @@ class MetricResNet(EmbeddingModule, StartsTrained):
     """
 
     exports = CLASSIFIER
-    starts_in = frozenset(("fit", "validate", "test"))  # a classifier, or centroids, come of training
+    trained_for = ("predict",)  # by a classifier, or by centroids
 
     center: Tensor
     centroid: Tensor
@@ -200,6 +201,7 @@ class MetricResNet(EmbeddingModule, StartsTrained):
 
     def features(self, image: Tensor) -> Tensor:
         """``(B, D)`` in float32 of images ``(B, C, H, W)`` in [0, 1]: what the classifier and the center loss get."""
+        self.start_from_weights()
         if not isinstance(self.encoder, Backbone):  # those normalize by themselves
             image = (image - self.mean) / self.std
         return at_least_float32(self.projection(self.encoder(image)))

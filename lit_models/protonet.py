@@ -39,11 +39,11 @@ from lit_models.networks.encoders import build_encoder, load_encoder, require_en
 from lit_models.optimizers import FusedAdam, encoder_groups
 from lit_models.support.checks import require_at_least, require_image_shape
 from lit_models.support.outputs import ClassProbabilities
+from lit_models.support.pretrained import StartsFromWeights
 from lit_models.support.ranks import gather_rows
-from lit_models.support.starting import StartsTrained
 
 
-class ProtoNet(StartsTrained):
+class ProtoNet(StartsFromWeights):
     """Prototypical Network on episodes of images in [0, 1], with the paper's values for Omniglot.
 
     Logged: ``train/loss``, ``train/accuracy`` (each batch's value); ``val/loss``, ``val/accuracy``, ``test/loss``,
@@ -55,7 +55,8 @@ class ProtoNet(StartsTrained):
         image_size: Height and width of the images, at least 16 for "conv4".
         channels: Channels of the images.
         encoder: "conv4", the paper's four blocks; "resnet18", relit's; ``torchvision:NAME`` or ``timm:NAME`` (extra
-            ``relit[timm]``), with the library's normalization.
+            ``relit[timm]``), with the library's normalization; or ``MODULE.NAME`` of a user-defined network
+            (:func:`lit_models.networks.user_network.register_encoder`).
         pretrained: Weights that the encoder starts from: "imagenet" for the library's; or a file (``.pth``,
             ``.safetensors``), such as a checkpoint of a ``MetricResNet`` with the same encoder.
         freeze_encoder: Leave the encoder as it is and train ``embedding_dim`` only.
@@ -126,7 +127,6 @@ class ProtoNet(StartsTrained):
             self.inverted = self.facts.inverted
 
     def load_starting_weights(self) -> None:
-        """With them it classifies without training."""
         if self.pretrained is not None:
             load_encoder(self.encoder, self.pretrained)
 
@@ -137,6 +137,7 @@ class ProtoNet(StartsTrained):
 
     def forward(self, image: Tensor) -> Tensor:
         """Embeddings, ``(B, D)`` in float32, of images ``(B, C, H, W)`` in [0, 1]."""
+        self.start_from_weights()
         return at_least_float32(self.projection(self.encoder(image)))
 
     def distances(self, query: Tensor, prototype: Tensor) -> Tensor:

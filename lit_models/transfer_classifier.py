@@ -30,11 +30,10 @@ from lit_models.networks.encoders import build_encoder, load_encoder, require_en
 from lit_models.optimizers import FusedAdam
 from lit_models.support.checks import require_fraction
 from lit_models.support.classes import CLASSIFIER, Classifier
-from lit_models.support.pretrained import load_pretrained
-from lit_models.support.starting import StartsTrained
+from lit_models.support.pretrained import StartsFromWeights, load_pretrained
 
 
-class TransferClassifier(Classifier, StartsTrained):
+class TransferClassifier(StartsFromWeights, Classifier):
     """A linear layer or a small MLP on the encoder of an autoencoder.
 
     A checkpoint of it holds the encoder: it needs the autoencoder's file no more.
@@ -45,7 +44,8 @@ class TransferClassifier(Classifier, StartsTrained):
 
     Args:
         encoder: "autoencoder"; a network without its last layer, ``torchvision:NAME`` or ``timm:NAME`` (extra
-            ``relit[timm]``), with the library's normalization; or relit's "resnet18" or "conv4".
+            ``relit[timm]``), with the library's normalization; relit's "resnet18" or "conv4"; or ``MODULE.NAME`` of
+            a user-defined network (:func:`lit_models.networks.user_network.register_encoder`).
         pretrained: Weights that another encoder than an autoencoder's starts from: "imagenet" for the library's; or a
             file (``.pth``, ``.safetensors``), such as a checkpoint of a ``MetricResNet`` or ``ProtoNet``.
         encoder_checkpoint: Checkpoint of the autoencoder: a file, a run's folder, or an experiment's folder, of which
@@ -65,7 +65,7 @@ class TransferClassifier(Classifier, StartsTrained):
     """
 
     exports = CLASSIFIER
-    starts_in = frozenset(("fit",))  # the heads come of training
+    trained_for = ("validate", "test", "predict")  # by its heads
 
     def __init__(
         self,
@@ -170,6 +170,7 @@ class TransferClassifier(Classifier, StartsTrained):
 
     def embed(self, image: Tensor) -> Tensor:
         """Codes ``(N, code_dim)`` of images ``(N, C, H, W)`` in [0, 1]."""
+        self.start_from_weights()
         with torch.set_grad_enabled(torch.is_grad_enabled() and not self.freeze_encoder):
             return at_least_float32(self.encoders[0](image))
 
@@ -178,6 +179,7 @@ class TransferClassifier(Classifier, StartsTrained):
         if self.freeze_encoder:
             code = self.embed(image)
             return at_least_float32(torch.stack([head(code) for head in self.heads]))
+        self.start_from_weights()
         pairs = zip(self.encoders, self.heads, strict=True)
         return at_least_float32(torch.stack([head(encoder(image)) for encoder, head in pairs]))
 

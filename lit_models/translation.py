@@ -18,11 +18,11 @@ from lit_models.optimizers import linear_decay
 from lit_models.support.authors_weights import load_authors_weights
 from lit_models.support.checks import require_image_shape
 from lit_models.support.pair_checks import require_pair_channels, require_pairs, require_tile
-from lit_models.support.starting import StartsTrained
+from lit_models.support.pretrained import StartsFromWeights
 from lit_models.support.tiling import apply_at_any_size
 
 
-class ImageTranslator(AdversarialModule, StartsTrained):
+class ImageTranslator(StartsFromWeights, AdversarialModule):
     """Base of the methods that turn images of one kind into images of another.
 
     A subclass builds the networks and implements the losses. ``generator`` makes targets of sources, both in [−1, 1];
@@ -113,6 +113,7 @@ class ImageTranslator(AdversarialModule, StartsTrained):
 
     def forward(self, source: Tensor) -> Tensor:
         """Translated images ``(B, C, H, W)`` in [0, 1] of images in [0, 1], in the networks' present mode."""
+        self.start_from_weights()
         return (self.translating_network(source * 2 - 1).float() + 1) / 2
 
     def translate(self, source: Tensor) -> Tensor:
@@ -125,6 +126,7 @@ class ImageTranslator(AdversarialModule, StartsTrained):
         Returns:
             ``(B, C, H, W)`` in [0, 1], float32.
         """
+        self.start_from_weights()
         network = self.translating_network
         with evaluating(network), dropout_active(network, self.dropout_at_test):
             return (network(source * 2 - 1).float() + 1) / 2
@@ -165,6 +167,7 @@ class ImageTranslator(AdversarialModule, StartsTrained):
 
     def _evaluated(self, batch: ImagePair, stage: str) -> Tensor:
         """Logs the losses; returns the translated sources, for callbacks."""
+        self.start_from_weights()
         fake = self.generate(batch)
         self.log_losses(stage, batch, fake, len(batch.source))
         return self.translate(batch.source)

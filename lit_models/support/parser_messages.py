@@ -151,7 +151,10 @@ def _required(refusal: Refusal, option: str, name: str) -> str:
         description = re.sub(r"\s*Default: .*", "", sources.first_sentence(text)).strip()
         description = description[:1].lower() + description[1:] if description[1:2].islower() else description
     also = f" (and {', '.join(refusal.required[1:])})" if len(refusal.required) > 1 else ""
-    return f"{name or 'This'} needs {option or '-'}.{argument}{also}" + (f": {description}" if description else ".")
+    needs = f"{name or 'This'} needs {option or '-'}.{argument}{also}" + (f": {description}" if description else ".")
+    if name == "TensorBoardLogger":
+        needs += " --config logger/tensorboard needs none, and keeps its files in the run's folder."
+    return needs
 
 
 def _unknown(refusal: Refusal, option: str, name: str) -> str:
