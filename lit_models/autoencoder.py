@@ -15,7 +15,7 @@ What differs from the paper:
 2. The corruption is Gaussian noise on every pixel (Vincent et al. 2010, section 4), where this paper sets some pixels
    to 0; the noisy image is not clipped.
 3. Optionally the image is turned, shifted and resized at random before the noise, and the decoder has to put it
-   upright again: then the code depends less on where the strokes are and more on which they are.
+   upright again: then the code says less about where the strokes are and more about which they are.
 """
 
 from typing import Any, Literal

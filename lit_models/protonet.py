@@ -14,7 +14,7 @@ Differences from the paper and the authors' code (https://github.com/jakesnell/p
 3. The scales of batch normalization start at 1. The PyTorch of the authors' code (0.4) drew them from [0, 1).
 4. Several episodes may make one step; batch normalization then takes its statistics over all of their images together
    (in the authors' code over the support and query images of one episode).
-5. The learning rate is halved every 2,000 episodes, as in the paper. The authors' code halves it 100 episodes
+5. The learning rate is halved every 2,000 episodes, as the paper says. The authors' code halves it 100 episodes
    earlier each time, as its scheduler steps before each epoch.
 6. Validation goes through the same 100 episodes after every epoch. The authors' code draws others each time.
 7. The cosine distance, which the paper tries, too, is multiplied by ``cosine_scale``.
