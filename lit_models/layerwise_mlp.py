@@ -51,8 +51,8 @@ from lit_models.support.classes import CLASSIFIER, Classifier
 from lit_models.support.lightning_internals import optimizers_of, step_schedules
 from lit_models.support.phase_data import (
     PhaseData,
+    require_epochs_of_phases,
     require_labeled_fraction,
-    require_planned_epochs,
     require_same_pretraining,
 )
 
@@ -180,7 +180,7 @@ class LayerwiseMLP(Classifier):
         super().setup(stage)
         if stage == "fit":
             require_labeled_fraction(self, self.labeled_fraction)
-            require_planned_epochs(self)
+            require_epochs_of_phases(self)
 
     @property
     def phase(self) -> str:

@@ -40,7 +40,7 @@ def require_labeled_fraction(module: LightningModule, fraction: float) -> None:
         raise ModelError("labeled_fraction draws images by class, which takes a data module of relit's: leave it out.")
 
 
-def require_planned_epochs(module: "LayerwiseMLP") -> None:
+def require_epochs_of_phases(module: "LayerwiseMLP") -> None:
     """Refuses more epochs than the phases take together.
 
     Raises:
