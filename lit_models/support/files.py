@@ -1,10 +1,10 @@
-"""Files that a killed process leaves intact."""
+"""Files that a killed process leaves whole."""
 
 from pathlib import Path
 
 
 def write_atomically(path: Path, text: str) -> None:
-    """Write a file; a killed process leaves the old one intact."""
+    """Writes a file so that a killed process leaves the old one whole."""
     unfinished = path.with_name(f".{path.name}.unfinished")
     try:
         unfinished.write_bytes(text.encode())
