@@ -11,7 +11,7 @@ from torch.nn import functional
 
 from datamodules import LabeledImages
 from lit_models import DenoisingAutoencoder
-from tests.support.tiny import CONFIGS, the_run, weights
+from tests.support.tiny import CONFIGS, QUIET, the_run, weights
 
 Relit = Callable[..., int]
 
@@ -23,9 +23,7 @@ TINY = (
     "--trainer.max_epochs=2",
     "--trainer.limit_train_batches=5",
     "--trainer.log_every_n_steps=5",
-    "--trainer.enable_progress_bar=false",
-    "--trainer.enable_model_summary=false",
-    "--trainer.accelerator=cpu",
+    *QUIET,
 )
 
 

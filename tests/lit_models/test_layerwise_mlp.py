@@ -23,7 +23,7 @@ from lit_models.layerwise_mlp import MLP, Decoder, mask
 from lit_models.support import phase_data
 from lit_models.support.phase_data import allocate_codes, labeled_rows
 from tests.support.small_data import stl10
-from tests.support.tiny import CONFIGS, assert_same_run, killed_fit, killer, the_run
+from tests.support.tiny import CONFIGS, QUIET, assert_same_run, killed_fit, killer, the_run
 from tests.support.trainers import quiet_trainer
 
 Relit = Callable[..., int]
@@ -41,9 +41,7 @@ FIT = (
     "--config",
     str(CONFIGS / "layerwise_mlp_digits.yaml"),
     *(f"--model.{name}={value}" for name, value in TINY.items()),
-    "--trainer.enable_progress_bar=false",
-    "--trainer.enable_model_summary=false",
-    "--trainer.accelerator=cpu",
+    *QUIET,
 )
 
 

@@ -25,7 +25,7 @@ from lit_models.metrics.retrieval import retrieval
 from lit_models.networks.lenet import LeNet
 from lit_models.networks.resnet import ResNet18
 from lit_models.optimizers import one_cycle
-from tests.support.tiny import assert_same_run, killed_fit, killer, the_run, weights
+from tests.support.tiny import QUIET, assert_refused, the_run
 from tests.support.trainers import quiet_trainer
 
 Relit = Callable[..., int]
@@ -433,23 +433,9 @@ COMMAND = (
     "--trainer.max_epochs=2",
     "--trainer.gradient_clip_val=5",
     "--trainer.log_every_n_steps=1",
-    "--trainer.enable_progress_bar=false",
-    "--trainer.enable_model_summary=false",
-    "--trainer.accelerator=cpu",
+    *QUIET,
     "--run.experiment=tiny",
 )
-
-
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
-@pytest.mark.parametrize("loss", ["center", pytest.param("triplet", marks=pytest.mark.slow)])
-@pytest.mark.long
-def test_a_killed_run_that_is_resumed_equals_the_one_that_was_not(relit: Relit, loss: str) -> None:
-    command = (*COMMAND, f"--model.loss={loss}", "--trainer.limit_train_batches=8", "--model.references_per_class=5")
-    assert relit("fit", *command, "--run.root=whole") == 0
-    killed_fit(relit, *command, *killer(batch=12), "--checkpoint.every_n_steps=11")
-    assert relit("fit", *command, "--ckpt_path=last") == 0
-    assert_same_run(the_run(), the_run(Path("whole")))
-    assert weights(the_run())["center" if loss == "center" else "centroid"].any()
 
 
 @pytest.mark.parametrize("loss", [pytest.param("center", marks=pytest.mark.slow), "triplet"])
@@ -540,11 +526,7 @@ def test_errors_are_a_sentence(
         monkeypatch.setattr("datamodules.TinyImageNet.setup", lambda self, stage: setattr(self, "num_classes", 10))
         monkeypatch.setattr("datamodules.TinyImageNet.image_shape", (1, 32, 32))
         arguments = [*arguments, "--model.num_classes=10", "--data.batch_size=16"]
-    assert relit("fit", *COMMAND, *arguments) != 0
-    error = capsys.readouterr().err
-    assert sentence in error
-    assert "Traceback" not in error
-    assert not Path("runs").exists()
+    assert_refused(relit, capsys, "fit", *COMMAND, *arguments, sentence=sentence)
 
 
 @pytest.mark.parametrize("stage", ["fit", "test", "predict"])

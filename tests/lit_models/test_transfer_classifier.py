@@ -17,7 +17,7 @@ from lit_models import DCGAN, VAE, TransferClassifier
 from lit_models.errors import ModelError, RunError
 from lit_models.support.pretrained import find_pretrained
 from tests.support.small_data import write_autoencoder
-from tests.support.tiny import CONFIGS, the_run, weights
+from tests.support.tiny import CONFIGS, QUIET, the_run, weights
 from tests.support.trainers import quiet_trainer
 
 Relit = Callable[..., int]
@@ -32,9 +32,7 @@ FIT = (
     "--model.code_dim=4",
     "--model.encoder_checkpoint=autoencoder.ckpt",
     "--trainer.max_epochs=2",
-    "--trainer.enable_progress_bar=false",
-    "--trainer.enable_model_summary=false",
-    "--trainer.accelerator=cpu",
+    *QUIET,
 )
 
 

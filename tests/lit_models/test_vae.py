@@ -13,7 +13,7 @@ from datamodules import Digits, LabeledImages, SampleRequest
 from lit_models import VAE
 from lit_models.errors import ModelError, RunWarning
 from lit_models.losses.vae import bits_per_dim, importance_weighted_bound
-from tests.support.tiny import CONFIGS, the_run, weights
+from tests.support.tiny import CONFIGS, QUIET, the_run, weights
 from tests.support.trainers import quiet_trainer
 
 Relit = Callable[..., int]
@@ -27,9 +27,7 @@ TINY = (
     "--trainer.max_epochs=2",
     "--trainer.limit_train_batches=5",
     "--trainer.log_every_n_steps=5",
-    "--trainer.enable_progress_bar=false",
-    "--trainer.enable_model_summary=false",
-    "--trainer.accelerator=cpu",
+    *QUIET,
 )
 
 
