@@ -25,7 +25,7 @@ def starting(name: str, monkeypatch: pytest.MonkeyPatch) -> tuple[StartsFromWeig
     assert isinstance(model, StartsFromWeights)
     loads: list[str] = []
     monkeypatch.setattr(model, "load_starting_weights", lambda: loads.append(name))
-    model.pretrained = "weights.pth"
+    model.pretrained, model.has_weights = "weights.pth", False
     return model, loads
 
 
