@@ -14,7 +14,7 @@ by itself.
 """
 
 from collections.abc import Sequence
-from typing import Any, Literal, Self, cast
+from typing import Any, Self, cast
 
 import torch
 from lightning.pytorch.cli import OptimizerCallable
@@ -27,10 +27,11 @@ from lit_models.errors import ModelError
 from lit_models.losses.precision import at_least_float32
 from lit_models.networks.convolutional import Encoder
 from lit_models.networks.encoders import build_encoder, load_encoder, require_encoder, train_unless_frozen
+from lit_models.networks.heads import Head, classification_head
 from lit_models.optimizers import FusedAdam
 from lit_models.support.checks import require_fraction
 from lit_models.support.classes import CLASSIFIER, Classifier
-from lit_models.support.pretrained import StartsFromWeights, load_pretrained
+from lit_models.support.pretrained import StartsFromWeights, load_pretrained, require_fitting_weights
 
 
 class TransferClassifier(StartsFromWeights, Classifier):
@@ -71,7 +72,7 @@ class TransferClassifier(StartsFromWeights, Classifier):
         self,
         encoder_checkpoint: str | None = None,
         freeze_encoder: bool = True,
-        head: Literal["linear", "mlp"] = "linear",
+        head: Head = "linear",
         hidden: int = 128,
         dropout: float = 0.5,
         image_size: int = 32,
@@ -87,18 +88,7 @@ class TransferClassifier(StartsFromWeights, Classifier):
     ) -> None:
         super().__init__()
         require_encoder(encoder, image_size, channels, pretrained, freeze_encoder, others=("autoencoder",))
-        if encoder != "autoencoder":
-            if encoder_checkpoint is not None:
-                raise ModelError(
-                    f"encoder_checkpoint is an autoencoder's: name weights of {encoder} by --model.pretrained."
-                )
-        elif pretrained is not None:
-            raise ModelError("pretrained is for other encoders than an autoencoder's: set --model.encoder_checkpoint.")
-        elif encoder_checkpoint is None and freeze_encoder:
-            raise ModelError(
-                "A frozen encoder must have learnt before: name an autoencoder's checkpoint with "
-                "--model.encoder_checkpoint, or train it along with --model.freeze_encoder false."
-            )
+        require_fitting_weights(encoder, encoder_checkpoint, pretrained, freeze_encoder)
         if folds < 0 or folds == 1:
             raise ModelError(f"folds is {folds}; it must be at least 2, or 0 for data with a validation split.")
         require_fraction(dropout=dropout)
@@ -128,12 +118,7 @@ class TransferClassifier(StartsFromWeights, Classifier):
         self.encoders = nn.ModuleList(encoders)
         self.pretrained = pretrained
         self.heads = nn.ModuleList(
-            nn.Linear(code_dim, num_classes)
-            if head == "linear"
-            else nn.Sequential(
-                nn.Linear(code_dim, hidden), nn.ReLU(), nn.Dropout(dropout), nn.Linear(hidden, num_classes)
-            )
-            for _ in range(folds + 1)
+            classification_head(code_dim, head, num_classes, hidden, dropout) for _ in range(folds + 1)
         )
         if freeze_encoder:
             self.encoders.requires_grad_(False)

@@ -113,6 +113,26 @@ def load_pretrained(
     network.load_state_dict(weights)
 
 
+def require_fitting_weights(encoder: str, encoder_checkpoint: str | None, pretrained: str | None, frozen: bool) -> None:
+    """Refuse weights that another kind of encoder starts from, and a frozen autoencoder's encoder without any.
+
+    Raises:
+        ModelError: They are such.
+    """
+    if encoder != "autoencoder":
+        if encoder_checkpoint is not None:
+            raise ModelError(
+                f"encoder_checkpoint is an autoencoder's: name weights of {encoder} by --model.pretrained."
+            )
+    elif pretrained is not None:
+        raise ModelError("pretrained is for other encoders than an autoencoder's: set --model.encoder_checkpoint.")
+    elif encoder_checkpoint is None and frozen:
+        raise ModelError(
+            "A frozen encoder must have learnt before: name an autoencoder's checkpoint with "
+            "--model.encoder_checkpoint, or train it along with --model.freeze_encoder false."
+        )
+
+
 def find_pretrained(checkpoint: str) -> Path:
     """The checkpoint's file that a name means: the file itself; of a run's folder its ``best.ckpt``, or ``last.ckpt``
     if it has no best; of an experiment's folder that of its newest run.
