@@ -14,7 +14,7 @@ by itself.
 """
 
 from collections.abc import Sequence
-from typing import Any, Self, cast
+from typing import Any, Literal, Self, cast
 
 import torch
 from lightning.pytorch.cli import OptimizerCallable
@@ -27,7 +27,7 @@ from lit_models.errors import ModelError
 from lit_models.losses.precision import at_least_float32
 from lit_models.networks.convolutional import Encoder
 from lit_models.networks.encoders import build_encoder, load_encoder, require_encoder, train_unless_frozen
-from lit_models.networks.heads import Head, classification_head
+from lit_models.networks.heads import classification_head
 from lit_models.optimizers import FusedAdam
 from lit_models.support.checks import require_fraction
 from lit_models.support.classes import CLASSIFIER, Classifier
@@ -72,7 +72,7 @@ class TransferClassifier(StartsFromWeights, Classifier):
         self,
         encoder_checkpoint: str | None = None,
         freeze_encoder: bool = True,
-        head: Head = "linear",
+        head: Literal["linear", "mlp"] = "linear",
         hidden: int = 128,
         dropout: float = 0.5,
         image_size: int = 32,
