@@ -45,9 +45,6 @@ FIT = (
 )
 
 
-QUIET = {"enable_progress_bar": False, "enable_model_summary": False}
-
-
 def batch_of(model: LayerwiseMLP, size: int = 5) -> LabeledImages:
     generator = torch.Generator().manual_seed(1)
     image = torch.rand(size, *model.image_shape, generator=generator)
@@ -665,6 +662,23 @@ class Partly(Digits):
         self.train_set.columns.label[::2] = -1
 
 
+class Unmeasured(Digits):
+    """Held-out images without labels."""
+
+    def setup(self, stage: str) -> None:
+        super().setup(stage)
+        for name in ("val_set", "test_set"):
+            if (held_out := getattr(self, name)) is not None:
+                columns = LabeledImages(held_out.columns.image, torch.full_like(held_out.columns.label, -1))
+                setattr(self, name, GatherDataset(columns, held_out.rows))
+
+
+@pytest.mark.parametrize(("stage", "split"), [("fit", "validation"), ("validate", "validation"), ("test", "test")])
+def test_held_out_images_without_labels_are_refused(digits_root: Path, stage: str, split: str) -> None:
+    with pytest.raises(ModelError, match=f"learns classes, but Unmeasured gives {split} images without labels"):
+        getattr(quiet_trainer(), stage)(LayerwiseMLP(**TINY), Unmeasured(root=str(digits_root)))
+
+
 @pytest.mark.parametrize(("unlabeled", "fraction"), [(False, 0.2), (True, 1.0), (True, 0.5)])
 def test_pretraining_takes_all_images_and_fine_tuning_the_labeled_ones(
     digits_root: Path, unlabeled: bool, fraction: float
@@ -681,10 +695,7 @@ def test_pretraining_takes_all_images_and_fine_tuning_the_labeled_ones(
     torch.manual_seed(0)
     model = LayerwiseMLP(**TINY, labeled_fraction=fraction)
     data = (Partly if unlabeled else Digits)(root=str(digits_root), batch_size=128)
-    trainer = Trainer(
-        accelerator="cpu", max_epochs=9, callbacks=[Seen()], logger=False, enable_checkpointing=False, **QUIET
-    )
-    trainer.fit(model, data)
+    quiet_trainer(max_epochs=9, callbacks=[Seen()]).fit(model, data)
     assert {layer: sum(map(len, batches)) for layer, batches in seen.items()} == {
         1: 2560,
         2: 2560,
