@@ -192,6 +192,12 @@ def read_mapping(path: Path) -> dict[str, Any]:
     return content
 
 
+def part_of(config: dict[str, Any], name: str) -> dict[str, Any]:
+    """A section of a configuration; nothing if it is missing or holds no names with values."""
+    part = config.get(name)
+    return part if isinstance(part, dict) else {}
+
+
 def read_tests(run: Path) -> list[dict[str, Any]]:
     """The entries of a run's ``tests.json``, in the order in which the tests were made.
 

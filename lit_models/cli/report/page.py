@@ -160,6 +160,7 @@ def render(records: list[Record], title: str | None = None) -> tuple[str, list[s
         plots=plots,
         curves={"plots": [[hoverable(line, group_of.get(line.run)) for line in plot.lines] for plot in plots]},
         timed=any(line.time for plot in plots for line in plot.lines),
+        paced=[record.run.name for record in records if record.run.seconds is not None and not record.clock],
         albums=albums,
         figures=figures,
         plain=FIRST_FIGURES,
@@ -205,6 +206,7 @@ def _environment() -> Environment:
     )
     environment.filters |= {"number": spelled, "path": svg_path, "title": quantity_title, "breakable": breakable}
     environment.tests["logged"] = lambda value: value is not None
+    environment.policies["json.dumps_kwargs"] = {"sort_keys": False}  # in the order in which the server lists them
     return environment
 
 
