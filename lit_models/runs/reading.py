@@ -7,6 +7,7 @@ import csv
 import json
 import math
 import operator
+import re
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -212,6 +213,16 @@ def read_tests(run: Path) -> list[dict[str, Any]]:
     except ValueError as error:
         raise RunError(f"{path} can't be read: repair it, or remove it to do without.") from error
     return [test for test in tests if isinstance(test, dict)] if isinstance(tests, list) else []
+
+
+def sample_series(run: Path) -> list[Path]:
+    """A run's grids of images, ``samples/**/<name>_<epoch>.png``, by epoch: of its samples, else of the first other
+    series, such as the triptychs of a translator or the reconstructions of an autoencoder."""
+    series: dict[tuple[bool, Path], dict[int, Path]] = defaultdict(dict)
+    for path in (run / "samples").rglob("*.png"):
+        if match := re.fullmatch(r"(.+?)_(\d{1,9})", path.stem):
+            series[match[1] != "epoch", path.with_stem(match[1])][int(match[2])] = path
+    return [path for _, path in sorted(series[min(series)].items())] if series else []
 
 
 @dataclass

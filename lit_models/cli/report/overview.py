@@ -24,6 +24,7 @@ from lit_models.runs.reading import (
     part_of,
     read_logged,
     read_mapping,
+    sample_series,
     stage_of,
 )
 
@@ -168,9 +169,8 @@ def thumbnail(picture: Path) -> bytes | None:
 
 
 def last_sample(folder: Path) -> Path | None:
-    """The run's newest grid of samples."""
-    samples = list((folder / "samples").glob("epoch_*.png")) or list((folder / "samples").glob("*/epoch_*.png"))
-    return max(samples, key=lambda path: path.name, default=None)
+    """The run's newest grid of images."""
+    return next(reversed(sample_series(folder)), None)
 
 
 def _stamp(folder: Path) -> list[tuple[int, int]]:

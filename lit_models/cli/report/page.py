@@ -115,7 +115,7 @@ def write_samples_movie(run: Path, output: Path) -> None:
     """
     frames = sample_frames(run)
     if not frames:
-        raise RunError(f"{run} has no samples/epoch_*.png to make a moving picture of.")
+        raise RunError(f"{run} has no images by epoch in samples/ to make a moving picture of.")
     try:
         write_movie(frames, output, seconds=0.4, hold=1.6)
     except OSError as error:

@@ -20,7 +20,7 @@ from tests.support.browser import CHROMIUM, Page
 from tests.support.tiny import CONFIGS
 
 WEIGHTS = CONFIGS.parent / "weights"
-CLASSIFIER = "digit_classifier_mnist"
+READERS = CLASSIFIER, AUTOENCODER = "digit_classifier_mnist", "autoencoder_mnist"
 
 
 def player(name: str) -> playing.Player:
@@ -34,13 +34,17 @@ def test_the_page_is_built_of_the_shipped_weights() -> None:
     assert isinstance(app, gradio.Blocks)
     assert app.analytics_enabled is False
     labels = {block.label for block in app.blocks.values() if isinstance(block, gradio.Tab)}
-    assert labels == {path.stem for path in WEIGHTS.glob("*.safetensors")} - {CLASSIFIER} | {"draw a digit"}
+    assert labels == {path.stem for path in WEIGHTS.glob("*.safetensors")} - set(READERS) | {"draw a digit"}
+    shown = {getattr(block, "label", None) for block in app.blocks.values()}
+    assert {f"{CLASSIFIER}: class", f"{AUTOENCODER}: digit and reconstruction"} <= shown, "without any --weights"
 
 
 def test_generation_follows_seed_class_and_sliders() -> None:
     gan = player("conditional_gan_mnist")
     image = gan.generate(3, 7)
     assert image == gan.generate(3, 7)
+    assert gan.generate(None, 7) == gan.generate(0, 7), "an emptied field"
+    assert gan.generate(10**30, 7) != image
     assert all(image != other for other in (gan.generate(4, 7), gan.generate(3, 8), gan.generate(3, 7, 2.0)))
     with torch.no_grad():
         latent = torch.randn(1, gan.model.latent_dim, generator=torch.Generator().manual_seed(3))
@@ -155,7 +159,7 @@ def test_a_digit_is_centered_by_its_mass() -> None:
     assert int((image[0, 0].amax(1) > 0.5).sum()) == 20
 
 
-def test_few_shots() -> None:
+def test_few_shots(tmp_path: Path) -> None:
     few = playing.FewShot(player("protonet_omniglot_1shot").model)
 
     def drawn(kind: str, shift: int) -> Image.Image:
@@ -167,7 +171,11 @@ def test_few_shots() -> None:
     answer = few.classify(drawn("ring", 4), [drawn("line", 0)], [drawn("ring", 0), drawn("ring", 2)], None)
     assert set(answer) == {"class 1", "class 2"}
     assert answer["class 2"] > 0.9
-    assert few.classify(drawn("ring", 4), [drawn("line", 0)]) == {}
+    with pytest.raises(RunError, match=r"^Put pictures into at least two classes, and one to ask about\.$"):
+        few.classify(drawn("ring", 4), [drawn("line", 0)])
+    (tmp_path / "broken.png").write_bytes(b"\x89PNG cut off")
+    with pytest.raises(RunError, match=r"^broken\.png can't be read as a picture\.$"):
+        few.classify(drawn("ring", 4), [drawn("line", 0)], [str(tmp_path / "broken.png")])
 
 
 @pytest.mark.browser

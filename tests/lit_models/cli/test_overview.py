@@ -15,9 +15,10 @@ import yaml
 from PIL import Image
 
 from lit_models.__main__ import main
-from lit_models.cli.report.overview import Overview, find_runs
+from lit_models.cli.report.overview import Overview, find_runs, last_sample
 from lit_models.cli.report.serving import Server
 from lit_models.runs.ownership import Ownership
+from lit_models.support.animation import sample_frames
 from tests.lit_models.cli.test_report import EVIL, Parsed, require_self_contained
 from tests.support.browser import CHROMIUM, Page
 
@@ -97,6 +98,20 @@ def test_runs_with_their_states_and_values(runs: Path) -> None:
     assert run["settings"] == {"seed_everything": "1", "model.latent_dim": "8"}
     assert found["old/killed"]["epoch"] == 4
     assert run["thumbnail"].startswith("data:image/webp;base64,")
+
+
+def test_the_last_picture_is_a_sample_or_of_the_first_other_series(tmp_path: Path) -> None:
+    samples = tmp_path / "samples"
+    for name in ("triptychs_0009.png", "triptychs_0010.png", "plans_0020.png", "grid.png"):
+        samples.mkdir(exist_ok=True)
+        Image.new("L", (8, 8)).save(samples / name)
+    assert last_sample(tmp_path) == samples / "plans_0020.png"
+    (samples / "plans_0020.png").unlink()
+    assert last_sample(tmp_path) == samples / "triptychs_0010.png"
+    assert len(sample_frames(tmp_path)) == 2
+    Image.new("L", (8, 8)).save(samples / "epoch_0002.png")
+    assert last_sample(tmp_path) == samples / "epoch_0002.png"
+    assert last_sample(tmp_path / "nothing") is None
 
 
 def test_seeds_are_grouped_and_other_settings_are_not(runs: Path) -> None:

@@ -420,7 +420,9 @@ def test_the_time_axis_shows_only_what_is_known(tmp_path: Path, monkeypatch: pyt
         )
         assert page.evaluate("document.querySelectorAll('.plot .line').length") == 2
         said = page.evaluate("document.getElementById('pace').innerText")
-        places = page.evaluate("[...document.querySelectorAll('.plot circle')].map((dot) => Number(dot.getAttribute('cx')))")
+        places = page.evaluate(
+            "[...document.querySelectorAll('.plot circle')].map((dot) => Number(dot.getAttribute('cx')))"
+        )
     assert said == "A constant pace is assumed for older: the times of the epochs were not kept."
     first, last = 54, 440 - 12
     assert places == pytest.approx([first + (last - first) * minutes / 6 for minutes in (1, 6, 2, 4)], abs=0.1)
