@@ -144,8 +144,8 @@ function newRow(members, several) {
   const values = valuesOf(members);
   if (values.length) {
     const { mean, sd } = statistics(values);
-    best.append(made("b", "", spelled(Number(mean.toPrecision(4)))));
-    if (values.length > 1) best.append(` ± ${spelled(Number(sd.toPrecision(2)))} (n ${values.length})`);
+    best.append(made("b", "", String(Number(mean.toPrecision(4)))));
+    if (values.length > 1) best.append(` ± ${Number(sd.toPrecision(2))} (n ${values.length})`);
     best.append(made("div", "quiet", metricOf(run)));
   }
   const when = made("div", "quiet when");
