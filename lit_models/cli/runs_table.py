@@ -127,7 +127,7 @@ def _best(config: dict[str, Any], rows: list[Logged]) -> str:
     for row in rows:
         for name, value in row.values.items():
             values[name].append(value)
-    if metric in values:
+    if isinstance(metric, str) and metric in values:
         return f"{metric} {max(values[metric]) if mode == 'max' else min(values[metric]):.4g}"
     validated = [name for name in values if name.startswith("val/")]
     if not validated:

@@ -33,6 +33,8 @@ COLORS = (
 FEWEST_NOISY_POINTS = 60
 """A curve with so many points is drawn pale, with its smooth course on top."""
 FEWEST_FOR_A_TREND = 5
+NO_SETTINGS = ("run.", "wandb.", "ckpt_path", "config", "predictions.", "trainer.logger")
+"""Beginnings of the names of what makes no other training."""
 _YAML_LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
@@ -316,6 +318,26 @@ def _as_yaml(value: Any) -> str:
     if value == "{}":
         return value
     return yaml.safe_dump(value, default_flow_style=True, width=10**6).removesuffix("...\n").strip()
+
+
+def settings_of(config: dict[str, Any]) -> dict[str, str]:
+    """The settings that make one training differ from another, by their dotted names.
+
+    Example:
+        >>> settings_of({"seed_everything": 1, "run": {"id": "a"}, "data": {"root": "/data", "size": 32}})
+        {'seed_everything': '1', 'data.size': '32'}
+    """
+    return {
+        name: value
+        for name, value in flat_text(config).items()
+        if not name.startswith(NO_SETTINGS) and not name.endswith(".root")
+    }
+
+
+def but_for_the_seed(settings: Mapping[str, str]) -> str:
+    """What runs that differ only in their seed have in common; an argument that an older relit didn't have is null."""
+    kept = {name: value for name, value in settings.items() if name != "seed_everything" and value != "null"}
+    return json.dumps(kept, sort_keys=True)
 
 
 def differences(

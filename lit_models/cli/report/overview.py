@@ -3,7 +3,6 @@
 import base64
 import hashlib
 import io
-import json
 import math
 import os
 from collections import defaultdict
@@ -18,13 +17,14 @@ from lit_models.runs.ownership import seems_training
 from lit_models.runs.reading import (
     Curve,
     Logged,
+    but_for_the_seed,
     differences,
-    flat_text,
     means_by_epoch,
     part_of,
     read_logged,
     read_mapping,
     sample_series,
+    settings_of,
     stage_of,
 )
 
@@ -36,7 +36,6 @@ DEEPEST = 5
 """Levels of folders that are searched for runs."""
 USUAL_METRICS = ("val/fid", "val/accuracy", "val/loss")
 LARGER_IS_BETTER = ("accuracy", "precision", "recall", "coverage", "density", "inception_score", "map")
-NO_DIFFERENCE = ("run.", "wandb.", "ckpt_path", "trainer.logger", "data.root")
 
 
 def is_run(folder: Path) -> bool:
@@ -97,16 +96,12 @@ class Overview:
         config = _mapping(folder / "config.yaml", notes)
         record = _mapping(folder / "run.json", notes)
         curves = _curves(folder / "metrics.csv", notes)
-        flat = flat_text(config) if config else {}
+        settings = settings_of(config) if config else {}
         identifier = folder.relative_to(self.root).as_posix() if folder != self.root else folder.name
         checkpoint = part_of(config, "checkpoint")
         metric = checkpoint.get("monitor")
-        if metric not in curves:
+        if not isinstance(metric, str) or metric not in curves:
             metric = next((name for name in (*USUAL_METRICS, *sorted(curves)) if name in curves), None)
-        kept = {n: v for n, v in flat.items() if not n.startswith(NO_DIFFERENCE)}
-        without_seed = json.dumps(
-            {name: value for name, value in kept.items() if name != "seed_everything"}, sort_keys=True
-        )
         modes = {metric: checkpoint.get("mode")} if metric else {}
         epochs = part_of(config, "trainer").get("max_epochs")
         epoch = max((points[-1][0] for points in curves.values()), default=0)
@@ -128,11 +123,11 @@ class Overview:
                 }
                 for name, points in curves.items()
             },
-            "seed": flat.get("seed_everything"),
-            "group": hashlib.sha256(f"{folder.parent}{without_seed}".encode()).hexdigest()[:12]
+            "seed": settings.get("seed_everything"),
+            "group": hashlib.sha256(f"{folder.parent}{but_for_the_seed(settings)}".encode()).hexdigest()[:12]
             if config
             else identifier,
-            "flat": kept,
+            "flat": settings,
             "seconds": record.get("training_seconds"),
             "updated": max((at for at, _ in stamp), default=0) / 1e9,
             "thumbnail": None if sample is None else self._thumbnail(sample, identifier, notes),

@@ -135,7 +135,7 @@ def test_half_written_folders_are_noted(runs: Path) -> None:
         (broken["bare"] / name).unlink()
     (broken["list"] / "config.yaml").write_text("- 1")
     strange = make_run(runs / "strange" / "sections")
-    (strange / "config.yaml").write_text("checkpoint: best\ntrainer: 5\nrun: [1]\nmodel: null\n")
+    (strange / "config.yaml").write_text("checkpoint: {monitor: [1]}\ntrainer: 5\nrun: [1]\nmodel: null\n")
     (runs / "broken" / "comparison").mkdir()
     (runs / "loop").symlink_to(runs)
     found = {run["id"].rpartition("/")[2]: run for run in Overview(runs).runs() if run["id"].startswith("broken")}
@@ -434,6 +434,25 @@ def test_seeds_in_compare_and_report(runs: Path, capsys: pytest.CaptureFixture[s
     assert main(["report", *map(str, folders), "--output", "page.html"]) == 0
     text = Parsed(Path("page.html").read_text()).text("script", "style")
     assert f"{mean:.4g} ± {sd:.2g} (n = 3)" in text
+
+
+def test_what_makes_no_other_training_makes_no_other_group(runs: Path) -> None:
+    """Another place of the data, other predictions, and an argument that an older relit didn't have."""
+    from lit_models.cli.compare import seed_groups
+    from lit_models.runs.reading import read_run
+
+    folders = [runs / "dcgan_digits" / name for name in ("run-0000", "run-0002", "run-0004")]
+    path = folders[1] / "config.yaml"
+    config = yaml.safe_load(path.read_text())
+    config["data"]["init_args"]["root"] = "/data"
+    config["model"]["init_args"]["augmentations"] = None
+    path.write_text(yaml.safe_dump({**config, "predictions": {"gif": True}}))
+    config["model"]["init_args"]["augmentations"] = "flip"
+    (folders[2] / "config.yaml").write_text(yaml.safe_dump({**config, "seed_everything": 2}))
+    found = {run["name"]: run["group"] for run in Overview(runs).runs()}
+    assert found["run-0000"] == found["run-0002"] != found["run-0004"]
+    groups = seed_groups([read_run(folder, folder.name) for folder in folders])
+    assert [[run.name for run in group] for group in groups] == [["run-0000", "run-0002"], ["run-0004"]]
 
 
 def test_a_repeated_seed_is_no_further_seed(runs: Path) -> None:
