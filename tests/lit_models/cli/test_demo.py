@@ -159,23 +159,27 @@ def test_a_digit_is_centered_by_its_mass() -> None:
     assert int((image[0, 0].amax(1) > 0.5).sum()) == 20
 
 
+def drawn_shape(kind: str, shift: int) -> Image.Image:
+    """A ring or a line, dark on white."""
+    picture = Image.new("L", (105, 105), 255)
+    pen, box = ImageDraw.Draw(picture), (20 + shift, 20, 80 + shift, 80)
+    pen.ellipse(box, outline=0, width=4) if kind == "ring" else pen.line([*box[:2], *box[2:]], fill=0, width=4)
+    return picture
+
+
 def test_few_shots(tmp_path: Path) -> None:
     few = playing.FewShot(player("protonet_omniglot_1shot").model)
 
-    def drawn(kind: str, shift: int) -> Image.Image:
-        picture = Image.new("L", (105, 105), 255)
-        pen, box = ImageDraw.Draw(picture), (20 + shift, 20, 80 + shift, 80)
-        pen.ellipse(box, outline=0, width=4) if kind == "ring" else pen.line([*box[:2], *box[2:]], fill=0, width=4)
-        return picture
-
-    answer = few.classify(drawn("ring", 4), [drawn("line", 0)], [drawn("ring", 0), drawn("ring", 2)], None)
+    answer = few.classify(
+        drawn_shape("ring", 4), [drawn_shape("line", 0)], [drawn_shape("ring", 0), drawn_shape("ring", 2)], None
+    )
     assert set(answer) == {"class 1", "class 2"}
     assert answer["class 2"] > 0.9
     with pytest.raises(RunError, match=r"^Put pictures into at least two classes, and one to ask about\.$"):
-        few.classify(drawn("ring", 4), [drawn("line", 0)])
+        few.classify(drawn_shape("ring", 4), [drawn_shape("line", 0)])
     (tmp_path / "broken.png").write_bytes(b"\x89PNG cut off")
     with pytest.raises(RunError, match=r"^broken\.png can't be read as a picture\.$"):
-        few.classify(drawn("ring", 4), [drawn("line", 0)], [str(tmp_path / "broken.png")])
+        few.classify(drawn_shape("ring", 4), [drawn_shape("line", 0)], [str(tmp_path / "broken.png")])
 
 
 @pytest.mark.browser
@@ -187,7 +191,8 @@ def test_the_playground_in_a_browser(tmp_path: Path, monkeypatch: pytest.MonkeyP
     torch.manual_seed(0)
     sizes = {"image_size": 32, "channels": 3, "feature_maps": 2, "discriminator_feature_maps": 2, "patch_size": 16}
     translator = playing.Player("pix2pix", lit_models.Pix2Pix(**sizes).eval())
-    app = demo.build_app([player("dcgan_mnist"), player(CLASSIFIER), autoencoder(), translator])
+    few_shot = player("protonet_omniglot_1shot")
+    app = demo.build_app([player("dcgan_mnist"), player(CLASSIFIER), autoencoder(), translator, few_shot])
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -214,12 +219,18 @@ def test_the_playground_in_a_browser(tmp_path: Path, monkeypatch: pytest.MonkeyP
             click(page, "pix2pix")
             photograph = tmp_path / "photograph.png"
             Image.fromarray(np.random.default_rng(0).integers(0, 255, (40, 60, 3), dtype=np.uint8)).save(photograph)
-            node = page.send(
-                "Runtime.evaluate", expression="[...document.querySelectorAll('input[type=file]')].at(-1)"
-            )["result"]
-            page.send("DOM.setFileInputFiles", files=[str(photograph)], objectId=node["objectId"])
+            upload(page, 0, photograph)
             sized = "[...document.images].filter((image) => image.checkVisibility()).map((image) => image.naturalWidth)"
             wait_for(page, f"{sized}.length >= 2")
+
+            click(page, few_shot.name)
+            for place, kind in ((0, "line"), (1, "ring"), (5, "ring")):
+                picture = tmp_path / f"{kind}_{place}.png"
+                drawn_shape(kind, place).save(picture)
+                upload(page, place, picture)
+                wait_for(page, f"document.body.innerText.includes({picture.stem!r}) || {sized}.length > 0")
+            click(page, "ask")
+            wait_for(page, "/class 2[^]*9[0-9]%/.test(document.body.innerText)")
         assert [url for url in page.requests if not re.match(r"(http://127\.0\.0\.1:|data:|blob:|about:)", url)] == []
     finally:
         app.close()
@@ -242,6 +253,15 @@ def click(page: Page, text: str) -> None:
     )
     wait_for(page, f"!!{found}")
     page.evaluate(f"{found}.click()")
+
+
+def upload(page: Page, number: int, file: Path) -> None:
+    """Gives a file to the n-th place for files in the tab that is in sight."""
+    seen = "(input) => input.closest('[role=tabpanel]').checkVisibility()"
+    found = f"[...document.querySelectorAll('input[type=file]')].filter({seen})[{number}]"
+    wait_for(page, f"!!{found}")
+    node = page.send("Runtime.evaluate", expression=found)["result"]
+    page.send("DOM.setFileInputFiles", files=[str(file)], objectId=node["objectId"])
 
 
 def fill(page: Page, label: str, value: int) -> None:
