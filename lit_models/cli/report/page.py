@@ -29,7 +29,7 @@ from lit_models.cli.report.reading import (
 )
 from lit_models.cli.report.words import breakable, quantity_title, spelled
 from lit_models.errors import RunError
-from lit_models.runs.reading import differences, flat_text
+from lit_models.runs.reading import differences, flat_text, settings_of
 from lit_models.support.animation import sample_frames, write_movie
 from lit_models.support.files import write_atomically
 
@@ -165,7 +165,7 @@ def render(records: list[Record], title: str | None = None) -> tuple[str, list[s
         figures=figures,
         plain=FIRST_FIGURES,
         confusions=_by_name((record.run.name, record.confusions) for record in records),
-        differences=list(differences(flat).items()) if len(records) > 1 else [],
+        differences=list(differences([settings_of(record.config) for record in records]).items()),
         settings=[grouped(config) for config in flat],
         notes=shelf.notes,
         size={"width": WIDTH, "height": HEIGHT, "left": LEFT, "right": RIGHT, "top": TOP, "bottom": BOTTOM},

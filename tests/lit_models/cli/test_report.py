@@ -276,6 +276,7 @@ def test_runs_in_comparison(gan: Path, tmp_path: Path) -> None:
     config = yaml.safe_load((gan / "config.yaml").read_text())
     config["model"]["init_args"] = {"latent_dim": 16, "n_critic": 1, "feature_maps": 4}
     config["run"]["id"] = "two"
+    config["trainer"] = {**(config.get("trainer") or {}), "logger": {"class_path": "WandbLogger"}}
     (other / "config.yaml").write_text(yaml.safe_dump(config))
     picture(other / "samples" / "epoch_0002.png")
     page, parsed = written(gan, other)
@@ -284,6 +285,7 @@ def test_runs_in_comparison(gan: Path, tmp_path: Path) -> None:
     assert "model.feature_maps – 4" in text
     assert "model.latent_dim 8 16" in text
     assert "model.n_critic 1 1" not in text, "what is equal isn't listed among the differences"
+    assert "trainer.logger" not in text, "nor is what makes no other training"
     assert {line["label"]: line["value"] for line in parsed.curves()[0]} == {
         "one val": [8.25, 4.125],
         "two val": [7.5, 6.5],
