@@ -55,7 +55,7 @@ def launch(app: Any, port: int) -> str:
     try:
         _, address, _ = app.launch(
             server_name="127.0.0.1",
-            server_port=port,
+            server_port=port or None,  # None: the first free one from 7860
             share=False,
             quiet=True,
             prevent_thread_lock=True,
