@@ -216,18 +216,14 @@ def test_the_playground_in_a_browser(tmp_path: Path, monkeypatch: pytest.MonkeyP
             click(page, "pix2pix")
             photograph = tmp_path / "photograph.png"
             Image.fromarray(np.random.default_rng(0).integers(0, 255, (40, 60, 3), dtype=np.uint8)).save(photograph)
-            upload(page, 0, photograph)
+            upload(page, "photograph", photograph)
             sized = "[...document.images].filter((image) => image.checkVisibility()).map((image) => image.naturalWidth)"
             wait_for(page, f"{sized}.length >= 2")
 
             click(page, few_shot.name)
-            for number, kind in enumerate(("line", "ring")):
-                drawn_shape(kind, 0).save(tmp_path / f"{kind}.png")
-                upload(page, 0, tmp_path / f"{kind}.png")
-                wait_for(page, f"{FILE_INPUTS}.length === {5 - number}")  # a class that has pictures takes no others
-            drawn_shape("ring", 4).save(tmp_path / "query.png")
-            upload(page, -1, tmp_path / "query.png")
-            wait_for(page, f"{sized}.length >= 1")
+            for label, kind, shift in (("class 1", "line", 0), ("class 2", "ring", 0), ("which class", "ring", 4)):
+                drawn_shape(kind, shift).save(tmp_path / f"{kind}_{shift}.png")
+                upload(page, label, tmp_path / f"{kind}_{shift}.png")
             click(page, "ask")
             wait_for(page, r"/class 2\s+(100|9\d)%/.test(document.body.innerText)")
         assert [url for url in page.requests if not re.match(r"(http://127\.0\.0\.1:|data:|blob:|about:)", url)] == []
@@ -254,18 +250,16 @@ def click(page: Page, text: str) -> None:
     page.evaluate(f"{found}.click()")
 
 
-FILE_INPUTS = (
-    "[...document.querySelectorAll('input[type=file]')]"
-    ".filter((input) => input.closest('[role=tabpanel]').checkVisibility())"
-)
-"""The places for files in the tab that is in sight."""
-
-
-def upload(page: Page, number: int, file: Path) -> None:
-    """Gives a file to the n-th place for files."""
-    wait_for(page, f"!!{FILE_INPUTS}.at({number})")
-    node = page.send("Runtime.evaluate", expression=f"{FILE_INPUTS}.at({number})")["result"]
+def upload(page: Page, label: str, file: Path) -> None:
+    """Gives a file to the place whose label begins so, and waits until it is there."""
+    place = (
+        "[...document.querySelectorAll('.block')].find((block) => block.checkVisibility()"
+        f" && block.querySelector('[data-testid=block-label]')?.textContent.trim().startsWith({label!r}))"
+    )
+    wait_for(page, f"!!{place}?.querySelector('input[type=file]')")
+    node = page.send("Runtime.evaluate", expression=f"{place}.querySelector('input[type=file]')")["result"]
     page.send("DOM.setFileInputFiles", files=[str(file)], objectId=node["objectId"])
+    wait_for(page, f"!{place}.innerText.includes('Click to Upload')")
 
 
 def fill(page: Page, label: str, value: int) -> None:
