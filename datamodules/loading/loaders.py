@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.utils.data import BatchSampler as TorchBatchSampler
 from torch.utils.data import DataLoader, DistributedSampler, Sampler, SequentialSampler
 
-from datamodules.loading.samplers import BatchSampler, ContinuingSampler
+from datamodules.loading.samplers import BatchSampler, ContinuingSampler, draws_epochs
 from datamodules.loading.tensors import Batch
 
 BatchOut = TypeVar("BatchOut", bound=tuple[Tensor, ...], covariant=True)
@@ -59,7 +59,7 @@ class BatchLoader(DataLoader[Any], Generic[Batch]):
         batch_sampler: Any = None,
         drop_last: bool = False,
     ) -> None:
-        self.batches: BatchSampler | None = batch_sampler if isinstance(batch_sampler, BatchSampler) else None
+        self.batches: BatchSampler | None = batch_sampler if draws_epochs(batch_sampler) else None
         self.epoch = 0
         self.batches_seen = 0
         self.rows_seen = 0

@@ -7,7 +7,7 @@ know the epoch and how many batches of it were used.
 
 import math
 from collections.abc import Iterator
-from typing import Protocol, runtime_checkable
+from typing import Protocol, TypeGuard, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -17,7 +17,7 @@ from datamodules.errors import DataError
 
 @runtime_checkable
 class BatchSampler(Protocol):
-    """What :class:`datamodules.loading.loaders.BatchLoader` asks of a sampler."""
+    """What :class:`datamodules.loading.loaders.BatchLoader` needs of a sampler; see :func:`draws_epochs`."""
 
     def __len__(self) -> int: ...
 
@@ -41,6 +41,12 @@ class ContinuingSampler(BatchSampler, Protocol):
     def epoch_after(self, epoch: int, seen: int) -> Iterator[Tensor]:
         """The rows of the batches that follow the first ``seen`` rows or episodes of that epoch."""
         ...
+
+
+def draws_epochs(sampler: object) -> TypeGuard[BatchSampler]:
+    """Whether a sampler has the method ``epoch(e)``. (Those of torch's kind often have a number of that name, which
+    ``isinstance`` takes for it.)"""
+    return isinstance(sampler, BatchSampler) and callable(sampler.epoch)
 
 
 def epoch_generator(seed: int, epoch: int) -> torch.Generator:

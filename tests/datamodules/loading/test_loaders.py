@@ -1,3 +1,4 @@
+from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -134,6 +135,25 @@ def test_it_takes_torchs_batch_samplers() -> None:
     batches = loader()
     theirs: Any = BatchLoader(batches.dataset, batch_sampler=BatchSampler(SequentialSampler(range(SIZE)), 8, False))
     assert labels(theirs) == [list(range(8)), list(range(8, 16)), list(range(16, SIZE))]
+
+
+class Reshuffled(BatchSampler):
+    """A batch sampler of torch's kind that keeps the number of its epoch, as many do."""
+
+    epoch = 0
+
+    def set_epoch(self, epoch: int) -> None:
+        self.epoch = epoch
+
+    def __iter__(self) -> Iterator[list[int]]:
+        return (rows[self.epoch :] + rows[: self.epoch] for rows in super().__iter__())
+
+
+def test_a_batch_sampler_of_torchs_kind_may_have_a_number_named_epoch() -> None:
+    theirs: Any = BatchLoader(loader().dataset, batch_sampler=Reshuffled(SequentialSampler(range(4)), 4, False))
+    assert labels(theirs) == [[0, 1, 2, 3]]
+    theirs.set_epoch(1)
+    assert labels(theirs) == [[1, 2, 3, 0]]
 
 
 def test_any_source_of_batches_will_do() -> None:
