@@ -213,7 +213,7 @@ def read_weights(path: Path) -> dict[str, Any]:
     if {name: tensor.shape for name, tensor in tensors.items()} != expected:
         raise RunError(f"The weights in {path} aren't those of a {card['method']} with its card's hyperparameters.")
     return {
-        **card["state"],
+        **{name: value for name, value in card["state"].items() if name not in method_class.training_only},
         "state_dict": tensors,
         "hyper_parameters": hyperparameters,
         "config": {
@@ -259,7 +259,7 @@ def read_card(path: Path) -> dict[str, Any]:
             raise RunError(f"{card_path} has no proper {name!r}: export the weights again.")
     if card["method"] not in METHODS:
         raise RunError(f"{card_path} is of the method {card['method']!r}, which this version of relit doesn't have.")
-    if reserved := card["state"].keys() & (RESERVED | LIGHTNINGS | class_of_method(card["method"]).training_only):
+    if reserved := card["state"].keys() & (RESERVED | LIGHTNINGS):
         raise RunError(f"{card_path} has {', '.join(sorted(reserved))} in its state, where it can't be.")
     if card["experiment"] is not None and not re.fullmatch(r"[\w.+=@-]+", card["experiment"]):
         raise RunError(f"{card_path} names the experiment {card['experiment']!r}, which can't name a folder.")

@@ -121,6 +121,16 @@ def test_a_methods_own_state_comes_along() -> None:
     assert build_model(read_checkpoint(path), path).class_names == ("a", "b", "c")
 
 
+def test_a_card_of_an_earlier_version_may_hold_what_only_training_needs() -> None:
+    """CycleGAN's empty buffers of images, which once were on its card."""
+    model, path = exported("CycleGAN")
+    assert json.loads(path.with_suffix(".json").read_text())["state"].keys() == {"source_scale", "source_side", "source_channels"}
+    change_card(path, state={"image_buffers": [[None, None]], "source_scale": 0.5})
+    checkpoint = read_checkpoint(path)
+    assert "image_buffers" not in checkpoint
+    assert build_model(checkpoint, path).source_scale == 0.5
+
+
 def test_weights_of_a_classifier_judge_images() -> None:
     model, path = exported("DigitClassifier")
     image = torch.rand(4, 1, 16, 16)
