@@ -63,7 +63,7 @@ from lit_models.runs.folder import (
 )
 from lit_models.runs.loggers import WandbOptions, as_list, finish_wandb
 from lit_models.runs.memory import keep_freed_memory
-from lit_models.runs.ownership import PATIENCE, Ownership
+from lit_models.runs.ownership import PATIENCE, OneOwner, Ownership
 from lit_models.runs.preemption import Preemption
 from lit_models.runs.record import RunRecord
 from lit_models.runs.restored import RestoredSettings
@@ -325,6 +325,7 @@ class RelitCLI(LightningCLI):
                 config.wandb.checkpoints,
                 begin=self._remember_run if fits and not arguments["fast_dev_run"] else lambda: None,
             ),
+            *([OneOwner(self.ownership)] if self.ownership is not None else []),
             ExactResume(),
             LearningRateScaling(config.lr_scaling),
             *self._starting_weights(),

@@ -115,19 +115,21 @@ def _duration(seconds: Any) -> str:
 
 
 def _state(folder: Path, record: dict[str, Any], changed: float) -> str:
-    if _is_locked(folder / LOCK):
+    lock = folder / LOCK
+    is_locked = _is_locked(lock)
+    if is_locked or (is_locked is None and lock.is_file() and time.time() - lock.stat().st_mtime < FRESH):
         return "running"
     if record.get("finished"):
         return "finished"
     if not record:
         return "tested only" if (folder / "tests.json").is_file() else "begun"
-    if not (folder / LOCK).is_file() and time.time() - changed < FRESH:
+    if not lock.is_file() and time.time() - changed < FRESH:
         return "running?"
     return "stopped"
 
 
-def _is_locked(path: Path) -> bool:
-    """Whether a process holds the lock of a run."""
+def _is_locked(path: Path) -> bool | None:
+    """Whether a process holds the lock of a run; None where files can't be locked, and its time stamp says so."""
     try:
         import fcntl
 
@@ -135,8 +137,10 @@ def _is_locked(path: Path) -> bool:
             fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError:
         return True
-    except (ImportError, OSError):
+    except FileNotFoundError:
         return False
+    except (ImportError, OSError):
+        return None
     return False
 
 
