@@ -118,6 +118,11 @@ class BatchLoader(DataLoader[Any], Generic[Batch]):
         batches = cast(Any, self.batch_sampler)
         return (torch.as_tensor(indices) for indices in islice(batches, self.batches_seen, None))
 
+    def start_over(self) -> None:
+        """Makes the next iteration go through the whole epoch, whatever place was loaded."""
+        self.batches_seen = self.rows_seen = 0
+        self.change = "starts over"
+
     @property
     def _share(self) -> int:
         """Rows, or episodes, of a batch of all ranks together."""
@@ -156,8 +161,7 @@ class BatchLoader(DataLoader[Any], Generic[Batch]):
             self.batches_seen = len(self) - (rows - self.rows_seen) // self._share
             self.change = f"goes on after the {self.rows_seen} of {rows} that it has used"
         else:
-            self.batches_seen = self.rows_seen = 0
-            self.change = "starts over"
+            self.start_over()
 
 
 class EpochSampler(SequentialSampler, DistributedSampler[Any]):

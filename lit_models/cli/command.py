@@ -76,7 +76,7 @@ from lit_models.support.checkpoint_files import AtomicCheckpointIO, read_or_fall
 from lit_models.support.checks import facts_of
 from lit_models.support.lightning_internals import find_unused_parameters
 from lit_models.support.weight_sources import find_weights
-from lit_models.support.weights import WEIGHTS
+from lit_models.support.weights import WEIGHTS, digest_of
 
 # Short class names (`--model DCGAN`) are looked up among the classes that are imported.
 for _package in (lit_models, lit_models.callbacks, datamodules):
@@ -322,6 +322,7 @@ class RelitCLI(LightningCLI):
             RunRecord(
                 self._dumped_config(),
                 (self.checkpoint or {}).get("global_step"),
+                digest_of(self.checkpoint["state_dict"]) if self.checkpoint and self.subcommand == "test" else None,
                 config.wandb.checkpoints,
                 begin=self._remember_run if fits and not arguments["fast_dev_run"] else lambda: None,
             ),

@@ -49,6 +49,11 @@ def require_fitting_trainer(model: LightningModule, trainer: dict[str, Any], cal
                     f"LearningRateFinder can't search for {name}, which has no attribute {attribute!r} for its only "
                     "learning rate: leave it out, and compare runs with several learning rates."
                 )
+    if str(trainer["strategy"]).startswith("ddp_spawn"):
+        raise RunError(
+            f"--trainer.strategy {trainer['strategy']} hands everything to new processes as copies, which optimizers "
+            f"and open files can't be: set {str(trainer['strategy']).replace('_spawn', '', 1)}."
+        )
     if trainer["sync_batchnorm"]:
         _require_batch_norm(model)
     if trainer["precision"] in ("16-true", "bf16-true"):

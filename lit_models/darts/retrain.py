@@ -37,6 +37,7 @@ from lit_models.support.checks import (
     require_image_shape,
     require_labels,
     require_num_classes,
+    require_planned_epochs,
     require_several_images,
 )
 from lit_models.support.classes import NamedClasses
@@ -131,6 +132,8 @@ class DARTSRetrain(NamedClasses):
             self.take_class_names()
             if self.auxiliary_weight:  # whose last normalization sees a single pixel of small images
                 require_several_images(self)
+        if stage == "fit":
+            require_planned_epochs(self, self.epochs)
 
     def on_fit_start(self) -> None:
         write_cells(self.trainer, self.cells)

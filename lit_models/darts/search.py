@@ -63,6 +63,7 @@ from lit_models.support.checks import (
     require_labels,
     require_num_classes,
     require_one_of,
+    require_planned_epochs,
 )
 from lit_models.support.classes import NamedClasses
 from lit_models.support.lightning_internals import optimizers_of, step_schedules
@@ -184,6 +185,7 @@ class DARTSSearch(NamedClasses):
             require_halves(self)
             require_labels(self)
             require_precision(self)
+            require_planned_epochs(self, self.epochs)
 
     # --- one step -----------------------------------------------------------------------------------------------------
 

@@ -34,6 +34,7 @@ class RunRecord(Callback):
     Args:
         config: The resolved configuration, as YAML.
         step: The step of the checkpoint that is loaded.
+        weights: The digest of the weights that are tested.
         upload_checkpoints: Whether W&B gets the checkpoints when training has finished.
         begin: Called on rank 0 when the run's first files are written.
     """
@@ -42,11 +43,13 @@ class RunRecord(Callback):
         self,
         config: str,
         step: int | None = None,
+        weights: str | None = None,
         upload_checkpoints: bool = False,
         begin: Callable[[], None] = lambda: None,
     ) -> None:
         self.config = config
         self.step = step
+        self.weights = weights
         self.upload_checkpoints = upload_checkpoints
         self.begin = begin
         self._has_begun = False
@@ -221,6 +224,7 @@ class RunRecord(Callback):
             "experiment": config["run"]["experiment"],
             "checkpoint": config["ckpt_path"] and Path(config["ckpt_path"]).name,
             "step": self.step,
+            "weights": self.weights,
             "settings": config["data"],
             "figures": {
                 name: float(value)
