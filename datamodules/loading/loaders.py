@@ -150,7 +150,8 @@ class BatchLoader(DataLoader[Any], Generic[Batch]):
         of rows, or the sampler knows no such place, the epoch starts over. :attr:`change` says which.
         """
         self.epoch, self._resumed, self.change = state["epoch"], True, None
-        share, rows = state.get("share", self._share), state.get("rows", self._rows)
+        # Earlier versions knew neither of some samplers.
+        share, rows = state.get("share") or self._share, state.get("rows") or self._rows
         if (state["batches"], share, rows) == (len(self), self._share, self._rows):
             self.batches_seen = state["batches_seen"]
             self.rows_seen = state.get("rows_seen", self.batches_seen * share)

@@ -2,7 +2,8 @@
 
 A sampler has ``len(sampler)``, the batches an epoch on this rank, and ``sampler.epoch(e)``, an iterator over the
 int64 index tensors of epoch ``e``. As an epoch's order depends on nothing but its number, a resumed run only has to
-know the epoch and how many batches of it were used.
+know the epoch and how many batches of it were used. ``sampler.share``, the rows of a batch of all ranks, tells it
+whether those batches were of the same size.
 """
 
 import math
@@ -252,9 +253,10 @@ class ClassBalancedBatches:
         self.size, self.seed = len(labels), seed
         self.classes_per_batch, self.samples_per_class = classes_per_batch, samples_per_class
         self.rank, self.world_size = rank, world_size
+        self.share = classes_per_batch * samples_per_class * world_size
 
     def __len__(self) -> int:
-        return self.size // (self.classes_per_batch * self.samples_per_class * self.world_size)
+        return self.size // self.share
 
     def epoch(self, epoch: int) -> Iterator[Tensor]:
         """The rows of each batch of that epoch, ``(classes_per_batch * samples_per_class,)``."""

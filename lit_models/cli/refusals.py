@@ -82,9 +82,12 @@ def require_proper_files(args: list[str]) -> None:
         RunError: One is empty, isn't UTF-8, or gives a setting twice, of which only the last would count.
     """
     for given, following in zip(args, [*args[1:], ""], strict=True):
-        name = following if given in ("--config", "-c") else given.removeprefix("--config=")
-        if name == given or not (path := Path(name)).is_file():
+        option, _, value = given.partition("=")
+        name = value or (following if given.startswith("-") else "")
+        is_meant = option in ("--config", "-c") or name.endswith((".yaml", ".yml"))  # such as --model FILE
+        if not (is_meant and name and Path(name).is_file()):
             continue
+        path = Path(name)
         content = path.read_bytes()
         if not content.strip():
             raise RunError(f"The configuration file {path} is empty.")

@@ -1,4 +1,4 @@
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -21,8 +21,10 @@ from torch.utils.data import (
 
 from datamodules import DataError, ImageDataModule
 from datamodules.loading.loaders import BatchLoader
-from datamodules.loading.samplers import SequentialBatches, ShuffledBatches
+from datamodules.loading.pairs import UnpairedBatches
+from datamodules.loading.samplers import ClassBalancedBatches, SequentialBatches, ShuffledBatches
 from datamodules.loading.tensors import GatherDataset, LabeledImages
+from datamodules.search import PairedBatches
 from lit_models import DigitClassifier
 
 SIZE = 20
@@ -122,6 +124,29 @@ def test_on_another_number_of_processes_the_epoch_goes_on_behind_the_rows_that_w
         rest += [label for batch in labels(resumed) for label in batch]
     assert len(rest) == 12
     assert len({*used, *rest}) == 18
+
+
+def paired(batch_size: int) -> Any:
+    return PairedBatches(ShuffledBatches(SIZE, batch_size), ShuffledBatches(SIZE, batch_size))
+
+
+def unpaired(batch_size: int) -> Any:
+    return UnpairedBatches(ShuffledBatches(SIZE, batch_size), ShuffledBatches(SIZE, batch_size))
+
+
+def balanced(batch_size: int) -> Any:
+    return ClassBalancedBatches(torch.arange(SIZE) % 4, 1, batch_size - 3)
+
+
+@pytest.mark.parametrize("sampler", [paired, unpaired, balanced])
+def test_as_many_batches_of_another_size_are_not_the_same_epoch(sampler: Callable[[int], Any]) -> None:
+    begun, resumed = (BatchLoader(loader().dataset, batch_sampler=sampler(size)) for size in (7, 8))
+    assert len(begun) == len(resumed) or sampler is balanced
+    resumed.load_state_dict({**begun.state_dict(), "batches_seen": 1, "batches": len(resumed)})
+    assert resumed.change == "starts over"
+    state = {"epoch": 1, "batches_seen": 1, "batches": len(resumed), "rows_seen": 0, "share": 0, "rows": 0}
+    resumed.load_state_dict(state)
+    assert (resumed.change, resumed.batches_seen) == (None, 1), "an earlier version's"
 
 
 def test_with_other_data_the_epoch_starts_over() -> None:

@@ -183,7 +183,9 @@ def test_a_run_that_is_refused_leaves_no_lock(relit: Relit) -> None:
         (b"data:\n  init_args: {batch_size: 8, batch_size: 9}\n", "more.yaml gives 'batch_size' twice"),
     ],
 )
-@pytest.mark.parametrize("option", [("--config", "more.yaml"), ("--config=more.yaml",), ("-c", "more.yaml")])
+@pytest.mark.parametrize(
+    "option", [("--config", "more.yaml"), ("--config=more.yaml",), ("-c", "more.yaml"), ("--model=more.yaml",)]
+)
 def test_a_configuration_file_that_would_be_misread(
     relit: Relit, content: bytes, sentence: str, option: tuple[str, ...], capsys: Output
 ) -> None:
