@@ -26,6 +26,7 @@ from torch import Tensor
 import datamodules
 from lit_models.errors import ModelError, RunError
 from lit_models.module import Method
+from lit_models.networks.weight_files import require_undamaged
 from lit_models.registry import METHODS
 from lit_models.support.arguments import explain_refusal, parse_as_data
 from lit_models.support.renamed import with_new_names
@@ -108,9 +109,11 @@ def renamed_arguments(kind: type, path: Any) -> dict[str, Any]:
     Raises:
         ModelError: The checkpoint leaves it to the parser of ``LightningCLI`` to make the model. It would read texts
             among the arguments as YAML, and import the classes that they name.
+        RunError: The file is damaged.
     """
     if not isinstance(path, (str, Path)) or not Path(path).is_file():
         return {}
+    require_undamaged(Path(path))
     given = torch.load(path, map_location="meta", weights_only=True).get("hyper_parameters", {})
     if "_class_path" in given:
         raise ModelError(
