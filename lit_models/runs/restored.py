@@ -13,6 +13,7 @@ from torch.optim.lr_scheduler import CosineAnnealingLR, OneCycleLR, ReduceLROnPl
 from datamodules import ImageDataModule
 from datamodules.loading.loaders import BatchLoader
 from lit_models.errors import ModelError, RunError, RunWarning
+from lit_models.runs.reading import flat
 from lit_models.runs.settings import differences
 from lit_models.support.lightning_internals import (
     callbacks_of,
@@ -88,16 +89,18 @@ class RestoredSettings(Callback):
         before = before if isinstance(before, dict) else {}
         settings = differences(before, now) if before else {}
         _tell_kept_rates(trainer, checkpoint, before, now)
+        known = flat(before)  # later versions have more settings
         self._other_order = [
             name
-            for name in settings
+            for name in settings.keys() & known.keys()
             if name == "seed_everything" or (name.startswith("data.") and name.rpartition(".")[2] not in SAME_ROWS)
         ]
         changed = [after for name, (_, after) in settings.items() if name.startswith("model.")]
         found = list(compared(trainer, checkpoint, changed))
-        if scaling := settings.get("lr_scaling"):
-            changed.append(scaling[1])
-            found.append(Difference("lr_scaling", *scaling))
+        scaling = Difference("lr_scaling", before.get("lr_scaling") or "none", (now or {}).get("lr_scaling") or "none")
+        if before and scaling.saved != scaling.now:
+            changed.append(scaling.now)
+            found.append(scaling)
         if not found:
             return
         told = "; ".join(f"{one.name} is {one.saved} there and {one.now} here" for one in found[:3])
@@ -153,7 +156,11 @@ def compared(trainer: Trainer, checkpoint: dict[str, Any], changed: list[Any]) -
                 return
     for number, (optimizer, state) in enumerate(zip(trainer.optimizers, states["optimizers"], strict=True), start=1):
         which = f"the {_ordinal(number, len(trainer.optimizers))}optimizer"
-        for group, saved in zip(optimizer.state_dict()["param_groups"], state["param_groups"], strict=False):
+        groups = optimizer.state_dict()["param_groups"]
+        if len(groups) != len(state["param_groups"]):
+            yield Difference(f"the number of groups of {which}", len(state["param_groups"]), len(groups))
+            return
+        for group, saved in zip(groups, state["param_groups"], strict=True):
             if group.keys() - saved.keys() and saved.keys() - group.keys():
                 yield Difference(which, "of another class", type(optimizer).__name__)
                 return
