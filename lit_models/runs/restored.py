@@ -92,7 +92,7 @@ class RestoredSettings(Callback):
         known = flat(before)  # later versions have more settings
         self._other_order = [
             name
-            for name in settings.keys() & known.keys()
+            for name in sorted(settings.keys() & known.keys())
             if name == "seed_everything" or (name.startswith("data.") and name.rpartition(".")[2] not in SAME_ROWS)
         ]
         changed = [after for name, (_, after) in settings.items() if name.startswith("model.")]

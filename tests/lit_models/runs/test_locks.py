@@ -209,3 +209,29 @@ def test_a_training_without_locks(relit: Relit, capsys: Output) -> None:
     assert relit(*fit, "--ckpt_path=last", "--trainer.max_epochs=2") == 1
     assert re.search(rf"is being trained by process {os.getppid()} on ", capsys.readouterr().err)
     assert (run / "config.yaml").read_bytes() == before
+
+
+def test_a_refused_start_leaves_alone_what_another_process_began_at_that_moment(
+    relit: Relit, monkeypatch: pytest.MonkeyPatch, capsys: Output
+) -> None:
+    """It has made its lock after this one found the folder empty, or has even saved a checkpoint."""
+    folder = Path("runs/dcgan_digits/one")
+    taken: list[Ownership] = []
+
+    def begin(run: Path) -> None:
+        taken.append(Ownership(run))
+
+    monkeypatch.setattr("lit_models.cli.command.require_writable", begin)
+    assert relit("fit", *TINY, "--run.id=one") == 1
+    assert "is being trained by process" in capsys.readouterr().err
+    assert [path.name for path in folder.iterdir()] == [LOCK]
+    taken[0].release()
+
+    def end(run: Path) -> None:
+        (run / "checkpoints").mkdir()
+        (run / "checkpoints/last.ckpt").write_text("a checkpoint")
+
+    monkeypatch.setattr("lit_models.cli.command.require_writable", end)
+    assert relit("fit", *TINY, "--run.id=one") == 1
+    assert "has just got a checkpoint from another process" in capsys.readouterr().err
+    assert [path.name for path in folder.rglob("*")] == ["checkpoints", "last.ckpt"]
