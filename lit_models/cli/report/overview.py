@@ -178,10 +178,12 @@ def _state(folder: Path, finished: bool, updated: float) -> str:
     """``finished``, ``training`` or ``stopped``, by the record, the lock of the process, and the age of the files."""
     if finished:
         return "finished"
+    lock = folder / ".lock"
     try:
-        owner = json.loads((folder / ".lock").read_text(encoding="utf-8"))
+        owner = json.loads(lock.read_text(encoding="utf-8"))
         if owner["host"] == socket.gethostname():
             return "training" if _is_alive(int(owner["process"])) else "stopped"
+        updated = max(updated, lock.stat().st_mtime)  # which its owner renews
     except (OSError, ValueError, LookupError, TypeError):
         pass
     return "training" if time.time() - updated < STILL_TRAINING else "stopped"

@@ -70,11 +70,16 @@ def test_runs_with_their_states_and_values(runs: Path) -> None:
     os.utime(killed, (1e9, 1e9))
     owned = make_run(runs / "old" / "owned", finished=False, epochs=3)
     (owned / ".lock").write_text(json.dumps({"host": os.uname().nodename, "process": os.getpid()}))
+    elsewhere = make_run(runs / "old" / "elsewhere", finished=False, epochs=3)
+    for path in elsewhere.iterdir():
+        os.utime(path, (1e9, 1e9))
+    (elsewhere / ".lock").write_text(json.dumps({"host": "elsewhere", "process": 1}))
     found = {run["id"]: run for run in Overview(runs).runs()}
-    assert len(found) == 14
-    assert {name: found[f"old/{name}"]["state"] for name in ("killed", "owned")} == {
+    assert len(found) == 15
+    assert {name: found[f"old/{name}"]["state"] for name in ("killed", "owned", "elsewhere")} == {
         "killed": "stopped",
         "owned": "training",
+        "elsewhere": "training",
     }
     run = found["dcgan_digits/run-0002"]
     rows = (runs / run["id"] / "metrics.csv").read_text().splitlines()[1:]
