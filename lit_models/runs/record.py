@@ -21,7 +21,7 @@ from lit_models.runs.loggers import MetricsCSV, environment, finish_wandb, log_c
 from lit_models.runs.memory import peak_memory
 from lit_models.runs.settings import tell_changes
 from lit_models.support.checks import facts_of
-from lit_models.support.files import write_atomically
+from lit_models.support.files import locked, write_atomically
 from lit_models.support.lightning_internals import awaits_row, callbacks_of, data_of
 from lit_models.support.ranks import gather
 
@@ -236,11 +236,7 @@ class RunRecord(Callback):
             "data": split_sizes(trainer),
             **environment(trainer),
         }
-        path = Path(trainer.default_root_dir) / "tests.json"
-        tests = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else []
-        same = ("experiment", "checkpoint", "settings")
-        kept = [other for other in tests if any(other[key] != test[key] for key in same)]
-        write_atomically(path, json.dumps([*kept, test], indent=2) + "\n")
+        add_test(Path(trainer.default_root_dir), test)
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         checkpoint["config"] = yaml.safe_load(self.config)
@@ -254,6 +250,17 @@ class RunRecord(Callback):
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         self._rows = checkpoint.get("rows_logged")
         self._older_rows = checkpoint.get("metrics_rows", 0)
+
+
+def add_test(run: Path, test: dict[str, Any]) -> None:
+    """Adds a test to a run's ``tests.json``, in place of an earlier one of the same checkpoint on the same data. Other
+    processes may do so at the same time."""
+    path = run / "tests.json"
+    with locked(path):
+        tests = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else []
+        same = ("experiment", "checkpoint", "settings")
+        kept = [other for other in tests if any(other[key] != test[key] for key in same)]
+        write_atomically(path, json.dumps([*kept, test], indent=2) + "\n")
 
 
 def _one_if_equal(values: list[int]) -> int | list[int]:
