@@ -14,7 +14,7 @@ from datamodules import ImageDataModule
 from datamodules.loading.loaders import BatchLoader
 from lit_models.errors import ModelError, RunError, RunWarning
 from lit_models.runs.reading import flat
-from lit_models.runs.settings import differences
+from lit_models.runs.settings import as_typed, differences
 from lit_models.support.lightning_internals import (
     callbacks_of,
     data_of,
@@ -115,7 +115,7 @@ class RestoredSettings(Callback):
         loaders = [loader for loader in training_loaders(trainer) if isinstance(loader, BatchLoader)]
         reason = "the batches or the data have another size than in the checkpoint"
         if self._other_order and goes_on_within_epoch(trainer):
-            reason = f"{', '.join(self._other_order)} may change the order of the images"
+            reason = f"{', '.join(map(as_typed, self._other_order))} may change the order of the images"
             for loader in loaders:
                 loader.start_over()
         changes = [loader for loader in loaders if loader.change is not None]

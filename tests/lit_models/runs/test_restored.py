@@ -333,7 +333,7 @@ def test_behind_the_end_of_a_cosine_the_learning_rate_rises_and_that_is_said(rel
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("method", ["pix2pix", "darts_search"])
+@pytest.mark.parametrize("method", ["pix2pix", "darts"])
 def test_another_length_of_a_methods_own_schedule(relit: Relit, digits_root: Path, method: str, capsys: Output) -> None:
     """pix2pix's plan follows max_epochs; DARTS has its own epochs, which a checkpoint's cosine keeps."""
     fit = ["fit", *small_run(RUNS[method][0], digits_root, epochs=2), "--trainer.limit_train_batches=1"]
@@ -370,8 +370,7 @@ def test_another_decay_of_the_average(relit: Relit, capsys: Output) -> None:
         assert torch.allclose(after[average], 0.15 * before[average] + 0.85 * after[name], atol=1e-6), name
     kept = contents(the_run())
     assert relit("fit", *TINY, *few, "--ckpt_path=last", "--trainer.max_epochs=3", "--model.ema_decay=null") == 1
-    assert "don't fit the model" in (said := capsys.readouterr().err)
-    assert "generator_average" in said
+    assert "don't fit the model" in capsys.readouterr().err
     assert contents(the_run()) == kept
 
 
