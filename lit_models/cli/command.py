@@ -69,7 +69,7 @@ from lit_models.runs.preemption import Preemption
 from lit_models.runs.record import RunRecord
 from lit_models.runs.restored import RestoredSettings
 from lit_models.runs.resume import ExactResume
-from lit_models.runs.settings import changes
+from lit_models.runs.settings import as_typed, changes
 from lit_models.runs.starting_weights import StartingWeights, state_of_source
 from lit_models.runs.trackers import run_loggers
 from lit_models.support.arguments import modules_named
@@ -268,7 +268,7 @@ class RelitCLI(LightningCLI):
         if changed:
             key, (before, now) = next(iter(changed.items()))
             raise RunError(
-                f"This job began the run {shown_path(path.parents[1])} with {key} = {before}, and now has {now}: give "
+                f"This job began the run {shown_path(path.parents[1])} with {as_typed(key)} = {before}, and now has {now}: give "
                 "each run of a job its own --run.id, or go on with the run by `--ckpt_path last`."
             )
         return str(path)
