@@ -268,8 +268,8 @@ class RelitCLI(LightningCLI):
         if changed:
             key, (before, now) = next(iter(changed.items()))
             raise RunError(
-                f"This job began the run {shown_path(path.parents[1])} with {as_typed(key)} = {before}, and now has {now}: give "
-                "each run of a job its own --run.id, or go on with the run by `--ckpt_path last`."
+                f"This job began the run {shown_path(path.parents[1])} with {as_typed(key)} = {before}, and now has "
+                f"{now}: give each run of a job its own --run.id, or go on with the run by `--ckpt_path last`."
             )
         return str(path)
 
