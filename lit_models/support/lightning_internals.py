@@ -213,7 +213,8 @@ def last_schedule_step(trainer: Trainer, interval: str, steps: int) -> int | Non
     module = trainer.lightning_module
     if not module.automatic_optimization:
         return None
-    done = trainer.fit_loop.epoch_loop.batch_progress.current.processed if goes_on_within_epoch(trainer) else 0
+    progress = cast(Any, trainer.fit_loop.epoch_loop.batch_progress.current)
+    done = progress.processed if goes_on_within_epoch(trainer) else 0
     per_epoch, accumulated = trainer.num_training_batches, trainer.accumulate_grad_batches
     left = epochs * math.ceil(per_epoch / accumulated) - done // accumulated if math.isfinite(per_epoch) else math.inf
     if trainer.max_steps != -1:
