@@ -201,10 +201,7 @@ def test_a_batch_size_is_found(relit: Relit) -> None:
     assert torch.load(the_run() / "checkpoints/last.ckpt", weights_only=True)["global_step"] == 2
 
 
-DDP = [
-    *(f"{start}{unused}" for start in ("ddp", "ddp_fork", "ddp_notebook") for unused in ("", *UNUSED)),
-    "DDPStrategy",
-]
+DDP = [f"{start}{unused}" for start in ("ddp", "ddp_fork", "ddp_notebook") for unused in ("", *UNUSED)]
 
 
 @pytest.mark.long
