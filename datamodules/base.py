@@ -293,9 +293,11 @@ def require_labeled_images(datamodule: ImageDataModule, images: ImageDataModule)
 
 
 def to_unit_interval(batch: Any) -> Any:
-    """The batch with every uint8 tensor turned into float32 in [0, 1] (255 becomes 1)."""
-    # In place on the fresh copy: `column / 255` allocates twice, which may cost ten times what the arithmetic does.
-    return type(batch)(*(column.float().div_(255) if column.dtype == torch.uint8 else column for column in batch))
+    """The batch, or batch of batches, with every uint8 tensor turned into float32 in [0, 1] (255 becomes 1)."""
+    if isinstance(batch, Tensor):
+        # In place on the fresh copy: `batch / 255` allocates twice, which may cost ten times what the arithmetic does.
+        return batch.float().div_(255) if batch.dtype == torch.uint8 else batch
+    return type(batch)(*map(to_unit_interval, batch)) if isinstance(batch, tuple) else batch
 
 
 def in_precision(trainer: Trainer | None, batch: Any) -> Any:

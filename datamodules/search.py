@@ -27,6 +27,7 @@ class PairedBatches:
 
     def __init__(self, first: BatchSampler, second: BatchSampler) -> None:
         self.first, self.second = first, second
+        self.share = getattr(first, "share", 0)
 
     def __len__(self) -> int:
         return len(self.first)

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.utils.data import BatchSampler as TorchBatchSampler
 from torch.utils.data import DataLoader, DistributedSampler, Sampler, SequentialSampler
 
-from datamodules.loading.samplers import BatchSampler, ContinuingSampler
+from datamodules.loading.samplers import BatchSampler, ContinuingSampler, draws_epochs
 from datamodules.loading.tensors import Batch
 
 BatchOut = TypeVar("BatchOut", bound=tuple[Tensor, ...], covariant=True)
@@ -59,7 +59,7 @@ class BatchLoader(DataLoader[Any], Generic[Batch]):
         batch_sampler: Any = None,
         drop_last: bool = False,
     ) -> None:
-        self.batches: BatchSampler | None = batch_sampler if isinstance(batch_sampler, BatchSampler) else None
+        self.batches: BatchSampler | None = batch_sampler if draws_epochs(batch_sampler) else None
         self.epoch = 0
         self.batches_seen = 0
         self.rows_seen = 0
@@ -118,6 +118,11 @@ class BatchLoader(DataLoader[Any], Generic[Batch]):
         batches = cast(Any, self.batch_sampler)
         return (torch.as_tensor(indices) for indices in islice(batches, self.batches_seen, None))
 
+    def start_over(self) -> None:
+        """Makes the next iteration go through the whole epoch, whatever place was loaded."""
+        self.batches_seen = self.rows_seen = 0
+        self.change = "starts over"
+
     @property
     def _share(self) -> int:
         """Rows, or episodes, of a batch of all ranks together."""
@@ -145,7 +150,8 @@ class BatchLoader(DataLoader[Any], Generic[Batch]):
         of rows, or the sampler knows no such place, the epoch starts over. :attr:`change` says which.
         """
         self.epoch, self._resumed, self.change = state["epoch"], True, None
-        share, rows = state.get("share", self._share), state.get("rows", self._rows)
+        # Earlier versions knew neither of some samplers.
+        share, rows = state.get("share") or self._share, state.get("rows") or self._rows
         if (state["batches"], share, rows) == (len(self), self._share, self._rows):
             self.batches_seen = state["batches_seen"]
             self.rows_seen = state.get("rows_seen", self.batches_seen * share)
@@ -156,8 +162,7 @@ class BatchLoader(DataLoader[Any], Generic[Batch]):
             self.batches_seen = len(self) - (rows - self.rows_seen) // self._share
             self.change = f"goes on after the {self.rows_seen} of {rows} that it has used"
         else:
-            self.batches_seen = self.rows_seen = 0
-            self.change = "starts over"
+            self.start_over()
 
 
 class EpochSampler(SequentialSampler, DistributedSampler[Any]):

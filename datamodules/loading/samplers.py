@@ -2,12 +2,13 @@
 
 A sampler has ``len(sampler)``, the batches an epoch on this rank, and ``sampler.epoch(e)``, an iterator over the
 int64 index tensors of epoch ``e``. As an epoch's order depends on nothing but its number, a resumed run only has to
-know the epoch and how many batches of it were used.
+know the epoch and how many batches of it were used. ``sampler.share``, the rows of a batch of all ranks, tells it
+whether those batches were of the same size.
 """
 
 import math
 from collections.abc import Iterator
-from typing import Protocol, runtime_checkable
+from typing import Protocol, TypeGuard, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -17,7 +18,7 @@ from datamodules.errors import DataError
 
 @runtime_checkable
 class BatchSampler(Protocol):
-    """What :class:`datamodules.loading.loaders.BatchLoader` asks of a sampler."""
+    """What :class:`datamodules.loading.loaders.BatchLoader` needs of a sampler; see :func:`draws_epochs`."""
 
     def __len__(self) -> int: ...
 
@@ -41,6 +42,12 @@ class ContinuingSampler(BatchSampler, Protocol):
     def epoch_after(self, epoch: int, seen: int) -> Iterator[Tensor]:
         """The rows of the batches that follow the first ``seen`` rows or episodes of that epoch."""
         ...
+
+
+def draws_epochs(sampler: object) -> TypeGuard[BatchSampler]:
+    """Whether a sampler has the method ``epoch(e)``. (Those of torch's kind often have a number of that name, which
+    ``isinstance`` takes for it.)"""
+    return isinstance(sampler, BatchSampler) and callable(sampler.epoch)
 
 
 def epoch_generator(seed: int, epoch: int) -> torch.Generator:
@@ -246,9 +253,10 @@ class ClassBalancedBatches:
         self.size, self.seed = len(labels), seed
         self.classes_per_batch, self.samples_per_class = classes_per_batch, samples_per_class
         self.rank, self.world_size = rank, world_size
+        self.share = classes_per_batch * samples_per_class * world_size
 
     def __len__(self) -> int:
-        return self.size // (self.classes_per_batch * self.samples_per_class * self.world_size)
+        return self.size // self.share
 
     def epoch(self, epoch: int) -> Iterator[Tensor]:
         """The rows of each batch of that epoch, ``(classes_per_batch * samples_per_class,)``."""

@@ -8,7 +8,7 @@ from lit_models.support import sources
 from lit_models.support.arguments import error_of_ours, explain_refusal
 from lit_models.support.spelling import did_you_mean
 
-STRATEGIES = ("auto", "ddp", "ddp_spawn", "ddp_fork", "ddp_find_unused_parameters_true", "fsdp", "deepspeed")
+STRATEGIES = ("auto", "ddp", "ddp_fork", "ddp_notebook", "ddp_find_unused_parameters_true", "fsdp", "deepspeed")
 OF_THE_TRAINER = {
     r"invalid accelerator name: `accelerator='(.*?)'`. Available names are: ([\w, ]+)": (
         "--trainer.accelerator is {0}; it must be one of {1}, gpu."

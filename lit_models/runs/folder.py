@@ -7,6 +7,7 @@ import os
 import re
 import shutil
 import tempfile
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -190,9 +191,14 @@ def remove_if_empty_handed(folder: Path) -> None:
     """Removes the folder of a run that failed before it had anything to show, and its parents if they are empty."""
     if not has_begun(folder):
         shutil.rmtree(folder, ignore_errors=True)
-        for parent in (folder.parent, folder.parent.parent):
-            if parent.is_dir() and not any(parent.iterdir()):
-                parent.rmdir()
+        remove_if_empty(folder)
+
+
+def remove_if_empty(folder: Path) -> None:
+    """Removes a run's folder, and its parents, as far as they are empty."""
+    for one in (folder, folder.parent, folder.parent.parent):
+        with suppress(OSError):  # it isn't empty, or is gone
+            one.rmdir()
 
 
 def require_writable(folder: Path) -> None:

@@ -44,16 +44,21 @@ class StartingWeights(Callback):
     def __init__(self, path: Path, state: Mapping[str, Tensor]) -> None:
         self.path = path
         self.state = state
+        self._layers: Taken | None = None
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         fitting(pl_module.state_dict(), self.state, self.path, type(pl_module).__name__)  # refuses before any training
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         # Now, as methods that load parts of their networks themselves have done so.
-        layers = take_weights(pl_module, self.state, self.path)
-        if not trainer.is_global_zero:
+        self._layers = take_weights(pl_module, self.state, self.path)
+        if trainer.is_global_zero:
+            print(f"relit: {told(self._layers, self.path)}", file=sys.stderr)
+
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
+        layers, self._layers = self._layers, None
+        if layers is None or not trainer.is_global_zero:
             return
-        print(f"relit: {told(layers, self.path)}", file=sys.stderr)
         content = {
             "file": str(self.path),
             "sha256": sha256(self.path),

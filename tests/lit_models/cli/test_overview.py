@@ -73,6 +73,10 @@ def test_runs_with_their_states_and_values(runs: Path) -> None:
     owned = make_run(runs / "old" / "owned", finished=False, epochs=3)
     left = make_run(runs / "old" / "left", finished=False, epochs=3)
     (left / ".lock").write_text(json.dumps({"host": os.uname().nodename, "process": os.getppid()}))
+    elsewhere = make_run(runs / "old" / "elsewhere", finished=False, epochs=3)
+    for path in elsewhere.iterdir():
+        os.utime(path, (1e9, 1e9))
+    (elsewhere / ".lock").write_text(json.dumps({"host": "elsewhere", "process": 1}))
     make_run(runs / "old" / "interrupted", finished=False, epochs=3)
     foreign = make_run(runs / "old" / "foreign")
     for name in ("config.yaml", "run.json"):
@@ -80,10 +84,11 @@ def test_runs_with_their_states_and_values(runs: Path) -> None:
     owner = Ownership(owned)
     found = {run["id"]: run for run in Overview(runs).runs()}
     owner.release()
-    assert len(found) == 17
+    assert len(found) == 18
     assert {name.removeprefix("old/"): run["state"] for name, run in found.items() if name.startswith("old/")} == {
         "killed": "stopped",
         "owned": "training",
+        "elsewhere": "training",  # its lock's time stamp is new
         "left": "stopped",  # the number is another process's now
         "interrupted": "stopped",  # a moment ago: it gave up its lock
         "foreign": "training",  # by its age
