@@ -1,4 +1,4 @@
-"""``--compile=true``, for methods of every kind of training step. (DCGAN's is in lit_models/cli/test_command.py.)"""
+"""``--compile=true``, for every method."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -61,7 +61,7 @@ def test_a_compiled_method_computes_what_the_plain_one_does(
 
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
-@pytest.mark.parametrize("method", [name for name, record in METHODS.items() if record.compiled])
+@pytest.mark.parametrize("method", METHODS)
 def test_a_compiled_method_trains_and_leaves_an_ordinary_checkpoint(
     relit: Relit, digits_root: Path, method: str
 ) -> None:
