@@ -14,7 +14,7 @@ from lit_models.cli.trainer import compile_networks
 from tests.methods import METHODS, SMALL_MODELS
 from tests.support.small_fits import small_fit
 from tests.support.small_runs import small_run
-from tests.support.tiny import the_run
+from tests.support.tiny import TINY, the_run
 
 Relit = Callable[..., int]
 
@@ -71,3 +71,21 @@ def test_a_compiled_method_trains_and_leaves_an_ordinary_checkpoint(
     plain = getattr(lit_models, method).load_from_checkpoint(path, weights_only=True)
     assert state.keys() == plain.state_dict().keys()
     assert all(value.isfinite().all() for value in state.values())
+
+
+@pytest.mark.long
+def test_without_a_compiler_one_sentence_says_so(
+    relit: Relit, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    import torch._inductor.config as inductor
+
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path / "inductor"))
+    monkeypatch.setattr(inductor.cpp, "cxx", (str(tmp_path / "no_compiler"),))
+    torch._dynamo.reset()
+    assert relit("fit", *TINY, "--trainer.max_epochs=1", "--trainer.limit_train_batches=1", "--compile=true") == 1
+    told = capsys.readouterr().err.splitlines()
+    assert told[-1] == (
+        "relit: --compile needs a C++ compiler, such as g++, for networks on a CPU: install one, or leave --compile "
+        "out."
+    )
+    assert not list(Path("runs").rglob("*.ckpt"))
