@@ -36,7 +36,7 @@ from datamodules import LabeledImages
 from lit_models.adversarial import OPTIMIZER_ARGUMENTS, UnconditionalGAN, evaluating
 from lit_models.dcgan import Discriminator
 from lit_models.errors import ModelError
-from lit_models.losses.adversarial import discriminator_bce, generator_bce
+from lit_models.losses.gan import discriminator_bce, generator_bce
 from lit_models.losses.precision import at_least_float32
 from lit_models.networks.convolutional import Decoder, require_power_of_two
 from lit_models.optimizers import FusedAdam

@@ -8,15 +8,16 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
-from datamodules import GatherDataset, ImagePair, Picture, Pictures
+from datamodules import ImagePair, Picture
 from lit_models.adversarial import AdversarialModule, evaluating
 from lit_models.errors import ModelError
-from lit_models.module import Export, Method
+from lit_models.module import Export
 from lit_models.networks.resnet_generator import ResNetGenerator
 from lit_models.networks.unet import UNet
 from lit_models.optimizers import linear_decay
 from lit_models.support.authors_weights import load_authors_weights
-from lit_models.support.checks import require_image_shape, require_pair_channels
+from lit_models.support.checks import require_image_shape
+from lit_models.support.pair_checks import require_pair_channels, require_pairs, require_tile
 from lit_models.support.pretrained import StartsFromWeights
 from lit_models.support.tiling import apply_at_any_size
 
@@ -43,7 +44,7 @@ class ImageTranslator(StartsFromWeights, AdversarialModule):
         pretrained: A generator's weights to start from, a file of the authors' code (``latest_net_G.pth``; see
             :mod:`lit_models.support.authors_weights`). A checkpoint's own weights replace them.
         decay_start: Part of the training's epochs after which the learning rates, where no schedule is given, fall
-            linearly to 0; 1 for never. (How many epochs there are, ``trainer.max_epochs`` says.)
+            linearly to 0; 1 for never. The epochs are ``trainer.max_epochs``.
         **training: Arguments of :class:`lit_models.adversarial.AdversarialModule`.
     """
 
@@ -77,24 +78,15 @@ class ImageTranslator(StartsFromWeights, AdversarialModule):
         self.decay_start = decay_start
         self.pretrained = pretrained
 
-    @property
-    def restored_arguments(self) -> tuple[str, ...]:
-        return ("pretrained",)
-
     def setup(self, stage: str) -> None:
         require_pairs(self, stage)
         require_pair_channels(self, *self.pair_channels)
         require_image_shape(self, self.image_shape, takes="pairs of images")
-        data, facts = self.data, self.facts
+        require_tile(self, self.size_multiple, self.smallest_size)
         if stage == "fit":
+            facts = self.facts
             self.source_scale = facts.source_scale
             self.source_side, self.read_channels = facts.source_side, facts.source_channels
-        if isinstance(data, Pictures) and (data.tile % self.size_multiple or data.tile < self.smallest_size):
-            raise ModelError(
-                f"tile is {data.tile}, but this {type(self).__name__} translates images whose sides are "
-                f"multiples of {self.size_multiple} and at least {self.smallest_size}: set --data.tile to such a "
-                "number."
-            )
 
     def load_starting_weights(self) -> None:
         for networks in (self.generator, self.generator_average):
@@ -208,18 +200,3 @@ def dropout_active(network: nn.Module, active: bool) -> Iterator[None]:
     finally:
         for layer in layers:
             layer.eval()
-
-
-def require_pairs(module: Method, stage: str) -> None:
-    """Refuses a data module of labeled images and the like, whose batches aren't pairs of images.
-
-    Raises:
-        ModelError: They aren't.
-    """
-    images = module.facts.predict_set if stage == "predict" else module.facts.train_set
-    if isinstance(images, GatherDataset) and not isinstance(images.columns, ImagePair):
-        takes = "translates pictures in their own size" if stage == "predict" else "learns from pairs of images"
-        remedy = "Pictures --data.path FOLDER" if stage == "predict" else "PairedFolder --data.path FOLDER"
-        raise ModelError(
-            f"{type(module).__name__} {takes}, which {type(module.data).__name__} doesn't give: set --data {remedy}."
-        )

@@ -1,6 +1,6 @@
-"""Turns what the argument parser says of values into a sentence that names option, value and choices.
+"""Turns the argument parser's refusal of a value into a sentence that names option, value and choices.
 
-jsonargparse tells a refusal as an indented tree: a key, the branches of its union, in them a class, in it a key again.
+jsonargparse prints a refusal as an indented tree: a key, the branches of its union, in them a class, in it a key again.
 """
 
 import re

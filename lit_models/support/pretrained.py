@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from torch import Tensor
 
@@ -19,8 +19,16 @@ class StartsFromWeights(Method):
     given weights by ``load_state_dict``, as every checkpoint gives them.
     """
 
+    trained_for: ClassVar[tuple[str, ...]] = ()
+    """Stages that take more than these weights, and refuse a model that was neither trained nor restored."""
+    pretrained: str | None = None
+    """The argument ``pretrained`` of most: a file, or "imagenet"."""
     has_weights = False
     """Whether they are loaded, or replaced by others."""
+
+    @property
+    def restored_arguments(self) -> tuple[str, ...]:
+        return ("pretrained",)
 
     def load_starting_weights(self) -> None:
         """Loads the weights that the arguments name, if they name some."""
@@ -35,6 +43,25 @@ class StartsFromWeights(Method):
     def on_fit_start(self) -> None:
         super().on_fit_start()
         self.start_from_weights()
+
+    def on_validation_start(self) -> None:
+        super().on_validation_start()
+        self._require_training("validate")
+
+    def on_test_start(self) -> None:
+        super().on_test_start()
+        self._require_training("test")
+
+    def on_predict_start(self) -> None:
+        super().on_predict_start()
+        self._require_training("predict")
+
+    def _require_training(self, stage: str) -> None:
+        if stage in self.trained_for and self.pretrained is not None and not self.has_weights:
+            raise ModelError(
+                f"{type(self).__name__} starts from --model.pretrained in training, and this one has had none: add "
+                "--ckpt_path."
+            )
 
     def load_state_dict(self, *args: Any, **named: Any) -> Any:
         self.has_weights = True
@@ -84,6 +111,26 @@ def load_pretrained(
     if any(weights[name].shape != value.shape for name, value in needed.items()):
         raise ModelError(f"The {part} in {path} doesn't have the shapes that {_arguments_text(arguments)} make.")
     network.load_state_dict(weights)
+
+
+def require_fitting_weights(encoder: str, encoder_checkpoint: str | None, pretrained: str | None, frozen: bool) -> None:
+    """Refuse weights that another kind of encoder starts from, and a frozen autoencoder's encoder without any.
+
+    Raises:
+        ModelError: They are such.
+    """
+    if encoder != "autoencoder":
+        if encoder_checkpoint is not None:
+            raise ModelError(
+                f"encoder_checkpoint is an autoencoder's: name weights of {encoder} by --model.pretrained."
+            )
+    elif pretrained is not None:
+        raise ModelError("pretrained is for other encoders than an autoencoder's: set --model.encoder_checkpoint.")
+    elif encoder_checkpoint is None and frozen:
+        raise ModelError(
+            "A frozen encoder must have learnt before: name an autoencoder's checkpoint with "
+            "--model.encoder_checkpoint, or train it along with --model.freeze_encoder false."
+        )
 
 
 def find_pretrained(checkpoint: str) -> Path:
