@@ -387,7 +387,7 @@ class RelitCLI(LightningCLI):
         if self.starting_weights is None or self.checkpoint is not None:  # a restarted job goes on
             return []
         path, content = self.starting_weights
-        return [StartingWeights(path, state_of_source(content))]
+        return [StartingWeights(path, state_of_source(content), content.get("hyper_parameters"))]
 
     def after_instantiate_classes(self) -> None:
         config = self._settings

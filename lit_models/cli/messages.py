@@ -62,6 +62,12 @@ OF_THE_TRAINER = {
         "MLFlowLogger needs --trainer.logger.tracking_uri, such as sqlite:///mlflow.db; --config logger/mlflow needs "
         "none, and keeps its store in the run's folder."
     ),
+    r"No working C\+\+ compiler found|Compiler: \S+ is not found": (
+        "--compile needs a C++ compiler, such as g++, for networks on a CPU: install one, or leave --compile out."
+    ),
+    r"Cannot find a working triton installation": (
+        "--compile needs the package triton for networks on a GPU: pip install triton, or leave --compile out."
+    ),
     r"CUDA out of memory|MPS backend out of memory": (
         "The GPU's memory is full: lower --data.batch_size, set --trainer.precision bf16-mixed, or narrow the model."
     ),
