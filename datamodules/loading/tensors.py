@@ -115,7 +115,7 @@ class GatherDataset(Dataset[Batch], Generic[Batch]):
     def __getitems__(self, indices: Sequence[int] | Tensor) -> Batch:
         rows = torch.as_tensor(indices)
         if self.rows is not None:
-            rows = self.rows[rows]
+            rows = self.rows.take(rows)
         rows = rows.to(self.columns[0].device, non_blocking=True)
         return type(self.columns)(*(_gather(column, rows) for column in self.columns))
 
@@ -294,6 +294,9 @@ class TensorStore:
 
 def _gather(column: Tensor, rows: Tensor) -> Tensor:
     """``column[rows]``; `index_select` copies whole rows, where advanced indexing copies element by element."""
+    # Of few rows, each call of torch costs as much as the copy: 3 us of 7 for 64 images of 28x28.
+    if rows.ndim == 1:
+        return column.index_select(0, rows)
     return column.index_select(0, rows.flatten()).view(*rows.shape, *column.shape[1:])
 
 
