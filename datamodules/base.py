@@ -18,7 +18,7 @@ from lightning.pytorch.callbacks import BatchSizeFinder
 from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor
 
-from datamodules.errors import DataError
+from datamodules.errors import DataError, note
 from datamodules.loading.loaders import BatchLoader, BatchSource
 from datamodules.loading.paths import expanded, user_cache
 from datamodules.loading.samplers import BatchSampler, ClassBalancedBatches, SequentialBatches, ShuffledBatches
@@ -53,6 +53,13 @@ class HasImageShape(Protocol):
     """A model that was built for images of ``(channels, height, width)``."""
 
     image_shape: tuple[int, int, int]
+
+
+@runtime_checkable
+class LearnsClasses(Protocol):
+    """A model of so many classes, 0 for none."""
+
+    num_classes: int
 
 
 @runtime_checkable
@@ -229,7 +236,8 @@ class ImageDataModule(LightningDataModule):
         return BatchLoader(self._placed(dataset), batch_sampler=sampler)
 
     def _require_validation(self) -> None:
-        """Refuses a training that waits for a validation metric without validation images."""
+        """Refuses a training that waits for a validation metric without validation images, and notes that there are
+        none where some were to be drawn."""
         if self.trainer is None or "val_set" not in vars(self) or len(self.val_set):
             return
         for callback in vars(self.trainer).get("callbacks", ()):  # which Lightning's class doesn't declare
@@ -240,6 +248,8 @@ class ImageDataModule(LightningDataModule):
                     f"{type(callback).__name__} waits for {monitor}, but {type(self).__name__} has no validation "
                     f"images: {remedy}, or set the monitor to null or to a training metric."
                 )
+        if vars(self).get("val_fraction"):
+            note(f"{type(self).__name__} has no validation images, as it has too few: {self._remedy('val_fraction')}.")
 
     def _require_enough(self, size: int) -> None:
         """Refuses an evaluation of nothing, or of fewer images than there are processes."""

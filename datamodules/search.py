@@ -54,7 +54,7 @@ class SearchDataModule(ImageDataModule):
     module, the architecture from its validation images, which also tell the accuracy after each epoch.
 
     For CIFAR-10 the paper takes half of the training images for each (``val_fraction: 0.5`` of the data module). An
-    epoch is one of the weights' images; the architecture's are drawn over and over beside them.
+    epoch is one of the weights' images; the architecture's are drawn with them, over and over.
 
     Args:
         images: The data module of the labeled images. What it does to training images at random, it does to those of

@@ -91,6 +91,8 @@ class BatchLoader(DataLoader[Any], Generic[Batch]):
             self.sampler = rows
         # Lightning's advice to load with several processes, which this loader has no use for.
         warnings.filterwarnings("ignore", message=".*_dataloader' does not have many workers")
+        # The data module refuses an empty split, or notes it, in words of its own arguments.
+        warnings.filterwarnings("ignore", message="Total length of `BatchLoader` across ranks is zero")
 
     def __setattr__(self, name: str, value: Any) -> None:
         # Not torch's, which forbids to change the data set: :mod:`lit_models.phase_data` does.

@@ -10,6 +10,7 @@ import json
 import os
 import shutil
 import zlib
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Generic, NamedTuple, Self, TypeVar
@@ -245,7 +246,7 @@ class TensorStore:
         try:
             build(ArrayWriter(unfinished))
             arrays = {path.stem: _facts_of_array(path) for path in sorted(unfinished.glob("*.npy"))}
-            sources = {path.name: _fingerprint(path) for path in self.sources if path.exists()}
+            sources = {name: _fingerprint(path) for name, path in self._named_sources().items() if path.exists()}
             meta = {"identity": self.identity, "sources": sources, "arrays": arrays}
             (unfinished / "meta.json").write_text(json.dumps(meta, indent=1), encoding="utf-8")
             if self.folder.exists():
@@ -253,6 +254,11 @@ class TensorStore:
             unfinished.rename(self.folder)
         finally:
             shutil.rmtree(unfinished, ignore_errors=True)
+
+    def _named_sources(self) -> dict[str, Path]:
+        """The sources by their names, or by their paths where two have the same name."""
+        counts = Counter(path.name for path in self.sources)
+        return {path.name if counts[path.name] == 1 else str(path): path for path in self.sources}
 
     def _meta(self) -> dict[str, Any]:
         meta: dict[str, Any] = json.loads((self.folder / "meta.json").read_text(encoding="utf-8"))
@@ -283,7 +289,8 @@ class TensorStore:
             return fault
         meta = self._meta()
         known = meta["sources"]
-        if any(_has_changed(path, known[path.name]) for path in self.sources if path.exists() and path.name in known):
+        there = {name: path for name, path in self._named_sources().items() if path.exists() and name in known}
+        if any(_has_changed(path, known[name]) for name, path in there.items()):
             return "out of date (the source files have changed)"
         for name, facts in meta["arrays"].items():
             path = self.folder / f"{name}.npy"

@@ -1,6 +1,7 @@
 """``relit init FOLDER``: looks at a folder of pictures and writes a complete, commented configuration for a method."""
 
 import argparse
+import json
 import os
 import sys
 import warnings
@@ -380,7 +381,11 @@ def main(args: list[str]) -> int:
     try:
         return _init(expanded(given.folder), given.method, given.output, given.force)
     except (RunError, DataError) as error:
-        print(f"relit: {error}", file=sys.stderr)
+        print(f"relit: {printable(str(error))}", file=sys.stderr)
+        return 1
+    except OSError as error:
+        file = printable(str(error.filename))
+        print(f"relit: {file} can't be written ({error.strerror}): give another --output.", file=sys.stderr)
         return 1
 
 
@@ -414,4 +419,6 @@ def _init(path: Path, method: str | None, output: str | None, force: bool) -> in
 
 def _quoted(text: str) -> str:
     """A string as YAML takes it, whatever it holds."""
-    return "'" + text.replace("'", "''") + "'"
+    if printable(text) == text:
+        return "'" + text.replace("'", "''") + "'"
+    return json.dumps(text)

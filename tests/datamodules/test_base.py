@@ -1,5 +1,6 @@
 """What all data modules refuse before any batch, and what all of them share."""
 
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from types import SimpleNamespace
@@ -9,7 +10,7 @@ import pytest
 import torch
 from lightning.pytorch.trainer.states import TrainerFn, TrainerState
 
-from datamodules import DataError, Digits, GatherDataset, ImageDataModule, LabeledImages
+from datamodules import DataError, DataWarning, Digits, GatherDataset, ImageDataModule, LabeledImages
 from datamodules.base import data_root
 from datamodules.loading.paths import expanded, user_cache
 
@@ -55,6 +56,17 @@ def test_a_monitor_without_validation_images_is_refused() -> None:
     for callbacks in ([SimpleNamespace(monitor="train/loss")], [SimpleNamespace(monitor=None)], [object()]):
         assert len(with_trainer(Few(val=0), TrainerFn.FITTING, callbacks=callbacks).train_dataloader()) == 4
     assert len(with_trainer(Few(), TrainerFn.FITTING, callbacks=waiting).train_dataloader()) == 4
+
+
+def test_a_validation_split_that_comes_out_empty_is_said() -> None:
+    data = with_trainer(Few(val=0), TrainerFn.FITTING)
+    data.val_fraction = 0.1  # type: ignore[attr-defined]
+    with pytest.warns(DataWarning, match="Few has no validation images, as it has too few: choose other data"):
+        data.train_dataloader()
+    data.val_fraction = 0.0  # type: ignore[attr-defined]  # as it was asked for
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        data.train_dataloader()
 
 
 def test_batches_of_classes_and_samples() -> None:
