@@ -246,7 +246,7 @@ class ImageFolder(ImageDataModule):
         predicted = readable if self.unlabeled else readable[split != EXTRA]
         self.predict_set = GatherDataset(columns, predicted)
         self.file_names = tuple(printable(names["files"][row]) for row in predicted.tolist())
-        if self.split_by == "image":
+        if stage == "fit" and self.split_by == "image":
             self._note_classes_drawn_whole(columns.label[train])
 
     def _note_classes_drawn_whole(self, label: Tensor) -> None:
