@@ -258,8 +258,8 @@ class ImageFolder(ImageDataModule):
         if lost and self.class_names:
             some = ", ".join(self.class_names[one] for one in sorted(lost)[:3]) + ", …" * (len(lost) > 3)
             note(
-                f"{len(lost):,} of the {self.num_classes:,} classes of {self.source()} have no training images, as "
-                f"all of theirs were drawn for validation and testing: {some}. Add images, or try another "
+                f"In {self.source()}, {len(lost):,} of {self.num_classes:,} classes are left without training images, "
+                f"as all of theirs were drawn for validation and testing: {some}. Add images, or try another "
                 "--data.split_seed."
             )
 

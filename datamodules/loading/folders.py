@@ -72,6 +72,9 @@ THUMBNAILS = frozenset(("thumbs", "thumbnails", "thumbnail", "thumb", "previews"
 KINDS_OF_FILES = frozenset(("images", "imgs", "masks", "mask", "labels", "annotations", "segmentations", "gt"))
 """Names of folders for a kind of file, not a class."""
 
+STEERING = ("Cc", "Zl", "Zp")
+"""Unicode's categories of characters that steer a terminal, or begin a line or paragraph."""
+
 TRAIN, VAL, TEST = 0, 1, 2
 UNLABELED = -1
 """Label of an image without a class."""
@@ -261,7 +264,7 @@ def printable(name: str) -> str:
         'caf\\xe9'
     """
     text = os.fsencode(name).decode("utf-8", "backslashreplace")
-    return "".join(f"\\x{ord(one):02x}" if unicodedata.category(one) == "Cc" else one for one in text)
+    return "".join(f"\\x{ord(one):02x}" if unicodedata.category(one) in STEERING else one for one in text)
 
 
 def figure_text(name: str) -> str:

@@ -1,7 +1,6 @@
 """``relit init FOLDER``: looks at a folder of pictures and writes a complete, commented configuration for a method."""
 
 import argparse
-import json
 import os
 import sys
 import warnings
@@ -79,7 +78,10 @@ def look(path: Path) -> Folder:
         raise RunError(f"There is no folder {path}: name one that holds pictures.")
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        files = list_images(path)[1]
+        try:
+            files = list_images(path)[1]
+        except PermissionError as error:
+            raise RunError(f"You may not read the folder {path}: ask its owner, or name another one.") from error
         if not files:
             raise RunError(f"{path} holds no pictures: name a folder that does.")
         found = look_at(path, files)
@@ -383,10 +385,6 @@ def main(args: list[str]) -> int:
     except (RunError, DataError) as error:
         print(f"relit: {printable(str(error))}", file=sys.stderr)
         return 1
-    except OSError as error:
-        file = printable(str(error.filename))
-        print(f"relit: {file} can't be written ({error.strerror}): give another --output.", file=sys.stderr)
-        return 1
 
 
 def _init(path: Path, method: str | None, output: str | None, force: bool) -> int:
@@ -410,8 +408,11 @@ def _init(path: Path, method: str | None, output: str | None, force: bool) -> in
     text = RECIPES[method].write(folder)
     if output is not None:
         text = text.replace(f"--config {method}.yaml", f"--config {output}")
-    file.parent.mkdir(parents=True, exist_ok=True)
-    file.write_text(text, encoding="utf-8")
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise RunError(f"{file} can't be written ({error.strerror}): give another --output.") from error
     others = [name for name in fitting if name != method]
     print(f"Wrote {os.path.relpath(file)}." + (f" Also fitting: --method {', '.join(others)}." * bool(others)))
     return 0
@@ -419,6 +420,9 @@ def _init(path: Path, method: str | None, output: str | None, force: bool) -> in
 
 def _quoted(text: str) -> str:
     """A string as YAML takes it, whatever it holds."""
-    if printable(text) == text:
+    if text.isprintable():
         return "'" + text.replace("'", "''") + "'"
-    return json.dumps(text)
+    is_plain = [one.isprintable() and one not in '"\\' for one in text]
+    return (
+        '"' + "".join(one if plain else f"\\U{ord(one):08x}" for one, plain in zip(text, is_plain, strict=True)) + '"'
+    )

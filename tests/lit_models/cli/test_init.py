@@ -178,7 +178,7 @@ def test_refusals(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["flat", "--force"]) == 0
     (tmp_path / "file").write_text("")
     assert main(["flat", "--output", "file/vae.yaml"]) == 1
-    assert "can't be written (Not a directory): give another --output." in capsys.readouterr().err
+    assert "file/vae.yaml can't be written (File exists): give another --output." in capsys.readouterr().err
     write(tmp_path / "one", 1)
     assert main(["one"]) == 1
     assert "No method fits" in capsys.readouterr().err
