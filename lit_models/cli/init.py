@@ -422,7 +422,5 @@ def _quoted(text: str) -> str:
     """A string as YAML takes it, whatever it holds."""
     if text.isprintable():
         return "'" + text.replace("'", "''") + "'"
-    is_plain = [one.isprintable() and one not in '"\\' for one in text]
-    return (
-        '"' + "".join(one if plain else f"\\U{ord(one):08x}" for one, plain in zip(text, is_plain, strict=True)) + '"'
-    )
+    escaped = (one if one.isprintable() and one not in '"\\' else f"\\U{ord(one):08x}" for one in text)
+    return f'"{"".join(escaped)}"'
