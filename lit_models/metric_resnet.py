@@ -17,22 +17,30 @@ Differences from the papers:
 1. One encoder for all losses. Hermans et al. train a ResNet-50 and a smaller network on persons, Wen et al. a network
    with local convolutions on faces.
 2. The triplet loss: the paper's head (a linear layer to 1,024, batch normalization, ReLU, a linear layer to 128) takes
-   ``--model.head mlp``. By default embeddings are the encoder's averaged features, after a ReLU, and not negative.
+   ``--model.head mlp``. By default embeddings are the encoder's averaged features, after a ReLU, and not negative. The
+   head starts with PyTorch's initial weights; in the authors' code its last layer starts orthogonal.
 3. The triplet loss: one cycle of the learning rate and clipped gradients. The paper's rate of Adam is constant for
    15,000 steps and decays until step 25,000, with β₁ = 0.5 while it does. Images are cropped after padding, where the
-   paper crops images enlarged by 1/8; nothing is augmented in the test.
+   paper crops images enlarged by 1/8; nothing is augmented in the test. An epoch has as many batches as would show
+   every image once; the authors' shows each person once.
 4. The center loss: the paper's features are 512 outputs of a linear layer, ``--model.embedding_dim 512``. By default
-   they are the encoder's averaged features. One cycle and label smoothing replace its learning rate in steps.
+   they are the encoder's averaged features. One cycle, 15 epochs in batches of 128 and label smoothing replace batches
+   of 256 and a rate of 0.1 that is divided by 10 after 16,000 and 24,000 of 28,000 steps.
 5. The center loss: the paper joins the features of an image and of its mirror image, reduces them by PCA and compares
    by the cosine. Here they are compared by Euclidean distance, as they are.
 6. The losses are means over images, so the learning rate need not change with the batch size. As both sums of eq. 5
-   become means, λ is the paper's.
+   become means, λ is the paper's. (The authors' code has 0.008.) Centers start at 0 and follow by eq. 4; in the
+   authors' code they start as Xavier's weights and are moved by SGD, with the network's rate and momentum as α.
 7. Under DDP the triplets are those of all ranks' images together, and so are the batches that the centers follow:
    several processes do what one would with their joined batch.
 8. Probabilities of a network trained by triplets are softmax(−β ‖f − centroid‖²), β being fitted to training images.
 9. Weight decay is for the weights of convolutions and linear layers only, not for biases and batch normalization (He
    et al. 2019, https://arxiv.org/abs/1812.01187, section 3.1).
-10. The center loss's toy (``encoder: lenet``, section 3.1): no activation follows the layer of two features.
+10. The center loss's toy (``encoder: lenet``, section 3.1): no activation follows the layer of two features, where the
+    authors' code has a PReLU. The configuration has a quarter of the width, λ = 0.1 (the code 0.01) and 5 epochs at a
+    constant rate (the code 10,000 steps, 21 epochs, with a rate that falls by a fifth twice), and images in [0, 1].
+11. The encoder starts with He's initial weights, or pretrained ones, and batch normalization's scales at 1, as in
+    torchvision. The checkpoint is chosen by validation accuracy; the papers train for a fixed number of steps.
 """
 
 from collections.abc import Sequence
@@ -45,7 +53,6 @@ from torch.nn import functional
 from torch.optim import SGD
 
 from datamodules import LabeledImages
-from lit_models.embedding_module import EmbeddingEvaluation, EmbeddingModule
 from lit_models.errors import ModelError
 from lit_models.losses.center import RULES, CenterRule, center_loss, require_center
 from lit_models.losses.precision import at_least_float32
@@ -59,21 +66,22 @@ from lit_models.optimizers import decayed_weights, with_one_cycle
 from lit_models.support.checks import (
     require_at_least,
     require_fraction,
-    require_image_shape,
     require_normalization,
     require_positives,
     require_several_images,
 )
 from lit_models.support.classes import CLASSIFIER
+from lit_models.support.embedding_module import EmbeddingEvaluation, EmbeddingModule
+from lit_models.support.pretrained import StartsFromWeights
 
 
-class MetricResNet(EmbeddingModule):
+class MetricResNet(StartsFromWeights, EmbeddingModule):
     """ResNet18 on images in [0, 1], by default with 64 pixels and 200 classes as in Tiny ImageNet.
 
     Logged in training: ``train/loss``, ``train/accuracy``, each batch's values (networks trained by triplets have no
     classifier; theirs is that of the reference images); ``train/center_loss``, ½ ‖f − c‖² without its weight;
     ``train/active_triplets``, the share of the mined triplets with ``D(a, p) + m > D(a, n)``, m = 0 if it is soft. For
-    what is logged in evaluation see :class:`lit_models.embedding_module.EmbeddingModule`.
+    what is logged in evaluation see :class:`lit_models.support.embedding_module.EmbeddingModule`.
 
     Args:
         image_size: Height and width of the images.
@@ -82,7 +90,8 @@ class MetricResNet(EmbeddingModule):
         loss: "cross_entropy", "triplet" or "center".
         encoder: "resnet18"; "conv4", the few-shot networks' four blocks; "lenet" for the center loss's toy (LeNet++;
             give it ``embedding_dim: 2``); ``torchvision:NAME`` or ``timm:NAME`` (extra ``relit[timm]``), with the
-            library's normalization in place of ``mean`` and ``std``.
+            library's normalization in place of ``mean`` and ``std``; or ``MODULE.NAME`` of a user-defined network
+            (:func:`lit_models.networks.user_network.register_encoder`).
         freeze_encoder: Leave the encoder as it is; train the head and the classifier only.
         encoder_lr: Learning rate of the encoder; the optimizer's if None.
         stem: "3x3", a convolution that keeps the size; or "7x7", the paper's convolution and max-pooling, which leave
@@ -118,6 +127,7 @@ class MetricResNet(EmbeddingModule):
     """
 
     exports = CLASSIFIER
+    trained_for = ("predict",)  # by a classifier, or by centroids
 
     center: Tensor
     centroid: Tensor
@@ -189,7 +199,6 @@ class MetricResNet(EmbeddingModule):
             self.classifier = nn.Linear(size, num_classes)
         if loss == "center":
             self.register_buffer("center", torch.zeros(num_classes, size))
-        self._has_weights = False
 
     def train(self, mode: bool = True) -> Self:
         super().train(mode)
@@ -200,6 +209,7 @@ class MetricResNet(EmbeddingModule):
 
     def features(self, image: Tensor) -> Tensor:
         """``(B, D)`` in float32 of images ``(B, C, H, W)`` in [0, 1]: what the classifier and the center loss get."""
+        self.start_from_weights()
         if not isinstance(self.encoder, Backbone):  # those normalize by themselves
             image = (image - self.mean) / self.std
         return at_least_float32(self.projection(self.encoder(image)))
@@ -226,7 +236,6 @@ class MetricResNet(EmbeddingModule):
         return ("pretrained", "mean", "std")
 
     def setup(self, stage: str) -> None:
-        require_image_shape(self, self.image_shape)
         super().setup(stage)
         if stage != "fit":
             return
@@ -237,19 +246,8 @@ class MetricResNet(EmbeddingModule):
         if self.loss == "triplet":
             require_positives(self)
 
-    def on_fit_start(self) -> None:
-        self._start_from_pretrained()
-
-    def on_validation_start(self) -> None:
-        self._start_from_pretrained()
-
-    def on_test_start(self) -> None:
-        self._start_from_pretrained()
-
-    def _start_from_pretrained(self) -> None:
-        """Loads the encoder's weights, once, unless a checkpoint was loaded."""
-        has_weights, self._has_weights = self._has_weights, True
-        if self.pretrained is not None and not has_weights:
+    def load_starting_weights(self) -> None:
+        if self.pretrained is not None:
             load_encoder(self.encoder, self.pretrained, normalizes=True)
 
     def training_step(self, batch: LabeledImages, batch_idx: int) -> Tensor:
@@ -296,23 +294,11 @@ class MetricResNet(EmbeddingModule):
             score = centroid_scores(evaluation.reference, self.centroid)
             self.sharpness.copy_(best_sharpness(score, evaluation.label))
 
-    def on_predict_start(self) -> None:
-        if self.pretrained is not None and not self._has_weights:
-            raise ModelError(
-                "MetricResNet starts from --model.pretrained in training, and this one has had none: add --ckpt_path."
-            )
-        if self.loss == "triplet" and not self.centroid.any():
-            raise ModelError(
-                "MetricResNet, trained by triplets, predicts by the class centroids of its last validation, and this "
-                "one has had none: train it for one more epoch, without --trainer.limit_val_batches 0."
-            )
-
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         super().on_save_checkpoint(checkpoint)
         checkpoint["head"] = self.head
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        self._has_weights = True
         super().on_load_checkpoint(checkpoint)
         if (head := checkpoint.get("head", self.head)) != self.head:
             raise ModelError(

@@ -1,7 +1,7 @@
 """pix2pix (Isola, Zhu, Zhou & Efros 2017, https://arxiv.org/abs/1611.07004): images to images by a conditional GAN.
 
 From a source x (a satellite photograph) the generator G makes a target (a map); the discriminator D sees the source
-beside the target, and judges whether they belong together, patch by patch:
+and the target as channels of one image, and judges whether they belong together, patch by patch:
 
     L_cGAN = E[log D(x, y)] + E[log(1 − D(x, G(x)))]                     (eq. 1; without x in D: eq. 2)
     L_L1   = E[‖y − G(x)‖₁]                                              (eq. 3)
@@ -12,8 +12,8 @@ batch normalization by the statistics of the batch, in tests, too, and weights f
 the non-saturating one; D's is halved, so that it learns more slowly (section 3.3). Adam with a constant learning rate
 of 2e-4 and β₁ = 0.5, batches of one image, 200 epochs (sections 3.3 and 6.2).
 
-``conditional: false`` takes x from D, and ``lambda_l1: 0`` the pairs from G's loss. With both it is a plain GAN that
-knows no pairs: any map will do that D takes for real ("GAN" in the paper's table 1).
+``conditional: false`` takes x from D, and ``lambda_l1: 0`` the pairs from G's loss. With both it is a plain GAN
+without pairs: any map will do that D takes for real ("GAN" in the paper's table 1).
 
 What differs from the paper and its code (phillipi/pix2pix):
 
@@ -29,8 +29,16 @@ What differs from the paper and its code (phillipi/pix2pix):
 6. The U-Net is built for powers of two from 32 pixels on. Below 128 pixels fewer than three decoder layers have
    dropout, as only layers of full width have it.
 7. Patches of 34 and 142 pixels are not in the paper, which compares 1 (its PixelGAN), 16, 70 and 286.
-8. ``generator: resnet``, ``loss: lsgan`` (Mao et al. 2017), ``ema_decay`` and ``gradient_clip_norm`` are not in the
-   paper.
+8. G's last layer has biases, and so have D's first and last, as in the PyTorch port (but in its PixelGAN the last has
+   none). The authors' Lua code keeps all biases of convolutions at 0. It halves D's loss in what it prints only; under
+   Adam that makes no difference.
+9. The 1,098 published test pairs of maps are halved: 549 for validation, 549 for the test. The last epoch is tested, as
+   in the paper. The paper asks people which map is real; here tests measure distances to the true map, and the share
+   of pixels of the right kind.
+10. ``pix2pix_maps_128`` cuts windows of 128 pixels from photographs of the paper's scale; ``pix2pix_maps_64`` squeezes
+    the photographs to 64.
+11. ``generator: resnet``, ``loss: lsgan`` (Mao et al. 2017), ``ema_decay`` and ``gradient_clip_norm`` are not in the
+    paper.
 """
 
 from typing import Any, Literal
@@ -43,7 +51,7 @@ from torch.nn import functional
 from datamodules import ImagePair
 from lit_models.adversarial import OPTIMIZER_ARGUMENTS
 from lit_models.errors import ModelError
-from lit_models.losses.adversarial import (
+from lit_models.losses.gan import (
     discriminator_bce,
     discriminator_least_squares,
     generator_bce,
@@ -130,7 +138,7 @@ class Pix2Pix(ImageTranslator):
         self.loss = loss
 
     def score(self, batch: ImagePair, target: Tensor) -> Tensor:
-        """The discriminator's logits of targets in [−1, 1], beside their sources if it sees them."""
+        """The discriminator's logits of targets in [−1, 1], joined to their sources if it sees them."""
         return self.discriminator(torch.cat([batch.source * 2 - 1, target], dim=1) if self.conditional else target)
 
     def discriminator_loss(self, batch: ImagePair, fake: Tensor) -> Tensor:

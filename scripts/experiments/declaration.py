@@ -10,7 +10,7 @@ from typing import Literal
 
 @dataclass(frozen=True)
 class Data:
-    """A data set, and how large it is when it is whole.
+    """A data set, and how large it is when it is complete.
 
     Attributes:
         name: What the results call it.
@@ -68,6 +68,8 @@ class Figure:
         main: Whether the README's table has it, too, and not the method's page alone.
         digits: Decimals; chosen by size if None.
         features: Of a score of generated images, the features that it goes over; values over others aren't shown.
+        argument: An argument on which the figure depends, such as "data.evaluation"; values of records from before it
+            existed aren't shown.
         published: Its published counterpart, by its name in `lit_models/runs/published.yaml`.
     """
 
@@ -81,6 +83,7 @@ class Figure:
     main: bool = True
     digits: int | None = None
     features: str | None = None
+    argument: str | None = None
     published: str | None = None
 
 
@@ -94,7 +97,7 @@ class Budget:
         only: The steps that are affordable; all of them if None.
         analysis: What the experiment's scripts are given for it.
         patience: Epochs that a step with `length_of` lasts beyond the earlier step's best one.
-        note: What a reader can't tell from the arguments.
+        note: What the arguments don't show.
     """
 
     arguments: dict[str, tuple[str, ...]] = field(default_factory=dict)
