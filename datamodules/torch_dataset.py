@@ -259,7 +259,11 @@ def dataset_class(name: str) -> type:
     except (ImportError, AttributeError) as error:
         known = dir(import_module("torchvision.datasets")) if module == "torchvision.datasets" else []
         guess = difflib.get_close_matches(attribute, known, n=1)
-        meant = f"set --data.train to {guess[0]}" if guess else "set --data.train to a class's path"
+        meant = (
+            f"set --data.train to {guess[0]}"
+            if guess
+            else "set --data.train to a class's path, and PYTHONPATH to its folder"
+        )
         raise DataError(f"There is no data set {name} ({error}): {meant}.") from error
     if not isinstance(found, type) or not hasattr(found, "__getitem__") or not hasattr(found, "__len__"):
         raise DataError(f"{name} isn't a class of data sets with __len__ and __getitem__: set --data.train to one.")
