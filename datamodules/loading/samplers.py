@@ -76,7 +76,7 @@ class ShuffledBatches:
             processes = f" on {world_size} processes" if world_size > 1 else ""
             raise DataError(
                 f"A training batch of {batch_size}{processes} needs {batch_size * world_size} samples, but there are "
-                f"{size}: set --data.batch_size to {max(1, size // world_size)} or less."
+                f"{size}: {_lowered('batch_size', size // world_size, 'training images')}."
             )
         self.size, self.batch_size, self.seed = size, batch_size, seed
         self.rank, self.world_size = rank, world_size
@@ -241,8 +241,8 @@ class ClassBalancedBatches:
             processes = f" on {world_size} processes" if world_size > 1 else ""
             raise DataError(
                 f"A batch of {classes_per_batch} classes{processes} needs {classes_per_batch * world_size} classes; "
-                f"there are {len(self.classes)}: set --data.classes_per_batch to "
-                f"{max(1, len(self.classes) // world_size)} or less."
+                f"there are {len(self.classes)}: "
+                f"{_lowered('classes_per_batch', len(self.classes) // world_size, 'classes')}."
             )
         fewest, label = self.classes.fewest()
         if samples_per_class > fewest:
@@ -300,6 +300,11 @@ class RowsByClass:
         """
         keys = keys.masked_fill(torch.arange(self.most) >= self.counts[classes].unsqueeze(-1), -1.0)
         return self.rows[self.starts[classes].unsqueeze(-1) + keys.topk(samples).indices]
+
+
+def _lowered(name: str, most: int, what: str) -> str:
+    """What to do about a number that is too large; if 1 is too large as well, there is too little of something."""
+    return f"set --data.{name} to {most} or less" if most else f"choose data with more {what}"
 
 
 def _at_least_one(numbers: dict[str, int]) -> None:

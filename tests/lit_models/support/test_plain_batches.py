@@ -21,6 +21,7 @@ SMALL: dict[str, dict[str, Any]] = {
     "DCGAN": {"image_size": 16, "channels": 1, "latent_dim": 2, "feature_maps": 2},
     "WGAN": {"image_size": 16, "channels": 1, "latent_dim": 2, "feature_maps": 2, "n_critic": 1},
     "SNGAN": {"image_size": 16, "channels": 1, "latent_dim": 2, "feature_maps": 2},
+    "TripletGAN": {"image_size": 16, "channels": 1, "latent_dim": 2, "feature_maps": 2, "embedding_dim": 2},
     "ConditionalGAN": {"image_size": 16, "channels": 1, "latent_dim": 2, "feature_maps": 2, "num_classes": 4},
     "VAE": {"image_size": 16, "channels": 1, "latent_dim": 2, "feature_maps": 2},
     "DenoisingAutoencoder": {"image_size": 16, "channels": 1, "latent_dim": 2, "feature_maps": 2},
