@@ -10,6 +10,7 @@ from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import ProgressBar, TQDMProgressBar
+from lightning.pytorch.callbacks.progress.tqdm_progress import convert_inf
 from torch import Tensor
 
 from lit_models.cli.output import shown_path
@@ -106,8 +107,11 @@ class EpochBar(TQDMProgressBar):
         super().on_train_start(*args)
 
     def on_train_epoch_start(self, trainer: Trainer, *args: Any) -> None:
-        super().on_train_epoch_start(trainer, *args)
-        self.train_progress_bar.set_description_str(epoch_of(trainer))
+        # In place of Lightning's hook, which draws the bar with an epoch counted from 0 first.
+        bar = self.train_progress_bar
+        bar.set_description_str(epoch_of(trainer), refresh=False)
+        bar.total, bar.initial = convert_inf(self.total_train_batches), 0
+        bar.reset()
 
     def on_train_batch_end(self, trainer: Trainer, *args: Any) -> None:
         left = self._clock.left(trainer)
