@@ -28,7 +28,9 @@ TRAINERS = {
     **dict.fromkeys(("steps", "iterations", "max_iter"), "max_steps"),
     **dict.fromkeys(("gpus", "gpu", "num_gpus"), "devices"),
     **dict.fromkeys(("device", "cuda", "cpu"), "accelerator"),
-    **dict.fromkeys(("fp16", "bf16", "amp", "half", "dtype"), "precision"),
+    **dict.fromkeys(("fp16", "amp", "half"), "precision 16-mixed"),
+    "bf16": "precision bf16-mixed",
+    "dtype": "precision",
     **dict.fromkeys(("clip", "grad_clip", "gradient_clip"), "gradient_clip_val"),
     **dict.fromkeys(("grad_accum", "accumulate"), "accumulate_grad_batches"),
     **dict.fromkeys(("dry_run", "dev_run"), "fast_dev_run"),
@@ -74,6 +76,8 @@ def read_arguments(args: list[str]) -> list[str]:
     command = checked_command(args)
     read: list[str] = [command]
     appended: list[str] = []
+    data_is_given = any(word.partition("=")[0] == "--data" for word in args)
+    samples = any(word.partition("=")[0] == "--data.labels" for word in args)
     option: str | None = None
     rest = args[1:]
     config: list[dict[str, Any]] = []
@@ -117,13 +121,15 @@ def read_arguments(args: list[str]) -> list[str]:
             value = f"[{value}]"
         if name in ("debug", "help", "print_config"):
             read.append(word)
+        elif given and command == "predict" and name.startswith("data.") and samples and not data_is_given:
+            appended += [option, value]
         elif given:
             _check_class(name, value)
             read.append(f"{option}={value}") if equals else read.extend([option, value])
         else:
             read.append(word)
     if appended:
-        read += ["--data", "Samples", *appended]
+        read += [*([] if data_is_given else ["--data", "Samples"]), *appended]
     return read
 
 
@@ -149,7 +155,8 @@ def checked_command(args: list[str]) -> str:
             raise UsageError(f"{method} is a method, not a command: relit help {method} explains it.")
         if data := closest(command, sources.data_sets(), cutoff=0.9):
             raise UsageError(f"{data} is a data set, not a command: relit help {data} explains it.")
-    meant = SYNONYMS.get(command.lower()) or closest(command, COMMANDS, cutoff=0.5)
+    near = SYNONYMS.get(closest(command, SYNONYMS, cutoff=0.8) or "")
+    meant = near or closest(command, COMMANDS, cutoff=0.5)
     guess = f" Did you mean `relit {meant}`?" if meant else ""
     raise UsageError(f"There is no command {command!r}.{guess} The commands are {', '.join(COMMANDS)}.")
 
@@ -170,10 +177,7 @@ def unknown_setting(name: str, command: str = "fit", dashes: str = "--", method:
     if first in ("optimizer", "optim", "optimizers"):
         return f"{whole}: a method has its own. {_optimizer_options(method, dashes)}"
     if first in SCHEDULES:
-        return (
-            f"{whole}: methods set their schedules themselves, and GANs take {dashes}model.generator_schedule. "
-            f"{dashes}lr_scaling is for training on several processes."
-        )
+        return f"{whole}: {_schedule_options(method, dashes)}"
     if name in OTHERS:
         return f"{whole}: use {dashes}{OTHERS[name]}."
     if name in ("class", "count", "n", "num_samples"):
@@ -250,6 +254,15 @@ def _optimizer_options(method: str | None, dashes: str) -> str:
     return f"Set {' and '.join(f'{dashes}model.{name}' for name in _optimizers_of(method))}."
 
 
+def _schedule_options(method: str | None, dashes: str) -> str:
+    if method is None:
+        return f"GANs take {dashes}model.generator_scheduler, and VAE {dashes}model.lr_scheduler; others set it themselves."
+    taken = [name for name in sorted(_arguments_by_group("model", method)) if name.endswith("scheduler")]
+    if not taken:
+        return f"{method} sets its schedule itself (relit help {method})."
+    return f"set {' and '.join(f'{dashes}model.{name}' for name in taken)}."
+
+
 def _is_option(word: str) -> bool:
     return word.startswith("--") or word in ("-c", "-h")
 
@@ -301,7 +314,9 @@ def _no_configuration(value: str) -> str:
     path = Path(value)
     files = [str(path.parent / other.name) for other in sorted(path.parent.glob("*.yaml"))] if path.suffix else []
     name = value.removeprefix("configs/").removesuffix(".yaml")
-    meant = closest(value, files, cutoff=0.8) or closest(name, configurations(), cutoff=0.6)
+    words = sorted(name.split("_"))
+    reordered = next((other for other in configurations() if sorted(other.split("_")) == words), None)
+    meant = closest(value, files, cutoff=0.8) or reordered or closest(name, configurations(), cutoff=0.6)
     if meant is None and (method := closest(name, sources.methods(), cutoff=0.9)):
         return f"There is no configuration {value}. A method is given by --model {method}."
     guess = f" Did you mean {meant}?" if meant else ""
@@ -340,7 +355,7 @@ def _check_option(name: str, value: str, command: str, config: list[dict[str, An
             and group[1] not in (known := _own_options(first))
         ):
             raise UsageError(
-                f"There is no option --{name}.{did_you_mean(name, [f'{first}.{own}' for own in known])} "
+                f"There is no option --{name}.{did_you_mean(f'--{name}', [f'--{first}.{own}' for own in known])} "
                 f"There are {', '.join(f'--{first}.{own}' for own in known)}."
             )
         if first == "trainer" and len(group) >= 2 and group[1] not in (*trainer_arguments(), "help"):
@@ -438,6 +453,8 @@ def _checked_configuration(path: Path) -> dict[str, Any]:
             raise UsageError(f"{path}: {unknown_setting(str(key), dashes='')}")
     for key in ("model", "data"):
         part = content.get(key)
+        if isinstance(part, dict):
+            _check_keys(path, key, part)
         name = part.get("class_path") if isinstance(part, dict) else part
         if isinstance(name, str):
             _check_class_in(path, key, name)
@@ -454,6 +471,17 @@ def _checked_configuration(path: Path) -> dict[str, Any]:
             if isinstance(name, str):
                 _check_class_in(path, "trainer.callbacks", name)
     return content
+
+
+def _check_keys(path: Path, part: str, given: dict[str, Any]) -> None:
+    """Refuses slips in the two keys by which a configuration gives a class and its arguments."""
+    own = ("class_path", "init_args", "dict_kwargs")
+    others = {"class": "class_path", "name": "class_path", "type": "class_path"}
+    others |= dict.fromkeys(("args", "arguments", "params", "kwargs"), "init_args")
+    for key in map(str, given):
+        meant = others.get(key) or closest(key, own, cutoff=0.7)
+        if key not in own and meant:
+            raise UsageError(f"{path}: There is no setting {part}.{key}. Did you mean {part}.{meant}?")
 
 
 def _check_class_in(path: Path, key: str, name: str) -> None:

@@ -68,7 +68,7 @@ def main(args: list[str]) -> int:
         print("\n" * (number > 0) + table(head, rows), end="")
     if kind in (None, "experiments"):
         print("\nrelit fit NAME trains; relit copy NAME writes the file for editing; relit help NAME prints it.")
-        print("Minutes are of a training on one CPU core, where results/ records one with these settings.")
+        print("Minutes are of a training on one CPU core with these settings; `relit help NAME` shows the settings.")
     if kind in (None, "data"):
         print("\nSizes of downloads are approximate.")
     return 0

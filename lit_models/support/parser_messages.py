@@ -16,6 +16,13 @@ from lit_models.support.spelling import closest
 UNION = "Does not validate against any of the Union subtypes"
 SET_BY_METHODS = ("generator", "discriminator", "critic", "image_shape", "params")
 RATES = ("lr", "learning_rate", "lrate")
+PRECISIONS = {
+    **dict.fromkeys(("fp16", "float16", "half", "amp", "mixed"), "16-mixed"),
+    **dict.fromkeys(("bfloat16", "bf16-amp"), "bf16-mixed"),
+    **dict.fromkeys(("fp32", "float32", "float", "single", "full"), "32-true"),
+    **dict.fromkeys(("fp64", "float64", "double"), "64-true"),
+}
+"""What other programs call the Trainer's precisions."""
 
 
 @dataclass
@@ -106,8 +113,12 @@ def explain_refusal_of_value(message: str) -> str | None:
         given = refusal.class_path or _one_line(refusal.value)
         return f"{option} is {given}, but {what}: check the spelling, and PYTHONPATH."
     if refusal.expected:
-        types = _types(refusal.expected)
         value = _one_line(refusal.value)
+        if option == "--trainer.precision":
+            meant = PRECISIONS.get(value.lower()) or closest(value, dict.fromkeys(PRECISIONS.values()), cutoff=0.5)
+            guess = f" Did you mean {meant}?" if meant else ""
+            return f"{option} is {value}; it must be 32-true, 16-mixed, bf16-mixed or 64-true.{guess}"
+        types = _types(refusal.expected)
         meant = closest(value, _choices(refusal.expected), cutoff=0.5)
         guess = f" Did you mean {meant}?" if meant else ""
         example = f" Write it as '[{value}]'." if types == "a list" and not value.startswith("[") else ""

@@ -237,7 +237,7 @@ def read_card(path: Path) -> dict[str, Any]:
     if not path.is_file():
         raise RunError(f"There are no weights {path}: name a {WEIGHTS} file that `relit export` wrote.")
     if not card_path.is_file():
-        raise RunError(f"{path} has no card: put {card_path.name}, which was exported with it, beside it.")
+        raise RunError(f"{path} has no card: put {card_path.name}, which was exported with it, in the same folder.")
     try:
         card = json.loads(card_path.read_text(encoding="utf-8"))
     except ValueError as error:
