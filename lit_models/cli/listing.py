@@ -1,6 +1,5 @@
 """``relit list``: what comes with relit, and the runs of this folder."""
 
-import argparse
 import json
 from typing import Any
 
@@ -8,6 +7,7 @@ import yaml
 
 from lit_models.cli import runs_table
 from lit_models.cli.arguments import UsageError
+from lit_models.cli.command_parser import CommandParser
 from lit_models.cli.minutes import measured_minutes, spelled_minutes
 from lit_models.cli.names import experiments, published_weights
 from lit_models.cli.tables import table
@@ -42,7 +42,7 @@ KINDS = ("methods", "data", "experiments", "weights", "callbacks", "runs")
 
 def main(args: list[str]) -> int:
     """Runs the command; returns its exit code."""
-    parser = argparse.ArgumentParser(
+    parser = CommandParser(
         prog="relit list",
         description="Lists methods, data sets, experiments (configurations), published weights, callbacks, or the runs "
         "of this folder; without a word, the first four.",

@@ -15,7 +15,6 @@ from lit_models.errors import RunWarning
 from lit_models.module import Generative, Reconstructing
 from lit_models.support.renamed import with_new_names
 
-
 ONLY_PREDICTED = ("Pictures", "Samples", "SupportQuery")
 """Data modules that stand for what is predicted, not for what a model was trained on."""
 

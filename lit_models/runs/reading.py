@@ -243,7 +243,9 @@ def read_run(folder: Path, name: str) -> Run:
         found = sorted(folder.glob(f"*/{METRICS}"), key=lambda path: path.stat().st_mtime)
         runs = [path.parent for path in found]
         if not folder.exists():
-            raise RunError(f"There is no folder {folder}: `relit runs` lists the runs.")
+            below = Path("runs") / folder
+            guess = f" Did you mean {below}?" if below.is_dir() else ""
+            raise RunError(f"There is no folder {folder}.{guess} `relit runs` lists the runs.")
         if not runs:
             raise RunError(f"{folder} is not the folder of a run or of an experiment: it has no metrics.csv.")
         folder = ([run for run in runs if _was_trained(run)] or runs)[-1]

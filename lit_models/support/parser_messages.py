@@ -16,6 +16,7 @@ from lit_models.support.spelling import closest
 UNION = "Does not validate against any of the Union subtypes"
 SET_BY_METHODS = ("generator", "discriminator", "critic", "image_shape", "params")
 RATES = ("lr", "learning_rate", "lrate")
+OPTIMIZER_ARGUMENTS = ("beta1", "beta2", "betas", "eps", "momentum", "weight_decay")
 PRECISIONS = {
     **dict.fromkeys(("fp16", "float16", "half", "amp", "mixed"), "16-mixed"),
     **dict.fromkeys(("bfloat16", "bf16-amp"), "bf16-mixed"),
@@ -134,6 +135,7 @@ def explain_refusal_of_value(message: str) -> str | None:
     if (len(refusal.key) == 1 and "Unable to load config" in message) or "Unable to load config" in refusal.reason:
         group = ".".join(refusal.key)
         own = {"wandb": "--wandb.enabled true", "trainer": "--trainer.max_epochs 3", "run": "--run.experiment NAME"}
+        own["checkpoint"] = "--checkpoint.monitor val/loss"
         hint = own.get(group, f"--{group}.NAME VALUE")
         return f"--{group} is a group of options, which are given one by one: {hint}."
     reason = refusal.reason or "it can't be used"
@@ -179,6 +181,8 @@ def _unknown(refusal: Refusal, option: str, name: str) -> str:
     whole = f"{name} has no argument {unknown!r}."
     if unknown in RATES and optimizers:
         return f"{whole} Set {' and '.join(f'{option}.{argument}.lr' for argument in optimizers)}."
+    if unknown in OPTIMIZER_ARGUMENTS and optimizers:
+        return f"{whole} Set {' and '.join(f'{option}.{argument}.{unknown}' for argument in optimizers)}."
     if unknown in ("optimizer", "optim") and optimizers:
         return f"{whole} Set {' and '.join(f'{option}.{argument}' for argument in optimizers)}."
     if unknown in ("num_workers", "workers") and option == "--data":

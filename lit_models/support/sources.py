@@ -89,12 +89,14 @@ def callbacks() -> dict[str, str]:
 
 
 def exported_names(module: str) -> list[str]:
-    """The classes that a package exports by ``__all__``, such as ``lightning.pytorch.callbacks``."""
-    for node in _tree(_source_of(module)).body:
+    """The classes that a package exports by ``__all__`` or, without it, imports (``lightning.pytorch.callbacks``)."""
+    body = _tree(_source_of(module)).body
+    for node in body:
         if isinstance(node, ast.Assign) and getattr(node.targets[0], "id", None) == "__all__":
             names = [element.value for element in ast.walk(node.value) if isinstance(element, ast.Constant)]
             return sorted(str(name) for name in names if str(name)[:1].isupper())
-    return []
+    imported = [alias.name for node in body if isinstance(node, ast.ImportFrom) for alias in node.names]
+    return sorted(name for name in imported if name[:1].isupper())
 
 
 def optimizers() -> list[str]:
