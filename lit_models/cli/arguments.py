@@ -94,7 +94,7 @@ def read_arguments(args: list[str]) -> list[str]:
     read: list[str] = [command]
     appended: list[str] = []
     data_is_given = any(word.partition("=")[0] == "--data" for word in args)
-    samples = any(word.partition("=")[0] == "--data.labels" for word in args)
+    samples = any(word.partition("=")[0] in ("--class", "--count", "--data.labels") for word in args)
     option: str | None = None
     named: str | None = None
     rest = args[1:]

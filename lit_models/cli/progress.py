@@ -77,7 +77,7 @@ def header(trainer: Trainer, model: LightningModule, shown: Path) -> str:
     """Method, parameters, data, device, precision, epochs and folder, wrapped to the terminal."""
     parameters = sum(parameter.numel() for parameter in model.parameters())
     sizes = split_sizes(trainer)
-    names = {"train_images": "training", "val_images": "validation", "test_images": "test"}
+    names = {"train_images": "train", "val_images": "val", "test_images": "test"}
     counts = [f"{sizes[key]:,} {name}" for key, name in names.items() if key in sizes]
     images = f" ({', '.join(counts)} images)" if counts else ""
     device = trainer.strategy.root_device.type

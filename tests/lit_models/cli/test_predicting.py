@@ -21,6 +21,7 @@ WEIGHTS = "predict --weights conditional_gan_mnist"
         ("--data.labels 7", "--data Samples --data.labels [7]"),
         ("--data.labels [7] --data.count 3", "--data Samples --data.labels [7] --data.count 3"),
         ("--data.labels='[1,2]' --data.seed=4", "--data Samples --data.labels [1,2] --data.seed 4"),
+        ("--data.seed 4 --count 8", "--data Samples --data.seed 4 --data.count 8"),
         ("--data Samples --data.labels 7 --count 10", "--data Samples --data.labels [7] --data.count 10"),
     ],
 )  # fmt: skip

@@ -32,7 +32,7 @@ def test_the_header_and_a_line_an_epoch(
     lines = captured.out.splitlines()
     header = " ".join(lines[: lines.index(next(line for line in lines if line.startswith("run: "))) + 1])
     assert re.match(
-        r"VAE, \d+ k parameters, on Digits \(1,297 training, 200 validation, 300 test images\) "
+        r"VAE, \d+ k parameters, on Digits \(1,297 train, 200 val, 300 test images\) "
         r"cpu, 32-true, 1 process, epochs 1 to 2 run: runs/vae_digits/[\w-]+$",
         header,
     )
