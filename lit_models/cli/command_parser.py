@@ -18,7 +18,8 @@ class CommandParser(argparse.ArgumentParser):
         command = COMMANDS.get(self.prog.removeprefix("relit "))
         example = f": {command.example}" if command is not None else ""
         if found := re.match(r"the following arguments are required: (.+)", message):
-            return f"`{self.prog}` needs {found[1]}{example}"
+            names = [name if name.startswith("-") else name.upper() for name in found[1].split(", ")]
+            return f"`{self.prog}` needs {' and '.join(names)}{example}"
         if found := re.match(r"unrecognized arguments: (\S+)", message):
             options = [option for action in self._actions for option in action.option_strings]
             guess = did_you_mean(found[1].partition("=")[0], options)
