@@ -14,7 +14,6 @@ from lit_models.support.known_classes import classes_for, unknown_class
 from lit_models.support.spelling import closest
 
 UNION = "Does not validate against any of the Union subtypes"
-SET_BY_METHODS = ("generator", "discriminator", "critic", "image_shape", "params")
 RATES = ("lr", "learning_rate", "lrate")
 OPTIMIZER_ARGUMENTS = ("beta1", "beta2", "betas", "eps", "momentum", "weight_decay")
 PRECISIONS = {
@@ -173,10 +172,8 @@ def _unknown(refusal: Refusal, option: str, name: str) -> str:
         return f"--{base}.{refusal.unknown} needs a class to be an argument of: add --config FILE or --{base} CLASS."
     if name in ("Union", "Callable", ""):
         return f"{option}.{refusal.unknown} needs a class to be an argument of: add {option} CLASS."
-    known = [argument.name for argument in _arguments_of(refusal.class_path)]
+    known = [argument.name for argument in _arguments_of(refusal.class_path) if argument.name != "params"]
     unknown = refusal.unknown
-    if refusal.class_path.startswith("lit_models."):
-        known = [argument for argument in known if argument not in SET_BY_METHODS]
     optimizers = [argument for argument in known if argument.endswith("optimizer")]
     whole = f"{name} has no argument {unknown!r}."
     if unknown in RATES and optimizers:

@@ -188,6 +188,7 @@ fit resnet18_digits --model.margin hard                      | --model.margin is
 fit dcgan_digits --model.latent_dim -3                       | latent_dim is -3 | at least 1
 fit dcgan_digits --model.latent_dim 8.5                      | --model.latent_dim is 8.5 | a whole number
 fit dcgan_digits --model.latent_dimm 3                       | --model.latent_dim?
+fit --model Pix2Pix --data Maps --model.generatr unet        | --model.generator?
 fit dcgan_digits --model.generator_optimizer.lrr 3           | FusedAdam | --model.generator_optimizer.lr?
 fit dcgan_digits --model.generator_optimizer.lr fast         | --model.generator_optimizer.lr is fast | a number
 fit dcgan_digits --model.generator_scheduler.gamma 3         | add --model.generator_scheduler CLASS
