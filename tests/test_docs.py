@@ -181,7 +181,7 @@ def test_configurations_in_commands_exist() -> None:
 @pytest.mark.parametrize("words", list(of_relit()), ids=lambda words: " ".join(words)[:100])
 def test_a_command_of_relit_is_valid(relit: Relit, words: tuple[str, ...]) -> None:
     arguments = [str(REPOSITORY / word) if word.startswith("configs/") else word for word in words[1:]]
-    if words[1] in ("compare", "demo", "export", "init", "report", "sweep"):  # have parsers, and tests, of their own
+    if words[1] in ("compare", "demo", "export", "init", "push", "report", "sweep"):  # they have parsers and tests
         return
     assert relit(*arguments, *([] if "help" in words[2] else ["--print_config"])) == 0
 
