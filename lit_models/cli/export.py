@@ -7,7 +7,6 @@
   makes of it is compared with PyTorch before the file is kept.
 """
 
-import argparse
 import math
 import sys
 import traceback
@@ -23,6 +22,7 @@ from lightning.pytorch import LightningModule
 from torch import Tensor, nn
 
 import lit_models
+from lit_models.cli.command_parser import CommandParser
 from lit_models.cli.hub_card import hub_card_text
 from lit_models.cli.messages import explain
 from lit_models.errors import ModelError, RunError
@@ -88,7 +88,7 @@ class ExportedPart(nn.Module):
 
 def main(args: list[str]) -> int:
     """Runs the command; returns its exit code."""
-    parser = argparse.ArgumentParser(
+    parser = CommandParser(
         prog="relit export",
         description="Writes a checkpoint's weights as safetensors, to be passed on and used with `relit predict "
         "--weights FILE`, or its networks as ONNX, for other programs; each with a card in JSON.",

@@ -1,6 +1,5 @@
 """``relit init FOLDER``: looks at a folder of pictures and writes a complete, commented configuration for a method."""
 
-import argparse
 import os
 import sys
 import warnings
@@ -14,6 +13,7 @@ from datamodules.loading.decoding import Look, look_at, power_of_two
 from datamodules.loading.folders import EXTRA, TEST, TRAIN, UNLABELED, VAL, list_classes, list_images, printable
 from datamodules.loading.pairs import PairListing, list_pairs
 from datamodules.loading.paths import expanded
+from lit_models.cli.command_parser import CommandParser
 from lit_models.errors import RunError
 
 SPLITS = {TRAIN: "training", VAL: "validation", TEST: "test", EXTRA: "unlabeled"}
@@ -371,7 +371,7 @@ RECIPES = {
 
 def main(args: list[str]) -> int:
     """Runs ``relit init``; returns the exit code."""
-    parser = argparse.ArgumentParser(
+    parser = CommandParser(
         prog="relit init",
         description="Looks at a folder of pictures, says what is in it, and writes a configuration for a method.",
     )

@@ -43,6 +43,9 @@ OF_THE_TRAINER = {
     r"`(max_\w+|min_\w+)` must be a non-negative integer or -1. You passed in (\S+?)\.$": (
         "--trainer.{0} is {1}; it must be at least 0, or -1 for no limit."
     ),
+    r"^(-?\d+) is not in bounds, numpy accepts from 0 to (\d+)": (
+        "--seed_everything is {0}; it must be a whole number from 0 to {1}."
+    ),
     r"must include a monitor when a `ReduceLROnPlateau` scheduler is used": (
         "ReduceLROnPlateau needs the name of a metric: choose lightning.pytorch.cli.ReduceLROnPlateau, and set its "
         "monitor, such as val/loss."

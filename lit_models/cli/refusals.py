@@ -22,6 +22,8 @@ SIZES = (
     *("code_dim", "init_channels", "layers"),
 )
 """Arguments of models that count pixels, channels or units."""
+REQUIRED_SIZES = ("image_size", "channels", "latent_dim", "feature_maps", "num_classes")
+"""Those that no model may lack."""
 
 
 def require_fitting_trainer(model: LightningModule, trainer: dict[str, Any], callbacks: list[Callback]) -> None:
@@ -68,11 +70,13 @@ def require_sizes(model: Any) -> None:
     """Refuses a model without any unit, channel or pixel, before torch says so in its own way.
 
     Raises:
-        RunError: A size is less than 1.
+        RunError: A size is less than 1, or null where there is no default to take its place.
     """
     for name, value in (model.get("init_args") or {}).items():
         if name in SIZES and isinstance(value, int) and value < 1:
             raise RunError(f"{name} is {value}; it must be at least 1.")
+        if name in REQUIRED_SIZES and value is None:
+            raise RunError(f"{name} is null; it must be a whole number of at least 1.")
 
 
 def require_proper_files(args: list[str]) -> None:

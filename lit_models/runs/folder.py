@@ -147,8 +147,8 @@ def find_checkpoint(which: str, options: RunOptions) -> Path:
     """The file that ``--ckpt_path`` means.
 
     Args:
-        which: ``last`` or ``best`` of the experiment's newest run (or of the run ``options.id``), a file, or a run's
-            folder, of which the last one is meant.
+        which: ``last`` or ``best`` of the experiment's newest run (or of the run ``options.id``), a file, or the folder
+            of a run or experiment, of which the last one is meant.
         options: Where to look.
 
     Raises:
@@ -156,8 +156,8 @@ def find_checkpoint(which: str, options: RunOptions) -> Path:
     """
     if which not in ("last", "best"):
         path = Path(which).expanduser()
-        if path.is_dir() and (last := last_checkpoint(path)) is not None:
-            return last
+        if path.is_dir() and (found := [last for run in (path, *path.glob("*")) if (last := last_checkpoint(run))]):
+            return max(found, key=lambda one: one.stat().st_mtime)
         if not path.is_file():
             raise RunError(
                 f"There is no checkpoint {which}: --ckpt_path takes a file, a run's folder, `last` or `best`."

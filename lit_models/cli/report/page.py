@@ -15,6 +15,7 @@ from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
+from lit_models.cli.command_parser import CommandParser
 from lit_models.cli.compare import named, read_runs
 from lit_models.cli.report.curves import BOTTOM, HEIGHT, LEFT, RIGHT, TOP, WIDTH, draw_plots, hoverable, svg_path
 from lit_models.cli.report.overview import Overview, find_runs, is_run
@@ -36,7 +37,7 @@ from lit_models.support.files import write_atomically
 
 def main(args: list[str]) -> int:
     """Runs the command; returns its exit code."""
-    parser = argparse.ArgumentParser(
+    parser = CommandParser(
         prog="relit report",
         description="Writes one HTML page about a run, or about several in comparison: figures, curves, samples by "
         "epoch, pictures, configuration, machine and training time. It opens from disk and needs no network.",
