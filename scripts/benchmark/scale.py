@@ -254,6 +254,11 @@ class CountedStep(Observer):
 
         pl_module.manual_backward = counted  # type: ignore[method-assign]
 
+    @property
+    def counts(self) -> bool:
+        """Whether the batch that is counted is running."""
+        return self._counter is not None
+
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         if batch_idx == 1:
             self.images = images_in(batch)
