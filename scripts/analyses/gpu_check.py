@@ -22,6 +22,7 @@ import socket
 import sys
 import tempfile
 import time
+from multiprocessing import connection
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -32,6 +33,7 @@ os.environ["PYTHONPATH"] = os.pathsep.join(sys.path[:2])  # for the process that
 
 import torch  # noqa: E402
 from lightning.pytorch import Callback, LightningModule, Trainer  # noqa: E402
+from lightning.pytorch.utilities import rank_zero_only  # noqa: E402
 
 from datamodules import Digits  # noqa: E402
 from lit_models.cli.doctor import examine  # noqa: E402
@@ -126,6 +128,7 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as folder:
         data = Path(folder, "data")
         Digits(root=str(data)).prepare_data()
+        os.environ["RELIT_DATA"] = str(data)  # data modules that wrap others have no argument for it
         for title, run in runs_of(given.methods).items():
             for mode in modes:
                 place = Path(folder, f"{title}, {mode}")
@@ -166,7 +169,7 @@ def check(
         timeout: Seconds for a command.
     """
     arguments = [
-        *("fit", *small_run(run, data, epochs=2 if mode == "resume" else 1), *MODES[mode], f"--data.root={data}"),
+        *("fit", *small_run(run, data, epochs=2 if mode == "resume" else 1), *MODES[mode]),
         *(f"--trainer.accelerator={accelerator}", f"--trainer.limit_train_batches={batches}", "--trainer.devices=1"),
         "--trainer.callbacks+=analyses.gpu_check.Speed",
     ]
@@ -244,21 +247,30 @@ def together(commands: list[list[str]], timeout: float) -> str:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    job = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)} if len(commands) > 1 else {}
     with tempfile.TemporaryDirectory() as folder:
         started: list[tuple[BaseProcess, Path]] = []
         for rank, arguments in enumerate(commands):
             said = Path(folder, str(rank))
-            environment = {**os.environ, **job, **({"NODE_RANK": str(rank)} if job else {})}
+            environment = {**os.environ, **(as_of_torchrun(rank, len(commands), port) if len(commands) > 1 else {})}
             process = context.Process(target=run_command, args=(arguments, environment, said))
             process.start()
             started.append((process, said))
         end = time.monotonic() + timeout
-        results = []
-        for process, said in started:
-            process.join(max(0.0, end - time.monotonic()))
-            results.append(ending(process, said, timeout))
+        while running := [process for process, _ in started if process.exitcode is None]:
+            if time.monotonic() > end or any(process.exitcode for process, _ in started):
+                break  # a rank that has failed leaves the other waiting
+            connection.wait([process.sentinel for process in running], max(0.0, end - time.monotonic()))
+        started.sort(key=lambda one: one[0].exitcode is None)  # those that are still running are killed
+        results = [ending(process, said, timeout) for process, said in started]
     return next((result for result in results if result != "ok"), "ok")
+
+
+def as_of_torchrun(rank: int, world_size: int, port: int) -> dict[str, str]:
+    """The environment of a node's only process, as torchrun makes it."""
+    values: dict[str, object] = {"RANK": rank, "LOCAL_RANK": 0, "GROUP_RANK": rank, "WORLD_SIZE": world_size}
+    values |= {"LOCAL_WORLD_SIZE": 1, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+    values |= {"TORCHELASTIC_RUN_ID": f"gpu-check-{port}", "TORCHELASTIC_RESTART_COUNT": 0}
+    return {name: str(value) for name, value in values.items()}
 
 
 def ending(process: BaseProcess, said: Path, timeout: float) -> str:
@@ -284,6 +296,7 @@ def run_command(arguments: list[str], environment: dict[str, str], said: Path) -
     os.dup2(descriptor, 2)
     from lit_models.__main__ import main as relit
 
+    rank_zero_only.rank = int(os.environ.get("RANK", "0"))  # type: ignore[attr-defined]  # read before the fork
     sys.argv = ["relit"]
     code = relit(arguments)
     sys.stdout.flush()
