@@ -15,8 +15,11 @@ from tests.methods import METHODS
 from tests.support.kernels import check, error_of, recorded
 
 EXTRA = {
-    "narrow ResNet": {"model": {"class_path": "MetricResNet", "init_args": {"image_size": 64, "feature_maps": 8}}},
-    "narrower ResNet": {"model": {"class_path": "MetricResNet", "init_args": {"image_size": 64, "feature_maps": 4}}},
+    f"ResNet of {width}": {
+        "model": {"class_path": "MetricResNet", "init_args": {"image_size": 64, "feature_maps": width}},
+        "channels_last": True,
+    }
+    for width in (8, 4)
 }
 """Networks that no configuration has, but a command line may make of one, in channels-last order."""
 

@@ -4,15 +4,20 @@ import argparse
 import json
 import runpy
 import statistics
+import subprocess
+import sys
 from importlib import import_module
 from pathlib import Path
 
 import pytest
+import torch
+from benchmark import watch
 from benchmark.fit import Measured, counted, rows_of, watched
 from benchmark.race import WARM_UP, print_sides, print_table, race, ratio, require_data, timed, write_json
 from benchmark.sides import CONFIGS, model_of, relit_fit
 from benchmark.watch import Watch
 
+from lit_models.runs.memory import peak_memory
 from tests.support.tiny import TINY
 
 COMMANDS = runpy.run_path(str(CONFIGS.parent / "scripts" / "benchmark.py"))["COMMANDS"]
@@ -144,3 +149,14 @@ def test_operations_and_optimizer_steps_are_counted(digits_root: Path) -> None:
     batch = counted([*TINY, f"--data.root={digits_root}"])
     assert (batch.images, batch.optimizer_steps, batch.passes) == (64, 2, 2)
     assert batch.flops > 1e6
+
+
+def test_a_process_has_its_own_peak_of_memory() -> None:
+    """And not that of the process that has started it, which holds torch."""
+    folder = Path(watch.__file__).parent
+    code = f"import sys; sys.path.insert(0, {str(folder)!r}); import watch; print(watch.peak_bytes())"
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert int(found) < 1e8 < watch.peak_bytes()
+    process = peak_memory(torch.device("cpu"))["process"]
+    assert process is not None
+    assert 0.9 < process / watch.peak_bytes() < 1.1
