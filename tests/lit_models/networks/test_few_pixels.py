@@ -23,8 +23,7 @@ def any_layer(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Matrix products for few weights and in float64, too; returns the list of those that were computed."""
     monkeypatch.setattr(few_pixels, "WEIGHTS", 0)
     computed: list[str] = []
-    for layer, _ in KINDS.values():
-        monkeypatch.setattr(layer, "most", dict.fromkeys((torch.float64, torch.float32, torch.bfloat16), 100))
+    monkeypatch.setattr(few_pixels, "PIXELS", dict.fromkeys((torch.float64, torch.float32, torch.bfloat16), 100))
     true = few_pixels.weight_gradient
 
     def noted(large: Tensor, small: Tensor, weight: Tensor) -> Tensor:
