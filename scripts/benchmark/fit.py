@@ -36,6 +36,10 @@ from lit_models.cli.doctor import peak
 REPOSITORY = CONFIGS.parent
 WATCH = Path(__file__).with_name("watch.py")
 PRECISIONS = {"float32": [], "bfloat16": ["--trainer.precision=bf16-mixed"]}
+TYPES = {"relit fit": "float32", "relit fit, bf16": "bfloat16"}
+"""By side of relit's."""
+HELD = 0.9
+"""Part of an earlier share of the peak that has to be reached."""
 
 
 class Measured(NamedTuple):
@@ -125,25 +129,52 @@ def counted(arguments: list[str]) -> CountedBatch:
         hook.remove()
 
 
-def rows_of(
-    found: dict[str, list[Measured]], flops: int, gflops: dict[str, float], images: dict[str, int]
-) -> list[tuple[str, ...]]:
-    """A row of the table for each side.
+def shares_of(found: dict[str, list[Measured]], flops: int, gflops: dict[str, float]) -> dict[str, float]:
+    """The share of the machine's peak by side of relit's. (A peer's network may be another one.)
 
     Args:
         found: Measurements by side: "relit fit", "relit fit, bf16" and the peer.
         flops: Operations of a batch of relit's.
         gflops: This machine's peak by type.
+    """
+    return {
+        side: flops / statistics.median(run.seconds for run in runs) / 1e9 / gflops[dtype]
+        for side, runs in found.items()
+        if (dtype := TYPES.get(side))
+    }
+
+
+def fallen(now: dict[str, dict[str, float]], before: dict[str, dict[str, float]]) -> list[str]:
+    """A sentence for each share of the peak that is below ``HELD`` of an earlier one.
+
+    Args:
+        now: Shares by configuration and side.
+        before: Those of an earlier run.
+    """
+    return [
+        f"{name}, {side}: {100 * share:.0f} % of the peak, before {100 * before[name][side]:.0f} %."
+        for name, shares in now.items()
+        for side, share in shares.items()
+        if share < HELD * before.get(name, {}).get(side, 0.0)
+    ]
+
+
+def rows_of(
+    found: dict[str, list[Measured]], shares: dict[str, float], images: dict[str, int]
+) -> list[tuple[str, ...]]:
+    """A row of the table for each side.
+
+    Args:
+        found: Measurements by side.
+        shares: See :func:`shares_of`.
         images: Images of a batch, by side.
     """
     rows = []
     ours = [one.seconds / images["relit fit"] for one in found["relit fit"]]
     for side, runs in found.items():
         each = [one.seconds / images[side] for one in runs]
-        first, second, memory = (statistics.median(values) for values in zip(*runs, strict=True))
-        top = gflops["bfloat16" if side.endswith("bf16") else "float32"]
-        # A peer's network may be another one: its operations are not known.
-        share = f"{100 * flops / second / 1e9 / top:.0f} %" if side.startswith("relit") else ""
+        first, _, memory = (statistics.median(values) for values in zip(*runs, strict=True))
+        share = f"{100 * shares[side]:.0f} %" if side in shares else ""
         speed = f"{1 / statistics.median(each):,.4g}"
         rows.append((side, speed, f"{ratio(ours, each):.2f}", share, f"{first:.1f}", f"{memory / 1e6:,.0f}"))
     return rows
@@ -154,7 +185,8 @@ def run_fit(args: argparse.Namespace) -> None:
     root = begin(args)
     gflops = peak("cpu", tuple(PRECISIONS), seconds=3.0).values["gflops"]
     print(", ".join(f"peak in {dtype}: {value:,.0f} GFLOP/s" for dtype, value in gflops.items()))
-    results = {}
+    results: dict[str, Any] = {}
+    shares: dict[str, dict[str, float]] = {}
     for name in args.config:
         path = Path(name) if name.endswith(".yaml") else CONFIGS / f"{name}.yaml"
         arguments = ["--config", str(path), f"--data.root={root}", "--trainer.accelerator=cpu", *shlex.split(args.set)]
@@ -165,10 +197,8 @@ def run_fit(args: argparse.Namespace) -> None:
             steps = batch.optimizer_steps
             measure = partial(watched, steps=args.steps, threads=args.threads)
             sides = {
-                "relit fit" if dtype == "float32" else "relit fit, bf16": partial(
-                    measure, [*command, *more], optimizer_steps=steps, folder=REPOSITORY
-                )
-                for dtype, more in PRECISIONS.items()
+                side: partial(measure, [*command, *PRECISIONS[dtype]], optimizer_steps=steps, folder=REPOSITORY)
+                for side, dtype in TYPES.items()
                 if dtype == "float32" or args.bf16
             }
             if args.against:
@@ -186,11 +216,16 @@ def run_fit(args: argparse.Namespace) -> None:
         }
         print(f"\n{name}: batches of {images}, {flops / 1e9:,.4g} GFLOP and {steps} optimizer steps each\n")
         header = ("side", "images/s", "time: ours / this", "share of the peak", "first step after / s", "peak / MB")
-        print_table(header, rows_of(found, flops, gflops, counts))
+        shares[name] = shares_of(found, flops, gflops)
+        print_table(header, rows_of(found, shares[name], counts))
         sides_found = {side: [one._asdict() for one in runs] for side, runs in found.items()}
         results[name] = {"flops": flops, "images": images, "sides": sides_found}
     print_conditions(args)
-    write_json(args, gflops=gflops, configurations=results)
+    write_json(args, gflops=gflops, configurations=results, shares=shares)
+    if args.held:
+        lost = fallen(shares, json.loads(args.held.read_text(encoding="utf-8"))["shares"])
+        if lost:
+            raise SystemExit("\n".join(lost))
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -199,6 +234,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("config", nargs="+", help="names of configurations in configs/, or files")
     parser.add_argument("--set", default="", metavar="ARGUMENTS", help="further arguments of `relit fit`, in quotes")
     parser.add_argument("--bf16", action=argparse.BooleanOptionalAction, default=True, help="measure bf16, too")
+    parser.add_argument(
+        "--held",
+        type=Path,
+        metavar="FILE",
+        help=f"what --json wrote on this machine: exit code 1 if a share of the peak is below {HELD} of that one",
+    )
     parser.add_argument("--against", type=Path, metavar="FOLDER", help="a peer's folder, in which its script runs")
     parser.add_argument("--script", default="main.py", help="the peer's script with arguments (default: %(default)s)")
     parser.add_argument("--python", default=sys.executable, help="the peer's interpreter (default: this one)")

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 from benchmark import watch
-from benchmark.fit import Measured, counted, rows_of, watched
+from benchmark.fit import Measured, counted, fallen, rows_of, shares_of, watched
 from benchmark.race import WARM_UP, print_sides, print_table, race, ratio, require_data, timed, write_json
 from benchmark.sides import CONFIGS, model_of, relit_fit
 from benchmark.watch import Watch
@@ -107,11 +107,15 @@ def test_shares_of_the_peak() -> None:
         "relit fit, bf16": [Measured(5.0, 0.5, 1e9)] * 3,
         "peer": [Measured(2.0, 0.5, 1e9)] * 3,
     }
-    rows = rows_of(found, 2_000_000_000, {"float32": 10.0, "bfloat16": 20.0}, {**dict.fromkeys(found, 8), "peer": 4})
+    shares = shares_of(found, 2_000_000_000, {"float32": 10.0, "bfloat16": 20.0})
+    rows = rows_of(found, shares, {**dict.fromkeys(found, 8), "peer": 4})
     assert rows == [
         ("relit fit", "16", "1.00", "40 %", "6.0", "2,000"),
         ("relit fit, bf16", "16", "1.00", "20 %", "5.0", "1,000"),
         ("peer", "8", "0.50", "", "2.0", "1,000"),
+    ]
+    assert fallen({"a": shares}, {"a": {"relit fit": 0.44, "relit fit, bf16": 0.23}, "b": {"relit fit": 1.0}}) == [
+        "a, relit fit, bf16: 20 % of the peak, before 23 %."
     ]
 
 
