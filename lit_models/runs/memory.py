@@ -53,7 +53,9 @@ def peak_memory(device: torch.device) -> dict[str, int | None]:
 
 def _peak_of_process() -> int | None:
     status = Path("/proc/self/status")
-    if status.is_file() and (found := re.search(r"^VmHWM:\s*(\d+) kB", status.read_text(), re.MULTILINE)):
+    if status.is_file() and (
+        found := re.search(r"^VmHWM:\s*(\d+) kB", status.read_text(encoding="utf-8"), re.MULTILINE)
+    ):
         return 1024 * int(found[1])
     if resource is None:
         return None

@@ -73,7 +73,7 @@ def watched(
     with tempfile.TemporaryDirectory() as scratch:
         result, printed = Path(scratch, "result.json"), Path(scratch, "printed")
         counts = (str(WARM_UP * optimizer_steps), str(steps * optimizer_steps))
-        with printed.open("w") as file:
+        with printed.open("w", encoding="utf-8") as file:
             process = subprocess.Popen(
                 [python, str(WATCH), str(result), str(time.time()), *counts, *command],
                 cwd=folder,

@@ -56,7 +56,9 @@ class Watch:
 def peak_bytes() -> int:
     """The largest resident memory of this process so far."""
     status = Path("/proc/self/status")
-    if status.is_file() and (found := re.search(r"^VmHWM:\s*(\d+) kB", status.read_text(), re.MULTILINE)):
+    if status.is_file() and (
+        found := re.search(r"^VmHWM:\s*(\d+) kB", status.read_text(encoding="utf-8"), re.MULTILINE)
+    ):
         return 1024 * int(found[1])
     import resource
 
