@@ -33,7 +33,7 @@ def calls_of(methods: Collection[str]) -> set[str]:
         method = content["model"]["class_path"].rpartition(".")[2]
         if method in methods:
             model = model_of(content)
-            network = f"{model} {model.image_shape} {[value.shape for value in model.parameters()]}"
+            network = f"{model} {model.image_shape} {[(one.shape, one.stride()) for one in model.parameters()]}"
             if network not in seen:
                 found = set().union(*(recorded(model, METHODS[method].networks, bf16) for bf16 in (False, True)))
                 assert found, name
