@@ -301,7 +301,7 @@ class UnconditionalGAN(AdversarialModule):
 
         Args:
             n: How many.
-            labels: Must be None; the model knows no classes.
+            labels: Must be None; the model has no classes.
             generator: Random generator on the CPU, for the same images on every device; the global one if None.
 
         Returns:

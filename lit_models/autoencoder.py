@@ -5,7 +5,7 @@ An encoder f and a decoder g learn to undo a corruption q of images x:
 
     minimize  E_x E_{x̃ ~ q(x̃|x)} L(g(f(x̃)), x).
 
-With fewer components in the code than pixels in the image, and with noise to be told from strokes, the code has to hold
+With fewer components in the code than pixels in the image, and with noise to remove from strokes, the code has to hold
 what images are made of. It needs no labels: :mod:`lit_models.transfer_classifier` learns classes from 50 of them on top
 of it.
 

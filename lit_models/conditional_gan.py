@@ -62,7 +62,7 @@ Differences from the papers:
 """
 
 from collections.abc import Sequence
-from typing import Any, ClassVar, Literal, TypeAlias
+from typing import Any, ClassVar, Literal
 
 import torch
 from lightning.pytorch.cli import OptimizerCallable
@@ -72,67 +72,17 @@ from datamodules import LabeledImages, SampleRequest
 from lit_models.adversarial import OPTIMIZER_ARGUMENTS, AdversarialModule, evaluating
 from lit_models.dcgan import Discriminator, Generator, downsampling, layer_widths
 from lit_models.errors import ModelError
-from lit_models.losses.adversarial import discriminator_bce, discriminator_hinge, generator_bce, generator_linear
+from lit_models.losses.gan import discriminator_bce, discriminator_hinge, generator_bce, generator_linear
 from lit_models.losses.precision import at_least_float32
 from lit_models.module import Export
 from lit_models.networks.convolutional import require_power_of_two
 from lit_models.networks.initialization import initialize
+from lit_models.networks.label_maps import LabelEncoding, label_maps
 from lit_models.networks.resnet_gan import ResidualDiscriminator, ResidualGenerator, require_layout
 from lit_models.networks.spectral import spectrally_normalized
 from lit_models.optimizers import FusedAdam
 from lit_models.support.checks import require_at_least, require_image_shape, require_labels, require_num_classes
-from lit_models.support.classes import NamedClasses
-
-LabelEncoding: TypeAlias = Literal["one_hot", "embedding", "pattern"]
-
-
-class ConstantMaps(nn.Module):
-    """Spread a vector per class over the image: one constant map for each of its components.
-
-    The vector is the class's one-hot code, or a learned embedding if ``embedding_dim`` is given.
-
-    Shapes: ``(N,)`` int64 to ``(N, num_classes or embedding_dim, image_size, image_size)``.
-    """
-
-    one_hot: Tensor
-
-    def __init__(self, num_classes: int, image_size: int, embedding_dim: int | None = None) -> None:
-        super().__init__()
-        self.image_size = image_size
-        self.embedding = None if embedding_dim is None else nn.Embedding(num_classes, embedding_dim)
-        if embedding_dim is None:
-            self.register_buffer("one_hot", torch.eye(num_classes), persistent=False)
-
-    def forward(self, label: Tensor) -> Tensor:
-        vector = self.one_hot[label] if self.embedding is None else self.embedding(label)
-        return vector[:, :, None, None].expand(-1, -1, self.image_size, self.image_size)
-
-
-class LearnedPattern(nn.Sequential):
-    """Turn a class into one image-sized map with a learned pattern, by an embedding and a linear layer.
-
-    Shapes: ``(N,)`` int64 to ``(N, 1, image_size, image_size)``.
-    """
-
-    def __init__(self, num_classes: int, image_size: int, embedding_dim: int) -> None:
-        super().__init__(
-            nn.Embedding(num_classes, embedding_dim),
-            nn.Linear(embedding_dim, image_size**2),
-            nn.Unflatten(1, (1, image_size, image_size)),
-        )
-
-
-def label_maps(encoding: LabelEncoding, num_classes: int, image_size: int, embedding_dim: int) -> tuple[nn.Module, int]:
-    """Build the network that turns a class into image-sized maps.
-
-    Returns:
-        The network, and the number of maps that it makes.
-    """
-    if encoding == "one_hot":
-        return ConstantMaps(num_classes, image_size), num_classes
-    if encoding == "embedding":
-        return ConstantMaps(num_classes, image_size, embedding_dim), embedding_dim
-    return LearnedPattern(num_classes, image_size, embedding_dim), 1
+from lit_models.support.classes import NamedClasses, labels_of_samples
 
 
 class LatentConditionedGenerator(nn.Module):
@@ -388,27 +338,10 @@ class ConditionalGAN(NamedClasses, AdversarialModule):
         Raises:
             ModelError: The labels are no integers, not n, or hold a number that is no class.
         """
-        labels = self._labels(n, labels)
+        labels = labels_of_samples(n, labels, self.num_classes)
         latent = torch.randn(n, self.latent_dim, generator=generator).to(self.device).type(self.dtype)
         with evaluating(self.sampling_generator):
             return self.images_of(latent, labels.to(self.device))
-
-    def _labels(self, n: int, labels: Tensor | Sequence[int] | int | None) -> Tensor:
-        if labels is None:
-            return torch.arange(n) % self.num_classes
-        try:
-            label = torch.as_tensor(labels)
-        except (TypeError, ValueError, RuntimeError) as error:
-            raise ModelError(f"labels are {labels!r}; they must be one class, or a flat list of {n}.") from error
-        if label.numel() and (label.is_floating_point() or label.is_complex() or label.dtype == torch.bool):
-            raise ModelError(f"labels are of the type {label.dtype}; classes are integers.")
-        label = label.long().expand(n) if label.ndim == 0 else label.long()
-        if label.shape != (n,):
-            raise ModelError(f"{n} images need one label or {n} labels, not {' x '.join(map(str, label.shape))}.")
-        wrong = label[(label < 0) | (label >= self.num_classes)]
-        if len(wrong):
-            raise ModelError(f"There is no class {int(wrong[0])}: the labels go from 0 to {self.num_classes - 1}.")
-        return label
 
     def forward(self, latent: Tensor, label: Tensor) -> Tensor:
         """Images ``(N, C, H, W)`` in [0, 1] of latent vectors ``(N, latent_dim)`` and classes ``(N,)``."""

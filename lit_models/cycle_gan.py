@@ -40,7 +40,7 @@ from torch.nn import functional
 from datamodules import ImagePair
 from lit_models.adversarial import OPTIMIZER_ARGUMENTS
 from lit_models.errors import ModelError
-from lit_models.losses.adversarial import discriminator_least_squares, generator_least_squares
+from lit_models.losses.gan import discriminator_least_squares, generator_least_squares
 from lit_models.losses.precision import at_least_float32
 from lit_models.networks.patch_discriminator import PatchDiscriminator
 from lit_models.networks.resnet_generator import ResNetGenerator

@@ -28,7 +28,7 @@ from torch import Tensor, nn
 
 from datamodules import LabeledImages
 from lit_models.adversarial import OPTIMIZER_ARGUMENTS, LossTerms, UnconditionalGAN
-from lit_models.losses.adversarial import discriminator_bce, generator_bce, with_r1
+from lit_models.losses.gan import discriminator_bce, generator_bce, with_r1
 from lit_models.networks.convolutional import require_power_of_two
 from lit_models.networks.initialization import initialize
 from lit_models.optimizers import FusedAdam

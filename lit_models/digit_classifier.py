@@ -4,7 +4,7 @@ The network (:class:`lit_models.networks.convnet.ConvNet`) is trained by cross-e
 schedule (Smith & Topin 2019, arXiv:1708.07120).
 
 Its weights for MNIST come with relit (:func:`lit_models.metrics.extractors.digit_classifier`): scores over a network
-that knows digits tell more about generated digits than scores over one that knows ImageNet's photographs.
+that was trained on digits mean more for generated digits than scores over one trained on ImageNet's photographs.
 """
 
 from collections.abc import Sequence
@@ -20,12 +20,11 @@ from lit_models.errors import ModelError
 from lit_models.losses.precision import at_least_float32
 from lit_models.networks.convnet import ConvNet
 from lit_models.optimizers import FusedAdam
-from lit_models.support.checks import require_fraction, require_image_shape, require_labels, require_num_classes
-from lit_models.support.classes import CLASSIFIER, NamedClasses
-from lit_models.support.outputs import ClassProbabilities
+from lit_models.support.checks import require_fraction
+from lit_models.support.classes import CLASSIFIER, Classifier
 
 
-class DigitClassifier(NamedClasses):
+class DigitClassifier(Classifier):
     """The classifier that judges generated digits; it learns any small gray or color images, too.
 
     Logged: ``train/loss`` (each batch's value); ``val/loss``, ``val/accuracy``, ``test/loss``, ``test/accuracy``
@@ -71,11 +70,7 @@ class DigitClassifier(NamedClasses):
         self.network = ConvNet(channels, num_classes, widths)
 
     def setup(self, stage: str) -> None:
-        require_image_shape(self, self.image_shape)
-        if stage != "predict":
-            require_num_classes(self, self.num_classes)
-            require_labels(self)
-            self.take_class_names()
+        super().setup(stage)
         if stage == "fit" and (self.trainer.max_epochs or -1) < 1:
             raise ModelError("A one-cycle schedule needs to know its end: set --trainer.max_epochs.")
 
@@ -91,16 +86,6 @@ class DigitClassifier(NamedClasses):
         loss = functional.cross_entropy(self(batch.image), batch.label, label_smoothing=self.label_smoothing)
         self.log("train/loss", loss.detach(), prog_bar=True)
         return loss
-
-    def validation_step(self, batch: LabeledImages, batch_idx: int) -> None:
-        self.log_classification(self(batch.image), batch.label, "val")
-
-    def test_step(self, batch: LabeledImages, batch_idx: int) -> Tensor:
-        """Return the logits, for callbacks."""
-        return self.log_classification(self(batch.image), batch.label, "test")
-
-    def predict_step(self, batch: LabeledImages, batch_idx: int) -> ClassProbabilities:
-        return ClassProbabilities(self(batch.image).softmax(1))
 
     def configure_optimizers(self) -> Any:
         optimizer = self.optimizer_callable(self.parameters())

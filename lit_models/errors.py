@@ -2,11 +2,11 @@
 
 
 class ModelError(Exception):
-    """Arguments that no model can be built or run with; the message says what is wrong and what to change."""
+    """Arguments that no model can be built or run with; the message names what is wrong and what to change."""
 
 
 class RunError(Exception):
-    """A run folder or checkpoint that can't be used as asked; the message says what to do."""
+    """A run folder or checkpoint that can't be used as asked; the message names the remedy."""
 
 
 class RunWarning(UserWarning):

@@ -36,13 +36,13 @@ from datamodules import LabeledImages
 from lit_models.adversarial import OPTIMIZER_ARGUMENTS, UnconditionalGAN, evaluating
 from lit_models.dcgan import Discriminator
 from lit_models.errors import ModelError
-from lit_models.losses.adversarial import discriminator_bce, generator_bce
+from lit_models.losses.gan import discriminator_bce, generator_bce
 from lit_models.losses.precision import at_least_float32
 from lit_models.networks.convolutional import Decoder, require_power_of_two
 from lit_models.optimizers import FusedAdam
 from lit_models.support.checks import require_several_images
 from lit_models.support.interpolation import Path, decoded_between
-from lit_models.support.pretrained import load_pretrained
+from lit_models.support.pretrained import StartsFromWeights, load_pretrained
 
 
 class LatentGenerator(nn.Module):
@@ -86,7 +86,7 @@ class LatentGenerator(nn.Module):
         return (logits / 2).tanh()
 
 
-class LatentGAN(UnconditionalGAN):
+class LatentGAN(StartsFromWeights, UnconditionalGAN):
     """A GAN that generates codes for a trained decoder.
 
     A checkpoint of it holds the decoder: it needs the autoencoder's file no more.
@@ -150,7 +150,6 @@ class LatentGAN(UnconditionalGAN):
             "code_dim": code_dim,
             "feature_maps": feature_maps,
         }
-        self._is_loaded = False  # by an autoencoder's checkpoint, or by one of this model's own
 
     @property
     def restored_arguments(self) -> tuple[str, ...]:
@@ -161,17 +160,10 @@ class LatentGAN(UnconditionalGAN):
         if stage == "fit":
             require_several_images(self)
 
-    def on_fit_start(self) -> None:
-        if self._is_loaded:
-            return
+    def load_starting_weights(self) -> None:
         for generator in (self.generator, self.generator_average):
             if isinstance(generator, LatentGenerator):
                 load_pretrained(generator.decoder, "decoder", self.decoder_checkpoint, **self.architecture)
-        self._is_loaded = True
-
-    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        super().on_load_checkpoint(checkpoint)
-        self._is_loaded = True
 
     def discriminator_loss(self, batch: LabeledImages, fake: Tensor) -> Tensor:
         return discriminator_bce(self.discriminator(batch.image * 2 - 1), self.discriminator(fake))

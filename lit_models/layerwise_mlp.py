@@ -46,14 +46,18 @@ from lit_models.errors import ModelError
 from lit_models.losses.precision import at_least_float32
 from lit_models.networks.mlp import MLP, Decoder
 from lit_models.optimizers import FusedAdam
-from lit_models.phase_data import PhaseData, require_labeled_fraction
-from lit_models.support.checks import require_at_least, require_fraction, require_image_shape, require_num_classes
-from lit_models.support.classes import CLASSIFIER, NamedClasses
+from lit_models.support.checks import require_at_least, require_fraction
+from lit_models.support.classes import CLASSIFIER, Classifier
 from lit_models.support.lightning_internals import optimizers_of, step_schedules
-from lit_models.support.outputs import ClassProbabilities
+from lit_models.support.phase_data import (
+    PhaseData,
+    require_epochs_of_phases,
+    require_labeled_fraction,
+    require_same_pretraining,
+)
 
 
-class LayerwiseMLP(NamedClasses):
+class LayerwiseMLP(Classifier):
     """An MLP classifier with greedy layer-wise pretraining (Bengio et al. 2007; denoising: Vincent et al. 2008).
 
     One run goes through all phases: ``pretrain_epochs`` for each layer from the first to the last, then
@@ -94,7 +98,7 @@ class LayerwiseMLP(NamedClasses):
     """
 
     exports = CLASSIFIER
-
+    learns_unlabeled = True  # in pretraining
     needs_find_unused_parameters = True  # each phase reaches its own parameters only
     later_metrics = ("train/loss", "train/accuracy", "val/loss", "val/accuracy")  # in fine-tuning only
 
@@ -173,22 +177,10 @@ class LayerwiseMLP(NamedClasses):
         return epoch // self.pretrain_epochs + 1 if pretraining else None
 
     def setup(self, stage: str) -> None:
-        require_image_shape(self, self.image_shape)
-        if stage != "predict":
-            require_num_classes(self, self.num_classes)
-            self.take_class_names()
+        super().setup(stage)
         if stage == "fit":
             require_labeled_fraction(self, self.labeled_fraction)
-            self._require_planned_epochs()
-
-    def _require_planned_epochs(self) -> None:
-        epochs = self.trainer.max_epochs
-        if epochs is None or not 0 <= epochs <= self.planned_epochs:
-            raise ModelError(
-                f"The phases take {self.planned_epochs} epochs ({len(self.widths)} layers x {self.pretrain_epochs} + "
-                f"{self.finetune_epochs}), but --trainer.max_epochs is {epochs}: leave it out, or change "
-                "--model.pretrain_epochs or --model.finetune_epochs."
-            )
+            require_epochs_of_phases(self)
 
     @property
     def phase(self) -> str:
@@ -284,27 +276,15 @@ class LayerwiseMLP(NamedClasses):
     def validation_step(self, batch: LabeledImages | Codes, batch_idx: int) -> None:
         layer = self.layer_at(self.current_epoch) if self.trainer.state.fn == TrainerFn.FITTING else None
         if layer is None:
-            images = cast(LabeledImages, batch)
-            self.log_classification(at_least_float32(self(images.image)), images.label, "val")
+            super().validation_step(cast(LabeledImages, batch), batch_idx)
         else:
             loss = self.reconstruction_loss(batch, layer)
             self.log_means("val", {f"layer{layer}_reconstruction_loss": loss}, len(batch[0]))
 
-    def test_step(self, batch: LabeledImages, batch_idx: int) -> Tensor:
-        """Return the logits, for callbacks."""
-        return self.log_classification(at_least_float32(self(batch.image)), batch.label, "test")
-
-    def predict_step(self, batch: LabeledImages, batch_idx: int) -> ClassProbabilities:
-        return ClassProbabilities(at_least_float32(self(batch.image)).softmax(1))
-
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         super().on_load_checkpoint(checkpoint)
-        begun_with = checkpoint[self.CHECKPOINT_HYPER_PARAMS_KEY]["pretrain_epochs"]
-        if self._trainer is not None and self.trainer.training and begun_with != self.pretrain_epochs:
-            raise ModelError(
-                f"This run was begun with {begun_with} epochs of pretraining for each layer, not {self.pretrain_epochs}"
-                ": leave --model.pretrain_epochs as it was, or start a new run."
-            )
+        if self._trainer is not None and self.trainer.training:
+            require_same_pretraining(self, checkpoint[self.CHECKPOINT_HYPER_PARAMS_KEY]["pretrain_epochs"])
 
 
 def mask(code: Tensor, fraction: float) -> Tensor:

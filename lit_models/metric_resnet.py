@@ -45,7 +45,6 @@ from torch.nn import functional
 from torch.optim import SGD
 
 from datamodules import LabeledImages
-from lit_models.embedding_module import EmbeddingEvaluation, EmbeddingModule
 from lit_models.errors import ModelError
 from lit_models.losses.center import RULES, CenterRule, center_loss, require_center
 from lit_models.losses.precision import at_least_float32
@@ -59,21 +58,22 @@ from lit_models.optimizers import decayed_weights, with_one_cycle
 from lit_models.support.checks import (
     require_at_least,
     require_fraction,
-    require_image_shape,
     require_normalization,
     require_positives,
     require_several_images,
 )
 from lit_models.support.classes import CLASSIFIER
+from lit_models.support.embedding_module import EmbeddingEvaluation, EmbeddingModule
+from lit_models.support.pretrained import StartsFromWeights
 
 
-class MetricResNet(EmbeddingModule):
+class MetricResNet(StartsFromWeights, EmbeddingModule):
     """ResNet18 on images in [0, 1], by default with 64 pixels and 200 classes as in Tiny ImageNet.
 
     Logged in training: ``train/loss``, ``train/accuracy``, each batch's values (networks trained by triplets have no
     classifier; theirs is that of the reference images); ``train/center_loss``, ½ ‖f − c‖² without its weight;
     ``train/active_triplets``, the share of the mined triplets with ``D(a, p) + m > D(a, n)``, m = 0 if it is soft. For
-    what is logged in evaluation see :class:`lit_models.embedding_module.EmbeddingModule`.
+    what is logged in evaluation see :class:`lit_models.support.embedding_module.EmbeddingModule`.
 
     Args:
         image_size: Height and width of the images.
@@ -82,7 +82,8 @@ class MetricResNet(EmbeddingModule):
         loss: "cross_entropy", "triplet" or "center".
         encoder: "resnet18"; "conv4", the few-shot networks' four blocks; "lenet" for the center loss's toy (LeNet++;
             give it ``embedding_dim: 2``); ``torchvision:NAME`` or ``timm:NAME`` (extra ``relit[timm]``), with the
-            library's normalization in place of ``mean`` and ``std``.
+            library's normalization in place of ``mean`` and ``std``; or ``MODULE.NAME`` of a user-defined network
+            (:func:`lit_models.networks.user_network.register_encoder`).
         freeze_encoder: Leave the encoder as it is; train the head and the classifier only.
         encoder_lr: Learning rate of the encoder; the optimizer's if None.
         stem: "3x3", a convolution that keeps the size; or "7x7", the paper's convolution and max-pooling, which leave
@@ -118,6 +119,7 @@ class MetricResNet(EmbeddingModule):
     """
 
     exports = CLASSIFIER
+    trained_for = ("predict",)  # by a classifier, or by centroids
 
     center: Tensor
     centroid: Tensor
@@ -189,7 +191,6 @@ class MetricResNet(EmbeddingModule):
             self.classifier = nn.Linear(size, num_classes)
         if loss == "center":
             self.register_buffer("center", torch.zeros(num_classes, size))
-        self._has_weights = False
 
     def train(self, mode: bool = True) -> Self:
         super().train(mode)
@@ -200,6 +201,7 @@ class MetricResNet(EmbeddingModule):
 
     def features(self, image: Tensor) -> Tensor:
         """``(B, D)`` in float32 of images ``(B, C, H, W)`` in [0, 1]: what the classifier and the center loss get."""
+        self.start_from_weights()
         if not isinstance(self.encoder, Backbone):  # those normalize by themselves
             image = (image - self.mean) / self.std
         return at_least_float32(self.projection(self.encoder(image)))
@@ -226,7 +228,6 @@ class MetricResNet(EmbeddingModule):
         return ("pretrained", "mean", "std")
 
     def setup(self, stage: str) -> None:
-        require_image_shape(self, self.image_shape)
         super().setup(stage)
         if stage != "fit":
             return
@@ -237,19 +238,8 @@ class MetricResNet(EmbeddingModule):
         if self.loss == "triplet":
             require_positives(self)
 
-    def on_fit_start(self) -> None:
-        self._start_from_pretrained()
-
-    def on_validation_start(self) -> None:
-        self._start_from_pretrained()
-
-    def on_test_start(self) -> None:
-        self._start_from_pretrained()
-
-    def _start_from_pretrained(self) -> None:
-        """Loads the encoder's weights, once, unless a checkpoint was loaded."""
-        has_weights, self._has_weights = self._has_weights, True
-        if self.pretrained is not None and not has_weights:
+    def load_starting_weights(self) -> None:
+        if self.pretrained is not None:
             load_encoder(self.encoder, self.pretrained, normalizes=True)
 
     def training_step(self, batch: LabeledImages, batch_idx: int) -> Tensor:
@@ -296,23 +286,11 @@ class MetricResNet(EmbeddingModule):
             score = centroid_scores(evaluation.reference, self.centroid)
             self.sharpness.copy_(best_sharpness(score, evaluation.label))
 
-    def on_predict_start(self) -> None:
-        if self.pretrained is not None and not self._has_weights:
-            raise ModelError(
-                "MetricResNet starts from --model.pretrained in training, and this one has had none: add --ckpt_path."
-            )
-        if self.loss == "triplet" and not self.centroid.any():
-            raise ModelError(
-                "MetricResNet, trained by triplets, predicts by the class centroids of its last validation, and this "
-                "one has had none: train it for one more epoch, without --trainer.limit_val_batches 0."
-            )
-
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         super().on_save_checkpoint(checkpoint)
         checkpoint["head"] = self.head
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        self._has_weights = True
         super().on_load_checkpoint(checkpoint)
         if (head := checkpoint.get("head", self.head)) != self.head:
             raise ModelError(

@@ -6,6 +6,7 @@ the protocol's methods, so ``isinstance(model, Generative)`` finds those that ge
 """
 
 from collections.abc import Mapping, Sequence
+from importlib import import_module
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple, Protocol, Self, runtime_checkable
 
@@ -81,23 +82,22 @@ class Interpolating(Protocol):
 class Method(LightningModule):
     """Base of all methods."""
 
-    # What it was built for; ``setup`` compares it with the data.
     image_shape: tuple[int, int, int]
-    """``(channels, height, width)`` of its images."""
+    """``(channels, height, width)`` of its images; ``setup`` compares it with the data."""
     num_classes: int = 0
-    """Classes that it tells apart or draws; 0 for none."""
+    """Classes that it distinguishes or draws; 0 for none."""
     latent_dim: int = 0
     """Components of the vectors that it draws images from, or has for images; 0 for none."""
     class_names: Sequence[str] = ()
     """Names of the classes that it has learned, by label, kept in checkpoints; empty if the data have none."""
 
-    # How it is trained.
     needs_find_unused_parameters: ClassVar[bool] = False
     """Whether a step reaches some of the parameters only, which DDP must then look for."""
     later_metrics: ClassVar[tuple[str, ...]] = ()
     """Metrics that it doesn't log in every epoch, so that a checkpoint's monitor waits for them."""
+    training_callbacks: ClassVar[tuple[str, ...]] = ()
+    """Classes of ``lit_models.callbacks`` that each of its trainings has, with their defaults."""
 
-    # What checkpoints, weight cards and exports hold.
     exports: ClassVar[tuple[Export, ...]] = ()
     """Its networks that ``relit export --format onnx`` writes."""
     training_only: ClassVar[frozenset[str]] = frozenset()
@@ -142,7 +142,6 @@ class Method(LightningModule):
             stage: "val" or "test".
             values: Means over a batch, by name.
             size: Images in the batch.
-            prog_bar: Whether the progress bar shows them.
         """
         named = {f"{stage}/{name}": value for name, value in values.items()}
         self.log_dict(named, batch_size=batch_weight(size), sync_dist=True, prog_bar=prog_bar)
@@ -161,9 +160,9 @@ class Method(LightningModule):
         return with_named_parts(self, batch)
 
     def configure_callbacks(self) -> Any:
-        """Add none; refuse Lightning's averages of weights where they would average more than one training."""
+        """Add the method's; refuse Lightning's averages of weights where they would average more than one training."""
         require_one_training(self)
-        return []
+        return [getattr(import_module("lit_models.callbacks"), name)() for name in self.training_callbacks]
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Name the method, as which the weights load without the command's configuration."""

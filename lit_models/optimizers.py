@@ -40,7 +40,7 @@ def one_cycle(step: int, steps: int, warmup: float = 0.3, start: float = 1 / 25)
     """The learning rate of a step, as a part of the highest one, in Smith & Topin's one cycle (2019,
     https://arxiv.org/abs/1708.07120): up along half a cosine, then down to nothing along another one.
 
-    The values are those of torch's ``OneCycleLR``, which has to be told the number of steps when it is made: a model
+    The values are those of torch's ``OneCycleLR``, which needs the number of steps when it is made: a model
     that asks Lightning for it at that time makes the loader too early for its place in the epoch to be restored.
 
     Args:

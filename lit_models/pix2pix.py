@@ -1,7 +1,7 @@
 """pix2pix (Isola, Zhu, Zhou & Efros 2017, https://arxiv.org/abs/1611.07004): images to images by a conditional GAN.
 
 From a source x (a satellite photograph) the generator G makes a target (a map); the discriminator D sees the source
-beside the target, and judges whether they belong together, patch by patch:
+and the target as channels of one image, and judges whether they belong together, patch by patch:
 
     L_cGAN = E[log D(x, y)] + E[log(1 − D(x, G(x)))]                     (eq. 1; without x in D: eq. 2)
     L_L1   = E[‖y − G(x)‖₁]                                              (eq. 3)
@@ -12,8 +12,8 @@ batch normalization by the statistics of the batch, in tests, too, and weights f
 the non-saturating one; D's is halved, so that it learns more slowly (section 3.3). Adam with a constant learning rate
 of 2e-4 and β₁ = 0.5, batches of one image, 200 epochs (sections 3.3 and 6.2).
 
-``conditional: false`` takes x from D, and ``lambda_l1: 0`` the pairs from G's loss. With both it is a plain GAN that
-knows no pairs: any map will do that D takes for real ("GAN" in the paper's table 1).
+``conditional: false`` takes x from D, and ``lambda_l1: 0`` the pairs from G's loss. With both it is a plain GAN
+without pairs: any map will do that D takes for real ("GAN" in the paper's table 1).
 
 What differs from the paper and its code (phillipi/pix2pix):
 
@@ -43,7 +43,7 @@ from torch.nn import functional
 from datamodules import ImagePair
 from lit_models.adversarial import OPTIMIZER_ARGUMENTS
 from lit_models.errors import ModelError
-from lit_models.losses.adversarial import (
+from lit_models.losses.gan import (
     discriminator_bce,
     discriminator_least_squares,
     generator_bce,
@@ -130,7 +130,7 @@ class Pix2Pix(ImageTranslator):
         self.loss = loss
 
     def score(self, batch: ImagePair, target: Tensor) -> Tensor:
-        """The discriminator's logits of targets in [−1, 1], beside their sources if it sees them."""
+        """The discriminator's logits of targets in [−1, 1], joined to their sources if it sees them."""
         return self.discriminator(torch.cat([batch.source * 2 - 1, target], dim=1) if self.conditional else target)
 
     def discriminator_loss(self, batch: ImagePair, fake: Tensor) -> Tensor:

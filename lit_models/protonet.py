@@ -33,16 +33,17 @@ from datamodules import Episodes, LabeledImages, SupportQuery
 from lit_models.errors import ModelError
 from lit_models.losses.precision import at_least_float32, in_float64
 from lit_models.losses.prototypical import cosine, episode_accuracy, prototypical_loss, squared_euclidean
-from lit_models.module import Export, Method
+from lit_models.module import Export
 from lit_models.networks.conv4 import Conv4 as Conv4  # its place until version 0.2
 from lit_models.networks.encoders import build_encoder, load_encoder, require_encoder, train_unless_frozen
 from lit_models.optimizers import FusedAdam, encoder_groups
 from lit_models.support.checks import require_at_least, require_image_shape
 from lit_models.support.outputs import ClassProbabilities
+from lit_models.support.pretrained import StartsFromWeights
 from lit_models.support.ranks import gather_rows
 
 
-class ProtoNet(Method):
+class ProtoNet(StartsFromWeights):
     """Prototypical Network on episodes of images in [0, 1], with the paper's values for Omniglot.
 
     Logged: ``train/loss``, ``train/accuracy`` (each batch's value); ``val/loss``, ``val/accuracy``, ``test/loss``,
@@ -54,7 +55,8 @@ class ProtoNet(Method):
         image_size: Height and width of the images, at least 16 for "conv4".
         channels: Channels of the images.
         encoder: "conv4", the paper's four blocks; "resnet18", relit's; ``torchvision:NAME`` or ``timm:NAME`` (extra
-            ``relit[timm]``), with the library's normalization.
+            ``relit[timm]``), with the library's normalization; or ``MODULE.NAME`` of a user-defined network
+            (:func:`lit_models.networks.user_network.register_encoder`).
         pretrained: Weights that the encoder starts from: "imagenet" for the library's; or a file (``.pth``,
             ``.safetensors``), such as a checkpoint of a ``MetricResNet`` with the same encoder.
         freeze_encoder: Leave the encoder as it is and train ``embedding_dim`` only.
@@ -103,7 +105,6 @@ class ProtoNet(Method):
         if embedding_dim is not None:
             self.projection = nn.Linear(self.encoder.out_features, embedding_dim)
         self.pretrained = pretrained
-        self._has_weights = False
         self.distance = distance
         self.cosine_scale = cosine_scale
         self.lr_halving_episodes = lr_halving_episodes
@@ -111,10 +112,6 @@ class ProtoNet(Method):
         self.episodes_seen = 0
         self.inverted = False
         self.test_accuracies: list[Tensor] = []
-
-    @property
-    def restored_arguments(self) -> tuple[str, ...]:
-        return ("pretrained",)
 
     def setup(self, stage: str) -> None:
         if stage == "predict":
@@ -129,14 +126,9 @@ class ProtoNet(Method):
         if stage == "fit":
             self.inverted = self.facts.inverted
 
-    def on_fit_start(self) -> None:
-        self._start_from_pretrained()
-
-    def _start_from_pretrained(self) -> None:
-        """Loads the encoder's weights, once, unless a checkpoint was loaded: so it classifies without training."""
-        if self.pretrained is not None and not self._has_weights:
+    def load_starting_weights(self) -> None:
+        if self.pretrained is not None:
             load_encoder(self.encoder, self.pretrained)
-        self._has_weights = True
 
     def train(self, mode: bool = True) -> Self:
         super().train(mode)
@@ -145,6 +137,7 @@ class ProtoNet(Method):
 
     def forward(self, image: Tensor) -> Tensor:
         """Embeddings, ``(B, D)`` in float32, of images ``(B, C, H, W)`` in [0, 1]."""
+        self.start_from_weights()
         return at_least_float32(self.projection(self.encoder(image)))
 
     def distances(self, query: Tensor, prototype: Tensor) -> Tensor:
@@ -184,11 +177,8 @@ class ProtoNet(Method):
         self.log_means(stage, means, len(distance), prog_bar=stage == "val")
         return accuracy
 
-    def on_validation_start(self) -> None:
-        self._start_from_pretrained()
-
     def on_test_start(self) -> None:
-        self._start_from_pretrained()
+        super().on_test_start()
         self.test_accuracies = []
 
     def on_test_epoch_end(self) -> None:
@@ -215,7 +205,6 @@ class ProtoNet(Method):
         state = checkpoint.get("protonet", {})
         self.episodes_seen = state.get("episodes_seen", 0)
         self.inverted = state.get("inverted", False)
-        self._has_weights = True
 
     @torch.no_grad()
     def prototypes(self, support: LabeledImages) -> Tensor:
@@ -241,7 +230,7 @@ class ProtoNet(Method):
     polarised = polarized  # the name until version 0.2
 
     def on_predict_start(self) -> None:
-        self._start_from_pretrained()
+        super().on_predict_start()
         data = self.data
         assert isinstance(data, SupportQuery)  # as `setup` has checked
         image, label = data.support_images()

@@ -1,4 +1,4 @@
-"""The methods by name; knows nothing of them but where they are."""
+"""The methods' modules by name; imports none of them."""
 
 METHODS = {
     "ConditionalGAN": "lit_models.conditional_gan",

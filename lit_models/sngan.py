@@ -35,7 +35,7 @@ from datamodules import LabeledImages
 from lit_models.adversarial import OPTIMIZER_ARGUMENTS, LossTerms, UnconditionalGAN
 from lit_models.dcgan import Discriminator, Generator
 from lit_models.errors import ModelError
-from lit_models.losses.adversarial import (
+from lit_models.losses.gan import (
     discriminator_bce,
     discriminator_hinge,
     generator_bce,

@@ -1,15 +1,16 @@
-"""A classifier from a handful of labels, on top of what an autoencoder has learnt from images without labels.
+"""A classifier from a handful of labels, on top of an autoencoder that was trained on images without labels.
 
 The encoder f of a trained autoencoder (:mod:`lit_models.autoencoder` or :mod:`lit_models.vae`) turns an image x into a
 code; a head h turns the code into classes, p(y|x) = softmax(h(f(x))), and learns by the cross-entropy −log p(y|x). The
 encoder stays as it is ("frozen") or learns on with the head.
 
-**When to stop** must be told without the test images, and with so few labels there are none to spare for a validation
-split either. So the labeled images are split into K folds (:class:`datamodules.FewLabels`), and K + 1 models learn
-side by side from the same batches: one from all images, and for each fold one from all images but that fold's. What
-each of the K says about its own fold gives the cross-validated loss and accuracy of all labeled images, ``val/loss``
-and ``val/accuracy``. Early stopping and ``best.ckpt`` go by ``val/loss``; the model of all images is the classifier. No
-model affects another: none shares a parameter with another that learns, and Adam treats each parameter by itself.
+**When to stop** must not depend on the test images, and with so few labels there are none to spare for a validation
+split either. So the labeled images are split into K folds (:class:`datamodules.FewLabels`), and K + 1 models learn at
+once from the same batches: one from all images, and for each fold one from all images but that fold's. Each of the K is
+measured on the fold that it hasn't seen, which gives the cross-validated loss and accuracy of all labeled images,
+``val/loss`` and ``val/accuracy``. Early stopping and ``best.ckpt`` go by ``val/loss``; the model of all images is the
+classifier. No model affects another: none shares a parameter with another that learns, and Adam treats each parameter
+by itself.
 """
 
 from collections.abc import Sequence
@@ -26,14 +27,14 @@ from lit_models.errors import ModelError
 from lit_models.losses.precision import at_least_float32
 from lit_models.networks.convolutional import Encoder
 from lit_models.networks.encoders import build_encoder, load_encoder, require_encoder, train_unless_frozen
+from lit_models.networks.heads import classification_head
 from lit_models.optimizers import FusedAdam
-from lit_models.support.checks import require_fraction, require_image_shape, require_labels, require_num_classes
-from lit_models.support.classes import CLASSIFIER, NamedClasses
-from lit_models.support.outputs import ClassProbabilities
-from lit_models.support.pretrained import load_pretrained
+from lit_models.support.checks import require_fraction
+from lit_models.support.classes import CLASSIFIER, Classifier
+from lit_models.support.pretrained import StartsFromWeights, load_pretrained, require_fitting_weights
 
 
-class TransferClassifier(NamedClasses):
+class TransferClassifier(StartsFromWeights, Classifier):
     """A linear layer or a small MLP on the encoder of an autoencoder.
 
     A checkpoint of it holds the encoder: it needs the autoencoder's file no more.
@@ -44,7 +45,8 @@ class TransferClassifier(NamedClasses):
 
     Args:
         encoder: "autoencoder"; a network without its last layer, ``torchvision:NAME`` or ``timm:NAME`` (extra
-            ``relit[timm]``), with the library's normalization; or relit's "resnet18" or "conv4".
+            ``relit[timm]``), with the library's normalization; relit's "resnet18" or "conv4"; or ``MODULE.NAME`` of
+            a user-defined network (:func:`lit_models.networks.user_network.register_encoder`).
         pretrained: Weights that another encoder than an autoencoder's starts from: "imagenet" for the library's; or a
             file (``.pth``, ``.safetensors``), such as a checkpoint of a ``MetricResNet`` or ``ProtoNet``.
         encoder_checkpoint: Checkpoint of the autoencoder: a file, a run's folder, or an experiment's folder, of which
@@ -58,12 +60,13 @@ class TransferClassifier(NamedClasses):
         num_classes: Number of classes.
         code_dim: Components of the autoencoder's code, its ``latent_dim``.
         feature_maps: Width of the encoder's first layer or stage.
-        folds: Folds K of the labeled images; 0 for data with a validation split of their own.
+        folds: Folds K of the labeled images; 0 for data with a validation split.
         encoder_lr: Learning rate of an encoder that is trained along.
         optimizer: Optimizer of heads and encoders.
     """
 
     exports = CLASSIFIER
+    trained_for = ("validate", "test", "predict")  # by its heads
 
     def __init__(
         self,
@@ -85,18 +88,7 @@ class TransferClassifier(NamedClasses):
     ) -> None:
         super().__init__()
         require_encoder(encoder, image_size, channels, pretrained, freeze_encoder, others=("autoencoder",))
-        if encoder != "autoencoder":
-            if encoder_checkpoint is not None:
-                raise ModelError(
-                    f"encoder_checkpoint is an autoencoder's: name weights of {encoder} by --model.pretrained."
-                )
-        elif pretrained is not None:
-            raise ModelError("pretrained is for other encoders than an autoencoder's: set --model.encoder_checkpoint.")
-        elif encoder_checkpoint is None and freeze_encoder:
-            raise ModelError(
-                "A frozen encoder must have learnt before: name an autoencoder's checkpoint with "
-                "--model.encoder_checkpoint, or train it along with --model.freeze_encoder false."
-            )
+        require_fitting_weights(encoder, encoder_checkpoint, pretrained, freeze_encoder)
         if folds < 0 or folds == 1:
             raise ModelError(f"folds is {folds}; it must be at least 2, or 0 for data with a validation split.")
         require_fraction(dropout=dropout)
@@ -126,17 +118,11 @@ class TransferClassifier(NamedClasses):
         self.encoders = nn.ModuleList(encoders)
         self.pretrained = pretrained
         self.heads = nn.ModuleList(
-            nn.Linear(code_dim, num_classes)
-            if head == "linear"
-            else nn.Sequential(
-                nn.Linear(code_dim, hidden), nn.ReLU(), nn.Dropout(dropout), nn.Linear(hidden, num_classes)
-            )
-            for _ in range(folds + 1)
+            classification_head(code_dim, head, num_classes, hidden, dropout) for _ in range(folds + 1)
         )
         if freeze_encoder:
             self.encoders.requires_grad_(False)
         self.train_loss, self.train_accuracy = (MeanMetric(nan_strategy="disable") for _ in range(2))
-        self._is_loaded = False  # by an encoder's weights, or by a checkpoint of this model's own
 
     def train(self, mode: bool = True) -> Self:
         super().train(mode)
@@ -148,46 +134,20 @@ class TransferClassifier(NamedClasses):
         return ("encoder_checkpoint", "pretrained")
 
     def setup(self, stage: str) -> None:
-        require_image_shape(self, self.image_shape)
-        if stage == "predict":
-            return
-        require_num_classes(self, self.num_classes)
-        require_labels(self)
-        self.take_class_names()
-        if stage != "fit":
-            return
+        super().setup(stage)
         given = self.facts.folds
-        if given != self.folds:
+        if stage == "fit" and given != self.folds:
             raise ModelError(
                 f"TransferClassifier validates by {self.folds} folds, but {type(self.data).__name__} has {given}: set "
                 f"--model.folds {given}."
             )
 
-    def on_fit_start(self) -> None:
-        if self.pretrained is not None and not self._is_loaded:
-            for encoder in self.encoders:
+    def load_starting_weights(self) -> None:
+        for encoder in self.encoders:
+            if self.pretrained is not None:
                 load_encoder(encoder, self.pretrained)
-            self._is_loaded = True
-        if self.encoder_checkpoint is not None and not self._is_loaded:
-            for encoder in self.encoders:
+            elif self.encoder_checkpoint is not None:
                 load_pretrained(cast(Encoder, encoder), "encoder", self.encoder_checkpoint, **self.architecture)
-            self._is_loaded = True
-
-    def on_validation_start(self) -> None:
-        self._require_training()
-
-    def on_test_start(self) -> None:
-        self._require_training()
-
-    def on_predict_start(self) -> None:
-        self._require_training()
-
-    def _require_training(self) -> None:
-        if self.pretrained is not None and not self._is_loaded:
-            raise ModelError(
-                "TransferClassifier starts from --model.pretrained in training, and this one has had none: add "
-                "--ckpt_path."
-            )
 
     def forward(self, image: Tensor) -> Tensor:
         """Logits ``(N, num_classes)`` of images ``(N, C, H, W)`` in [0, 1], by the model of all labeled images."""
@@ -195,6 +155,7 @@ class TransferClassifier(NamedClasses):
 
     def embed(self, image: Tensor) -> Tensor:
         """Codes ``(N, code_dim)`` of images ``(N, C, H, W)`` in [0, 1]."""
+        self.start_from_weights()
         with torch.set_grad_enabled(torch.is_grad_enabled() and not self.freeze_encoder):
             return at_least_float32(self.encoders[0](image))
 
@@ -203,6 +164,7 @@ class TransferClassifier(NamedClasses):
         if self.freeze_encoder:
             code = self.embed(image)
             return at_least_float32(torch.stack([head(code) for head in self.heads]))
+        self.start_from_weights()
         pairs = zip(self.encoders, self.heads, strict=True)
         return at_least_float32(torch.stack([head(encoder(image)) for encoder, head in pairs]))
 
@@ -229,27 +191,15 @@ class TransferClassifier(NamedClasses):
     def validation_step(self, batch: FoldedImages | LabeledImages, batch_idx: int) -> None:
         if isinstance(batch, FoldedImages):
             rows = torch.arange(len(batch.label), device=self.device)
-            logits = self.all_logits(batch.image)[1 + batch.fold, rows]
+            self.log_classification(self.all_logits(batch.image)[1 + batch.fold, rows], batch.label, "val")
         else:
-            logits = self(batch.image)
-        self.log_classification(logits, batch.label, "val")
-
-    def test_step(self, batch: LabeledImages, batch_idx: int) -> Tensor:
-        """Return the logits, for callbacks."""
-        return self.log_classification(self(batch.image), batch.label, "test")
-
-    def predict_step(self, batch: LabeledImages, batch_idx: int) -> ClassProbabilities:
-        return ClassProbabilities(self(batch.image).softmax(1))
+            super().validation_step(batch, batch_idx)
 
     def configure_optimizers(self) -> Any:
         groups: list[dict[str, Any]] = [{"params": list(self.heads.parameters())}]
         if not self.freeze_encoder:
             groups.append({"params": list(self.encoders.parameters()), "lr": self.encoder_lr})
         return self.optimizer_callable(groups)
-
-    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        super().on_load_checkpoint(checkpoint)
-        self._is_loaded = True
 
 
 def cross_entropies(logits: Tensor, label: Tensor) -> Tensor:

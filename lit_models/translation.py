@@ -8,19 +8,21 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
-from datamodules import GatherDataset, ImagePair, Picture, Pictures
+from datamodules import ImagePair, Picture
 from lit_models.adversarial import AdversarialModule, evaluating
 from lit_models.errors import ModelError
-from lit_models.module import Export, Method
+from lit_models.module import Export
 from lit_models.networks.resnet_generator import ResNetGenerator
 from lit_models.networks.unet import UNet
 from lit_models.optimizers import linear_decay
 from lit_models.support.authors_weights import load_authors_weights
-from lit_models.support.checks import require_image_shape, require_pair_channels
+from lit_models.support.checks import require_image_shape
+from lit_models.support.pair_checks import require_pair_channels, require_pairs, require_tile
+from lit_models.support.pretrained import StartsFromWeights
 from lit_models.support.tiling import apply_at_any_size
 
 
-class ImageTranslator(AdversarialModule):
+class ImageTranslator(StartsFromWeights, AdversarialModule):
     """Base of the methods that turn images of one kind into images of another.
 
     A subclass builds the networks and implements the losses. ``generator`` makes targets of sources, both in [−1, 1];
@@ -42,7 +44,7 @@ class ImageTranslator(AdversarialModule):
         pretrained: A generator's weights to start from, a file of the authors' code (``latest_net_G.pth``; see
             :mod:`lit_models.support.authors_weights`). A checkpoint's own weights replace them.
         decay_start: Part of the training's epochs after which the learning rates, where no schedule is given, fall
-            linearly to 0; 1 for never. (How many epochs there are, ``trainer.max_epochs`` says.)
+            linearly to 0; 1 for never. The epochs are ``trainer.max_epochs``.
         **training: Arguments of :class:`lit_models.adversarial.AdversarialModule`.
     """
 
@@ -75,40 +77,18 @@ class ImageTranslator(AdversarialModule):
         self.dropout_at_test = dropout_at_test
         self.decay_start = decay_start
         self.pretrained = pretrained
-        self._restored = False
-
-    @property
-    def restored_arguments(self) -> tuple[str, ...]:
-        return ("pretrained",)
 
     def setup(self, stage: str) -> None:
         require_pairs(self, stage)
         require_pair_channels(self, *self.pair_channels)
         require_image_shape(self, self.image_shape, takes="pairs of images")
-        data, facts = self.data, self.facts
+        require_tile(self, self.size_multiple, self.smallest_size)
         if stage == "fit":
+            facts = self.facts
             self.source_scale = facts.source_scale
             self.source_side, self.read_channels = facts.source_side, facts.source_channels
-        if isinstance(data, Pictures) and (data.tile % self.size_multiple or data.tile < self.smallest_size):
-            raise ModelError(
-                f"tile is {data.tile}, but this {type(self).__name__} translates images whose sides are "
-                f"multiples of {self.size_multiple} and at least {self.smallest_size}: set --data.tile to such a "
-                "number."
-            )
 
-    def on_fit_start(self) -> None:
-        self._start_from_pretrained()
-
-    def on_test_start(self) -> None:
-        self._start_from_pretrained()
-
-    def on_predict_start(self) -> None:
-        self._start_from_pretrained()
-
-    def _start_from_pretrained(self) -> None:
-        if self._restored:
-            return
-        self._restored = True  # once: a test after a training keeps what was learned
+    def load_starting_weights(self) -> None:
         for networks in (self.generator, self.generator_average):
             for network, path in self.pretrained_generators(networks) if networks is not None else ():
                 if path is not None:
@@ -133,6 +113,7 @@ class ImageTranslator(AdversarialModule):
 
     def forward(self, source: Tensor) -> Tensor:
         """Translated images ``(B, C, H, W)`` in [0, 1] of images in [0, 1], in the networks' present mode."""
+        self.start_from_weights()
         return (self.translating_network(source * 2 - 1).float() + 1) / 2
 
     def translate(self, source: Tensor) -> Tensor:
@@ -145,6 +126,7 @@ class ImageTranslator(AdversarialModule):
         Returns:
             ``(B, C, H, W)`` in [0, 1], float32.
         """
+        self.start_from_weights()
         network = self.translating_network
         with evaluating(network), dropout_active(network, self.dropout_at_test):
             return (network(source * 2 - 1).float() + 1) / 2
@@ -180,12 +162,12 @@ class ImageTranslator(AdversarialModule):
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         super().on_load_checkpoint(checkpoint)
         self.source_scale = checkpoint.get("source_scale", 1.0)
-        self._restored = True
         self.source_side = checkpoint.get("source_side")
         self.read_channels = checkpoint.get("source_channels")
 
     def _evaluated(self, batch: ImagePair, stage: str) -> Tensor:
         """Logs the losses; returns the translated sources, for callbacks."""
+        self.start_from_weights()
         fake = self.generate(batch)
         self.log_losses(stage, batch, fake, len(batch.source))
         return self.translate(batch.source)
@@ -218,18 +200,3 @@ def dropout_active(network: nn.Module, active: bool) -> Iterator[None]:
     finally:
         for layer in layers:
             layer.eval()
-
-
-def require_pairs(module: Method, stage: str) -> None:
-    """Refuses a data module of labeled images and the like, whose batches aren't pairs of images.
-
-    Raises:
-        ModelError: They aren't.
-    """
-    images = module.facts.predict_set if stage == "predict" else module.facts.train_set
-    if isinstance(images, GatherDataset) and not isinstance(images.columns, ImagePair):
-        takes = "translates pictures in their own size" if stage == "predict" else "learns from pairs of images"
-        remedy = "Pictures --data.path FOLDER" if stage == "predict" else "PairedFolder --data.path FOLDER"
-        raise ModelError(
-            f"{type(module).__name__} {takes}, which {type(module.data).__name__} doesn't give: set --data {remedy}."
-        )

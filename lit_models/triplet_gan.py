@@ -54,6 +54,7 @@ from lit_models.networks.convolutional import require_power_of_two
 from lit_models.networks.initialization import initialize
 from lit_models.networks.spectral import spectrally_normalized
 from lit_models.optimizers import FusedAdam
+from lit_models.support.checks import require_at_least
 
 
 class EmbeddingNetwork(nn.Sequential):
@@ -112,8 +113,7 @@ class TripletGAN(UnconditionalGAN):
         **training: Any,
     ) -> None:
         require_power_of_two(image_size, 16, 256)
-        if embedding_dim < 1:
-            raise ModelError(f"embedding_dim is {embedding_dim}; it must be at least 1.")
+        require_at_least(1, embedding_dim=embedding_dim)
         if margin < 0:
             raise ModelError(f"margin is {margin}; it must not be negative.")
         super().__init__(

@@ -244,27 +244,30 @@ class VAE(Method):
         return discrete_log_likelihood(image, logits.sigmoid(), s2)
 
     def validation_step(self, batch: LabeledImages, batch_idx: int) -> None:
-        self._evaluate(batch, batch_idx, "val")
+        self._check(batch.image, batch_idx)
+        self.log_means("val", self.bounds(batch.image), len(batch.image))
 
     def test_step(self, batch: LabeledImages, batch_idx: int) -> None:
-        self._evaluate(batch, batch_idx, "test")
+        self._check(batch.image, batch_idx)
+        self.log_means("test", self.bounds(batch.image, self.importance_samples), len(batch.image))
 
-    def _evaluate(self, batch: LabeledImages, batch_idx: int, stage: str) -> None:
-        image = batch.image
-        self._check(image, batch_idx)
+    def bounds(self, image: Tensor, importance_samples: int | None = None) -> dict[str, Tensor]:
+        """The terms of held-out images ``(N, C, H, W)``, and the importance-weighted bound of that many draws, if any.
+
+        What is logged by its name: means over the images.
+        """
         mean, log_variance = self.encode(image)
         logits = self.logits(self.draw(mean, log_variance))
         terms = self.terms(image, logits, mean, log_variance)
         if self.likelihood == "gaussian":
             terms["bits_per_dim_floor"] = bits_per_dim_floor(self.decoder_variance(image, logits))
-        if stage == "test" and self.importance_samples is not None:
-            bound = importance_weighted_bound(
-                self.log_importance_weights(image, mean, log_variance, self.importance_samples)
-            )
+        if importance_samples is not None:
+            weights = self.log_importance_weights(image, mean, log_variance, importance_samples)
+            bound = importance_weighted_bound(weights)
             terms["nats_importance_weighted"] = -bound.mean()
             if self.likelihood == "gaussian":
                 terms["bits_per_dim_importance_weighted"] = bits_per_dim(bound, image).mean()
-        self.log_means(stage, terms, len(image))
+        return terms
 
     def log_importance_weights(self, image: Tensor, mean: Tensor, log_variance: Tensor, samples: int) -> Tensor:
         """log w, ``(samples, N)`` in nats, of that many draws of the latent vector per image, in blocks of draws."""
@@ -298,7 +301,7 @@ class VAE(Method):
 
         Args:
             n: How many.
-            labels: Must be None; the model knows no classes.
+            labels: Must be None; the model has no classes.
             generator: Random generator on the CPU, for the same images on every device; the global one if None.
 
         Returns:

@@ -54,7 +54,7 @@ from datamodules import LabeledImages
 from lit_models.adversarial import OPTIMIZER_ARGUMENTS, UnconditionalGAN
 from lit_models.dcgan import Discriminator, Generator
 from lit_models.errors import ModelError
-from lit_models.losses.adversarial import generator_linear, gradient_penalty, wasserstein_distance
+from lit_models.losses.gan import generator_linear, gradient_penalty, wasserstein_distance
 from lit_models.networks.convolutional import require_power_of_two
 from lit_models.networks.resnet_gan import ResidualDiscriminator, ResidualGenerator, require_layout
 from lit_models.networks.spectral import spectrally_normalized

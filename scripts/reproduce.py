@@ -30,7 +30,7 @@ import re
 import shlex
 import sys
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -59,8 +59,7 @@ ABOUT_THE_RUN = (
 Settings = dict[str, Any]
 
 
-def main() -> int:
-    """Reads the command line; returns an exit code."""
+def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("experiment", choices=EXPERIMENTS, nargs="?", help="what to run")
     parser.add_argument(
@@ -84,24 +83,44 @@ def main() -> int:
         action="store_true",
         help="record runs of uncommitted changes or of an unknown commit, too; their rows say so",
     )
-    arguments = sys.argv[1:]
+    return parser
+
+
+def main() -> int:
+    """Reads the command line; returns an exit code."""
+    parser, arguments = _parser(), sys.argv[1:]
     end = arguments.index("--") if "--" in arguments else len(arguments)
     given, passed_on = parser.parse_args(arguments[:end]), arguments[end + 1 :]
     if given.list:
-        results = given.results or REPOSITORY / "results"
-        for name in [given.experiment] if given.experiment else EXPERIMENTS:
-            missing = [(row.step, row.figure) for row in all_rows(results) if row.experiment == name and not row.ours]
-            print(f"{listing(name, EXPERIMENTS[name], results, missing)}\n")
-        return 0
+        return print_lists([given.experiment] if given.experiment else EXPERIMENTS, given.results)
     if given.experiment is None:
         parser.error("name an experiment (--list shows them)")
-    experiment = EXPERIMENTS[given.experiment]
-    budget = experiment.budgets[given.budget]
-    known = [step.name for step in experiment.steps]
+    known = [step.name for step in EXPERIMENTS[given.experiment].steps]
     if unknown := [
         name for name in (*(given.steps or ()), *(t.partition("=")[0] for t in given.take)) if name not in known
     ]:
         parser.error(f"{given.experiment} has no step {unknown[0]}; it has {', '.join(known)}")
+    return reproduce(given, passed_on)
+
+
+def print_lists(names: Iterable[str], results: Path | None) -> int:
+    """Prints what is recorded of experiments; returns an exit code."""
+    results = results or REPOSITORY / "results"
+    for name in names:
+        missing = [(row.step, row.figure) for row in all_rows(results) if row.experiment == name and not row.ours]
+        print(f"{listing(name, EXPERIMENTS[name], results, missing)}\n")
+    return 0
+
+
+def reproduce(given: argparse.Namespace, passed_on: list[str]) -> int:
+    """Trains, tests and records an experiment; returns an exit code.
+
+    Args:
+        given: The command line.
+        passed_on: Further arguments of `relit fit`.
+    """
+    experiment = EXPERIMENTS[given.experiment]
+    budget = experiment.budgets[given.budget]
     results = given.results or (given.root / "smoke" if given.budget == "smoke" else REPOSITORY / "results")
 
     measures_nothing = given.budget == "smoke" and not given.take
@@ -117,7 +136,7 @@ def main() -> int:
                 chain.take(experiment.step(name), Path(folder))
         else:
             print("\n  ".join([f"{experiment.title}: budget {given.budget}", *keeps_and_cuts(experiment, budget)]))
-            chosen = given.steps or budget.only or known
+            chosen = given.steps or budget.only or [step.name for step in experiment.steps]
             steps = [step for step in experiment.steps if step.name in chosen]
             for seed in range(given.seeds):
                 for step in steps:
@@ -236,17 +255,33 @@ class Chain:
     def _record(
         self, step: Step, folder: Path, settings: Settings, record: Settings, tests: dict[str, Settings]
     ) -> None:
+        entry = self._entry(step, folder, settings, next(iter(tests.values())))
+        results = json.loads(self.path.read_text(encoding="utf-8")) if self.path.is_file() else {"steps": {}}
+        entries = results["steps"].setdefault(step.name, [])
+        same = [other for other in entries if all(other[key] == entry[key] for key in ("config", "changed", "data"))]
+        if same:
+            entry["seeds"] = same[0]["seeds"]
+            entries[entries.index(same[0])] = entry
+        else:
+            entries.append(entry)
+        seed = settings["seed_everything"]
+        entry["seeds"][str(seed)] = self._of_a_seed(step, folder, settings, record, tests)
+        entry["seeds"] = dict(sorted(entry["seeds"].items(), key=lambda item: int(item[0])))
+        self._write(results)
+        print(f"{step.name}, seed {seed}, is recorded in {self.path}.")
+
+    def _entry(self, step: Step, folder: Path, settings: Settings, test: Settings) -> Settings:
+        """What the runs of all seeds have in common: configuration, data and settings."""
         config = configuration_of(settings, step)
         changed = changes(settings, resolved("fit", f"--config={REPOSITORY / config}"), step)
         own = REPOSITORY / "configs" / f"{step.config}.yaml"  # a budget may start from a smaller one
-        first = next(iter(tests.values()))
-        sizes = {name: count for name, count in first["data"].items() if name.endswith("_images")}
+        sizes = {name: count for name, count in test["data"].items() if name.endswith("_images")}
         remarks = remarks_on_data(resolved("test", f"--config={folder / 'config.yaml'}")["data"])
         told_elsewhere = ("seed_everything", "run", "wandb", "ckpt_path")  # the last is of a run that was resumed
         kept = {name: value for name, value in without_nulls(settings).items() if name not in told_elsewhere}
         for option in step.uses:  # a path on this machine
             kept = without(kept, key_of(option))
-        entry: dict[str, Any] = {
+        return {
             "config": config,
             "changed": changed,
             "changed_from_own": changes(settings, resolved("fit", f"--config={own}"), step),
@@ -260,24 +295,21 @@ class Chain:
             "settings": kept,
             "seeds": {},
         }
-        results = json.loads(self.path.read_text(encoding="utf-8")) if self.path.is_file() else {"steps": {}}
-        entries = results["steps"].setdefault(step.name, [])
-        same = [other for other in entries if all(other[key] == entry[key] for key in ("config", "changed", "data"))]
-        if same:
-            entry["seeds"] = same[0]["seeds"]
-            entries[entries.index(same[0])] = entry
-        else:
-            entries.append(entry)
-        seed = settings["seed_everything"]
-        entry["seeds"][str(seed)] = {
+
+    def _of_a_seed(
+        self, step: Step, folder: Path, settings: Settings, record: Settings, tests: dict[str, Settings]
+    ) -> Settings:
+        """The record of one run: where it is, what it took, its tests and its curves."""
+        described = record or next(iter(tests.values()))
+        return {
             "run": f"{folder.parent.name}/{folder.name}",
             "commit": record.get("git_commit"),
-            "torch": (record or first)["torch"],
+            "torch": described["torch"],
             "steps": steps_of(folder),
             "checkpoint": chosen_by(settings, step),
             "training_seconds": record.get("training_seconds"),
             "peak_memory_bytes": record.get("peak_memory_bytes"),
-            "hardware": hardware(record or first),
+            "hardware": hardware(described),
             **({"judge": judge} if (judge := read_judge(folder).get("val")) else {}),
             "tests": {
                 name: {
@@ -293,7 +325,8 @@ class Chain:
                 if name.startswith("val/") or name in self.experiment.drawn
             },
         }
-        entry["seeds"] = dict(sorted(entry["seeds"].items(), key=lambda item: int(item[0])))
+
+    def _write(self, results: Settings) -> None:
         order = [other.name for other in self.experiment.steps]
         steps = dict(sorted(results["steps"].items(), key=lambda item: order.index(item[0])))
         self.path.parent.mkdir(parents=True, exist_ok=True)
@@ -302,7 +335,6 @@ class Chain:
         # A point of a curve takes one line, not four.
         text = re.sub(r"\[\s+([^\s,]+),\s+([^\s,]+)\s+\]", r"[\1, \2]", text)
         write_atomically(self.path, f"{text}\n")
-        print(f"{step.name}, seed {seed}, is recorded in {self.path}.")
 
     def analyze(self, budget: Budget) -> None:
         """Runs the experiment's scripts on the first seed's runs."""

@@ -28,6 +28,7 @@ from datamodules import (
 from datamodules.samples import SampleRequest
 from lit_models.callbacks.classification import confusion_counts
 from lit_models.callbacks.histogram_baseline import histogram_nats
+from lit_models.metrics.image_errors import TranslationMetrics
 from lit_models.metrics.retrieval import (
     best_sharpness,
     centroid_scores,
@@ -36,8 +37,7 @@ from lit_models.metrics.retrieval import (
     neighbor_votes,
     share_of_hits,
 )
-from lit_models.metrics.translation import TranslationMetrics
-from lit_models.support.extractors import load_extractor
+from lit_models.support.named_extractors import load_extractor
 from tests.datamodules.loading.test_augment import RANDOM
 from tests.methods import ALL_MODELS, METHODS, SMALL_MODELS
 from tests.support.fake_cuda import (
@@ -131,7 +131,9 @@ def test_training_step(title: str, bf16: bool) -> None:
 @pytest.mark.parametrize("stage", ["validation", "test"])
 def test_held_out_step(title: str, bf16: bool, stage: str, monkeypatch: pytest.MonkeyPatch) -> None:
     # Rows of the CPU, whose number depends on their labels.
-    monkeypatch.setattr("lit_models.embedding_module.first_of_each_class", lambda label, _: torch.arange(len(label)))
+    monkeypatch.setattr(
+        "lit_models.support.embedding_module.first_of_each_class", lambda label, _: torch.arange(len(label))
+    )
     real = small_model(title) if title in SMALL_MODELS else built(title)
     with fake_cuda(bf16):
         model, trainer = model_and_trainer(real, False)

@@ -7,7 +7,7 @@ import pytest
 import torch
 from lightning.pytorch import LightningModule
 
-from lit_models.losses.adversarial import generator_linear
+from lit_models.losses.gan import generator_linear
 from lit_models.support.abilities import classes_of
 from tests.methods import SMALL_MODELS
 from tests.support.small_fits import small_fit

@@ -85,7 +85,7 @@ class BatchLoader(DataLoader[Any], Generic[Batch]):
         warnings.filterwarnings("ignore", message=".*_dataloader' does not have many workers")
 
     def __setattr__(self, name: str, value: Any) -> None:
-        # Not torch's, which forbids to change the data set: :mod:`lit_models.phase_data` does.
+        # Not torch's, which forbids to change the data set: :mod:`lit_models.support.phase_data` does.
         object.__setattr__(self, name, value)
 
     def set_epoch(self, epoch: int) -> None:

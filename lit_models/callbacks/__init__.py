@@ -8,6 +8,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from lit_models.callbacks.cells import CellFigures
     from lit_models.callbacks.classification import ClassificationReport
     from lit_models.callbacks.embeddings import EmbeddingPlot
     from lit_models.callbacks.examples import ClassExamples
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from lit_models.runs.resume import ExactResume
 
 _MODULES = {
+    "CellFigures": "lit_models.callbacks.cells",
     "Checkpoints": "lit_models.runs.checkpoints",
     "ClassExamples": "lit_models.callbacks.examples",
     "ClassificationReport": "lit_models.callbacks.classification",
@@ -48,6 +50,7 @@ _MODULES = {
 """Module of each class."""
 
 __all__ = [
+    "CellFigures",
     "Checkpoints",
     "ClassExamples",
     "ClassificationReport",

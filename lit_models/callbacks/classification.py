@@ -135,7 +135,7 @@ def classification_report(counts: Tensor, names: Sequence[str]) -> Report:
     """Precision, recall, F1 (harmonic mean of both) and support (number of images) of each class, by scikit-learn; then
     their means over the classes ("macro average") and over the images ("weighted average").
 
-    What can't be told, such as the precision of a class that nothing was taken for, counts as 0.
+    An undefined value, such as the precision of a class that nothing was taken for, counts as 0.
 
     Args:
         counts: ``(num_classes, num_classes)``: how often each class (row) was taken for each (column).
@@ -143,7 +143,7 @@ def classification_report(counts: Tensor, names: Sequence[str]) -> Report:
     """
     from sklearn.metrics import precision_recall_fscore_support
 
-    # Each cell of the matrix is an example that counts as often as the cell says.
+    # Each cell of the matrix is an example with the cell's count as its weight.
     true, taken_for = torch.cartesian_prod(*[torch.arange(len(counts))] * 2).T.numpy()
     arguments = {"sample_weight": counts.flatten().numpy(), "labels": range(len(counts)), "zero_division": 0}
     columns = precision_recall_fscore_support(true, taken_for, **arguments)
@@ -263,7 +263,7 @@ def draw_confused_pairs(pairs: Sequence[ConfusedPair], names: Sequence[str], pat
         axes.bar_label(bars, [str(pair.mistakes[side]) for pair in pairs], padding=3, fontsize=7)
     axes.set_yticks(range(len(pairs)), [figure_text(f"{names[pair.first]} – {names[pair.second]}") for pair in pairs])
     axes.set_ylim(len(pairs) - 0.4, -0.6)
-    axes.set_xlabel(f"% of the class's {split} images (beside the bar: their number)")
+    axes.set_xlabel(f"% of the class's {split} images (at the bar: their number)")
     axes.margins(x=0.08)
     axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1), ncols=2)
     figure.savefig(path, dpi=120)

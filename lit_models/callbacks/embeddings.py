@@ -23,7 +23,7 @@ from lit_models.support.ranks import gather_rows
 
 
 class EmbeddingPlot(Callback):
-    """Draws after a test where the embeddings of test images lie: t-SNE (van der Maaten & Hinton 2008) beside the first
+    """Draws after a test where the embeddings of test images lie: t-SNE (van der Maaten & Hinton 2008) and the first
     two principal components.
 
     Writes ``figures/embedding.png`` in the run folder, the points in ``figures/embedding.csv``, and both to W&B, for
@@ -31,7 +31,7 @@ class EmbeddingPlot(Callback):
 
     Args:
         per_class: Images of each class: the first ones in the order of the test set.
-        max_classes: Draw the first so many classes only, as more colors can't be told apart.
+        max_classes: Draw the first so many classes only; more colors can't be distinguished.
         perplexity: About how many neighbors count for a point in t-SNE; at most a third of the points.
         seed: Seed of t-SNE.
     """

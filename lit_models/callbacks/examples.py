@@ -76,7 +76,7 @@ class ClassExamples(Callback):
 
 
 def class_names(trainer: Trainer) -> list[str]:
-    """The names that the trainer's data module has for its classes; none if it doesn't tell."""
+    """The names that the trainer's data module has for its classes; none if it has none."""
     return list(facts_of(data_of(trainer)).class_names)
 
 

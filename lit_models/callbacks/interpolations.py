@@ -30,9 +30,9 @@ class Interpolations(Callback):
     For digits, numbers come with it, in ``figures/interpolation.csv`` and logged: the share of the images in between of
     which relit's digit classifier is sure, ``test/sure_between_lerp`` and ``…_slerp``, and the share of which it is
     sure that they show one of the pair's two digits, ``test/sure_of_either_lerp`` and ``…_slerp``. The pairs are of any
-    two classes. The first share alone can mislead: to a network that knows nothing but digits, a blot may be one, too.
-    A row for faded pixels says what no model at all gets. On data whose real images the classifier doesn't recognize,
-    it judges nothing, and a warning says so.
+    two classes. The first share alone can mislead: a network that was trained on digits alone may take a blot for one.
+    A row for faded pixels has the values without any model. On data whose real images the classifier doesn't recognize,
+    relit warns and logs no shares.
 
     Args:
         steps: Images in a row, with both ends.

@@ -86,7 +86,7 @@ class SampleGrid(Callback):
         log_image(trainer, key, grid)
 
     def labels(self, pl_module: LightningModule) -> Tensor | None:
-        """The class of each image of the grid, ``(count,)``; None if the model knows none."""
+        """The class of each image of the grid, ``(count,)``; None if the model has none."""
         num_classes = classes_of(pl_module)
         return torch.arange(self.count) % num_classes if num_classes else None
 

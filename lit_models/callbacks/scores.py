@@ -26,11 +26,11 @@ from lit_models.metrics.variety import (
 )
 from lit_models.module import Generative
 from lit_models.support.abilities import classes_of, require_ability, require_image_data
-from lit_models.support.extractors import load_extractor
 from lit_models.support.files import write_atomically
 from lit_models.support.judge import JUDGE, read_judge
 from lit_models.support.lightning_internals import data_of, is_trial
 from lit_models.support.logging import log_figure, log_table
+from lit_models.support.named_extractors import load_extractor
 from lit_models.support.ranks import gather
 
 FAST_DEV_RUN_IMAGES = 16
@@ -71,12 +71,12 @@ class GenerationScores(Callback):
     chosen by one set of real images and tested against another. ``judge.json`` keeps the features' name, and the scores
     of training images and of ten training images repeated, at the same counts.
 
-    A model that knows classes is asked for all of them equally often, and has ``spread`` if the data have the same
-    number. If the extractor distinguishes as many, the share of images that it assigns to the class asked for is
-    ``label_accuracy``; the test also draws and lists it by class, in ``figures/label_accuracy.png`` and ``.csv``.
+    A conditional model draws all classes equally often, and has ``spread`` if the data have the same number. If the
+    extractor distinguishes as many, the share of images that it assigns to the class asked for is ``label_accuracy``;
+    the test also draws and lists it by class, in ``figures/label_accuracy.png`` and ``.csv``.
 
-    Ranks share the work. The latent vectors are the same every time. If an extractor's weights can't be downloaded, a
-    warning says so and training goes on without scores. A ``fast_dev_run`` measures few images.
+    Ranks share the work. The latent vectors are the same every time. If an extractor's weights can't be downloaded,
+    relit warns and training goes on without scores. A ``fast_dev_run`` measures few images.
 
     Args:
         extractor: Network whose features are compared: ``digits`` (made for MNIST), ``imagenet`` (color images, without

@@ -16,14 +16,14 @@ from lit_models.callbacks.samples import SampleGrid
 from lit_models.errors import RunError, RunWarning
 from lit_models.metrics.extractors import ExtractorUnavailableError
 from lit_models.metrics.generation import frechet_distance
-from lit_models.metrics.translation import MAP_COLORS, TranslationMetrics
+from lit_models.metrics.image_errors import MAP_COLORS, TranslationMetrics
 from lit_models.module import Translating
 from lit_models.support.abilities import require_ability, require_image_data
 from lit_models.support.checks import facts_of
-from lit_models.support.extractors import load_extractor
 from lit_models.support.files import write_atomically
 from lit_models.support.judge import JUDGE, read_judge
 from lit_models.support.lightning_internals import data_of
+from lit_models.support.named_extractors import load_extractor
 from lit_models.support.ranks import gather_rows
 
 
@@ -81,13 +81,13 @@ class TranslationScores(Callback):
 
     Logged after each validation: ``val/l1``, ``val/psnr``, ``val/ssim``, ``val/map_accuracy``, and by kind of color
     ``val/map_recall_water``, ``val/map_precision_water`` … (see
-    :class:`lit_models.metrics.translation.TranslationMetrics`), and ``val/fid`` if there is an extractor: between the
+    :class:`lit_models.metrics.image_errors.TranslationMetrics`), and ``val/fid`` if there is an extractor: between the
     translations and the true images of this very split, thus biased upwards where it is small. The test logs the same
     below ``test/``, writes them to ``scores.json`` and the counts of pixels by true and painted kind to
     ``figures/map_colors.csv`` in the run folder.
 
     For any model whose ``validation_step`` and ``test_step`` return the translated images of a batch of pairs. If
-    Inception's weights can't be had, a warning says so and the run goes on without FID.
+    Inception's weights can't be had, relit warns and the run goes on without FID.
 
     Args:
         extractor: Network whose features FID compares: ``inception``, or a checkpoint of any classifier; no FID if

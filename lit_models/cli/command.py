@@ -46,6 +46,7 @@ from lit_models.cli.swaps import (
 from lit_models.cli.trainer import RelitTrainer, compile_networks
 from lit_models.errors import RunError, RunWarning
 from lit_models.module import Method
+from lit_models.networks.user_network import import_encoder, is_user_encoder
 from lit_models.runs.checkpoints import Checkpoints
 from lit_models.runs.curves import LossCurves
 from lit_models.runs.folder import (
@@ -206,6 +207,7 @@ class RelitCLI(LightningCLI):
         config = self._settings
         command = self.config.subcommand
         expand_paths(config)
+        _import_encoder_of(config.model)
         if command == "prepare":
             return
         if command in USES_WEIGHTS:
@@ -447,6 +449,15 @@ def run(args: list[str]) -> int:
             print("relit: add --debug for the whole traceback.", file=sys.stderr)
         return 2 if isinstance(error, ArgumentError) else 1
     return 0
+
+
+def _import_encoder_of(model: Namespace | None) -> None:
+    """Imports the user-defined encoder that the command line or a file named on it gives to a method."""
+    if model is None or not str(model.get("class_path")).startswith("lit_models."):
+        return
+    name = (model.get("init_args") or {}).get("encoder")
+    if isinstance(name, str) and is_user_encoder(name):
+        import_encoder(name)
 
 
 def _run_options(config: Namespace) -> RunOptions:

@@ -27,6 +27,7 @@ from lit_models.cli.hub_card import hub_card_text
 from lit_models.cli.messages import explain
 from lit_models.errors import ModelError, RunError
 from lit_models.module import Export, Method
+from lit_models.networks.user_network import import_encoder
 from lit_models.runs.folder import run_of
 from lit_models.runs.reading import read_logged, read_mapping, read_tests
 from lit_models.support.arguments import error_of_ours
@@ -60,6 +61,7 @@ OUTPUTS = {
     "logits": "one number for each class; their softmax gives the probabilities",
     "embedding": "the images' embeddings",
 }
+HUB_CARD = "README.md"
 LARGEST_DIFFERENCE = 1e-3
 """Between PyTorch's and ONNX Runtime's results, as a share of the largest value."""
 
@@ -103,12 +105,18 @@ def main(args: list[str]) -> int:
         metavar="OWNER/NAME",
         help="for safetensors: also write README.md, the card that the Hugging Face Hub shows",
     )
+    parser.add_argument("--encoder", metavar="MODULE.NAME", help="the user-defined encoder of the model, if it has one")
     parser.add_argument("--debug", action="store_true", help="show where an error came from")
     given = parser.parse_args(args)
     try:
-        export(
+        if given.encoder is not None:
+            import_encoder(given.encoder)
+        for path in export(
             Path(given.checkpoint), given.format, given.part, given.output, given.command, given.note, given.hub_card
-        )
+        ):
+            print(f"Written: {path} ({path.stat().st_size / 1e6:.2f} MB) and {path.with_suffix('.json').name}")
+            if given.hub_card is not None:
+                print(f"Written: {path.with_name(HUB_CARD)}")
     except (Exception, ArgumentError) as error:
         if given.debug:
             traceback.print_exc()
@@ -164,9 +172,7 @@ def export(
     except OSError as error:
         raise RunError(f"{name} can't be written ({error.strerror or error}): choose another --output.") from error
     if hub_card is not None:
-        print(f"Written: {write_hub_card(written[0], hub_card)}")
-    for path in written:
-        print(f"Written: {path} ({path.stat().st_size / 1e6:.2f} MB) and {path.with_suffix('.json').name}")
+        write_hub_card(written[0], hub_card)
     return written
 
 
@@ -227,8 +233,8 @@ def _export_weights(checkpoint: dict[str, Any], path: Path, card: dict[str, Any]
     return path
 
 
-def write_hub_card(weights: Path, repository: str = "") -> Path:
-    """Writes the README.md of a ``.safetensors`` file for the Hugging Face Hub; returns its path.
+def write_hub_card(weights: Path, repository: str = "") -> None:
+    """Writes the README.md of a ``.safetensors`` file for the Hugging Face Hub.
 
     Args:
         weights: The file, with its card.
@@ -237,12 +243,11 @@ def write_hub_card(weights: Path, repository: str = "") -> Path:
     Raises:
         RunError: There is a README.md of something else.
     """
-    path = weights.with_name("README.md")
+    path = weights.with_name(HUB_CARD)
     if path.is_file() and "library_name: relit" not in path.read_text(encoding="utf-8"):
         raise RunError(f"{path} is the page of something else: choose another folder with --output FOLDER/NAME.")
     text = hub_card_text(read_card(weights), weights.name, repository or f"OWNER/{weights.stem}")
     path.write_text(text, encoding="utf-8")
-    return path
 
 
 def _export_onnx(model: Method, only: str | None, name: Path, card: dict[str, Any]) -> list[Path]:

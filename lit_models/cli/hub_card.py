@@ -30,7 +30,9 @@ USES = {
     "image-to-image": "translated = model(images)  # images (N, C, H, W) in [0, 1]",
     "image-classification": "probabilities = model(images).softmax(1)  # images (N, C, H, W) in [0, 1]",
     "image-feature-extraction": "embedding = model(images)  # images (N, C, H, W) in [0, 1]",
+    "DenoisingAutoencoder": "embedding = model.embed(images)  # images (N, C, H, W) in [0, 1]",
 }
+"""A line of Python that does it, by task, or by method where that differs."""
 
 
 def hub_card_text(card: dict[str, Any], file: str, repository: str) -> str:
@@ -85,7 +87,7 @@ def hub_card_text(card: dict[str, Any], file: str, repository: str) -> str:
         f"from lit_models import {method}",
         "",
         f'model = {method}.from_pretrained("hf:{repository}")',
-        USES[task],
+        USES.get(method, USES[task]),
         "```",
         "",
         *_table(("", ""), {name: value for name, value in facts.items() if value}),

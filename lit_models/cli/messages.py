@@ -58,11 +58,15 @@ OF_THE_TRAINER = {
         "--trainer.enable_progress_bar is false, but {0} is among the callbacks: leave one of them out."
     ),
     r"added multiple progress bar callbacks": "Two progress bars are given: leave one of them out.",
+    r"filesystem tracking backend \(e\.g\., '\./mlruns'\) is in maintenance mode": (
+        "MLFlowLogger needs --trainer.logger.tracking_uri, such as sqlite:///mlflow.db; --config logger/mlflow needs "
+        "none, and keeps its store in the run's folder."
+    ),
     r"CUDA out of memory|MPS backend out of memory": (
         "The GPU's memory is full: lower --data.batch_size, set --trainer.precision bf16-mixed, or narrow the model."
     ),
 }
-"""What Lightning says of the Trainer's arguments, each with a sentence that names the option."""
+"""What Lightning, or a logger of it, says of the Trainer's arguments, each with a sentence that names the option."""
 
 
 def explain(error: BaseException) -> str:

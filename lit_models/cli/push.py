@@ -10,13 +10,13 @@ import sys
 import tempfile
 import traceback
 from pathlib import Path
-from typing import Any
 
 from lit_models.cli.export import export, write_hub_card
 from lit_models.cli.messages import explain
 from lit_models.errors import RunError
+from lit_models.networks.user_network import import_encoder
 from lit_models.support.arguments import error_of_ours
-from lit_models.support.weight_sources import find_weights
+from lit_models.support.weight_sources import find_weights, hub_reason, require_hub
 from lit_models.support.weights import WEIGHTS, read_weights
 
 
@@ -32,9 +32,12 @@ def main(args: list[str]) -> int:
     parser.add_argument("repository", metavar="OWNER/NAME", help="the Hub's repository; it is created if needed")
     parser.add_argument("--private", action="store_true", help="create a private repository")
     parser.add_argument("--note", help="a remark for the card of an exported run")
+    parser.add_argument("--encoder", metavar="MODULE.NAME", help="the user-defined encoder of the model, if it has one")
     parser.add_argument("--debug", action="store_true", help="show where an error came from")
     given = parser.parse_args(args)
     try:
+        if given.encoder is not None:
+            import_encoder(given.encoder)
         print(f"Published: {push(given.weights, given.repository, given.private, given.note)}")
     except Exception as error:
         if given.debug:
@@ -60,7 +63,7 @@ def push(weights: str, repository: str, private: bool = False, note: str | None 
     """
     if repository.count("/") != 1 or not all(repository.split("/")):
         raise RunError(f"{repository!r} names no repository of the Hub: write OWNER/NAME.")
-    api, errors = _hub()
+    api = require_hub().HfApi()
     path = find_weights(weights)
     with tempfile.TemporaryDirectory(prefix="relit-") as name:
         folder = Path(name)
@@ -74,19 +77,9 @@ def push(weights: str, repository: str, private: bool = False, note: str | None 
         try:
             address = api.create_repo(repository, private=private, exist_ok=True)
             api.upload_folder(repo_id=repository, folder_path=folder, commit_message="Weights and cards by relit")
-        except errors as error:
-            reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        except Exception as error:  # the client raises errors of several packages
             raise RunError(
-                f"The Hub doesn't take {repository} ({reason}): check the name and the network, and log in by `hf auth "
-                "login`."
+                f"The Hub doesn't take {repository} ({hub_reason(error)}): check the name and the network, and log in "
+                "by `hf auth login`."
             ) from error
     return str(address)
-
-
-def _hub() -> tuple[Any, tuple[type[Exception], ...]]:
-    try:
-        from huggingface_hub import HfApi
-        from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalTokenNotFoundError
-    except ModuleNotFoundError as error:
-        raise RunError("The Hugging Face Hub needs huggingface_hub: pip install 'relit[hub]'.") from error
-    return HfApi(), (HfHubHTTPError, HFValidationError, LocalTokenNotFoundError, OSError, ValueError)

@@ -32,7 +32,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 Tensors = tuple[Tensor, ...]
-Loss = Callable[[Tensors, Tensors], Tensor]
+LossFunction = Callable[[Tensors, Tensors], Tensor]
 
 
 class Hypergradient(NamedTuple):
@@ -53,7 +53,7 @@ def identity(tensors: Tensors) -> Tensors:
 
 
 def first_order(
-    loss_val: Loss, weights: Tensors, alphas: Tensors, average: Callable[[Tensors], Tensors] = identity
+    loss_val: LossFunction, weights: Tensors, alphas: Tensors, average: Callable[[Tensors], Tensors] = identity
 ) -> Hypergradient:
     """∇_α L_val(w, α).
 
@@ -67,7 +67,9 @@ def first_order(
     return Hypergradient(average(gradient), loss)
 
 
-def finite_difference(loss: Loss, weights: Tensors, alphas: Tensors, vector: Tensors, radius: float = 0.01) -> Tensors:
+def finite_difference(
+    loss: LossFunction, weights: Tensors, alphas: Tensors, vector: Tensors, radius: float = 0.01
+) -> Tensors:
     """∇²_{α,w} L(w, α) v by central differences of ∇_α L (eq. 8).
 
     Args:
@@ -84,11 +86,11 @@ def finite_difference(loss: Loss, weights: Tensors, alphas: Tensors, vector: Ten
     return tuple((high - low) / (2 * epsilon) for high, low in zip(above, below, strict=True))
 
 
-def exact_product(loss: Loss, weights: Tensors, alphas: Tensors, vector: Tensors) -> Tensors:
+def exact_product(loss: LossFunction, weights: Tensors, alphas: Tensors, vector: Tensors) -> Tensors:
     """∇²_{α,w} L(w, α) v by automatic differentiation: forwards along v, then backwards to α.
 
     Args:
-        loss: L. In place of torch's batch normalization it must use :func:`lit_models.darts.normalization.batch_norm`.
+        loss: L. In place of torch's batch normalization it must use :func:`lit_models.darts.batch_norm.batch_norm`.
         weights: w.
         alphas: α.
         vector: v, shaped like w.
@@ -99,13 +101,13 @@ def exact_product(loss: Loss, weights: Tensors, alphas: Tensors, vector: Tensors
 
 
 def second_order(
-    loss_train: Loss,
-    loss_val: Loss,
+    loss_train: LossFunction,
+    loss_val: LossFunction,
     weights: Tensors,
     alphas: Tensors,
     learning_rate: float,
     drift: Tensors | None = None,
-    mixed_product: Callable[[Loss, Tensors, Tensors, Tensors], Tensors] = exact_product,
+    mixed_product: Callable[[LossFunction, Tensors, Tensors, Tensors], Tensors] = exact_product,
     average: Callable[[Tensors], Tensors] = identity,
 ) -> Hypergradient:
     """∇_α L_val(w', α) − ξ ∇²_{α,w} L_train(w, α) v.
@@ -135,7 +137,7 @@ def second_order(
     return Hypergradient(average(gradient), loss.detach())
 
 
-def gradient_of_alphas(loss: Loss, weights: Tensors, alphas: Tensors) -> tuple[Tensors, Tensor]:
+def gradient_of_alphas(loss: LossFunction, weights: Tensors, alphas: Tensors) -> tuple[Tensors, Tensor]:
     """∇_α L(w, α) and L(w, α); no time is spent on the gradient of w, which should be detached."""
     alphas = tuple(alpha.requires_grad_() for alpha in detached(alphas))
     value = loss(weights, alphas)

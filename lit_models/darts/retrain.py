@@ -28,22 +28,13 @@ from torchmetrics import MeanMetric
 from datamodules import LabeledImages
 from lit_models.darts.genotype import read_genotype
 from lit_models.darts.network import DerivedNetwork
-from lit_models.darts.report import write_cells
 from lit_models.errors import ModelError
 from lit_models.module import Export
-from lit_models.support.checks import (
-    require_at_least,
-    require_fraction,
-    require_image_shape,
-    require_labels,
-    require_num_classes,
-    require_several_images,
-)
-from lit_models.support.classes import NamedClasses
-from lit_models.support.outputs import ClassProbabilities
+from lit_models.support.checks import require_at_least, require_fraction, require_several_images
+from lit_models.support.classes import Classifier
 
 
-class DARTSRetrain(NamedClasses):
+class DARTSRetrain(Classifier):
     """Trains a network of cells that a search found, from scratch (Liu et al. 2019, section 3.2).
 
     Logged: ``train/loss`` for each batch, ``train/accuracy`` for each epoch; ``loss`` and ``accuracy`` below ``val/``
@@ -67,6 +58,7 @@ class DARTSRetrain(NamedClasses):
     """
 
     exports = (Export("classifier", "forward", ("image",), "logits"),)
+    training_callbacks = ("CellFigures",)
 
     drop_path_probability: Tensor
 
@@ -124,16 +116,9 @@ class DARTSRetrain(NamedClasses):
         return self.epochs
 
     def setup(self, stage: str) -> None:
-        require_image_shape(self, self.image_shape)
-        if stage != "predict":
-            require_num_classes(self, self.num_classes)
-            require_labels(self)
-            self.take_class_names()
-            if self.auxiliary_weight:  # whose last normalization sees a single pixel of small images
-                require_several_images(self)
-
-    def on_fit_start(self) -> None:
-        write_cells(self.trainer, self.cells)
+        super().setup(stage)
+        if stage == "fit" and self.auxiliary_weight:  # whose last normalization sees a single pixel of small images
+            require_several_images(self)
 
     def on_train_start(self) -> None:
         self._raise_drop_path()  # a run that is resumed within an epoch gets no on_train_epoch_start
@@ -170,13 +155,3 @@ class DARTSRetrain(NamedClasses):
     def configure_optimizers(self) -> Any:
         optimizer = self.optimizer_callable(self.network.parameters())
         return [optimizer], [CosineAnnealingLR(optimizer, self.epochs)]
-
-    def validation_step(self, batch: LabeledImages, batch_idx: int) -> None:
-        self.log_classification(self(batch.image).float(), batch.label, "val")
-
-    def test_step(self, batch: LabeledImages, batch_idx: int) -> Tensor:
-        """Return the logits, for callbacks."""
-        return self.log_classification(self(batch.image).float(), batch.label, "test")
-
-    def predict_step(self, batch: LabeledImages, batch_idx: int) -> ClassProbabilities:
-        return ClassProbabilities(self(batch.image).float().softmax(1))

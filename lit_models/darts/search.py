@@ -48,36 +48,27 @@ from torch.optim import SGD, Optimizer
 from torch.optim.lr_scheduler import CosineAnnealingLR
 from torchmetrics import MeanMetric
 
-from datamodules import LabeledImages, SearchBatch
-from lit_models.darts.checks import require_halves, require_plain_sgd, require_precision
+from datamodules import SearchBatch
 from lit_models.darts.genotype import EDGES, OPERATIONS, Genotype, derive_genotype
 from lit_models.darts.hypergradient import Hypergradient
-from lit_models.darts.report import write_search
+from lit_models.darts.requirements import require_halves, require_plain_sgd, require_precision
 from lit_models.darts.supernet import Supernet
 from lit_models.darts.supernet_gradient import supernet_hypergradient
 from lit_models.errors import ModelError
 from lit_models.optimizers import FusedAdam
-from lit_models.support.checks import (
-    require_at_least,
-    require_image_shape,
-    require_labels,
-    require_num_classes,
-    require_one_of,
-)
-from lit_models.support.classes import NamedClasses
+from lit_models.support.checks import require_at_least, require_one_of
+from lit_models.support.classes import Classifier
 from lit_models.support.lightning_internals import optimizers_of, step_schedules
-from lit_models.support.outputs import ClassProbabilities
 
 
-class DARTSSearch(NamedClasses):
+class DARTSSearch(Classifier):
     """Searches the cells of an image classifier (Liu et al. 2019).
 
     α are the parameters ``arch_parameters.normal`` and ``arch_parameters.reduction``, of shape ``(14, 8)``: a row for
     each edge, a column for each operation.
 
-    After each epoch the run folder gets ``genotype.json`` (what the search would end with now; also
-    ``genotypes/epoch_0001.json`` …), ``figures/cells.png`` with its two cells, and ``figures/search.png`` with the
-    development of α, the accuracies and the learning rate; W&B gets the pictures, too.
+    :class:`lit_models.callbacks.CellFigures` writes ``genotype.json`` and pictures of each epoch's cells into the run
+    folder.
 
     Logged: for each batch ``train/loss`` and ``train/accuracy`` of the weights' images, ``train/arch_loss`` of the
     architecture's (at w' in second order), and ``learning_rate``; for each epoch ``train/epoch_loss``,
@@ -103,7 +94,8 @@ class DARTSSearch(NamedClasses):
         arch_optimizer: Optimizer of α.
     """
 
-    training_only: ClassVar = frozenset(("genotype", "history"))
+    training_only: ClassVar = frozenset(("genotype",))
+    training_callbacks = ("CellFigures",)
 
     def __init__(
         self,
@@ -151,7 +143,6 @@ class DARTSSearch(NamedClasses):
         self.arch_parameters = nn.ParameterDict(
             {kind: nn.Parameter(arch_init_std * torch.randn(shape)) for kind in Genotype._fields}
         )
-        self.history: list[dict[str, Any]] = []
         self.epoch_loss, self.epoch_accuracy = (MeanMetric(nan_strategy="disable") for _ in range(2))
 
     def forward(self, image: Tensor) -> Tensor:
@@ -176,13 +167,9 @@ class DARTSSearch(NamedClasses):
         return derive_genotype(*(alpha.detach().cpu() for alpha in self.alphas))
 
     def setup(self, stage: str) -> None:
-        require_image_shape(self, self.image_shape)
-        if stage != "predict":
-            require_num_classes(self, self.num_classes)
-            self.take_class_names()
+        super().setup(stage)
         if stage == "fit":
             require_halves(self)
-            require_labels(self)
             require_precision(self)
 
     # --- one step -----------------------------------------------------------------------------------------------------
@@ -235,36 +222,12 @@ class DARTSSearch(NamedClasses):
     # --- after an epoch -----------------------------------------------------------------------------------------------
 
     def on_train_epoch_end(self) -> None:
-        rate = self.trainer.optimizers[0].param_groups[0]["lr"]
         step_schedules(self)
         loss, accuracy = float(self.epoch_loss.compute()), float(self.epoch_accuracy.compute())
+        self.log_dict({"train/epoch_loss": loss, "train/epoch_accuracy": accuracy})
         self.epoch_loss.reset()
         self.epoch_accuracy.reset()
-        self.log_dict({"train/epoch_loss": loss, "train/epoch_accuracy": accuracy})
-        accuracies = {"train": accuracy}
-        if "val/accuracy" in self.trainer.callback_metrics:
-            accuracies["val"] = float(self.trainer.callback_metrics["val/accuracy"])
-        alpha = torch.stack([alpha.detach().float().cpu() for alpha in self.alphas])
-        self.history.append({"alpha": alpha, "learning_rate": rate, "accuracy": accuracies})
-        write_search(self.trainer, self.genotype(), self.history)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         super().on_save_checkpoint(checkpoint)
-        checkpoint["history"] = self.history
         checkpoint["genotype"] = json.loads(self.genotype().to_json())
-
-    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        super().on_load_checkpoint(checkpoint)
-        self.history = list(checkpoint.get("history", []))  # weights that were exported have none
-
-    # --- evaluation ---------------------------------------------------------------------------------------------------
-
-    def validation_step(self, batch: LabeledImages, batch_idx: int) -> None:
-        self.log_classification(self(batch.image).float(), batch.label, "val")
-
-    def test_step(self, batch: LabeledImages, batch_idx: int) -> Tensor:
-        """Return the logits, for callbacks."""
-        return self.log_classification(self(batch.image).float(), batch.label, "test")
-
-    def predict_step(self, batch: LabeledImages, batch_idx: int) -> ClassProbabilities:
-        return ClassProbabilities(self(batch.image).float().softmax(1))

@@ -24,8 +24,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from lit_models.darts.batch_norm import batch_norm
 from lit_models.darts.genotype import CELLS, EDGES, NODES, OPERATIONS
-from lit_models.darts.normalization import batch_norm
 from lit_models.networks.depthwise import depthwise_conv2d, from_grids, to_grids
 
 Statistics = Literal["batch", "running"]

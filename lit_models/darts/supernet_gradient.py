@@ -11,7 +11,7 @@ from torch.optim import Optimizer
 from datamodules import LabeledImages, SearchBatch
 from lit_models.darts.hypergradient import (
     Hypergradient,
-    Loss,
+    LossFunction,
     Tensors,
     drift_of,
     exact_product,
@@ -38,7 +38,7 @@ def supernet_hypergradient(
     """
     names, parameters = zip(*supernet.named_parameters(), strict=True)
 
-    def loss_on(images: LabeledImages) -> Loss:
+    def loss_on(images: LabeledImages) -> LossFunction:
         def loss(weights: Tensors, alphas: Tensors) -> Tensor:
             values = dict(zip(names, weights, strict=True))
             logits = functional_call(supernet, values, (images.image, *alphas))

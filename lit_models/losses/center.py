@@ -25,7 +25,7 @@ def require_center(weight: float, rate: float, rule: CenterRule) -> None:
 
 
 def center_loss(embedding: Tensor, label: Tensor, center: Tensor) -> Tensor:
-    """``L_C = ½ ‖x_i − c_{y_i}‖²`` (eq. 2), as a mean over the batch, as the cross-entropy beside it is one.
+    """``L_C = ½ ‖x_i − c_{y_i}‖²`` (eq. 2), as a mean over the batch, like the cross-entropy that it is added to.
 
     Args:
         embedding: ``(B, D)``.

@@ -1,4 +1,5 @@
-"""Encoders by name: relit's own, and those of torchvision and timm (:mod:`lit_models.networks.backbones`)."""
+"""Encoders by name: relit's own, those of torchvision and timm (:mod:`lit_models.networks.backbones`), and user-defined
+ones (:mod:`lit_models.networks.user_network`)."""
 
 from collections.abc import Mapping
 from typing import Literal, TypeAlias
@@ -11,8 +12,9 @@ from lit_models.networks.backbones import Backbone, fitting_weights, is_backbone
 from lit_models.networks.conv4 import Conv4
 from lit_models.networks.lenet import LeNet
 from lit_models.networks.resnet import IMAGENET, ResNet18, load_weights, weights_in_file
+from lit_models.networks.user_network import UserNetwork, is_user_encoder, require_registered
 
-Encoder: TypeAlias = Conv4 | ResNet18 | LeNet | Backbone
+Encoder: TypeAlias = Conv4 | ResNet18 | LeNet | Backbone | UserNetwork
 
 OWN = ("conv4", "resnet18")
 SMALLEST_FOR_CONV4 = 16
@@ -34,15 +36,19 @@ def require_encoder(
     Raises:
         ModelError: It is one of these.
     """
-    if not is_backbone(encoder) and encoder not in (*others, *OWN):
+    if is_user_encoder(encoder):
+        require_registered(encoder)
+    elif not is_backbone(encoder) and encoder not in (*others, *OWN):
         names = ", ".join(dict.fromkeys((*others, *OWN)))
-        raise ModelError(f"encoder is {encoder}; it must be {names}, torchvision:NAME or timm:NAME.")
+        raise ModelError(
+            f"encoder is {encoder}; it must be {names}, torchvision:NAME, timm:NAME, or MODULE.NAME of your network."
+        )
     if is_backbone(encoder) and channels not in (1, 3):
         raise ModelError(f"channels is {channels}, but the encoder {encoder} takes images of 1 or 3 channels.")
     if encoder == "conv4" and image_size < SMALLEST_FOR_CONV4:
         raise ModelError(f"image_size is {image_size}; four halvings need at least {SMALLEST_FOR_CONV4}.")
-    if encoder == "conv4" and pretrained == IMAGENET:
-        raise ModelError("conv4 has no weights of ImageNet: set --model.pretrained to a file.")
+    if (encoder == "conv4" or is_user_encoder(encoder)) and pretrained == IMAGENET:
+        raise ModelError(f"{encoder} has no weights of ImageNet: set --model.pretrained to a file.")
     if encoder == "lenet" and (pretrained is not None or image_size < 8):
         raise ModelError("The encoder lenet has no pretrained weights, and needs an image_size of at least 8.")
     if frozen and encoder != "autoencoder" and pretrained is None:
@@ -61,7 +67,8 @@ def build_encoder(
     """An encoder with random weights.
 
     Args:
-        encoder: "conv4", "resnet18", "lenet", ``torchvision:NAME`` or ``timm:NAME``.
+        encoder: "conv4", "resnet18", "lenet", ``torchvision:NAME``, ``timm:NAME``, or ``MODULE.NAME`` of a user-defined
+            network.
         image_size: Height and width of the images.
         channels: Channels of the images.
         feature_maps: Width of relit's own: of each block of "conv4", of the first stage of the others.
@@ -75,6 +82,8 @@ def build_encoder(
         network = Conv4(channels, feature_maps, image_size)
     elif encoder == "lenet":
         network = LeNet(channels, feature_maps, image_size)
+    elif is_user_encoder(encoder):
+        network = UserNetwork(encoder, image_size, channels)
     else:
         network = ResNet18(channels, feature_maps, stem)
     return network.requires_grad_(not frozen)
@@ -105,7 +114,8 @@ def load_encoder(encoder: nn.Module, source: str, normalizes: bool = False) -> N
         if untrained:
             rank_zero_warn(f"The stem isn't that of {source}, and starts untrained: {', '.join(untrained)}.")
         return
-    encoder.load_state_dict(fitting_weights(encoder, weights_in_file(source), source, "conv4"), strict=False)
+    network, name = (encoder.network, "the encoder") if isinstance(encoder, UserNetwork) else (encoder, "conv4")
+    network.load_state_dict(fitting_weights(network, weights_in_file(source), source, name), strict=False)
 
 
 def _require_plain_images(source: str) -> None:

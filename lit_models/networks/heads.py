@@ -1,4 +1,4 @@
-"""What turns an encoder's features into embeddings."""
+"""Layers on top of an encoder: its features become embeddings or classes."""
 
 from typing import Literal
 
@@ -21,3 +21,18 @@ def embedding_head(features: int, head: Head, embedding_dim: int | None) -> tupl
         layers = nn.Linear(features, 1024), nn.BatchNorm1d(1024), nn.ReLU(inplace=True), nn.Linear(1024, size)
         return nn.Sequential(*layers), size
     return (nn.Linear(features, embedding_dim), embedding_dim) if embedding_dim else (nn.Identity(), features)
+
+
+def classification_head(features: int, head: Head, num_classes: int, hidden: int, dropout: float) -> nn.Module:
+    """A head from ``features`` features to logits.
+
+    Args:
+        features: Size of the encoder's features.
+        head: "linear", one layer; or "mlp", a hidden layer of ReLU units with dropout in between.
+        num_classes: Number of classes.
+        hidden: Units of the hidden layer.
+        dropout: Part of these units that is dropped in training.
+    """
+    if head == "linear":
+        return nn.Linear(features, num_classes)
+    return nn.Sequential(nn.Linear(features, hidden), nn.ReLU(), nn.Dropout(dropout), nn.Linear(hidden, num_classes))

@@ -1,5 +1,6 @@
 """What a checkpoint overrides when a run goes on: optimizers and schedules, and the place in the epoch."""
 
+import math
 import sys
 from collections.abc import Iterator
 from typing import Any, NamedTuple
@@ -145,7 +146,7 @@ def compared(trainer: Trainer, checkpoint: dict[str, Any], changed: list[Any]) -
                 return
             cycles = "max_momentum" in saved
             for name in sorted(group.keys() & saved.keys() - {"params"}):
-                moves = name == "lr" and not any(_equal(group[name], value) for value in changed)
+                moves = name == "lr" and not any(_is_number(value) and _equal(group[name], value) for value in changed)
                 if not moves and not (cycles and name in ("betas", "momentum")):
                     yield from _difference(f"{which}'s {name}", saved[name], group[name])
     for number, (config, state) in enumerate(
@@ -172,6 +173,14 @@ def _difference(name: str, saved: Any, now: Any) -> Iterator[Difference]:
                 return
     elif not _equal(saved, now):
         yield Difference(name, saved, now)
+
+
+def _is_number(value: Any) -> bool:
+    """Whether a setting is a number, also one that YAML takes for a text, such as 1e-3."""
+    try:
+        return not isinstance(value, bool) and math.isfinite(float(value))
+    except (TypeError, ValueError):
+        return False
 
 
 def _equal(one: Any, other: Any) -> bool:

@@ -98,8 +98,17 @@ class MLflow(MLFlowLogger):
     @property
     @rank_zero_experiment
     def experiment(self) -> Any:
+        from mlflow.exceptions import MlflowException
+
         is_new = self._run_id is None
-        client = super().experiment
+        try:
+            client = super().experiment
+        except MlflowException as error:
+            reason = str(error).splitlines()[0].partition(" failed with exception ")[0]
+            raise RunError(
+                f"MLflow's server or store {self._uri or 'in the run folder'} can't be used ({reason}): start it, or "
+                "correct --trainer.logger.tracking_uri or $MLFLOW_TRACKING_URI."
+            ) from error
         if is_new and self.run_folder is not None and self._run_id is not None:
             write_atomically(self.run_folder / MLFLOW_ID, self._run_id)
         return client

@@ -14,7 +14,7 @@ Ability = TypeVar("Ability")
 
 @runtime_checkable
 class HasClasses(Protocol):
-    """A model that tells classes apart or draws them; any LightningModule may be one."""
+    """A model that classifies, or draws images of classes; any LightningModule may be one."""
 
     num_classes: int
 

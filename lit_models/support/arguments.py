@@ -141,7 +141,7 @@ def error_of_ours(error: BaseException) -> BaseException | None:
 
 
 def explain_refusal(error: BaseException) -> str:
-    """What the parser, a class of this project or a type's own parser says of an argument, without a traceback."""
+    """An argument's refusal by the parser, by a class of this project or by a type's parser, without a traceback."""
     if ours := error_of_ours(error):
         return str(ours)
     if isinstance(error, ArgumentError):

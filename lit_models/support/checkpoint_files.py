@@ -18,8 +18,10 @@ LAST, PREVIOUS, BEST = "last.ckpt", "previous.ckpt", "best.ckpt"
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
-    """Writes a checkpoint beside its place and renames it, so that a killed process leaves the old one whole; reads
-    tensors and plain values only, so that a file from elsewhere can't run code."""
+    """Writes a checkpoint under another name and renames it into place: a killed process leaves the old one intact.
+
+    Reads tensors and plain values only: a file from elsewhere can't run code.
+    """
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any | None = None) -> None:
         target = Path(path)
@@ -83,7 +85,7 @@ def read_or_fall_back(path: Path) -> tuple[Path, dict[str, Any]]:
 def put_in_place(written: Path, target: Path) -> None:
     """Renames a checkpoint that is completely written to ``target``; a ``last.ckpt`` there becomes ``previous.ckpt``.
 
-    Whenever the process is killed, there is a whole checkpoint under one of the two names. A damaged ``last.ckpt``
+    Whenever the process is killed, there is a complete checkpoint under one of the two names. A damaged ``last.ckpt``
     doesn't replace the ``previous.ckpt`` that stood in for it.
     """
     if target.name == LAST and is_undamaged(target):

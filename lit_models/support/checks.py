@@ -53,7 +53,7 @@ def require_image_shape(
     """Refuses a data module whose images don't have the shape that ``module`` was built for, or don't come as it takes
     them.
 
-    Data modules that don't tell their ``image_shape`` are let through.
+    Data modules without an ``image_shape`` are not checked.
 
     Args:
         module: The model, attached to its trainer.
@@ -79,7 +79,7 @@ def require_image_shape(
     given = facts_of(datamodule).image_shape
     if given is None or not all(given) or tuple(given) == tuple(image_shape):
         return
-    if _in_training(module):
+    if in_training_now(module):
         channels, height, width = given
         size = f"--model.image_size {height}" if height == width else "a data set of square images"
         remedy = f"set {size} and --model.channels {channels}, or choose other data"
@@ -93,42 +93,6 @@ def require_image_shape(
         f"{name} is built for images of {shape_text(image_shape)}, but {data_name} gives {shape_text(given)} "
         f"(channels x height x width): {remedy}."
     )
-
-
-def require_pair_channels(module: LightningModule, source: int, target: int) -> None:
-    """Refuses pairs of a data module whose halves have other channels than ``module`` was built for. A gray half among
-    color ones is given in as many equal channels as the model takes, so that it passes.
-
-    Args:
-        module: The model, attached to its trainer.
-        source: Channels of the sources that it takes.
-        target: Channels of the targets.
-
-    Raises:
-        ModelError: A half has other channels.
-    """
-    datamodule = data_of(module.trainer)
-    facts = facts_of(datamodule)
-    if facts.source_channels is None or facts.target_channels is None:
-        return
-    takes = {"source": source, "target": target}
-    gives = {"source": facts.source_channels, "target": facts.target_channels}
-    if source == target and facts.source_channels == facts.target_channels:
-        return  # as many on both sides: a matter of the images' shape
-    for half, count in takes.items():
-        given = gives[half]
-        if given == count or (given == 1 and max(takes.values()) == max(gives.values())):
-            continue
-        remedies = []
-        if _in_training(module):
-            remedies.append(f"--model.{'source_channels' if half == 'source' else 'channels'} {given}")
-        if f"{half}_channels" in signature(type(datamodule)).parameters:
-            remedies.append(f"--data.{half}_channels {count}")
-        remedy = f"set {' or '.join(remedies)}, or " if remedies else ""
-        raise ModelError(
-            f"{type(module).__name__} takes {half}s of {count} channel{'s' * (count > 1)}, but "
-            f"{type(datamodule).__name__} gives {given}: {remedy}choose other data."
-        )
 
 
 def require_probabilities(image: Tensor) -> None:
@@ -153,7 +117,7 @@ def require_probabilities(image: Tensor) -> None:
 def require_num_classes(module: LightningModule, num_classes: int) -> None:
     """Refuses a data module whose images aren't of as many classes as ``module`` was built for.
 
-    Data modules that don't tell their ``num_classes`` are let through.
+    Data modules without ``num_classes`` are not checked.
 
     Raises:
         ModelError: The numbers differ.
@@ -163,15 +127,19 @@ def require_num_classes(module: LightningModule, num_classes: int) -> None:
     if given is None or given == num_classes:
         return
     classes = f"of {given} classes" if given else "without classes"
-    remedy = f"set --model.num_classes {given}, or " if given and _in_training(module) else ""
+    remedy = f"set --model.num_classes {given}, or " if given and in_training_now(module) else ""
     raise ModelError(
         f"{type(module).__name__} is built for {num_classes} classes, but {type(datamodule).__name__} gives images "
         f"{classes}: {remedy}choose other data."
     )
 
 
-def require_labels(module: LightningModule) -> None:
+def require_labels(module: LightningModule, in_training: bool = True) -> None:
     """Refuses a data module whose images have no labels (-1 in place of a class) in a split that is about to be used.
+
+    Args:
+        module: The model, attached to its trainer.
+        in_training: Whether training images need labels, too.
 
     Raises:
         ModelError: There are some.
@@ -179,7 +147,7 @@ def require_labels(module: LightningModule) -> None:
     datamodule = data_of(module.trainer)
     facts = facts_of(datamodule)
     splits = {
-        TrainerFn.FITTING: {"training": facts.train_set, "validation": facts.val_set},
+        TrainerFn.FITTING: {"training": facts.train_set if in_training else None, "validation": facts.val_set},
         TrainerFn.VALIDATING: {"validation": facts.val_set},
         TrainerFn.TESTING: {"test": facts.test_set},
     }
@@ -342,7 +310,7 @@ def _kind(datamodule: LightningDataModule | None) -> Kind | None:
     return "pairs of images" if pairs else "single images"
 
 
-def _in_training(module: LightningModule) -> bool:
+def in_training_now(module: LightningModule) -> bool:
     """Whether the model may still be changed; a trained one is what it is."""
     return module.trainer.state.fn == TrainerFn.FITTING
 

@@ -1,15 +1,20 @@
-"""The names of the classes that a model learned, kept in its checkpoints and compared with the data's."""
+"""Classes: their names, kept in checkpoints and compared with the data's; classifiers; labels to draw images of."""
 
 import unicodedata
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
+import torch
 from lightning.pytorch.trainer.states import TrainerFn
+from torch import Tensor
 
-from datamodules import ImageDataModule
+from datamodules import ImageDataModule, LabeledImages
 from datamodules.errors import note
 from lit_models.errors import ModelError
+from lit_models.losses.precision import at_least_float32
 from lit_models.module import Export, Method
+from lit_models.support.checks import require_image_shape, require_labels, require_num_classes
+from lit_models.support.outputs import ClassProbabilities
 
 CLASSIFIER = (
     Export("classifier", "forward", ("image",), "logits"),
@@ -65,6 +70,62 @@ class NamedClasses(Method):
             )
         data.reorder_classes(known)
         note(f"The classes of {type(data).__name__} are given the order that the model learned: {_some(known)}.")
+
+
+class Classifier(NamedClasses):
+    """Base of classifiers, whose ``forward`` gives logits ``(N, num_classes)`` of images ``(N, C, H, W)`` in [0, 1].
+
+    Checks the data against the model, and evaluates: ``loss``, the cross-entropy, and ``accuracy`` are logged below
+    ``val/`` and ``test/``, as means over all images.
+    """
+
+    learns_unlabeled: ClassVar[bool] = False
+    """Whether training images without a label are of use, too."""
+
+    def setup(self, stage: str) -> None:
+        require_image_shape(self, self.image_shape)
+        if stage != "predict":
+            require_num_classes(self, self.num_classes)
+            require_labels(self, in_training=not self.learns_unlabeled)
+            self.take_class_names()
+
+    def validation_step(self, batch: LabeledImages, batch_idx: int) -> None:
+        self.log_classification(at_least_float32(self(batch.image)), batch.label, "val")
+
+    def test_step(self, batch: LabeledImages, batch_idx: int) -> Tensor:
+        """Return the logits, for callbacks."""
+        return self.log_classification(at_least_float32(self(batch.image)), batch.label, "test")
+
+    def predict_step(self, batch: LabeledImages, batch_idx: int) -> ClassProbabilities:
+        return ClassProbabilities(at_least_float32(self(batch.image)).softmax(1))
+
+
+def labels_of_samples(n: int, labels: Tensor | Sequence[int] | int | None, num_classes: int) -> Tensor:
+    """The classes ``(n,)`` of images that are to be drawn.
+
+    Args:
+        n: How many.
+        labels: One class for all, or n classes; if None, 0, 1, …, num_classes − 1, 0, 1, …
+        num_classes: Number of classes.
+
+    Raises:
+        ModelError: The labels are no integers, not n, or hold a number that is no class.
+    """
+    if labels is None:
+        return torch.arange(n) % num_classes
+    try:
+        label = torch.as_tensor(labels)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise ModelError(f"labels are {labels!r}; they must be one class, or a flat list of {n}.") from error
+    if label.numel() and (label.is_floating_point() or label.is_complex() or label.dtype == torch.bool):
+        raise ModelError(f"labels are of the type {label.dtype}; classes are integers.")
+    label = label.long().expand(n) if label.ndim == 0 else label.long()
+    if label.shape != (n,):
+        raise ModelError(f"{n} images need one label or {n} labels, not {' x '.join(map(str, label.shape))}.")
+    wrong = label[(label < 0) | (label >= num_classes)]
+    if len(wrong):
+        raise ModelError(f"There is no class {int(wrong[0])}: the labels go from 0 to {num_classes - 1}.")
+    return label
 
 
 def _normal(names: Iterable[str]) -> tuple[str, ...]:

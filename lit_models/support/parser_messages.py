@@ -1,6 +1,6 @@
-"""Turns what the argument parser says of values into a sentence that names option, value and choices.
+"""Turns the argument parser's refusal of a value into a sentence that names option, value and choices.
 
-jsonargparse tells a refusal as an indented tree: a key, the branches of its union, in them a class, in it a key again.
+jsonargparse prints a refusal as an indented tree: a key, the branches of its union, in them a class, in it a key again.
 """
 
 import re
@@ -151,7 +151,10 @@ def _required(refusal: Refusal, option: str, name: str) -> str:
         description = re.sub(r"\s*Default: .*", "", sources.first_sentence(text)).strip()
         description = description[:1].lower() + description[1:] if description[1:2].islower() else description
     also = f" (and {', '.join(refusal.required[1:])})" if len(refusal.required) > 1 else ""
-    return f"{name or 'This'} needs {option or '-'}.{argument}{also}" + (f": {description}" if description else ".")
+    needs = f"{name or 'This'} needs {option or '-'}.{argument}{also}" + (f": {description}" if description else ".")
+    if name == "TensorBoardLogger":
+        needs += " --config logger/tensorboard needs none, and keeps its files in the run's folder."
+    return needs
 
 
 def _unknown(refusal: Refusal, option: str, name: str) -> str:

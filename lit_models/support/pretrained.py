@@ -1,14 +1,71 @@
-"""Networks that start with what an autoencoder has learnt."""
+"""Networks that start from weights of another training."""
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from torch import Tensor
 
 from lit_models.errors import ModelError, RunError
+from lit_models.module import Method
 from lit_models.networks.convolutional import Decoder, Encoder
 from lit_models.support.checkpoint_files import checkpoint_in, read_or_fall_back
+
+
+class StartsFromWeights(Method):
+    """Base of methods of which a network starts from the weights of another training.
+
+    They are loaded once, before the first use of the network, in or outside a Trainer; not into a model that has been
+    given weights by ``load_state_dict``, as every checkpoint gives them.
+    """
+
+    trained_for: ClassVar[tuple[str, ...]] = ()
+    """Stages that take more than these weights, and refuse a model that was neither trained nor restored."""
+    pretrained: str | None = None
+    """The argument ``pretrained`` of most: a file, or "imagenet"."""
+    has_weights = False
+    """Whether they are loaded, or replaced by others."""
+
+    @property
+    def restored_arguments(self) -> tuple[str, ...]:
+        return ("pretrained",)
+
+    def load_starting_weights(self) -> None:
+        """Loads the weights that the arguments name, if they name some."""
+        raise NotImplementedError
+
+    def start_from_weights(self) -> None:
+        """To be called before the network is used."""
+        if not self.has_weights:
+            self.load_starting_weights()
+            self.has_weights = True
+
+    def on_fit_start(self) -> None:
+        super().on_fit_start()
+        self.start_from_weights()
+
+    def on_validation_start(self) -> None:
+        super().on_validation_start()
+        self._require_training("validate")
+
+    def on_test_start(self) -> None:
+        super().on_test_start()
+        self._require_training("test")
+
+    def on_predict_start(self) -> None:
+        super().on_predict_start()
+        self._require_training("predict")
+
+    def _require_training(self, stage: str) -> None:
+        if stage in self.trained_for and self.pretrained is not None and not self.has_weights:
+            raise ModelError(
+                f"{type(self).__name__} starts from --model.pretrained in training, and this one has had none: add "
+                "--ckpt_path."
+            )
+
+    def load_state_dict(self, *args: Any, **named: Any) -> Any:
+        self.has_weights = True
+        return super().load_state_dict(*args, **named)
 
 
 def load_pretrained(
@@ -54,6 +111,26 @@ def load_pretrained(
     if any(weights[name].shape != value.shape for name, value in needed.items()):
         raise ModelError(f"The {part} in {path} doesn't have the shapes that {_arguments_text(arguments)} make.")
     network.load_state_dict(weights)
+
+
+def require_fitting_weights(encoder: str, encoder_checkpoint: str | None, pretrained: str | None, frozen: bool) -> None:
+    """Refuse weights that another kind of encoder starts from, and a frozen autoencoder's encoder without any.
+
+    Raises:
+        ModelError: They are such.
+    """
+    if encoder != "autoencoder":
+        if encoder_checkpoint is not None:
+            raise ModelError(
+                f"encoder_checkpoint is an autoencoder's: name weights of {encoder} by --model.pretrained."
+            )
+    elif pretrained is not None:
+        raise ModelError("pretrained is for other encoders than an autoencoder's: set --model.encoder_checkpoint.")
+    elif encoder_checkpoint is None and frozen:
+        raise ModelError(
+            "A frozen encoder must have learnt before: name an autoencoder's checkpoint with "
+            "--model.encoder_checkpoint, or train it along with --model.freeze_encoder false."
+        )
 
 
 def find_pretrained(checkpoint: str) -> Path:

@@ -23,7 +23,7 @@ class Argument:
         name: Its name.
         type: Its annotation as written; empty without one.
         default: Its default as written; None if the argument is required.
-        description: What the docstring says of it.
+        description: Its text in the docstring.
     """
 
     name: str
@@ -34,7 +34,7 @@ class Argument:
 
 @dataclass(frozen=True)
 class Described:
-    """What the source says of a class.
+    """A class as its source describes it.
 
     Attributes:
         name: Its name.
@@ -112,7 +112,7 @@ def schedules() -> list[str]:
 
 @cache
 def describe(module: str, name: str) -> Described:
-    """What the source says of a class, with what its base classes add."""
+    """Describe a class from its source, with the arguments of its base classes."""
     node = _class_node(module, name)
     docstring = ast.get_docstring(node) or ""
     text, documented = _split(docstring)
@@ -226,7 +226,7 @@ def _class_node(module: str, name: str) -> ast.ClassDef:
 
 
 def _split(docstring: str) -> tuple[str, dict[str, str]]:
-    """A docstring's text up to its arguments, and what it says of each of them."""
+    """A docstring's text up to its arguments, and the text of each of them."""
     text, _, rest = docstring.partition("\nArgs:\n")
     section = re.split(r"\n(?=\S)", rest, maxsplit=1)[0]
     indent = re.match(r" *", section)

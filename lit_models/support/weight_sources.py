@@ -16,6 +16,12 @@ from lit_models.support.checkpoint_files import checkpoint_in, read_or_fall_back
 from lit_models.support.weights import WEIGHTS
 
 HUB = "hf:"
+HUB_REASONS = {
+    "GatedRepoError": "its owner gives access on request",
+    "RepositoryNotFoundError": "there is no such repository, or you may not read it",
+    "RevisionNotFoundError": "there is no such revision",
+}
+"""Errors of ``huggingface_hub`` by name, of which the messages are several lines."""
 HUB_NAME = re.compile(
     r"(?P<repository>[\w.-]+/[\w.-]+)(?:/(?P<file>[\w-][\w.-]*\.safetensors))?(?:@(?P<revision>[\w./-]+))?"
 )
@@ -90,29 +96,36 @@ def _from_hub(source: str) -> Path:
     given = HUB_NAME.fullmatch(source.removeprefix(HUB))
     if given is None:
         raise RunError(f"{source} names no weights on the Hub: write {HUB}OWNER/NAME.")
-    snapshot_download, hub_errors = require_hub()
+    file = given["file"]
+    patterns = [f"*{WEIGHTS}", "*.json"] if file is None else [file, str(Path(file).with_suffix(".json"))]
+    hub = require_hub()
     try:
-        folder = snapshot_download(
-            given["repository"], revision=given["revision"], allow_patterns=[f"*{WEIGHTS}", "*.json"]
-        )
-    except hub_errors as error:
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        folder = hub.snapshot_download(given["repository"], revision=given["revision"], allow_patterns=patterns)
+    except Exception as error:  # the client raises errors of several packages
         raise RunError(
-            f"{source} can't be fetched from the Hub ({reason}): check the name and the network, or download it "
-            "elsewhere and name its folder."
+            f"{source} can't be fetched from the Hub ({hub_reason(error)}): check the name and the network, or "
+            "download it elsewhere and name its folder."
         ) from error
-    return _only_weights(Path(folder), source, given["file"])
+    return _only_weights(Path(folder), source, file)
 
 
-def require_hub() -> tuple[Any, tuple[type[Exception], ...]]:
-    """``snapshot_download`` of ``huggingface_hub``, and the errors that it raises.
+def require_hub() -> Any:
+    """The package ``huggingface_hub``.
 
     Raises:
-        RunError: The package isn't installed.
+        RunError: It isn't installed.
     """
     try:
-        from huggingface_hub import snapshot_download
-        from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+        import huggingface_hub
     except ModuleNotFoundError as error:
         raise RunError("The Hugging Face Hub needs huggingface_hub: pip install 'relit[hub]'.") from error
-    return snapshot_download, (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError)
+    return huggingface_hub
+
+
+def hub_reason(error: Exception) -> str:
+    """Why a request to the Hub failed, in a few words."""
+    for kind, reason in HUB_REASONS.items():
+        if kind in (base.__name__ for base in type(error).__mro__):
+            return reason
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    return lines[0].removeprefix("Got: ").partition(" for url ")[0].rstrip(".:")

@@ -1,5 +1,5 @@
-"""Weights to pass on: a ``.safetensors`` file, and beside it its card, a ``.json`` file of the same name that says what
-they are.
+"""Weights to pass on: a ``.safetensors`` file and its card, a ``.json`` file of the same name in the same folder that
+describes them.
 
 Neither can hold code. What is read from them is checked before it is used: the card's method must be one of relit's,
 its hyperparameters such as the method takes, its data set one of relit's, the weights those that such a model has, and
@@ -192,7 +192,7 @@ def read_weights(path: Path) -> dict[str, Any]:
     method's own state, and ``config`` with model and data.
 
     Args:
-        path: The ``.safetensors`` file, with its card beside it.
+        path: The ``.safetensors`` file, with its card in the same folder.
 
     Raises:
         RunError: One of the files is missing or isn't what it should be.
@@ -237,7 +237,7 @@ def read_card(path: Path) -> dict[str, Any]:
     if not path.is_file():
         raise RunError(f"There are no weights {path}: name a {WEIGHTS} file that `relit export` wrote.")
     if not card_path.is_file():
-        raise RunError(f"{path} has no card: put {card_path.name}, which was exported with it, beside it.")
+        raise RunError(f"{path} has no card: put {card_path.name}, which was exported with it, into the same folder.")
     try:
         card = json.loads(card_path.read_text(encoding="utf-8"))
     except ValueError as error:

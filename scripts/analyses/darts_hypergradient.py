@@ -44,7 +44,7 @@ def smooth_operations() -> Iterator[None]:
             setattr(functional, name, function)
 
 
-def flat(tensors: Tensors) -> Tensor:
+def joined(tensors: Tensors) -> Tensor:
     """All values in one vector."""
     return torch.cat([tensor.flatten() for tensor in tensors])
 
@@ -53,7 +53,7 @@ def differentiated_twice(loss: Any, weights: Tensors, alphas: Tensors, vector: T
     """∇_α ⟨v, ∇_w L⟩, by torch's own double backward pass."""
     weights, alphas = (tuple(t.requires_grad_() for t in detached(tensors)) for tensors in (weights, alphas))
     gradient = torch.autograd.grad(loss(weights, alphas), weights, create_graph=True)
-    return torch.autograd.grad(flat(gradient) @ flat(vector), alphas)
+    return torch.autograd.grad(joined(gradient) @ joined(vector), alphas)
 
 
 def errors(seed: int, steps: int) -> dict[str, list[float]]:
@@ -80,10 +80,10 @@ def errors(seed: int, steps: int) -> dict[str, list[float]]:
             optimizer.step()
         vector = torch.autograd.grad(val(parameters, alphas), parameters)
         weights = detached(parameters)
-        truth = flat(differentiated_twice(train, weights, alphas, vector))
+        truth = joined(differentiated_twice(train, weights, alphas, vector))
 
         def error(found: Tensors) -> float:
-            return float((flat(found) - truth).norm() / truth.norm())
+            return float((joined(found) - truth).norm() / truth.norm())
 
         differences = [error(finite_difference(train, weights, alphas, vector, radius)) for radius in RADII]
     with statistics_kept(network, twice_differentiable=True):

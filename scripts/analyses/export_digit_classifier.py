@@ -18,11 +18,11 @@ from torch.nn import functional
 from datamodules import MNIST
 from lit_models import DigitClassifier
 from lit_models.metrics.extractors import DIGIT_CLASSIFIER
-from lit_models.support.extractors import export_digit_classifier, load_classifier
+from lit_models.support.named_extractors import export_digit_classifier, load_classifier
 
 
 def main(checkpoint: Path, path: Path = DIGIT_CLASSIFIER) -> None:
-    """Tests the classifier on MNIST's test images and writes its weights with what the test says."""
+    """Tests the classifier on MNIST's test images and writes its weights with the results."""
     data = MNIST(eval_batch_size=500)
     trainer = Trainer(logger=False, enable_checkpointing=False, enable_model_summary=False)
     (results,) = trainer.test(load_classifier(checkpoint), data)

@@ -24,14 +24,16 @@ LOOKUPS = {
 }
 LONG_FILES = (
     *("module.py", "adversarial.py", "layerwise_mlp.py", "metric_resnet.py", "conditional_gan.py", "vae.py", "wgan.py"),
-    *("darts/search.py", "darts/retrain.py", "cli/command.py"),
+    *("darts/search.py", "darts/retrain.py", "cli/command.py", "cli/sweep.py"),
 )
-NO_METHODS = ("__init__.py", "__main__.py", "errors.py", "registry.py", "module.py", "optimizers.py", "phase_data.py")
+NO_METHODS = ("__init__.py", "__main__.py", "errors.py", "registry.py", "module.py", "optimizers.py")
 FRAMEWORK = re.compile(
-    r"setup|on_\w+|(validation|test|predict)_step|configure_(callbacks|gradient_clipping)|log_\w+|_log\w*|_evaluate\w*|"
-    r"_require\w+|_report|planned_epochs|phase|not_compiled|restored_arguments|_optimizers?|_restored|_start_from\w*"
+    r"setup|on_\w+|(validation|test|predict)_step|configure_(callbacks|gradient_clipping)|_evaluate\w*|_require\w+|"
+    r"log_(?!likelihood|importance)\w+|_log\w*|_report|planned_epochs|phase|not_compiled|restored_arguments|"
+    r"_optimizers?|_restored|_start_from\w*|load_starting_weights"
 )
-"""Hooks, logging, checks and files; what is left is networks, losses, steps, sampling and optimizers."""
+"""Hooks, logging, checks and files; what is left is networks, losses, steps, sampling and optimizers. (A VAE's
+``log_likelihood`` is a logarithm.)"""
 
 
 def sources(tree: Path, *packages: str) -> Iterator[tuple[Path, str]]:

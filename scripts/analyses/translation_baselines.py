@@ -6,7 +6,7 @@ Measured on the test pairs of the data set ``Maps``, photographs to maps:
 
 - mean map: for every photograph the same picture, of each pixel the mean over all training maps at that place.
 - nearest color of the photograph: each pixel of the photograph painted in the main color of maps
-  (``lit_models.metrics.translation.MAP_COLORS``) that is nearest to it in RGB. Nothing is learnt.
+  (``lit_models.metrics.image_errors.MAP_COLORS``) that is nearest to it in RGB. Nothing is learnt.
 - color lookup: each pixel of the photograph replaced by the mean color that maps have where training photographs
   have that color, in 16 levels of red, green and blue: all that a pixel tells without its surroundings.
 """
@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from datamodules import ImagePair, Maps
-from lit_models.metrics.translation import TranslationMetrics, nearest_colors, painted
+from lit_models.metrics.image_errors import TranslationMetrics, nearest_colors, painted
 
 LEVELS = 16
 """Of each color, in the lookup."""

@@ -174,7 +174,7 @@ def rate(batches: Iterator[int], seconds: float) -> float:
 
 
 def peak_mb() -> float:
-    """The largest memory that this process has held, mapped files included; nan where the system doesn't tell."""
+    """The largest memory that this process has held, mapped files included; nan where the system doesn't report it."""
     try:
         import resource
     except ImportError:  # Windows

@@ -1,4 +1,4 @@
-"""The sizes of the complete data sets, by which a record tells a subset."""
+"""The sizes of the complete data sets, by which a record is marked as a subset."""
 
 from experiments.declaration import Data
 

@@ -10,7 +10,7 @@ from typing import Literal
 
 @dataclass(frozen=True)
 class Data:
-    """A data set, and how large it is when it is whole.
+    """A data set, and how large it is when it is complete.
 
     Attributes:
         name: What the results call it.
@@ -94,7 +94,7 @@ class Budget:
         only: The steps that are affordable; all of them if None.
         analysis: What the experiment's scripts are given for it.
         patience: Epochs that a step with `length_of` lasts beyond the earlier step's best one.
-        note: What a reader can't tell from the arguments.
+        note: What the arguments don't show.
     """
 
     arguments: dict[str, tuple[str, ...]] = field(default_factory=dict)

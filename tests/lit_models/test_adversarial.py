@@ -16,7 +16,7 @@ from datamodules import LabeledImages
 from lit_models import DCGAN
 from lit_models.adversarial import batch_statistics, evaluating, frozen
 from lit_models.errors import ModelError
-from lit_models.losses.adversarial import discriminator_bce, generator_bce
+from lit_models.losses.gan import discriminator_bce, generator_bce
 from lit_models.networks import differentiable_augmentation
 from tests.support.trainers import quiet_trainer
 
@@ -293,14 +293,3 @@ def test_frozen_lets_gradients_through() -> None:
         model.discriminator(image).sum().backward()
     assert image.grad is not None
     assert all(p.grad is None for p in model.discriminator.parameters())
-
-
-@pytest.mark.parametrize("arguments", [{"n_critic": 0}, {"ema_decay": 1.5}, {"label_noise": -1.0}])
-def test_refused_arguments(arguments: dict[str, float]) -> None:
-    with pytest.raises(ModelError):
-        tiny(**arguments)
-
-
-def test_a_misspelt_argument_is_refused() -> None:
-    with pytest.raises(TypeError, match="n_critics"):
-        tiny(n_critics=2)

@@ -18,7 +18,7 @@ from lit_models.callbacks.predictions import PredictionWriter
 from lit_models.callbacks.samples import columns_of_classes
 from lit_models.conditional_gan import LearnedPattern
 from lit_models.errors import ModelError
-from lit_models.losses.adversarial import discriminator_bce, discriminator_hinge
+from lit_models.losses.gan import discriminator_bce, discriminator_hinge
 from lit_models.networks.resnet_gan import ConditionalBatchNorm2d
 from lit_models.support.weights import build_model, read_weights
 from tests.lit_models.test_adversarial import fit, loader
@@ -213,7 +213,7 @@ def test_the_shipped_weights_draw_different_images_of_a_digit() -> None:
     assert torch.pdist(images).mean() > 6  # 8.8 between real images of a class; 3.0 by a generator that ignores z
 
 
-def test_samples_take_the_classes_in_turns() -> None:
+def test_samples_take_the_classes_in_turn() -> None:
     model = tiny()
     images = model.sample(7, generator=torch.Generator().manual_seed(0))
     assert images.shape == (7, 1, 16, 16)
@@ -222,7 +222,7 @@ def test_samples_take_the_classes_in_turns() -> None:
     assert torch.equal(images, model.sample(7, classes, torch.Generator().manual_seed(0)))
 
 
-def test_predictions_take_the_classes_in_turns_over_all_batches() -> None:
+def test_predictions_take_the_classes_in_turn_over_all_batches() -> None:
     model, number = tiny(), torch.arange(13, 17)
     request = SampleRequest(number, torch.full((4,), -1), torch.zeros(4, dtype=torch.long))
     expected = model.sample(4, torch.tensor([3, 4, 0, 1]), request.generator())
@@ -263,12 +263,6 @@ def test_labels_are_a_number_a_list_or_a_tensor() -> None:
         assert torch.equal(images(labels), expected)
     assert not torch.equal(images([4, 0, 4]), expected)
     assert model.sample(0).shape == model.sample(0, []).shape == (0, 1, 16, 16)
-
-
-@pytest.mark.parametrize("arguments", [{"num_classes": 0}, {"embedding_dim": 0}, {"image_size": 20}])
-def test_refused_arguments(arguments: dict[str, Any]) -> None:
-    with pytest.raises(ModelError):
-        tiny(**arguments)
 
 
 def test_columns_of_the_grid_are_classes(tmp_path: Path) -> None:

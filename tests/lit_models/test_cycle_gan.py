@@ -234,19 +234,6 @@ def test_a_resumed_run_has_its_buffers(relit: Relit, tmp_path: Path) -> None:
     assert weights(the_run()).keys() == tiny().state_dict().keys()
 
 
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        ({"image_size": 30}, "image_size is 30; it must be a multiple of 4"),
-        ({"lambda_cycle": -1.0}, "lambda_cycle is -1.0, .*; none may be negative"),
-        ({"buffer_size": -1}, "buffer_size -1; none may be negative"),
-    ],
-)
-def test_wrong_arguments(arguments: dict[str, Any], message: str) -> None:
-    with pytest.raises(ModelError, match=message):
-        tiny(**arguments)
-
-
 def test_a_buffer_smaller_than_a_batch_is_refused(tmp_path: Path) -> None:
     write_maps(tmp_path / "maps", train=6, val=3)
     with pytest.raises(ModelError, match="buffer_size is 2; it must be 0, or at least the batch size, 4"):

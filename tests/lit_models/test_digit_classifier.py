@@ -7,7 +7,6 @@ from torch import nn
 
 from datamodules import Digits
 from lit_models import DigitClassifier
-from lit_models.errors import ModelError
 from tests.support.tiny import CONFIGS, the_run
 from tests.support.trainers import quiet_trainer
 
@@ -55,16 +54,3 @@ def test_test_and_predict(relit: Relit) -> None:
     assert relit("predict", f"--ckpt_path={checkpoint}", "--trainer.accelerator=cpu") == 0
     rows = (the_run() / "predictions" / "classes.csv").read_text().splitlines()
     assert len(rows) == 1 + 300
-
-
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        ({"widths": []}, "at least one block"),
-        ({"image_size": 4, "widths": [2, 2, 2]}, "can't be halved 3 times"),
-        ({"label_smoothing": 1.0}, "label_smoothing is 1.0"),
-    ],
-)
-def test_impossible_arguments(arguments: dict, message: str) -> None:
-    with pytest.raises(ModelError, match=message):
-        DigitClassifier(**arguments)

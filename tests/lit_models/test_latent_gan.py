@@ -12,7 +12,7 @@ from datamodules import Digits
 from lit_models import DenoisingAutoencoder, LatentGAN
 from lit_models.errors import ModelError, RunError
 from tests.support.small_data import write_autoencoder
-from tests.support.tiny import CONFIGS, the_run, weights
+from tests.support.tiny import CONFIGS, QUIET, the_run, weights
 from tests.support.trainers import quiet_trainer
 
 Relit = Callable[..., int]
@@ -30,9 +30,7 @@ FIT = (
     "--trainer.limit_train_batches=5",
     "--trainer.callbacks=SampleGrid",
     "--trainer.callbacks.epochs=[2]",
-    "--trainer.enable_progress_bar=false",
-    "--trainer.enable_model_summary=false",
-    "--trainer.accelerator=cpu",
+    *QUIET,
 )
 
 

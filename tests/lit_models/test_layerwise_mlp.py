@@ -17,12 +17,13 @@ from PIL import Image
 from torch import Tensor
 
 from datamodules import Codes, Digits, GatherDataset, LabeledImages
-from lit_models import LayerwiseMLP, phase_data
+from lit_models import LayerwiseMLP
 from lit_models.errors import ModelError, RunError
 from lit_models.layerwise_mlp import MLP, Decoder, mask
-from lit_models.phase_data import allocate_codes, labeled_rows
+from lit_models.support import phase_data
+from lit_models.support.phase_data import allocate_codes, labeled_rows
 from tests.support.small_data import stl10
-from tests.support.tiny import CONFIGS, assert_same_run, killed_fit, killer, the_run
+from tests.support.tiny import CONFIGS, QUIET, assert_same_run, killed_fit, killer, the_run
 from tests.support.trainers import quiet_trainer
 
 Relit = Callable[..., int]
@@ -40,13 +41,8 @@ FIT = (
     "--config",
     str(CONFIGS / "layerwise_mlp_digits.yaml"),
     *(f"--model.{name}={value}" for name, value in TINY.items()),
-    "--trainer.enable_progress_bar=false",
-    "--trainer.enable_model_summary=false",
-    "--trainer.accelerator=cpu",
+    *QUIET,
 )
-
-
-QUIET = {"enable_progress_bar": False, "enable_model_summary": False}
 
 
 def batch_of(model: LayerwiseMLP, size: int = 5) -> LabeledImages:
@@ -65,7 +61,7 @@ def fitted(root: Path, model: LayerwiseMLP, *callbacks: Callback, **trainer: Any
 # --- the networks -----------------------------------------------------------------------------------------------------
 
 
-def test_the_classifier_of_the_issue_at_96x96() -> None:
+def test_a_classifier_of_the_size_for_stl10() -> None:
     model = LayerwiseMLP(pretrain_epochs=0)
     shapes = [tuple(parameter.shape) for name, parameter in model.named_parameters() if name.endswith("weight")]
     widths = [27_648, 1024, 1000, 500, 256, 128, 64, 10]
@@ -596,20 +592,12 @@ def test_predictions_name_files_classes_and_probabilities(
 @pytest.mark.parametrize(
     ("argument", "sentence"),
     [
-        ("model.widths=[]", "widths is []; it must name at least one layer, each of at least 1 unit."),
-        ("model.widths=[10, 0]", "widths is [10, 0]; it must name at least one layer, each of at least 1 unit."),
-        ("model.code_layer=4", "code_layer is 4, but widths names 3 layers: set it to one of 1 to 3, or add layers."),
-        ("model.code_layer=0", "code_layer is 0"),
         ("model.image_size=96", "is built for images of 1x96x96, but Digits gives 1x32x32"),
         ("model.channels=3", "set --model.image_size 32 and --model.channels 1, or choose other data."),
         (
             "model.num_classes=7",
             "is built for 7 classes, but Digits gives images of 10 classes: set --model.num_classes",
         ),
-        ("model.pretrain_epochs=-1", "pretrain_epochs is -1; it must be at least 0."),
-        ("model.finetune_epochs=0", "finetune_epochs is 0; it must be at least 1."),
-        ("model.mask_fraction=1", "mask_fraction is 1.0; it must be at least 0 and less than 1."),
-        ("model.dropout=-0.1", "dropout is -0.1; it must be at least 0 and less than 1."),
         (
             "trainer.max_epochs=10",
             "The phases take 9 epochs (3 layers x 2 + 3), but --trainer.max_epochs is 10: leave it out, or change "
@@ -674,6 +662,23 @@ class Partly(Digits):
         self.train_set.columns.label[::2] = -1
 
 
+class Unmeasured(Digits):
+    """Held-out images without labels."""
+
+    def setup(self, stage: str) -> None:
+        super().setup(stage)
+        for name in ("val_set", "test_set"):
+            if (held_out := getattr(self, name)) is not None:
+                columns = LabeledImages(held_out.columns.image, torch.full_like(held_out.columns.label, -1))
+                setattr(self, name, GatherDataset(columns, held_out.rows))
+
+
+@pytest.mark.parametrize(("stage", "split"), [("fit", "validation"), ("validate", "validation"), ("test", "test")])
+def test_held_out_images_without_labels_are_refused(digits_root: Path, stage: str, split: str) -> None:
+    with pytest.raises(ModelError, match=f"learns classes, but Unmeasured gives {split} images without labels"):
+        getattr(quiet_trainer(), stage)(LayerwiseMLP(**TINY), Unmeasured(root=str(digits_root)))
+
+
 @pytest.mark.parametrize(("unlabeled", "fraction"), [(False, 0.2), (True, 1.0), (True, 0.5)])
 def test_pretraining_takes_all_images_and_fine_tuning_the_labeled_ones(
     digits_root: Path, unlabeled: bool, fraction: float
@@ -690,10 +695,7 @@ def test_pretraining_takes_all_images_and_fine_tuning_the_labeled_ones(
     torch.manual_seed(0)
     model = LayerwiseMLP(**TINY, labeled_fraction=fraction)
     data = (Partly if unlabeled else Digits)(root=str(digits_root), batch_size=128)
-    trainer = Trainer(
-        accelerator="cpu", max_epochs=9, callbacks=[Seen()], logger=False, enable_checkpointing=False, **QUIET
-    )
-    trainer.fit(model, data)
+    quiet_trainer(max_epochs=9, callbacks=[Seen()]).fit(model, data)
     assert {layer: sum(map(len, batches)) for layer, batches in seen.items()} == {
         1: 2560,
         2: 2560,
@@ -752,8 +754,3 @@ def test_a_fraction_that_leaves_a_class_without_labels_is_refused(
     assert relit("fit", *FIT, f"--model.labeled_fraction={fraction}") == 1
     assert sentence in capsys.readouterr().err
     assert not Path("runs").exists()
-
-
-def test_arguments_are_checked_without_a_command_line() -> None:
-    with pytest.raises(ModelError, match="code_layer is 4"):
-        LayerwiseMLP(widths=[3, 2])

@@ -284,18 +284,3 @@ def test_sizes_are_compared_before_training(maps_root: Path) -> None:
         ModelError, match=r"built for images of 3x32x32, but Maps gives 3x64x64 .* --model.image_size 64"
     ):
         fit(tiny(), Maps(root=str(maps_root), image_size=64))
-
-
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        ({"image_size": 48}, "image_size is 48; it must be one of 32, 64"),
-        ({"lambda_l1": -1.0}, "lambda_l1 is -1.0; it must not be negative"),
-        ({"dropout": 1.0}, "dropout is 1.0; it must be at least 0 and less than 1"),
-        ({"decay_start": 2.0}, "decay_start is 2.0; it must be from 0 to 1"),
-        ({"patch_size": 71}, "patch_size is 71; it must be one of 1, 16, 34, 70"),
-    ],
-)
-def test_wrong_arguments(arguments: dict[str, Any], message: str) -> None:
-    with pytest.raises(ModelError, match=message):
-        tiny(**arguments)

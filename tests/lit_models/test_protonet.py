@@ -18,7 +18,7 @@ from lit_models import ProtoNet
 from lit_models.errors import ModelError
 from lit_models.losses.prototypical import episode_accuracy, prototypical_loss
 from lit_models.protonet import Conv4
-from tests.support.tiny import killed_fit, killer, the_run
+from tests.support.tiny import QUIET, assert_refused, killed_fit, killer, the_run
 from tests.support.trainers import quiet_trainer
 
 Relit = Callable[..., int]
@@ -257,9 +257,7 @@ TINY = (
     "--data.test_episodes=6",
     "--trainer.max_epochs=3",
     "--trainer.log_every_n_steps=1",
-    "--trainer.enable_progress_bar=false",
-    "--trainer.enable_model_summary=false",
-    "--trainer.accelerator=cpu",
+    *QUIET,
     "--checkpoint.monitor=val/accuracy",
     "--checkpoint.mode=max",
     "--run.experiment=tiny",
@@ -307,20 +305,13 @@ def test_a_run_leaves_curves_and_a_checkpoint_that_stands_alone(
         (["--data.test_query=15"], "lower --data.test_shot or --data.test_query"),
         (["--data.episodes_per_batch=13"], "raise --data.train_episodes or lower --data.episodes_per_batch"),
         (["--model.image_size=28"], "built for images of 1x28x28, but EpisodeDataModule gives 1x32x32"),
-        (["--model.image_size=15"], "image_size is 15; four halvings need at least 16"),
-        (["--model.cosine_scale=0"], "cosine_scale is 0.0; it must be positive"),
-        (["--model.lr_halving_episodes=0"], "lr_halving_episodes is 0; it must be at least 1, or null"),
         (["--model.distance=euclidean"], "it must be squared_euclidean or cosine"),
     ],
 )
 def test_errors_are_a_sentence(
     relit: Relit, capsys: pytest.CaptureFixture[str], arguments: list[str], sentence: str
 ) -> None:
-    assert relit("fit", *TINY, *arguments) != 0
-    error = capsys.readouterr().err
-    assert sentence in error
-    assert "Traceback" not in error
-    assert not Path("runs").exists()
+    assert_refused(relit, capsys, "fit", *TINY, *arguments, sentence=sentence)
 
 
 def test_single_images_are_refused(relit: Relit, capsys: pytest.CaptureFixture[str], digits_root: Path) -> None:

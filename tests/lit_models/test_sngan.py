@@ -7,8 +7,7 @@ from torch.nn.utils import parametrize
 
 from datamodules import LabeledImages
 from lit_models import DCGAN, SNGAN
-from lit_models.errors import ModelError
-from lit_models.losses.adversarial import discriminator_bce, discriminator_hinge
+from lit_models.losses.gan import discriminator_bce, discriminator_hinge
 from lit_models.sngan import CNNDiscriminator, CNNGenerator
 
 
@@ -108,20 +107,3 @@ def test_r1_joins_the_loss(method: type[SNGAN] | type[DCGAN]) -> None:
     loss = discriminator_bce(model.discriminator(data.image * 2 - 1), model.discriminator(fake))
     assert values["r1_penalty"].item() == pytest.approx(expected.item(), rel=1e-4)
     assert values["loss"].item() == pytest.approx((loss + 3 * expected).item(), rel=1e-5)
-
-
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        ({"loss": "hinge", "label_noise": 0.1}, "hinge loss has no labels"),
-        ({"loss": "hinge", "data_label": 0}, "hinge loss has no labels"),
-        ({"label_noise": 0.7}, "label_noise is 0.7"),
-        ({"image_size": 48}, "must be one of 16, 32"),
-        ({"architecture": "resnet"}, "image_size is 16; architecture resnet needs one of 32, 48, 64, 128"),
-        ({"r1_weight": -1.0}, "r1_weight is -1.0; it must not be negative"),
-        ({"architecture": "cnn", "image_size": 20}, "multiple of 8"),
-    ],
-)
-def test_refused_arguments(arguments: dict[str, Any], message: str) -> None:
-    with pytest.raises(ModelError, match=message):
-        tiny(**arguments)

@@ -17,7 +17,7 @@ from lit_models import DCGAN, VAE, TransferClassifier
 from lit_models.errors import ModelError, RunError
 from lit_models.support.pretrained import find_pretrained
 from tests.support.small_data import write_autoencoder
-from tests.support.tiny import CONFIGS, the_run, weights
+from tests.support.tiny import CONFIGS, QUIET, the_run, weights
 from tests.support.trainers import quiet_trainer
 
 Relit = Callable[..., int]
@@ -32,9 +32,7 @@ FIT = (
     "--model.code_dim=4",
     "--model.encoder_checkpoint=autoencoder.ckpt",
     "--trainer.max_epochs=2",
-    "--trainer.enable_progress_bar=false",
-    "--trainer.enable_model_summary=false",
-    "--trainer.accelerator=cpu",
+    *QUIET,
 )
 
 
@@ -274,9 +272,3 @@ def test_folders_stand_for_their_newest_best_checkpoint(tmp_path: Path) -> None:
 def test_folds_must_be_the_datas(digits_root: Path, encoder: Path) -> None:
     with pytest.raises(ModelError, match=r"validates by 4 folds, but FewLabels has 5: set --model.folds 5"):
         fitted(digits_root, classifier(encoder), folds=5)
-
-
-@pytest.mark.parametrize("arguments", [{"folds": 1}, {"dropout": 1.0}, {"image_size": 48}])
-def test_refused_arguments(encoder: Path, arguments: dict[str, Any]) -> None:
-    with pytest.raises(ModelError, match=next(iter(arguments))):
-        classifier(encoder, **arguments)

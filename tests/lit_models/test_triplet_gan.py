@@ -7,7 +7,6 @@ from torch.nn.utils import parametrize
 
 from datamodules import LabeledImages
 from lit_models import TripletGAN
-from lit_models.errors import ModelError
 
 OBJECTIVES = ["distance", "norm", "negative_norm"]
 
@@ -50,9 +49,3 @@ def test_spectral_norm_is_the_default_and_in_place_of_batch_norm() -> None:
         assert len(convolutions) == 3
         assert all(parametrize.is_parametrized(layer, "weight") == spectral for layer in convolutions)
         assert any(isinstance(layer, nn.BatchNorm2d) for layer in layers) != spectral
-
-
-@pytest.mark.parametrize("arguments", [{"embedding_dim": 0}, {"margin": -1.0}, {"image_size": 17}])
-def test_refused_arguments(arguments: dict[str, Any]) -> None:
-    with pytest.raises(ModelError):
-        tiny(**arguments)

@@ -16,8 +16,7 @@ from torch.optim import SGD
 from datamodules import LabeledImages
 from lit_models import WGAN
 from lit_models.cli.trainer import compile_networks
-from lit_models.errors import ModelError
-from lit_models.losses.adversarial import gradient_penalty
+from lit_models.losses.gan import gradient_penalty
 from tests.lit_models.test_adversarial import fit, loader
 from tests.support.tiny import CONFIGS, the_run
 
@@ -142,22 +141,6 @@ def test_a_critic_with_a_penalty_is_not_compiled(
     compile_networks(model)
     assert any(network is model.generator for network in seen)
     assert any(network is model.discriminator for network in seen) == compiled
-
-
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        ({"gradient_penalty_weight": 10.0}, "set clip_value to null, or gradient_penalty_weight to 0"),
-        ({"clip_value": None}, "Nothing bounds the critic's slope"),
-        ({"clip_value": 0.0}, "clip_value is 0.0"),
-        ({"clip_value": None, "gradient_penalty_weight": -1.0}, "must not be negative"),
-        ({"n_critic": 0}, "n_critic is 0"),
-        ({"architecture": "resnet"}, "image_size is 16; architecture resnet needs one of 32"),
-    ],
-)
-def test_refused_arguments(arguments: dict[str, Any], message: str) -> None:
-    with pytest.raises(ModelError, match=message):
-        tiny(**arguments)
 
 
 def test_critic_warm_up_is_that_of_the_authors_code() -> None:

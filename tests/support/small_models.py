@@ -7,6 +7,7 @@ from lightning.pytorch import LightningModule, Trainer
 from torch import nn
 
 import lit_models
+from lit_models.support.pretrained import StartsFromWeights
 from tests.methods import ALL_MODELS
 
 
@@ -17,8 +18,11 @@ def built(title: str, **others: Any) -> LightningModule:
         title: The model's.
         **others: Arguments that replace those of its record.
     """
-    model = ALL_MODELS[title]
-    return getattr(lit_models, model.method)(**{**model.arguments, **others})
+    record, arguments = ALL_MODELS[title].record, {**ALL_MODELS[title].arguments, **others}
+    model = getattr(lit_models, ALL_MODELS[title].method)(**arguments)
+    if isinstance(model, StartsFromWeights) and record.starts_from not in others:
+        model.has_weights = True  # random ones: the file that the record names doesn't exist
+    return model
 
 
 def small_model(title: str) -> LightningModule:

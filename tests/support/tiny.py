@@ -16,6 +16,8 @@ from lit_models.support.files import write_atomically
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 
+QUIET = ("--trainer.enable_progress_bar=false", "--trainer.enable_model_summary=false", "--trainer.accelerator=cpu")
+
 # 20 batches an epoch of a network that takes a few milliseconds a step.
 TINY = (
     "--config",
@@ -23,10 +25,24 @@ TINY = (
     "--model.feature_maps=2",
     "--model.latent_dim=4",
     "--trainer.max_epochs=3",
-    "--trainer.enable_progress_bar=false",
-    "--trainer.enable_model_summary=false",
-    "--trainer.accelerator=cpu",
+    *QUIET,
 )
+
+
+def assert_refused(relit: Callable[..., int], output: Any, *command: str, sentence: str) -> None:
+    """The command fails with a sentence, without a traceback and without a run.
+
+    Args:
+        relit: The fixture that runs a command.
+        output: The fixture `capsys`.
+        *command: The command.
+        sentence: A part of what is printed.
+    """
+    assert relit(*command) != 0
+    error = output.readouterr().err
+    assert sentence in error
+    assert "Traceback" not in error
+    assert not Path("runs").exists()
 
 
 class KillAt(Callback):

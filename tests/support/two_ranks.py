@@ -38,7 +38,7 @@ from lit_models import (
     TransferClassifier,
 )
 from lit_models.adversarial import AdversarialModule
-from lit_models.losses.adversarial import gradient_penalty
+from lit_models.losses.gan import gradient_penalty
 from tests.datamodules.test_maps import write_maps
 
 

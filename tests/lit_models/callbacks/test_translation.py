@@ -15,8 +15,8 @@ from lit_models import DCGAN, DigitClassifier, Pix2Pix
 from lit_models.callbacks import TranslationScores, Triptychs
 from lit_models.errors import RunError
 from lit_models.metrics.generation import frechet_distance
-from lit_models.metrics.translation import MAP_COLORS, TranslationMetrics
-from lit_models.support.extractors import load_extractor
+from lit_models.metrics.image_errors import MAP_COLORS, TranslationMetrics
+from lit_models.support.named_extractors import load_extractor
 from tests.datamodules.test_maps import write_maps
 from tests.support.trainers import quiet_trainer
 

@@ -17,7 +17,7 @@ from lit_models.__main__ import main
 from lit_models.cli.export import INPUTS, OUTPUTS, example_inputs, export, write_onnx
 from lit_models.errors import RunError
 from lit_models.support.checkpoint_files import read_checkpoint
-from lit_models.support.extractors import load_classifier
+from lit_models.support.named_extractors import load_classifier
 from lit_models.support.weights import build_model, is_function, sha256
 from tests.methods import METHODS, SMALL_MODELS
 from tests.support.small_models import checkpoint_of, small_model

@@ -149,7 +149,7 @@ fit dcgan_digits --data EpisodeDataModule                    | EpisodeDataModule
 fit dcgan_digits --data SupportQuery                         | SupportQuery needs --data.support
 prepare --data FewLabels                                     | FewLabels needs --data.images
 fit dcgan_digits --trainer.callbacks+=EarlyStopping          | EarlyStopping needs --trainer.callbacks.monitor
-fit dcgan_digits --trainer.logger TensorBoardLogger          | TensorBoardLogger needs --trainer.logger.save_dir
+fit dcgan_digits --trainer.logger TensorBoardLogger          | TensorBoardLogger needs --trainer.logger.save_dir | --config logger/tensorboard
 fit dcgan_digits --model.generator_scheduler StepLR          | StepLR needs --model.generator_scheduler.step_size
 fit dcgan_digits --trainer.precision fp16                    | --trainer.precision is fp16 | bf16-mixed
 fit dcgan_digits --seed_everything abc                       | --seed_everything is abc | whole number

@@ -5,9 +5,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from PIL import Image
 
-from lit_models.darts.drawing import draw_genotype, draw_search
 from lit_models.darts.genotype import (
     DARTS_V1,
     DARTS_V2,
@@ -53,7 +51,7 @@ def test_derivation_by_plain_loops(seed: int) -> None:
 def test_none_is_never_chosen_but_takes_its_share() -> None:
     alpha = torch.zeros(14, 8)
     # The last node's five edges, rows 9 to 13: the largest α, on the edge from state 0, counts for less than the others
-    # because of `none` beside it.
+    # because of `none` on the same edge.
     alpha[9, [0, 4]] = torch.tensor([5.0, 3.0])
     alpha[11, 5] = 1.0
     alpha[12, 3] = 2.0
@@ -118,32 +116,6 @@ def test_wrong_genotypes_are_refused_in_a_sentence(tmp_path: Path, content: str,
 def test_a_name_that_is_none() -> None:
     with pytest.raises(ModelError, match=r"genotype is 'DARTS_V3', but there is no such file: give the genotype.json"):
         read_genotype("DARTS_V3")
-
-
-def test_drawings_show_every_operation(tmp_path: Path) -> None:
-    pictures = []
-    for number, genotype in enumerate((DARTS_V2, DARTS_V2._replace(normal=random_genotype(0).normal))):
-        path = draw_genotype(genotype, tmp_path / f"{number}.png")
-        pictures.append(np.asarray(Image.open(path).convert("RGB")).astype(int))
-    difference = abs(pictures[0] - pictures[1]).sum(2)
-    half = len(difference) // 2
-    assert difference[:half].any(), "the normal cells differ"
-    assert not difference[half:].any(), "the reduction cells don't"
-
-
-def test_the_heat_map_shows_the_history(tmp_path: Path) -> None:
-    torch.manual_seed(0)
-    alpha = torch.randn(2, 14, 8)
-    history = [
-        {"alpha": epoch * alpha, "learning_rate": 0.1, "accuracy": {"val": 0.1 * epoch} if epoch else {}}
-        for epoch in range(3)
-    ]
-    pictures = [
-        np.asarray(Image.open(draw_search(history[:count], tmp_path / f"{count}.png")).convert("RGB")).astype(int)
-        for count in (1, 3)
-    ]
-    assert pictures[0].std() > 0
-    assert abs(pictures[0] - pictures[1]).any()
 
 
 def test_genotypes_are_plain_values() -> None:

@@ -10,8 +10,9 @@ from torch.func import functional_call
 from torch.nn import functional
 from torch.optim import SGD
 
+from lit_models.darts.batch_norm import batch_norm
 from lit_models.darts.hypergradient import (
-    Loss,
+    LossFunction,
     Tensors,
     drift_of,
     exact_product,
@@ -19,20 +20,21 @@ from lit_models.darts.hypergradient import (
     first_order,
     second_order,
 )
-from lit_models.darts.normalization import batch_norm
 from lit_models.darts.supernet import Supernet, statistics_kept
 
 Activation = Callable[[Tensor], Tensor]
 
 
-def small_losses(activation: Activation, pool: Callable[..., Tensor]) -> tuple[Loss, Loss, Tensors, Tensors]:
+def small_losses(
+    activation: Activation, pool: Callable[..., Tensor]
+) -> tuple[LossFunction, LossFunction, Tensors, Tensors]:
     """Two layers of mixed operations (two convolutions and a pooling) with batch normalization, and a classifier."""
     generator = torch.Generator().manual_seed(0)
 
     def random(*shape: int, scale: float = 1.0) -> Tensor:
         return scale * torch.randn(*shape, dtype=torch.float64, generator=generator)
 
-    def loss_on(image: Tensor, label: Tensor) -> Loss:
+    def loss_on(image: Tensor, label: Tensor) -> LossFunction:
         def loss(weights: Tensors, alphas: Tensors) -> Tensor:
             *kernels, classifier = weights
             state = image
@@ -57,16 +59,21 @@ def small_losses(activation: Activation, pool: Callable[..., Tensor]) -> tuple[L
     return train, val, weights, alphas
 
 
-def smooth() -> tuple[Loss, Loss, Tensors, Tensors]:
+def smooth() -> tuple[LossFunction, LossFunction, Tensors, Tensors]:
     return small_losses(functional.softplus, functional.avg_pool2d)
 
 
-def kinked() -> tuple[Loss, Loss, Tensors, Tensors]:
+def kinked() -> tuple[LossFunction, LossFunction, Tensors, Tensors]:
     return small_losses(functional.relu, functional.max_pool2d)
 
 
 def unrolled_by_autograd(
-    loss_train: Loss, loss_val: Loss, weights: Tensors, alphas: Tensors, rate: float, drift: Tensors | None = None
+    loss_train: LossFunction,
+    loss_val: LossFunction,
+    weights: Tensors,
+    alphas: Tensors,
+    rate: float,
+    drift: Tensors | None = None,
 ) -> Tensors:
     """∇_α L_val(w − ξ (∇_w L_train(w, α) + d), α)."""
     weights = tuple(weight.detach().requires_grad_() for weight in weights)
@@ -125,7 +132,7 @@ def test_second_order_on_the_supernet_itself() -> None:
     alphas = tuple(torch.randn(14, 8, dtype=torch.float64) for _ in range(2))
     label = torch.tensor([0, 1, 2])
 
-    def loss_on(image: Tensor) -> Loss:
+    def loss_on(image: Tensor) -> LossFunction:
         def loss(weights: Tensors, alphas: Tensors) -> Tensor:
             return functional.cross_entropy(
                 functional_call(network, dict(zip(names, weights, strict=True)), (image, *alphas)), label

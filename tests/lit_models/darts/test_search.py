@@ -18,11 +18,11 @@ from torch.optim import SGD, Adam
 from datamodules import ImageDataModule, LabeledImages, SearchBatch, SearchDataModule
 from datamodules.loading.tensors import GatherDataset
 from lit_models import DARTSSearch
+from lit_models.callbacks import CellFigures
 from lit_models.darts.genotype import derive_genotype, read_genotype
 from lit_models.darts.supernet import statistics_kept
-from lit_models.errors import ModelError
 from tests.support.darts_edgewise import edgewise_tensors, edgewise_twin
-from tests.support.tiny import CONFIGS, killed_fit, killer, the_run, weights
+from tests.support.tiny import CONFIGS, QUIET, assert_refused, killed_fit, killer, the_run, weights
 
 Relit = Callable[..., int]
 
@@ -182,8 +182,9 @@ def test_the_papers_optimizers_and_schedule(tmp_path: Path) -> None:
     group = arch.param_groups[0]
     assert (group["lr"], group["betas"], group["weight_decay"]) == (3e-4, (0.5, 0.999), 1e-3)
     rates = [0.001 + 0.012 * (1 + np.cos(np.pi * epoch / 4)) for epoch in range(4)]
-    searched(tmp_path, model, max_epochs=4, limit_train_batches=1, limit_val_batches=0)
-    assert [entry["learning_rate"] for entry in model.history] == pytest.approx(rates)
+    trainer = searched(tmp_path, model, max_epochs=4, limit_train_batches=1, limit_val_batches=0)
+    (figures,) = (callback for callback in trainer.callbacks if isinstance(callback, CellFigures))
+    assert [entry["learning_rate"] for entry in figures.history] == pytest.approx(rates)
 
 
 @pytest.mark.parametrize("std", [0.0, 1e-3, 0.5])
@@ -255,9 +256,7 @@ FIT = (
     "--trainer.limit_train_batches=4",
     "--trainer.limit_val_batches=2",
     "--trainer.log_every_n_steps=1",
-    "--trainer.enable_progress_bar=false",
-    "--trainer.enable_model_summary=false",
-    "--trainer.accelerator=cpu",
+    *QUIET,
 )
 SECOND = ("--model.order=2",)
 
@@ -320,7 +319,6 @@ def test_a_checkpoint_stands_alone(uninterrupted: Path) -> None:
     model = DARTSSearch.load_from_checkpoint(path).eval()
     assert model.genotype() == read_genotype(str(uninterrupted / "genotype.json"))
     assert model(torch.rand(2, 1, 32, 32)).shape == (2, 10)
-    assert len(model.history) == 2
 
 
 def test_test_and_predict(relit: Relit, uninterrupted: Path) -> None:
@@ -357,13 +355,9 @@ def test_bfloat16(tmp_path: Path, order: int) -> None:
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        (["--model.image_size=30"], "image_size is 30; two halvings need a multiple of 4."),
-        (["--model.init_channels=3"], "init_channels is 3; it must be even"),
-        (["--model.layers=2"], "layers is 2; it must be at least 3."),
         (["--model.order=2", "--model.weight_optimizer=FusedAdam"], "The second order anticipates the step of SGD"),
         (["--model.channels=3"], "set --model.image_size 32 and --model.channels 1, or choose other data."),
         (["--trainer.precision=16-true"], "keeps the weights themselves in 16 bits"),
-        (["--model.arch_init_std=-1"], "arch_init_std is -1.0; it must be at least 0."),
         (["--data=Digits"], "set --data SearchDataModule --data.images Digits."),
         (["--data.batch_size=201"], "set --data.batch_size to 200 or less"),
     ],
@@ -372,20 +366,4 @@ def test_bfloat16(tmp_path: Path, order: int) -> None:
 def test_errors_are_a_sentence(
     relit: Relit, capsys: pytest.CaptureFixture[str], arguments: list[str], sentence: str
 ) -> None:
-    assert relit("fit", *FIT[:2], "--trainer.enable_progress_bar=false", "--trainer.accelerator=cpu", *arguments) == 1
-    error = capsys.readouterr().err
-    assert sentence in error
-    assert "Traceback" not in error
-    assert not Path("runs").exists()
-
-
-def test_arguments_are_checked_without_a_command_line() -> None:
-    for arguments in (
-        {"order": 3},
-        {"mixed_product": "none"},
-        {"eval_statistics": "none"},
-        {"gradient_clip_norm": 0},
-        {"epochs": 0},
-    ):
-        with pytest.raises(ModelError):
-            DARTSSearch(**{**TINY, **arguments})
+    assert_refused(relit, capsys, "fit", *FIT[:2], *QUIET, *arguments, sentence=sentence)

@@ -19,8 +19,8 @@ from lit_models.metrics.extractors import (
     resized_to,
 )
 from lit_models.networks.convnet import ConvNet
-from lit_models.support import extractors
-from lit_models.support.extractors import export_digit_classifier, load_extractor
+from lit_models.support import named_extractors as extractors
+from lit_models.support.named_extractors import export_digit_classifier, load_extractor
 from tests.support.tiny import TINY, the_run
 
 Relit = Callable[..., int]

@@ -90,7 +90,7 @@ def test_a_frozen_network_changes_in_nothing() -> None:
         ({"encoder": "timm:resnet81"}, r"timm has no network resnet81: did you mean resnet\w+"),
         ({"encoder": "torchvision:resnt18"}, "torchvision has no network resnt18: did you mean resnet18"),
         ({"encoder": "timm:resnet18.nothing"}, r"timm has no network resnet18\.nothing: did you mean resnet18\."),
-        ({"encoder": "resnet"}, "encoder is resnet; it must be .*, torchvision:NAME or timm:NAME"),
+        ({"encoder": "resnet"}, "encoder is resnet; it must be .*, torchvision:NAME, timm:NAME, or MODULE.NAME"),
         ({"encoder": SMALL, "channels": 4}, f"channels is 4, but the encoder {SMALL} takes images of 1 or 3 channels"),
         ({"encoder": "torchvision:squeezenet1_0"}, "doesn't end in a linear layer"),
     ],
@@ -215,6 +215,7 @@ def test_a_frozen_encoder_of_any_method_changes_in_nothing(method: str, encoder:
     arguments: dict[str, Any] = {"image_size": 32, "channels": 3, "feature_maps": 4, "encoder": encoder}
     more = {"ProtoNet": {"embedding_dim": 4}, "TransferClassifier": {"folds": 2}}.get(method, {})
     model: Any = getattr(lit_models, method)(**arguments, **more, freeze_encoder=True, pretrained="w.pt")
+    model.has_weights = True  # random ones
     network = model.encoders if method == "TransferClassifier" else model.encoder
     before = {name: value.clone() for name, value in network.state_dict().items()}
     model.train()
@@ -324,19 +325,28 @@ def test_protonet_with_a_backbone_trains_resumes_tests_exports_and_predicts(
 
 @pytest.mark.parametrize("method", ["ProtoNet", "MetricResNet", "TransferClassifier"])
 def test_pretrained_weights_are_loaded_once(method: str, reference: nn.Module, tmp_path: Path) -> None:
-    """So a model that has been trained keeps what it has learned in a test, and in a second training."""
+    """At the first use, with or without a Trainer; so a model that has been trained keeps what it has learned in a
+    test, and in a second training."""
     torch.save(reference.state_dict(), tmp_path / "w.pt")
     sizes: dict[str, Any] = {"image_size": 32, "channels": 3, "encoder": SMALL, "pretrained": str(tmp_path / "w.pt")}
     model: Any = getattr(lit_models, method)(**sizes)
+    prefix = "encoders.0.network." if method == "TransferClassifier" else "encoder.network."
     network = model.encoders[0] if method == "TransferClassifier" else model.encoder
     weight = network.network.conv1[0].weight
-    model.on_fit_start()
-    assert torch.equal(weight, reference.state_dict()["conv1.0.weight"])
+    image = torch.rand(2, 3, 32, 32)
+    random = {name: value.clone() for name, value in model.state_dict().items()}
     with torch.no_grad():
+        model(image)
+        assert torch.equal(weight, reference.state_dict()["conv1.0.weight"])
         weight.zero_()
-    model.on_fit_start()
-    model.on_test_start()
-    assert not weight.any()
+        model.on_fit_start()
+        model.on_test_start()
+        model(image)
+        assert not weight.any()
+        again: Any = getattr(lit_models, method)(**sizes)
+        again.load_state_dict(random)
+        again(image)
+    assert torch.equal(again.state_dict()[f"{prefix}conv1.0.weight"], random[f"{prefix}conv1.0.weight"]), "given others"
 
 
 def test_a_head_that_has_learned_nothing_predicts_nothing(relit: Relit, capsys: pytest.CaptureFixture[str]) -> None:

@@ -4,6 +4,7 @@ from collections import Counter
 from collections.abc import Callable
 from itertools import islice
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -19,7 +20,7 @@ from datamodules.loading.loaders import BatchLoader
 from datamodules.loading.samplers import ClassBalancedBatches, ShuffledBatches
 from datamodules.loading.tensors import GatherDataset, LabeledImages
 from lit_models import DARTSSearch
-from lit_models.runs.restored import RestoredSettings
+from lit_models.runs.restored import Difference, RestoredSettings, compared
 from lit_models.runs.settings import tell_changes
 from tests.methods import RUNS
 from tests.support.small_runs import small_run
@@ -227,6 +228,18 @@ def test_what_a_checkpoint_overrides_cannot_be_changed(
     assert sentence in said
     assert "Traceback" not in said
     assert {path: path.read_bytes() for path in finished.rglob("*") if path.is_file()} == before
+
+
+@pytest.mark.parametrize("changed", [["resnet18"], [None, True, [0.1], {"lr": 0.1}], [0.2], [0.1], ["1e-1"]], ids=str)
+def test_a_rate_that_a_schedule_has_moved_differs_only_if_it_was_changed(changed: list[Any]) -> None:
+    """Other settings may have changed, or be new in this version: texts, lists and numbers."""
+    optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=0.1)
+    saved = optimizer.state_dict()
+    saved["param_groups"][0]["lr"] = 0.03
+    trainer: Any = SimpleNamespace(optimizers=[optimizer], lr_scheduler_configs=[])
+    found = list(compared(trainer, {"optimizer_states": [saved]}, changed))
+    is_rate = changed[0] in (0.1, "1e-1")
+    assert found == ([Difference("the optimizer's lr", 0.03, 0.1)] if is_rate else [])
 
 
 def test_an_older_checkpoint_without_the_classes_names(relit: Relit, finished: Path, capsys: Output) -> None:

@@ -144,6 +144,26 @@ def test_a_missing_package_is_one_sentence(monkeypatch: pytest.MonkeyPatch, logg
         logger()
 
 
+def test_mlflow_without_a_store_or_a_server_is_one_sentence(
+    relit: Relit, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("mlflow")
+    for name in ("MLFLOW_TRACKING_URI", "MLFLOW_ALLOW_FILE_STORE"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    assert relit("fit", *TINY, "--trainer.logger=MLFlowLogger") == 1
+    assert capsys.readouterr().err == (
+        "relit: MLFlowLogger needs --trainer.logger.tracking_uri, such as sqlite:///mlflow.db; --config logger/mlflow "
+        "needs none, and keeps its store in the run's folder.\n"
+    )
+    server = "--trainer.logger.tracking_uri=http://127.0.0.1:9"  # where nothing listens
+    assert relit("fit", *TINY, "--config", CONFIGS / "logger" / "mlflow.yaml", server) == 1
+    told = capsys.readouterr().err
+    assert told.startswith("relit: MLflow's server or store http://127.0.0.1:9 can't be used (API request to http://")
+    assert told.endswith("): start it, or correct --trainer.logger.tracking_uri or $MLFLOW_TRACKING_URI.\n")
+    assert not list(Path("runs").rglob("*.ckpt"))
+
+
 def test_wandbs_environment_variables_are_honored_and_options_win(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

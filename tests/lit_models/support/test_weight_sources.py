@@ -1,7 +1,10 @@
 """Weights by name, for every method, from files, folders, the package and a stand-in for the Hub."""
 
 import json
+import os
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,17 +15,19 @@ import yaml
 
 import lit_models
 from lit_models.cli.export import export
-from lit_models.cli.hub_card import TASKS
+from lit_models.cli.hub_card import IMAGES, TASKS, USES, hub_card_text
 from lit_models.cli.push import push
 from lit_models.errors import ModelError, RunError
 from lit_models.registry import METHODS
 from lit_models.runs.starting_weights import state_of_source, take_weights
 from lit_models.support.weight_sources import find_weights
 from lit_models.support.weights import write_weights
+from tests.support.hub_server import HubServer
 from tests.support.small_models import checkpoint_of, small_model
 from tests.support.tiny import TINY, the_run, weights
 
 Relit = Callable[..., int]
+REPOSITORY = Path(__file__).parents[3]
 ABOUT = {"method": "DCGAN", "experiment": "gan", "state": {}, "data": None, "epoch": 1, "step": 20, "figures": {}}
 
 
@@ -85,7 +90,7 @@ class Hub:
     def snapshot_download(self, repository: str, revision: str | None, allow_patterns: list[str]) -> str:
         from huggingface_hub.errors import LocalEntryNotFoundError
 
-        assert allow_patterns == ["*.safetensors", "*.json"], "nothing that could hold code"
+        assert allow_patterns in (["*.safetensors", "*.json"], ["gan.safetensors", "gan.json"]), "none that holds code"
         if not (self.root / repository).is_dir():
             raise LocalEntryNotFoundError("Cannot find an appropriate cached snapshot folder.\nMore lines.")
         return str(self.root / repository)
@@ -129,13 +134,81 @@ def test_the_hubs_weights_are_checked_as_all_others(hub: Hub, tmp_path: Path) ->
     card.write_text(json.dumps({**json.loads(card.read_text()), "method": "os.system"}))
     with pytest.raises(RunError, match=r"of the method 'os.system', which this version of relit doesn't have"):
         lit_models.DCGAN.from_pretrained("hf:me/gan")
-    with pytest.raises(RunError, match=r"hf:me/nothing can't be fetched from the Hub \(Cannot find .* folder\.\)"):
+    with pytest.raises(RunError, match=r"hf:me/nothing can't be fetched from the Hub \(Cannot find .* folder\)"):
         find_weights("hf:me/nothing")
     for wrong in ("hf:me", "hf:me/../../gan", "hf:me/gan/../x.safetensors", "hf:"):
         with pytest.raises(RunError, match="names no weights on the Hub: write hf:OWNER/NAME"):
             find_weights(wrong)
     with pytest.raises(RunError, match="names no repository of the Hub: write OWNER/NAME"):
         push(str(tmp_path / "run" / "gan.safetensors"), "gan")
+
+
+SCRIPT = """
+import sys
+from lit_models import DCGAN
+from lit_models.__main__ import main
+from lit_models.errors import RunError
+from lit_models.support.weight_sources import find_weights
+
+assert main(["push", "gan.safetensors", "me/gan", "--private"]) == 0
+assert main(["push", "gan.safetensors", "me/gan"]) == 0, "again, into the repository that is there"
+model = DCGAN.from_pretrained("hf:me/gan")
+assert model.sample(2).shape == (2, 1, 16, 16)
+for source in ("hf:me/nothing", "hf:me/gan@v2"):
+    try:
+        find_weights(source)
+    except RunError as error:
+        print(error)
+assert main(["predict", "--weights=hf:me/gan/gan.safetensors@main", *sys.argv[1:]]) == 0
+"""
+ALONE = """
+from lit_models.__main__ import main
+
+assert main(["push", "gan.safetensors", "me/other"]) == 1
+assert main(["predict", "--weights=hf:me/other"]) == 1
+"""
+
+
+@pytest.mark.long
+def test_the_real_client_pushes_to_a_server_and_fetches_from_it(tmp_path: Path) -> None:
+    """``huggingface_hub`` itself, by HTTP; and what is printed without a network, or without the right token."""
+    pytest.importorskip("huggingface_hub")
+    path = exported("DCGAN", tmp_path)
+
+    def run(script: str, cache: str, *args: str, **environment: str) -> subprocess.CompletedProcess[str]:
+        given = {**os.environ, "PYTHONPATH": str(REPOSITORY), **server.environment(tmp_path / cache), **environment}
+        command = [sys.executable, "-c", script, *args]
+        return subprocess.run(command, cwd=tmp_path, env=given, capture_output=True, text=True, check=False)
+
+    with HubServer() as server:
+        quiet = ("--trainer.accelerator=cpu", "--trainer.enable_progress_bar=false", "--predictions.folder=out")
+        ran = run(SCRIPT, "cache", *quiet)
+        assert ran.returncode == 0, ran.stderr
+        repository = server.repositories["me/gan"]
+        assert repository.private
+        assert repository.files.keys() == {"gan.safetensors", "gan.json", "README.md"}
+        assert repository.files["gan.safetensors"] == path.read_bytes()
+        assert {*server.downloaded} == {"gan.safetensors", "gan.json"}, "nothing else is fetched"
+        assert list((tmp_path / "out").rglob("*.png"))
+        wrong = "check the name and the network, or download it elsewhere and name its folder."
+        assert ran.stdout.splitlines()[:4] == [
+            f"Published: {server.url}/me/gan",
+            f"Published: {server.url}/me/gan",
+            "hf:me/nothing can't be fetched from the Hub (there is no such repository, or you may not read it): "
+            f"{wrong}",
+            f"hf:me/gan@v2 can't be fetched from the Hub (there is no such revision): {wrong}",
+        ]
+        refused = run(ALONE, "other", HF_TOKEN="wrong")
+    alone = run(ALONE, "third", HF_ENDPOINT="http://127.0.0.1:9")  # where nothing listens
+    for ran, reason in ((refused, "Client error '401 Unauthorized'"), (alone, "[Errno 111] Connection refused")):
+        assert ran.returncode == 0, ran.stderr
+        pushed, predicted = ran.stderr.splitlines()
+        assert pushed == (
+            f"relit: The Hub doesn't take me/other ({reason}): check the name and the network, and log in by `hf auth "
+            "login`."
+        )
+        assert predicted.startswith("relit: hf:me/other can't be fetched from the Hub (")
+        assert predicted.endswith(wrong)
 
 
 def test_without_the_package_one_sentence_tells_how_to_get_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -159,17 +232,35 @@ def test_every_method_has_a_task_on_the_hub() -> None:
     assert TASKS.keys() == METHODS.keys()
 
 
-def test_figures_are_metadata_of_the_page(tmp_path: Path) -> None:
-    from lit_models.cli.hub_card import hub_card_text
+@pytest.mark.parametrize("method", METHODS)
+def test_the_line_of_python_on_the_page_does_what_it_says(method: str) -> None:
+    names: dict[str, Any] = {"model": small_model(method)}
+    shape = names["model"].image_shape
+    names["images"] = torch.rand(2, *shape)
+    with torch.no_grad():
+        exec(USES.get(method, USES[TASKS[method]]), names)
+    if TASKS[method] == IMAGES:
+        assert names["images"].shape == (16, *shape)
+    elif TASKS[method] == "image-to-image":
+        assert names["translated"].shape == (2, *shape)
+    elif TASKS[method] == "image-classification":
+        assert torch.allclose(names["probabilities"].sum(1), torch.ones(2))
+    else:
+        assert names["embedding"].ndim == 2
 
+
+def test_figures_are_metadata_of_the_page(tmp_path: Path) -> None:
     checkpoint = checkpoint_of(small_model("DCGAN"))
     about: dict[str, Any] = {**ABOUT, "hyperparameters": checkpoint["hyper_parameters"], "figures": {"test/fid": 3.25}}
     about |= {"data": {"class_path": "datamodules.MNIST"}, "command": None, "commit": None, "relit": "1", "note": None}
     card = write_weights(checkpoint, tmp_path / "gan.safetensors", about)
-    metadata = yaml.safe_load(hub_card_text(card, "gan.safetensors", "me/gan").split("---\n")[1])
+    text = hub_card_text(card, "gan.safetensors", "me/gan")
+    metadata = yaml.safe_load(text.split("---\n")[1])
     (result,) = metadata["model-index"][0]["results"]
     assert result["dataset"] == {"name": "MNIST", "type": "mnist"}
     assert result["metrics"] == [{"type": "test/fid", "name": "test/fid", "value": 3.25}]
+    (read,) = pytest.importorskip("huggingface_hub").ModelCard(text).data.eval_results  # as the Hub's library does
+    assert (read.task_type, read.dataset_type, read.metric_value) == ("unconditional-image-generation", "mnist", 3.25)
 
 
 # --- training from weights --------------------------------------------------------------------------------------------

@@ -40,6 +40,34 @@ def require_labeled_fraction(module: LightningModule, fraction: float) -> None:
         raise ModelError("labeled_fraction draws images by class, which takes a data module of relit's: leave it out.")
 
 
+def require_epochs_of_phases(module: "LayerwiseMLP") -> None:
+    """Refuses more epochs than the phases take together.
+
+    Raises:
+        ModelError: The trainer has more, or no end.
+    """
+    epochs = module.trainer.max_epochs
+    if epochs is None or not 0 <= epochs <= module.planned_epochs:
+        raise ModelError(
+            f"The phases take {module.planned_epochs} epochs ({len(module.widths)} layers x {module.pretrain_epochs} + "
+            f"{module.finetune_epochs}), but --trainer.max_epochs is {epochs}: leave it out, or change "
+            "--model.pretrain_epochs or --model.finetune_epochs."
+        )
+
+
+def require_same_pretraining(module: "LayerwiseMLP", begun_with: int) -> None:
+    """Refuses to go on with a run that was begun with other epochs of pretraining for each layer.
+
+    Raises:
+        ModelError: They are others.
+    """
+    if begun_with != module.pretrain_epochs:
+        raise ModelError(
+            f"This run was begun with {begun_with} epochs of pretraining for each layer, not {module.pretrain_epochs}: "
+            "leave --model.pretrain_epochs as it was, or start a new run."
+        )
+
+
 def labeled_rows(label: Tensor, fraction: float, seed: int, names: tuple[str, ...] = ()) -> Tensor | None:
     """The rows whose labels are learned from, sorted: a random share of each class; None if they are all rows.
 

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from lit_models.dcgan import Discriminator
-from lit_models.losses.adversarial import (
+from lit_models.losses.gan import (
     discriminator_bce,
     discriminator_hinge,
     generator_bce,

@@ -20,10 +20,8 @@ from lit_models.metrics.retrieval import (
     retrieval,
     share_of_hits,
 )
-from lit_models.support.checks import require_labels, require_num_classes
-from lit_models.support.classes import NamedClasses
+from lit_models.support.classes import Classifier
 from lit_models.support.lightning_internals import data_of
-from lit_models.support.outputs import ClassProbabilities
 from lit_models.support.plain_batches import reference_batches
 from lit_models.support.ranks import batch_weight, gather_on_device
 
@@ -123,7 +121,7 @@ def embedded_of_loader(module: "EmbeddingModule", per_class: int | None) -> tupl
     return embedding, label
 
 
-class EmbeddingModule(NamedClasses):
+class EmbeddingModule(Classifier):
     """Base of networks with ``features``, ``compared`` (features to embeddings) and ``scores`` (features to logits).
 
     Logged, ``val/…`` and ``test/…``:
@@ -150,6 +148,7 @@ class EmbeddingModule(NamedClasses):
     """
 
     loss: str
+    centroid: Tensor
 
     def __init__(self, num_classes: int, references_per_class: int | None, neighbors: int) -> None:
         super().__init__()
@@ -183,15 +182,13 @@ class EmbeddingModule(NamedClasses):
     def keep_centroids(self, evaluation: EmbeddingEvaluation) -> None:
         """Keeps what predictions need of the reference images."""
 
-    def setup(self, stage: str) -> None:
-        if stage == "predict":
-            return
-        require_num_classes(self, self.num_classes)
-        require_labels(self)
-        self.take_class_names()
-
-    def predict_step(self, batch: LabeledImages, batch_idx: int) -> ClassProbabilities:
-        return ClassProbabilities(self(batch.image).softmax(1))
+    def on_predict_start(self) -> None:
+        super().on_predict_start()
+        if self.loss == "triplet" and not self.centroid.any():
+            raise ModelError(
+                f"{type(self).__name__}, trained by triplets, predicts by the class centroids of its last validation, "
+                "and this one has had none: train it for one more epoch, without --trainer.limit_val_batches 0."
+            )
 
     def on_validation_epoch_start(self) -> None:
         self._embed_references(1 if self.trainer.sanity_checking else self.references_per_class)

@@ -1,10 +1,18 @@
-"""Pictures of cells and of how a search went."""
+"""The cells of DARTS in the run folder, as files and as pictures."""
 
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+
 from lit_models.darts.genotype import CELLS, EDGES, NODES, OPERATIONS, Cell, Genotype
+from lit_models.darts.retrain import DARTSRetrain
+from lit_models.darts.search import DARTSSearch
+from lit_models.support.files import write_atomically
+from lit_models.support.lightning_internals import is_trial
+from lit_models.support.logging import log_figure
 
 COLORS = dict(
     zip(
@@ -17,6 +25,57 @@ COLORS = dict(
 STATES = ("$c_{k-2}$", "$c_{k-1}$", *map(str, range(NODES)))
 COLUMN, ROW = 3.0, 1.15
 """Distance of the nodes' columns, and of the upper and lower nodes from the middle."""
+
+
+class CellFigures(Callback):
+    """Writes and draws the cells that a :class:`DARTSSearch` finds, or that a :class:`DARTSRetrain` trains.
+
+    After each epoch of a search: ``genotype.json``, what the search would end with now (also
+    ``genotypes/epoch_0001.json`` …), ``figures/cells.png`` with its two cells, and ``figures/search.png`` with the
+    development of α, the accuracies and the learning rate. When a training of cells starts: ``genotype.json`` and
+    ``figures/cells.png``. W&B gets the pictures, too. Each training of these methods has this callback.
+    """
+
+    def __init__(self) -> None:
+        self.history: list[dict[str, Any]] = []
+
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if isinstance(pl_module, DARTSRetrain) and trainer.is_global_zero and not is_trial(trainer):
+            _write(trainer, pl_module.cells)
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        # Lightning calls it before the module's hook, which resets the means and moves the learning rate.
+        if not isinstance(pl_module, DARTSSearch):
+            return
+        accuracy = {"train": float(pl_module.epoch_accuracy.compute())}
+        if "val/accuracy" in trainer.callback_metrics:
+            accuracy["val"] = float(trainer.callback_metrics["val/accuracy"])
+        alpha = torch.stack([alpha.detach().float().cpu() for alpha in pl_module.alphas])
+        rate = trainer.optimizers[0].param_groups[0]["lr"]
+        self.history.append({"alpha": alpha, "learning_rate": rate, "accuracy": accuracy})
+        if trainer.is_global_zero and not is_trial(trainer):
+            _write(trainer, pl_module.genotype(), trainer.current_epoch + 1)
+            log_figure(trainer, draw_search(self.history, Path(trainer.default_root_dir) / "figures" / "search.png"))
+
+    def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        if isinstance(pl_module, DARTSSearch):
+            checkpoint["history"] = self.history
+
+    def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        self.history = list(checkpoint.get("history", []))
+
+
+def _write(trainer: Trainer, genotype: Genotype, epoch: int | None = None) -> None:
+    """Write a genotype, and draw its cells; of a search that has come so far."""
+    run = Path(trainer.default_root_dir)
+    files = [run / "genotype.json"]
+    if epoch is not None:
+        files.insert(0, run / "genotypes" / f"epoch_{epoch:04d}.json")
+    for path in files:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(path, genotype.to_json())
+    title = "" if epoch is None else f"after epoch {epoch}"
+    log_figure(trainer, draw_genotype(genotype, run / "figures" / "cells.png", title))
 
 
 def draw_genotype(genotype: Genotype, path: Path, title: str = "") -> Path:
@@ -90,7 +149,6 @@ def draw_search(history: Sequence[dict[str, Any]], path: Path) -> Path:
     Returns:
         ``path``.
     """
-    import torch
     from matplotlib.figure import Figure
     from matplotlib.ticker import MaxNLocator
 

@@ -74,7 +74,7 @@ def generator_least_squares(fake_score: Tensor) -> Tensor:
 def discriminator_hinge(real_score: Tensor, fake_score: Tensor) -> Tensor:
     """``L_D = E_x[max(0, 1 − D(x))] + E_z[max(0, 1 + D(G(z)))]`` (Lim & Ye 2017; Miyato et al. 2018, eq. 16).
 
-    The generator's loss beside it is :func:`generator_linear`.
+    The generator's loss that goes with it is :func:`generator_linear`.
 
     Args:
         real_score: The discriminator's outputs for real images, of any shape.
@@ -90,7 +90,7 @@ def discriminator_hinge(real_score: Tensor, fake_score: Tensor) -> Tensor:
 
 
 def generator_linear(fake_score: Tensor) -> Tensor:
-    """``L_G = −E_z[D(G(z))]``: the generator's loss of WGAN (Arjovsky et al. 2017, eq. 2) and beside the hinge loss
+    """``L_G = −E_z[D(G(z))]``: the generator's loss of WGAN (Arjovsky et al. 2017, eq. 2), also for the hinge loss
     (Miyato et al. 2018, eq. 17).
 
     Args:

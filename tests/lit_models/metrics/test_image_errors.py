@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from lit_models.metrics.translation import (
+from lit_models.metrics.image_errors import (
     MAP_COLORS,
     TranslationMetrics,
     map_scores,
