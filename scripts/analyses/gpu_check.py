@@ -29,7 +29,6 @@ from typing import Any, NamedTuple
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(REPOSITORY), str(REPOSITORY / "scripts")]
-os.environ["PYTHONPATH"] = os.pathsep.join(sys.path[:2])  # for the process that the others are forked from
 
 import torch  # noqa: E402
 from lightning.pytorch import Callback, LightningModule, Trainer  # noqa: E402
@@ -123,6 +122,8 @@ def main() -> int:
     if given.accelerator != "cpu":  # in a rehearsal, `relit doctor` shows the same
         for line in examine():
             print(line, flush=True)
+    # For the process that the others are forked from.
+    os.environ["PYTHONPATH"] = os.pathsep.join([str(REPOSITORY), str(REPOSITORY / "scripts")])
     rows = []
     modes = given.modes or (REHEARSED if given.accelerator == "cpu" else list(MODES))
     with tempfile.TemporaryDirectory() as folder:

@@ -53,6 +53,8 @@ def test_how_a_process_has_ended(tmp_path: Path, code: int | None, said: str, ex
 @pytest.mark.long
 def test_a_rehearsal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     """A run that is killed and goes on, two processes as two nodes, and one that fails."""
+    for name in ("PYTHONPATH", "RELIT_DATA"):
+        monkeypatch.setenv(name, "")  # what the check sets is taken back
     monkeypatch.setitem(MODES, "bf16", ["--trainer.precision=bf17"])
     table = tmp_path / "table.json"
     arguments = ["--accelerator", "cpu", "--methods", "VAE", "--modes", "resume", "ddp 2", "bf16", "--batches", "5"]
