@@ -12,10 +12,15 @@ of it.
 What differs from the paper:
 
 1. Convolutional networks with a bottleneck, trained at once, in place of stacked layers that are trained one by one.
-2. The corruption is Gaussian noise on every pixel (Vincent et al. 2010, section 4), where this paper sets some pixels
+2. The corruption is Gaussian noise on every pixel (Vincent et al. 2010, section 3.3), where this paper sets some pixels
    to 0; the noisy image is not clipped.
 3. Optionally the image is turned, shifted and resized at random before the noise, and the decoder has to put it
-   upright again: then the code says less about where the strokes are and more about which they are.
+   upright again: then the code says less about where the strokes are and more about which they are. The configuration
+   for MNIST does.
+4. The loss is the squared error; the paper's is the cross-entropy of pixels in [0, 1] (``loss: cross_entropy``).
+5. ReLUs, PyTorch's initial weights and Adam, batches of 64, and 10 epochs, of which the one with the lowest validation
+   loss is kept. The paper has sigmoid units and stochastic gradient descent, and its codes serve fine-tuning on all
+   labels; here they serve the transfer from 50.
 """
 
 from typing import Any, Literal

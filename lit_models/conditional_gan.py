@@ -53,8 +53,9 @@ Differences from the papers:
 11. Initial weights from N(0, 0.02²) (DCGAN). The projection's embedding alone is Glorot's, as all layers are in Miyato
     & Koyama's code.
 12. With ``ema_decay``, an average of the generator's weights makes the samples.
-13. MNIST at 32x32 in batches of 64. Mirza & Osindero have 28x28 in batches of 100; Miyato & Koyama's main experiments
-    are on ImageNet at 128x128.
+13. MNIST at 32x32 in batches of 64, for 15 epochs, of which the one with the lowest validation FID is tested. Mirza &
+    Osindero have 28x28 in batches of 100 and choose by the likelihood of validation images; Miyato & Koyama's main
+    experiments are on ImageNet at 128x128, for 450,000 steps of the generator.
 14. Scores are FID, KID, Inception Score and the share of images that a classifier assigns to the class asked for. Mirza
     & Osindero report the log-likelihood of a Parzen window.
 15. The configurations for MNIST with ``concat`` set ``matching_aware``, which is for images of texts in Reed et al.;

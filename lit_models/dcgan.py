@@ -9,15 +9,21 @@ Differences from the paper:
 
 1. Any power-of-two size from 16 to 256, where the paper has 64.
 2. ``feature_maps`` is 64 by default; the paper's figure 1 shows 128.
-3. z is drawn from N(0, I), as in the Torch code of one of the authors; in the paper's figure 1 it is uniform.
-4. Batches of 64 images in the configurations for MNIST and digits, 32 for faces; the paper has 128 (section 4).
+3. z is drawn from N(0, I), as in the Torch code of one of the authors; in the paper's figure 1 it is uniform. There it
+   has 100 components, in the configurations 256 (MNIST), 100 (digits) or 8 (faces).
+4. Batches of 64 images in the configurations for MNIST and digits, 32 for faces; the paper has 128 (section 4). The
+   configuration for faces has noisy labels, too, and β₁ = 0.3 for the generator.
 5. The generator learns from the fakes from which the discriminator has just learned, unless ``fresh_latents`` is set.
    Algorithm 1 of Goodfellow et al. 2014 and the Torch code draw fresh ones.
 6. The layers next to the image have a bias, which the other convolutions don't need before a batch normalization.
 7. The losses are computed on logits, which is the same but for rounding.
-8. Optional: noisy labels, the choice of the label that means "real", averaged weights, clipped gradients, schedules.
-9. Optional, for small data: differentiable augmentation (Zhao et al. 2020), and the R1 penalty (Mescheder et al. 2018),
-   with which the discriminator has no batch normalization.
+8. The scales of batch normalization start from N(1, 0.02²), as in the Torch code; the paper doesn't say.
+9. MNIST and scikit-learn's digits at 32x32, and faces of one person (LFW); the paper has LSUN's bedrooms, ImageNet and
+   other faces, and judges features and pictures. Here samples get scores over a classifier's features, and on MNIST the
+   epoch with the lowest validation FID is tested.
+10. Optional: noisy labels, the choice of the label that means "real", averaged weights, clipped gradients, schedules.
+11. Optional, for small data: differentiable augmentation (Zhao et al. 2020), and the R1 penalty (Mescheder et al.
+    2018), with which the discriminator has no batch normalization.
 """
 
 from itertools import pairwise

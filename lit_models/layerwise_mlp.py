@@ -26,6 +26,12 @@ What differs from the papers:
    validation. The codes that a layer is pretrained on are of images without augmentation.
 7. Of Bengio et al. the autoencoders only: neither restricted Boltzmann machines nor layers pretrained with labels.
 8. Fine-tuning with few labels repeats them: its steps are as many as with all labels.
+9. Masking noise sets each component to 0 with the same probability; Vincent et al. set a fixed number of them.
+10. Layers of 1,024 down to 64 units, with PyTorch's initial weights. Vincent et al. have three layers.
+11. CIFAR-10, STL-10, and MNIST at 32x32 with 55,000 training images. The papers have MNIST at 28x28, and Vincent et al.
+    harder variants of it with 10,000 training images.
+12. Fine-tuning has a fixed length, and the epoch of the highest validation accuracy is tested. The papers stop by
+    validation error.
 """
 
 import math

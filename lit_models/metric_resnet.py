@@ -17,22 +17,30 @@ Differences from the papers:
 1. One encoder for all losses. Hermans et al. train a ResNet-50 and a smaller network on persons, Wen et al. a network
    with local convolutions on faces.
 2. The triplet loss: the paper's head (a linear layer to 1,024, batch normalization, ReLU, a linear layer to 128) takes
-   ``--model.head mlp``. By default embeddings are the encoder's averaged features, after a ReLU, and not negative.
+   ``--model.head mlp``. By default embeddings are the encoder's averaged features, after a ReLU, and not negative. The
+   head starts with PyTorch's initial weights; in the authors' code its last layer starts orthogonal.
 3. The triplet loss: one cycle of the learning rate and clipped gradients. The paper's rate of Adam is constant for
    15,000 steps and decays until step 25,000, with β₁ = 0.5 while it does. Images are cropped after padding, where the
-   paper crops images enlarged by 1/8; nothing is augmented in the test.
+   paper crops images enlarged by 1/8; nothing is augmented in the test. An epoch has as many batches as would show
+   every image once; the authors' shows each person once.
 4. The center loss: the paper's features are 512 outputs of a linear layer, ``--model.embedding_dim 512``. By default
-   they are the encoder's averaged features. One cycle and label smoothing replace its learning rate in steps.
+   they are the encoder's averaged features. One cycle, 15 epochs in batches of 128 and label smoothing replace batches
+   of 256 and a rate of 0.1 that is divided by 10 after 16,000 and 24,000 of 28,000 steps.
 5. The center loss: the paper joins the features of an image and of its mirror image, reduces them by PCA and compares
    by the cosine. Here they are compared by Euclidean distance, as they are.
 6. The losses are means over images, so the learning rate need not change with the batch size. As both sums of eq. 5
-   become means, λ is the paper's.
+   become means, λ is the paper's. (The authors' code has 0.008.) Centers start at 0 and follow by eq. 4; in the
+   authors' code they start as Xavier's weights and are moved by SGD, with the network's rate and momentum as α.
 7. Under DDP the triplets are those of all ranks' images together, and so are the batches that the centers follow:
    several processes do what one would with their joined batch.
 8. Probabilities of a network trained by triplets are softmax(−β ‖f − centroid‖²), β being fitted to training images.
 9. Weight decay is for the weights of convolutions and linear layers only, not for biases and batch normalization (He
    et al. 2019, https://arxiv.org/abs/1812.01187, section 3.1).
-10. The center loss's toy (``encoder: lenet``, section 3.1): no activation follows the layer of two features.
+10. The center loss's toy (``encoder: lenet``, section 3.1): no activation follows the layer of two features, where the
+    authors' code has a PReLU. The configuration has a quarter of the width, λ = 0.1 (the code 0.01) and 5 epochs at a
+    constant rate (the code 10,000 steps, 21 epochs, with a rate that falls by a fifth twice), and images in [0, 1].
+11. The encoder starts with He's initial weights, or pretrained ones, and batch normalization's scales at 1, as in
+    torchvision. The checkpoint is chosen by validation accuracy; the papers train for a fixed number of steps.
 """
 
 from collections.abc import Sequence
@@ -285,15 +293,3 @@ class MetricResNet(StartsFromWeights, EmbeddingModule):
             self.centroid.copy_(evaluation.centroid)
             score = centroid_scores(evaluation.reference, self.centroid)
             self.sharpness.copy_(best_sharpness(score, evaluation.label))
-
-    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        super().on_save_checkpoint(checkpoint)
-        checkpoint["head"] = self.head
-
-    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        super().on_load_checkpoint(checkpoint)
-        if (head := checkpoint.get("head", self.head)) != self.head:
-            raise ModelError(
-                f"The checkpoint's head is {head} outputs, the model's {self.head}: leave --model.head and "
-                "--model.embedding_dim as they were."
-            )

@@ -29,8 +29,16 @@ What differs from the paper and its code (phillipi/pix2pix):
 6. The U-Net is built for powers of two from 32 pixels on. Below 128 pixels fewer than three decoder layers have
    dropout, as only layers of full width have it.
 7. Patches of 34 and 142 pixels are not in the paper, which compares 1 (its PixelGAN), 16, 70 and 286.
-8. ``generator: resnet``, ``loss: lsgan`` (Mao et al. 2017), ``ema_decay`` and ``gradient_clip_norm`` are not in the
-   paper.
+8. G's last layer has biases, and so have D's first and last, as in the PyTorch port (but in its PixelGAN the last has
+   none). The authors' Lua code keeps all biases of convolutions at 0. It halves D's loss in what it prints only; under
+   Adam that makes no difference.
+9. The 1,098 published test pairs of maps are halved: 549 for validation, 549 for the test. The last epoch is tested, as
+   in the paper. The paper asks people which map is real; here tests measure distances to the true map, and the share
+   of pixels of the right kind.
+10. ``pix2pix_maps_128`` cuts windows of 128 pixels from photographs of the paper's scale; ``pix2pix_maps_64`` squeezes
+    the photographs to 64.
+11. ``generator: resnet``, ``loss: lsgan`` (Mao et al. 2017), ``ema_decay`` and ``gradient_clip_norm`` are not in the
+    paper.
 """
 
 from typing import Any, Literal

@@ -14,11 +14,11 @@ Differences from the paper and the authors' code (https://github.com/jakesnell/p
 3. The scales of batch normalization start at 1. The PyTorch of the authors' code (0.4) drew them from [0, 1).
 4. Several episodes may make one step; batch normalization then takes its statistics over all of their images together
    (in the authors' code over the support and query images of one episode).
-5. The learning rate is halved every 2,000 episodes, as the paper says. The authors' code halves it 100 episodes
-   earlier each time, as its scheduler steps before each epoch.
-6. Validation goes through the same 100 episodes after every epoch. The authors' code draws others each time.
-7. The cosine distance, which the paper tries, too, is multiplied by ``cosine_scale``.
-8. Zero-shot classification (section 2.7) is left out.
+5. Validation goes through the same 100 episodes after every epoch. The authors' code draws others each time.
+6. The cosine distance, which the paper tries, too, is multiplied by ``cosine_scale``.
+7. There are configurations for Omniglot and for a folder of classes only: neither miniImageNet (section 3.2) nor
+   zero-shot classification (sections 2.7 and 3.3).
+8. Optional: other encoders, pretrained or frozen, and a linear layer on top.
 """
 
 import math

@@ -11,18 +11,24 @@ Differences from the paper:
 
 1. ``architecture: dcgan``, for MNIST, digits and faces, is DCGAN's pair of networks, which the paper doesn't use, with
    spectral normalization in place of the discriminator's batch normalization. The paper's own discriminators have none
-   either: it would scale each channel by ``γ / standard deviation`` and so undo the bound.
+   either: it would scale each channel by ``γ / standard deviation`` and so undo the bound. On MNIST the epoch with the
+   lowest validation FID is tested. Latent vectors have 256 components (MNIST) or 8 (faces), 128 in the paper; faces
+   come in batches of 32, with noisy labels and β₁ = 0.3 for the generator.
 2. ``architecture: cnn`` has the layers and widths of the paper's table 3. In the authors' code the generator has batch
    normalization and a ReLU after the dense layer, where the table, and so this network, has two linear layers in a row;
-   the discriminator doubles the width at the strided convolutions already, and has a slope of 0.2.
+   the discriminator doubles the width at the strided convolutions already, and has a slope of 0.2; z is uniform.
 3. ``architecture: resnet`` has the layers and widths of tables 4 (32 pixels), 5 (48) and 6 (128); the network for 64
    pixels is between them. It repeats pixels to double the size, as the authors' code does. The last layer has a bias,
-   which the authors' code leaves out.
+   which the authors' code for 32 pixels leaves out. That code adds uniform noise of one gray level to the real images.
 4. The generator learns from the fakes from which the discriminator has just learned, unless ``fresh_latents`` is set;
-   with ``resnet`` from 64 of them. The authors' code draws fresh ones, and 128 with ResNets.
-5. Optional: noisy labels, and the choice of the label that means "real", both for the cross-entropy only; averaged
+   with ``resnet`` from 64 of them. The authors' code draws fresh ones, 128 with ResNets, and its generator takes the
+   first step.
+5. Spectral normalization is PyTorch's: σ of the first step follows 15 steps of the power iteration. In the authors'
+   code it follows one step from a random vector.
+6. Optional: noisy labels, and the choice of the label that means "real", both for the cross-entropy only; averaged
    weights, clipped gradients, schedules.
-6. Optional, for small data: differentiable augmentation (Zhao et al. 2020) and the R1 penalty (Mescheder et al. 2018).
+7. Optional, for small data: differentiable augmentation (Zhao et al. 2020) and the R1 penalty (Mescheder et al. 2018).
+8. Scores over Inception's features are an option; ``sngan_cifar10`` has ImageNet features that need no download.
 """
 
 from itertools import pairwise

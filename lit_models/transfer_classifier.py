@@ -173,9 +173,10 @@ class TransferClassifier(StartsFromWeights, Classifier):
         losses = cross_entropies(logits, batch.label)
         self.train_loss.update(losses[0].detach())
         self.train_accuracy.update((logits[0].argmax(1) == batch.label).float())
-        if isinstance(batch, FoldedImages):
-            losses = losses * self.learns(batch.fold)
-        return losses.mean(1).sum()
+        if not isinstance(batch, FoldedImages):
+            return losses.mean(1).sum()
+        learns = self.learns(batch.fold)
+        return ((losses * learns).sum(1) / learns.sum(1).clamp(min=1)).sum()  # each model's mean over its own images
 
     def on_train_epoch_end(self) -> None:
         self.log_dict({"train/loss": self.train_loss.compute(), "train/accuracy": self.train_accuracy.compute()})

@@ -22,19 +22,23 @@ The variants bound the slopes in different ways:
 
 Differences from the papers:
 
-1. WGAN: the learning rate is 5e-4 in place of 5e-5, for either network.
-2. All on MNIST, digits and faces; the papers have LSUN bedrooms, ImageNet and CIFAR-10.
+1. WGAN: the learning rate is 5e-4 in place of 5e-5, for either network; 15 epochs of MNIST are about 2,580 steps of the
+   generator. Latent vectors have 256 components (MNIST), 100 (digits) or 8 (faces, in batches of 32); 100 in the first
+   paper's code and 128 in the second's.
+2. All on MNIST, digits and faces; the papers have LSUN bedrooms, ImageNet and CIFAR-10. On MNIST the epoch with the
+   lowest validation FID is tested.
 3. The generator learns from the fakes from which the critic has just learned, unless ``fresh_latents`` is set.
    Algorithm 1 of either paper draws fresh ones.
 4. The critic has batch normalization if it is held by clipping alone, as in the first paper's experiments. With a
    penalty it must have none, because the slope at one image would depend on all the others (section 4 of the second),
-   and with spectral normalization it has none because that would undo the bound.
+   and with spectral normalization it has none because that would undo the bound. Its first and last layers have a
+   bias, which the first paper's code leaves out.
 5. Optional: the warm-up of the first paper's code, in which the critic takes 100 steps before each of the generator's
    first 25 steps and before every 500th (``critic_warmup``). The paper doesn't have it.
 6. WGAN-GP with ``architecture: dcgan``: DCGAN's networks with batch normalization in the generator, weights from
    N(0, 0.02²), β₁ = 0. The authors' code for MNIST has kernels of 5x5, no batch normalization in the generator, He's
-   initial weights, β₁ = 0.5, batches of 50, 200,000 steps of the generator at 1e-4. The configurations for MNIST and
-   digits take about 5,000 and 2,000 steps at 5e-4, which falls linearly to 0.
+   initial weights, β₁ = 0.5, batches of 50, 200,000 steps of the generator at 1e-4, and images in [0, 1] by a sigmoid.
+   The configurations for MNIST and digits take about 5,000 and 2,000 steps at 5e-4, which falls linearly to 0.
 7. WGAN-GP with ``architecture: resnet``, the network of the CIFAR-10 experiments: the authors' code adds uniform noise
    of one gray level to the real images, takes the generator's step with 128 images instead of 64, and is by default
    class-conditional with an auxiliary classifier. Also for 48, 64 and 128 pixels, with SN-GAN's widths.

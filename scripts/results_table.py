@@ -245,6 +245,7 @@ def methods_table(rows: list[Row]) -> str:
         mine = [row for row in rows if row.page == page]
         data = list(dict.fromkeys(row.data.split(",")[0] for row in mine))
         measured = [row for row in mine if row.ours and row.main and row.command]
+        measured.sort(key=lambda row: not row.method.startswith(name))  # the method before its relatives on the page
         value = "not recorded yet"
         if best := next((row for row in measured if row.paper), next(iter(measured), None)):
             paper = f"[{best.paper.value}]({best.paper.url})" if best.paper else "–"
@@ -346,7 +347,8 @@ def all_rows(results: Path) -> Iterator[Row]:
                 (row, figure, entry)
                 for entry in entries.get(step.name, ())
                 for row, figure in zip(unmeasured, figures, strict=True)
-                if any(value_of(figure, run) is not None for run in entry["seeds"].values())
+                if not is_outdated(figure, entry)
+                and any(value_of(figure, run) is not None for run in entry["seeds"].values())
             ]
             found = [measured(row, step, figure, entry) for row, figure, entry in chosen]
             yield from found
@@ -413,6 +415,14 @@ def _settings(step: Step, changed: dict[str, list[Any]]) -> tuple[tuple[str, ...
         else:
             others.append(f"`{name}` {_shown(mine)}")
     return tuple(cuts), tuple(others)
+
+
+def is_outdated(figure: Figure, entry: dict[str, Any]) -> bool:
+    """Whether a record is from before the argument on which the figure depends."""
+    if figure.argument is None:
+        return False
+    group, name = figure.argument.split(".")
+    return name not in entry["settings"][group]["init_args"]
 
 
 def value_of(figure: Figure, run: dict[str, Any]) -> float | None:

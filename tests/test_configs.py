@@ -1,11 +1,14 @@
 """Every file in configs/ is complete, named after its experiment, and runs one real step."""
 
+import inspect
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
 
+import datamodules
 from tests.methods import METHODS
 from tests.support.small_data import SMALL_DATA
 from tests.support.small_runs import autoencoder_for
@@ -41,3 +44,25 @@ def test_one_step(relit: Relit, path: Path, digits_root: Path) -> None:
 def test_overlays_fit_on_an_experiment(relit: Relit, capsys: pytest.CaptureFixture[str], path: Path) -> None:
     assert relit("fit", "--config", CONFIGS / "dcgan_digits.yaml", "--config", path, "--print_config") == 0
     assert yaml.safe_load(capsys.readouterr().out)["run"]["experiment"] == "dcgan_digits"
+
+
+@pytest.mark.parametrize(
+    ("name", "images", "held_out"),
+    [
+        ("wgan_gp_mnist", 60_000, lambda data: data["val_images"]),
+        ("sngan_cifar10_resnet", 50_000, lambda data: round(50_000 * data["val_fraction"])),
+        ("wgan_gp_cifar10_resnet", 50_000, lambda data: round(50_000 * data["val_fraction"])),
+    ],
+)
+def test_the_rates_reach_zero_as_the_training_ends(
+    name: str, images: int, held_out: Callable[[dict[str, Any]], int]
+) -> None:
+    """Schedules in steps of the generator, on the training images that the configuration leaves."""
+    config = yaml.safe_load((CONFIGS / f"{name}.yaml").read_text())
+    data, model = config["data"], config["model"]["init_args"]
+    parameters = inspect.signature(getattr(datamodules, data["class_path"])).parameters
+    arguments = {key: parameter.default for key, parameter in parameters.items()} | data["init_args"]
+    batches = (images - held_out(arguments)) // arguments["batch_size"]
+    steps = config["trainer"]["max_epochs"] * batches / model["n_critic"]
+    for player in ("generator", "discriminator"):
+        assert model[f"{player}_scheduler"]["init_args"]["total_iters"] == pytest.approx(steps, rel=2e-3)

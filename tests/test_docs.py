@@ -227,6 +227,10 @@ def test_every_page_is_checked() -> None:
     assert RUNS.keys() == {path.stem for path in METHODS} - {"README"}
 
 
+UNDEFINED = r"(val|test)/map_(recall|precision)_"
+"""Of a kind of pixels that the few maps of the test don't have, or that isn't painted, nothing is logged."""
+
+
 @pytest.mark.parametrize("page", RUNS)
 def test_the_page_documents_what_is_logged(relit: Relit, digits_root: Path, page: str) -> None:
     """All that a training and a test log is explained, and all that is explained is logged."""
@@ -244,4 +248,4 @@ def test_the_page_documents_what_is_logged(relit: Relit, digits_root: Path, page
     unexplained = {name for name in logged if not any(re.fullmatch(one, name) for one in (*own, *shared))}
     assert not unexplained
     unheard = {one for one in own if not any(re.fullmatch(one, name) for name in logged)}
-    assert not unheard
+    assert not {one for one in unheard if not re.match(UNDEFINED, one)}

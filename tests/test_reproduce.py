@@ -1,5 +1,6 @@
 """`scripts/reproduce.py` and `scripts/results_table.py`: what is run, what is left alone, and what the tables say."""
 
+import copy
 import csv
 import dataclasses
 import json
@@ -400,7 +401,7 @@ def test_what_a_budget_keeps_and_cuts_is_what_it_does(relit: Relit, capsys: pyte
     assert keeps_and_cuts(experiment, experiment.budgets["cpu"]) == [
         "keeps all 6 trainings",
         "dcgan, sngan, wgan_gp, triplet_gan: feature_maps 32 of 64, precision bf16-mixed",
-        "wgan, wgan_sn: feature_maps 32 of 64, epochs 30 (15), precision bf16-mixed",
+        "wgan_sn, wgan: feature_maps 32 of 64, epochs 30 (15), precision bf16-mixed",
         "note: WGAN and WGAN-SN take as many steps of the generator as WGAN-GP, 5,150",
     ]
     assert keeps_and_cuts(experiment, experiment.budgets["paper"]) == ["keeps all 6 trainings", "cuts nothing"]
@@ -694,3 +695,19 @@ def test_scores_over_other_features_are_not_shown_and_calibration_rows_are(
     text = results_table.with_tables("<!-- results: all -->\n<!-- end of results -->", tmp_path)
     assert "\n|  | ten training images repeated | 9.50 |" in text
     assert "\n| 1 | DCGAN | 0.25 | 2 min |" in text
+
+
+def test_a_record_from_before_the_argument_on_which_a_figure_depends_is_not_shown(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    arguments = {"by any means": "model.mean", "by tiles": "data.tiles"}
+    figures = tuple(Figure("plain", label, "test/accuracy", argument=name) for label, name in arguments.items())
+    toy = dataclasses.replace(TOY, steps=TOY.steps[:1], figures=figures)
+    monkeypatch.setattr(results_table, "EXPERIMENTS", {"toy": toy})
+    old = entry([0.5])
+    old["settings"] = {"model": {"init_args": {"mean": 1}}, "data": {"init_args": {"mean": 1}}}
+    new = copy.deepcopy(old)
+    new["settings"]["data"]["init_args"]["tiles"] = None
+    for entries, expected in (([old], ["0.50", ""]), ([old, new], ["0.50", "0.50", "0.50"])):
+        (tmp_path / "toy.json").write_text(json.dumps({"steps": {"plain": entries}}))
+        assert [row.ours for row in results_table.all_rows(tmp_path)] == expected

@@ -84,7 +84,8 @@ class TranslationScores(Callback):
     :class:`lit_models.metrics.image_errors.TranslationMetrics`), and ``val/fid`` if there is an extractor: between the
     translations and the true images of this very split, thus biased upwards where it is small. The test logs the same
     below ``test/``, writes them to ``scores.json`` and the counts of pixels by true and painted kind to
-    ``figures/map_colors.csv`` in the run folder.
+    ``figures/map_colors.csv`` in the run folder. What has no value isn't logged (``null`` in ``scores.json``): recall
+    or precision of a kind without pixels, and FID of a single pair.
 
     For any model whose ``validation_step`` and ``test_step`` return the translated images of a batch of pairs. If
     Inception's weights can't be had, relit warns and the run goes on without FID.
@@ -194,12 +195,14 @@ class TranslationScores(Callback):
         scores = self._metrics.compute()
         if self._extractor is not None:
             real, fake = (gather_rows(trainer, torch.cat(self._features[kind])) for kind in ("real", "fake"))
-            scores["fid"] = frechet_distance(real, fake) if len(real) > 1 else float("nan")
+            if len(real) > 1:
+                scores["fid"] = frechet_distance(real, fake)
         return scores
 
     def _log(self, pl_module: LightningModule, scores: dict[str, float], stage: str) -> None:
         for name, value in scores.items():
-            pl_module.log(f"{stage}/{name}", value, sync_dist=True, prog_bar=stage == "val" and name == "l1")
+            if not math.isnan(value):  # recall of a kind of pixels that no image has
+                pl_module.log(f"{stage}/{name}", value, sync_dist=True, prog_bar=stage == "val" and name == "l1")
 
 
 def require_translator(callback: str, trainer: Trainer, pl_module: LightningModule) -> None:

@@ -2,7 +2,6 @@
 
 import argparse
 import csv
-import json
 import math
 import re
 import statistics
@@ -15,9 +14,17 @@ import numpy as np
 from PIL import Image
 
 from lit_models.errors import RunError
-from lit_models.runs.reading import COLORS, Run, color_of, read_mapping, read_run, smooth
+from lit_models.runs.reading import (
+    COLORS,
+    Run,
+    but_for_the_seed,
+    color_of,
+    read_mapping,
+    read_run,
+    settings_of,
+    smooth,
+)
 
-NO_SETTINGS = ("seed_everything", "run", "wandb", "ckpt_path", "config")
 """Parts of a configuration in which the repetitions of an experiment may differ."""
 
 
@@ -83,9 +90,9 @@ def seed_groups(runs: list[Run]) -> list[list[Run]]:
     groups: dict[str, list[Run]] = {}
     for run in runs:
         config = read_mapping(run.folder / "config.yaml")
-        but_seed = {name: part for name, part in config.items() if name not in NO_SETTINGS}
+        settings = settings_of(config)
         seed = config.get("seed_everything")
-        key = json.dumps(but_seed, sort_keys=True, default=str) if but_seed else str(run.folder)
+        key = but_for_the_seed(settings) if settings else str(run.folder)
         # A seed that comes again is no repetition with another seed.
         while any(seed == other for other in seeds_of(groups.get(key, ()))):
             key += "'"

@@ -30,7 +30,7 @@ def main(args: list[str]) -> int:
     parser.add_argument(
         "models", nargs="*", metavar="RUN|WEIGHTS", help="run folders, checkpoints, or weights by file or name"
     )
-    parser.add_argument("--port", type=int, default=7860, help="port on this machine (default: %(default)s)")
+    parser.add_argument("--port", type=int, default=7860, help="port on this machine (default: %(default)s; 0: any)")
     given = parser.parse_args(args)
     try:
         app = build_app(load_models(given.models))
@@ -53,9 +53,9 @@ def launch(app: Any, port: int) -> str:
 
     theme = gr.themes.Default(font=["system-ui", "sans-serif"], font_mono=["monospace"])  # none from the network
     try:
-        app.launch(
+        _, address, _ = app.launch(
             server_name="127.0.0.1",
-            server_port=port,
+            server_port=port or None,  # None: the first free one from 7860
             share=False,
             quiet=True,
             prevent_thread_lock=True,
@@ -64,7 +64,7 @@ def launch(app: Any, port: int) -> str:
         )
     except (OSError, OverflowError) as error:
         raise RunError(f"Port {port} can't be used: choose another --port.") from error
-    return f"http://127.0.0.1:{port}/"
+    return str(address)
 
 
 def build_app(players: list[Player]) -> Any:
@@ -163,4 +163,12 @@ def _few_shot_tab(gr: Any, player: Player) -> None:
         with gr.Row():
             query = gr.Image(type="pil", label="which class is this?", sources=["upload", "clipboard"], buttons=BUTTONS)
             answer = gr.Label(label="classes")
-        gr.Button("ask").click(FewShot(player.model).classify, [query, *examples], answer)
+        few_shot = FewShot(player.model)
+
+        def classified(*pictures: Any) -> dict[str, float]:
+            try:
+                return few_shot.classify(*pictures)
+            except RunError as error:
+                raise gr.Error(str(error), print_exception=False) from error
+
+        gr.Button("ask").click(classified, [query, *examples], answer)

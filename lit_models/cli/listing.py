@@ -132,7 +132,8 @@ def list_weights() -> Listed:
     for name, path in published_weights().items():
         card = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
         figures = card.get("figures", {})
-        shown = [metric for metric in ("test/fid", "test/accuracy", "test/label_accuracy") if metric in figures]
+        tested = ("test/fid", "test/accuracy", "test/label_accuracy", "test/squared_error")
+        shown = [metric for metric in tested if metric in figures]
         values = ", ".join(f"{metric.removeprefix('test/')} {figures[metric]:.4g}" for metric in shown)
         data = _class_in(card.get("data"))
         rows.append((name, card["method"], data, f"{card['numbers'] / 1e6:.2f} M", values or "–"))

@@ -68,29 +68,34 @@ class Player:
         """The classes of a conditional generator; 0 if it knows none."""
         return classes_of(self.model)
 
-    def latent(self, seed: int, sliders: tuple[float, ...] = ()) -> Tensor:
+    def latent(self, seed: int | None, sliders: tuple[float, ...] = ()) -> Tensor:
         """The seed's latent vector, ``(1, latent_dim)``, with the sliders' values added to its first components."""
-        latent = torch.randn(1, require_latent_dim(self.model), generator=torch.Generator().manual_seed(int(seed)))
+        generator = torch.Generator().manual_seed(int(seed or 0) % 2**63)  # a field that was emptied has none
+        latent = torch.randn(1, require_latent_dim(self.model), generator=generator)
         count = min(len(sliders), latent.shape[1])
         latent[0, :count] += torch.tensor(sliders[:count])
         return latent
 
-    def generate(self, seed: int, label: int, *sliders: float) -> Image.Image:
+    def generate(self, seed: int | None, label: int, *sliders: float) -> Image.Image:
         """The image of a seed, a class and the sliders."""
         return as_picture(images_of(self.model, self.latent(seed, sliders), self._label(label, 1))[0])
 
-    def walk(self, first: int, second: int, label: int, steps: int = 9) -> Image.Image:
+    def walk(self, first: int | None, second: int | None, label: int, steps: int = 9) -> Image.Image:
         """Images between those of two seeds, in a row."""
         latents = slerp(self.latent(first), self.latent(second), torch.linspace(0, 1, int(steps)))[0]
         return as_picture(
             make_grid(images_of(self.model, latents, self._label(label, len(latents))), nrow=len(latents))
         )
 
-    def movie(self, seed: int) -> str:
-        """A GIF of a walk in the latent space; its file."""
-        path = Path(tempfile.mkdtemp(prefix="relit-demo-")) / "walk.gif"
-        write_movie(walk_frames(self.model, int(seed)), path, seconds=0.1)
+    def movie(self, seed: int | None) -> str:
+        """A GIF of a walk in the latent space; its file, which lasts as long as the process."""
+        path = Path(self._folder.name) / "walk.gif"
+        write_movie(walk_frames(self.model, int(seed or 0) % 2**63), path, seconds=0.1)
         return str(path)
+
+    @cached_property
+    def _folder(self) -> "tempfile.TemporaryDirectory[str]":
+        return tempfile.TemporaryDirectory(prefix="relit-demo-", ignore_cleanup_errors=True)
 
     def _label(self, label: int, count: int) -> Tensor | None:
         return torch.full((count,), int(label)) if self.classes else None
@@ -241,10 +246,14 @@ class FewShot:
     model: Any
 
     def classify(self, query: Any, *examples: Any) -> dict[str, float]:
-        """The probability of each class that has pictures."""
+        """The probability of each class that has pictures.
+
+        Raises:
+            RunError: There is nothing to ask about, there are no two classes, or a file is no picture.
+        """
         classes = {f"class {number + 1}": files for number, files in enumerate(examples) if files}
         if query is None or len(classes) < 2:
-            return {}
+            raise RunError("Put pictures into at least two classes, and one to ask about.")
         with torch.no_grad():
             prototypes = torch.stack([self._embedded(files).mean(0) for files in classes.values()])
             distance = self.model.distances(self._embedded([query]), prototypes)[0]
@@ -254,11 +263,20 @@ class FewShot:
         channels, height, width = self.model.image_shape
         images = []
         for picture in pictures:
-            if not isinstance(picture, Image.Image):
-                picture = Image.open(picture)
-            gray = picture.convert("L" if channels == 1 else "RGB")
-            images.append(resize(pil_to_tensor(gray).float() / 255, [height, width], antialias=True).clamp(0, 1))
+            converted = (picture if isinstance(picture, Image.Image) else _opened(picture)).convert(
+                "L" if channels == 1 else "RGB"
+            )
+            images.append(resize(pil_to_tensor(converted).float() / 255, [height, width], antialias=True).clamp(0, 1))
         return self.model(self.model.polarized(torch.stack(images)))
+
+
+def _opened(path: str) -> Image.Image:
+    try:
+        picture = Image.open(path)
+        picture.load()
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        raise RunError(f"{Path(path).name} can't be read as a picture.") from error
+    return picture
 
 
 def as_picture(image: Tensor) -> Image.Image:

@@ -11,11 +11,8 @@ from typing import Any
 
 from lit_models.cli.tables import table
 from lit_models.errors import RunError
-from lit_models.runs.reading import Logged, read_logged, read_mapping
-
-LOCK = ".lock"
-FRESH = 600.0
-"""Seconds after which a run that has written nothing and holds no lock counts as stopped."""
+from lit_models.runs.ownership import is_held, seems_training
+from lit_models.runs.reading import Logged, part_of, read_logged, read_mapping
 
 
 @dataclass(frozen=True)
@@ -76,9 +73,8 @@ def summarize(folder: Path) -> RunSummary:
     changed = max(path.stat().st_mtime for path in written)
     rows = _rows(folder / "metrics.csv")
     done = max((row.epoch + 1 for row in rows if row.epoch is not None), default=0)
-    planned = (config.get("trainer") or {}).get("max_epochs") or (
-        (config.get("model") or {}).get("init_args") or {}
-    ).get("epochs")
+    arguments = part_of(part_of(config, "model"), "init_args")
+    planned = part_of(config, "trainer").get("max_epochs") or arguments.get("epochs")
     return RunSummary(
         folder,
         _state(folder, record, changed),
@@ -115,39 +111,23 @@ def _duration(seconds: Any) -> str:
 
 
 def _state(folder: Path, record: dict[str, Any], changed: float) -> str:
-    if _is_locked(folder / LOCK):
+    if is_held(folder):
         return "running"
     if record.get("finished"):
         return "finished"
     if not record:
         return "tested only" if (folder / "tests.json").is_file() else "begun"
-    if not (folder / LOCK).is_file() and time.time() - changed < FRESH:
-        return "running?"
-    return "stopped"
-
-
-def _is_locked(path: Path) -> bool:
-    """Whether a process holds the lock of a run."""
-    try:
-        import fcntl
-
-        with path.open("rb") as file:
-            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
-    except (ImportError, OSError):
-        return False
-    return False
+    return "running" if seems_training(folder, changed) else "stopped"
 
 
 def _best(config: dict[str, Any], rows: list[Logged]) -> str:
-    checkpoint = config.get("checkpoint") or {}
+    checkpoint = part_of(config, "checkpoint")
     metric, mode = checkpoint.get("monitor"), checkpoint.get("mode", "min")
     values: dict[str, list[float]] = defaultdict(list)
     for row in rows:
         for name, value in row.values.items():
             values[name].append(value)
-    if metric in values:
+    if isinstance(metric, str) and metric in values:
         return f"{metric} {max(values[metric]) if mode == 'max' else min(values[metric]):.4g}"
     validated = [name for name in values if name.startswith("val/")]
     if not validated:

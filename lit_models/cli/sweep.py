@@ -322,7 +322,7 @@ class Worker:
                     "out."
                 )
             self.study.set_user_attr("settings", sweep.digest)
-        self.pruner = optuna.pruners.MedianPruner(FEWEST_TO_PRUNE, n_warmup_steps=(sweep.prune or 1) - 1)
+        self.pruner = optuna.pruners.MedianPruner(FEWEST_TO_PRUNE, n_warmup_steps=sweep.prune or 0)
         self.to_retry = [t for t in self._trials() if t.state == self.states.FAIL] if retry_failed else []
 
     def work(self) -> None:
@@ -415,6 +415,8 @@ class Worker:
             run = Run(self.sweep, {**settings, **seed}, self.sweep.folder / f"trial-{trial.number}.log")
             try:
                 value = run.train(self._judge(trial) if number == 0 else None)
+                if number == 0 and value is not None and self.sweep.prune is not None:
+                    self._report(trial, run.values())  # later trials are compared with all epochs, also of a reused run
                 folders.append(str(run.folder))
                 trial.set_user_attr("runs", folders)
             except RunError as error:
@@ -444,14 +446,17 @@ class Worker:
             return None
 
         def should_stop(values: list[tuple[float, float]]) -> bool:
-            known = self.study._storage.get_trial(trial._trial_id).intermediate_values
-            for epoch, value in values:
-                if int(epoch) not in known:
-                    trial.report(value, int(epoch))
-            frozen = self.study._storage.get_trial(trial._trial_id)
-            return self.pruner.prune(self.study, frozen)
+            return self.pruner.prune(self.study, self._report(trial, values))
 
         return should_stop
+
+    def _report(self, trial: Any, values: list[tuple[float, float]]) -> Any:
+        """Gives the study the values by epoch that it doesn't have yet; returns the trial with all of them."""
+        known = self.study._storage.get_trial(trial._trial_id).intermediate_values
+        for epoch, value in values:
+            if int(epoch) not in known:
+                trial.report(value, int(epoch))
+        return self.study._storage.get_trial(trial._trial_id)
 
     def _tell_progress(
         self, number: int, settings: dict[str, str], values: list[float], state: Any, remark: str, folders: list[str]
@@ -599,7 +604,7 @@ class Run:
                 process.wait(None if should_stop is None else 0.5)
             if should_stop is None or process.poll() is not None:
                 continue
-            values = self._values()[:-1]  # the last epoch may not be over
+            values = self.values()[:-1]  # the last epoch may not be over
             if len(values) > seen:
                 seen = len(values)
                 if should_stop(values):
@@ -611,12 +616,12 @@ class Run:
                     return True
         return False
 
-    def _values(self) -> list[tuple[float, float]]:
+    def values(self) -> list[tuple[float, float]]:
         """The metric by epoch, as far as it is logged."""
         return read_epochs(self.folder / "metrics.csv").get(self.sweep.metric, [])
 
     def _value(self) -> float:
-        values = [value for _, value in self._values()]
+        values = [value for _, value in self.values()]
         if not values:
             logged = sorted(read_epochs(self.folder / "metrics.csv"))
             self.metrics_match = self.sweep.metric in logged

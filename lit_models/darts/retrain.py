@@ -13,6 +13,10 @@ Differences from the paper and the authors' code (https://github.com/quark0/dart
    larger than 32x32; of those, it leaves one.
 2. Images are in [0, 1], not normalized to the mean and deviation of the training images.
 3. Each epoch leaves out the images that don't fill a batch. The authors' code takes the smaller batch.
+4. The scales of batch normalization start at 1. The PyTorch of the authors' code (0.3.1) draws them from [0, 1).
+5. A run is one training. The paper reports the mean of ten; ``--repeats 10`` of ``darts_selection.py`` makes them.
+6. ``darts_retrain_cifar10_small`` has neither drop-path nor cutout, and holds out a tenth of the training images, by
+   which it chooses the epoch. The configuration of the paper's size trains on all 50,000 and keeps the last epoch.
 """
 
 from typing import Any

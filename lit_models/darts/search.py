@@ -6,7 +6,7 @@ the other:
 
     min_α  L_val(w*(α), α)    where    w*(α) = argmin_w L_train(w, α)                              (eq. 3, 4)
 
-1. Take a step in α along the gradient of L_val(w − ξ ∇_w L_train(w, α), α) (eq. 5; see
+1. Take a step in α along the gradient of L_val(w − ξ ∇_w L_train(w, α), α) (eq. 6; see
    :mod:`lit_models.darts.hypergradient`); with ξ = 0, the first-order approximation, along that of L_val(w, α).
 2. Take a step in w along ∇_w L_train(w, α).
 
@@ -20,11 +20,12 @@ Differences from the paper and the authors' code (https://github.com/quark0/dart
    on ReLU and max-pooling, is an option (``mixed_product``).
 3. In training and in evaluation, batch normalization uses the statistics of the batch, as in the paper (A.1.1). The
    authors' code evaluates with running means, which the passes for α move, too. Here only w's passes do; with
-   ``eval_statistics: running`` they are used in evaluation.
+   ``eval_statistics: running`` they are used in evaluation. The configurations for CIFAR-10 evaluate in batches of 256.
 4. α starts at values of standard deviation ``arch_init_std``: 0.001 as in the authors' code, or 0 as in the paper. The
    configurations of the paper's size have 0.
 5. The batch normalization of the stem has learned factors and biases, as in the authors' code. In the paper no batch
-   normalization of the search has them.
+   normalization of the search has them. The factors start at 1; the PyTorch of the authors' code (0.3.1) draws them
+   from [0, 1).
 6. The learning rate of w falls to ``last_learning_rate``: 0.001 as in the authors' code. In the paper it falls to 0.
 7. The gradient of w is clipped at a norm of 5, as in the authors' code. The paper doesn't mention it.
 8. Images are in [0, 1], not normalized to the mean and deviation of the training images.
@@ -34,7 +35,9 @@ Differences from the paper and the authors' code (https://github.com/quark0/dart
     first and the last half of CIFAR-10's list.
 11. All of α's images are used in turn, in a new order each time. The authors' code draws a random batch for each step.
 12. Each epoch leaves out the images that don't fill a batch. The authors' code takes the smaller batch.
-13. A genotype lists the two edges of a node by the state where they start, not by their strength: the same network.
+13. A genotype lists the two edges of a node by the state where they start, not by their strength: the same network. It
+    is that of α after the last epoch; the authors' code prints it before each epoch.
+14. Cells for images only: recurrent cells (section 3.1.2) and the transfers to ImageNet and WikiText-2 are left out.
 """
 
 import json

@@ -13,6 +13,7 @@ from torchmetrics.image.inception import InceptionScore
 from torchmetrics.image.kid import KernelInceptionDistance
 
 from lit_models.losses.precision import in_float64
+from lit_models.metrics.variety import require_features
 
 KID_SUBSETS = 20
 KID_SUBSET_SIZE = 1000
@@ -25,7 +26,12 @@ def frechet_distance(real: Tensor, fake: Tensor) -> float:
     Args:
         real: ``(N, D)``, N at least 2.
         fake: ``(M, D)``, M at least 2.
+
+    Raises:
+        RunError: There are fewer, or features aren't finite.
     """
+    require_features(real, "real", 2)
+    require_features(fake, "generated", 2)
     metric = FrechetInceptionDistance(_Given(real.shape[1]), sync_on_compute=False)
     real, fake = in_float64(real), in_float64(fake)
     metric.to(real.device).set_dtype(real.dtype)
@@ -42,7 +48,12 @@ def kernel_distance(real: Tensor, fake: Tensor, seed: int = 0) -> float:
         real: ``(N, D)``, N at least 2.
         fake: ``(M, D)``, M at least 2.
         seed: Seed of the subsets.
+
+    Raises:
+        RunError: There are fewer, or features aren't finite.
     """
+    require_features(real, "real", 2)
+    require_features(fake, "generated", 2)
     size = min(KID_SUBSET_SIZE, len(real), len(fake))
     with warnings.catch_warnings(), torch.random.fork_rng(devices=[]):
         warnings.filterwarnings("ignore", message=".*will save all extracted features.*")
@@ -62,8 +73,12 @@ def inception_score(logits: Tensor) -> float:
     It is taken over all images at once, not as a mean over ten parts of them, which is lower the fewer there are.
 
     Args:
-        logits: ``(N, classes)`` of generated images.
+        logits: ``(N, classes)`` of generated images, N at least 1.
+
+    Raises:
+        RunError: There are none, or some aren't finite.
     """
+    require_features(logits, "generated", 1)
     logits = in_float64(logits)
     # A probability of exactly 0 in all images, as after a collapse to one class, would make the score NaN.
     logits = (logits - logits.max(1, keepdim=True).values).clamp(min=-600)

@@ -161,8 +161,10 @@ def require_features(features: Tensor, kind: str, least: int) -> None:
         RunError: There are fewer, or some aren't finite.
     """
     if len(features) < least:
-        detail = f": --neighbors must be at most {len(features) - 1}" if least > 2 else ""
-        raise RunError(f"There are {len(features)} {kind} images, and scores need at least {least}{detail}.")
+        detail = f": neighbors must be at most {len(features) - 1}" if least > 2 and len(features) > 1 else ""
+        number = "is 1" if len(features) == 1 else f"are {len(features)}"
+        images = "image" if len(features) == 1 else "images"
+        raise RunError(f"There {number} {kind} {images}, and scores need at least {least}{detail}.")
     wrong = int((~features.isfinite().all(1)).sum())
     if wrong:
         raise RunError(

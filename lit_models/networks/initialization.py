@@ -4,7 +4,7 @@ from torch import nn
 
 
 def initialize(module: nn.Module) -> None:
-    """Convolutions and dense layers from N(0, 0.02²), batch-norm scales from N(1, 0.02²), biases zero (section 4)."""
+    """Convolutions and dense layers from N(0, 0.02²) (section 4), batch-norm scales from N(1, 0.02²), biases zero."""
     if isinstance(module, (nn.Conv2d, nn.ConvTranspose2d, nn.Linear)):
         nn.init.normal_(module.weight, 0.0, 0.02)
     elif isinstance(module, nn.BatchNorm2d):

@@ -32,6 +32,10 @@ LOCKED_BYTE = 1 << 20
 NO_LOCKS = (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS)
 PATIENCE = 60.0
 """Seconds that a restarted job waits for the process that it replaces."""
+STILL_TRAINING = 120.0
+"""Seconds since a run last wrote a file within which it counts as training, where no lock says more."""
+GLANCE = 0.1
+"""Seconds for which :func:`is_held` may keep a new owner from the lock, many times as long as it takes."""
 
 
 class Ownership:
@@ -54,7 +58,7 @@ class Ownership:
         self.path = run / LOCK
         self._file: int | None = None
         self._process = os.getpid()
-        deadline = time.monotonic() + patience
+        deadline = time.monotonic() + max(patience, GLANCE)
         while (owner := self._try()) is not None:
             if time.monotonic() >= deadline:
                 raise RunError(
@@ -111,6 +115,42 @@ class Ownership:
         os.lseek(file, 0, os.SEEK_SET)
         os.write(file, json.dumps(owner).encode())
         return None
+
+
+def is_held(run: Path) -> bool | None:
+    """Whether a process trains a run; None if its folder has no lock, or the lock can't be looked at.
+
+    Unlike the process's number, which another process may have by now, the lock is certain.
+    """
+    try:
+        file = os.open(run / LOCK, os.O_RDONLY)
+    except OSError:
+        return None
+    try:
+        if fcntl is None:  # Windows has no lock for readers
+            return None
+        fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError as error:
+        return _may_be_alive(_read(file)) if error.errno in NO_LOCKS else None
+    finally:
+        os.close(file)
+    return False
+
+
+def seems_training(run: Path, changed: float) -> bool:
+    """Whether a process trains a run, by its lock; by the age of its files where the lock can't be looked at, or where
+    the folder is not relit's.
+
+    Args:
+        run: The run's folder.
+        changed: When one of its files was last written, as a time stamp.
+    """
+    held = is_held(run)
+    if held is None and not (run / LOCK).exists() and (run / "config.yaml").exists():
+        return False  # a training of relit's has a lock until it ends
+    return time.time() - changed < STILL_TRAINING if held is None else held
 
 
 def lock_now(file: int) -> None:

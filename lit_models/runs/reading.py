@@ -7,6 +7,7 @@ import csv
 import json
 import math
 import operator
+import re
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -32,6 +33,8 @@ COLORS = (
 FEWEST_NOISY_POINTS = 60
 """A curve with so many points is drawn pale, with its smooth course on top."""
 FEWEST_FOR_A_TREND = 5
+NO_SETTINGS = ("run.", "wandb.", "ckpt_path", "config", "predictions.", "trainer.logger")
+"""Beginnings of the names of what makes no other training."""
 _YAML_LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
@@ -192,6 +195,12 @@ def read_mapping(path: Path) -> dict[str, Any]:
     return content
 
 
+def part_of(config: dict[str, Any], name: str) -> dict[str, Any]:
+    """A section of a configuration; nothing if it is missing or holds no names with values."""
+    part = config.get(name)
+    return part if isinstance(part, dict) else {}
+
+
 def read_tests(run: Path) -> list[dict[str, Any]]:
     """The entries of a run's ``tests.json``, in the order in which the tests were made.
 
@@ -206,6 +215,16 @@ def read_tests(run: Path) -> list[dict[str, Any]]:
     except ValueError as error:
         raise RunError(f"{path} can't be read: repair it, or remove it to do without.") from error
     return [test for test in tests if isinstance(test, dict)] if isinstance(tests, list) else []
+
+
+def sample_series(run: Path) -> list[Path]:
+    """A run's grids of images, ``samples/**/<name>_<epoch>.png``, by epoch: of its samples, else of the first other
+    series, such as the triptychs of a translator or the reconstructions of an autoencoder."""
+    series: dict[tuple[bool, Path], dict[int, Path]] = defaultdict(dict)
+    for path in (run / "samples").rglob("*.png"):
+        if match := re.fullmatch(r"(.+?)_(\d{1,9})", path.stem):
+            series[match[1] != "epoch", path.with_stem(match[1])][int(match[2])] = path
+    return [path for _, path in sorted(series[min(series)].items())] if series else []
 
 
 @dataclass
@@ -299,6 +318,26 @@ def _as_yaml(value: Any) -> str:
     if value == "{}":
         return value
     return yaml.safe_dump(value, default_flow_style=True, width=10**6).removesuffix("...\n").strip()
+
+
+def settings_of(config: dict[str, Any]) -> dict[str, str]:
+    """The settings that make one training differ from another, by their dotted names.
+
+    Example:
+        >>> settings_of({"seed_everything": 1, "run": {"id": "a"}, "data": {"root": "/data", "size": 32}})
+        {'seed_everything': '1', 'data.size': '32'}
+    """
+    return {
+        name: value
+        for name, value in flat_text(config).items()
+        if not name.startswith(NO_SETTINGS) and not name.endswith(".root")
+    }
+
+
+def but_for_the_seed(settings: Mapping[str, str]) -> str:
+    """What runs that differ only in their seed have in common; an argument that an older relit didn't have is null."""
+    kept = {name: value for name, value in settings.items() if name != "seed_everything" and value != "null"}
+    return json.dumps(kept, sort_keys=True)
 
 
 def differences(

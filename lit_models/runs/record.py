@@ -28,8 +28,8 @@ from lit_models.support.ranks import gather
 
 class RunRecord(Callback):
     """Keeps the resolved configuration in the run folder, in every checkpoint and in W&B; in ``run.json`` whether
-    training has finished, how long it took so far, how much memory at most, on what, and how many images there were;
-    in ``tests.json`` the figures of each test; and, if asked, the checkpoints in W&B.
+    training has finished, how long it took so far and up to each epoch's end, how much memory at most, on what, and
+    how many images there were; in ``tests.json`` the figures of each test; and, if asked, the checkpoints in W&B.
 
     Args:
         config: The resolved configuration, as YAML.
@@ -53,6 +53,7 @@ class RunRecord(Callback):
         self._environment: dict[str, Any] = {}
         self._started: float | None = None
         self._before: dict[str, Any] = {}
+        self._seconds_after_epoch: list[float | None] = []
         self._rows: int | None = None
         self._older_rows = 0
 
@@ -152,10 +153,22 @@ class RunRecord(Callback):
             )
         self._started = time.monotonic()
         self._environment = {**environment(trainer), "threads": threads}
+        # Epochs after the checkpoint are trained again; those before this record began have no time.
+        done = trainer.current_epoch
+        known = [*self._before.get("seconds_after_epoch", [])[:done]]
+        if len(known) < done:
+            known += [None] * (done - len(known))
+            known[-1] = self._seconds_so_far()
+        self._seconds_after_epoch = known
+
+    def _seconds_so_far(self) -> float:
+        """Training time up to now, without the pauses between a run's processes."""
+        now = 0.0 if self._started is None else time.monotonic() - self._started
+        return round(self._before.get("training_seconds", 0.0) + now, 1)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._begin(trainer)  # an epoch whose last batch was saved goes on with its end
-        self._write_progress(trainer, finished=False)
+        self._write_progress(trainer, finished=False, epoch_ends=True)
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         if trainer.state.fn == "fit" and self._has_begun:
@@ -185,16 +198,18 @@ class RunRecord(Callback):
         if trainer.is_global_zero:
             print(f"relit: {told}", file=sys.stderr)
 
-    def _write_progress(self, trainer: Trainer, finished: bool) -> None:
+    def _write_progress(self, trainer: Trainer, finished: bool, epoch_ends: bool = False) -> None:
         path = Path(trainer.default_root_dir) / "run.json"
         if not trainer.is_global_zero:
             return
         if self._started is None:
             if finished and path.is_file():  # resumed when nothing was left to train
                 record = {**json.loads(path.read_text(encoding="utf-8")), "finished": True}
-                write_atomically(path, json.dumps(record, indent=2) + "\n")
+                write_atomically(path, _a_line_each(record))
             return
-        seconds = self._before.get("training_seconds", 0.0) + time.monotonic() - self._started
+        seconds = self._seconds_so_far()
+        if epoch_ends:
+            self._seconds_after_epoch[trainer.current_epoch :] = [seconds]
         earlier = self._before.get("peak_memory_bytes", {})
         peak = {
             kind: max(filter(None, (now, earlier.get(kind))), default=None)
@@ -202,12 +217,13 @@ class RunRecord(Callback):
         }
         record = {
             "finished": finished,
-            "training_seconds": round(seconds, 1),
+            "training_seconds": seconds,
+            "seconds_after_epoch": self._seconds_after_epoch,
             "peak_memory_bytes": peak,
             "data": split_sizes(trainer),
             **self._environment,
         }
-        write_atomically(path, json.dumps(record, indent=2) + "\n")
+        write_atomically(path, _a_line_each(record))
 
     def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._started = time.monotonic()
@@ -250,6 +266,12 @@ class RunRecord(Callback):
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         self._rows = checkpoint.get("rows_logged")
         self._older_rows = checkpoint.get("metrics_rows", 0)
+
+
+def _a_line_each(record: dict[str, Any]) -> str:
+    """JSON with a line for each value, however many epochs it lists."""
+    lines = [f"  {json.dumps(name)}: {json.dumps(value)}" for name, value in record.items()]
+    return "{\n" + ",\n".join(lines) + "\n}\n"
 
 
 def _one_if_equal(values: list[int]) -> int | list[int]:

@@ -1,6 +1,5 @@
 """Moving pictures, GIF or MP4: samples over the epochs, and a walk in the latent space."""
 
-import re
 from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
@@ -10,6 +9,7 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from lit_models.errors import ModelError, RunError
+from lit_models.runs.reading import sample_series
 
 LARGEST_ENLARGED_SIDE = 256
 """Smaller frames are enlarged by the largest whole number that stays within this many pixels."""
@@ -71,20 +71,20 @@ def _write_mp4(frames: Sequence[Image.Image], path: Path, rate: float) -> None:
 
 
 def sample_frames(run: Path) -> list[Image.Image]:
-    """A run's grids of samples, ``samples/epoch_*.png``, with the epoch above; unreadable ones are left out."""
+    """A run's grids of images, as :func:`lit_models.runs.reading.sample_series` finds them, with the epoch above;
+    unreadable ones are left out."""
     frames: list[Image.Image] = []
-    for path in sorted((run / "samples").glob("epoch_*.png")):
-        match = re.fullmatch(r"epoch_(\d+)", path.stem)
+    for path in sample_series(run):
         try:
             with Image.open(path, formats=["PNG"]) as file:
                 grid = file.convert("RGB")
         except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):
             continue
-        if match is None or (frames and (grid.width, grid.height + LABEL_HEIGHT) != frames[0].size):
+        if frames and (grid.width, grid.height + LABEL_HEIGHT) != frames[0].size:
             continue
         frame = Image.new("RGB", (grid.width, grid.height + LABEL_HEIGHT), "black")
         frame.paste(grid, (0, LABEL_HEIGHT))
-        ImageDraw.Draw(frame).text((2, 1), f"epoch {int(match[1])}", fill="white")
+        ImageDraw.Draw(frame).text((2, 1), f"epoch {int(path.stem.rpartition('_')[2])}", fill="white")
         frames.append(frame)
     return frames
 

@@ -65,6 +65,7 @@ EXPERIMENT = Experiment(
                 *(name, "supernet's accuracy / %", "test/accuracy"),
                 kind="percent",
                 main=False,
+                argument="model.eval_statistics",
                 published="darts_supernet" if name == "search" else None,
             )
             for name in SEARCHES

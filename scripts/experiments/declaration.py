@@ -68,6 +68,8 @@ class Figure:
         main: Whether the README's table has it, too, and not the method's page alone.
         digits: Decimals; chosen by size if None.
         features: Of a score of generated images, the features that it goes over; values over others aren't shown.
+        argument: An argument on which the figure depends, such as "data.evaluation"; values of records from before it
+            existed aren't shown.
         published: Its published counterpart, by its name in `lit_models/runs/published.yaml`.
     """
 
@@ -81,6 +83,7 @@ class Figure:
     main: bool = True
     digits: int | None = None
     features: str | None = None
+    argument: str | None = None
     published: str | None = None
 
 

@@ -1,5 +1,7 @@
 """pix2pix and CycleGAN at the papers' sizes."""
 
+from dataclasses import replace
+
 from experiments.budgets import FEW_BATCHES, GPU
 from experiments.data_sets import MAPS
 from experiments.declaration import Budget, Experiment, Step
@@ -12,7 +14,12 @@ EXPERIMENT = Experiment(
         Step("128", "pix2pix, 128x128", "pix2pix", "pix2pix_maps_128", MAPS, checkpoint="last"),
         Step("cyclegan", "CycleGAN, 256x256", "cycle_gan", "cyclegan_maps", MAPS, checkpoint="last"),
     ),
-    figures=tuple(figure for step in ("256", "128", "cyclegan") for figure in map_figures(step)),
+    # Records from before that argument are of full photographs squeezed to 128 pixels.
+    figures=tuple(
+        replace(figure, argument="data.evaluation")
+        for step in ("256", "128", "cyclegan")
+        for figure in map_figures(step)
+    ),
     budgets={
         "smoke": Budget(
             {"*": (*FEW_BATCHES, "--model.feature_maps=4", "--model.discriminator_feature_maps=4")},

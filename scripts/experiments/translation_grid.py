@@ -17,7 +17,8 @@ def map_figures(step: str) -> tuple[Figure, ...]:
     return (
         Figure(step, "pixels of the right kind / %", "test/map_accuracy", kind="percent"),
         Figure(step, "L1", "test/l1", main=False),
-        Figure(step, "SSIM", "test/ssim", main=False),
+        # Records from before that argument have SSIM with mirrored borders.
+        Figure(step, "SSIM", "test/ssim", main=False, argument="data.evaluation"),
     )
 
 

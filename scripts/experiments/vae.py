@@ -2,7 +2,8 @@
 
 from experiments.budgets import FEW_BATCHES, GPU
 from experiments.data_sets import LFW, MNIST
-from experiments.declaration import Budget, Experiment, Figure, Step
+from experiments.declaration import Analysis, Budget, Experiment, Figure, Step
+from experiments.gans_lfw import IMAGENET
 
 GRAY_DIGITS = ("--data=Digits", "--model.likelihood=gaussian", "--model.importance_samples=2")
 VAE_MNIST = Step("vae_bernoulli", "VAE", "vae", "vae_mnist", MNIST)
@@ -44,6 +45,7 @@ EXPERIMENT = Experiment(
                 Figure(name, "bits per dimension, bound", "test/bits_per_dim", main=name == "vae_faces"),
                 Figure(name, "bits per dimension, smallest possible", "test/bits_per_dim_floor", main=False),
                 Figure(name, "nats, KL divergence", "test/kl_nats", main=False),
+                Figure(name, f"FID ({IMAGENET}) of 2,000", "test/fid", main=False, features=IMAGENET),
             )
         ),
         Figure("vae_faces", "nats, bound", "test/nats", main=False),
@@ -62,4 +64,13 @@ EXPERIMENT = Experiment(
         "paper": Budget(),
     },
     drawn=("val/nats", "val/reconstruction_nats", "val/kl_nats"),
+    analyses=(
+        Analysis(
+            (
+                "scripts/analyses/vae_variances.py",
+                *("--checkpoints", *(f"{{run:{name}}}" for name in FACES), "--figure", "{folder}/variances.png"),
+            ),
+            needs=tuple(FACES),
+        ),
+    ),
 )

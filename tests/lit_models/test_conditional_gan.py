@@ -16,9 +16,9 @@ from lit_models import ConditionalGAN
 from lit_models.callbacks import SampleGrid
 from lit_models.callbacks.predictions import PredictionWriter
 from lit_models.callbacks.samples import columns_of_classes
-from lit_models.conditional_gan import LearnedPattern
 from lit_models.errors import ModelError
 from lit_models.losses.gan import discriminator_bce, discriminator_hinge
+from lit_models.networks.label_maps import LearnedPattern
 from lit_models.networks.resnet_gan import ConditionalBatchNorm2d
 from lit_models.support.weights import build_model, read_weights
 from tests.lit_models.test_adversarial import fit, loader

@@ -84,7 +84,7 @@ def test_the_fold_models_equal_models_that_never_saw_their_fold(
             for batch in loader:
                 rows = batch.fold != fold if fold is not None else torch.ones(len(batch.fold), dtype=torch.bool)
                 logits = top(network(batch.image[rows] / 255))
-                loss = functional.cross_entropy(logits, batch.label[rows], reduction="sum") / len(batch.label)
+                loss = functional.cross_entropy(logits, batch.label[rows])
                 optimizer.zero_grad()
                 loss.backward()
                 optimizer.step()

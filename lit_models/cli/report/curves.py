@@ -6,6 +6,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
+
 from lit_models.cli.report.reading import Record
 from lit_models.cli.report.words import spelled
 from lit_models.runs.reading import COLORS, FEWEST_NOISY_POINTS, STAGES, Point, color_of, smooth, stage_of
@@ -80,11 +82,23 @@ def draw_plots(records: Sequence[Record]) -> list[Plot]:
 
 
 def minutes(record: Record, points: Sequence[Point]) -> list[float] | None:
-    """When each point was logged, from the training time and a constant pace; None if the time isn't known."""
-    last = max((point.step for series in record.points.values() for point in series), default=0)
-    if record.run.seconds is None or last == 0:
+    """When each point was logged, in minutes of training; None if the training time isn't known.
+
+    Between the epochs' ends whose times were kept, and before the first, the pace is taken to be constant.
+    """
+    last = max((point.epoch for series in record.points.values() for point in series), default=0.0)
+    seconds = record.run.seconds
+    if seconds is None or last == 0:
         return None
-    return [round(record.run.seconds / 60 * point.step / last, 3) for point in points]
+    # The last epoch ends with the last point: training may stop within it.
+    clock = [(0.0, 0.0), *((min(epoch, last), end) for epoch, end in record.clock if epoch < last + 1)]
+    done, end = clock[-1]
+    if done < last:
+        if seconds <= end:  # still training: as fast as in the epoch before
+            seconds = end + (end - clock[-2][1]) * (last - done) / (done - clock[-2][0]) if len(clock) > 1 else 0.0
+        clock.append((last, seconds))
+    known, ends = zip(*clock, strict=True)
+    return [round(float(at) / 60, 3) for at in np.interp([point.epoch for point in points], known, ends)]
 
 
 def _watched(config: dict[str, Any]) -> str:

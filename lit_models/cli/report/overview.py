@@ -3,11 +3,8 @@
 import base64
 import hashlib
 import io
-import json
 import math
 import os
-import socket
-import time
 from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,19 +13,21 @@ from typing import Any
 from PIL import Image
 
 from lit_models.errors import RunError
+from lit_models.runs.ownership import seems_training
 from lit_models.runs.reading import (
     Curve,
     Logged,
+    but_for_the_seed,
     differences,
-    flat_text,
     means_by_epoch,
+    part_of,
     read_logged,
     read_mapping,
+    sample_series,
+    settings_of,
     stage_of,
 )
 
-STILL_TRAINING = 120.0
-"""Seconds since a run last wrote a file within which it counts as training, where no lock says more."""
 MOST_POINTS = 48
 """Points of a metric's curve in the overview."""
 THUMBNAIL = 96
@@ -37,7 +36,6 @@ DEEPEST = 5
 """Levels of folders that are searched for runs."""
 USUAL_METRICS = ("val/fid", "val/accuracy", "val/loss")
 LARGER_IS_BETTER = ("accuracy", "precision", "recall", "coverage", "density", "inception_score", "map")
-NO_DIFFERENCE = ("run.", "wandb.", "ckpt_path", "trainer.logger", "data.root")
 
 
 def is_run(folder: Path) -> bool:
@@ -47,11 +45,15 @@ def is_run(folder: Path) -> bool:
 
 def find_runs(root: Path, depth: int = DEEPEST) -> Iterator[Path]:
     """The run folders below a folder, in the order of their names; links are not followed."""
-    if is_run(root):
-        yield root
-    elif depth > 0:
+    try:
+        if is_run(root):
+            yield root
+            return
         with os.scandir(root) as entries:
             folders = sorted(e.path for e in entries if e.is_dir(follow_symlinks=False) and not e.name.startswith("."))
+    except (FileNotFoundError, PermissionError):  # just removed, or another user's
+        return
+    if depth > 0:
         for folder in folders:
             yield from find_runs(Path(folder), depth - 1)
 
@@ -75,10 +77,17 @@ class Overview:
         for folder in find_runs(self.root):
             stamp = _stamp(folder)
             if folder not in self._read or self._read[folder][0] != stamp:
-                self._read[folder] = (stamp, self._read_run(folder, stamp))
+                try:
+                    self._read[folder] = (stamp, self._read_run(folder, stamp))
+                except FileNotFoundError:  # just removed
+                    continue
             run = dict(self._read[folder][1])
-            run["state"] = _state(folder, run.pop("finished"), run["updated"])
+            if run.pop("finished"):
+                run["state"] = "finished"
+            else:
+                run["state"] = "training" if seems_training(folder, run["updated"]) else "stopped"
             found.append(run)
+        _keep_one_of_each_seed(found)
         _tell_apart(found)
         return found
 
@@ -87,23 +96,20 @@ class Overview:
         config = _mapping(folder / "config.yaml", notes)
         record = _mapping(folder / "run.json", notes)
         curves = _curves(folder / "metrics.csv", notes)
-        flat = flat_text(config) if config else {}
+        settings = settings_of(config) if config else {}
         identifier = folder.relative_to(self.root).as_posix() if folder != self.root else folder.name
-        metric = (config.get("checkpoint") or {}).get("monitor")
-        if metric not in curves:
+        checkpoint = part_of(config, "checkpoint")
+        metric = checkpoint.get("monitor")
+        if not isinstance(metric, str) or metric not in curves:
             metric = next((name for name in (*USUAL_METRICS, *sorted(curves)) if name in curves), None)
-        kept = {n: v for n, v in flat.items() if not n.startswith(NO_DIFFERENCE)}
-        without_seed = json.dumps(
-            {name: value for name, value in kept.items() if name != "seed_everything"}, sort_keys=True
-        )
-        modes = {metric: (config.get("checkpoint") or {}).get("mode")} if metric else {}
-        epochs = (config.get("trainer") or {}).get("max_epochs")
+        modes = {metric: checkpoint.get("mode")} if metric else {}
+        epochs = part_of(config, "trainer").get("max_epochs")
         epoch = max((points[-1][0] for points in curves.values()), default=0)
         sample = last_sample(folder)
         return {
             "id": identifier,
             "name": folder.name,
-            "experiment": (config.get("run") or {}).get("experiment") or folder.parent.name,
+            "experiment": part_of(config, "run").get("experiment") or folder.parent.name,
             "finished": bool(record.get("finished")),
             "epoch": epoch,
             "epochs": epochs if isinstance(epochs, int) and epochs > 0 else None,
@@ -117,11 +123,11 @@ class Overview:
                 }
                 for name, points in curves.items()
             },
-            "seed": flat.get("seed_everything"),
-            "group": hashlib.sha256(f"{folder.parent}{without_seed}".encode()).hexdigest()[:12]
+            "seed": settings.get("seed_everything"),
+            "group": hashlib.sha256(f"{folder.parent}{but_for_the_seed(settings)}".encode()).hexdigest()[:12]
             if config
             else identifier,
-            "flat": kept,
+            "flat": settings,
             "seconds": record.get("training_seconds"),
             "updated": max((at for at, _ in stamp), default=0) / 1e9,
             "thumbnail": None if sample is None else self._thumbnail(sample, identifier, notes),
@@ -158,9 +164,8 @@ def thumbnail(picture: Path) -> bytes | None:
 
 
 def last_sample(folder: Path) -> Path | None:
-    """The run's newest grid of samples."""
-    samples = list((folder / "samples").glob("epoch_*.png")) or list((folder / "samples").glob("*/epoch_*.png"))
-    return max(samples, key=lambda path: path.name, default=None)
+    """The run's newest grid of images."""
+    return next(reversed(sample_series(folder)), None)
 
 
 def _stamp(folder: Path) -> list[tuple[int, int]]:
@@ -172,29 +177,6 @@ def _stamp(folder: Path) -> list[tuple[int, int]]:
             continue
         found.append((status.st_mtime_ns, status.st_size))
     return found
-
-
-def _state(folder: Path, finished: bool, updated: float) -> str:
-    """``finished``, ``training`` or ``stopped``, by the record, the lock of the process, and the age of the files."""
-    if finished:
-        return "finished"
-    try:
-        owner = json.loads((folder / ".lock").read_text(encoding="utf-8"))
-        if owner["host"] == socket.gethostname():
-            return "training" if _is_alive(int(owner["process"])) else "stopped"
-    except (OSError, ValueError, LookupError, TypeError):
-        pass
-    return "training" if time.time() - updated < STILL_TRAINING else "stopped"
-
-
-def _is_alive(process: int) -> bool:
-    try:
-        os.kill(process, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True
 
 
 def _mapping(path: Path, notes: list[str]) -> dict[str, Any]:
@@ -232,6 +214,15 @@ def _thinned(points: list[tuple[float, float]]) -> list[list[float]]:
 
 def _mode(metric: str) -> str:
     return "max" if any(word in metric.lower() for word in LARGER_IS_BETTER) else "min"
+
+
+def _keep_one_of_each_seed(runs: list[dict[str, Any]]) -> None:
+    """Leaves a repeated seed out of its group: the same training twice is no further seed."""
+    seen: set[tuple[str, str | None]] = set()
+    for run in runs:
+        if (run["group"], run["seed"]) in seen:
+            run["group"] = run["id"]
+        seen.add((run["group"], run["seed"]))
 
 
 def _tell_apart(runs: list[dict[str, Any]]) -> None:

@@ -29,7 +29,7 @@ from lit_models.cli.report.reading import (
 )
 from lit_models.cli.report.words import breakable, quantity_title, spelled
 from lit_models.errors import RunError
-from lit_models.runs.reading import differences, flat_text
+from lit_models.runs.reading import differences, flat_text, settings_of
 from lit_models.support.animation import sample_frames, write_movie
 from lit_models.support.files import write_atomically
 
@@ -115,7 +115,7 @@ def write_samples_movie(run: Path, output: Path) -> None:
     """
     frames = sample_frames(run)
     if not frames:
-        raise RunError(f"{run} has no samples/epoch_*.png to make a moving picture of.")
+        raise RunError(f"{run} has no images by epoch in samples/ to make a moving picture of.")
     try:
         write_movie(frames, output, seconds=0.4, hold=1.6)
     except OSError as error:
@@ -160,11 +160,12 @@ def render(records: list[Record], title: str | None = None) -> tuple[str, list[s
         plots=plots,
         curves={"plots": [[hoverable(line, group_of.get(line.run)) for line in plot.lines] for plot in plots]},
         timed=any(line.time for plot in plots for line in plot.lines),
+        paced=[record.run.name for record in records if record.run.seconds is not None and not record.clock],
         albums=albums,
         figures=figures,
         plain=FIRST_FIGURES,
         confusions=_by_name((record.run.name, record.confusions) for record in records),
-        differences=list(differences(flat).items()) if len(records) > 1 else [],
+        differences=list(differences([settings_of(record.config) for record in records]).items()),
         settings=[grouped(config) for config in flat],
         notes=shelf.notes,
         size={"width": WIDTH, "height": HEIGHT, "left": LEFT, "right": RIGHT, "top": TOP, "bottom": BOTTOM},
@@ -205,6 +206,7 @@ def _environment() -> Environment:
     )
     environment.filters |= {"number": spelled, "path": svg_path, "title": quantity_title, "breakable": breakable}
     environment.tests["logged"] = lambda value: value is not None
+    environment.policies["json.dumps_kwargs"] = {"sort_keys": False}  # in the order in which the server lists them
     return environment
 
 

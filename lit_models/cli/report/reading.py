@@ -2,7 +2,7 @@
 
 import csv
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -87,6 +87,7 @@ class Record:
         facts: What is known of the run and its machine, by name.
         genotypes: Cells that DARTS found, as JSON.
         confusions: Confusion matrices by name: the classes' names, and the counts with the true classes as rows.
+        clock: Training seconds when some epochs were done, as ``(epochs, seconds)``; empty if the times weren't kept.
     """
 
     run: Run
@@ -96,6 +97,7 @@ class Record:
     facts: dict[str, str]
     genotypes: str
     confusions: dict[str, tuple[list[str], list[list[int]]]]
+    clock: list[tuple[float, float]] = field(default_factory=list)
 
 
 def read_record(run: Run) -> Record:
@@ -121,7 +123,15 @@ def read_record(run: Run) -> Record:
         facts_of(run, config, record),
         genotype.read_text(encoding="utf-8", errors="replace") if genotype.is_file() else "",
         confusions,
+        read_clock(record),
     )
+
+
+def read_clock(record: dict[str, Any]) -> list[tuple[float, float]]:
+    """The epochs done and the training seconds until then, from what ``run.json`` lists for each epoch's end."""
+    listed = record.get("seconds_after_epoch")
+    seconds = enumerate(listed, 1) if isinstance(listed, list) else ()
+    return [(float(epoch), float(value)) for epoch, value in seconds if isinstance(value, (int, float))]
 
 
 def facts_of(run: Run, config: dict[str, Any], record: dict[str, Any]) -> dict[str, str]:

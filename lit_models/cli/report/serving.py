@@ -44,6 +44,11 @@ class Server(ThreadingHTTPServer):
             reason = getattr(error, "strerror", None) or error
             raise RunError(f"Port {port} can't be used ({reason}): choose another --port, or 0 for any.") from error
 
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Nothing if the browser has closed the connection; else the traceback."""
+        if not isinstance(sys.exc_info()[1], ConnectionError):
+            super().handle_error(request, client_address)
+
     @property
     def address(self) -> str:
         return f"http://{HOST}:{self.server_address[1]}/"
@@ -92,7 +97,8 @@ class Handler(BaseHTTPRequestHandler):
             sample = None if folder is None else last_sample(folder)
             inside = sample is not None and sample.resolve().is_relative_to(self.server.root)
             content = thumbnail(sample) if sample is not None and inside else None
-            self._answer(404 if content is None else 200, "image/webp", content or b"")
+            # The address names the picture's time, so another picture has another address.
+            self._answer(404 if content is None else 200, "image/webp", content or b"", cache="private, max-age=86400")
         elif parts.path == "/report":
             self._report(given.get("run", []))
         elif parts.path == "/favicon.ico":  # every browser asks for it
@@ -119,13 +125,13 @@ class Handler(BaseHTTPRequestHandler):
         except RunError as error:
             self._answer(200, "text/plain; charset=utf-8", str(error).encode())
 
-    def _answer(self, code: int, kind: str, content: bytes) -> None:
+    def _answer(self, code: int, kind: str, content: bytes, cache: str = "no-store") -> None:
         self.send_response(code)
         for name, value in (
             ("Content-Type", kind),
             ("Content-Length", str(len(content))),
             ("X-Content-Type-Options", "nosniff"),
-            ("Cache-Control", "no-store"),
+            ("Cache-Control", cache if code == 200 else "no-store"),
             ("Cross-Origin-Resource-Policy", "same-origin"),
         ):
             self.send_header(name, value)

@@ -20,7 +20,7 @@ from tests.support.browser import CHROMIUM, Page
 from tests.support.tiny import CONFIGS
 
 WEIGHTS = CONFIGS.parent / "weights"
-CLASSIFIER = "digit_classifier_mnist"
+READERS = CLASSIFIER, AUTOENCODER = "digit_classifier_mnist", "autoencoder_mnist"
 
 
 def player(name: str) -> playing.Player:
@@ -34,13 +34,17 @@ def test_the_page_is_built_of_the_shipped_weights() -> None:
     assert isinstance(app, gradio.Blocks)
     assert app.analytics_enabled is False
     labels = {block.label for block in app.blocks.values() if isinstance(block, gradio.Tab)}
-    assert labels == {path.stem for path in WEIGHTS.glob("*.safetensors")} - {CLASSIFIER} | {"draw a digit"}
+    assert labels == {path.stem for path in WEIGHTS.glob("*.safetensors")} - set(READERS) | {"draw a digit"}
+    shown = {getattr(block, "label", None) for block in app.blocks.values()}
+    assert {f"{CLASSIFIER}: class", f"{AUTOENCODER}: digit and reconstruction"} <= shown, "without any --weights"
 
 
 def test_generation_follows_seed_class_and_sliders() -> None:
     gan = player("conditional_gan_mnist")
     image = gan.generate(3, 7)
     assert image == gan.generate(3, 7)
+    assert gan.generate(None, 7) == gan.generate(0, 7), "an emptied field"
+    assert gan.generate(10**30, 7) != image
     assert all(image != other for other in (gan.generate(4, 7), gan.generate(3, 8), gan.generate(3, 7, 2.0)))
     with torch.no_grad():
         latent = torch.randn(1, gan.model.latent_dim, generator=torch.Generator().manual_seed(3))
@@ -155,19 +159,27 @@ def test_a_digit_is_centered_by_its_mass() -> None:
     assert int((image[0, 0].amax(1) > 0.5).sum()) == 20
 
 
-def test_few_shots() -> None:
+def drawn_shape(kind: str, shift: int) -> Image.Image:
+    """A ring or a line, dark on white."""
+    picture = Image.new("L", (105, 105), 255)
+    pen, box = ImageDraw.Draw(picture), (20 + shift, 20, 80 + shift, 80)
+    pen.ellipse(box, outline=0, width=4) if kind == "ring" else pen.line([*box[:2], *box[2:]], fill=0, width=4)
+    return picture
+
+
+def test_few_shots(tmp_path: Path) -> None:
     few = playing.FewShot(player("protonet_omniglot_1shot").model)
 
-    def drawn(kind: str, shift: int) -> Image.Image:
-        picture = Image.new("L", (105, 105), 255)
-        pen, box = ImageDraw.Draw(picture), (20 + shift, 20, 80 + shift, 80)
-        pen.ellipse(box, outline=0, width=4) if kind == "ring" else pen.line([*box[:2], *box[2:]], fill=0, width=4)
-        return picture
-
-    answer = few.classify(drawn("ring", 4), [drawn("line", 0)], [drawn("ring", 0), drawn("ring", 2)], None)
+    answer = few.classify(
+        drawn_shape("ring", 4), [drawn_shape("line", 0)], [drawn_shape("ring", 0), drawn_shape("ring", 2)], None
+    )
     assert set(answer) == {"class 1", "class 2"}
     assert answer["class 2"] > 0.9
-    assert few.classify(drawn("ring", 4), [drawn("line", 0)]) == {}
+    with pytest.raises(RunError, match=r"^Put pictures into at least two classes, and one to ask about\.$"):
+        few.classify(drawn_shape("ring", 4), [drawn_shape("line", 0)])
+    (tmp_path / "broken.png").write_bytes(b"\x89PNG cut off")
+    with pytest.raises(RunError, match=r"^broken\.png can't be read as a picture\.$"):
+        few.classify(drawn_shape("ring", 4), [drawn_shape("line", 0)], [str(tmp_path / "broken.png")])
 
 
 @pytest.mark.browser
@@ -179,12 +191,10 @@ def test_the_playground_in_a_browser(tmp_path: Path, monkeypatch: pytest.MonkeyP
     torch.manual_seed(0)
     sizes = {"image_size": 32, "channels": 3, "feature_maps": 2, "discriminator_feature_maps": 2, "patch_size": 16}
     translator = playing.Player("pix2pix", lit_models.Pix2Pix(**sizes).eval())
-    app = demo.build_app([player("dcgan_mnist"), player(CLASSIFIER), autoencoder(), translator])
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    few_shot = player("protonet_omniglot_1shot")
+    app = demo.build_app([player("dcgan_mnist"), player(CLASSIFIER), autoencoder(), translator, few_shot])
     try:
-        with Page(demo.launch(app, port), width=1280) as page:
+        with Page(demo.launch(app, 0), width=1280) as page:
             image = "document.querySelector('img[src*=\"/file=\"]')?.src"
             before = wait_for(page, image)
             fill(page, "seed", 5)
@@ -206,12 +216,16 @@ def test_the_playground_in_a_browser(tmp_path: Path, monkeypatch: pytest.MonkeyP
             click(page, "pix2pix")
             photograph = tmp_path / "photograph.png"
             Image.fromarray(np.random.default_rng(0).integers(0, 255, (40, 60, 3), dtype=np.uint8)).save(photograph)
-            node = page.send(
-                "Runtime.evaluate", expression="[...document.querySelectorAll('input[type=file]')].at(-1)"
-            )["result"]
-            page.send("DOM.setFileInputFiles", files=[str(photograph)], objectId=node["objectId"])
+            upload(page, "photograph", photograph)
             sized = "[...document.images].filter((image) => image.checkVisibility()).map((image) => image.naturalWidth)"
             wait_for(page, f"{sized}.length >= 2")
+
+            click(page, few_shot.name)
+            for label, kind, shift in (("class 1", "line", 0), ("class 2", "ring", 0), ("which class", "ring", 4)):
+                drawn_shape(kind, shift).save(tmp_path / f"{kind}_{shift}.png")
+                upload(page, label, tmp_path / f"{kind}_{shift}.png")
+            click(page, "ask")
+            wait_for(page, r"/class 2\s+(100|9\d)%/.test(document.body.innerText)")
         assert [url for url in page.requests if not re.match(r"(http://127\.0\.0\.1:|data:|blob:|about:)", url)] == []
     finally:
         app.close()
@@ -234,6 +248,18 @@ def click(page: Page, text: str) -> None:
     )
     wait_for(page, f"!!{found}")
     page.evaluate(f"{found}.click()")
+
+
+def upload(page: Page, label: str, file: Path) -> None:
+    """Gives a file to the place whose label begins so, and waits until it is there."""
+    place = (
+        "[...document.querySelectorAll('.block')].find((block) => block.checkVisibility()"
+        f" && block.querySelector('[data-testid=block-label]')?.textContent.trim().startsWith({label!r}))"
+    )
+    wait_for(page, f"!!{place}?.querySelector('input[type=file]')")
+    node = page.send("Runtime.evaluate", expression=f"{place}.querySelector('input[type=file]')")["result"]
+    page.send("DOM.setFileInputFiles", files=[str(file)], objectId=node["objectId"])
+    wait_for(page, f"!{place}.innerText.includes('Click to Upload')")
 
 
 def fill(page: Page, label: str, value: int) -> None:

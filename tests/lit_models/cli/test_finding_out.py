@@ -89,6 +89,7 @@ def test_weights_are_listed_with_what_was_tested(capsys: Output) -> None:
     assert set(published_weights()) < set(rows)
     card = json.loads(published_weights()["digit_classifier_mnist"].with_suffix(".json").read_text())
     assert f"accuracy {card['figures']['test/accuracy']:.4g}" in rows["digit_classifier_mnist"]
+    assert "squared_error 0.0" in rows["autoencoder_mnist"]
 
 
 def test_minutes_count_only_with_the_settings_of_today(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

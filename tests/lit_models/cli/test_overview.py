@@ -15,8 +15,10 @@ import yaml
 from PIL import Image
 
 from lit_models.__main__ import main
-from lit_models.cli.report.overview import Overview, find_runs
+from lit_models.cli.report.overview import Overview, find_runs, last_sample
 from lit_models.cli.report.serving import Server
+from lit_models.runs.ownership import Ownership
+from lit_models.support.animation import sample_frames
 from tests.lit_models.cli.test_report import EVIL, Parsed, require_self_contained
 from tests.support.browser import CHROMIUM, Page
 
@@ -69,12 +71,22 @@ def test_runs_with_their_states_and_values(runs: Path) -> None:
         os.utime(path, (1e9, 1e9))
     os.utime(killed, (1e9, 1e9))
     owned = make_run(runs / "old" / "owned", finished=False, epochs=3)
-    (owned / ".lock").write_text(json.dumps({"host": os.uname().nodename, "process": os.getpid()}))
+    left = make_run(runs / "old" / "left", finished=False, epochs=3)
+    (left / ".lock").write_text(json.dumps({"host": os.uname().nodename, "process": os.getppid()}))
+    make_run(runs / "old" / "interrupted", finished=False, epochs=3)
+    foreign = make_run(runs / "old" / "foreign")
+    for name in ("config.yaml", "run.json"):
+        (foreign / name).unlink()
+    owner = Ownership(owned)
     found = {run["id"]: run for run in Overview(runs).runs()}
-    assert len(found) == 14
-    assert {name: found[f"old/{name}"]["state"] for name in ("killed", "owned")} == {
+    owner.release()
+    assert len(found) == 17
+    assert {name.removeprefix("old/"): run["state"] for name, run in found.items() if name.startswith("old/")} == {
         "killed": "stopped",
         "owned": "training",
+        "left": "stopped",  # the number is another process's now
+        "interrupted": "stopped",  # a moment ago: it gave up its lock
+        "foreign": "training",  # by its age
     }
     run = found["dcgan_digits/run-0002"]
     rows = (runs / run["id"] / "metrics.csv").read_text().splitlines()[1:]
@@ -88,12 +100,29 @@ def test_runs_with_their_states_and_values(runs: Path) -> None:
     assert run["thumbnail"].startswith("data:image/webp;base64,")
 
 
+def test_the_last_picture_is_a_sample_or_of_the_first_other_series(tmp_path: Path) -> None:
+    samples = tmp_path / "samples"
+    for name in ("triptychs_0009.png", "triptychs_0010.png", "plans_0020.png", "grid.png"):
+        samples.mkdir(exist_ok=True)
+        Image.new("L", (8, 8)).save(samples / name)
+    assert last_sample(tmp_path) == samples / "plans_0020.png"
+    (samples / "plans_0020.png").unlink()
+    assert last_sample(tmp_path) == samples / "triptychs_0010.png"
+    assert len(sample_frames(tmp_path)) == 2
+    Image.new("L", (8, 8)).save(samples / "epoch_0002.png")
+    assert last_sample(tmp_path) == samples / "epoch_0002.png"
+    assert last_sample(tmp_path / "nothing") is None
+
+
 def test_seeds_are_grouped_and_other_settings_are_not(runs: Path) -> None:
     groups: dict[str, set[tuple[str, str]]] = {}
     for run in Overview(runs).runs():
         groups.setdefault(run["group"], set()).add((run["experiment"], run["settings"].get("model.latent_dim")))
     assert len(groups) == 4, "two experiments with two widths each"
     assert all(len(settings) == 1 for settings in groups.values())
+    make_run(runs / "dcgan_digits" / "run-0002-again", seed=1, dim=8)
+    found = {run["id"].partition("/")[2]: run["group"] for run in Overview(runs).runs()}
+    assert found["run-0002"] == found["run-0000"] != found["run-0002-again"], "a repeated seed is no further seed"
 
 
 def test_half_written_folders_are_noted(runs: Path) -> None:
@@ -105,6 +134,8 @@ def test_half_written_folders_are_noted(runs: Path) -> None:
     for name in ("run.json", "metrics.csv"):
         (broken["bare"] / name).unlink()
     (broken["list"] / "config.yaml").write_text("- 1")
+    strange = make_run(runs / "strange" / "sections")
+    (strange / "config.yaml").write_text("checkpoint: {monitor: [1]}\ntrainer: 5\nrun: [1]\nmodel: null\n")
     (runs / "broken" / "comparison").mkdir()
     (runs / "loop").symlink_to(runs)
     found = {run["id"].rpartition("/")[2]: run for run in Overview(runs).runs() if run["id"].startswith("broken")}
@@ -117,7 +148,30 @@ def test_half_written_folders_are_noted(runs: Path) -> None:
         "list": ["config.yaml doesn't hold names with values"],
     }
     assert found["csv"]["metrics"]["val/fid"]["last"] == 2.5
-    assert len(list(find_runs(runs))) == 18
+    assert len(list(find_runs(runs))) == 19
+    assert main(["report", "runs", "--output", "overview.html"]) == 0
+    assert main(["runs"]) == 0
+
+
+def test_a_folder_that_is_removed_while_it_is_read_is_left_out(runs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    gone = runs / "dcgan_digits" / "run-0002"
+    original = os.scandir
+
+    def scandir(path: Path) -> Any:
+        if Path(path) == runs / "wgan_digits":
+            raise FileNotFoundError(path)
+        return original(path)
+
+    def read(overview: Overview, folder: Path, stamp: Any) -> Any:
+        if folder == gone:
+            raise FileNotFoundError(folder)
+        return read_run(overview, folder, stamp)
+
+    read_run = Overview._read_run
+    monkeypatch.setattr("os.scandir", scandir)
+    monkeypatch.setattr(Overview, "_read_run", read)
+    found = [run["id"] for run in Overview(runs).runs()]
+    assert found == [f"dcgan_digits/run-{number:04}" for number in (0, 4, 6, 8, 10)]
 
 
 def test_only_what_has_changed_is_read_again(runs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -193,6 +247,8 @@ def test_the_server_answers_for_its_folder_alone(server: Server, tmp_path: Path)
     assert len(listed) == 12
     code, picture = asked(server, listed[0]["thumbnail"])
     assert (code, picture[8:12]) == (200, b"WEBP")
+    with urllib.request.urlopen(server.address + listed[0]["thumbnail"], timeout=30) as answer:
+        assert "max-age" in answer.headers["Cache-Control"], "asked for once, not every two seconds"
     code, page = asked(server, "report?run=dcgan_digits/run-0002&run=dcgan_digits/run-0004")
     assert code == 200
     assert b"1 setting differs" in page
@@ -217,6 +273,15 @@ def test_the_server_answers_for_its_folder_alone(server: Server, tmp_path: Path)
     assert asked(server, "runs.json", Host="evil.example")[0] == 403
 
 
+def test_a_browser_that_leaves_is_no_error(server: Server, capfd: pytest.CaptureFixture[str]) -> None:
+    for error in (BrokenPipeError(), ConnectionResetError(), ValueError("a fault")):
+        try:
+            raise error
+        except Exception:
+            server.handle_error(None, ("127.0.0.1", 1))
+    assert [line for line in capfd.readouterr().err.splitlines() if "Error" in line] == ["ValueError: a fault"]
+
+
 def test_a_port_in_use_is_a_sentence(server: Server, capsys: pytest.CaptureFixture[str]) -> None:
     port = server.server_address[1]
     assert main(["report", str(server.root), "--watch", "--port", str(port)]) == 1
@@ -238,7 +303,7 @@ def test_the_overview_in_a_browser(runs: Path, width: int) -> None:
         choose(page, "experiment", "wgan_digits")
         assert page.evaluate(rows) == 6
         choose(page, "sort", "best")
-        shown = page.evaluate("[...document.querySelectorAll('.best b')].map((best) => Number(best.innerText))")
+        shown = page.evaluate("[...document.querySelectorAll('.best b')].map((best) => Number(best.textContent))")
         assert shown == sorted(shown)
         choose(page, "filter", "latent_dim=16")
         assert page.evaluate(rows) == 3
@@ -247,7 +312,31 @@ def test_the_overview_in_a_browser(runs: Path, width: int) -> None:
         page.evaluate("document.getElementById('seeds').click()")
         assert page.evaluate("document.querySelectorAll('#comparison .band').length") == 1
         assert page.evaluate("document.getElementById('command').innerText").count("wgan_digits/") == 3
+        assert page.evaluate("document.querySelectorAll('#comparison .plot').length") == 1
         assert page.evaluate("document.documentElement.scrollWidth") <= width
+    assert page.complaints == []
+
+
+@pytest.mark.browser
+@browser
+def test_runs_with_other_metrics_have_other_plots(runs: Path) -> None:
+    other = make_run(runs / "other" / "classifier")
+    for path in (other / "metrics.csv", other / "config.yaml"):
+        path.write_text(path.read_text().replace("val/fid", "val/accuracy").replace("min", "max"))
+    assert main(["report", "runs", "--output", "page.html"]) == 0
+    with Page(Path("page.html")) as page:
+        for name in ("other/classifier", "dcgan_digits/run-0000", "dcgan_digits/run-0006"):
+            page.evaluate(f"document.querySelector('.run[data-id=\"{name}\"] input').click()")
+        plots = (
+            "[...document.querySelectorAll('#comparison .plot')]"
+            ".map((plot) => [plot.querySelector('h3').textContent, plot.querySelectorAll('.line').length])"
+        )
+        assert sorted(page.evaluate(plots)) == [["val/accuracy", 1], ["val/fid", 2]]
+        rows = "[...document.querySelectorAll('#settings tr')].map((row) => row.textContent)"
+        assert sum("best val/" in row for row in page.evaluate(rows)) == 2
+        choose(page, "sort", "best")
+        shown = page.evaluate("[...document.querySelectorAll('.best .quiet')].map((metric) => metric.textContent)")
+        assert shown == ["val/accuracy", *["val/fid"] * 4]
     assert page.complaints == []
 
 
@@ -275,7 +364,11 @@ def test_fifty_runs_open_within_a_second(tmp_path: Path, monkeypatch: pytest.Mon
 @browser
 def test_a_served_page_follows_a_training(server: Server) -> None:
     with Page(server.address) as page:
+        focused = "document.activeElement.getAttribute('aria-label')"
+        box = "document.querySelector('.run[data-id=\"wgan_digits/run-0001\"] input')"
+        page.evaluate(f"{box}.focus()")
         make_run(server.root / "dcgan_digits" / "new", dim=999, finished=False, epochs=5)
+        owner = Ownership(server.root / "dcgan_digits" / "new")
         deadline = time.monotonic() + 30
         seen: Any = False
         while not seen and time.monotonic() < deadline:
@@ -283,6 +376,8 @@ def test_a_served_page_follows_a_training(server: Server) -> None:
             seen = page.evaluate("document.body.innerText.includes('dcgan_digits/new')")
         assert seen
         assert "training" in page.evaluate("document.querySelector('.run[data-id=\"dcgan_digits/new\"]').innerText")
+        assert page.evaluate(focused) == "choose wgan_digits/run-0001", "other rows are not drawn again"
+        owner.release()
     assert page.complaints == []
 
 
@@ -339,6 +434,25 @@ def test_seeds_in_compare_and_report(runs: Path, capsys: pytest.CaptureFixture[s
     assert main(["report", *map(str, folders), "--output", "page.html"]) == 0
     text = Parsed(Path("page.html").read_text()).text("script", "style")
     assert f"{mean:.4g} ± {sd:.2g} (n = 3)" in text
+
+
+def test_what_makes_no_other_training_makes_no_other_group(runs: Path) -> None:
+    """Another place of the data, other predictions, and an argument that an older relit didn't have."""
+    from lit_models.cli.compare import seed_groups
+    from lit_models.runs.reading import read_run
+
+    folders = [runs / "dcgan_digits" / name for name in ("run-0000", "run-0002", "run-0004")]
+    path = folders[1] / "config.yaml"
+    config = yaml.safe_load(path.read_text())
+    config["data"]["init_args"]["root"] = "/data"
+    config["model"]["init_args"]["augmentations"] = None
+    path.write_text(yaml.safe_dump({**config, "predictions": {"gif": True}}))
+    config["model"]["init_args"]["augmentations"] = "flip"
+    (folders[2] / "config.yaml").write_text(yaml.safe_dump({**config, "seed_everything": 2}))
+    found = {run["name"]: run["group"] for run in Overview(runs).runs()}
+    assert found["run-0000"] == found["run-0002"] != found["run-0004"]
+    groups = seed_groups([read_run(folder, folder.name) for folder in folders])
+    assert [[run.name for run in group] for group in groups] == [["run-0000", "run-0002"], ["run-0004"]]
 
 
 def test_a_repeated_seed_is_no_further_seed(runs: Path) -> None:

@@ -15,7 +15,8 @@ from PIL import Image
 from lit_models.__main__ import main
 from lit_models.cli.report import curves, pictures
 from lit_models.cli.report.curves import thinned
-from lit_models.runs.reading import Point
+from lit_models.cli.report.reading import read_record
+from lit_models.runs.reading import Point, read_run
 from lit_models.support.animation import write_movie
 from tests.support.browser import CHROMIUM, Page
 from tests.support.tiny import TINY, the_run
@@ -275,6 +276,7 @@ def test_runs_in_comparison(gan: Path, tmp_path: Path) -> None:
     config = yaml.safe_load((gan / "config.yaml").read_text())
     config["model"]["init_args"] = {"latent_dim": 16, "n_critic": 1, "feature_maps": 4}
     config["run"]["id"] = "two"
+    config["trainer"] = {**(config.get("trainer") or {}), "logger": {"class_path": "WandbLogger"}}
     (other / "config.yaml").write_text(yaml.safe_dump(config))
     picture(other / "samples" / "epoch_0002.png")
     page, parsed = written(gan, other)
@@ -283,6 +285,7 @@ def test_runs_in_comparison(gan: Path, tmp_path: Path) -> None:
     assert "model.feature_maps – 4" in text
     assert "model.latent_dim 8 16" in text
     assert "model.n_critic 1 1" not in text, "what is equal isn't listed among the differences"
+    assert "trainer.logger" not in text, "nor is what makes no other training"
     assert {line["label"]: line["value"] for line in parsed.curves()[0]} == {
         "one val": [8.25, 4.125],
         "two val": [7.5, 6.5],
@@ -362,6 +365,69 @@ def test_a_large_picture_is_scaled_down(tmp_path: Path) -> None:
     assert embedded.source.startswith("data:image/webp;base64,")
     assert (embedded.width, embedded.height) == (1600, 178)
     assert len(embedded.source) < path.stat().st_size / 2
+
+
+@pytest.mark.parametrize(
+    ("record", "expected"),
+    [
+        pytest.param({"seconds_after_epoch": [10, 20, 100]}, [5, 10, 15, 20, 60, 100], id="another pace"),
+        pytest.param({"seconds_after_epoch": [10, 20]}, [5, 10, 15, 20, 60, 100], id="interrupted"),
+        pytest.param({"seconds_after_epoch": [10, 20], "training_seconds": 20}, [5, 10, 15, 20, 25, 30], id="training"),
+        pytest.param({"seconds_after_epoch": [None, 40, 100]}, [10, 20, 30, 40, 70, 100], id="times kept later"),
+        pytest.param({"seconds_after_epoch": [10, 20, 100, 120]}, [5, 10, 15, 20, 60, 100], id="not yet logged"),
+        pytest.param({}, [100 * n / 6 for n in range(1, 7)], id="times not kept"),
+        pytest.param({"seconds_after_epoch": "x"}, [100 * n / 6 for n in range(1, 7)], id="not a list"),
+        pytest.param({"training_seconds": None}, None, id="no time"),
+    ],
+)
+def test_times_are_those_of_the_epochs(tmp_path: Path, record: dict[str, Any], expected: list[float] | None) -> None:
+    """Three epochs of 2, 4 and 6 steps, with a value in the middle and at the end of each."""
+    rows = ["epoch,step,train/loss", "0,0,6", "0,1,5", "1,3,4", "1,5,3", "2,8,2", "2,11,1"]
+    (tmp_path / "metrics.csv").write_text("\n".join(rows) + "\n")
+    (tmp_path / "run.json").write_text(json.dumps({"training_seconds": 100.0, **record}))
+    read = read_record(read_run(tmp_path, "run"))
+    assert [point.epoch for point in read.points["train/loss"]] == [0.5, 1, 1.5, 2, 2.5, 3]
+    found = curves.minutes(read, read.points["train/loss"])
+    assert found == (None if expected is None else pytest.approx([at / 60 for at in expected], abs=1e-3))
+
+
+def test_a_training_that_ends_within_an_epoch_ends_at_its_time(tmp_path: Path) -> None:
+    (tmp_path / "metrics.csv").write_text("epoch,step,train/loss\n0,3,2\n0,7,2\n1,11,1\n")
+    (tmp_path / "run.json").write_text(json.dumps({"training_seconds": 16.0, "seconds_after_epoch": [10, 16]}))
+    read = read_record(read_run(tmp_path, "run"))
+    assert [point.epoch for point in read.points["train/loss"]] == [0.5, 1, 1.5]
+    assert curves.minutes(read, read.points["train/loss"]) == pytest.approx([5 / 60, 10 / 60, 16 / 60], abs=1e-3)
+
+
+@pytest.mark.browser
+@pytest.mark.skipif(CHROMIUM is None, reason="no Chromium")
+def test_the_time_axis_shows_only_what_is_known(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    records = {
+        "kept": {"training_seconds": 360.0, "seconds_after_epoch": [60, 360]},
+        "older": {"training_seconds": 240.0},
+        "unknown": {},
+    }
+    for name, record in records.items():
+        Path(name).mkdir()
+        Path(name, "metrics.csv").write_text("epoch,step,val/loss\n0,1,2\n1,3,1\n")
+        Path(name, "run.json").write_text(json.dumps(record))
+    assert main(["report", *records, "--output", "page.html"]) == 0
+    with Page(Path("page.html")) as page:
+        assert not page.evaluate("document.getElementById('pace').checkVisibility()")
+        assert page.evaluate("document.querySelectorAll('.plot .line').length") == 3
+        page.evaluate(
+            "{ const axis = document.querySelector('[name=axis]'); axis.value = 'time';"
+            " axis.dispatchEvent(new Event('input')); }"
+        )
+        assert page.evaluate("document.querySelectorAll('.plot .line').length") == 2
+        said = page.evaluate("document.getElementById('pace').innerText")
+        places = page.evaluate(
+            "[...document.querySelectorAll('.plot circle')].map((dot) => Number(dot.getAttribute('cx')))"
+        )
+    assert said == "A constant pace is assumed for older: the times of the epochs were not kept."
+    first, last = 54, 440 - 12
+    assert places == pytest.approx([first + (last - first) * minutes / 6 for minutes in (1, 6, 2, 4)], abs=0.1)
 
 
 def test_long_curves_are_means_of_neighbors() -> None:

@@ -150,6 +150,19 @@ def test_bad_runs_are_stopped_early(
     assert not processes.finished(Path("runs/toy/x=100"))
 
 
+def test_a_run_is_stopped_after_so_many_epochs_by_trials_that_were_reused(
+    toy: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert toy("--vary", "model.x", 3, 2.9) == 0
+    monkeypatch.setattr(sweep, "FEWEST_TO_PRUNE", 2)
+    monkeypatch.setenv("FAKE_SECONDS", "0.6")
+    assert toy("--vary", "model.x", 3, 2.9, 100, "--prune", 3) == 0
+    assert "x=100: stopped early" in capsys.readouterr().out
+    assert started() == {"x=3 new": 1, "x=2.9 new": 1, "x=100 new": 1}
+    epochs = Path("runs/toy/x=100/metrics.csv").read_text().splitlines()[1:]
+    assert len(epochs) == 4, "three that are over, and the one that was stopped"
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

@@ -5,6 +5,7 @@ import pytest
 import torch
 from scipy.linalg import sqrtm
 
+from lit_models.errors import RunError
 from lit_models.metrics import generation
 from lit_models.metrics.generation import frechet_distance, inception_score, kernel_distance
 
@@ -66,3 +67,33 @@ def test_inception_score_in_closed_form() -> None:
     p = logits.softmax(1)
     expected = math.exp(sum(float((row * (row / p.mean(0)).log()).sum()) for row in p) / 30)
     assert inception_score(logits) == pytest.approx(expected, rel=1e-6)
+
+
+@pytest.mark.parametrize("wrong", [math.nan, math.inf])
+def test_bad_features_are_refused_in_a_sentence(wrong: float) -> None:
+    real = features(10, 4, 8)
+    bad = real.clone()
+    bad[2, 1] = wrong
+    for score in (frechet_distance, kernel_distance):
+        with pytest.raises(RunError, match="The features of 1 of 10 generated images aren't finite"):
+            score(real, bad)
+        with pytest.raises(RunError, match="The features of 1 of 10 real images aren't finite"):
+            score(bad, real)
+        with pytest.raises(RunError, match=r"There is 1 generated image, and scores need at least 2\."):
+            score(real, real[:1])
+        with pytest.raises(RunError, match=r"There are 0 real images, and scores need at least 2\."):
+            score(real[:0], real)
+    with pytest.raises(RunError, match="The features of 1 of 10 generated images aren't finite"):
+        inception_score(bad)
+    with pytest.raises(RunError, match=r"There are 0 generated images, and scores need at least 1\."):
+        inception_score(real[:0])
+
+
+def test_features_without_variance_and_more_generated_than_real_images_have_values() -> None:
+    real, constant = features(10, 4, 9), torch.ones(25, 4)
+    shift = ((real.double().mean(0) - 1) ** 2).sum() + np.trace(np.cov(real.double().numpy(), rowvar=False))
+    assert frechet_distance(real, constant) == pytest.approx(float(shift), rel=1e-6)
+    assert frechet_distance(constant, constant) == pytest.approx(0, abs=1e-9)
+    assert kernel_distance(constant, constant) == pytest.approx(0, abs=1e-9)
+    assert math.isfinite(kernel_distance(real, constant))
+    assert inception_score(torch.zeros(5, 1)) == pytest.approx(1), "one class only"

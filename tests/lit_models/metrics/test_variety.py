@@ -106,8 +106,16 @@ def test_spread_is_that_of_pairs_of_a_class() -> None:
 
 def test_bad_features_are_refused_in_a_sentence() -> None:
     real = features(10, 12)
-    with pytest.raises(RunError, match="There are 5 generated images, and scores need at least 6: --neighbors must be"):
+    with pytest.raises(
+        RunError, match="There are 5 generated images, and scores need at least 6: neighbors must be at most 4"
+    ):
         precision_recall_density_coverage(real, real[:5], 5)
+    with pytest.raises(RunError, match=r"There are 0 real images, and scores need at least 6\."):
+        precision_recall_density_coverage(real[:0], real, 5)
+    with pytest.raises(RunError, match=r"There is 1 generated image, and scores need at least 6\."):
+        precision_recall_density_coverage(real, real[:1], 5)
+    with pytest.raises(RunError, match=r"There are 0 training images, and scores need at least 1\."):
+        training_distance(real, real[:0])
     wrong = real.clone()
     wrong[2, 1] = torch.nan
     for call in (

@@ -20,7 +20,10 @@ function duration(seconds) {
 
 function ago(at) {
   const seconds = Math.max(0, Date.now() / 1000 - at);
-  return seconds < 86400 ? `${duration(seconds)} ago` : `${Math.floor(seconds / 86400)} d ago`;
+  for (const [unit, length] of [["d", 86400], ["h", 3600], ["min", 60]]) {
+    if (seconds >= length) return `${Math.floor(seconds / length)} ${unit} ago`;
+  }
+  return `${Math.floor(seconds)} s ago`;
 }
 
 const metricOf = (run) => $("metric").value || run.metric;
@@ -78,13 +81,36 @@ const ORDERS = {
   seconds: (row) => -Math.max(...row.members.map((run) => run.seconds ?? 0)),
 };
 
-function rowElement(members, several) {
+const keptRows = new Map();
+
+// The row of some runs: the one shown before if nothing in it has changed, so that focus and pictures stay.
+function rowElement(kind, key, members) {
+  const several = members.length > 1;
+  const content = JSON.stringify([members, metricOf(members[0]), several && open.has(key)]);
+  let { row, before } = keptRows.get(kind + key) ?? {};
+  if (before !== content) {
+    row = newRow(members, several);
+    if (several) row.querySelector(".names").append(seedsButton(key));
+    row.classList.toggle("member", kind === "member");
+    keptRows.set(kind + key, { row, before: content });
+  }
+  row.querySelector("input").checked = members.every((member) => chosen.has(member.id));
+  return row;
+}
+
+function seedsButton(key) {
+  const button = made("button", "more", open.has(key) ? "hide seeds" : "each seed");
+  button.type = "button";
+  button.addEventListener("click", () => { open.has(key) ? open.delete(key) : open.add(key); show(); });
+  return button;
+}
+
+function newRow(members, several) {
   const run = members[0];
   const row = made("article", "run");
   row.dataset.id = run.id;
   const box = made("input");
   box.type = "checkbox";
-  box.checked = members.every((member) => chosen.has(member.id));
   box.setAttribute("aria-label", `choose ${run.id}`);
   box.addEventListener("change", () => {
     for (const member of members) box.checked ? chosen.add(member.id) : chosen.delete(member.id);
@@ -118,11 +144,16 @@ function rowElement(members, several) {
   const values = valuesOf(members);
   if (values.length) {
     const { mean, sd } = statistics(values);
-    best.append(made("b", "", spelled(Number(mean.toPrecision(4)))));
-    if (values.length > 1) best.append(` ± ${spelled(Number(sd.toPrecision(2)))} (n ${values.length})`);
+    best.append(made("b", "", String(Number(mean.toPrecision(4)))));
+    if (values.length > 1) best.append(` ± ${Number(sd.toPrecision(2))} (n ${values.length})`);
     best.append(made("div", "quiet", metricOf(run)));
   }
-  const when = made("div", "quiet when", `${duration(run.seconds)} · ${ago(Math.max(...members.map((m) => m.updated)))}`);
+  const when = made("div", "quiet when");
+  const times = members.map((member) => member.seconds).filter((seconds) => seconds != null);
+  if (times.length) when.append(made("div", "", `trained ${duration(statistics(times).mean)}${several ? " each" : ""}`));
+  const updated = when.appendChild(made("div"));
+  updated.dataset.at = Math.max(...members.map((member) => member.updated));
+  updated.textContent = ago(updated.dataset.at);
   row.append(box, picture, names, state, best, sparkline(members), when);
   return row;
 }
@@ -131,22 +162,17 @@ function show() {
   const list = runs.filter(matches);
   const order = ORDERS[$("sort").value];
   const rows = grouped(list).map((row) => ({ ...row, at: order(row) }));
-  rows.sort((a, b) => (a.at < b.at ? -1 : a.at > b.at ? 1 : 0));
-  const parts = document.createDocumentFragment();
+  const before = (a, b) => (a < b ? -1 : a > b ? 1 : 0);
+  const kind = (row) => ($("sort").value === "best" ? metricOf(row.members[0]) ?? "" : "");  // values of one metric are compared
+  rows.sort((a, b) => before(kind(a), kind(b)) || before(a.at, b.at));
+  const elements = [];
   for (const { key, members } of rows) {
-    const several = members.length > 1;
-    const row = parts.appendChild(rowElement(members, several));
-    if (!several) continue;
-    const button = made("button", "more", open.has(key) ? "hide seeds" : "each seed");
-    button.type = "button";
-    button.addEventListener("click", () => { open.has(key) ? open.delete(key) : open.add(key); show(); });
-    row.querySelector(".names").append(button);
-    if (open.has(key)) for (const run of members) {
-      const single = parts.appendChild(rowElement([run], false));
-      single.classList.add("member");
-    }
+    elements.push(rowElement("row", key, members));
+    if (members.length > 1 && open.has(key)) for (const run of members) elements.push(rowElement("member", run.id, [run]));
   }
-  $("runs").replaceChildren(parts);
+  const shown = $("runs");
+  elements.forEach((row, place) => { if (shown.children[place] !== row) shown.insertBefore(row, shown.children[place] ?? null); });
+  while (shown.children.length > elements.length) shown.lastElementChild.remove();
   $("empty").hidden = list.length > 0;
   const training = runs.filter((run) => run.state === "training").length;
   const broken = runs.filter((run) => run.notes.length).length;
@@ -163,25 +189,36 @@ function compare() {
     const told = names.map(([name, value]) => `${name.split(".").at(-1)} ${value}`).slice(0, 3).join(", ");
     return members.length > 1 ? `${members[0].experiment} ${told} (n ${members.length})` : members[0].id;
   };
-  const lines = rows.map((row, number) => lineOf(row.members, number % 10, label(row)));
-  const svg = $("comparison").querySelector("svg");
-  drawPlot(svg, lines, { log: $("log").checked, smooth: Number($("smooth").value), width: Math.max(360, Math.min(1100, svg.clientWidth)), height: 300 });
+  // A plot for each metric: one axis for a loss and a FID would show neither.
   const metrics = [...new Set(list.map(metricOf).filter(Boolean))];
-  const caption = $("comparison").querySelector("figcaption");
-  caption.replaceChildren(...lines.map((line) => {
-    const entry = made("span");
-    entry.append(made("i", `swatch c${line.color}`), line.label);
-    return entry;
-  }), made("span", "quiet", `${metrics.join(", ")}${lines.some((line) => line.band) ? "; bands: ± one standard deviation" : ""}`));
+  $("plots").replaceChildren(...metrics.map((metric) => {
+    const plot = made("div", "plot");
+    plot.append(made("h3", "", metric), element("svg", { role: "img", "aria-label": `${metric} by epoch` }), made("figcaption"));
+    return plot;
+  }));
+  metrics.forEach((metric, place) => {
+    const plot = $("plots").children[place], svg = plot.querySelector("svg");
+    const lines = rows.map((row, number) => lineOf(row.members, number % 10, label(row)))
+      .filter((_, number) => metricOf(rows[number].members[0]) === metric);
+    drawPlot(svg, lines, { log: $("log").checked, smooth: Number($("smooth").value), width: Math.max(360, Math.min(1100, svg.clientWidth)), height: 300 });
+    plot.querySelector("figcaption").replaceChildren(...lines.map((line) => {
+      const entry = made("span");
+      entry.append(made("i", `swatch c${line.color}`), line.label);
+      return entry;
+    }), ...(lines.some((line) => line.band) ? [made("span", "quiet", "bands: ± one standard deviation")] : []));
+  });
   const names = [...new Set(list.flatMap((run) => Object.keys(run.settings)))]
     .filter((name) => new Set(list.map((run) => run.settings[name])).size > 1);
   const head = made("tr");
   head.append(made("th"), ...list.map((run) => made("th", "", run.id)));
-  $("settings").replaceChildren(head, ...["best", ...names].map((name) => {
+  const rowOf = (name, cellOf) => {
     const row = made("tr");
-    row.append(made("th", "", name), ...list.map((run) => made("td", "", name === "best" ? (valueOf(run) === undefined ? "–" : spelled(valueOf(run))) : run.settings[name] ?? "–")));
+    row.append(made("th", "", name), ...list.map((run) => made("td", "", cellOf(run) ?? "–")));
     return row;
-  }));
+  };
+  const bestOf = (metric) => (run) => run.metrics[metric] && spelled(run.metrics[metric].best);
+  $("settings").replaceChildren(head, ...metrics.map((metric) => rowOf(`best ${metric}`, bestOf(metric))),
+    ...names.map((name) => rowOf(name, (run) => run.settings[name])));
   const quoted = (text) => (/^[\w.\/=+@-]+$/.test(text) ? text : `'${text.replaceAll("'", "'\\''")}'`);
   $("command").textContent = `relit report ${list.map((run) => quoted(`${data.root}/${run.id}`)).join(" ")}`;
   $("full").hidden = !live;
@@ -189,6 +226,8 @@ function compare() {
 }
 
 function fill(select, values) {
+  if (JSON.stringify(values) === select.dataset.values) return;  // it may be open
+  select.dataset.values = JSON.stringify(values);
   const before = select.value;
   while (select.options.length > 1) select.remove(1);
   for (const value of values) select.append(new Option(value, value));
@@ -213,6 +252,7 @@ if (live) {
   let before = "";
   setInterval(async () => {
     if (document.hidden) return;
+    for (const updated of document.querySelectorAll("[data-at]")) updated.textContent = ago(updated.dataset.at);
     try {
       const text = await (await fetch("runs.json")).text();
       if (text !== before) { before = text; runs = JSON.parse(text).runs; refresh(); }

@@ -65,7 +65,8 @@ function meanCurve(curves) {
   return { epoch: epochs, value, band };
 }
 
-// Lines of the same group and stage as their mean with a band of one standard deviation; the epochs are the first's.
+// Lines of the same group and stage as their mean with a band of one standard deviation, at the first's epochs and steps
+// and the mean time.
 function withSeedsTogether(lines) {
   const groups = new Map();
   for (const line of lines) {
@@ -79,20 +80,22 @@ function withSeedsTogether(lines) {
     const last = Math.min(...members.map((line) => line.epoch.at(-1)));
     const kept = first.epoch.map((epoch, i) => i).filter((i) => first.epoch[i] <= last + 1e-9);
     const parts = kept.map((i) => statistics(members.map((line) => interpolated(line, first.epoch[i]))));
+    const timed = members.every((line) => line.time);
+    const timeAt = (epoch) => statistics(members.map((line) => interpolated(line, epoch, line.time))).mean;
     const pick = (values) => values && kept.map((i) => values[i]);
     return {
       ...first, label: `${first.groupLabel} ${first.stage}`, averaged: first.averaged,
-      epoch: pick(first.epoch), step: pick(first.step), time: pick(first.time), value: parts.map((part) => part.mean),
+      epoch: pick(first.epoch), step: pick(first.step), time: timed ? kept.map((i) => timeAt(first.epoch[i])) : null, value: parts.map((part) => part.mean),
       band: [parts.map((part) => part.mean - part.sd), parts.map((part) => part.mean + part.sd)],
     };
   });
 }
 
-function interpolated(line, epoch) {
+function interpolated(line, epoch, values = line.value) {
   const at = line.epoch.findIndex((other) => other >= epoch - 1e-9);
-  if (at <= 0) return line.value[at < 0 ? line.value.length - 1 : 0];
+  if (at <= 0) return values[at < 0 ? values.length - 1 : 0];
   const share = (epoch - line.epoch[at - 1]) / (line.epoch[at] - line.epoch[at - 1]);
-  return line.value[at - 1] + share * (line.value[at] - line.value[at - 1]);
+  return values[at - 1] + share * (values[at] - values[at - 1]);
 }
 
 // Draws lines ({label, color, epoch, step, time, value, dashed, band: [low, high]}) into an SVG; adds to each line the
@@ -100,10 +103,10 @@ function interpolated(line, epoch) {
 function drawPlot(svg, lines, { axis = "epoch", log = false, smooth = 0, width = 440, height = 250 } = {}) {
   svg.setAttribute("viewBox", `0 0 ${width} ${height}`);
   svg.replaceChildren();
-  const shown = lines.filter((line) => line.value.length);
+  const shown = lines.filter((line) => line.value.length && line[axis]);  // the time of some runs isn't known
   for (const line of lines) line.x = line.y = [];
   if (!shown.length) return;
-  const positions = (line) => line[axis] ?? line.epoch;
+  const positions = (line) => line[axis];
   const all = shown.flatMap((line) => [...line.value, ...(line.band ? line.band.flat() : [])]);
   const positive = all.filter((value) => value > 0);
   const logarithmic = log && positive.length > 0;

@@ -98,6 +98,8 @@ function redraw() {
   const axis = controls.querySelector("[name=axis]").value;
   const log = controls.querySelector("[name=scale]").value;
   const smooth = Number(controls.querySelector("[name=smooth]").value);
+  const pace = document.getElementById("pace");
+  if (pace) pace.hidden = axis !== "time";
   for (const figure of document.querySelectorAll(".plot")) {
     const svg = figure.querySelector("svg");
     const every = plots[figure.dataset.plot];
