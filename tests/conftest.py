@@ -8,6 +8,7 @@ os.environ["WANDB_MODE"] = "offline"
 import re
 import shutil
 import warnings
+from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -21,6 +22,25 @@ if os.name == "nt":
     _POSIX = re.compile(r"\b(SIGKILL|SIGUSR1|KillAt|killpg|fcntl|resource)\b|os\.fork|start_new_session")
     _TESTS = Path(__file__).parent.rglob("test_*.py")
     collect_ignore = [str(path) for path in _TESTS if _POSIX.search(path.read_text(encoding="utf-8"))]
+
+
+LONGEST = ("test_kernels.py", "test_fake_cuda.py", "test_site.py", "test_compile.py", "test_types.py")
+"""Files of few tests that take long."""
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Has xdist take the files in the order below."""
+    if hasattr(config.option, "loadscopereorder"):
+        config.option.loadscopereorder = False
+
+
+@pytest.hookimpl(trylast=True)  # when the tests to run are known
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """In each of several processes, starts with the longest files, then those of the most tests: a long file that came
+    last would keep one process busy after the others have ended."""
+    if hasattr(config, "workerinput"):
+        count = Counter(item.path for item in items)
+        items.sort(key=lambda item: (item.path.name not in LONGEST, -count[item.path], item.path))
 
 
 @pytest.fixture(scope="session")

@@ -181,6 +181,9 @@ class RelitCLI(LightningCLI):
         parser.add_lightning_class_args(LightningDataModule, "data", subclass_mode=True, required=False)
 
     def _prepare_subcommand_parser(self, klass: type, subcommand: str, **kwargs: Any) -> LightningArgumentParser:
+        chosen = next(iter(self.typed), None)
+        if chosen in self.subcommands() and chosen != subcommand:
+            return self.init_parser(**kwargs)  # collecting its arguments would take 40 ms, to no end
         parser = super()._prepare_subcommand_parser(klass, subcommand, **kwargs)
         if subcommand in (*USES_WEIGHTS, "fit"):
             parser.add_argument(

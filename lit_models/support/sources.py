@@ -215,14 +215,23 @@ def _ancestors(module: str, name: str) -> set[str]:
 
 
 def _bases(module: str, name: str) -> list[tuple[str, str]]:
-    imported = {
+    imported = _imported_names(_source_of(module))
+    spelled = [ast.unparse(base).split("[")[0] for base in _class_node(module, name).bases]
+    return [(imported.get(base, module if "." not in base else ""), base) for base in spelled]
+
+
+@cache
+def _imported_names(path: Path) -> dict[str, str]:
+    """The module of each name that a file imports for its classes: at the top, or in an ``if`` or ``try`` there."""
+    places = (ast.ImportFrom, ast.If, ast.Try)
+    return {
         alias.asname or alias.name: node.module or ""
-        for node in ast.walk(_tree(_source_of(module)))
+        for statement in _tree(path).body
+        if isinstance(statement, places)
+        for node in ast.walk(statement)
         if isinstance(node, ast.ImportFrom)
         for alias in node.names
     }
-    spelled = [ast.unparse(base).split("[")[0] for base in _class_node(module, name).bases]
-    return [(imported.get(base, module if "." not in base else ""), base) for base in spelled]
 
 
 def _class_node(module: str, name: str) -> ast.ClassDef:
