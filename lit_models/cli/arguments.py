@@ -222,8 +222,7 @@ def unknown_setting(name: str, command: str = "fit", dashes: str = "--", method:
     if last in OPTIONS and last != name:
         return f"{whole}: use {dashes}{last}."
     for group in ("model", "data"):
-        known = _arguments_by_group(group, method)
-        if last in known:
+        if last in _arguments_by_group(group, method):
             return f"{whole}: use {dashes}{group}.{last}."
     known_names = [*OPTIONS, *(f"{first}.{own}" for own in _own_options(first))]
     meant = closest(name, known_names, cutoff=0.7)

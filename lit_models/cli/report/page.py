@@ -30,7 +30,7 @@ from lit_models.cli.report.reading import (
 )
 from lit_models.cli.report.words import breakable, quantity_title, spelled
 from lit_models.errors import RunError
-from lit_models.runs.reading import differences, flat_text, settings_of
+from lit_models.runs.reading import differences, flat_text, sample_series, settings_of
 from lit_models.support.animation import sample_frames, write_movie
 from lit_models.support.files import write_atomically
 
@@ -114,7 +114,7 @@ def write_samples_movie(run: Path, output: Path) -> None:
     Raises:
         RunError: There are no samples, or it can't be written.
     """
-    frames = sample_frames(run)
+    frames = sample_frames(sample_series(run))
     if not frames:
         raise RunError(f"{run} has no images by epoch in samples/ to make a moving picture of.")
     try:

@@ -18,6 +18,7 @@ from lit_models.__main__ import main
 from lit_models.cli.report.overview import Overview, find_runs, last_sample
 from lit_models.cli.report.serving import Server
 from lit_models.runs.ownership import Ownership
+from lit_models.runs.reading import sample_series
 from lit_models.support.animation import sample_frames
 from tests.lit_models.cli.test_report import EVIL, Parsed, require_self_contained
 from tests.support.browser import CHROMIUM, Page
@@ -113,7 +114,7 @@ def test_the_last_picture_is_a_sample_or_of_the_first_other_series(tmp_path: Pat
     assert last_sample(tmp_path) == samples / "plans_0020.png"
     (samples / "plans_0020.png").unlink()
     assert last_sample(tmp_path) == samples / "triptychs_0010.png"
-    assert len(sample_frames(tmp_path)) == 2
+    assert len(sample_frames(sample_series(tmp_path))) == 2
     Image.new("L", (8, 8)).save(samples / "epoch_0002.png")
     assert last_sample(tmp_path) == samples / "epoch_0002.png"
     assert last_sample(tmp_path / "nothing") is None
