@@ -320,9 +320,9 @@ def test_bad_folders(tmp_path: Path, make, sentence: str) -> None:
         ({"direction": "up"}, "must be a_to_b or b_to_a"),
         ({"pairing": "mostly"}, "must be paired, loose or unpaired"),
         ({"evaluation": "half"}, "must be resized, middle or tiles"),
-        ({"load_size": 16}, r"load_size is 16; windows of 256 pixels need at least as much"),
+        ({"image_size": 256, "load_size": 16}, r"load_size is 16; windows of 256 pixels need at least as much"),
         ({"val_fraction": 0.6, "test_fraction": 0.4}, "leave something for training"),
-        ({"pairing": "loose", "max_shift": 31}, "must be from 0 to 30"),
+        ({"image_size": 256, "pairing": "loose", "max_shift": 31}, "must be from 0 to 30"),
     ],
 )
 def test_bad_arguments(arguments: dict, sentence: str) -> None:
