@@ -169,7 +169,7 @@ def rows_of(
         shares: See :func:`shares_of`.
         images: Images of a batch, by side.
     """
-    rows = []
+    rows: list[tuple[str, ...]] = []
     ours = [one.seconds / images["relit fit"] for one in found["relit fit"]]
     for side, runs in found.items():
         each = [one.seconds / images[side] for one in runs]
