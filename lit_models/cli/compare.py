@@ -1,6 +1,5 @@
 """``relit compare RUN RUN …``: several runs in one table and one set of figures."""
 
-import argparse
 import csv
 import math
 import re
@@ -13,6 +12,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from lit_models.cli.command_parser import CommandParser
 from lit_models.errors import RunError
 from lit_models.runs.reading import (
     COLORS,
@@ -30,7 +30,7 @@ from lit_models.runs.reading import (
 
 def main(args: list[str]) -> int:
     """Runs the command; returns its exit code."""
-    parser = argparse.ArgumentParser(
+    parser = CommandParser(
         prog="relit compare",
         description="Compares several runs: a table with the smallest, largest and final value of each "
         "metric and the training time, the metrics by epoch with their smooth trends, and the last sample grids.",

@@ -8,7 +8,7 @@ from lit_models.support import sources
 from lit_models.support.arguments import error_of_ours, explain_refusal
 from lit_models.support.spelling import did_you_mean
 
-STRATEGIES = ("auto", "ddp", "ddp_spawn", "ddp_fork", "ddp_find_unused_parameters_true", "fsdp", "deepspeed")
+STRATEGIES = ("auto", "ddp", "ddp_fork", "ddp_notebook", "ddp_find_unused_parameters_true", "fsdp", "deepspeed")
 OF_THE_TRAINER = {
     r"invalid accelerator name: `accelerator='(.*?)'`. Available names are: ([\w, ]+)": (
         "--trainer.accelerator is {0}; it must be one of {1}, gpu."
@@ -43,6 +43,9 @@ OF_THE_TRAINER = {
     r"`(max_\w+|min_\w+)` must be a non-negative integer or -1. You passed in (\S+?)\.$": (
         "--trainer.{0} is {1}; it must be at least 0, or -1 for no limit."
     ),
+    r"^(-?\d+) is not in bounds, numpy accepts from 0 to (\d+)": (
+        "--seed_everything is {0}; it must be a whole number from 0 to {1}."
+    ),
     r"must include a monitor when a `ReduceLROnPlateau` scheduler is used": (
         "ReduceLROnPlateau needs the name of a metric: choose lightning.pytorch.cli.ReduceLROnPlateau, and set its "
         "monitor, such as val/loss."
@@ -61,6 +64,12 @@ OF_THE_TRAINER = {
     r"filesystem tracking backend \(e\.g\., '\./mlruns'\) is in maintenance mode": (
         "MLFlowLogger needs --trainer.logger.tracking_uri, such as sqlite:///mlflow.db; --config logger/mlflow needs "
         "none, and keeps its store in the run's folder."
+    ),
+    r"No working C\+\+ compiler found|Compiler: \S+ is not found": (
+        "--compile needs a C++ compiler, such as g++, for networks on a CPU: install one, or leave --compile out."
+    ),
+    r"Cannot find a working triton installation": (
+        "--compile needs the package triton for networks on a GPU: pip install triton, or leave --compile out."
     ),
     r"CUDA out of memory|MPS backend out of memory": (
         "The GPU's memory is full: lower --data.batch_size, set --trainer.precision bf16-mixed, or narrow the model."

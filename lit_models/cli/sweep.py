@@ -29,6 +29,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TextIO
 
+from lit_models.cli.command_parser import CommandParser
 from lit_models.cli.processes import (
     INTERRUPTED,
     RELIT,
@@ -75,7 +76,7 @@ def _of_the_disk(error: OSError) -> str:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = CommandParser(
         prog="relit sweep",
         usage="relit sweep EXPERIMENT --vary NAME VALUE ... [options] [-- ARGUMENT OF relit fit ...]",
         description="Trains an experiment with many values of its arguments. Repeat the command to go on after an "

@@ -30,6 +30,15 @@ TRUSTED_CLASSES = re.compile(
     r"(lit_models|datamodules|torch\.optim)\.[\w.]+|lightning\.pytorch\.cli\.ReduceLROnPlateau"
 )
 """The classes that a file may name without the user's naming them: relit's, and torch's optimizers and schedules."""
+NAMED_BY_TEXT = {"TorchDataset": ("train", "test")}
+"""Arguments of relit's classes that name a class, which would be imported, by a text."""
+TRUSTED_DATA = {
+    *("CIFAR10", "CIFAR100", "Caltech101", "Caltech256", "CelebA", "Country211", "DTD", "EMNIST", "EuroSAT"),
+    *("FGVCAircraft", "FakeData", "FashionMNIST", "Flowers102", "Food101", "GTSRB", "ImageFolder", "Imagenette"),
+    *("KMNIST", "LFWPeople", "MNIST", "Omniglot", "OxfordIIITPet", "Places365", "QMNIST", "RenderedSST2", "SEMEION"),
+    *("STL10", "SUN397", "SVHN", "StanfordCars", "USPS"),
+}
+"""The data sets of torchvision that unpickle nothing but files whose checksums they know."""
 PARSERS_OWN = ("jsonargparse", "typeshed_client", "docstring_parser")
 
 set_loader("data", lambda text: text)  # a parser's mode in which no text is read as YAML
@@ -71,6 +80,10 @@ def foreign_class(values: Any, named: Iterable[str] = ()) -> str | None:
         path = values.get("class_path")
         if path is not None and not (isinstance(path, str) and _is_trusted(path, named)):
             return str(path)
+        for name in NAMED_BY_TEXT.get(str(path).rpartition(".")[2], ()):
+            text = _mapping(values.get("init_args")).get(name)
+            if text is not None and not (isinstance(text, str) and _is_trusted_data(text, named)):
+                return str(text)
         values = list(values.values())
     if isinstance(values, (list, tuple)):
         return next(filter(None, (foreign_class(value, named) for value in values)), None)
@@ -91,6 +104,15 @@ def modules_named(values: Any) -> set[str]:
 def _is_trusted(class_path: str, named: Iterable[str]) -> bool:
     module = class_path.rpartition(".")[0]
     return not module or bool(TRUSTED_CLASSES.fullmatch(class_path)) or module in named
+
+
+def _mapping(values: Any) -> dict[str, Any]:
+    return values if isinstance(values, dict) else {}
+
+
+def _is_trusted_data(name: str, named: Iterable[str]) -> bool:
+    module, _, last = name.rpartition(".")
+    return module in named or (module in ("", "torchvision.datasets") and last in TRUSTED_DATA)
 
 
 def _changed_text(values: Any, parsed: Any, place: str = "") -> str | None:

@@ -15,6 +15,7 @@ from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
+from lit_models.cli.command_parser import CommandParser
 from lit_models.cli.compare import named, read_runs
 from lit_models.cli.report.curves import BOTTOM, HEIGHT, LEFT, RIGHT, TOP, WIDTH, draw_plots, hoverable, svg_path
 from lit_models.cli.report.overview import Overview, find_runs, is_run
@@ -29,14 +30,14 @@ from lit_models.cli.report.reading import (
 )
 from lit_models.cli.report.words import breakable, quantity_title, spelled
 from lit_models.errors import RunError
-from lit_models.runs.reading import differences, flat_text, settings_of
+from lit_models.runs.reading import differences, flat_text, sample_series, settings_of
 from lit_models.support.animation import sample_frames, write_movie
 from lit_models.support.files import write_atomically
 
 
 def main(args: list[str]) -> int:
     """Runs the command; returns its exit code."""
-    parser = argparse.ArgumentParser(
+    parser = CommandParser(
         prog="relit report",
         description="Writes one HTML page about a run, or about several in comparison: figures, curves, samples by "
         "epoch, pictures, configuration, machine and training time. It opens from disk and needs no network.",
@@ -113,7 +114,7 @@ def write_samples_movie(run: Path, output: Path) -> None:
     Raises:
         RunError: There are no samples, or it can't be written.
     """
-    frames = sample_frames(run)
+    frames = sample_frames(sample_series(run))
     if not frames:
         raise RunError(f"{run} has no images by epoch in samples/ to make a moving picture of.")
     try:

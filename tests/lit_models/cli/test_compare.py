@@ -73,7 +73,7 @@ def test_names_are_the_shortest_ends_that_differ() -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["nowhere"], "nowhere is not the folder of a run or of an experiment"),
+        (["nowhere"], "There is no folder nowhere"),
         (["{run}", "--metrics", "val/fit"], "No run has logged val/fit; they have test/fid, train/loss, val/fid"),
         (["{run}", "--output", "/proc/here"], "The folder /proc/here can't be written into"),
     ],

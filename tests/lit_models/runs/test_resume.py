@@ -149,7 +149,7 @@ def test_a_changed_setting_is_printed(relit: Relit, finished: Path, capsys: pyte
     changes = ["--trainer.max_epochs=4", "--trainer.limit_train_batches=2", "--model.label_noise=0.1"]
     assert relit("fit", *TINY, *changes, "--ckpt_path=last") == 0
     said = capsys.readouterr().err
-    assert "model.init_args.label_noise = 0.1 (was 0.0); it applies from here on" in said
+    assert "model.label_noise = 0.1 (was 0.0); it applies from here on" in said
     assert (finished / "config_before_resume_1.yaml").is_file()
 
 
