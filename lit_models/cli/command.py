@@ -65,13 +65,14 @@ from lit_models.runs.folder import (
 )
 from lit_models.runs.loggers import WandbOptions, as_list, finish_wandb
 from lit_models.runs.memory import keep_freed_memory
-from lit_models.runs.ownership import PATIENCE, OneOwner, Ownership
+from lit_models.runs.ownership import PATIENCE, Ownership
 from lit_models.runs.preemption import Preemption
 from lit_models.runs.record import RunRecord
 from lit_models.runs.restored import RestoredSettings
 from lit_models.runs.resume import ExactResume
 from lit_models.runs.settings import as_typed, changes
 from lit_models.runs.starting_weights import StartingWeights, state_of_source
+from lit_models.runs.takeover import OneOwner
 from lit_models.runs.trackers import run_loggers
 from lit_models.support.arguments import modules_named
 from lit_models.support.checkpoint_files import AtomicCheckpointIO, last_checkpoint, read_or_fall_back

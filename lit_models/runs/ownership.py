@@ -12,8 +12,6 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from lightning.pytorch import Callback, LightningModule, Trainer
-
 from lit_models.errors import RunError
 
 fcntl: Any
@@ -219,20 +217,6 @@ class Ownership:
             if now != first:
                 return now is not None
         return False
-
-
-class OneOwner(Callback):
-    """Ends a training whose run another process has taken over.
-
-    Args:
-        ownership: The lock of the run.
-    """
-
-    def __init__(self, ownership: Ownership) -> None:
-        self.ownership = ownership
-
-    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
-        self.ownership.require()
 
 
 def is_held(run: Path) -> bool | None:
