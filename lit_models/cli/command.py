@@ -21,7 +21,7 @@ import lit_models
 import lit_models.callbacks
 from lit_models.callbacks import LearningRateScaling, PredictionWriter
 from lit_models.cli.from_checkpoint import with_model_and_data, with_training_settings
-from lit_models.cli.messages import explain
+from lit_models.cli.messages import sentence_of
 from lit_models.cli.options import add_options
 from lit_models.cli.output import place_of_interruption, quieten, reasons_to_stop, shown_path
 from lit_models.cli.progress import progress_callbacks
@@ -459,7 +459,7 @@ def run(args: list[str]) -> int:
     except (Exception, ArgumentError) as error:
         if debug:
             traceback.print_exc()
-        told = explain(error)
+        told = sentence_of(error)
         print(f"relit: {told}", file=sys.stderr)
         if not debug and told.startswith(f"{type(error).__name__}:"):  # no sentence of relit's
             print("relit: add --debug for the whole traceback.", file=sys.stderr)

@@ -44,7 +44,7 @@ def main(args: list[str]) -> int:
     if given.names is not None and len(given.names) != len(given.runs):
         parser.error(f"--names gives {len(given.names)} names to {len(given.runs)} runs")
     try:
-        runs = read_runs(given.runs, given.names or named(given.runs))
+        runs = read_runs(given.runs, given.names or shortest_ends(given.runs))
         try:
             compare(runs if given.each_seed else with_seeds_together(runs), Path(given.output), given.metrics)
         except OSError as error:
@@ -183,7 +183,7 @@ def read_runs(folders: Sequence[str], names: Sequence[str]) -> list[Run]:
     return runs
 
 
-def named(folders: list[str]) -> list[str]:
+def shortest_ends(folders: list[str]) -> list[str]:
     """The shortest ends of the paths that tell them apart."""
     parts = [Path(folder).absolute().parts for folder in folders]
     for length in range(1, max(map(len, parts)) + 1):

@@ -24,7 +24,7 @@ from torch import Tensor, nn
 import lit_models
 from lit_models.cli.command_parser import CommandParser
 from lit_models.cli.hub_card import hub_card_text
-from lit_models.cli.messages import explain
+from lit_models.cli.messages import sentence_of
 from lit_models.errors import ModelError, RunError
 from lit_models.module import Export, Method
 from lit_models.networks.user_network import import_encoder
@@ -123,7 +123,7 @@ def main(args: list[str]) -> int:
     except (Exception, ArgumentError) as error:
         if given.debug:
             traceback.print_exc()
-        print(f"relit: {explain(error)}", file=sys.stderr)
+        print(f"relit: {sentence_of(error)}", file=sys.stderr)
         if not given.debug and error_of_ours(error) is None:
             print("relit: add --debug for the whole traceback.", file=sys.stderr)
         return 1

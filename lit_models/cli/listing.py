@@ -8,7 +8,7 @@ import yaml
 from lit_models.cli import runs_table
 from lit_models.cli.arguments import UsageError
 from lit_models.cli.command_parser import CommandParser
-from lit_models.cli.minutes import measured_minutes, spelled_minutes
+from lit_models.cli.minutes import measured_minutes, minutes_text
 from lit_models.cli.names import experiments, published_weights
 from lit_models.cli.tables import table
 from lit_models.support import sources
@@ -119,7 +119,7 @@ def list_experiments() -> Listed:
                 shown,
                 size,
                 epochs,
-                spelled_minutes(minutes.get(name)),
+                minutes_text(minutes.get(name)),
                 _measured(content),
             )
         )

@@ -5,7 +5,7 @@ import re
 from argparse import ArgumentError
 
 from lit_models.support import sources
-from lit_models.support.arguments import error_of_ours, explain_refusal
+from lit_models.support.arguments import error_of_ours, sentence_of_refusal
 from lit_models.support.spelling import did_you_mean
 
 STRATEGIES = ("auto", "ddp", "ddp_fork", "ddp_notebook", "ddp_find_unused_parameters_true", "fsdp", "deepspeed")
@@ -78,10 +78,10 @@ OF_THE_TRAINER = {
 """What Lightning, or a logger of it, says of the Trainer's arguments, each with a sentence that names the option."""
 
 
-def explain(error: BaseException) -> str:
+def sentence_of(error: BaseException) -> str:
     """What went wrong and what to do about it, without a traceback."""
     if isinstance(error, ArgumentError) or error_of_ours(error):
-        return explain_refusal(error)
+        return sentence_of_refusal(error)
     if isinstance(error, RuntimeError) and "Error(s) in loading state_dict" in str(error):
         return (
             "The checkpoint's weights don't fit the model: build it with the arguments that it was trained with (leave "
@@ -100,7 +100,7 @@ def explain(error: BaseException) -> str:
             f"{what} can't be written ({error.strerror}): make room, or make the place writable, and go on from the "
             "last checkpoint with --ckpt_path last."
         )
-    return explain_refusal(error)
+    return sentence_of_refusal(error)
 
 
 def _of_the_trainer(message: str) -> str | None:

@@ -48,11 +48,11 @@ def _agrees(today: Any, recorded: Any) -> bool:
     return bool(today == recorded)
 
 
-def spelled_minutes(minutes: float | None) -> str:
+def minutes_text(minutes: float | None) -> str:
     """Minutes as a table shows them.
 
     Example:
-        >>> spelled_minutes(None), spelled_minutes(0.4), spelled_minutes(35.9)
+        >>> minutes_text(None), minutes_text(0.4), minutes_text(35.9)
         ('not measured', '<1', '36')
     """
     if minutes is None:

@@ -15,7 +15,7 @@ from datamodules import DataError
 from lit_models.errors import ModelError, RunError
 from lit_models.support import sources
 from lit_models.support.extras import install_command
-from lit_models.support.parser_messages import explain_refusal_of_value, missing_package
+from lit_models.support.parser_messages import missing_package, sentence_of_value
 from lit_models.support.renamed import with_new_names
 from lit_models.support.spelling import did_you_mean
 
@@ -162,13 +162,13 @@ def error_of_ours(error: BaseException) -> BaseException | None:
     return cause
 
 
-def explain_refusal(error: BaseException) -> str:
+def sentence_of_refusal(error: BaseException) -> str:
     """An argument's refusal by the parser, by a class of this project or by a type's parser, without a traceback."""
     if ours := error_of_ours(error):
         return str(ours)
     if isinstance(error, ArgumentError):
-        return _explain_arguments(error.message or str(error))
-    if explained := explain_refusal_of_value(str(error)):
+        return _sentence_of_arguments(error.message or str(error))
+    if explained := sentence_of_value(str(error)):
         return explained
     if isinstance(error, ModuleNotFoundError) and (package := missing_package(str(error))):
         return f"A package isn't installed: {install_command(package)}"
@@ -176,7 +176,7 @@ def explain_refusal(error: BaseException) -> str:
     return f"{type(error).__name__}: {' '.join(first_lines.split())}"
 
 
-def _explain_arguments(message: str) -> str:
+def _sentence_of_arguments(message: str) -> str:
     if found := re.search(r"does not accept option '([\w.]+)'", message):
         return f"There is no setting {found[1]!r}.{did_you_mean(found[1], _settings(found[1]))}"
     if found := re.search(r"unrecognized arguments: (.*)", message):
@@ -186,7 +186,7 @@ def _explain_arguments(message: str) -> str:
         return f"--{found[1]} needs a value."
     if found := re.search(r"Problems parsing config: (.*)", message, re.DOTALL):
         return f"The configuration isn't valid YAML: {' '.join(found[1].split())}."
-    return explain_refusal_of_value(message) or " ".join(message.split())
+    return sentence_of_value(message) or " ".join(message.split())
 
 
 def _settings(given: str) -> list[str]:

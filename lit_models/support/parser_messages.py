@@ -88,7 +88,7 @@ def read_refusal(message: str, key: tuple[str, ...] = (), class_path: str = "", 
     return Refusal(key, class_path, value=value, reason=" ".join(text.split()))
 
 
-def explain_refusal_of_value(message: str) -> str | None:
+def sentence_of_value(message: str) -> str | None:
     """A sentence on a refused value; None if the message isn't about one."""
     if 'Parser key "' not in message and UNION not in message:
         return None

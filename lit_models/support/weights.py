@@ -28,7 +28,7 @@ from lit_models.errors import ModelError, RunError
 from lit_models.module import Method
 from lit_models.networks.weight_files import require_undamaged
 from lit_models.registry import METHODS
-from lit_models.support.arguments import explain_refusal, parse_as_data
+from lit_models.support.arguments import parse_as_data, sentence_of_refusal
 from lit_models.support.renamed import with_new_names
 
 Model = TypeVar("Model", bound=LightningModule)
@@ -285,7 +285,9 @@ def checked_hyperparameters(method_class: type, values: dict[str, Any], path: Pa
     try:
         return parse_as_data(parser, values, defaults=False).as_dict()
     except Exception as error:  # jsonargparse raises whatever a type's own parser raises
-        raise RunError(f"The card of {path} has hyperparameters that don't fit: {explain_refusal(error)}") from error
+        raise RunError(
+            f"The card of {path} has hyperparameters that don't fit: {sentence_of_refusal(error)}"
+        ) from error
 
 
 def hyperparameter_names(method_class: type) -> list[str]:
