@@ -12,7 +12,7 @@ import yaml
 from jsonargparse import Namespace
 from lightning.pytorch import LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
-from lightning.pytorch.utilities import rank_zero_only, rank_zero_warn
+from lightning.pytorch.utilities import rank_zero_warn
 
 import datamodules
 import lit_models
@@ -99,8 +99,7 @@ class RelitCLI(LightningCLI):
         try:
             self._run(args)
         except BaseException:
-            if rank_zero_only.rank == 0:
-                self.claim.remove_if_empty_handed()
+            self.claim.remove_if_empty_handed()
             raise
         finally:
             self.claim.release()
@@ -298,8 +297,8 @@ class RelitCLI(LightningCLI):
         arguments["plugins"] = [*plugins, *slurm_environment(plugins), AtomicCheckpointIO()]
         require_fitting_trainer(self.model, arguments, callbacks)
         is_trial = bool(arguments["fast_dev_run"])
-        goes_on = self.checkpoint is not None
-        folder = self.claim.take_for_trial() if is_trial else self.claim.take(_run_options(config), fits, goes_on)
+        where = (_run_options(config), fits, self.checkpoint is not None, arguments["num_nodes"])
+        folder = self.claim.take_for_trial() if is_trial else self.claim.take(*where)
         if arguments["max_epochs"] is None:
             arguments["max_epochs"] = self.model.planned_epochs if isinstance(self.model, Method) else None
         if arguments["num_sanity_val_steps"] is None:

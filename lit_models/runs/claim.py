@@ -4,6 +4,7 @@ import shutil
 import tempfile
 from pathlib import Path
 
+from lightning.pytorch.plugins.environments import LightningEnvironment
 from lightning.pytorch.utilities import rank_zero_only
 
 from lit_models.errors import RunError
@@ -13,6 +14,7 @@ from lit_models.runs.folder import (
     new_run_folder,
     remove_if_empty,
     remove_if_empty_handed,
+    require_agreement,
     require_writable,
 )
 from lit_models.runs.ownership import PATIENCE, Ownership
@@ -32,25 +34,31 @@ class Claim:
         self.folder: Path | None = None
         self.is_new = False
         self.ownership: Ownership | None = None
+        self._is_first = True
 
-    def take(self, options: RunOptions, for_training: bool, goes_on: bool) -> Path:
+    def take(self, options: RunOptions, for_training: bool, goes_on: bool, nodes: int = 1) -> Path:
         """Makes the run's folder unless it was found with a checkpoint, and makes a training its only owner.
 
         Args:
             options: Where a new folder lies.
             for_training: Whether the command trains.
             goes_on: Whether it loads a checkpoint.
+            nodes: How many nodes run the command.
 
         Raises:
-            RunError: The folder can't be written into, or another process trains or has trained there.
+            RunError: The folder can't be written into, or another process trains or has trained there; or the nodes
+                can't agree on one.
         """
+        self._is_first = _is_first_process(nodes)
         folder, is_new = self.folder, False
         if folder is None:
+            if nodes > 1:
+                require_agreement(options)
             folder = self.folder = new_run_folder(options, for_training)
             is_new = not any(folder.iterdir())
         try:
             require_writable(folder)
-            if for_training and rank_zero_only.rank == 0:  # type: ignore[attr-defined]
+            if for_training and self._is_first:
                 self.ownership = Ownership(folder, PATIENCE if is_restarted() else 0.0)
         except RunError:
             if is_new:
@@ -82,7 +90,15 @@ class Claim:
             self.ownership = None
 
     def remove_if_empty_handed(self) -> None:
-        """Frees the lock on a folder that this command made, and removes the folder if it holds nothing to keep."""
-        if self.is_new and self.folder is not None:
+        """Frees the lock on a folder that this command made, and removes the folder if it holds nothing to keep. Ranks
+        other than 0 leave it alone."""
+        if self.is_new and self._is_first and self.folder is not None:
             self.release()
             remove_if_empty_handed(self.folder)
+
+
+def _is_first_process(nodes: int) -> bool:
+    """Whether this process will have rank 0, before the Trainer has ranked it. Until then Lightning goes by RANK,
+    LOCAL_RANK and Slurm's variables, without NODE_RANK, which is all that nodes started one by one have."""
+    guess: int = rank_zero_only.rank  # type: ignore[attr-defined]
+    return guess == 0 and (nodes == 1 or LightningEnvironment().node_rank() == 0)
