@@ -45,7 +45,7 @@ from lit_models.cli import processes
 from lit_models.cli.compare import compare, logged_as, mean_run
 from lit_models.cli.processes import finished, in_a_process, interruptible, relit, train
 from lit_models.errors import RunError
-from lit_models.runs.reading import Run, differences, flat, read_epochs, read_mapping, read_tests
+from lit_models.runs.reading import Run, differences, flat, limit_of_tests, read_epochs, read_mapping, read_tests
 from lit_models.support.files import write_atomically
 from lit_models.support.judge import SCORES, judge_of_test, printed_name, read_judge
 
@@ -392,12 +392,12 @@ def tested(folder: Path, which: str, arguments: tuple[str, ...]) -> Settings | N
             'give its step in scripts/experiments/ `checkpoint="last"`.'
         )
     config = f"--config={folder / 'config.yaml'}"
-    data = resolved("test", config, *arguments)["data"]
-    step = steps_of(folder, which)
+    settings = resolved("test", config, *arguments)
+    wanted = (checkpoint.name, steps_of(folder, which), settings["data"], limit_of_tests(settings))
 
     def known() -> Iterator[Settings]:
         for test in read_tests(folder):
-            if (test["checkpoint"], test["step"], test["settings"]) == (checkpoint.name, step, data):
+            if (test["checkpoint"], test["step"], test["settings"], test.get("limit_test_batches")) == wanted:
                 yield test
 
     if next(known(), None) is None and relit(["test", config, f"--ckpt_path={checkpoint}", *arguments]) != 0:

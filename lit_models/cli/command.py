@@ -1,9 +1,7 @@
 """The ``relit`` command: LightningCLI with this project's fixes, and nothing of any one method."""
 
 import os
-import shutil
 import sys
-import tempfile
 import traceback
 from argparse import ArgumentError
 from pathlib import Path
@@ -14,7 +12,7 @@ import yaml
 from jsonargparse import Namespace
 from lightning.pytorch import LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
-from lightning.pytorch.utilities import rank_zero_only, rank_zero_warn
+from lightning.pytorch.utilities import rank_zero_warn
 
 import datamodules
 import lit_models
@@ -48,6 +46,7 @@ from lit_models.errors import RunError, RunWarning
 from lit_models.module import Method
 from lit_models.networks.user_network import import_encoder, is_user_encoder
 from lit_models.runs.checkpoints import Checkpoints
+from lit_models.runs.claim import Claim
 from lit_models.runs.curves import LossCurves
 from lit_models.runs.folder import (
     RunOptions,
@@ -55,17 +54,11 @@ from lit_models.runs.folder import (
     checkpoint_before_restart,
     find_checkpoint,
     has_begun,
-    is_restarted,
-    new_run_folder,
     remember_for_restart,
-    remove_if_empty,
-    remove_if_empty_handed,
-    require_writable,
     run_of,
 )
 from lit_models.runs.loggers import WandbOptions, as_list, finish_wandb
 from lit_models.runs.memory import keep_freed_memory
-from lit_models.runs.ownership import PATIENCE, Ownership
 from lit_models.runs.preemption import Preemption
 from lit_models.runs.record import RunRecord
 from lit_models.runs.restored import RestoredSettings
@@ -75,7 +68,7 @@ from lit_models.runs.starting_weights import StartingWeights, state_of_source
 from lit_models.runs.takeover import OneOwner
 from lit_models.runs.trackers import run_loggers
 from lit_models.support.arguments import modules_named
-from lit_models.support.checkpoint_files import AtomicCheckpointIO, last_checkpoint, read_or_fall_back
+from lit_models.support.checkpoint_files import AtomicCheckpointIO, read_or_fall_back
 from lit_models.support.checks import facts_of
 from lit_models.support.lightning_internals import find_unused_parameters
 from lit_models.support.weight_sources import find_weights
@@ -99,21 +92,17 @@ class RelitCLI(LightningCLI):
     """
 
     def __init__(self, args: list[str]) -> None:
-        self.run_folder: Path | None = None
-        self.run_is_new = False
-        self.ownership: Ownership | None = None
+        self.claim = Claim()
         self.checkpoint: dict[str, Any] | None = None
         self.typed = args
         self.starting_weights: tuple[Path, dict[str, Any]] | None = None
         try:
             self._run(args)
         except BaseException:
-            if self.run_is_new and self.run_folder is not None and rank_zero_only.rank == 0:
-                self._give_up_run()
-                remove_if_empty_handed(self.run_folder)
+            self.claim.remove_if_empty_handed()
             raise
         finally:
-            self._give_up_run()
+            self.claim.release()
 
     def _run(self, args: list[str]) -> None:
         parser_kwargs = {"exit_on_error": False, "allow_abbrev": False, "parser_mode": "relit"}
@@ -137,11 +126,6 @@ class RelitCLI(LightningCLI):
             },
             args=args,
         )
-
-    def _give_up_run(self) -> None:
-        if self.ownership is not None:
-            self.ownership.release()
-            self.ownership = None
 
     @staticmethod
     def subcommands() -> dict[str, set[str]]:
@@ -235,7 +219,7 @@ class RelitCLI(LightningCLI):
                 )
             path, self.checkpoint = read_or_fall_back(path)
             config.ckpt_path = str(path)
-            self.run_folder = run_of(path)
+            self.claim.folder = run_of(path)
             self._complete_from_checkpoint(self.checkpoint.get("config", {}))
         elif self.starting_weights is not None:
             self._complete_from_checkpoint(self.starting_weights[1].get("config") or {})
@@ -312,17 +296,18 @@ class RelitCLI(LightningCLI):
         plugins, callbacks = as_list(arguments["plugins"]), as_list(arguments["callbacks"])
         arguments["plugins"] = [*plugins, *slurm_environment(plugins), AtomicCheckpointIO()]
         require_fitting_trainer(self.model, arguments, callbacks)
-        self._take_run_folder(is_trial=bool(arguments["fast_dev_run"]))
-        assert self.run_folder is not None
+        is_trial = bool(arguments["fast_dev_run"])
+        where = (_run_options(config), fits, self.checkpoint is not None, arguments["num_nodes"])
+        folder = self.claim.take_for_trial() if is_trial else self.claim.take(*where)
         if arguments["max_epochs"] is None:
             arguments["max_epochs"] = self.model.planned_epochs if isinstance(self.model, Method) else None
         if arguments["num_sanity_val_steps"] is None:
             # One batch shows that validation works; a resumed run has validated before.
             arguments["num_sanity_val_steps"] = int(config.ckpt_path is None)
-        arguments["default_root_dir"] = self.run_folder
+        arguments["default_root_dir"] = folder
         step = (self.checkpoint or {}).get("global_step") if fits else None
         wandb = WandbOptions(**config.wandb.as_dict())
-        arguments["logger"] = run_loggers(arguments["logger"], wandb, self.run_folder, config.run.experiment, step)
+        arguments["logger"] = run_loggers(arguments["logger"], wandb, folder, config.run.experiment, step)
         arguments["enable_autolog_hparams"] = False  # RunRecord logs the whole configuration.
         saves = arguments["enable_checkpointing"] is not False
         arguments["callbacks"] = [
@@ -331,17 +316,17 @@ class RelitCLI(LightningCLI):
                 (self.checkpoint or {}).get("global_step"),
                 digest_of(self.checkpoint["state_dict"]) if self.checkpoint and self.subcommand == "test" else None,
                 config.wandb.checkpoints,
-                begin=self._remember_run if fits and not arguments["fast_dev_run"] else lambda: None,
+                begin=self._remember_run if fits and not is_trial else lambda: None,
             ),
-            *([OneOwner(self.ownership)] if self.ownership is not None else []),
+            *([OneOwner(self.claim.ownership)] if self.claim.ownership is not None else []),
             ExactResume(),
             LearningRateScaling(config.lr_scaling),
             *self._starting_weights(),
             RestoredSettings(self._dumped_config()),
-            *progress_callbacks(arguments, callbacks, shown_path(self.run_folder), self.subcommand != "predict"),
+            *progress_callbacks(arguments, callbacks, shown_path(folder), self.subcommand != "predict"),
             *callbacks,
             *([self._get(self.config_init, "checkpoint")] if saves else []),
-            *([Preemption()] if saves and not arguments["fast_dev_run"] else []),
+            *([Preemption()] if saves and not is_trial else []),
             self._get(self.config_init, "predictions"),
             LossCurves(),
         ]
@@ -358,34 +343,9 @@ class RelitCLI(LightningCLI):
             )
         return trainer
 
-    def _take_run_folder(self, is_trial: bool) -> None:
-        """Finds or makes the run's folder, and makes a training its only owner."""
-        fits = self.subcommand == "fit"
-        if is_trial:
-            self.run_folder = Path(tempfile.mkdtemp(prefix="relit-"))
-            return
-        is_new = False
-        if self.run_folder is None:
-            self.run_folder = new_run_folder(_run_options(self._settings), for_training=fits)
-            is_new = not any(self.run_folder.iterdir())
-        try:
-            require_writable(self.run_folder)
-            if fits and rank_zero_only.rank == 0:  # type: ignore[attr-defined]
-                self.ownership = Ownership(self.run_folder, PATIENCE if is_restarted() else 0.0)
-        except RunError:
-            if is_new:
-                remove_if_empty(self.run_folder)  # another process may have begun its run there in the meantime
-            raise
-        self.run_is_new = is_new
-        if self.ownership is not None and self.checkpoint is None and last_checkpoint(self.run_folder) is not None:
-            raise RunError(
-                f"The run {self.run_folder} has just got a checkpoint from another process: go on with it by "
-                "--ckpt_path last, or choose another --run.id."
-            )
-
     def _remember_run(self) -> None:
-        assert self.run_folder is not None
-        remember_for_restart(_run_options(self._settings), self.run_folder)
+        assert self.claim.folder is not None
+        remember_for_restart(_run_options(self._settings), self.claim.folder)
 
     def _starting_weights(self) -> list[StartingWeights]:
         if self.starting_weights is None or self.checkpoint is not None:  # a restarted job goes on
@@ -410,7 +370,7 @@ class RelitCLI(LightningCLI):
         return kwargs
 
     def _run_subcommand(self, subcommand: str) -> None:
-        announce_to_child_ranks(self.run_folder)
+        announce_to_child_ranks(self.claim.folder)
         try:
             super()._run_subcommand(subcommand)
         except SystemExit as exit_:
@@ -420,28 +380,27 @@ class RelitCLI(LightningCLI):
         finally:
             announce_to_child_ranks(None)
             finish_wandb(exit_code=1)
-            is_trial = self._settings.trainer.fast_dev_run and self.run_folder is not None
-            if is_trial and self.run_folder is not None:
-                shutil.rmtree(self.run_folder, ignore_errors=True)
-                self.run_folder = None
+            is_trial = self._settings.trainer.fast_dev_run and self.claim.folder is not None
+            if is_trial:
+                self.claim.remove_trial()
         if self.trainer.is_global_zero:
             for reason in reasons_to_stop(self.trainer):
                 print(f"relit: {reason}", file=sys.stderr)
             if is_trial:
                 print("relit: the trial run (fast_dev_run) has gone through; nothing of it is kept.", file=sys.stderr)
-            if self.run_is_new and self.run_folder is not None:
-                self._give_up_run()
-                remove_if_empty_handed(self.run_folder)  # no batch was trained, or the predictions are elsewhere
-            if self.run_folder is not None and self.run_folder.is_dir() and subcommand != "predict":
+            self.claim.remove_if_empty_handed()  # no batch was trained, or the predictions are elsewhere
+            folder = self.claim.folder
+            if folder is not None and folder.is_dir() and subcommand != "predict":
                 if subcommand == "fit":
-                    print(f"relit: look at it with: relit report {shown_path(self.run_folder)}", file=sys.stderr)
-                print(f"The run is in {shown_path(self.run_folder)}")
+                    print(f"relit: look at it with: relit report {shown_path(folder)}", file=sys.stderr)
+                print(f"The run is in {shown_path(folder)}")
 
     def _where_interrupted(self) -> str:
         """The place of a training that Ctrl-C has ended; empty if nothing of it is kept."""
-        if self.subcommand != "fit" or self.run_folder is None or (self.run_is_new and not has_begun(self.run_folder)):
+        folder = self.claim.folder
+        if self.subcommand != "fit" or folder is None or (self.claim.is_new and not has_begun(folder)):
             return ""
-        return place_of_interruption(self.run_folder, self.trainer.current_epoch + 1)
+        return place_of_interruption(folder, self.trainer.current_epoch + 1)
 
 
 def run(args: list[str]) -> int:

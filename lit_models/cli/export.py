@@ -219,7 +219,7 @@ def about(
 
 def figures_of(run: Path, checkpoint: dict[str, Any]) -> dict[str, float]:
     """The values of a run's validation and of its last test with a checkpoint's weights, on the data that they were
-    trained on."""
+    trained on; of a full test, not of one with ``--trainer.limit_test_batches``."""
     figures: dict[str, float] = {}
     step, digest = checkpoint.get("global_step", 0), digest_of(checkpoint["state_dict"])
     data = flat((checkpoint.get("config") or {}).get("data"))
@@ -230,7 +230,8 @@ def figures_of(run: Path, checkpoint: dict[str, Any]) -> dict[str, float]:
         others = differences([data, flat(test["settings"])], ignored=()) if "settings" in test else {}
         on_others = any(name.rpartition(".")[2] not in SAME_IMAGES for name in others)
         # A run that went back to an earlier checkpoint has had other weights after as many steps.
-        if test.get("step") == step and test.get("weights", digest) == digest and not on_others:
+        is_of_weights = test.get("step") == step and test.get("weights", digest) == digest
+        if is_of_weights and not on_others and test.get("limit_test_batches") is None:
             figures |= test.get("figures", {})
     return {name: value for name, value in figures.items() if math.isfinite(value)}
 

@@ -10,6 +10,7 @@ import yaml
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import LearningRateFinder
 from lightning.pytorch.plugins.environments import ClusterEnvironment, SLURMEnvironment, TorchElasticEnvironment
+from lightning.pytorch.strategies import SingleDeviceStrategy
 from lightning.pytorch.utilities import rank_zero_warn
 from torch import nn
 
@@ -31,6 +32,7 @@ def require_fitting_trainer(model: LightningModule, trainer: dict[str, Any], cal
 
     Raises:
         ModelError: The model steps its optimizers itself, or has none whose learning rate could be searched.
+        RunError: The strategy, its devices or the precision can't work with any method.
     """
     name = type(model).__name__
     if not model.automatic_optimization:
@@ -56,6 +58,7 @@ def require_fitting_trainer(model: LightningModule, trainer: dict[str, Any], cal
             f"--trainer.strategy {trainer['strategy']} hands everything to new processes as copies, which optimizers "
             f"and open files can't be: set {str(trainer['strategy']).replace('_spawn', '', 1)}."
         )
+    _require_use_of_devices(trainer)
     if trainer["sync_batchnorm"]:
         _require_batch_norm(model)
     if trainer["precision"] in ("16-true", "bf16-true"):
@@ -202,3 +205,30 @@ def _require_batch_norm(model: LightningModule) -> None:
             f"{type(model).__name__} normalizes each image by itself in evaluation, which --trainer.sync_batchnorm "
             "would undo: leave it out."
         )
+
+
+def _require_use_of_devices(trainer: dict[str, Any]) -> None:
+    """Refuses several devices or nodes with a strategy of one device, which ignores the others silently."""
+    strategy = trainer["strategy"]
+    if strategy != SingleDeviceStrategy.strategy_name and not isinstance(strategy, SingleDeviceStrategy):
+        return
+    counts = {"devices": _devices_named_by(trainer["devices"]), "num_nodes": trainer["num_nodes"]}
+    for name, count in counts.items():
+        if count > 1:
+            raise RunError(
+                f"--trainer.strategy {SingleDeviceStrategy.strategy_name} uses one device only, in spite of "
+                f"--trainer.{name} {trainer[name]}: leave --trainer.strategy out, or set --trainer.{name} to one."
+            )
+
+
+def _devices_named_by(devices: list[int] | str | int) -> int:
+    """The number of devices that ``--trainer.devices`` asks for: a number, a list of indices, or -1 for all GPUs; 1 for
+    ``auto``, which suits any strategy."""
+    if isinstance(devices, list):
+        return len(devices)
+    text = str(devices).strip()
+    if "," in text:  # "0,1", or "1," for the second one
+        return sum(bool(index.strip()) for index in text.split(","))
+    if text == "-1":
+        return torch.cuda.device_count()
+    return int(text) if text.isdecimal() else 1

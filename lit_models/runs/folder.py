@@ -73,6 +73,19 @@ def new_run_folder(options: RunOptions, for_training: bool = True) -> Path:
     return _unused(folder)
 
 
+def require_agreement(options: RunOptions) -> None:
+    """Refuses a run of several nodes for which each would make another folder.
+
+    Raises:
+        RunError: It has no name, and neither Slurm nor torchrun passes one on.
+    """
+    if options.id is None and _AGREED_RUN not in os.environ and not (_name_in_job() or _has_torchruns_store()):
+        raise RunError(
+            "Without Slurm or torchrun, several nodes (--trainer.num_nodes) need the same --run.id NAME, by which they "
+            "find the run's folder: add it on each node."
+        )
+
+
 def slurm_job() -> str | None:
     """What Slurm's commands call the batch job that this process belongs to, None if it belongs to none.
 

@@ -217,6 +217,17 @@ def read_tests(run: Path) -> list[dict[str, Any]]:
     return [test for test in tests if isinstance(test, dict)] if isinstance(tests, list) else []
 
 
+def limit_of_tests(config: dict[str, Any]) -> int | float | None:
+    """The number or the part of the test's batches to which a configuration limits a test; None for all of them.
+
+    Example:
+        >>> [limit_of_tests({"trainer": {"limit_test_batches": limit}}) for limit in (1, 0.5, 1.0, None)]
+        [1, 0.5, None, None]
+    """
+    limit = part_of(config, "trainer").get("limit_test_batches")
+    return None if isinstance(limit, float) and limit >= 1 else limit
+
+
 def sample_series(run: Path) -> list[Path]:
     """A run's grids of images, ``samples/**/<name>_<epoch>.png``, by epoch: of its samples, else of the first other
     series, such as the triptychs of a translator or the reconstructions of an autoencoder."""

@@ -19,6 +19,7 @@ from lit_models.errors import RunError
 from lit_models.module import Method
 from lit_models.runs.loggers import MetricsCSV, environment, finish_wandb, log_checkpoints, log_configuration
 from lit_models.runs.memory import peak_memory
+from lit_models.runs.reading import limit_of_tests
 from lit_models.runs.settings import tell_changes
 from lit_models.support.checks import facts_of
 from lit_models.support.files import locked, write_atomically
@@ -242,6 +243,7 @@ class RunRecord(Callback):
             "step": self.step,
             "weights": self.weights,
             "settings": config["data"],
+            "limit_test_batches": limit_of_tests(config),
             "figures": {
                 name: float(value)
                 for name, value in sorted(trainer.callback_metrics.items())
@@ -275,13 +277,13 @@ def _a_line_each(record: dict[str, Any]) -> str:
 
 
 def add_test(run: Path, test: dict[str, Any]) -> None:
-    """Adds a test to a run's ``tests.json``, in place of an earlier one of the same checkpoint on the same data. Other
-    processes may do so at the same time."""
+    """Adds a test to a run's ``tests.json``, in place of an earlier one of the same checkpoint on the same part of the
+    same data. Other processes may do so at the same time."""
     path = run / "tests.json"
     with locked(path):
         tests = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else []
-        same = ("experiment", "checkpoint", "settings")
-        kept = [other for other in tests if any(other[key] != test[key] for key in same)]
+        same = ("experiment", "checkpoint", "settings", "limit_test_batches")
+        kept = [other for other in tests if any(other.get(key) != test.get(key) for key in same)]
         write_atomically(path, json.dumps([*kept, test], indent=2) + "\n")
 
 

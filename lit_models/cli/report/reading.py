@@ -22,6 +22,7 @@ from lit_models.runs.reading import (
 )
 from lit_models.support.judge import judge_of_test, printed_name, read_judge
 
+LIMIT = "limit_test_batches"
 MOST_CLASSES = 30
 """Of more classes, the confusion matrix is shown as the picture that the run has drawn."""
 
@@ -36,6 +37,7 @@ class Measurement:
         images: How many it was tested on; None if that isn't known.
         data: The settings of the data.
         figures: What came out, by metric.
+        limit: Number or part of the batches to which the test was limited; None for all.
     """
 
     experiment: str
@@ -43,11 +45,13 @@ class Measurement:
     images: int | None
     data: dict[str, Any]
     figures: dict[str, float]
+    limit: int | float | None = None
 
     @property
     def settings(self) -> dict[str, str]:
         """What may tell it from the run's other tests."""
-        return flat_text({"data": self.data, "checkpoint": self.checkpoint})
+        limit = {} if self.limit is None else {LIMIT: self.limit}
+        return flat_text({"data": self.data, "checkpoint": self.checkpoint, **limit})
 
 
 @dataclass
@@ -69,9 +73,14 @@ class MeasurementRows:
         return [(name, [test.figures.get(name) if test else None for test in self.tested]) for name in names]
 
     def published(self, metric: str) -> list[Published]:
-        """What has been published of a metric."""
+        """What has been published of a metric; nothing beside a test of a part of the images."""
         logged = metric.partition(" (")[0]
-        found = [one for test in self.tested if test for one in published_of(test.experiment, test.data, logged)]
+        found = [
+            one
+            for test in self.tested
+            if test and test.limit is None
+            for one in published_of(test.experiment, test.data, logged)
+        ]
         return [one for number, one in enumerate(found) if one not in found[:number]]
 
 
@@ -202,12 +211,13 @@ def measurements(run: Path) -> list[Measurement]:
             Measurement(
                 test["experiment"],
                 f"{test['checkpoint']}, step {test['step']}",
-                test["data"].get("test_images"),
+                test["data"].get("test_images") if test.get(LIMIT) is None else None,
                 test["settings"],
                 {
                     printed_name(metric, {"test": judge_of_test(test, run)}): value
                     for metric, value in test["figures"].items()
                 },
+                test.get(LIMIT),
             )
             for test in read_tests(run)
         ]
@@ -236,6 +246,7 @@ def measurement_rows(records: Sequence[Record]) -> list[MeasurementRows]:
         for name in differences([test.settings for test in record.tests])
         if not name.endswith(".root")
     )
+    varied |= {LIMIT: None}  # a test of a part says so, though it be the only one
     groups: dict[str, list[Measurement | None]] = {}
     for number, record in enumerate(records):
         for test in record.tests:

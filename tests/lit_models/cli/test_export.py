@@ -97,7 +97,7 @@ def test_the_card(tmp_path: Path) -> None:
     assert card["numbers"] == sum(value.numel() for value in load_file(path).values())
 
 
-def test_a_card_has_no_values_of_other_data_or_other_weights() -> None:
+def test_a_card_has_no_values_of_other_data_other_weights_or_a_partial_test() -> None:
     """Other weights: of a run that went back to an earlier checkpoint, and trained on to the same step."""
     run = Path("runs/digits/1")
     (run / "checkpoints").mkdir(parents=True)
@@ -113,10 +113,16 @@ def test_a_card_has_no_values_of_other_data_or_other_weights() -> None:
         {"step": 20, "settings": own, "figures": {"test/b": 2.0}},
         {"step": 20, "settings": own, "weights": "0" * 64, "figures": {"test/a": 3.0}},
         {"step": 20, "settings": others, "weights": digest, "figures": {"test/a": 4.0}},
+        {"step": 20, "settings": own, "weights": digest, "limit_test_batches": 1, "figures": {"test/a": 5.0}},
+        {"step": 20, "settings": own, "weights": digest, "limit_test_batches": None, "figures": {"test/c": 6.0}},
     ]
     (run / "tests.json").write_text(json.dumps(tests))
     (path,) = export(run)
-    assert json.loads(path.with_suffix(".json").read_text())["figures"] == {"test/a": 1.0, "test/b": 2.0}
+    assert json.loads(path.with_suffix(".json").read_text())["figures"] == {
+        "test/a": 1.0,
+        "test/b": 2.0,
+        "test/c": 6.0,
+    }
 
 
 def test_the_digest_of_weights_is_of_names_types_shapes_and_values() -> None:

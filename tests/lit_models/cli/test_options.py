@@ -14,8 +14,9 @@ import pytest
 import torch
 import yaml
 from lightning.pytorch import Callback, LightningModule, Trainer
-from lightning.pytorch.strategies import DDPStrategy
+from lightning.pytorch.strategies import DDPStrategy, SingleDeviceStrategy
 
+from lit_models.cli.refusals import require_fitting_trainer
 from lit_models.errors import RunError
 from lit_models.support.lightning_internals import find_unused_parameters
 from tests.methods import RUNS
@@ -78,6 +79,7 @@ REFUSED: dict[str, tuple[tuple[str, ...], str]] = {
     "bf16-true": (("--trainer.precision=bf16-true",), "set bf16-mixed, 32-true or 64-true"),
     "16-true": (("--trainer.precision=16-true",), "set 16-mixed, 32-true or 64-true"),
     "LearningRateFinder": (("--trainer.callbacks+=LearningRateFinder",), "LearningRateFinder can't search for "),
+    "single_device": (("--trainer.strategy=single_device", "--trainer.devices=2"), "uses one device only, in spite of"),
 }
 METHODS = {name: runs[0] for name, runs in RUNS.items()}
 PAIR = ("previous", "last")
@@ -231,12 +233,30 @@ def test_every_strategy_of_ddp_looks_for_unused_parameters_of_a_gan(
     [
         ("ddp_spawn", "hands everything to new processes as copies, which .* can't be: set ddp."),
         ("ddp_spawn_find_unused_parameters_true", "set ddp_find_unused_parameters_true."),
+        ("single_device", "in spite of --trainer.devices 2: leave --trainer.strategy out, or set --trainer.devices to"),
     ],
 )
 def test_a_strategy_that_cannot_work_is_a_sentence(relit: Relit, strategy: str, sentence: str, capsys: Output) -> None:
     assert relit("fit", *TINY, f"--trainer.strategy={strategy}", "--trainer.devices=2") == 1
     assert re.search(sentence, capsys.readouterr().err)
     assert not Path("runs").exists()
+
+
+@pytest.mark.parametrize("strategy", ["single_device", SingleDeviceStrategy()])
+def test_one_device_is_not_several(strategy: str | SingleDeviceStrategy, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 4)
+    model = LightningModule()
+    others = {"strategy": strategy, "sync_batchnorm": False, "precision": None}
+    for devices in (1, "1", "auto", [3], "3,"):
+        require_fitting_trainer(model, {**others, "devices": devices, "num_nodes": 1}, [])
+    for devices, nodes, name in (
+        *((devices, 1, "devices") for devices in (2, "2", "0,1", [0, 1], -1, "-1")),
+        ("auto", 2, "num_nodes"),
+    ):
+        with pytest.raises(RunError, match=f"--trainer.{name} to one"):
+            require_fitting_trainer(model, {**others, "devices": devices, "num_nodes": nodes}, [])
+    ddp = {**others, "strategy": "ddp"}
+    require_fitting_trainer(model, {**ddp, "devices": 2, "num_nodes": 2}, [])
 
 
 STRATEGIES = [

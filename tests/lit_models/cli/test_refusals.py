@@ -215,4 +215,5 @@ def test_a_monitor_of_an_empty_validation_is_refused_before_training(relit: Reli
 
 def test_a_runs_folder_may_stand_for_its_last_checkpoint(relit: Relit, finished: Path) -> None:
     assert relit("test", *TINY, f"--ckpt_path={finished}", "--trainer.limit_test_batches=1") == 0
-    assert json.loads((finished / "tests.json").read_text())[0]["checkpoint"] == "last.ckpt"
+    (test,) = json.loads((finished / "tests.json").read_text())
+    assert (test["checkpoint"], test["limit_test_batches"]) == ("last.ckpt", 1)

@@ -220,6 +220,14 @@ def test_tests_of_a_run_can_be_told_apart(gan: Path) -> None:
     assert "https://arxiv.org/abs/1703.05175" in {link["href"] for link in parsed.of("a")}
 
 
+def test_a_test_of_a_part_says_so(gan: Path) -> None:
+    test = measured({"test/accuracy": 0.9875}, "protonet_omniglot_5way1shot", **EPISODES, test_way=5)
+    write_tests(gan, test | {"limit_test_batches": 3})
+    text = " ".join(written(gan)[1].text("script", "style").split())
+    assert "limit_test_batches 3 checkpoint best.ckpt, step 1234 images – test/accuracy 0.9875" in text
+    assert ", published:" not in text
+
+
 def test_the_same_test_of_several_runs_is_one_row(gan: Path, tmp_path: Path) -> None:
     other = tmp_path / "gan" / "two"
     other.mkdir()

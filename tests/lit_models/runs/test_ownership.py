@@ -4,12 +4,14 @@ import multiprocessing
 import os
 import re
 import signal
+import socket
 import time
 from collections.abc import Callable, Iterator
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 import pytest
+import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 from lit_models.runs.ownership import LOCK
@@ -143,4 +145,32 @@ def test_ctrl_c_before_the_first_batch_leaves_nothing(start: Callable[..., BaseP
     process.join(PATIENCE)
     assert process.exitcode == 130
     assert capfd.readouterr().err.splitlines()[-1] == "relit: interrupted."
+    assert not Path("runs").exists()
+
+
+@pytest.mark.long
+def test_nodes_started_by_their_rank_alone_train_one_run(
+    start: Callable[..., BaseProcess], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    monkeypatch.setenv("MASTER_ADDR", "127.0.0.1")
+    monkeypatch.setenv("MASTER_PORT", str(port))
+    nodes = []
+    for rank in (0, 1):
+        monkeypatch.setenv("NODE_RANK", str(rank))
+        nodes.append(start("fit", *TINY, ONE, "--trainer.num_nodes=2", "--trainer.max_epochs=1"))
+    for node in nodes:
+        node.join(PATIENCE)
+    assert [node.exitcode for node in nodes] == [0, 0]
+    assert torch.load(the_run() / "checkpoints" / "last.ckpt", weights_only=True)["global_step"] > 0
+
+
+def test_nodes_that_cannot_agree_on_a_folder_are_refused(
+    relit: Relit, capsys: Output, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for rank in ("0", "1"):
+        monkeypatch.setenv("NODE_RANK", rank)
+        assert relit("fit", *TINY, "--trainer.num_nodes=2") == 1
+        assert "need the same --run.id NAME" in capsys.readouterr().err
     assert not Path("runs").exists()

@@ -9,10 +9,16 @@ from lit_models.runs.record import add_test
 
 def test_a_test_takes_the_place_of_an_earlier_one(tmp_path: Path) -> None:
     test = {"experiment": "x", "checkpoint": "last.ckpt", "settings": {"class_path": "Digits"}, "step": 1}
-    for changes in ({}, {"step": 2}, {"checkpoint": "best.ckpt"}, {"settings": None}):
+    limited = ({"limit_test_batches": 3, "step": step} for step in (3, 4))
+    for changes in ({}, {"step": 2}, {"checkpoint": "best.ckpt"}, {"settings": None}, *limited):
         add_test(tmp_path, {**test, **changes})
     kept = json.loads((tmp_path / "tests.json").read_text())
-    assert [(one["step"], one["checkpoint"]) for one in kept] == [(2, "last.ckpt"), (1, "best.ckpt"), (1, "last.ckpt")]
+    assert [(one["step"], one["checkpoint"]) for one in kept] == [
+        (2, "last.ckpt"),
+        (1, "best.ckpt"),
+        (1, "last.ckpt"),
+        (4, "last.ckpt"),
+    ], "a test of a few batches doesn't replace the full one, nor the full one it"
 
 
 def test_processes_that_end_their_tests_at_once_lose_none(tmp_path: Path) -> None:
