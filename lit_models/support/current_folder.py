@@ -1,0 +1,107 @@
+"""Imports a user's modules from the current folder, and nothing else that lies there.
+
+The installed ``relit`` has no current folder on its path. All of that folder may not be on it: ``wandb/``, ``runs/`` or
+``datamodules/`` would be taken for packages, and a class named in a stranger's checkpoint for the user's. Found there are
+only modules that the user has typed, and what these import themselves; and only if no other package has their name.
+"""
+
+import os
+import sys
+from collections.abc import Iterable
+from importlib.abc import MetaPathFinder
+from importlib.machinery import ModuleSpec, PathFinder
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+FOR_CHILDREN = "RELIT_MODULES"
+"""Environment variable by which the processes that are started, such as loaders' workers, find the same modules."""
+IMPORT_SYSTEM = ("importlib", "_frozen_importlib", "_frozen_importlib_external")
+
+
+class CurrentFolder(MetaPathFinder):
+    """The last finder of modules, which is asked for what no other one has found.
+
+    Attributes:
+        folder: Where it looks.
+        names: The top-level modules that may be found there.
+    """
+
+    folder = ""
+    names: frozenset[str] = frozenset()
+
+    def allow(self, folder: str, names: Iterable[str]) -> None:
+        """Lets modules be found in the folder, here and in the processes that are started from now on."""
+        self.names = frozenset(names) | (self.names if folder == self.folder else frozenset())
+        self.folder = folder
+        os.environ[FOR_CHILDREN] = f"{','.join(sorted(self.names))}:{folder}"
+        if self not in sys.meta_path:
+            sys.meta_path.append(self)
+
+    def find_spec(self, fullname: str, path: Any = None, target: Any = None) -> ModuleSpec | None:
+        if path is not None:  # of a package, which finds its modules itself
+            return None
+        is_allowed = fullname in self.names
+        if not is_allowed and _importing_package() not in self.names:
+            return None
+        spec = PathFinder.find_spec(fullname, [self.folder]) if _lies_in(self.folder, fullname) else None
+        if spec is not None:
+            self.allow(self.folder, [fullname])
+        elif is_allowed:
+            raise ModuleNotFoundError(
+                f"No module named {fullname!r}, neither installed nor in {self.folder} as {fullname}.py or as a folder "
+                f"{fullname} of Python files",
+                name=fullname,
+            )
+        return spec
+
+
+FINDER = CurrentFolder()
+
+
+def import_from_current_folder(names: Iterable[str]) -> None:
+    """Lets the modules that the user has typed be imported from the current folder.
+
+    Args:
+        names: Their names, of which the first parts count.
+    """
+    if typed := {name.partition(".")[0] for name in names}:
+        FINDER.allow(str(Path.cwd()), typed)
+
+
+def take_over_from_parent() -> None:
+    """Finds the modules that the process finds which has started this one."""
+    names, _, folder = os.environ.get(FOR_CHILDREN, "").partition(":")
+    if names and folder:
+        FINDER.allow(folder, names.split(","))
+
+
+def hidden_module(name: str) -> Path | None:
+    """The module of that name in the current folder, if another one is imported in its place; None otherwise."""
+    here = _lies_in(str(Path.cwd()), name)
+    found = sys.modules.get(name)
+    spec = found.__spec__ if found is not None else PathFinder.find_spec(name)
+    if here is None or spec is None:
+        return None
+    origin = spec.origin or next(iter(spec.submodule_search_locations or ()), "")
+    return None if Path(origin).resolve().is_relative_to(here.resolve()) else here
+
+
+def _lies_in(folder: str, name: str) -> Path | None:
+    """The module's file, or its folder, which must hold Python files: W&B's own ``wandb/`` is no package."""
+    package = Path(folder, name)
+    if package.is_dir() and any(package.glob("*.py")):
+        return package
+    return next((file for file in Path(folder).glob(f"{name}.*") if file.suffix in (".py", ".so", ".pyd")), None)
+
+
+def _importing_package() -> str:
+    """The top-level package of the code that imports something."""
+    frame: FrameType | None = sys._getframe(2)
+    while frame is not None and _package_of(frame) in IMPORT_SYSTEM:
+        frame = frame.f_back
+    return "" if frame is None else _package_of(frame)
+
+
+def _package_of(frame: FrameType) -> str:
+    return str(frame.f_globals.get("__name__", "")).partition(".")[0]
