@@ -1,8 +1,9 @@
 """Imports a user's modules from the current folder, and nothing else that lies there.
 
-The installed ``relit`` has no current folder on its path. All of that folder may not be on it: ``wandb/``, ``runs/`` or
-``datamodules/`` would be taken for packages, and a class named in a stranger's checkpoint for the user's. Found there are
-only modules that the user has typed, and what these import themselves; and only if no other package has their name.
+The current folder isn't on the path of the installed ``relit``. On it, folders such as ``wandb/`` or ``datamodules/``
+would be taken for packages, and a file that came with a stranger's checkpoint could be imported. So only the modules
+that the command line names are found there, and those that they import; an installed package of the same name comes
+first.
 """
 
 import os

@@ -155,7 +155,7 @@ def missing_package(message: str) -> str | None:
 
 
 def _not_found(message: str, option: str, given: str) -> str | None:
-    """A sentence on a class whose module, or one that it imports, can't be found; None if the message isn't about it."""
+    """A sentence on a class whose module, or one that it imports, is missing; None if the message isn't about it."""
     text = " ".join(message.split())
     if found := re.search(r"[Nn]o module named '(\w+)[\w.]*'(, neither .*? of Python files)?", text):
         if found[1] != given.partition(".")[0]:
