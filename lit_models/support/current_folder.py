@@ -45,7 +45,7 @@ class CurrentFolder(MetaPathFinder):
         is_allowed = fullname in self.names
         if not is_allowed and _importing_package() not in self.names:
             return None
-        spec = PathFinder.find_spec(fullname, [self.folder]) if _lies_in(self.folder, fullname) else None
+        spec = _spec_in(self.folder, fullname)
         if spec is not None:
             self.allow(self.folder, [fullname])
         elif is_allowed:
@@ -79,21 +79,23 @@ def take_over_from_parent() -> None:
 
 def hidden_module(name: str) -> Path | None:
     """The module of that name in the current folder, if another one is imported in its place; None otherwise."""
-    here = _lies_in(str(Path.cwd()), name)
-    found = sys.modules.get(name)
-    spec = found.__spec__ if found is not None else PathFinder.find_spec(name)
-    if here is None or spec is None:
+    here = _spec_in(str(Path.cwd()), name)
+    imported = sys.modules.get(name)
+    found = PathFinder.find_spec(name) if imported is None else imported.__spec__
+    if here is None or found is None or _place(here) == _place(found):
         return None
-    origin = spec.origin or next(iter(spec.submodule_search_locations or ()), "")
-    return None if Path(origin).resolve().is_relative_to(here.resolve()) else here
+    return _place(here)
 
 
-def _lies_in(folder: str, name: str) -> Path | None:
-    """The module's file, or its folder, which must hold Python files: W&B's own ``wandb/`` is no package."""
-    package = Path(folder, name)
-    if package.is_dir() and any(package.glob("*.py")):
-        return package
-    return next((file for file in Path(folder).glob(f"{name}.*") if file.suffix in (".py", ".so", ".pyd")), None)
+def _spec_in(folder: str, name: str) -> ModuleSpec | None:
+    """The module of that name in a folder. A folder without Python files is none: W&B writes a ``wandb/``."""
+    spec = PathFinder.find_spec(name, [folder])
+    is_empty = spec is not None and spec.loader is None and not any(Path(folder, name).glob("*.py"))
+    return None if is_empty else spec
+
+
+def _place(spec: ModuleSpec) -> Path:
+    return Path(spec.origin or next(iter(spec.submodule_search_locations or ()), "")).resolve()
 
 
 def _importing_package() -> str:
