@@ -262,7 +262,7 @@ def dataset_class(name: str) -> type:
         meant = (
             f"set --data.train to {guess[0]}"
             if guess
-            else "set --data.train to a class's path, and PYTHONPATH to its folder"
+            else "set --data.train to MODULE.CLASS, such as mine.Cells of mine.py in the current folder"
         )
         raise DataError(f"There is no data set {name} ({error}): {meant}.") from error
     if not isinstance(found, type) or not hasattr(found, "__getitem__") or not hasattr(found, "__len__"):

@@ -28,12 +28,15 @@ if TYPE_CHECKING:
     from lit_models.wgan import WGAN
 
 import datamodules
+from lit_models.support.current_folder import take_over_from_parent
 
 if "LabeledImages" not in getattr(datamodules, "__all__", ()):
     raise ImportError(
         f"relit needs its own package `datamodules`, but Python finds {datamodules.__file__} first: rename that "
         "folder, or start Python in another one."
     )
+
+take_over_from_parent()
 
 __version__ = version("relit")
 

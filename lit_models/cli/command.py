@@ -42,6 +42,7 @@ from lit_models.cli.swaps import (
     warn_of_ignored_batch_size,
 )
 from lit_models.cli.trainer import RelitTrainer, compile_networks
+from lit_models.cli.typed_modules import find_typed_modules
 from lit_models.errors import RunError, RunWarning
 from lit_models.module import Method
 from lit_models.networks.user_network import import_encoder, is_user_encoder
@@ -183,6 +184,7 @@ class RelitCLI(LightningCLI):
 
     def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
         require_proper_files(list(args or ()))
+        find_typed_modules(self.typed)
         self.config = parser.parse_args(args)  # type: ignore[arg-type]
 
     def _parse_ckpt_path(self) -> None:

@@ -32,6 +32,7 @@ from lit_models.runs.folder import run_of
 from lit_models.runs.reading import differences, flat, read_logged, read_mapping, read_tests
 from lit_models.support.arguments import error_of_ours
 from lit_models.support.checkpoint_files import checkpoint_in, read_checkpoint
+from lit_models.support.current_folder import import_from_current_folder
 from lit_models.support.weights import (
     WEIGHTS,
     build_model,
@@ -113,6 +114,7 @@ def main(args: list[str]) -> int:
     given = parser.parse_args(args)
     try:
         if given.encoder is not None:
+            import_from_current_folder([given.encoder])
             import_encoder(given.encoder)
         for path in export(
             Path(given.checkpoint), given.format, given.part, given.output, given.command, given.note, given.hub_card

@@ -3,6 +3,7 @@
 import contextlib
 import io
 import json
+import os
 import shlex
 import signal
 import subprocess
@@ -87,10 +88,17 @@ def fit_command(folder: Path, arguments: Iterable[str]) -> list[str]:
 def relit(command: Sequence[str]) -> int:
     """Runs a command of relit in a separate process; returns its exit code."""
     print(f"== relit {shlex.join(command)}", flush=True)
-    return in_a_process([*RELIT, *command])
+    return in_a_process([*RELIT, *command], environment())
 
 
-def in_a_process(command: Sequence[str]) -> int:
+def environment() -> dict[str, str]:
+    """The environment of :data:`RELIT`: the current folder, with a ``wandb/`` or ``datamodules/`` in it, is on its path
+    only if it is on this process's, as it isn't for the installed ``relit``."""
+    on_path = not {"", os.getcwd()}.isdisjoint(sys.path)
+    return {**os.environ, **({} if on_path else {"PYTHONSAFEPATH": "1"})}
+
+
+def in_a_process(command: Sequence[str], env: dict[str, str] | None = None) -> int:
     """Runs a command and returns its exit code.
 
     Ctrl-C also reaches the command, which is waited for while it leaves its run in order.
@@ -101,7 +109,7 @@ def in_a_process(command: Sequence[str]) -> int:
     # Not SIG_IGN, which the command would inherit.
     before = signal.signal(signal.SIGINT, lambda *_: None)
     try:
-        code = subprocess.run(command, check=False).returncode
+        code = subprocess.run(command, check=False, env=env).returncode
     finally:
         signal.signal(signal.SIGINT, before)
     if code in INTERRUPTED:

@@ -16,6 +16,7 @@ from lit_models.cli.messages import sentence_of
 from lit_models.errors import RunError
 from lit_models.networks.user_network import import_encoder
 from lit_models.support.arguments import error_of_ours
+from lit_models.support.current_folder import import_from_current_folder
 from lit_models.support.weight_sources import find_weights, hub_reason, require_hub
 from lit_models.support.weights import WEIGHTS, read_weights
 
@@ -37,6 +38,7 @@ def main(args: list[str]) -> int:
     given = parser.parse_args(args)
     try:
         if given.encoder is not None:
+            import_from_current_folder([given.encoder])
             import_encoder(given.encoder)
         print(f"Published: {push(given.weights, given.repository, given.private, given.note)}")
     except Exception as error:

@@ -17,6 +17,7 @@ from lit_models.cli.processes import (
     RELIT,
     TERMINATED,
     Terminated,
+    environment,
     finished,
     fit_command,
     last_words,
@@ -77,7 +78,7 @@ class Run:
             log.write(f"== {shlex.join(command)}\n")
             log.flush()
             passed_on: dict[str, Any] = {"pass_fds": (lock.fileno(),)} if INHERITED else {}
-            process = subprocess.Popen(command, stdout=log, stderr=log, **passed_on)
+            process = subprocess.Popen(command, stdout=log, stderr=log, env=environment(), **passed_on)
             with _leaving_signals_to(process):
                 stopped = self._watch(process, should_stop)
         if stopped:

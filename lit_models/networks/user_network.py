@@ -76,7 +76,7 @@ def import_encoder(name: str) -> None:
     try:
         make = getattr(import_module(module), attribute)
     except (ImportError, AttributeError) as error:
-        raise ModelError(f"The encoder {name} can't be imported ({error}): check the name, and PYTHONPATH.") from error
+        raise ModelError(f"The encoder {name} can't be imported ({error}): check the name.") from error
     if not callable(make):
         raise ModelError(f"The encoder {name} must be a class or a function, and is a {type(make).__name__}.")
     _MAKERS[name] = make

@@ -108,10 +108,8 @@ def sentence_of_value(message: str) -> str | None:
         return f"{name} can't be used from the command line{remedy}."
     if found := re.search(r"Not a valid subclass of (\w+)|Expected a dot import path string: (\S+)", message):
         return _wrong_class(refusal, option, found[2] or _one_line(refusal.value))
-    if found := re.search(r"[Nn]o module named '([\w.]+)'|module '[\w.]+' has no attribute '(\w+)'", message):
-        what = f"the module {found[1]} can't be found" if found[1] else f"its module has no {found[2]}"
-        given = refusal.class_path or _one_line(refusal.value)
-        return f"{option} is {given}, but {what}: check the spelling, and PYTHONPATH."
+    if told := _not_found(message, option, refusal.class_path or _one_line(refusal.value)):
+        return told
     if refusal.expected:
         value = _one_line(refusal.value)
         if option == "--trainer.precision":
@@ -153,6 +151,18 @@ def missing_package(message: str) -> str | None:
         r"requires [`'\"]?(\w+)[`'\"]? (?:to be|which is not|package)|Requirement '(\w+)[^']*' not met", message
     ):
         return found[1] or found[2]
+    return None
+
+
+def _not_found(message: str, option: str, given: str) -> str | None:
+    """A sentence on a class whose module, or one that it imports, is missing; None if the message isn't about it."""
+    text = " ".join(message.split())
+    if found := re.search(r"[Nn]o module named '(\w+)[\w.]*'(, neither .*? of Python files)?", text):
+        if found[1] != given.partition(".")[0]:
+            return f"{option} is {given}, whose code imports {found[1]}, which isn't installed."
+        return f"{option} is {given}, but there is no module {found[0][16:]}: check the spelling."
+    if found := re.search(r"module '[\w.]+' has no attribute '(\w+)'", text):
+        return f"{option} is {given}, but its module has no {found[1]}: check the spelling."
     return None
 
 

@@ -192,7 +192,7 @@ def test_a_selection_on_the_digits(
         f"model: {{class_path: DARTSRetrain, init_args: {{{sizes}, auxiliary_weight: 0}}}}\n"
         f"data: {{class_path: Digits}}\n{common}"
     )
-    monkeypatch.setattr("lit_models.cli.processes.in_a_process", lambda command: relit(*command[3:]))
+    monkeypatch.setattr("lit_models.cli.processes.in_a_process", lambda command, _: relit(*command[3:]))
     given = ("--search", "search.yaml", "--retrain", "retrain.yaml", "--seeds", "2", "--short_epochs", "1")
     assert select(*given, "--val_fraction", "0", "--random", "1") == 0
     said = capfd.readouterr().out

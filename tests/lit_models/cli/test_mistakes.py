@@ -215,7 +215,7 @@ fit dcgan_digits --trainer.callbacks.every_n_epochs x        | --trainer.callbac
 fit dcgan_digits --checkpoint.mode biggest                   | --checkpoint.mode is biggest | min or max
 fit dcgan_digits --lr_scaling square                         | --lr_scaling is square | none, linear, sqrt
 fit dcgan_digits --compile maybe                             | --compile is maybe | true or false
-fit dcgan_digits --model mine.Nothing                        | mine.Nothing | PYTHONPATH
+fit dcgan_digits --model mine.Nothing                        | mine.Nothing | no module 'mine', neither installed nor in | mine.py
 fit dcgan_digits --model lit_models.Nothing                  | lit_models.Nothing | has no Nothing
 fit resnet18_digits --model.loss tripplet                    | --model.loss is tripplet | Did you mean triplet?
 fit vae_digits --model.likelihood poisson                    | --model.likelihood is poisson | gaussian or bernoulli
