@@ -177,13 +177,15 @@ def _walk_tab(gr: Any, walk: Walk) -> None:
         with gr.Row():
             steps = gr.Slider(3, 15, 9, step=1, label="steps")
             path = gr.Radio([("straight line", "lerp"), ("great circle", "slerp")], value="lerp", label="path")
-            ink = gr.Checkbox(True, label="ink: cut out, centered, light on dark", visible=walk.reads_ink)
+            ink = gr.Checkbox(True, label="as digits: cut out, centered, light on dark", visible=walk.reads_ink)
         button = gr.Button("walk between them")
         answers = []
         for player in walk.players:
+            gr.Markdown(f"{player.name}: the first picture, the images on the way, the second picture")
+            hidden = {"show_label": False, "buttons": BUTTONS}  # a label would cover the first images
             answers += [
-                gr.Image(type="pil", label=f"{player.name}: first, the way, second", buttons=BUTTONS),
-                gr.Image(label=f"{player.name}: the way", type="filepath", format="gif", buttons=BUTTONS),
+                gr.Image(type="pil", label=f"{player.name}: row", **hidden),
+                gr.Image(type="filepath", label=f"{player.name}: moving picture", format="gif", **hidden),
             ]
         button.click(_with_sentences(gr, walk.between), [*pictures, steps, path, ink], answers)
 

@@ -300,7 +300,7 @@ class Walk:
             answers += player.between(ends[0], ends[1], steps, path)
         return answers
 
-    def examples(self, count: int = 10) -> list[str]:
+    def examples(self, count: int = 6) -> list[str]:
         """Files of digits to pick from; they last as long as the process."""
         shape = next(player.model.image_shape for player in self.players if player.model.image_shape[0] == 1)
         files = [Path(self._folder.name) / f"digit_{number}.png" for number in range(count)]
@@ -328,7 +328,7 @@ def prepared(picture: Any, shape: tuple[int, int, int], ink: bool) -> Tensor | N
     if ink:
         return centered_digit(np.asarray(_looked_at(picture, 1)), shape)
     pixels = central_square(picture, shape[1], Reading(shape[0]))
-    return torch.from_numpy(pixels)[None].float() / 255
+    return torch.from_numpy(pixels.copy())[None].float() / 255
 
 
 @dataclass

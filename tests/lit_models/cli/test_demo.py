@@ -136,7 +136,8 @@ def test_the_way_between_two_drawings() -> None:
     row, file = playing.Walk([walker]).between({"composite": drawn_one()}, {"composite": drawn_ring()}, steps=5)
     model = walker.model
     digits = [playing.centered_digit(np.asarray(drawn), (1, 32, 32)) for drawn in (drawn_one(), drawn_ring())]
-    assert digits[0] is not None and digits[1] is not None
+    assert digits[0] is not None
+    assert digits[1] is not None
     with torch.no_grad():
         start, end = model.encoder(digits[0]), model.encoder(digits[1])
         way = [torch.sigmoid(model.decoder((1 - step / 4) * start + step / 4 * end)) for step in range(5)]
@@ -330,10 +331,9 @@ def test_the_playground_in_a_browser(tmp_path: Path, monkeypatch: pytest.MonkeyP
                 upload(page, label, tmp_path / f"{kind}.png")
                 wait_for(page, f"!{block_of(label)}.innerText.includes('Upload an image')")
             click(page, "walk between them")
-            shown = f"{block_of('autoencoder: the way')}?.querySelector('img')?.src"
-            wait_for(page, f"{shown}?.includes('between.gif')")
-            row = f"{block_of('autoencoder: first')}.querySelector('img')"
-            wait_for(page, f"{row}.naturalWidth === {7 * (2 + 11 * 34)} && {row}.naturalHeight === {7 * 36}")
+            wait_for(page, "document.querySelector('img[src*=\"between.gif\"]')?.naturalWidth === 256")
+            row = f"image.naturalWidth === {7 * (2 + 11 * 34)} && image.naturalHeight === {7 * 36}"
+            wait_for(page, f"[...document.images].some((image) => image.checkVisibility() && {row})")
 
             click(page, "pix2pix")
             photograph = tmp_path / "photograph.png"
