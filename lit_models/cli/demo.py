@@ -192,8 +192,10 @@ def _walk_tab(gr: Any, walk: Walk) -> None:
 
 def _translation_tab(gr: Any, player: Player) -> None:
     with gr.Tab(player.name), gr.Row():
-        photograph = gr.Image(type="pil", label="photograph", sources=["upload", "clipboard"], buttons=BUTTONS)
-        photograph.change(player.translate, photograph, gr.Image(type="pil", label="translation", buttons=BUTTONS))
+        photograph = gr.Image(label="photograph", sources=["upload", "clipboard"], buttons=BUTTONS)
+        translation = gr.Image(type="pil", label="translation", buttons=BUTTONS)
+        translated = _with_sentences(gr, lambda given: player.translate(_files_of(given)))
+        photograph.change(translated, photograph, translation, preprocess=False)
 
 
 def _few_shot_tab(gr: Any, player: Player) -> None:
@@ -204,11 +206,20 @@ def _few_shot_tab(gr: Any, player: Player) -> None:
                 gr.File(label=f"class {n + 1}", file_count="multiple", file_types=["image"]) for n in range(CLASSES)
             ]
         with gr.Row():
-            query = gr.Image(type="pil", label="which class is this?", sources=["upload", "clipboard"], buttons=BUTTONS)
+            query = gr.Image(label="which class is this?", sources=["upload", "clipboard"], buttons=BUTTONS)
             answer = gr.Label(label="classes")
         few_shot = FewShot(player.model)
 
-        gr.Button("ask").click(_with_sentences(gr, few_shot.classify), [query, *examples], answer)
+        classified = _with_sentences(gr, lambda *given: few_shot.classify(*map(_files_of, given)))
+        gr.Button("ask").click(classified, [query, *examples], answer, preprocess=False)
+
+
+def _files_of(given: Any) -> Any:
+    """The files that were dropped, where Gradio doesn't open them: its own error for those that are no pictures is a
+    bare "Error"."""
+    if isinstance(given, list):
+        return [file["path"] for file in given]
+    return given["path"] if given else None
 
 
 def _with_sentences(gr: Any, answer: Callable[..., Any]) -> Callable[..., Any]:

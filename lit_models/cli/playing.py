@@ -97,7 +97,7 @@ class Player:
 
     def movie(self, seed: int | None) -> str:
         """A GIF of a walk in the latent space; its file, which lasts as long as the process."""
-        path = Path(self._folder.name) / "walk.gif"
+        path = Path(self.folder.name) / "walk.gif"
         write_movie(walk_frames(self.model, int(seed or 0) % 2**63), path, seconds=0.1)
         return str(path)
 
@@ -113,20 +113,25 @@ class Player:
         """
         with torch.no_grad():
             way = self.model.interpolate(first, second, int(steps), path)[0]
-        file = Path(self._folder.name) / "between.gif"
+        file = Path(self.folder.name) / "between.gif"
         frames = [as_picture(image) for image in way]
         write_movie([*frames, *frames[-2:0:-1]], file)
         return as_picture(make_grid(torch.cat([first, way, second]), nrow=len(way) + 2, pad_value=1)), str(file)
 
     @cached_property
-    def _folder(self) -> "tempfile.TemporaryDirectory[str]":
+    def folder(self) -> "tempfile.TemporaryDirectory[str]":
+        """Where its files are; it lasts as long as the process."""
         return tempfile.TemporaryDirectory(prefix="relit-demo-", ignore_cleanup_errors=True)
 
     def _label(self, label: int, count: int) -> Tensor | None:
         return torch.full((count,), int(label)) if self.classes else None
 
-    def translate(self, photograph: Image.Image | None) -> Image.Image | None:
-        """The translation of a photograph of any size."""
+    def translate(self, photograph: Image.Image | str | None) -> Image.Image | None:
+        """The translation of a photograph of any size.
+
+        Raises:
+            RunError: The file is no picture.
+        """
         if photograph is None:
             return None
         model = self.model
@@ -303,14 +308,10 @@ class Walk:
     def examples(self, count: int = 6) -> list[str]:
         """Files of digits to pick from; they last as long as the process."""
         shape = next(player.model.image_shape for player in self.players if player.model.image_shape[0] == 1)
-        files = [Path(self._folder.name) / f"digit_{number}.png" for number in range(count)]
+        files = [Path(self.players[0].folder.name) / f"digit_{number}.png" for number in range(count)]
         for image, file in zip(training_digits(shape).images, files, strict=False):
             as_picture(image).save(file)
         return [str(file) for file in files]
-
-    @cached_property
-    def _folder(self) -> "tempfile.TemporaryDirectory[str]":
-        return tempfile.TemporaryDirectory(prefix="relit-demo-", ignore_cleanup_errors=True)
 
 
 def prepared(picture: Any, shape: tuple[int, int, int], ink: bool) -> Tensor | None:

@@ -55,7 +55,7 @@ def test_generation_follows_seed_class_and_sliders() -> None:
     assert np.array_equal(small, (expected * 255).round().byte().numpy())
 
 
-def test_a_photograph_is_given_in_the_channels_of_the_model() -> None:
+def test_a_photograph_is_given_in_the_channels_of_the_model(tmp_path: Path) -> None:
     torch.manual_seed(0)
     model = lit_models.Pix2Pix(32, 3, feature_maps=2, discriminator_feature_maps=2, patch_size=16, source_channels=1)
     colors = playing.Player("colors", model.eval())
@@ -63,6 +63,12 @@ def test_a_photograph_is_given_in_the_channels_of_the_model() -> None:
     gray = torch.from_numpy(np.array(photograph.convert("L")))[None, None] / 255
     with torch.no_grad():
         expected = (model.translate(gray)[0] * 255).round().byte().permute(1, 2, 0).numpy()
+    photograph.save(tmp_path / "photograph.png")
+    assert colors.translate(str(tmp_path / "photograph.png")) == colors.translate(photograph)
+    assert colors.translate(None) is None
+    (tmp_path / "broken.png").write_bytes(b"\x89PNG cut off")
+    with pytest.raises(RunError, match=r"^broken\.png can't be read as a picture\.$"):
+        colors.translate(str(tmp_path / "broken.png"))
     made = colors.translate(photograph)
     assert made is not None
     assert np.array_equal(np.asarray(made.resize((32, 32), Image.Resampling.NEAREST)), expected)
@@ -336,6 +342,9 @@ def test_the_playground_in_a_browser(tmp_path: Path, monkeypatch: pytest.MonkeyP
             wait_for(page, f"[...document.images].some((image) => image.checkVisibility() && {row})")
 
             click(page, "pix2pix")
+            upload(page, "photograph", tmp_path / "broken.png")
+            wait_for(page, "document.body.innerText.includes('broken.png can\\'t be read as a picture.')")
+            page.evaluate(f"{block_of('photograph')}.querySelector('button[aria-label=Clear]').click()")
             photograph = tmp_path / "photograph.png"
             Image.fromarray(np.random.default_rng(0).integers(0, 255, (40, 60, 3), dtype=np.uint8)).save(photograph)
             upload(page, "photograph", photograph)
