@@ -7,7 +7,9 @@ and if it likes in ``augment`` what happens to training batches. Everything else
 import hashlib
 import os
 import unicodedata
-from collections.abc import Iterable, Mapping, Sequence
+import warnings
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from inspect import signature
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
@@ -18,7 +20,7 @@ from lightning.pytorch.callbacks import BatchSizeFinder
 from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor
 
-from datamodules.errors import DataError
+from datamodules.errors import DataError, note
 from datamodules.loading.loaders import BatchLoader, BatchSource
 from datamodules.loading.paths import expanded, user_cache
 from datamodules.loading.samplers import BatchSampler, ClassBalancedBatches, SequentialBatches, ShuffledBatches
@@ -53,6 +55,13 @@ class HasImageShape(Protocol):
     """A model that was built for images of ``(channels, height, width)``."""
 
     image_shape: tuple[int, int, int]
+
+
+@runtime_checkable
+class LearnsClasses(Protocol):
+    """A model of so many classes, 0 for none."""
+
+    num_classes: int
 
 
 @runtime_checkable
@@ -229,7 +238,8 @@ class ImageDataModule(LightningDataModule):
         return BatchLoader(self._placed(dataset), batch_sampler=sampler)
 
     def _require_validation(self) -> None:
-        """Refuses a training that waits for a validation metric without validation images."""
+        """Refuses a training that waits for a validation metric without validation images, and notes that there are
+        none where some were to be drawn."""
         if self.trainer is None or "val_set" not in vars(self) or len(self.val_set):
             return
         for callback in vars(self.trainer).get("callbacks", ()):  # which Lightning's class doesn't declare
@@ -240,6 +250,8 @@ class ImageDataModule(LightningDataModule):
                     f"{type(callback).__name__} waits for {monitor}, but {type(self).__name__} has no validation "
                     f"images: {remedy}, or set the monitor to null or to a training metric."
                 )
+        if vars(self).get("val_fraction"):
+            note(f"{type(self).__name__} has no validation images, as it has too few: {self._remedy('val_fraction')}.")
 
     def _require_enough(self, size: int) -> None:
         """Refuses an evaluation of nothing, or of fewer images than there are processes."""
@@ -279,12 +291,22 @@ class ImageDataModule(LightningDataModule):
         return dataset
 
 
-def require_labeled_images(datamodule: ImageDataModule, images: ImageDataModule) -> None:
-    """Refuses ``images``, set up, as what ``datamodule`` is made of if they aren't labeled images.
+def prepare_images(datamodule: ImageDataModule, images: ImageDataModule) -> None:
+    """Prepares the data module that another one is made of."""
+    images.trainer = datamodule.trainer
+    with _options_of_images(datamodule):
+        images.prepare_data()
+
+
+def set_up_images(datamodule: ImageDataModule, images: ImageDataModule, stage: str) -> None:
+    """Sets up the data module that another one is made of.
 
     Raises:
-        DataError: They are pairs, or episodes.
+        DataError: It gives pairs or episodes in place of labeled images.
     """
+    images.trainer = datamodule.trainer  # whose model they may be made for
+    with _options_of_images(datamodule):
+        images.setup(stage)
     if not isinstance(images.train_set.columns, LabeledImages):
         raise DataError(
             f"{type(datamodule).__name__} is made of labeled images, which {type(images).__name__} doesn't give: set "
@@ -292,10 +314,34 @@ def require_labeled_images(datamodule: ImageDataModule, images: ImageDataModule)
         )
 
 
+@contextmanager
+def _options_of_images(datamodule: ImageDataModule) -> Iterator[None]:
+    """Within the block, errors and notes name options as they are typed: ``--data.images.path``, not ``--data.path``,
+    where ``datamodule`` takes other images as an argument."""
+    if "images" not in signature(type(datamodule)).parameters:
+        yield
+        return
+    caught: list[warnings.WarningMessage] = []
+    try:
+        with warnings.catch_warnings(record=True) as caught:
+            yield
+    except DataError as error:
+        raise DataError(_of_images(str(error))) from error
+    finally:
+        for one in caught:
+            warnings.warn_explicit(_of_images(str(one.message)), one.category, one.filename, one.lineno)
+
+
+def _of_images(text: str) -> str:
+    return text.replace("--data.", "--data.images.")
+
+
 def to_unit_interval(batch: Any) -> Any:
-    """The batch with every uint8 tensor turned into float32 in [0, 1] (255 becomes 1)."""
-    # In place on the fresh copy: `column / 255` allocates twice, which may cost ten times what the arithmetic does.
-    return type(batch)(*(column.float().div_(255) if column.dtype == torch.uint8 else column for column in batch))
+    """The batch, or batch of batches, with every uint8 tensor turned into float32 in [0, 1] (255 becomes 1)."""
+    if isinstance(batch, Tensor):
+        # In place on the fresh copy: `batch / 255` allocates twice, which may cost ten times what the arithmetic does.
+        return batch.float().div_(255) if batch.dtype == torch.uint8 else batch
+    return type(batch)(*map(to_unit_interval, batch)) if isinstance(batch, tuple) else batch
 
 
 def in_precision(trainer: Trainer | None, batch: Any) -> Any:

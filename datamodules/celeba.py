@@ -10,6 +10,7 @@ import torchvision
 from datamodules.base import data_root
 from datamodules.errors import DataError, note
 from datamodules.image_folder import ImageFolder
+from datamodules.loading import augment
 from datamodules.loading.folders import TEST, TRAIN, VAL, Listing, files_below
 
 NUM_IMAGES = 202_599
@@ -35,6 +36,7 @@ class CelebA(ImageFolder):
         on_device: Hold the data set in the accelerator's memory; if None, when it fits easily.
         classes_per_batch: P of a batch of P classes x K images; None for batches drawn without regard to the class.
         samples_per_class: K of such a batch.
+        augmentation: What happens to training images: "none", "flip", "standard" or "strong", as in ``ImageFolder``.
     """
 
     name = "celeba"
@@ -51,6 +53,7 @@ class CelebA(ImageFolder):
         on_device: bool | None = None,
         classes_per_batch: int | None = None,
         samples_per_class: int | None = None,
+        augmentation: augment.Augmentation = "none",
     ) -> None:
         folder = data_root(root) / "celeba" / "img_align_celeba"
         archive = folder.with_suffix(".zip")
@@ -65,6 +68,7 @@ class CelebA(ImageFolder):
             on_device=on_device,
             classes_per_batch=classes_per_batch,
             samples_per_class=samples_per_class,
+            augmentation=augmentation,
         )
         self.attribute = attribute
         if attribute is not None:

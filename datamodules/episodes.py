@@ -4,7 +4,7 @@ from typing import Any
 
 import torch
 
-from datamodules.base import ImageDataModule, require_labeled_images, run_seed
+from datamodules.base import ImageDataModule, prepare_images, run_seed, set_up_images
 from datamodules.errors import DataError, note
 from datamodules.loading.loaders import BatchLoader
 from datamodules.loading.samplers import EpisodeBatches
@@ -90,16 +90,10 @@ class EpisodeDataModule(ImageDataModule):
         self.eval_seed = eval_seed
 
     def prepare_data(self) -> None:
-        self.images.trainer = self.trainer
-        try:
-            self.images.prepare_data()
-        except DataError as error:
-            raise DataError(str(error).replace("--data.path", "--data.images.path")) from error
+        prepare_images(self, self.images)
 
     def setup(self, stage: str) -> None:
-        self.images.trainer = self.trainer  # whose model they may be made for
-        self.images.setup(stage)
-        require_labeled_images(self, self.images)
+        set_up_images(self, self.images, stage)
         self.image_shape = self.images.image_shape
         self.train_set, self.val_set = self.images.train_set, self.images.val_set
         self.test_set = self.predict_set = self.images.test_set

@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from datamodules.base import ImageDataModule, require_labeled_images, run_seed
+from datamodules.base import ImageDataModule, prepare_images, run_seed, set_up_images
 from datamodules.errors import DataError, note
 from datamodules.loading.augment import random_affine
 from datamodules.loading.loaders import BatchLoader
@@ -80,13 +80,10 @@ class FewLabels(ImageDataModule):
         self.max_rotation, self.max_translation, self.max_scaling = max_rotation, max_translation, max_scaling
 
     def prepare_data(self) -> None:
-        self.images.trainer = self.trainer
-        self.images.prepare_data()
+        prepare_images(self, self.images)
 
     def setup(self, stage: str) -> None:
-        self.images.trainer = self.trainer  # whose model they may be made for
-        self.images.setup(stage)
-        require_labeled_images(self, self.images)
+        set_up_images(self, self.images, stage)
         self.image_shape = self.images.image_shape
         self.num_classes, self.class_names = self.images.num_classes, self.images.class_names
         self.test_set, self.predict_set = self.images.test_set, self.images.predict_set

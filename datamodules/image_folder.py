@@ -16,7 +16,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from datamodules.base import ImageDataModule, split_rows, to_unit_interval
+from datamodules.base import ImageDataModule, LearnsClasses, split_rows, to_unit_interval
 from datamodules.errors import DataError, note
 from datamodules.loading import augment
 from datamodules.loading.archives import RemoteFile, extract, fetch
@@ -246,6 +246,22 @@ class ImageFolder(ImageDataModule):
         predicted = readable if self.unlabeled else readable[split != EXTRA]
         self.predict_set = GatherDataset(columns, predicted)
         self.file_names = tuple(printable(names["files"][row]) for row in predicted.tolist())
+        if stage == "fit" and self.split_by == "image":
+            self._note_classes_drawn_whole(columns.label[train])
+
+    def _note_classes_drawn_whole(self, label: Tensor) -> None:
+        """Says which classes a model is to learn without training images, since all were drawn for other splits."""
+        model = self.model_in_training
+        if not (isinstance(model, LearnsClasses) and model.num_classes):
+            return
+        lost = set(label.tolist()) - set(self.train_set.column("label").tolist())
+        if lost and self.class_names:
+            some = ", ".join(self.class_names[one] for one in sorted(lost)[:3]) + ", …" * (len(lost) > 3)
+            note(
+                f"In {self.source()}, {len(lost):,} of {self.num_classes:,} classes are left without training images, "
+                f"as all of theirs were drawn for validation and testing: {some}. Add images, or try another "
+                "--data.split_seed."
+            )
 
     def _draw(self, label: Tensor, draw_val: bool, draw_test: bool) -> list[Tensor]:
         """Places of the training, validation and test images among those from which they are drawn, in order."""

@@ -9,6 +9,7 @@ from typing import Any, Literal
 from datamodules.base import data_root
 from datamodules.errors import DataError, note
 from datamodules.image_folder import ImageFolder
+from datamodules.loading import augment
 from datamodules.loading.archives import RemoteFile, fetch
 from datamodules.loading.folders import TRAIN, Listing, files_below
 
@@ -44,8 +45,8 @@ class LFW(ImageFolder):
     ``setup``.
 
     The images are looked for in ``<root>/lfw/lfw-deepfunneled/`` (or ``lfw_funneled/``, ``lfw/``) or where torchvision
-    has them, in ``<root>/lfw-py/``, then their ``.tgz`` archive beside these folders, which is downloaded if it isn't
-    there either.
+    has them, in ``<root>/lfw-py/``, then their ``.tgz`` archive next to these folders, which is downloaded if it
+    isn't there either.
 
     Args:
         people: Whose images to take, as they are written in the data set (``George_W_Bush``); if None, everyone's.
@@ -66,6 +67,7 @@ class LFW(ImageFolder):
         on_device: Hold the data set in the accelerator's memory; if None, when it fits easily.
         classes_per_batch: P of a batch of P classes x K images; None for batches drawn without regard to the class.
         samples_per_class: K of such a batch.
+        augmentation: What happens to training images: "none", "flip", "standard" or "strong", as in ``ImageFolder``.
     """
 
     name = "lfw"
@@ -87,6 +89,7 @@ class LFW(ImageFolder):
         on_device: bool | None = None,
         classes_per_batch: int | None = None,
         samples_per_class: int | None = None,
+        augmentation: augment.Augmentation = "none",
     ) -> None:
         if alignment not in FOLDERS:
             raise DataError(f"alignment is {alignment!r}; it must be one of {', '.join(FOLDERS)}.")
@@ -109,6 +112,7 @@ class LFW(ImageFolder):
             on_device=on_device,
             classes_per_batch=classes_per_batch,
             samples_per_class=samples_per_class,
+            augmentation=augmentation,
         )
 
     def obtain(self) -> Path:

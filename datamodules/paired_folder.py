@@ -146,10 +146,11 @@ class PairedFolder(ImageDataModule):
         self.reading = Reading.of(3, background, value_range)
         self.source_scale: float | None = None
         self.file_names: tuple[str, ...] = ()
-        self._take_sizes()
+        self._take_sizes(is_final=image_size is not None)
 
-    def _take_sizes(self) -> None:
-        """Sets sizes and channels: those that are given, else those of the model, if there is one by now."""
+    def _take_sizes(self, is_final: bool = True) -> None:
+        """Sets sizes and channels: those that are given, else those of the model, if there is one by now. If they may
+        still change, as the model isn't known yet, they aren't checked."""
         given = self._given
         size = self.channels_and_size(None, given.image_size)[1] or 256
         model = self.model_in_training
@@ -158,13 +159,13 @@ class PairedFolder(ImageDataModule):
         self.target_channels = given.target_channels or of_model[1]
         self.image_shape = (max(self.source_channels, self.target_channels), size, size)
         self.load_size = round(size * 286 / 256) if given.load_size is None else given.load_size
-        if self.load_size < size:
+        if is_final and self.load_size < size:
             raise DataError(
                 f"--data.load_size is {self.load_size}; windows of {size} pixels need at least as much, or a smaller "
                 "--data.image_size."
             )
         margin = self.load_size - size
-        if self.pairing == "loose" and not 0 <= self.max_shift <= margin:
+        if is_final and self.pairing == "loose" and not 0 <= self.max_shift <= margin:
             raise DataError(
                 f"max_shift is {self.max_shift}; at image_size {size} it must be from 0 to {margin}, the margin that "
                 "the random windows have."

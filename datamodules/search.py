@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from datamodules.base import ImageDataModule, require_labeled_images, run_seed
+from datamodules.base import ImageDataModule, prepare_images, run_seed, set_up_images
 from datamodules.errors import DataError
 from datamodules.loading.loaders import BatchLoader
 from datamodules.loading.samplers import BatchSampler, ShuffledBatches
@@ -27,6 +27,7 @@ class PairedBatches:
 
     def __init__(self, first: BatchSampler, second: BatchSampler) -> None:
         self.first, self.second = first, second
+        self.share = getattr(first, "share", 0)
 
     def __len__(self) -> int:
         return len(self.first)
@@ -54,7 +55,7 @@ class SearchDataModule(ImageDataModule):
     module, the architecture from its validation images, which also tell the accuracy after each epoch.
 
     For CIFAR-10 the paper takes half of the training images for each (``val_fraction: 0.5`` of the data module). An
-    epoch is one of the weights' images; the architecture's are drawn over and over beside them.
+    epoch is one of the weights' images; the architecture's are drawn with them, over and over.
 
     Args:
         images: The data module of the labeled images. What it does to training images at random, it does to those of
@@ -80,16 +81,10 @@ class SearchDataModule(ImageDataModule):
         self.image_shape = images.image_shape
 
     def prepare_data(self) -> None:
-        self.images.trainer = self.trainer
-        try:
-            self.images.prepare_data()
-        except DataError as error:
-            raise DataError(str(error).replace("--data.", "--data.images.")) from error
+        prepare_images(self, self.images)
 
     def setup(self, stage: str) -> None:
-        self.images.trainer = self.trainer  # whose model they may be made for
-        self.images.setup(stage)
-        require_labeled_images(self, self.images)
+        set_up_images(self, self.images, stage)
         self.image_shape = self.images.image_shape
         self.num_classes, self.class_names = self.images.num_classes, self.images.class_names
         self.train_set, self.val_set = self.images.train_set, self.images.val_set

@@ -32,7 +32,7 @@ class STL10(ImageDataModule):
     8,000 test images, in ten classes; if asked for, also 100,000 training images without labels.
 
     The files are looked for in ``<root>/stl10/stl10_binary/`` or ``<root>/stl10_binary/`` (where torchvision puts
-    them); if there is no such folder, the archive is looked for beside them, and downloaded (2.6 GB) if it isn't there.
+    them); if there is no such folder, the archive is looked for next to them, and downloaded (2.6 GB) if need be.
 
     Args:
         root: Folder of all data sets; if None, ``$RELIT_DATA``, else the user's cache folder.

@@ -1,6 +1,7 @@
 """Any data set of torch's kind, by the name of its class: read once into the same arrays as relit's own."""
 
 import contextlib
+import difflib
 import hashlib
 import inspect
 import json
@@ -44,10 +45,10 @@ class TorchDataset(ImageDataModule):
 
     Args:
         train: Class of the training images.
-        train_args: More of its arguments.
+        train_args: More of its arguments; test images of the same class get them too, but for ``train`` and ``split``.
         test: Class of the test images; if None, the same with ``train=False`` or ``split="test"``, and if it takes
             neither, test images are drawn from the training images.
-        test_args: More of its arguments.
+        test_args: More of its arguments, in place of those in ``train_args``.
         root: Folder of all data sets; if None, ``$RELIT_DATA``, else the user's cache folder.
         batch_size: Images in a training batch of one process; unused with ``classes_per_batch``.
         eval_batch_size: Images in an evaluation batch of one process; if None, ``batch_size``.
@@ -95,7 +96,10 @@ class TorchDataset(ImageDataModule):
                 f"{val_fraction} and {test_fraction}."
             )
         self.train, self.test = full_name(train), None if test is None else full_name(test)
-        self.train_args, self.test_args = train_args or {}, test_args or {}
+        self.train_args = train_args or {}
+        shared = {key: value for key, value in self.train_args.items() if key not in ("train", "split")}
+        self.test_args = (shared if test is None else {}) | (test_args or {})
+        self.has_test_args = bool(test_args)
         self.name = self.train.rpartition(".")[2].lower()
         self.reading = Reading.of(3 if channels is None else channels, background, value_range)
         self.image_size, self.channels = image_size, channels
@@ -126,7 +130,7 @@ class TorchDataset(ImageDataModule):
             if name is not None and not name.startswith("torchvision."):
                 with contextlib.suppress(DataError, TypeError, OSError):  # a class that is gone needn't be read again
                     paths.append(Path(inspect.getfile(dataset_class(name))))
-        return list({path.name: path for path in paths}.values())
+        return list(dict.fromkeys(paths))
 
     def prepare_data(self) -> None:
         self.store.prepare(self._build)
@@ -135,8 +139,7 @@ class TorchDataset(ImageDataModule):
         dataset = self._made(self.train, self.train_args, for_training=True)
         shape = self._write_split(writer, "train", dataset, None)
         names = getattr(dataset, "classes", None)
-        takes = inspect.signature(dataset_class(self.train)).parameters
-        if self.test is not None or self.test_args or "train" in takes or "split" in takes:
+        if self.test is not None or self.has_test_args or {"train", "split"} & arguments_of(dataset_class(self.train)):
             test_set = self._made(self.test or self.train, self.test_args, for_training=False)
             self._write_split(writer, "test", test_set, shape)
         if not isinstance(names, Sequence) or not all(isinstance(name, str) for name in names):
@@ -146,9 +149,10 @@ class TorchDataset(ImageDataModule):
     def _made(self, name: str, arguments: dict[str, Any], for_training: bool) -> Any:
         """An object of the data set's class, with what it takes of the usual arguments."""
         made_class = dataset_class(name)
-        takes = inspect.signature(made_class).parameters
-        usual = {"root": str(self.root), "download": True, "train": for_training}
-        usual["split"] = "train" if for_training else "test"
+        takes = arguments_of(made_class)
+        usual: dict[str, Any] = {"root": str(self.root), "download": True, "train": for_training}
+        if "train" not in takes:  # EMNIST has both, and its ``split`` is another thing
+            usual["split"] = "train" if for_training else "test"
         try:
             self.root.mkdir(parents=True, exist_ok=True)
             return made_class(**{key: value for key, value in usual.items() if key in takes} | arguments)
@@ -253,10 +257,30 @@ def dataset_class(name: str) -> type:
     try:
         found = getattr(import_module(module), attribute)
     except (ImportError, AttributeError) as error:
-        raise DataError(f"There is no data set {name} ({error}): set --data.train to a class's path.") from error
+        known = dir(import_module("torchvision.datasets")) if module == "torchvision.datasets" else []
+        guess = difflib.get_close_matches(attribute, known, n=1)
+        meant = (
+            f"set --data.train to {guess[0]}"
+            if guess
+            else "set --data.train to a class's path, and PYTHONPATH to its folder"
+        )
+        raise DataError(f"There is no data set {name} ({error}): {meant}.") from error
     if not isinstance(found, type) or not hasattr(found, "__getitem__") or not hasattr(found, "__len__"):
         raise DataError(f"{name} isn't a class of data sets with __len__ and __getitem__: set --data.train to one.")
     return found
+
+
+def arguments_of(made_class: type) -> set[str]:
+    """The names of a class's arguments, those included that it hands on to its bases (``**kwargs``)."""
+    names: set[str] = set()
+    for base in made_class.__mro__:
+        if "__init__" not in vars(base):
+            continue
+        parameters = inspect.signature(vars(base)["__init__"]).parameters.values()
+        names |= {one.name for one in parameters if one.kind in (one.POSITIONAL_OR_KEYWORD, one.KEYWORD_ONLY)}
+        if not any(one.kind == one.VAR_KEYWORD for one in parameters):
+            break
+    return names - {"self"}
 
 
 def sample_of(sample: Any, which: str) -> tuple[Image.Image, int]:

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from datamodules.base import ImageDataModule, require_labeled_images
+from datamodules.base import ImageDataModule, prepare_images, set_up_images
 from datamodules.errors import DataError
 from datamodules.loading.tensors import GatherDataset, LabeledImages
 
@@ -47,13 +47,10 @@ class UnseenClasses(ImageDataModule):
         self.classes_per_batch, self.samples_per_class = classes_per_batch, samples_per_class
 
     def prepare_data(self) -> None:
-        self.images.trainer = self.trainer
-        self.images.prepare_data()
+        prepare_images(self, self.images)
 
     def setup(self, stage: str) -> None:
-        self.images.trainer = self.trainer  # whose model they may be made for
-        self.images.setup(stage)
-        require_labeled_images(self, self.images)
+        set_up_images(self, self.images, stage)
         self.image_shape = self.images.image_shape
         classes = self.images.num_classes
         train = round(0.4 * classes) if self.train_classes is None else self.train_classes

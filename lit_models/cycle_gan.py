@@ -34,7 +34,7 @@ What differs from the paper and its code:
 10. ``ema_decay`` and ``gradient_clip_norm`` are not in the paper.
 """
 
-from typing import Any, cast
+from typing import Any, ClassVar, cast
 
 import torch
 from lightning.pytorch.cli import OptimizerCallable
@@ -114,6 +114,8 @@ class CycleGAN(ImageTranslator):
         source_channels: Channels of the sources; ``channels`` if null. If they differ there is no identity loss.
         **training: Arguments of :class:`lit_models.translation.ImageTranslator`.
     """
+
+    training_only: ClassVar = ImageTranslator.training_only | {"image_buffers"}
 
     def __init__(
         self,

@@ -293,15 +293,3 @@ class MetricResNet(StartsFromWeights, EmbeddingModule):
             self.centroid.copy_(evaluation.centroid)
             score = centroid_scores(evaluation.reference, self.centroid)
             self.sharpness.copy_(best_sharpness(score, evaluation.label))
-
-    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        super().on_save_checkpoint(checkpoint)
-        checkpoint["head"] = self.head
-
-    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        super().on_load_checkpoint(checkpoint)
-        if (head := checkpoint.get("head", self.head)) != self.head:
-            raise ModelError(
-                f"The checkpoint's head is {head} outputs, the model's {self.head}: leave --model.head and "
-                "--model.embedding_dim as they were."
-            )

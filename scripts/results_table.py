@@ -302,7 +302,8 @@ def gallery() -> str:
             if picture not in seen:
                 seen.add(picture)
                 source = made_by().get(os.path.normpath(os.path.join("docs", picture)), "an unknown run")
-                shown_here.append(f"![{caption}]({picture})\n\n*{caption[:1].upper()}{caption[1:]}.* Made by {source}.")
+                made = "Made by" if re.match(r"`(relit|python) ", source) else "From"
+                shown_here.append(f"![{caption}]({picture})\n\n*{caption[:1].upper()}{caption[1:]}.* {made} {source}.")
         if shown_here:
             parts += [f"## {name}", f"[Method page](methods/{page}.md)", *shown_here]
     return "\n\n".join(parts)

@@ -8,6 +8,7 @@ os.environ["WANDB_MODE"] = "offline"
 import re
 import shutil
 import warnings
+from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -15,12 +16,37 @@ import pytest
 import torch
 
 torch.set_num_threads(1)
+# The first backward pass starts autograd's threads, one for each kind of device that is known by then, and after that a
+# process can't be forked for a training. An export and fake CUDA tensors make more kinds known; here there is none.
+torch.ones((), requires_grad=True).backward()
 
 if os.name == "nt":
     # What kills, forks or limits processes as only POSIX can; the rest runs in hosted CI.
     _POSIX = re.compile(r"\b(SIGKILL|SIGUSR1|KillAt|killpg|fcntl|resource)\b|os\.fork|start_new_session")
     _TESTS = Path(__file__).parent.rglob("test_*.py")
     collect_ignore = [str(path) for path in _TESTS if _POSIX.search(path.read_text(encoding="utf-8"))]
+
+
+LONGEST = ("test_kernels.py", "test_site.py", "test_compile.py", "test_types.py")
+"""Files of few tests that take long."""
+LAST = ("test_fake_cuda.py",)
+"""Files after whose tests a process can't be forked any more."""
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Has xdist take the files in the order below."""
+    if hasattr(config.option, "loadscopereorder"):
+        config.option.loadscopereorder = False
+
+
+@pytest.hookimpl(trylast=True)  # when the tests to run are known
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """In each of several processes, starts with the longest files, then those of the most tests: a long file that came
+    last would keep one process busy after the others have ended. The files in ``LAST`` come last."""
+    if hasattr(config, "workerinput"):
+        count = Counter(item.path for item in items)
+        places = {name: place for place, names in ((-1, LONGEST), (1, LAST)) for name in names}
+        items.sort(key=lambda item: (places.get(item.path.name, 0), -count[item.path], item.path))
 
 
 @pytest.fixture(scope="session")

@@ -54,7 +54,6 @@ class Method:
         epochs: Its own arguments that fix how long it trains, the last of which is free; the trainer's if empty.
         starts_from: The argument that names an autoencoder's checkpoint.
         unmoved: By a title, "" for all: parameters whose gradient is zero by construction, but for rounding.
-        compiled: Whether it stands for its kind of training step in the tests of `--compile`.
         scale: For the benchmark of several processes.
         ranks: By a title: models and data of which two processes must equal one.
         loss: The loss of a training batch, computed another way; None where the method's own tests do that.
@@ -73,7 +72,6 @@ class Method:
     epochs: tuple[str, ...] = ()
     starts_from: str | None = None
     unmoved: dict[str, tuple[str, ...]] = field(default_factory=dict)
-    compiled: bool = False
     loss: Callable[[Any, Any], Tensor] | None = None
 
     def length(self, epochs: int) -> Settings:
@@ -305,7 +303,6 @@ METHODS: dict[str, Method] = {
         others={"resnet": {"generator": "resnet", "blocks": 1}},
         paths={"LSGAN": {"loss": "lsgan", "conditional": False}, "averaged": {"ema_decay": 0.9}},
         batch="pairs",
-        compiled=True,
     ),
     "CycleGAN": Method(
         "cycle_gan",
@@ -317,7 +314,6 @@ METHODS: dict[str, Method] = {
         {"": Case(partial(two_ranks.translator, lit_models.CycleGAN, blocks=1), two_ranks.maps, 3, tolerance=1e-4)},
         paths={"averaged": {"ema_decay": 0.9}},
         batch="pairs",
-        compiled=True,
     ),
     "VAE": Method(
         "vae",
@@ -414,7 +410,6 @@ METHODS: dict[str, Method] = {
         },
         # What is added to all embeddings alike changes no distance.
         unmoved={"triplet of projections": ("projection.bias",)},
-        compiled=True,
     ),
     "ProtoNet": Method(
         "protonet",
@@ -432,7 +427,6 @@ METHODS: dict[str, Method] = {
         batch="episodes",
         # What a convolution adds to all pixels alike is what the batch normalization behind it takes away.
         unmoved={"": ("encoder.0.bias", "encoder.4.bias", "encoder.8.bias", "encoder.12.bias")},
-        compiled=True,
     ),
     "DARTSSearch": Method(
         "darts",

@@ -5,7 +5,8 @@ import os
 import re
 import shlex
 from collections.abc import Callable, Iterator
-from itertools import product
+from contextlib import suppress
+from itertools import product, takewhile
 from pathlib import Path
 from typing import Any
 
@@ -179,9 +180,14 @@ def test_configurations_in_commands_exist() -> None:
 
 
 @pytest.mark.parametrize("words", list(of_relit()), ids=lambda words: " ".join(words)[:100])
-def test_a_command_of_relit_is_valid(relit: Relit, words: tuple[str, ...]) -> None:
+def test_a_command_of_relit_is_valid(relit: Relit, words: tuple[str, ...], capsys: pytest.CaptureFixture[str]) -> None:
     arguments = [str(REPOSITORY / word) if word.startswith("configs/") else word for word in words[1:]]
-    if words[1] in ("compare", "demo", "export", "init", "report", "sweep"):  # have parsers, and tests, of their own
+    if words[1] in ("compare", "demo", "export", "init", "push", "report", "sweep"):  # these have other parsers
+        with suppress(SystemExit):
+            relit(words[1], "--help")
+        told = capsys.readouterr().out
+        options = takewhile(lambda word: word != "--", words[2:])  # what follows is for `relit fit`
+        assert {word.partition("=")[0] for word in options if word.startswith("--")} <= {*re.findall(r"--[\w-]+", told)}
         return
     assert relit(*arguments, *([] if "help" in words[2] else ["--print_config"])) == 0
 

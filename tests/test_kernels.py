@@ -15,8 +15,11 @@ from tests.methods import METHODS
 from tests.support.kernels import check, error_of, recorded
 
 EXTRA = {
-    "narrow ResNet": {"model": {"class_path": "MetricResNet", "init_args": {"image_size": 64, "feature_maps": 8}}},
-    "narrower ResNet": {"model": {"class_path": "MetricResNet", "init_args": {"image_size": 64, "feature_maps": 4}}},
+    f"ResNet of {width}": {
+        "model": {"class_path": "MetricResNet", "init_args": {"image_size": 64, "feature_maps": width}},
+        "channels_last": True,
+    }
+    for width in (8, 4)
 }
 """Networks that no configuration has, but a command line may make of one, in channels-last order."""
 
@@ -30,7 +33,7 @@ def calls_of(methods: Collection[str]) -> set[str]:
         method = content["model"]["class_path"].rpartition(".")[2]
         if method in methods:
             model = model_of(content)
-            network = f"{model} {model.image_shape} {[value.shape for value in model.parameters()]}"
+            network = f"{model} {model.image_shape} {[(one.shape, one.stride()) for one in model.parameters()]}"
             if network not in seen:
                 found = set().union(*(recorded(model, METHODS[method].networks, bf16) for bf16 in (False, True)))
                 assert found, name

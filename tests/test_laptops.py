@@ -137,11 +137,11 @@ if __name__ == "__main__":
         return popen(*args, **kwargs)
     subprocess.Popen = on_windows
     from pathlib import Path
-    from lit_models.cli.sweep import _lock
-    held = _lock(Path("held.lock"))
-    assert held is not None and _lock(Path("held.lock")) is None
+    from lit_models.cli.sweep_training import lock_of
+    held = lock_of(Path("held.lock"))
+    assert held is not None and lock_of(Path("held.lock")) is None
     held.close()
-    assert _lock(Path("held.lock")) is not None
+    assert lock_of(Path("held.lock")) is not None
     from lit_models.__main__ import main
     sys.exit(main(["sweep", *{arguments}]))
 """

@@ -27,7 +27,7 @@ from experiments.schedules import lengths
 
 from datamodules import DataWarning, Digits
 from lit_models.runs import loggers
-from lit_models.runs.published import Citation, Published, all_published, beside
+from lit_models.runs.published import Citation, Published, all_published, published_of
 from lit_models.runs.reading import flat
 from tests.support.tiny import CONFIGS
 
@@ -618,7 +618,7 @@ def test_a_published_value_is_cited_by_a_declared_one(relit: Relit, published: P
         for test, arguments in step.tests.items():
             config = f"--config={CONFIGS / step.config}.yaml"
             data = reproduce.resolved("test", config, *own, *arguments)["data"]
-            assert (published in beside(step.config, data, figure.metric)) == (test == figure.test)
+            assert (published in published_of(step.config, data, figure.metric)) == (test == figure.test)
 
 
 def test_every_citation_names_a_published_value() -> None:

@@ -72,6 +72,9 @@ THUMBNAILS = frozenset(("thumbs", "thumbnails", "thumbnail", "thumb", "previews"
 KINDS_OF_FILES = frozenset(("images", "imgs", "masks", "mask", "labels", "annotations", "segmentations", "gt"))
 """Names of folders for a kind of file, not a class."""
 
+STEERING = ("Cc", "Zl", "Zp")
+"""Unicode's categories of characters that steer a terminal, or begin a line or paragraph."""
+
 TRAIN, VAL, TEST = 0, 1, 2
 UNLABELED = -1
 """Label of an image without a class."""
@@ -214,7 +217,7 @@ def find_splits(names: set[str], source: Path) -> dict[str, int]:
     """Which split each of some sibling folders is; empty if they are classes.
 
     They are splits if one is for training and one for validation, testing or images without labels, or if all of them
-    are splits by their names (``train``, ``Training``, ``seg_train``). Folders beside those are left out, and said.
+    are splits by their names (``train``, ``Training``, ``seg_train``). Other folders are left out, with a note.
     """
     found = {name: split for name in names if (split := split_of_name(name)) is not None}
     kinds = set(found.values())
@@ -234,7 +237,8 @@ def find_splits(names: set[str], source: Path) -> dict[str, int]:
     if TRAIN not in kinds:
         note(f"{source} has no folder of training images: {_some(sorted(found))} hold the other splits.")
     if others := sorted(names - found.keys()):
-        note(f"In {source}, beside the splits {_some(sorted(found))}, these folders are left out: {_some(others)}.")
+        splits = _some(sorted(found))
+        note(f"In {source}, these folders are none of the splits {splits} and are left out: {_some(others)}.")
     return found
 
 
@@ -260,7 +264,7 @@ def printable(name: str) -> str:
         'caf\\xe9'
     """
     text = os.fsencode(name).decode("utf-8", "backslashreplace")
-    return "".join(f"\\x{ord(one):02x}" if unicodedata.category(one) == "Cc" else one for one in text)
+    return "".join(f"\\x{ord(one):02x}" if unicodedata.category(one) in STEERING else one for one in text)
 
 
 def figure_text(name: str) -> str:
@@ -289,8 +293,8 @@ def _labels(
     if not in_folder or not all(in_folder):
         if any(in_folder):
             note(
-                f"In {source}, {in_folder.count(False)} images lie beside the sub-folders of the others: all "
-                "are taken as images without classes."
+                f"In {source}, {in_folder.count(False)} images lie outside the sub-folders of the others: all are "
+                "taken as images without classes."
             )
         return [0] * len(paths), splits, []
     class_names = sorted({path[0] for path, is_labeled in zip(paths, labeled, strict=True) if is_labeled})

@@ -2,6 +2,7 @@
 
 import warnings
 from collections.abc import Iterator
+from dataclasses import dataclass
 from itertools import islice
 from typing import Any, Generic, Protocol, TypeVar, cast
 
@@ -10,7 +11,7 @@ from torch import Tensor
 from torch.utils.data import BatchSampler as TorchBatchSampler
 from torch.utils.data import DataLoader, DistributedSampler, Sampler, SequentialSampler
 
-from datamodules.loading.samplers import BatchSampler, ContinuingSampler
+from datamodules.loading.samplers import BatchSampler, ContinuingSampler, draws_epochs
 from datamodules.loading.tensors import Batch
 
 BatchOut = TypeVar("BatchOut", bound=tuple[Tensor, ...], covariant=True)
@@ -21,6 +22,14 @@ class BatchSource(Protocol[BatchOut]):
     :class:`datamodules.loading.tensors.GatherDataset`."""
 
     def __getitems__(self, indices: Tensor) -> BatchOut: ...
+
+
+@dataclass(slots=True)
+class Used:
+    """What a loader has used of an epoch; a separate object, as setting an attribute of a ``DataLoader`` is slow."""
+
+    batches: int = 0
+    rows: int = 0
 
 
 class BatchLoader(DataLoader[Any], Generic[Batch]):
@@ -59,10 +68,9 @@ class BatchLoader(DataLoader[Any], Generic[Batch]):
         batch_sampler: Any = None,
         drop_last: bool = False,
     ) -> None:
-        self.batches: BatchSampler | None = batch_sampler if isinstance(batch_sampler, BatchSampler) else None
+        self.batches: BatchSampler | None = batch_sampler if draws_epochs(batch_sampler) else None
         self.epoch = 0
-        self.batches_seen = 0
-        self.rows_seen = 0
+        self._used = Used()
         self.same_every_epoch = False
         self.change: str | None = None
         """How the place of a checkpoint has been carried over to batches of another size, None if it is the same."""
@@ -83,6 +91,8 @@ class BatchLoader(DataLoader[Any], Generic[Batch]):
             self.sampler = rows
         # Lightning's advice to load with several processes, which this loader has no use for.
         warnings.filterwarnings("ignore", message=".*_dataloader' does not have many workers")
+        # The data module refuses an empty split, or notes it, in words of its own arguments.
+        warnings.filterwarnings("ignore", message="Total length of `BatchLoader` across ranks is zero")
 
     def __setattr__(self, name: str, value: Any) -> None:
         # Not torch's, which forbids to change the data set: :mod:`lit_models.support.phase_data` does.
@@ -95,18 +105,28 @@ class BatchLoader(DataLoader[Any], Generic[Batch]):
             if set_epoch is not None:
                 set_epoch(epoch)
         if epoch != self.epoch:
-            self.epoch, self.batches_seen, self.rows_seen, self._resumed = epoch, 0, 0, False
+            self.epoch, self._used, self._resumed = epoch, Used(), False
+
+    @property
+    def batches_seen(self) -> int:
+        """Batches of this epoch that were given."""
+        return self._used.batches
+
+    @property
+    def rows_seen(self) -> int:
+        """Their rows, or episodes, of all ranks together."""
+        return self._used.rows
 
     # A generator, where torch has an object with state for worker processes.
     def __iter__(self) -> Iterator[Batch]:  # type: ignore[override]
         # A generator's body starts with its first `next`, thus after Lightning has set the epoch.
         if not self._resumed:
-            self.batches_seen = self.rows_seen = 0
+            self._used = Used()
         self._resumed = False
-        share = self._share
+        used, share = self._used, self._share
         for indices in self._rest():
-            self.batches_seen += 1
-            self.rows_seen += share
+            used.batches += 1
+            used.rows += share
             yield self.dataset.__getitems__(indices)
 
     def _rest(self) -> Iterator[Tensor]:
@@ -117,6 +137,11 @@ class BatchLoader(DataLoader[Any], Generic[Batch]):
             return islice(self.batches.epoch(epoch), self.batches_seen, None)
         batches = cast(Any, self.batch_sampler)
         return (torch.as_tensor(indices) for indices in islice(batches, self.batches_seen, None))
+
+    def start_over(self) -> None:
+        """Makes the next iteration go through the whole epoch, whatever place was loaded."""
+        self._used = Used()
+        self.change = "starts over"
 
     @property
     def _share(self) -> int:
@@ -145,19 +170,19 @@ class BatchLoader(DataLoader[Any], Generic[Batch]):
         of rows, or the sampler knows no such place, the epoch starts over. :attr:`change` says which.
         """
         self.epoch, self._resumed, self.change = state["epoch"], True, None
-        share, rows = state.get("share", self._share), state.get("rows", self._rows)
+        # Earlier versions knew neither of some samplers.
+        share, rows = state.get("share") or self._share, state.get("rows") or self._rows
         if (state["batches"], share, rows) == (len(self), self._share, self._rows):
-            self.batches_seen = state["batches_seen"]
-            self.rows_seen = state.get("rows_seen", self.batches_seen * share)
+            batches = state["batches_seen"]
+            self._used = Used(batches, state.get("rows_seen", batches * share))
             # Lightning sets the epoch of torch's samplers without the loader: after an epoch's end the next one begins.
-            self._resumed = self.batches is not None or self.batches_seen < len(self)
+            self._resumed = self.batches is not None or batches < len(self)
         elif rows == self._rows and "rows_seen" in state and isinstance(self.batches, ContinuingSampler):
-            self.rows_seen = state["rows_seen"]
-            self.batches_seen = len(self) - (rows - self.rows_seen) // self._share
+            used = state["rows_seen"]
+            self._used = Used(len(self) - (rows - used) // self._share, used)
             self.change = f"goes on after the {self.rows_seen} of {rows} that it has used"
         else:
-            self.batches_seen = self.rows_seen = 0
-            self.change = "starts over"
+            self.start_over()
 
 
 class EpochSampler(SequentialSampler, DistributedSampler[Any]):

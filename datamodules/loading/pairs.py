@@ -228,6 +228,7 @@ class UnpairedBatches:
 
     def __init__(self, source: BatchSampler, target: BatchSampler) -> None:
         self.source, self.target = source, target
+        self.share = getattr(source, "share", 0)
 
     def __len__(self) -> int:
         return max(len(self.source), len(self.target))

@@ -2,12 +2,13 @@
 
 A sampler has ``len(sampler)``, the batches an epoch on this rank, and ``sampler.epoch(e)``, an iterator over the
 int64 index tensors of epoch ``e``. As an epoch's order depends on nothing but its number, a resumed run only has to
-know the epoch and how many batches of it were used.
+know the epoch and how many batches of it were used. ``sampler.share``, the rows of a batch of all ranks, tells it
+whether those batches were of the same size.
 """
 
 import math
 from collections.abc import Iterator
-from typing import Protocol, runtime_checkable
+from typing import Protocol, TypeGuard, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -17,7 +18,7 @@ from datamodules.errors import DataError
 
 @runtime_checkable
 class BatchSampler(Protocol):
-    """What :class:`datamodules.loading.loaders.BatchLoader` asks of a sampler."""
+    """What :class:`datamodules.loading.loaders.BatchLoader` needs of a sampler; see :func:`draws_epochs`."""
 
     def __len__(self) -> int: ...
 
@@ -41,6 +42,12 @@ class ContinuingSampler(BatchSampler, Protocol):
     def epoch_after(self, epoch: int, seen: int) -> Iterator[Tensor]:
         """The rows of the batches that follow the first ``seen`` rows or episodes of that epoch."""
         ...
+
+
+def draws_epochs(sampler: object) -> TypeGuard[BatchSampler]:
+    """Whether a sampler has the method ``epoch(e)``. (Those of torch's kind often have a number of that name, which
+    ``isinstance`` takes for it.)"""
+    return isinstance(sampler, BatchSampler) and callable(sampler.epoch)
 
 
 def epoch_generator(seed: int, epoch: int) -> torch.Generator:
@@ -69,7 +76,7 @@ class ShuffledBatches:
             processes = f" on {world_size} processes" if world_size > 1 else ""
             raise DataError(
                 f"A training batch of {batch_size}{processes} needs {batch_size * world_size} samples, but there are "
-                f"{size}: set --data.batch_size to {max(1, size // world_size)} or less."
+                f"{size}: {_lowered('batch_size', size // world_size, 'training images')}."
             )
         self.size, self.batch_size, self.seed = size, batch_size, seed
         self.rank, self.world_size = rank, world_size
@@ -234,8 +241,8 @@ class ClassBalancedBatches:
             processes = f" on {world_size} processes" if world_size > 1 else ""
             raise DataError(
                 f"A batch of {classes_per_batch} classes{processes} needs {classes_per_batch * world_size} classes; "
-                f"there are {len(self.classes)}: set --data.classes_per_batch to "
-                f"{max(1, len(self.classes) // world_size)} or less."
+                f"there are {len(self.classes)}: "
+                f"{_lowered('classes_per_batch', len(self.classes) // world_size, 'classes')}."
             )
         fewest, label = self.classes.fewest()
         if samples_per_class > fewest:
@@ -246,9 +253,10 @@ class ClassBalancedBatches:
         self.size, self.seed = len(labels), seed
         self.classes_per_batch, self.samples_per_class = classes_per_batch, samples_per_class
         self.rank, self.world_size = rank, world_size
+        self.share = classes_per_batch * samples_per_class * world_size
 
     def __len__(self) -> int:
-        return self.size // (self.classes_per_batch * self.samples_per_class * self.world_size)
+        return self.size // self.share
 
     def epoch(self, epoch: int) -> Iterator[Tensor]:
         """The rows of each batch of that epoch, ``(classes_per_batch * samples_per_class,)``."""
@@ -292,6 +300,11 @@ class RowsByClass:
         """
         keys = keys.masked_fill(torch.arange(self.most) >= self.counts[classes].unsqueeze(-1), -1.0)
         return self.rows[self.starts[classes].unsqueeze(-1) + keys.topk(samples).indices]
+
+
+def _lowered(name: str, most: int, what: str) -> str:
+    """What to do about a number that is too large; if 1 is too large as well, there is too little of something."""
+    return f"set --data.{name} to {most} or less" if most else f"choose data with more {what}"
 
 
 def _at_least_one(numbers: dict[str, int]) -> None:

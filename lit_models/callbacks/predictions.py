@@ -134,7 +134,8 @@ class PredictionWriter(Callback):
             for name in self.movies:
                 write_movie(frames, self._made_folder(trainer) / name, seconds=0.1)
         if trainer.is_global_zero and self._written.is_dir():
-            print(f"The predictions are in {self._written}: {len(list(self._written.rglob('*.*')))} files")
+            count = len(list(self._written.rglob("*.*")))
+            print(f"The predictions are in {self._written}: {count} file{'s' * (count != 1)}")
 
     def _write_classes(self, trainer: Trainer, pl_module: LightningModule, probability: Tensor) -> None:
         """A row for each image: its file (its number if it has none), then the likeliest classes with their

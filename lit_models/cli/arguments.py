@@ -27,8 +27,16 @@ TRAINERS = {
     **dict.fromkeys(("epochs", "epoch", "num_epochs", "n_epochs", "max_epoch"), "max_epochs"),
     **dict.fromkeys(("steps", "iterations", "max_iter"), "max_steps"),
     **dict.fromkeys(("gpus", "gpu", "num_gpus"), "devices"),
-    **dict.fromkeys(("device", "cuda", "cpu"), "accelerator"),
-    **dict.fromkeys(("fp16", "bf16", "amp", "half", "dtype"), "precision"),
+    **dict.fromkeys(("cpu", "no_cuda"), "accelerator cpu"),
+    **dict.fromkeys(("cuda", "use_gpu"), "accelerator gpu"),
+    "device": "accelerator",
+    **dict.fromkeys(("ddp", "distributed"), "strategy ddp"),
+    **dict.fromkeys(("early_stopping", "early_stop", "patience"), "callbacks+ EarlyStopping"),
+    **dict.fromkeys(("sample_interval", "sample_every", "save_samples_every"), "callbacks.every_n_epochs"),
+    **dict.fromkeys(("quiet", "silent", "no_progress"), "enable_progress_bar false"),
+    **dict.fromkeys(("fp16", "amp", "half"), "precision 16-mixed"),
+    "bf16": "precision bf16-mixed",
+    "dtype": "precision",
     **dict.fromkeys(("clip", "grad_clip", "gradient_clip"), "gradient_clip_val"),
     **dict.fromkeys(("grad_accum", "accumulate"), "accumulate_grad_batches"),
     **dict.fromkeys(("dry_run", "dev_run"), "fast_dev_run"),
@@ -54,9 +62,20 @@ OTHERS = {
     **dict.fromkeys(("img_size", "resolution", "size"), "data.image_size"),
     **dict.fromkeys(("torch_compile", "torchcompile"), "compile"),
     **dict.fromkeys(("pretrained", "weight"), "weights"),
+    **dict.fromkeys(("save_every", "save_interval", "save_freq", "checkpoint_every"), "checkpoint.every_n_steps"),
+    **dict.fromkeys(("tensorboard", "tb", "use_tensorboard"), "config logger/tensorboard"),
+    **dict.fromkeys(("mlflow", "use_mlflow"), "config logger/mlflow"),
+    "use_wandb": "wandb.enabled",
     "grid": "predictions.grid",
 }
 """Names that people try, each with the option that does it."""
+OF_PREDICT = {
+    **dict.fromkeys(("label", "labels", "classes", "digit", "digits"), "class"),
+    **dict.fromkeys(("n", "num", "number", "num_samples", "n_samples", "num_images", "samples"), "count"),
+    **dict.fromkeys(("output", "output_dir", "out", "folder", "save_dir"), "predictions.folder"),
+}
+"""The same, of ``relit predict``."""
+OPTIMIZER_ARGUMENTS = ("beta1", "beta2", "betas", "eps", "momentum", "weight_decay")
 RATES = ("lr", "learning_rate", "learning-rate", "lrate", "base_lr")
 SCHEDULES = ("lr_scheduler", "scheduler", "schedule", "lr_schedule")
 LABELS = re.compile(r"\d+(,\d+)*")
@@ -74,13 +93,20 @@ def read_arguments(args: list[str]) -> list[str]:
     command = checked_command(args)
     read: list[str] = [command]
     appended: list[str] = []
+    data_is_given = any(word.partition("=")[0] == "--data" for word in args)
+    samples = any(word.partition("=")[0] in ("--class", "--count", "--data.labels") for word in args)
     option: str | None = None
+    named: str | None = None
     rest = args[1:]
     config: list[dict[str, Any]] = []
     while rest:
         word = rest.pop(0)
         if not word.startswith("-") or re.fullmatch(r"-\d[\d.e-]*", word):
             path = _stray(word, option, command)
+            if stem := path.stem if word in experiments() else None:
+                if named is not None:
+                    raise UsageError(f"{named} and {stem} are two experiments: one at a time.")
+                named = stem
             config.append(_checked_configuration(path))
             read += ["--config", str(path)]
             continue
@@ -117,13 +143,19 @@ def read_arguments(args: list[str]) -> list[str]:
             value = f"[{value}]"
         if name in ("debug", "help", "print_config"):
             read.append(word)
+        elif given and command == "predict" and name.startswith("data.") and samples and not data_is_given:
+            appended += [option, value]
         elif given:
             _check_class(name, value)
             read.append(f"{option}={value}") if equals else read.extend([option, value])
-        else:
+        elif name.endswith(".help"):
             read.append(word)
+        elif name in GROUPS and (own := _own_options(name)):
+            raise UsageError(f"--{name} is a group of options, which are given one by one, such as --{name}.{own[0]}.")
+        else:
+            raise UsageError(f"--{name} needs a value.")
     if appended:
-        read += ["--data", "Samples", *appended]
+        read += [*([] if data_is_given else ["--data", "Samples"]), *appended]
     return read
 
 
@@ -149,7 +181,8 @@ def checked_command(args: list[str]) -> str:
             raise UsageError(f"{method} is a method, not a command: relit help {method} explains it.")
         if data := closest(command, sources.data_sets(), cutoff=0.9):
             raise UsageError(f"{data} is a data set, not a command: relit help {data} explains it.")
-    meant = SYNONYMS.get(command.lower()) or closest(command, COMMANDS, cutoff=0.5)
+    near = SYNONYMS.get(closest(command, SYNONYMS, cutoff=0.8) or "")
+    meant = near or closest(command, COMMANDS, cutoff=0.5)
     guess = f" Did you mean `relit {meant}`?" if meant else ""
     raise UsageError(f"There is no command {command!r}.{guess} The commands are {', '.join(COMMANDS)}.")
 
@@ -167,19 +200,20 @@ def unknown_setting(name: str, command: str = "fit", dashes: str = "--", method:
     first = name.split(".")[0]
     if name in RATES or (name.split(".")[-1] in RATES and first == "optimizer"):
         return f"{whole}: the learning rate belongs to the optimizer. {_rate_options(method, dashes)}"
+    if name in OPTIMIZER_ARGUMENTS:
+        return f"{whole}: it belongs to the optimizer. {_rate_options(method, dashes, name)}"
     if first in ("optimizer", "optim", "optimizers"):
         return f"{whole}: a method has its own. {_optimizer_options(method, dashes)}"
     if first in SCHEDULES:
-        return (
-            f"{whole}: methods set their schedules themselves, and GANs take {dashes}model.generator_schedule. "
-            f"{dashes}lr_scaling is for training on several processes."
-        )
+        return f"{whole}: {_schedule_options(method, dashes)}"
+    if command == "predict" and name in OF_PREDICT:
+        return f"{whole}: use {dashes}{OF_PREDICT[name]}."
     if name in OTHERS:
         return f"{whole}: use {dashes}{OTHERS[name]}."
-    if name in ("class", "count", "n", "num_samples"):
+    if name in ("class", "count") or OF_PREDICT.get(name) in ("class", "count"):
         return f"{whole} of `relit {command}`: `relit predict` has --class and --count."
-    if name in TRAINERS:
-        return f"{whole}: use {dashes}trainer.{TRAINERS[name]}."
+    if (known := name.replace("-", "_")) in TRAINERS:
+        return f"{whole}: use {dashes}trainer.{TRAINERS[known]}."
     if name in trainer_arguments():
         return f"{whole}: use {dashes}trainer.{name}."
     if name in ("workers", "num_workers"):
@@ -188,8 +222,7 @@ def unknown_setting(name: str, command: str = "fit", dashes: str = "--", method:
     if last in OPTIONS and last != name:
         return f"{whole}: use {dashes}{last}."
     for group in ("model", "data"):
-        known = _arguments_by_group(group, method)
-        if last in known:
+        if last in _arguments_by_group(group, method):
             return f"{whole}: use {dashes}{group}.{last}."
     known_names = [*OPTIONS, *(f"{first}.{own}" for own in _own_options(first))]
     meant = closest(name, known_names, cutoff=0.7)
@@ -238,16 +271,27 @@ def _optimizers_of(method: str | None) -> list[str]:
     return [name for name in sorted(_arguments_by_group("model", method)) if name.endswith("optimizer")]
 
 
-def _rate_options(method: str | None, dashes: str) -> str:
+def _rate_options(method: str | None, dashes: str, argument: str = "lr") -> str:
     if method is None:
-        return f"Set {dashes}model.optimizer.lr (of a GAN: {dashes}model.generator_optimizer.lr)."
-    return f"Set {' and '.join(f'{dashes}model.{name}.lr' for name in _optimizers_of(method))}."
+        return f"Set {dashes}model.optimizer.{argument} (of a GAN: {dashes}model.generator_optimizer.{argument})."
+    return f"Set {' and '.join(f'{dashes}model.{name}.{argument}' for name in _optimizers_of(method))}."
 
 
 def _optimizer_options(method: str | None, dashes: str) -> str:
     if method is None:
         return f"Set {dashes}model.optimizer (of a GAN: {dashes}model.generator_optimizer and discriminator_optimizer)."
     return f"Set {' and '.join(f'{dashes}model.{name}' for name in _optimizers_of(method))}."
+
+
+def _schedule_options(method: str | None, dashes: str) -> str:
+    if method is None:
+        return (
+            f"set {dashes}model.lr_scheduler (VAE) or {dashes}model.generator_scheduler (GANs); others set their own."
+        )
+    taken = [name for name in sorted(_arguments_by_group("model", method)) if name.endswith("scheduler")]
+    if not taken:
+        return f"{method} sets its schedule itself (relit help {method})."
+    return f"set {' and '.join(f'{dashes}model.{name}' for name in taken)}."
 
 
 def _is_option(word: str) -> bool:
@@ -262,7 +306,8 @@ def _stray(word: str, option: str | None, command: str) -> Path:
     if found := configuration(word):
         return found
     if option is not None and re.fullmatch(r"-?[\d.,]+", word):
-        raise UsageError(f"{word} follows the value of {option}: write several values as a list, '[1,2]'.")
+        several = "classes as 3,7" if option == "--class" else "values as a list, '[1,2]'"
+        raise UsageError(f"{word} follows the value of {option}: write several {several}.")
     if word in COMMANDS:
         raise UsageError(f"One command at a time: {word} follows {command}.")
     if method := closest(word, sources.methods(), cutoff=0.9):
@@ -277,7 +322,8 @@ def _stray(word: str, option: str | None, command: str) -> Path:
         raise UsageError(f"{word} is the folder of a run: --config {path / 'config.yaml'}, or --ckpt_path FILE.")
     if re.fullmatch(r"[\w.]+=.*", word):
         raise UsageError(f"Options begin with two dashes: --{word}")
-    raise UsageError(_no_configuration(word))
+    several = f" Several values of {option} are a list, '[a,b]'." if option not in (None, "--config") else ""
+    raise UsageError(_no_configuration(word) + several)
 
 
 def _config_file(value: str | None) -> Path | str:
@@ -301,7 +347,9 @@ def _no_configuration(value: str) -> str:
     path = Path(value)
     files = [str(path.parent / other.name) for other in sorted(path.parent.glob("*.yaml"))] if path.suffix else []
     name = value.removeprefix("configs/").removesuffix(".yaml")
-    meant = closest(value, files, cutoff=0.8) or closest(name, configurations(), cutoff=0.6)
+    words = sorted(name.split("_"))
+    reordered = next((other for other in configurations() if sorted(other.split("_")) == words), None)
+    meant = closest(value, files, cutoff=0.8) or reordered or closest(name, configurations(), cutoff=0.6)
     if meant is None and (method := closest(name, sources.methods(), cutoff=0.9)):
         return f"There is no configuration {value}. A method is given by --model {method}."
     guess = f" Did you mean {meant}?" if meant else ""
@@ -340,12 +388,17 @@ def _check_option(name: str, value: str, command: str, config: list[dict[str, An
             and group[1] not in (known := _own_options(first))
         ):
             raise UsageError(
-                f"There is no option --{name}.{did_you_mean(name, [f'{first}.{own}' for own in known])} "
+                f"There is no option --{name}.{did_you_mean(f'--{name}', [f'--{first}.{own}' for own in known])} "
                 f"There are {', '.join(f'--{first}.{own}' for own in known)}."
             )
         if first == "trainer" and len(group) >= 2 and group[1] not in (*trainer_arguments(), "help"):
             if group[1] == "default_root_dir":
                 raise UsageError(f"There is no option --{name}: runs are written below --run.root.")
+            if group[1] in (*RATES, *OPTIMIZER_ARGUMENTS):
+                raise UsageError(
+                    f"There is no option --{name}: it belongs to the optimizer. "
+                    f"{_rate_options(_method_of(config), '--', 'lr' if group[1] in RATES else group[1])}"
+                )
             raise UsageError(_unknown_trainer_option(group[1], f"--{name}"))
         if name == "picture" and command != "prepare":
             raise UsageError("--picture is an option of `relit prepare`.")
@@ -438,6 +491,8 @@ def _checked_configuration(path: Path) -> dict[str, Any]:
             raise UsageError(f"{path}: {unknown_setting(str(key), dashes='')}")
     for key in ("model", "data"):
         part = content.get(key)
+        if isinstance(part, dict):
+            _check_keys(path, key, part)
         name = part.get("class_path") if isinstance(part, dict) else part
         if isinstance(name, str):
             _check_class_in(path, key, name)
@@ -454,6 +509,17 @@ def _checked_configuration(path: Path) -> dict[str, Any]:
             if isinstance(name, str):
                 _check_class_in(path, "trainer.callbacks", name)
     return content
+
+
+def _check_keys(path: Path, part: str, given: dict[str, Any]) -> None:
+    """Refuses slips in the two keys by which a configuration gives a class and its arguments."""
+    own = ("class_path", "init_args", "dict_kwargs")
+    others = {"class": "class_path", "name": "class_path", "type": "class_path"}
+    others |= dict.fromkeys(("args", "arguments", "params", "kwargs"), "init_args")
+    for key in map(str, given):
+        meant = others.get(key) or closest(key, own, cutoff=0.7)
+        if key not in own and meant:
+            raise UsageError(f"{path}: There is no setting {part}.{key}. Did you mean {part}.{meant}?")
 
 
 def _check_class_in(path: Path, key: str, name: str) -> None:

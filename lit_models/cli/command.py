@@ -21,7 +21,7 @@ import lit_models
 import lit_models.callbacks
 from lit_models.callbacks import LearningRateScaling, PredictionWriter
 from lit_models.cli.from_checkpoint import with_model_and_data, with_training_settings
-from lit_models.cli.messages import explain
+from lit_models.cli.messages import sentence_of
 from lit_models.cli.options import add_options
 from lit_models.cli.output import place_of_interruption, quieten, reasons_to_stop, shown_path
 from lit_models.cli.progress import progress_callbacks
@@ -58,6 +58,7 @@ from lit_models.runs.folder import (
     is_restarted,
     new_run_folder,
     remember_for_restart,
+    remove_if_empty,
     remove_if_empty_handed,
     require_writable,
     run_of,
@@ -69,15 +70,16 @@ from lit_models.runs.preemption import Preemption
 from lit_models.runs.record import RunRecord
 from lit_models.runs.restored import RestoredSettings
 from lit_models.runs.resume import ExactResume
-from lit_models.runs.settings import changes
+from lit_models.runs.settings import as_typed, changes
 from lit_models.runs.starting_weights import StartingWeights, state_of_source
+from lit_models.runs.takeover import OneOwner
 from lit_models.runs.trackers import run_loggers
 from lit_models.support.arguments import modules_named
-from lit_models.support.checkpoint_files import AtomicCheckpointIO, read_or_fall_back
+from lit_models.support.checkpoint_files import AtomicCheckpointIO, last_checkpoint, read_or_fall_back
 from lit_models.support.checks import facts_of
 from lit_models.support.lightning_internals import find_unused_parameters
 from lit_models.support.weight_sources import find_weights
-from lit_models.support.weights import WEIGHTS
+from lit_models.support.weights import WEIGHTS, digest_of
 
 # Short class names (`--model DCGAN`) are looked up among the classes that are imported.
 for _package in (lit_models, lit_models.callbacks, datamodules):
@@ -180,6 +182,9 @@ class RelitCLI(LightningCLI):
         parser.add_lightning_class_args(LightningDataModule, "data", subclass_mode=True, required=False)
 
     def _prepare_subcommand_parser(self, klass: type, subcommand: str, **kwargs: Any) -> LightningArgumentParser:
+        chosen = next(iter(self.typed), None)
+        if chosen in self.subcommands() and chosen != subcommand:
+            return self.init_parser(**kwargs)  # collecting its arguments would take 40 ms, to no end
         parser = super()._prepare_subcommand_parser(klass, subcommand, **kwargs)
         if subcommand in (*USES_WEIGHTS, "fit"):
             parser.add_argument(
@@ -269,8 +274,8 @@ class RelitCLI(LightningCLI):
         if changed:
             key, (before, now) = next(iter(changed.items()))
             raise RunError(
-                f"This job began the run {shown_path(path.parents[1])} with {key} = {before}, and now has {now}: give "
-                "each run of a job its own --run.id, or go on with the run by `--ckpt_path last`."
+                f"This job began the run {shown_path(path.parents[1])} with {as_typed(key)} = {before}, and now has "
+                f"{now}: give each run of a job its own --run.id, or go on with the run by `--ckpt_path last`."
             )
         return str(path)
 
@@ -324,9 +329,11 @@ class RelitCLI(LightningCLI):
             RunRecord(
                 self._dumped_config(),
                 (self.checkpoint or {}).get("global_step"),
+                digest_of(self.checkpoint["state_dict"]) if self.checkpoint and self.subcommand == "test" else None,
                 config.wandb.checkpoints,
                 begin=self._remember_run if fits and not arguments["fast_dev_run"] else lambda: None,
             ),
+            *([OneOwner(self.ownership)] if self.ownership is not None else []),
             ExactResume(),
             LearningRateScaling(config.lr_scaling),
             *self._starting_weights(),
@@ -357,12 +364,24 @@ class RelitCLI(LightningCLI):
         if is_trial:
             self.run_folder = Path(tempfile.mkdtemp(prefix="relit-"))
             return
+        is_new = False
         if self.run_folder is None:
             self.run_folder = new_run_folder(_run_options(self._settings), for_training=fits)
-            self.run_is_new = not any(self.run_folder.iterdir())
-        require_writable(self.run_folder)
-        if fits and rank_zero_only.rank == 0:  # type: ignore[attr-defined]
-            self.ownership = Ownership(self.run_folder, PATIENCE if is_restarted() else 0.0)
+            is_new = not any(self.run_folder.iterdir())
+        try:
+            require_writable(self.run_folder)
+            if fits and rank_zero_only.rank == 0:  # type: ignore[attr-defined]
+                self.ownership = Ownership(self.run_folder, PATIENCE if is_restarted() else 0.0)
+        except RunError:
+            if is_new:
+                remove_if_empty(self.run_folder)  # another process may have begun its run there in the meantime
+            raise
+        self.run_is_new = is_new
+        if self.ownership is not None and self.checkpoint is None and last_checkpoint(self.run_folder) is not None:
+            raise RunError(
+                f"The run {self.run_folder} has just got a checkpoint from another process: go on with it by "
+                "--ckpt_path last, or choose another --run.id."
+            )
 
     def _remember_run(self) -> None:
         assert self.run_folder is not None
@@ -372,7 +391,7 @@ class RelitCLI(LightningCLI):
         if self.starting_weights is None or self.checkpoint is not None:  # a restarted job goes on
             return []
         path, content = self.starting_weights
-        return [StartingWeights(path, state_of_source(content))]
+        return [StartingWeights(path, state_of_source(content), content.get("hyper_parameters"))]
 
     def after_instantiate_classes(self) -> None:
         config = self._settings
@@ -440,7 +459,7 @@ def run(args: list[str]) -> int:
     except (Exception, ArgumentError) as error:
         if debug:
             traceback.print_exc()
-        told = explain(error)
+        told = sentence_of(error)
         print(f"relit: {told}", file=sys.stderr)
         if not debug and told.startswith(f"{type(error).__name__}:"):  # no sentence of relit's
             print("relit: add --debug for the whole traceback.", file=sys.stderr)

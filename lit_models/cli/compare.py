@@ -1,6 +1,5 @@
 """``relit compare RUN RUN …``: several runs in one table and one set of figures."""
 
-import argparse
 import csv
 import math
 import re
@@ -13,6 +12,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from lit_models.cli.command_parser import CommandParser
 from lit_models.errors import RunError
 from lit_models.runs.reading import (
     COLORS,
@@ -30,7 +30,7 @@ from lit_models.runs.reading import (
 
 def main(args: list[str]) -> int:
     """Runs the command; returns its exit code."""
-    parser = argparse.ArgumentParser(
+    parser = CommandParser(
         prog="relit compare",
         description="Compares several runs: a table with the smallest, largest and final value of each "
         "metric and the training time, the metrics by epoch with their smooth trends, and the last sample grids.",
@@ -44,7 +44,7 @@ def main(args: list[str]) -> int:
     if given.names is not None and len(given.names) != len(given.runs):
         parser.error(f"--names gives {len(given.names)} names to {len(given.runs)} runs")
     try:
-        runs = read_runs(given.runs, given.names or named(given.runs))
+        runs = read_runs(given.runs, given.names or shortest_ends(given.runs))
         try:
             compare(runs if given.each_seed else with_seeds_together(runs), Path(given.output), given.metrics)
         except OSError as error:
@@ -183,7 +183,7 @@ def read_runs(folders: Sequence[str], names: Sequence[str]) -> list[Run]:
     return runs
 
 
-def named(folders: list[str]) -> list[str]:
+def shortest_ends(folders: list[str]) -> list[str]:
     """The shortest ends of the paths that tell them apart."""
     parts = [Path(folder).absolute().parts for folder in folders]
     for length in range(1, max(map(len, parts)) + 1):

@@ -11,6 +11,7 @@ from functools import cache
 from pathlib import Path
 
 from lit_models.cli.arguments import trainer_arguments
+from lit_models.cli.command_parser import CommandParser
 from lit_models.cli.commands import COMMANDS, GROUPS, OPTIONS, TRAINER_COMMANDS
 from lit_models.cli.helps import OWN_OPTIONS
 from lit_models.cli.listing import KINDS
@@ -28,7 +29,7 @@ INSTALL = {
 
 def main(args: list[str]) -> int:
     """Runs the command; returns its exit code."""
-    parser = argparse.ArgumentParser(
+    parser = CommandParser(
         prog="relit completion",
         description="Prints a script that completes relit's commands in a shell.",
         epilog="\n".join(["to install it:", *(f"  {line}" for line in INSTALL.values())]),

@@ -1,17 +1,17 @@
 """``relit copy NAME [FILE]``: a configuration of relit's as a file of one's own."""
 
-import argparse
 import shutil
 from pathlib import Path
 
 from lit_models.cli.arguments import UsageError
+from lit_models.cli.command_parser import CommandParser
 from lit_models.cli.names import configuration, configurations
 from lit_models.support.spelling import did_you_mean
 
 
 def main(args: list[str]) -> int:
     """Runs the command; returns its exit code."""
-    parser = argparse.ArgumentParser(prog="relit copy", description="Writes a configuration of relit's for editing.")
+    parser = CommandParser(prog="relit copy", description="Writes a configuration of relit's for editing.")
     parser.add_argument("name", metavar="NAME", help="the configuration: `relit list experiments`")
     parser.add_argument("file", nargs="?", metavar="FILE", help="the file to write (default: NAME.yaml)")
     parser.add_argument("--force", action="store_true", help="replace a file that is there")

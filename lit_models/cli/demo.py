@@ -4,12 +4,12 @@ Classifiers and autoencoders of gray digits share one tab, as do all models that
 model has its own, by what it can do.
 """
 
-import argparse
 import os
 import sys
 from collections.abc import Callable
 from typing import Any
 
+from lit_models.cli.command_parser import CommandParser
 from lit_models.cli.playing import DigitReader, FewShot, Player, Walk, load_models
 from lit_models.errors import ModelError, RunError
 from lit_models.module import Translating
@@ -26,7 +26,7 @@ BUTTONS = ["download", "fullscreen"]
 
 def main(args: list[str]) -> int:
     """Runs the command; returns its exit code."""
-    parser = argparse.ArgumentParser(
+    parser = CommandParser(
         prog="relit demo", description="Opens a page to play with trained models; the shipped ones by default."
     )
     parser.add_argument(

@@ -4,7 +4,6 @@ A line for each, marked ``ok``, ``note`` (worth knowing) or ``wrong`` (relit doe
 numbers). Bug reports ask for the output.
 """
 
-import argparse
 import json
 import os
 import platform
@@ -20,6 +19,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from lit_models.cli.command_parser import CommandParser
 from lit_models.support.extras import packages_by_extra
 
 NEEDED = ("torch", "torchvision", "lightning", "torchmetrics", "jsonargparse", "numpy")
@@ -51,7 +51,7 @@ class Line:
 
 def main(args: list[str]) -> int:
     """Runs the command; returns 1 if something is wrong."""
-    parser = argparse.ArgumentParser(
+    parser = CommandParser(
         prog="relit doctor",
         description="Prints what this machine is, checks the kernels that relit's methods use against float64, and "
         "measures how fast it computes. Takes about 20 seconds. Exit code 1 if something is wrong.",

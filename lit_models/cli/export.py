@@ -7,7 +7,6 @@
   makes of it is compared with PyTorch before the file is kept.
 """
 
-import argparse
 import math
 import sys
 import traceback
@@ -23,18 +22,20 @@ from lightning.pytorch import LightningModule
 from torch import Tensor, nn
 
 import lit_models
+from lit_models.cli.command_parser import CommandParser
 from lit_models.cli.hub_card import hub_card_text
-from lit_models.cli.messages import explain
+from lit_models.cli.messages import sentence_of
 from lit_models.errors import ModelError, RunError
 from lit_models.module import Export, Method
 from lit_models.networks.user_network import import_encoder
 from lit_models.runs.folder import run_of
-from lit_models.runs.reading import read_logged, read_mapping, read_tests
+from lit_models.runs.reading import differences, flat, read_logged, read_mapping, read_tests
 from lit_models.support.arguments import error_of_ours
 from lit_models.support.checkpoint_files import checkpoint_in, read_checkpoint
 from lit_models.support.weights import (
     WEIGHTS,
     build_model,
+    digest_of,
     method_of,
     read_card,
     sha256,
@@ -61,6 +62,8 @@ OUTPUTS = {
     "logits": "one number for each class; their softmax gives the probabilities",
     "embedding": "the images' embeddings",
 }
+SAME_IMAGES = ("root", "batch_size", "eval_batch_size", "on_device", "classes_per_batch", "samples_per_class")
+"""Settings of data that don't change a test."""
 HUB_CARD = "README.md"
 LARGEST_DIFFERENCE = 1e-3
 """Between PyTorch's and ONNX Runtime's results, as a share of the largest value."""
@@ -85,7 +88,7 @@ class ExportedPart(nn.Module):
 
 def main(args: list[str]) -> int:
     """Runs the command; returns its exit code."""
-    parser = argparse.ArgumentParser(
+    parser = CommandParser(
         prog="relit export",
         description="Writes a checkpoint's weights as safetensors, to be passed on and used with `relit predict "
         "--weights FILE`, or its networks as ONNX, for other programs; each with a card in JSON.",
@@ -120,7 +123,7 @@ def main(args: list[str]) -> int:
     except (Exception, ArgumentError) as error:
         if given.debug:
             traceback.print_exc()
-        print(f"relit: {explain(error)}", file=sys.stderr)
+        print(f"relit: {sentence_of(error)}", file=sys.stderr)
         if not given.debug and error_of_ours(error) is None:
             print("relit: add --debug for the whole traceback.", file=sys.stderr)
         return 1
@@ -205,7 +208,7 @@ def about(
         "data": data,
         "epoch": checkpoint.get("epoch", 0),
         "step": checkpoint.get("global_step", 0),
-        "figures": {} if run is None else figures_of(run, checkpoint.get("global_step", 0)),
+        "figures": {} if run is None else figures_of(run, checkpoint),
         "training_seconds": record.get("training_seconds"),
         "command": command or record.get("command"),
         "commit": record.get("git_commit"),
@@ -214,14 +217,20 @@ def about(
     }
 
 
-def figures_of(run: Path, step: int) -> dict[str, float]:
-    """The figures of a run's validation and of its last test with the weights after ``step`` steps."""
+def figures_of(run: Path, checkpoint: dict[str, Any]) -> dict[str, float]:
+    """The values of a run's validation and of its last test with a checkpoint's weights, on the data that they were
+    trained on."""
     figures: dict[str, float] = {}
+    step, digest = checkpoint.get("global_step", 0), digest_of(checkpoint["state_dict"])
+    data = flat((checkpoint.get("config") or {}).get("data"))
     for row in read_logged(run / "metrics.csv"):
         if row.step == step - 1:  # what is logged after n steps has the number of the last one
             figures |= {name: value for name, value in row.values.items() if name.startswith("val/")}
     for test in read_tests(run):
-        if test.get("step") == step:
+        others = differences([data, flat(test["settings"])], ignored=()) if "settings" in test else {}
+        on_others = any(name.rpartition(".")[2] not in SAME_IMAGES for name in others)
+        # A run that went back to an earlier checkpoint has had other weights after as many steps.
+        if test.get("step") == step and test.get("weights", digest) == digest and not on_others:
             figures |= test.get("figures", {})
     return {name: value for name, value in figures.items() if math.isfinite(value)}
 

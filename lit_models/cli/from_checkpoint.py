@@ -8,7 +8,7 @@ from jsonargparse import Namespace
 from lightning.pytorch.cli import LightningArgumentParser
 from lightning.pytorch.utilities import rank_zero_warn
 
-from lit_models.cli.messages import explain
+from lit_models.cli.messages import sentence_of
 from lit_models.cli.training_settings import settings_of_training
 from lit_models.errors import RunError, RunWarning
 from lit_models.support.arguments import foreign_class, parse_as_data
@@ -45,7 +45,7 @@ def with_model_and_data(
             config = parse_as_data(parser, {command: {key: known[key]}}, config)
         except (Exception, ArgumentError) as error:  # jsonargparse raises whatever a type's own parser raises
             raise RunError(
-                f"The {key} in the checkpoint {path} can't be made ({explain(error).rstrip('.')}): {say_it}"
+                f"The {key} in the checkpoint {path} can't be made ({sentence_of(error).rstrip('.')}): {say_it}"
             ) from error
     run = known.get("run")
     experiment = run.get("experiment") if isinstance(run, dict) else None
@@ -87,7 +87,7 @@ def with_training_settings(
     except (Exception, ArgumentError) as error:  # jsonargparse raises whatever a type's own parser raises
         raise RunError(
             f"The settings of the training in the checkpoint {path} can't be used "
-            f"({explain(error).rstrip('.')}): go on by --config."
+            f"({sentence_of(error).rstrip('.')}): go on by --config."
         ) from error
     if more and values.get("trainer", {}).get("callbacks"):
         config[command].trainer.callbacks = [*config[command].trainer.callbacks, *added]

@@ -123,11 +123,11 @@ def overview() -> str:
     lines += [
         "",
         "examples:",
-        "  relit fit dcgan_digits                          train; the run's folder is in runs/dcgan_digits/",
-        "  relit fit vae_mnist --trainer.max_epochs 3      with a value changed",
-        "  relit test dcgan_digits --ckpt_path last        test what has just been trained",
+        "  relit fit dcgan_digits                        train; the run is in runs/",
+        "  relit fit vae_mnist --trainer.max_epochs 3    train with a value changed",
+        "  relit test vae_mnist --ckpt_path last         test what was just trained",
         "  relit predict --weights conditional_gan_mnist --class 7 --count 10",
-        "  relit list experiments                          all names",
+        "  relit list experiments                        list all names",
         "",
         "options:",
         "  --version     print relit's version",
@@ -150,15 +150,14 @@ def command_page(command: str) -> str:
     names += {"prepare": ["picture"]}.get(command, ["ckpt_path", "weights"])
     values = {"config": "NAME|FILE", "model": "CLASS", "data": "CLASS", "picture": "FILE"}
     lines += ["what to run:"]
-    lines += _rows((f"--{name} {values.get(name, 'FILE')}", OPTIONS[name]) for name in names)
+    rows = [(f"--{name} {values.get(name, 'FILE')}", OPTIONS[name]) for name in names]
     if command == "predict":
-        lines += _rows(
-            [
-                ("--count 10", "how many images to make"),
-                ("--class 7", "the class of the images, or several as 3,7; for models with classes"),
-                ("--grid", "one picture with all images"),
-            ]
-        )
+        rows += [
+            ("--count 10", "How many images to make."),
+            ("--class 7", "The class of the images, or several as 3,7; for models with classes."),
+            ("--grid", "One picture with all images."),
+        ]
+    lines += _rows(rows)
     if command == "fit":
         lines += ["", "often used:", *_rows(OFTEN_USED.items())]
     for group in groups:

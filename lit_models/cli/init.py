@@ -1,6 +1,5 @@
 """``relit init FOLDER``: looks at a folder of pictures and writes a complete, commented configuration for a method."""
 
-import argparse
 import os
 import sys
 import warnings
@@ -14,6 +13,7 @@ from datamodules.loading.decoding import Look, look_at, power_of_two
 from datamodules.loading.folders import EXTRA, TEST, TRAIN, UNLABELED, VAL, list_classes, list_images, printable
 from datamodules.loading.pairs import PairListing, list_pairs
 from datamodules.loading.paths import expanded
+from lit_models.cli.command_parser import CommandParser
 from lit_models.errors import RunError
 
 SPLITS = {TRAIN: "training", VAL: "validation", TEST: "test", EXTRA: "unlabeled"}
@@ -78,7 +78,10 @@ def look(path: Path) -> Folder:
         raise RunError(f"There is no folder {path}: name one that holds pictures.")
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        files = list_images(path)[1]
+        try:
+            files = list_images(path)[1]
+        except PermissionError as error:
+            raise RunError(f"You may not read the folder {path}: ask its owner, or name another one.") from error
         if not files:
             raise RunError(f"{path} holds no pictures: name a folder that does.")
         found = look_at(path, files)
@@ -368,7 +371,7 @@ RECIPES = {
 
 def main(args: list[str]) -> int:
     """Runs ``relit init``; returns the exit code."""
-    parser = argparse.ArgumentParser(
+    parser = CommandParser(
         prog="relit init",
         description="Looks at a folder of pictures, says what is in it, and writes a configuration for a method.",
     )
@@ -380,7 +383,7 @@ def main(args: list[str]) -> int:
     try:
         return _init(expanded(given.folder), given.method, given.output, given.force)
     except (RunError, DataError) as error:
-        print(f"relit: {error}", file=sys.stderr)
+        print(f"relit: {printable(str(error))}", file=sys.stderr)
         return 1
 
 
@@ -405,8 +408,11 @@ def _init(path: Path, method: str | None, output: str | None, force: bool) -> in
     text = RECIPES[method].write(folder)
     if output is not None:
         text = text.replace(f"--config {method}.yaml", f"--config {output}")
-    file.parent.mkdir(parents=True, exist_ok=True)
-    file.write_text(text, encoding="utf-8")
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise RunError(f"{file} can't be written ({error.strerror}): give another --output.") from error
     others = [name for name in fitting if name != method]
     print(f"Wrote {os.path.relpath(file)}." + (f" Also fitting: --method {', '.join(others)}." * bool(others)))
     return 0
@@ -414,4 +420,7 @@ def _init(path: Path, method: str | None, output: str | None, force: bool) -> in
 
 def _quoted(text: str) -> str:
     """A string as YAML takes it, whatever it holds."""
-    return "'" + text.replace("'", "''") + "'"
+    if text.isprintable():
+        return "'" + text.replace("'", "''") + "'"
+    escaped = (one if one.isprintable() and one not in '"\\' else f"\\U{ord(one):08x}" for one in text)
+    return f'"{"".join(escaped)}"'

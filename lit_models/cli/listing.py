@@ -1,6 +1,5 @@
 """``relit list``: what comes with relit, and the runs of this folder."""
 
-import argparse
 import json
 from typing import Any
 
@@ -8,7 +7,8 @@ import yaml
 
 from lit_models.cli import runs_table
 from lit_models.cli.arguments import UsageError
-from lit_models.cli.minutes import measured_minutes, spelled_minutes
+from lit_models.cli.command_parser import CommandParser
+from lit_models.cli.minutes import measured_minutes, minutes_text
 from lit_models.cli.names import experiments, published_weights
 from lit_models.cli.tables import table
 from lit_models.support import sources
@@ -42,7 +42,7 @@ KINDS = ("methods", "data", "experiments", "weights", "callbacks", "runs")
 
 def main(args: list[str]) -> int:
     """Runs the command; returns its exit code."""
-    parser = argparse.ArgumentParser(
+    parser = CommandParser(
         prog="relit list",
         description="Lists methods, data sets, experiments (configurations), published weights, callbacks, or the runs "
         "of this folder; without a word, the first four.",
@@ -68,7 +68,7 @@ def main(args: list[str]) -> int:
         print("\n" * (number > 0) + table(head, rows), end="")
     if kind in (None, "experiments"):
         print("\nrelit fit NAME trains; relit copy NAME writes the file for editing; relit help NAME prints it.")
-        print("Minutes are of a training on one CPU core, where results/ records one with these settings.")
+        print("Minutes are of a training on one CPU core with these settings; `relit help NAME` shows the settings.")
     if kind in (None, "data"):
         print("\nSizes of downloads are approximate.")
     return 0
@@ -119,7 +119,7 @@ def list_experiments() -> Listed:
                 shown,
                 size,
                 epochs,
-                spelled_minutes(minutes.get(name)),
+                minutes_text(minutes.get(name)),
                 _measured(content),
             )
         )

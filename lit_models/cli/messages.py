@@ -5,10 +5,10 @@ import re
 from argparse import ArgumentError
 
 from lit_models.support import sources
-from lit_models.support.arguments import error_of_ours, explain_refusal
+from lit_models.support.arguments import error_of_ours, sentence_of_refusal
 from lit_models.support.spelling import did_you_mean
 
-STRATEGIES = ("auto", "ddp", "ddp_spawn", "ddp_fork", "ddp_find_unused_parameters_true", "fsdp", "deepspeed")
+STRATEGIES = ("auto", "ddp", "ddp_fork", "ddp_notebook", "ddp_find_unused_parameters_true", "fsdp", "deepspeed")
 OF_THE_TRAINER = {
     r"invalid accelerator name: `accelerator='(.*?)'`. Available names are: ([\w, ]+)": (
         "--trainer.accelerator is {0}; it must be one of {1}, gpu."
@@ -43,6 +43,9 @@ OF_THE_TRAINER = {
     r"`(max_\w+|min_\w+)` must be a non-negative integer or -1. You passed in (\S+?)\.$": (
         "--trainer.{0} is {1}; it must be at least 0, or -1 for no limit."
     ),
+    r"^(-?\d+) is not in bounds, numpy accepts from 0 to (\d+)": (
+        "--seed_everything is {0}; it must be a whole number from 0 to {1}."
+    ),
     r"must include a monitor when a `ReduceLROnPlateau` scheduler is used": (
         "ReduceLROnPlateau needs the name of a metric: choose lightning.pytorch.cli.ReduceLROnPlateau, and set its "
         "monitor, such as val/loss."
@@ -62,6 +65,12 @@ OF_THE_TRAINER = {
         "MLFlowLogger needs --trainer.logger.tracking_uri, such as sqlite:///mlflow.db; --config logger/mlflow needs "
         "none, and keeps its store in the run's folder."
     ),
+    r"No working C\+\+ compiler found|Compiler: \S+ is not found": (
+        "--compile needs a C++ compiler, such as g++, for networks on a CPU: install one, or leave --compile out."
+    ),
+    r"Cannot find a working triton installation": (
+        "--compile needs the package triton for networks on a GPU: pip install triton, or leave --compile out."
+    ),
     r"CUDA out of memory|MPS backend out of memory": (
         "The GPU's memory is full: lower --data.batch_size, set --trainer.precision bf16-mixed, or narrow the model."
     ),
@@ -69,10 +78,10 @@ OF_THE_TRAINER = {
 """What Lightning, or a logger of it, says of the Trainer's arguments, each with a sentence that names the option."""
 
 
-def explain(error: BaseException) -> str:
+def sentence_of(error: BaseException) -> str:
     """What went wrong and what to do about it, without a traceback."""
     if isinstance(error, ArgumentError) or error_of_ours(error):
-        return explain_refusal(error)
+        return sentence_of_refusal(error)
     if isinstance(error, RuntimeError) and "Error(s) in loading state_dict" in str(error):
         return (
             "The checkpoint's weights don't fit the model: build it with the arguments that it was trained with (leave "
@@ -91,7 +100,7 @@ def explain(error: BaseException) -> str:
             f"{what} can't be written ({error.strerror}): make room, or make the place writable, and go on from the "
             "last checkpoint with --ckpt_path last."
         )
-    return explain_refusal(error)
+    return sentence_of_refusal(error)
 
 
 def _of_the_trainer(message: str) -> str | None:

@@ -14,8 +14,8 @@ WITHOUT_COST = (
 )
 """Settings in which a recorded training may differ from its configuration, and still be a measurement of it."""
 
-UNRECORDED = {"dcgan_digits": 1.25}
-"""Minutes that were measured, but of which ``results/`` has no record."""
+UNRECORDED = {"dcgan_digits": 2.0}
+"""Minutes that were measured (on one core of an AMD EPYC), but of which ``results/`` has no record."""
 
 
 def measured_minutes(configurations: Mapping[str, dict[str, Any]]) -> dict[str, float]:
@@ -48,11 +48,11 @@ def _agrees(today: Any, recorded: Any) -> bool:
     return bool(today == recorded)
 
 
-def spelled_minutes(minutes: float | None) -> str:
+def minutes_text(minutes: float | None) -> str:
     """Minutes as a table shows them.
 
     Example:
-        >>> spelled_minutes(None), spelled_minutes(0.4), spelled_minutes(35.9)
+        >>> minutes_text(None), minutes_text(0.4), minutes_text(35.9)
         ('not measured', '<1', '36')
     """
     if minutes is None:

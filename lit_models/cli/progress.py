@@ -10,6 +10,7 @@ from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import ProgressBar, TQDMProgressBar
+from lightning.pytorch.callbacks.progress.tqdm_progress import convert_inf
 from torch import Tensor
 
 from lit_models.cli.output import shown_path
@@ -76,7 +77,7 @@ def header(trainer: Trainer, model: LightningModule, shown: Path) -> str:
     """Method, parameters, data, device, precision, epochs and folder, wrapped to the terminal."""
     parameters = sum(parameter.numel() for parameter in model.parameters())
     sizes = split_sizes(trainer)
-    names = {"train_images": "training", "val_images": "validation", "test_images": "test"}
+    names = {"train_images": "train", "val_images": "val", "test_images": "test"}
     counts = [f"{sizes[key]:,} {name}" for key, name in names.items() if key in sizes]
     images = f" ({', '.join(counts)} images)" if counts else ""
     device = trainer.strategy.root_device.type
@@ -106,8 +107,11 @@ class EpochBar(TQDMProgressBar):
         super().on_train_start(*args)
 
     def on_train_epoch_start(self, trainer: Trainer, *args: Any) -> None:
-        super().on_train_epoch_start(trainer, *args)
-        self.train_progress_bar.set_description_str(epoch_of(trainer))
+        # In place of Lightning's hook, which draws the bar with an epoch counted from 0 first.
+        bar = self.train_progress_bar
+        bar.set_description_str(epoch_of(trainer), refresh=False)
+        bar.total, bar.initial = convert_inf(self.total_train_batches), 0
+        bar.reset()
 
     def on_train_batch_end(self, trainer: Trainer, *args: Any) -> None:
         left = self._clock.left(trainer)

@@ -4,15 +4,15 @@ Pushed are the files of ``relit export --hub-card``: ``NAME.safetensors``, its c
 ``hf:OWNER/NAME`` names them wherever relit takes weights.
 """
 
-import argparse
 import shutil
 import sys
 import tempfile
 import traceback
 from pathlib import Path
 
+from lit_models.cli.command_parser import CommandParser
 from lit_models.cli.export import export, write_hub_card
-from lit_models.cli.messages import explain
+from lit_models.cli.messages import sentence_of
 from lit_models.errors import RunError
 from lit_models.networks.user_network import import_encoder
 from lit_models.support.arguments import error_of_ours
@@ -22,7 +22,7 @@ from lit_models.support.weights import WEIGHTS, read_weights
 
 def main(args: list[str]) -> int:
     """Runs the command; returns its exit code."""
-    parser = argparse.ArgumentParser(
+    parser = CommandParser(
         prog="relit push",
         description="Publishes weights with their cards on the Hugging Face Hub, to be used as hf:OWNER/NAME.",
     )
@@ -42,7 +42,7 @@ def main(args: list[str]) -> int:
     except Exception as error:
         if given.debug:
             traceback.print_exc()
-        print(f"relit: {explain(error)}", file=sys.stderr)
+        print(f"relit: {sentence_of(error)}", file=sys.stderr)
         if not given.debug and error_of_ours(error) is None:
             print("relit: add --debug for the whole traceback.", file=sys.stderr)
         return 1

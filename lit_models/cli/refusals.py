@@ -22,6 +22,8 @@ SIZES = (
     *("code_dim", "init_channels", "layers"),
 )
 """Arguments of models that count pixels, channels or units."""
+REQUIRED_SIZES = ("image_size", "channels", "latent_dim", "feature_maps", "num_classes")
+"""Those that no model may lack."""
 
 
 def require_fitting_trainer(model: LightningModule, trainer: dict[str, Any], callbacks: list[Callback]) -> None:
@@ -49,6 +51,11 @@ def require_fitting_trainer(model: LightningModule, trainer: dict[str, Any], cal
                     f"LearningRateFinder can't search for {name}, which has no attribute {attribute!r} for its only "
                     "learning rate: leave it out, and compare runs with several learning rates."
                 )
+    if str(trainer["strategy"]).startswith("ddp_spawn"):
+        raise RunError(
+            f"--trainer.strategy {trainer['strategy']} hands everything to new processes as copies, which optimizers "
+            f"and open files can't be: set {str(trainer['strategy']).replace('_spawn', '', 1)}."
+        )
     if trainer["sync_batchnorm"]:
         _require_batch_norm(model)
     if trainer["precision"] in ("16-true", "bf16-true"):
@@ -63,11 +70,13 @@ def require_sizes(model: Any) -> None:
     """Refuses a model without any unit, channel or pixel, before torch says so in its own way.
 
     Raises:
-        RunError: A size is less than 1.
+        RunError: A size is less than 1, or null where there is no default to take its place.
     """
     for name, value in (model.get("init_args") or {}).items():
         if name in SIZES and isinstance(value, int) and value < 1:
             raise RunError(f"{name} is {value}; it must be at least 1.")
+        if name in REQUIRED_SIZES and value is None:
+            raise RunError(f"{name} is null; it must be a whole number of at least 1.")
 
 
 def require_proper_files(args: list[str]) -> None:
@@ -77,9 +86,12 @@ def require_proper_files(args: list[str]) -> None:
         RunError: One is empty, isn't UTF-8, or gives a setting twice, of which only the last would count.
     """
     for given, following in zip(args, [*args[1:], ""], strict=True):
-        name = following if given in ("--config", "-c") else given.removeprefix("--config=")
-        if name == given or not (path := Path(name)).is_file():
+        option, _, value = given.partition("=")
+        name = value or (following if given.startswith("-") else "")
+        is_meant = option in ("--config", "-c") or name.endswith((".yaml", ".yml"))  # such as --model FILE
+        if not (is_meant and name and Path(name).is_file()):
             continue
+        path = Path(name)
         content = path.read_bytes()
         if not content.strip():
             raise RunError(f"The configuration file {path} is empty.")

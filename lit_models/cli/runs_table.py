@@ -1,6 +1,5 @@
 """``relit runs``: the runs of a folder with their state, best value and age."""
 
-import argparse
 import json
 import time
 from collections import defaultdict
@@ -9,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from lit_models.cli.command_parser import CommandParser
 from lit_models.cli.tables import table
 from lit_models.errors import RunError
 from lit_models.runs.ownership import is_held, seems_training
@@ -38,7 +38,7 @@ class RunSummary:
 
 def main(args: list[str]) -> int:
     """Runs the command; returns its exit code."""
-    parser = argparse.ArgumentParser(
+    parser = CommandParser(
         prog="relit runs", description="Lists the runs of a folder, the newest last: state, best value, age."
     )
     parser.add_argument("experiments", nargs="*", metavar="EXPERIMENT", help="only the runs of these experiments")

@@ -15,6 +15,9 @@ from lit_models.errors import RunWarning
 from lit_models.module import Generative, Reconstructing
 from lit_models.support.renamed import with_new_names
 
+ONLY_PREDICTED = ("Pictures", "Samples", "SupportQuery")
+"""Data modules that stand for what is predicted, not for what a model was trained on."""
+
 
 def typed(args: list[str], option: str) -> bool:
     """Whether an option itself stands on the command line (``--data X`` or ``--data=X``, but not ``--data.path X``)."""
@@ -38,7 +41,7 @@ def note_swaps(args: list[str], config: Namespace, files: list[Path]) -> bool:
         if not typed(args, part) or before is None or config[part] is None:
             continue
         old, new = (name.rpartition(".")[2] for name in (before["class_path"], config[part].class_path))
-        if old == new:
+        if old == new or new in ONLY_PREDICTED:
             continue
         swapped = True
         given = before.get("init_args") or {}

@@ -67,8 +67,10 @@ class RelitTrainer(Trainer):
 
 def compile_networks(model: LightningModule) -> None:
     """Compiles each network of a module in place, except those that the method names in ``not_compiled``; each of those
-    that it holds together in one ``ModuleDict``."""
+    that it holds together in one ``ModuleDict`` or ``ModuleList``, which are never called themselves."""
     for name, network in model.named_children():
-        if not (isinstance(model, Method) and name in model.not_compiled):
-            for part in network.values() if isinstance(network, nn.ModuleDict) else [network]:
-                part.compile()
+        if isinstance(model, Method) and name in model.not_compiled:
+            continue
+        held = network.children() if isinstance(network, (nn.ModuleDict, nn.ModuleList)) else [network]
+        for part in held:
+            part.compile()

@@ -34,7 +34,12 @@ from lit_models.darts.genotype import read_genotype
 from lit_models.darts.network import DerivedNetwork
 from lit_models.errors import ModelError
 from lit_models.module import Export
-from lit_models.support.checks import require_at_least, require_fraction, require_several_images
+from lit_models.support.checks import (
+    require_at_least,
+    require_fraction,
+    require_planned_epochs,
+    require_several_images,
+)
 from lit_models.support.classes import Classifier
 
 
@@ -123,6 +128,8 @@ class DARTSRetrain(Classifier):
         super().setup(stage)
         if stage == "fit" and self.auxiliary_weight:  # whose last normalization sees a single pixel of small images
             require_several_images(self)
+        if stage == "fit":
+            require_planned_epochs(self, self.epochs)
 
     def on_train_start(self) -> None:
         self._raise_drop_path()  # a run that is resumed within an epoch gets no on_train_epoch_start

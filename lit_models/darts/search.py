@@ -59,7 +59,7 @@ from lit_models.darts.supernet import Supernet
 from lit_models.darts.supernet_gradient import supernet_hypergradient
 from lit_models.errors import ModelError
 from lit_models.optimizers import FusedAdam
-from lit_models.support.checks import require_at_least, require_one_of
+from lit_models.support.checks import require_at_least, require_one_of, require_planned_epochs
 from lit_models.support.classes import Classifier
 from lit_models.support.lightning_internals import optimizers_of, step_schedules
 
@@ -174,6 +174,7 @@ class DARTSSearch(Classifier):
         if stage == "fit":
             require_halves(self)
             require_precision(self)
+            require_planned_epochs(self, self.epochs)
 
     # --- one step -----------------------------------------------------------------------------------------------------
 

@@ -4,6 +4,7 @@ import torch
 from torch import Tensor, nn
 
 from lit_models.networks.convolutional import require_power_of_two
+from lit_models.networks.few_pixels import DoublingConv2d, HalvingConv2d
 from lit_models.networks.initialization import initialize
 from lit_models.networks.normalization import BatchStatisticsNorm2d
 
@@ -51,7 +52,7 @@ class UNet(nn.Module):
             self.encoder.append(
                 nn.Sequential(
                     nn.LeakyReLU(0.2, inplace=True),
-                    nn.Conv2d(widths[i - 1], widths[i], 4, stride=2, padding=1, bias=False),
+                    HalvingConv2d(widths[i - 1], widths[i], bias=False),
                     *([BatchStatisticsNorm2d(widths[i])] if i < depth - 1 else []),
                 )
             )
@@ -63,7 +64,7 @@ class UNet(nn.Module):
             self.decoder.append(
                 nn.Sequential(
                     nn.ReLU(inplace=i < depth - 1),
-                    nn.ConvTranspose2d(width_in, widths[i - 1], 4, stride=2, padding=1, bias=False),
+                    DoublingConv2d(width_in, widths[i - 1], bias=False),
                     BatchStatisticsNorm2d(widths[i - 1]),
                     *([nn.Dropout(dropout)] if drops and dropout else []),
                 )

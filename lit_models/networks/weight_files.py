@@ -15,11 +15,7 @@ def load_tensors(path: Path) -> Any:
     Raises:
         RunError: There is no such file, it is damaged, or it holds more.
     """
-    # Older versions of torch wrote files that are no archives, and so have no checksums.
-    if zipfile.is_zipfile(path) and not is_undamaged(path):
-        raise RunError(
-            f"{path} can't be read as a checkpoint: it is damaged, as its contents don't have its own checksums."
-        )
+    require_undamaged(path)
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError as error:
@@ -29,6 +25,19 @@ def load_tensors(path: Path) -> Any:
             f"{path} can't be read as a checkpoint: it is cut off, or holds more than tensors and plain values "
             "(which could run code, so it is not opened)."
         ) from error
+
+
+def require_undamaged(path: Path) -> None:
+    """Refuses a file whose parts don't have the checksums that it states. (Files of older versions of torch are no
+    archives, and have none.)
+
+    Raises:
+        RunError: It is damaged.
+    """
+    if zipfile.is_zipfile(path) and not is_undamaged(path):
+        raise RunError(
+            f"{path} can't be read as a checkpoint: it is damaged, as its contents don't have its own checksums."
+        )
 
 
 def is_undamaged(path: Path) -> bool:

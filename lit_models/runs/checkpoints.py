@@ -29,13 +29,13 @@ class Checkpoints(Checkpoint):
     training takes the place of one from before.
 
     Args:
-        monitor: Logged metric that tells which checkpoint is the best, such as ``val/loss``; no ``best.ckpt`` if null,
-            nor before the metric is logged, for a model that names it in its ``later_metrics``.
+        monitor: Logged metric by which the best checkpoint is chosen, such as ``val/loss``; no ``best.ckpt`` if null.
+            A metric that the model names in its ``later_metrics`` may be missing in earlier epochs.
         mode: Whether the best is the smallest (``min``) or the largest (``max``) value.
-        every_n_steps: Save ``last.ckpt`` after every so many steps, too, so that a run that is killed in a long epoch
-            loses less; only after epochs if null.
-        diverged: What becomes of a training that has diverged: ``stop`` ends it with an error; ``go_on`` says so once
-            and saves nothing while weights aren't finite.
+        every_n_steps: Also save ``last.ckpt`` every so many steps, so a run that is killed in a long epoch loses less;
+            only after epochs if null.
+        diverged: ``stop`` ends a training that has diverged with an error; ``go_on`` warns once and saves nothing while
+            weights aren't finite.
     """
 
     saved_step: int

@@ -7,6 +7,7 @@ import os
 import re
 import shutil
 import tempfile
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -146,8 +147,8 @@ def find_checkpoint(which: str, options: RunOptions) -> Path:
     """The file that ``--ckpt_path`` means.
 
     Args:
-        which: ``last`` or ``best`` of the experiment's newest run (or of the run ``options.id``), a file, or a run's
-            folder, of which the last one is meant.
+        which: ``last`` or ``best`` of the experiment's newest run (or of the run ``options.id``), a file, or the folder
+            of a run or experiment, of which the last one is meant.
         options: Where to look.
 
     Raises:
@@ -155,8 +156,8 @@ def find_checkpoint(which: str, options: RunOptions) -> Path:
     """
     if which not in ("last", "best"):
         path = Path(which).expanduser()
-        if path.is_dir() and (last := last_checkpoint(path)) is not None:
-            return last
+        if path.is_dir() and (found := [last for run in (path, *path.glob("*")) if (last := last_checkpoint(run))]):
+            return max(found, key=lambda one: one.stat().st_mtime)
         if not path.is_file():
             raise RunError(
                 f"There is no checkpoint {which}: --ckpt_path takes a file, a run's folder, `last` or `best`."
@@ -190,9 +191,14 @@ def remove_if_empty_handed(folder: Path) -> None:
     """Removes the folder of a run that failed before it had anything to show, and its parents if they are empty."""
     if not has_begun(folder):
         shutil.rmtree(folder, ignore_errors=True)
-        for parent in (folder.parent, folder.parent.parent):
-            if parent.is_dir() and not any(parent.iterdir()):
-                parent.rmdir()
+        remove_if_empty(folder)
+
+
+def remove_if_empty(folder: Path) -> None:
+    """Removes a run's folder, and its parents, as far as they are empty."""
+    for one in (folder, folder.parent, folder.parent.parent):
+        with suppress(OSError):  # it isn't empty, or is gone
+            one.rmdir()
 
 
 def require_writable(folder: Path) -> None:

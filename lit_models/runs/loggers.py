@@ -10,14 +10,11 @@ import shlex
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, cast
 
 import torch
-from filelock import FileLock
 from lightning.pytorch import Trainer
 from lightning.pytorch.loggers import CSVLogger, Logger, MLFlowLogger, WandbLogger
 from lightning.pytorch.loggers.logger import DummyExperiment, rank_zero_experiment
@@ -25,14 +22,8 @@ from lightning.pytorch.loggers.logger import DummyExperiment, rank_zero_experime
 from lit_models.errors import RunError
 from lit_models.runs.reading import flat
 from lit_models.support.checkpoint_files import BEST, CHECKPOINTS, LAST
-from lit_models.support.files import write_atomically
+from lit_models.support.files import locked, write_atomically
 from lit_models.support.lightning_internals import ExperimentWriter
-
-fcntl: Any
-try:
-    import fcntl
-except ImportError:  # Windows
-    fcntl = None
 
 
 @dataclass
@@ -105,23 +96,9 @@ class _ContinuedWriter(ExperimentWriter):
     def save(self) -> None:
         """Also while another process writes into the same file: a test of a run that is still training."""
         if self.metrics:
-            with self._locked():
+            with locked(Path(self.metrics_file_path)):
                 self.metrics_keys = self._header() or self.metrics_keys
                 super().save()
-
-    @contextmanager
-    def _locked(self) -> Iterator[None]:
-        if fcntl is None:
-            with FileLock(Path(self.log_dir) / ".metrics.csv.lock"):
-                yield
-            return
-        folder = os.open(self.log_dir, os.O_RDONLY)  # elsewhere, no file is needed
-        try:
-            with suppress(OSError):  # not every network file system has locks
-                fcntl.flock(folder, fcntl.LOCK_EX)
-            yield
-        finally:
-            os.close(folder)
 
     def log_hparams(self, params: dict[str, Any]) -> None:
         """Nothing: see :meth:`MetricsCSV.log_hyperparams`."""

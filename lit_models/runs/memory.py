@@ -1,7 +1,9 @@
 """Memory: how much a run takes, and that it is used again instead of being given back."""
 
 import ctypes
+import re
 import sys
+from pathlib import Path
 from types import ModuleType
 
 import torch
@@ -43,11 +45,20 @@ def peak_memory(device: torch.device) -> dict[str, int | None]:
     Returns:
         ``process`` (None on Windows, which lacks the module `resource`) and ``accelerator`` (None without CUDA).
     """
-    process = None
-    if resource is not None:
-        largest = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-        process = largest if sys.platform == "darwin" else 1024 * largest
     return {
-        "process": process,
+        "process": _peak_of_process(),
         "accelerator": torch.cuda.max_memory_allocated(device) if device.type == "cuda" else None,
     }
+
+
+def _peak_of_process() -> int | None:
+    status = Path("/proc/self/status")
+    if status.is_file() and (
+        found := re.search(r"^VmHWM:\s*(\d+) kB", status.read_text(encoding="utf-8"), re.MULTILINE)
+    ):
+        return 1024 * int(found[1])
+    if resource is None:
+        return None
+    # On Linux, this would be at least the memory of the program that has started this one.
+    largest = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return largest if sys.platform == "darwin" else 1024 * largest

@@ -63,7 +63,7 @@ def all_published() -> tuple[Published, ...]:
     )
 
 
-def beside(config: str, data: dict[str, Any], metric: str) -> list[Published]:
+def published_of(config: str, data: dict[str, Any], metric: str) -> list[Published]:
     """What has been published of a test.
 
     Args:

@@ -261,6 +261,10 @@ def read_run(folder: Path, name: str) -> Run:
             raise RunError(f"The run {folder} hasn't logged anything yet: it has no metrics.csv.")
         found = sorted(folder.glob(f"*/{METRICS}"), key=lambda path: path.stat().st_mtime)
         runs = [path.parent for path in found]
+        if not folder.exists():
+            below = Path("runs") / folder
+            guess = f" Did you mean {below}?" if below.is_dir() else ""
+            raise RunError(f"There is no folder {folder}.{guess} `relit runs` lists the runs.")
         if not runs:
             raise RunError(f"{folder} is not the folder of a run or of an experiment: it has no metrics.csv.")
         folder = ([run for run in runs if _was_trained(run)] or runs)[-1]

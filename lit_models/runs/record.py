@@ -21,7 +21,7 @@ from lit_models.runs.loggers import MetricsCSV, environment, finish_wandb, log_c
 from lit_models.runs.memory import peak_memory
 from lit_models.runs.settings import tell_changes
 from lit_models.support.checks import facts_of
-from lit_models.support.files import write_atomically
+from lit_models.support.files import locked, write_atomically
 from lit_models.support.lightning_internals import awaits_row, callbacks_of, data_of
 from lit_models.support.ranks import gather
 
@@ -34,6 +34,7 @@ class RunRecord(Callback):
     Args:
         config: The resolved configuration, as YAML.
         step: The step of the checkpoint that is loaded.
+        weights: The digest of the weights that are tested.
         upload_checkpoints: Whether W&B gets the checkpoints when training has finished.
         begin: Called on rank 0 when the run's first files are written.
     """
@@ -42,11 +43,13 @@ class RunRecord(Callback):
         self,
         config: str,
         step: int | None = None,
+        weights: str | None = None,
         upload_checkpoints: bool = False,
         begin: Callable[[], None] = lambda: None,
     ) -> None:
         self.config = config
         self.step = step
+        self.weights = weights
         self.upload_checkpoints = upload_checkpoints
         self.begin = begin
         self._has_begun = False
@@ -237,6 +240,7 @@ class RunRecord(Callback):
             "experiment": config["run"]["experiment"],
             "checkpoint": config["ckpt_path"] and Path(config["ckpt_path"]).name,
             "step": self.step,
+            "weights": self.weights,
             "settings": config["data"],
             "figures": {
                 name: float(value)
@@ -248,11 +252,7 @@ class RunRecord(Callback):
             "data": split_sizes(trainer),
             **environment(trainer),
         }
-        path = Path(trainer.default_root_dir) / "tests.json"
-        tests = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else []
-        same = ("experiment", "checkpoint", "settings")
-        kept = [other for other in tests if any(other[key] != test[key] for key in same)]
-        write_atomically(path, json.dumps([*kept, test], indent=2) + "\n")
+        add_test(Path(trainer.default_root_dir), test)
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         checkpoint["config"] = yaml.safe_load(self.config)
@@ -272,6 +272,17 @@ def _a_line_each(record: dict[str, Any]) -> str:
     """JSON with a line for each value, however many epochs it lists."""
     lines = [f"  {json.dumps(name)}: {json.dumps(value)}" for name, value in record.items()]
     return "{\n" + ",\n".join(lines) + "\n}\n"
+
+
+def add_test(run: Path, test: dict[str, Any]) -> None:
+    """Adds a test to a run's ``tests.json``, in place of an earlier one of the same checkpoint on the same data. Other
+    processes may do so at the same time."""
+    path = run / "tests.json"
+    with locked(path):
+        tests = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else []
+        same = ("experiment", "checkpoint", "settings")
+        kept = [other for other in tests if any(other[key] != test[key] for key in same)]
+        write_atomically(path, json.dumps([*kept, test], indent=2) + "\n")
 
 
 def _one_if_equal(values: list[int]) -> int | list[int]:

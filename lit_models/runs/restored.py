@@ -9,16 +9,18 @@ import yaml
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import BatchSizeFinder
 from lightning.pytorch.utilities import rank_zero_warn
-from torch.optim.lr_scheduler import ReduceLROnPlateau
+from torch.optim.lr_scheduler import CosineAnnealingLR, OneCycleLR, ReduceLROnPlateau
 
 from datamodules import ImageDataModule
 from datamodules.loading.loaders import BatchLoader
 from lit_models.errors import ModelError, RunError, RunWarning
-from lit_models.runs.settings import differences
+from lit_models.runs.reading import flat
+from lit_models.runs.settings import as_typed, differences
 from lit_models.support.lightning_internals import (
     callbacks_of,
     data_of,
     goes_on_within_epoch,
+    last_schedule_step,
     limit_batch_size_finders,
     set_batches_done,
     training_loaders,
@@ -29,6 +31,9 @@ PROGRESS = {
     *("best", "num_bad_epochs", "cooldown_counter", "T_cur", "T_i", "lr_lambdas"),
 }
 """What a schedule's state holds besides its settings."""
+
+SAME_ROWS = ("batch_size", "eval_batch_size", "episodes_per_batch", "on_device", "root")
+"""Settings of data that change neither the rows nor their order."""
 
 
 class Difference(NamedTuple):
@@ -50,7 +55,7 @@ class RestoredSettings(Callback):
 
     What the checkpoint would override silently is refused if the user has changed a setting of the model, and otherwise
     said, such as a schedule that was planned for fewer epochs. A loader whose batches have another size by now sets
-    Lightning's count of batches.
+    Lightning's count of batches; with other data or another seed, the epoch starts over.
 
     Args:
         config: The resolved configuration, as YAML.
@@ -59,6 +64,7 @@ class RestoredSettings(Callback):
     def __init__(self, config: str) -> None:
         self.config = config
         self._checkpoint: dict[str, Any] | None = None
+        self._other_order: list[str] = []
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         datamodule = data_of(trainer)
@@ -81,12 +87,21 @@ class RestoredSettings(Callback):
         if checkpoint is None:
             return
         before, now = checkpoint.get("config"), yaml.safe_load(self.config)
-        changed = [
-            after
-            for name, (_, after) in (differences(before, now) if isinstance(before, dict) else {}).items()
-            if name.startswith(("model.", "lr_scaling"))
+        before = before if isinstance(before, dict) else {}
+        settings = differences(before, now) if before else {}
+        _tell_kept_rates(trainer, checkpoint, before, now)
+        known = flat(before)  # later versions have more settings
+        self._other_order = [
+            name
+            for name in sorted(settings.keys() & known.keys())
+            if name == "seed_everything" or (name.startswith("data.") and name.rpartition(".")[2] not in SAME_ROWS)
         ]
+        changed = [after for name, (_, after) in settings.items() if name.startswith("model.")]
         found = list(compared(trainer, checkpoint, changed))
+        scaling = Difference("lr_scaling", before.get("lr_scaling") or "none", (now or {}).get("lr_scaling") or "none")
+        if before and scaling.saved != scaling.now:
+            changed.append(scaling.now)
+            found.append(scaling)
         if not found:
             return
         told = "; ".join(f"{one.name} is {one.saved} there and {one.now} here" for one in found[:3])
@@ -99,16 +114,18 @@ class RestoredSettings(Callback):
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         loaders = [loader for loader in training_loaders(trainer) if isinstance(loader, BatchLoader)]
+        reason = "the batches or the data have another size than in the checkpoint"
+        if self._other_order and goes_on_within_epoch(trainer):
+            reason = f"{', '.join(map(as_typed, self._other_order))} may change the order of the images"
+            for loader in loaders:
+                loader.start_over()
         changes = [loader for loader in loaders if loader.change is not None]
         if changes and goes_on_within_epoch(trainer):
             done = max(loader.batches_seen for loader in loaders)
             set_batches_done(trainer, done)
             if trainer.is_global_zero:
-                print(
-                    f"relit: note: the batches or the data have another size than in the checkpoint: epoch "
-                    f"{trainer.current_epoch + 1} {changes[0].change}.",
-                    file=sys.stderr,
-                )
+                print(f"relit: note: {reason}: epoch {trainer.current_epoch + 1} {changes[0].change}.", file=sys.stderr)
+        _require_schedules_to_last(trainer, pl_module)
 
 
 def class_names(trainer: Trainer) -> dict[str, list[str]]:
@@ -140,7 +157,11 @@ def compared(trainer: Trainer, checkpoint: dict[str, Any], changed: list[Any]) -
                 return
     for number, (optimizer, state) in enumerate(zip(trainer.optimizers, states["optimizers"], strict=True), start=1):
         which = f"the {_ordinal(number, len(trainer.optimizers))}optimizer"
-        for group, saved in zip(optimizer.state_dict()["param_groups"], state["param_groups"], strict=False):
+        groups = optimizer.state_dict()["param_groups"]
+        if len(groups) != len(state["param_groups"]):
+            yield Difference(f"the number of groups of {which}", len(state["param_groups"]), len(groups))
+            return
+        for group, saved in zip(groups, state["param_groups"], strict=True):
             if group.keys() - saved.keys() and saved.keys() - group.keys():
                 yield Difference(which, "of another class", type(optimizer).__name__)
                 return
@@ -195,6 +216,44 @@ def _equal(one: Any, other: Any) -> bool:
 def _ordinal(number: int, count: int) -> str:
     names = ("first", "second", "third")
     return "" if count == 1 else f"{names[number - 1]} " if number <= len(names) else f"{number}th "
+
+
+def _tell_kept_rates(trainer: Trainer, checkpoint: dict[str, Any], before: dict[str, Any], now: dict[str, Any]) -> None:
+    """Says that learning rates which were scaled to the batches of a step stay, though these are others by now."""
+    accumulated = (before.get("trainer") or {}).get("accumulate_grad_batches") or 1
+    batches = len(checkpoint.get("random_states") or []) * accumulated  # one state of each process
+    batches_now = trainer.world_size * trainer.accumulate_grad_batches
+    if batches and batches != batches_now and (now or {}).get("lr_scaling", "none") != "none":
+        rank_zero_warn(
+            f"The learning rates stay as they were scaled for {batches} batches a step, though a step has "
+            f"{batches_now} of them now.",
+            category=RunWarning,
+        )
+
+
+def _require_schedules_to_last(trainer: Trainer, model: LightningModule) -> None:
+    """Refuses a training that goes on behind the end of a one-cycle schedule, which torch would stop there, and warns
+    of one that goes on behind the end of a cosine."""
+    for config in trainer.lr_scheduler_configs:
+        schedule = config.scheduler
+        interval = config.interval if model.automatic_optimization else getattr(model, "schedule_interval", "epoch")
+        if not isinstance(schedule, (OneCycleLR, CosineAnnealingLR)):
+            continue
+        last = last_schedule_step(trainer, interval, schedule.last_epoch) if config.frequency == 1 else None
+        if last is None:
+            continue
+        length = f"--trainer.max_epochs {trainer.max_epochs} (max_steps {trainer.max_steps}) comes to {last}"
+        if isinstance(schedule, OneCycleLR) and last > schedule.total_steps:
+            raise RunError(
+                f"The one-cycle schedule ends after {schedule.total_steps} {interval}s, but {length}: train for as "
+                "long as it was planned, or start a new training, which --weights may give the weights of this one."
+            )
+        if isinstance(schedule, CosineAnnealingLR) and last > schedule.T_max:
+            rank_zero_warn(
+                f"The cosine schedule reaches its lowest learning rate after {schedule.T_max} {interval}s, but "
+                f"{length}: behind that the learning rate rises again.",
+                category=RunWarning,
+            )
 
 
 def _require_metric_of_schedules(trainer: Trainer, model: LightningModule) -> None:

@@ -24,11 +24,22 @@ def tell_changes(run: Path, now: dict[str, Any], restored: Sequence[str] = ()) -
     if rank_zero_only.rank != 0:  # type: ignore[attr-defined]
         return
     for key, (before, after) in changes(run, now).items():
+        name = as_typed(key)
         if key.startswith("model.") and key.rpartition(".")[2] in restored:
-            effect = f"resuming with {key} = {before}, as the checkpoint holds what it made; {after} is not used."
+            effect = f"resuming with {name} = {before}, as the checkpoint holds what it made; {after} is not used."
         else:
-            effect = f"resuming with {key} = {after} (was {before}); it applies from here on."
+            effect = f"resuming with {name} = {after} (was {before}); it applies from here on."
         print(f"relit: note: {effect}", file=sys.stderr)
+
+
+def as_typed(name: str) -> str:
+    """A setting's name as the command line has it.
+
+    Example:
+        >>> as_typed("data.init_args.images.init_args.batch_size")
+        'data.images.batch_size'
+    """
+    return name.replace(".init_args", "")
 
 
 def changes(run: Path, now: dict[str, Any]) -> dict[str, tuple[Any, Any]]:

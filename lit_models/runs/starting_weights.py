@@ -39,21 +39,30 @@ class StartingWeights(Callback):
     Args:
         path: The file that the weights were read from.
         state: The weights by name.
+        arguments: Those of the model that they were trained in, for errors.
     """
 
-    def __init__(self, path: Path, state: Mapping[str, Tensor]) -> None:
+    def __init__(self, path: Path, state: Mapping[str, Tensor], arguments: Mapping[str, Any] | None = None) -> None:
         self.path = path
         self.state = state
+        self.arguments = arguments or {}
+        self._layers: Taken | None = None
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        fitting(pl_module.state_dict(), self.state, self.path, type(pl_module).__name__)  # refuses before any training
+        others = other_sizes(pl_module.hparams, self.arguments)
+        # Refuses before any training.
+        fitting(pl_module.state_dict(), self.state, self.path, type(pl_module).__name__, others)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         # Now, as methods that load parts of their networks themselves have done so.
-        layers = take_weights(pl_module, self.state, self.path)
-        if not trainer.is_global_zero:
+        self._layers = take_weights(pl_module, self.state, self.path)
+        if trainer.is_global_zero:
+            print(f"relit: {told(self._layers, self.path)}", file=sys.stderr)
+
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
+        layers, self._layers = self._layers, None
+        if layers is None or not trainer.is_global_zero:
             return
-        print(f"relit: {told(layers, self.path)}", file=sys.stderr)
         content = {
             "file": str(self.path),
             "sha256": sha256(self.path),
@@ -78,7 +87,7 @@ def take_weights(model: LightningModule, state: Mapping[str, Tensor], path: Path
     return layers
 
 
-def fitting(own: Mapping[str, Tensor], state: Mapping[str, Tensor], path: Path, method: str) -> Taken:
+def fitting(own: Mapping[str, Tensor], state: Mapping[str, Tensor], path: Path, method: str, others: str = "") -> Taken:
     """Which layers of a model all of whose tensors are in ``state`` by name and shape.
 
     Args:
@@ -86,6 +95,7 @@ def fitting(own: Mapping[str, Tensor], state: Mapping[str, Tensor], path: Path, 
         state: Those of the file.
         path: The file, for errors.
         method: The model's, for errors.
+        others: How the arguments differ, for errors.
 
     Raises:
         ModelError: There is no such layer.
@@ -97,9 +107,23 @@ def fitting(own: Mapping[str, Tensor], state: Mapping[str, Tensor], path: Path, 
     if not any(own[name].is_floating_point() and own[name].dim() > 0 for name in own if layer_of(name) in taken):
         raise ModelError(
             f"No layer of this {method} fits the weights in {path} by name and shape: choose weights of a {method} "
-            "with the same arguments."
+            f"with the same arguments{f' ({others})' if others else ''}."
         )
     return Taken(taken, tuple(layer for layer in layers if layer not in taken))
+
+
+def other_sizes(own: Mapping[str, Any], theirs: Mapping[str, Any]) -> str:
+    """The whole numbers among a model's arguments that differ from those of another.
+
+    Example:
+        >>> other_sizes({"feature_maps": 64, "latent_dim": 8, "loss": "bce"}, {"feature_maps": 16, "latent_dim": 8})
+        'feature_maps is 64 here, and 16 there'
+    """
+    return ", ".join(
+        f"{name} is {value} here, and {theirs[name]} there"
+        for name, value in own.items()
+        if type(value) is int and type(theirs.get(name)) is int and theirs[name] != value
+    )
 
 
 def layer_of(name: str) -> str:

@@ -1,6 +1,6 @@
 """Moving pictures, GIF or MP4: samples over the epochs, and a walk in the latent space."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -9,7 +9,6 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from lit_models.errors import ModelError, RunError
-from lit_models.runs.reading import sample_series
 
 LARGEST_ENLARGED_SIDE = 256
 """Smaller frames are enlarged by the largest whole number that stays within this many pixels."""
@@ -70,11 +69,14 @@ def _write_mp4(frames: Sequence[Image.Image], path: Path, rate: float) -> None:
     writer.close()
 
 
-def sample_frames(run: Path) -> list[Image.Image]:
-    """A run's grids of images, as :func:`lit_models.runs.reading.sample_series` finds them, with the epoch above;
-    unreadable ones are left out."""
+def sample_frames(series: Iterable[Path]) -> list[Image.Image]:
+    """A run's grids of images with the epoch above; unreadable ones are left out.
+
+    Args:
+        series: Their files, as :func:`lit_models.runs.reading.sample_series` finds them.
+    """
     frames: list[Image.Image] = []
-    for path in sample_series(run):
+    for path in series:
         try:
             with Image.open(path, formats=["PNG"]) as file:
                 grid = file.convert("RGB")

@@ -15,7 +15,7 @@ from datamodules import DataError
 from lit_models.errors import ModelError, RunError
 from lit_models.support import sources
 from lit_models.support.extras import install_command
-from lit_models.support.parser_messages import explain_refusal_of_value, missing_package
+from lit_models.support.parser_messages import missing_package, sentence_of_value
 from lit_models.support.renamed import with_new_names
 from lit_models.support.spelling import did_you_mean
 
@@ -30,6 +30,15 @@ TRUSTED_CLASSES = re.compile(
     r"(lit_models|datamodules|torch\.optim)\.[\w.]+|lightning\.pytorch\.cli\.ReduceLROnPlateau"
 )
 """The classes that a file may name without the user's naming them: relit's, and torch's optimizers and schedules."""
+NAMED_BY_TEXT = {"TorchDataset": ("train", "test")}
+"""Arguments of relit's classes that name a class, which would be imported, by a text."""
+TRUSTED_DATA = {
+    *("CIFAR10", "CIFAR100", "Caltech101", "Caltech256", "CelebA", "Country211", "DTD", "EMNIST", "EuroSAT"),
+    *("FGVCAircraft", "FakeData", "FashionMNIST", "Flowers102", "Food101", "GTSRB", "ImageFolder", "Imagenette"),
+    *("KMNIST", "LFWPeople", "MNIST", "Omniglot", "OxfordIIITPet", "Places365", "QMNIST", "RenderedSST2", "SEMEION"),
+    *("STL10", "SUN397", "SVHN", "StanfordCars", "USPS"),
+}
+"""The data sets of torchvision that unpickle nothing but files whose checksums they know."""
 PARSERS_OWN = ("jsonargparse", "typeshed_client", "docstring_parser")
 
 set_loader("data", lambda text: text)  # a parser's mode in which no text is read as YAML
@@ -71,6 +80,10 @@ def foreign_class(values: Any, named: Iterable[str] = ()) -> str | None:
         path = values.get("class_path")
         if path is not None and not (isinstance(path, str) and _is_trusted(path, named)):
             return str(path)
+        for name in NAMED_BY_TEXT.get(str(path).rpartition(".")[2], ()):
+            text = _mapping(values.get("init_args")).get(name)
+            if text is not None and not (isinstance(text, str) and _is_trusted_data(text, named)):
+                return str(text)
         values = list(values.values())
     if isinstance(values, (list, tuple)):
         return next(filter(None, (foreign_class(value, named) for value in values)), None)
@@ -91,6 +104,15 @@ def modules_named(values: Any) -> set[str]:
 def _is_trusted(class_path: str, named: Iterable[str]) -> bool:
     module = class_path.rpartition(".")[0]
     return not module or bool(TRUSTED_CLASSES.fullmatch(class_path)) or module in named
+
+
+def _mapping(values: Any) -> dict[str, Any]:
+    return values if isinstance(values, dict) else {}
+
+
+def _is_trusted_data(name: str, named: Iterable[str]) -> bool:
+    module, _, last = name.rpartition(".")
+    return module in named or (module in ("", "torchvision.datasets") and last in TRUSTED_DATA)
 
 
 def _changed_text(values: Any, parsed: Any, place: str = "") -> str | None:
@@ -140,13 +162,13 @@ def error_of_ours(error: BaseException) -> BaseException | None:
     return cause
 
 
-def explain_refusal(error: BaseException) -> str:
+def sentence_of_refusal(error: BaseException) -> str:
     """An argument's refusal by the parser, by a class of this project or by a type's parser, without a traceback."""
     if ours := error_of_ours(error):
         return str(ours)
     if isinstance(error, ArgumentError):
-        return _explain_arguments(error.message or str(error))
-    if explained := explain_refusal_of_value(str(error)):
+        return _sentence_of_arguments(error.message or str(error))
+    if explained := sentence_of_value(str(error)):
         return explained
     if isinstance(error, ModuleNotFoundError) and (package := missing_package(str(error))):
         return f"A package isn't installed: {install_command(package)}"
@@ -154,7 +176,7 @@ def explain_refusal(error: BaseException) -> str:
     return f"{type(error).__name__}: {' '.join(first_lines.split())}"
 
 
-def _explain_arguments(message: str) -> str:
+def _sentence_of_arguments(message: str) -> str:
     if found := re.search(r"does not accept option '([\w.]+)'", message):
         return f"There is no setting {found[1]!r}.{did_you_mean(found[1], _settings(found[1]))}"
     if found := re.search(r"unrecognized arguments: (.*)", message):
@@ -164,7 +186,7 @@ def _explain_arguments(message: str) -> str:
         return f"--{found[1]} needs a value."
     if found := re.search(r"Problems parsing config: (.*)", message, re.DOTALL):
         return f"The configuration isn't valid YAML: {' '.join(found[1].split())}."
-    return explain_refusal_of_value(message) or " ".join(message.split())
+    return sentence_of_value(message) or " ".join(message.split())
 
 
 def _settings(given: str) -> list[str]:

@@ -225,6 +225,19 @@ def require_normalization(channels: int, mean: Sequence[float], std: Sequence[fl
             )
 
 
+def require_planned_epochs(module: LightningModule, epochs: int) -> None:
+    """Refuses a training that is longer than its schedule.
+
+    Raises:
+        ModelError: ``trainer.max_epochs`` is more than ``epochs``.
+    """
+    longest = module.trainer.max_epochs
+    if longest is not None and longest > epochs:
+        raise ModelError(
+            f"epochs is {epochs}, but --trainer.max_epochs is {longest}: leave it out, or change --model.epochs."
+        )
+
+
 def require_positives(module: LightningModule) -> None:
     """Refuses batches without, or hardly ever with, two images of a class, which a triplet loss needs.
 

@@ -1,6 +1,7 @@
 """What a network of embeddings logs in validation and test, whatever it was trained by."""
 
 from abc import abstractmethod
+from typing import Any
 
 import torch
 from lightning.pytorch.trainer.states import TrainerFn
@@ -149,6 +150,8 @@ class EmbeddingModule(Classifier):
 
     loss: str
     centroid: Tensor
+    head: str
+    """The layers between encoder and embedding, which a checkpoint must have, too."""
 
     def __init__(self, num_classes: int, references_per_class: int | None, neighbors: int) -> None:
         super().__init__()
@@ -181,6 +184,18 @@ class EmbeddingModule(Classifier):
 
     def keep_centroids(self, evaluation: EmbeddingEvaluation) -> None:
         """Keeps what predictions need of the reference images."""
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        super().on_save_checkpoint(checkpoint)
+        checkpoint["head"] = self.head
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        super().on_load_checkpoint(checkpoint)
+        if (head := checkpoint.get("head", self.head)) != self.head:
+            raise ModelError(
+                f"The checkpoint's head is {head} outputs, the model's {self.head}: leave --model.head and "
+                "--model.embedding_dim as they were."
+            )
 
     def on_predict_start(self) -> None:
         super().on_predict_start()

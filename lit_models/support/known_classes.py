@@ -38,6 +38,9 @@ def classes_for(key: str) -> tuple[str, list[str]]:
     if key in ("data", "data.images"):
         return "data set", sorted(sources.data_sets())
     last = key.split(".")[-1]
+    if key.startswith("trainer.plugins"):
+        packages = ("lightning.pytorch.plugins", "lightning.fabric.plugins.environments")
+        return "plugin", sorted(name for package in packages for name in sources.exported_names(package))
     if key.startswith("trainer.callbacks"):
         return "callback", sorted({*sources.callbacks(), *lightning_callbacks()})
     if key.startswith("trainer.logger"):

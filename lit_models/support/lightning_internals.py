@@ -27,6 +27,7 @@ __all__ = [
     "find_unused_parameters",
     "goes_on_within_epoch",
     "is_trial",
+    "last_schedule_step",
     "leave_signals_alone",
     "limit_batch_size_finders",
     "logs_this_batch",
@@ -194,6 +195,31 @@ def training_loaders(trainer: Trainer) -> list[Any]:
 def goes_on_within_epoch(trainer: Trainer) -> bool:
     """Whether a run that was resumed goes on in the middle of an epoch; known when training starts."""
     return trainer.fit_loop.restarted_mid_epoch
+
+
+def last_schedule_step(trainer: Trainer, interval: str, steps: int) -> int | None:
+    """How many steps a schedule will have taken when the training ends; None if that isn't known. Only when training
+    starts.
+
+    Args:
+        trainer: The trainer.
+        interval: "epoch", or "step" for each of the only optimizer's.
+        steps: Those that it has taken.
+    """
+    planned = trainer.max_epochs
+    epochs = math.inf if planned is None or planned < 0 else max(0, planned - trainer.current_epoch)
+    if interval == "epoch":
+        return None if epochs == math.inf else steps + int(epochs)
+    module = trainer.lightning_module
+    if not module.automatic_optimization:
+        return None
+    progress = cast(Any, trainer.fit_loop.epoch_loop.batch_progress.current)
+    done = progress.processed if goes_on_within_epoch(trainer) else 0
+    per_epoch, accumulated = trainer.num_training_batches, trainer.accumulate_grad_batches
+    left = epochs * math.ceil(per_epoch / accumulated) - done // accumulated if math.isfinite(per_epoch) else math.inf
+    if trainer.max_steps != -1:
+        left = min(left, trainer.max_steps - trainer.global_step)
+    return None if left == math.inf else steps + int(max(0, left))
 
 
 def set_batches_done(trainer: Trainer, count: int) -> None:

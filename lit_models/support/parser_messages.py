@@ -14,8 +14,15 @@ from lit_models.support.known_classes import classes_for, unknown_class
 from lit_models.support.spelling import closest
 
 UNION = "Does not validate against any of the Union subtypes"
-SET_BY_METHODS = ("generator", "discriminator", "critic", "image_shape", "params")
 RATES = ("lr", "learning_rate", "lrate")
+OPTIMIZER_ARGUMENTS = ("beta1", "beta2", "betas", "eps", "momentum", "weight_decay")
+PRECISIONS = {
+    **dict.fromkeys(("fp16", "float16", "half", "amp", "mixed"), "16-mixed"),
+    **dict.fromkeys(("bfloat16", "bf16-amp"), "bf16-mixed"),
+    **dict.fromkeys(("fp32", "float32", "float", "single", "full"), "32-true"),
+    **dict.fromkeys(("fp64", "float64", "double"), "64-true"),
+}
+"""What other programs call the Trainer's precisions."""
 
 
 @dataclass
@@ -81,7 +88,7 @@ def read_refusal(message: str, key: tuple[str, ...] = (), class_path: str = "", 
     return Refusal(key, class_path, value=value, reason=" ".join(text.split()))
 
 
-def explain_refusal_of_value(message: str) -> str | None:
+def sentence_of_value(message: str) -> str | None:
     """A sentence on a refused value; None if the message isn't about one."""
     if 'Parser key "' not in message and UNION not in message:
         return None
@@ -106,8 +113,12 @@ def explain_refusal_of_value(message: str) -> str | None:
         given = refusal.class_path or _one_line(refusal.value)
         return f"{option} is {given}, but {what}: check the spelling, and PYTHONPATH."
     if refusal.expected:
-        types = _types(refusal.expected)
         value = _one_line(refusal.value)
+        if option == "--trainer.precision":
+            meant = PRECISIONS.get(value.lower()) or closest(value, dict.fromkeys(PRECISIONS.values()), cutoff=0.5)
+            guess = f" Did you mean {meant}?" if meant else ""
+            return f"{option} is {value}; it must be 32-true, 16-mixed, bf16-mixed or 64-true.{guess}"
+        types = _types(refusal.expected)
         meant = closest(value, _choices(refusal.expected), cutoff=0.5)
         guess = f" Did you mean {meant}?" if meant else ""
         example = f" Write it as '[{value}]'." if types == "a list" and not value.startswith("[") else ""
@@ -123,6 +134,7 @@ def explain_refusal_of_value(message: str) -> str | None:
     if (len(refusal.key) == 1 and "Unable to load config" in message) or "Unable to load config" in refusal.reason:
         group = ".".join(refusal.key)
         own = {"wandb": "--wandb.enabled true", "trainer": "--trainer.max_epochs 3", "run": "--run.experiment NAME"}
+        own["checkpoint"] = "--checkpoint.monitor val/loss"
         hint = own.get(group, f"--{group}.NAME VALUE")
         return f"--{group} is a group of options, which are given one by one: {hint}."
     reason = refusal.reason or "it can't be used"
@@ -163,14 +175,14 @@ def _unknown(refusal: Refusal, option: str, name: str) -> str:
         return f"--{base}.{refusal.unknown} needs a class to be an argument of: add --config FILE or --{base} CLASS."
     if name in ("Union", "Callable", ""):
         return f"{option}.{refusal.unknown} needs a class to be an argument of: add {option} CLASS."
-    known = [argument.name for argument in _arguments_of(refusal.class_path)]
+    known = [argument.name for argument in _arguments_of(refusal.class_path) if argument.name != "params"]
     unknown = refusal.unknown
-    if refusal.class_path.startswith("lit_models."):
-        known = [argument for argument in known if argument not in SET_BY_METHODS]
     optimizers = [argument for argument in known if argument.endswith("optimizer")]
     whole = f"{name} has no argument {unknown!r}."
     if unknown in RATES and optimizers:
         return f"{whole} Set {' and '.join(f'{option}.{argument}.lr' for argument in optimizers)}."
+    if unknown in OPTIMIZER_ARGUMENTS and optimizers:
+        return f"{whole} Set {' and '.join(f'{option}.{argument}.{unknown}' for argument in optimizers)}."
     if unknown in ("optimizer", "optim") and optimizers:
         return f"{whole} Set {' and '.join(f'{option}.{argument}' for argument in optimizers)}."
     if unknown in ("num_workers", "workers") and option == "--data":

@@ -181,7 +181,7 @@ class PhaseData:
                 folder = Path(module.trainer.default_root_dir)
                 codes = allocate_codes((len(source), code.shape[1]), code.dtype, code.device, folder)
             codes[start : start + len(code)] = code
-        assert codes is not None, "no data module has an empty split"
+        assert codes is not None, "an empty split has no batches, and isn't asked for codes"
         return codes
 
 

@@ -19,9 +19,14 @@ if TYPE_CHECKING:
 
 def as_transformed(module: "Method", batch: Any) -> Any:
     """A batch of relit's in [0, 1], where its loader was given without the data module that would see to that."""
-    if not any(isinstance(part, Tensor) and part.dtype == torch.uint8 for part in batch):
-        return batch
-    return in_precision(module.trainer, to_unit_interval(batch))
+    return in_precision(module.trainer, to_unit_interval(batch)) if _holds_bytes(batch) else batch
+
+
+def _holds_bytes(batch: Any) -> bool:
+    """Whether a batch, or one of the batches that it is made of, has uint8 images."""
+    if isinstance(batch, Tensor):
+        return batch.dtype == torch.uint8
+    return isinstance(batch, tuple) and any(map(_holds_bytes, batch))
 
 
 def with_named_parts(module: "Method", batch: Any) -> Any:

@@ -89,12 +89,14 @@ def callbacks() -> dict[str, str]:
 
 
 def exported_names(module: str) -> list[str]:
-    """The classes that a package exports by ``__all__``, such as ``lightning.pytorch.callbacks``."""
-    for node in _tree(_source_of(module)).body:
+    """The classes that a package exports by ``__all__`` or, without it, imports (``lightning.pytorch.callbacks``)."""
+    body = _tree(_source_of(module)).body
+    for node in body:
         if isinstance(node, ast.Assign) and getattr(node.targets[0], "id", None) == "__all__":
             names = [element.value for element in ast.walk(node.value) if isinstance(element, ast.Constant)]
             return sorted(str(name) for name in names if str(name)[:1].isupper())
-    return []
+    imported = [alias.name for node in body if isinstance(node, ast.ImportFrom) for alias in node.names]
+    return sorted(name for name in imported if name[:1].isupper())
 
 
 def optimizers() -> list[str]:
@@ -117,7 +119,8 @@ def describe(module: str, name: str) -> Described:
     docstring = ast.get_docstring(node) or ""
     text, documented = _split(docstring)
     arguments: dict[str, Argument] = {}
-    takes_more = True
+    filled_in: set[str] = set()  # by a subclass, which passes them to the base class itself
+    positional = 0
     for owner, base in _line(module, name):
         own = next((part for part in base.body if isinstance(part, ast.FunctionDef) and part.name == "__init__"), None)
         fields = [part for part in base.body if isinstance(part, ast.AnnAssign) and isinstance(part.target, ast.Name)]
@@ -132,11 +135,15 @@ def describe(module: str, name: str) -> Described:
                 assert isinstance(field.target, ast.Name)
                 arguments.setdefault(field.target.id, _argument(field.target.id, field.annotation, field.value, {}))
             break
-        for parameter, default in _parameters(own.args):
-            arguments.setdefault(parameter.arg, _argument(parameter.arg, parameter.annotation, default, {}))
-        takes_more = own.args.kwarg is not None
-        if not takes_more or owner.split(".")[0] not in OURS:
+        parameters = _parameters(own.args)
+        filled_in |= {parameter.arg for parameter, _ in parameters[:positional]} - arguments.keys()
+        for parameter, default in parameters:
+            if parameter.arg not in filled_in:
+                arguments.setdefault(parameter.arg, _argument(parameter.arg, parameter.annotation, default, {}))
+        if own.args.kwarg is None or owner.split(".")[0] not in OURS:
             break
+        positional, named = _passed_to_base(own)
+        filled_in |= named - arguments.keys()
     return Described(
         name,
         text,
@@ -176,6 +183,15 @@ def _parameters(arguments: ast.arguments) -> list[tuple[ast.arg, ast.expr | None
     ]
 
 
+def _passed_to_base(init: ast.FunctionDef) -> tuple[int, set[str]]:
+    """How many arguments ``super().__init__`` is given by position, and the names of the others."""
+    for node in ast.walk(init):
+        if isinstance(node, ast.Call) and ast.unparse(node.func) == "super().__init__":
+            named = {keyword.arg for keyword in node.keywords if keyword.arg is not None}
+            return len([one for one in node.args if not isinstance(one, ast.Starred)]), named
+    return 0, set()
+
+
 def _is_dataclass(node: ast.ClassDef) -> bool:
     return any("dataclass" in ast.unparse(decorator) for decorator in node.decorator_list)
 
@@ -199,14 +215,23 @@ def _ancestors(module: str, name: str) -> set[str]:
 
 
 def _bases(module: str, name: str) -> list[tuple[str, str]]:
-    imported = {
+    imported = _imported_names(_source_of(module))
+    spelled = [ast.unparse(base).split("[")[0] for base in _class_node(module, name).bases]
+    return [(imported.get(base, module if "." not in base else ""), base) for base in spelled]
+
+
+@cache
+def _imported_names(path: Path) -> dict[str, str]:
+    """The module of each name that a file imports for its classes: at the top, or in an ``if`` or ``try`` there."""
+    places = (ast.ImportFrom, ast.If, ast.Try)
+    return {
         alias.asname or alias.name: node.module or ""
-        for node in ast.walk(_tree(_source_of(module)))
+        for statement in _tree(path).body
+        if isinstance(statement, places)
+        for node in ast.walk(statement)
         if isinstance(node, ast.ImportFrom)
         for alias in node.names
     }
-    spelled = [ast.unparse(base).split("[")[0] for base in _class_node(module, name).bases]
-    return [(imported.get(base, module if "." not in base else ""), base) for base in spelled]
 
 
 def _class_node(module: str, name: str) -> ast.ClassDef:
@@ -225,7 +250,7 @@ def _split(docstring: str) -> tuple[str, dict[str, str]]:
     found: dict[str, str] = {}
     name = ""
     for line in section.splitlines():
-        start = re.match(rf" {{{depth}}}(\w+)(?: ?\([^)]*\))?: *(.*)", line)
+        start = re.match(rf" {{{depth}}}(\*{{0,2}}\w+)(?: ?\([^)]*\))?: *(.*)", line)
         if start:
             name = start[1]
             found[name] = start[2]

@@ -10,7 +10,7 @@ import hashlib
 import json
 import math
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from importlib import import_module
 from pathlib import Path
 from typing import Any, TypeVar
@@ -21,12 +21,14 @@ from jsonargparse import ArgumentParser
 from lightning.pytorch import LightningModule
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save
+from torch import Tensor
 
 import datamodules
 from lit_models.errors import ModelError, RunError
 from lit_models.module import Method
+from lit_models.networks.weight_files import require_undamaged
 from lit_models.registry import METHODS
-from lit_models.support.arguments import explain_refusal, parse_as_data
+from lit_models.support.arguments import parse_as_data, sentence_of_refusal
 from lit_models.support.renamed import with_new_names
 
 Model = TypeVar("Model", bound=LightningModule)
@@ -107,9 +109,11 @@ def renamed_arguments(kind: type, path: Any) -> dict[str, Any]:
     Raises:
         ModelError: The checkpoint leaves it to the parser of ``LightningCLI`` to make the model. It would read texts
             among the arguments as YAML, and import the classes that they name.
+        RunError: The file is damaged.
     """
     if not isinstance(path, (str, Path)) or not Path(path).is_file():
         return {}
+    require_undamaged(Path(path))
     given = torch.load(path, map_location="meta", weights_only=True).get("hyper_parameters", {})
     if "_class_path" in given:
         raise ModelError(
@@ -213,7 +217,7 @@ def read_weights(path: Path) -> dict[str, Any]:
     if {name: tensor.shape for name, tensor in tensors.items()} != expected:
         raise RunError(f"The weights in {path} aren't those of a {card['method']} with its card's hyperparameters.")
     return {
-        **card["state"],
+        **{name: value for name, value in card["state"].items() if name not in method_class.training_only},
         "state_dict": tensors,
         "hyper_parameters": hyperparameters,
         "config": {
@@ -259,7 +263,7 @@ def read_card(path: Path) -> dict[str, Any]:
             raise RunError(f"{card_path} has no proper {name!r}: export the weights again.")
     if card["method"] not in METHODS:
         raise RunError(f"{card_path} is of the method {card['method']!r}, which this version of relit doesn't have.")
-    if reserved := card["state"].keys() & (RESERVED | LIGHTNINGS | class_of_method(card["method"]).training_only):
+    if reserved := card["state"].keys() & (RESERVED | LIGHTNINGS):
         raise RunError(f"{card_path} has {', '.join(sorted(reserved))} in its state, where it can't be.")
     if card["experiment"] is not None and not re.fullmatch(r"[\w.+=@-]+", card["experiment"]):
         raise RunError(f"{card_path} names the experiment {card['experiment']!r}, which can't name a folder.")
@@ -281,7 +285,9 @@ def checked_hyperparameters(method_class: type, values: dict[str, Any], path: Pa
     try:
         return parse_as_data(parser, values, defaults=False).as_dict()
     except Exception as error:  # jsonargparse raises whatever a type's own parser raises
-        raise RunError(f"The card of {path} has hyperparameters that don't fit: {explain_refusal(error)}") from error
+        raise RunError(
+            f"The card of {path} has hyperparameters that don't fit: {sentence_of_refusal(error)}"
+        ) from error
 
 
 def hyperparameter_names(method_class: type) -> list[str]:
@@ -298,6 +304,15 @@ def sha256(path: Path) -> str:
     """The SHA-256 of a file, in hexadecimal."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def digest_of(state: Mapping[str, Tensor]) -> str:
+    """SHA-256, in hexadecimal, of weights with their names, whatever file they lie in."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(state.items()):
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)};".encode())
+        digest.update(tensor.detach().cpu().reshape(-1).view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
 
 
 def _class_paths(value: Any) -> Iterator[str]:

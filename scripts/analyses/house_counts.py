@@ -24,7 +24,7 @@ LOOKUPS = {
 }
 LONG_FILES = (
     *("module.py", "adversarial.py", "layerwise_mlp.py", "metric_resnet.py", "conditional_gan.py", "vae.py", "wgan.py"),
-    *("darts/search.py", "darts/retrain.py", "cli/command.py", "cli/sweep.py"),
+    *("darts/search.py", "darts/retrain.py", "cli/command.py", "cli/sweep.py", "cli/sweep_worker.py"),
 )
 NO_METHODS = ("__init__.py", "__main__.py", "errors.py", "registry.py", "module.py", "optimizers.py")
 FRAMEWORK = re.compile(

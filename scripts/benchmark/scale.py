@@ -254,6 +254,11 @@ class CountedStep(Observer):
 
         pl_module.manual_backward = counted  # type: ignore[method-assign]
 
+    @property
+    def counts(self) -> bool:
+        """Whether the batch that is counted is running."""
+        return self._counter is not None
+
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         if batch_idx == 1:
             self.images = images_in(batch)
@@ -280,12 +285,12 @@ def compute(args: argparse.Namespace, checkpoint: Path) -> dict[str, dict[str, f
     )
     results, rows = {}, []
     for method in args.methods:
+        path = CONFIGS / f"{METHODS[method].scale.config}.yaml"
+        published = yaml.safe_load(path.read_text(encoding="utf-8"))["data"]["init_args"].get("batch_size")
+        counted = min(args.counted_batch_size, published or args.counted_batch_size)
         with tempfile.TemporaryDirectory() as folder:
-            count = fit_with(CountedStep, arguments_of(method, args.counted_batch_size, checkpoint), folder)
-        data = yaml.safe_load((CONFIGS / f"{METHODS[method].scale.config}.yaml").read_text(encoding="utf-8"))["data"][
-            "init_args"
-        ]
-        batch = data.get("batch_size", count.images)
+            count = fit_with(CountedStep, arguments_of(method, counted, checkpoint), folder)
+        batch = published or count.images
         flops = count.flops / count.images * batch
         step = max(flops / (args.tflops * 1e12), count.operations * args.launch_us * 1e-6)
         gradients = 4 * count.parameters

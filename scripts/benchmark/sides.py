@@ -95,7 +95,7 @@ def model_of(config: dict[str, Any]) -> Any:
     parser = ArgumentParser(exit_on_error=False)
     parser.add_subclass_arguments(LightningModule, "model")
     model = parser.instantiate_classes(parser.parse_object({"model": config["model"]})).model
-    return model.to(memory_format=torch.channels_last) if config.get("channels_last", True) else model
+    return model.to(memory_format=torch.channels_last) if config.get("channels_last") else model
 
 
 # --- bare loops: networks and losses of ours, without the Trainer, a loader, logs or callbacks ------------------------

@@ -1,5 +1,6 @@
 """What all data modules refuse before any batch, and what all of them share."""
 
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from types import SimpleNamespace
@@ -8,8 +9,21 @@ from typing import Any
 import pytest
 import torch
 from lightning.pytorch.trainer.states import TrainerFn, TrainerState
+from PIL import Image
 
-from datamodules import DataError, Digits, GatherDataset, ImageDataModule, LabeledImages
+from datamodules import (
+    DataError,
+    DataWarning,
+    Digits,
+    EpisodeDataModule,
+    FewLabels,
+    GatherDataset,
+    ImageDataModule,
+    ImageFolder,
+    LabeledImages,
+    SearchDataModule,
+    UnseenClasses,
+)
 from datamodules.base import data_root
 from datamodules.loading.paths import expanded, user_cache
 
@@ -55,6 +69,32 @@ def test_a_monitor_without_validation_images_is_refused() -> None:
     for callbacks in ([SimpleNamespace(monitor="train/loss")], [SimpleNamespace(monitor=None)], [object()]):
         assert len(with_trainer(Few(val=0), TrainerFn.FITTING, callbacks=callbacks).train_dataloader()) == 4
     assert len(with_trainer(Few(), TrainerFn.FITTING, callbacks=waiting).train_dataloader()) == 4
+
+
+def test_a_validation_split_that_comes_out_empty_is_said() -> None:
+    data = with_trainer(Few(val=0), TrainerFn.FITTING)
+    data.val_fraction = 0.1  # type: ignore[attr-defined]
+    with pytest.warns(DataWarning, match="Few has no validation images, as it has too few: choose other data"):
+        data.train_dataloader()
+    data.val_fraction = 0.0  # type: ignore[attr-defined]  # as it was asked for
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        data.train_dataloader()
+
+
+@pytest.mark.parametrize("wrapper", [EpisodeDataModule, FewLabels, SearchDataModule, UnseenClasses])
+def test_options_of_wrapped_images_are_named_as_they_are_typed(tmp_path: Path, wrapper: Any) -> None:
+    arguments = {"train_classes": 1, "val_classes": 1} if wrapper is UnseenClasses else {}
+    nowhere = ImageFolder(str(tmp_path / "nowhere"), root=str(tmp_path), image_size=8, channels=1)
+    with pytest.raises(DataError, match=r"There is no folder .*: set --data\.images\.path to one"):
+        wrapper(nowhere, **arguments).prepare_data()
+    for name in ("a", "b"):
+        (tmp_path / "gray" / name).mkdir(parents=True)
+        for number in range(4):
+            Image.new("L", (8, 8), 30 * number).save(tmp_path / "gray" / name / f"{name}{number}.png")
+    gray = wrapper(ImageFolder(str(tmp_path / "gray"), root=str(tmp_path), image_size=8, channels=3), **arguments)
+    with pytest.warns(DataWarning, match=r"are gray: --data\.images\.channels 1 would do"):
+        gray.prepare_data()
 
 
 def test_batches_of_classes_and_samples() -> None:

@@ -144,7 +144,7 @@ def test_folders_around_and_below_the_classes_make_none(tmp_path: Path) -> None:
 def test_images_beside_classes(tmp_path: Path) -> None:
     write_classes(tmp_path / "data", {"red": 2, "blue": 2})
     write_image(tmp_path / "data" / "loose.png")
-    with pytest.warns(DataWarning, match="1 images lie beside the sub-folders .* without classes"):
+    with pytest.warns(DataWarning, match="1 images lie outside the sub-folders .* without classes"):
         data = prepared(tmp_path / "data")
     assert data.num_classes == 0
     assert len(data.predict_set) == 5

@@ -58,7 +58,7 @@ def grays(data: LFW) -> list[int]:
 )
 def test_finds_extracted_folders(tmp_path: Path, parent: str, alignment: str, folder: str) -> None:
     write_people(tmp_path / parent / folder)
-    for _ in range(2):  # the second time, the prepared arrays lie beside or within the folder
+    for _ in range(2):  # the second time, the prepared arrays lie next to the folder or in it
         data = prepared(tmp_path, alignment=alignment)
         assert data.class_names == ("Ann_Able", "Bob_Brown", "Cid")
         assert data.num_classes == 3
@@ -239,3 +239,15 @@ def test_counts_are_those_of_lfw_names() -> None:
     complete = [count == int(official[name]) for name, count in zip(data.class_names, counts, strict=True)]
     assert sum(complete) >= 101
     assert all(count <= int(official[name]) for name, count in zip(data.class_names, counts, strict=True))
+
+
+@only_a_subset
+def test_training_faces_may_be_mirrored(tmp_path: Path) -> None:
+    write_people(tmp_path / "lfw" / "lfw-deepfunneled")
+    data = prepared(tmp_path, augmentation="flip")
+    image = torch.arange(16 * 3 * 16 * 16).reshape(16, 3, 16, 16).remainder(251).byte()
+    flipped = data.augment(data.train_set.columns._replace(image=image)).image
+    assert all(torch.equal(new, old) or torch.equal(new, old.flip(-1)) for new, old in zip(flipped, image, strict=True))
+    assert not torch.equal(flipped, image)
+    with pytest.raises(DataError, match="must be none, flip, standard or strong"):
+        LFW(root=str(tmp_path), augmentation="mild")  # type: ignore[arg-type]

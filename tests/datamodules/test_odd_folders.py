@@ -2,6 +2,7 @@
 
 import errno
 import os
+import re
 import shutil
 import tempfile
 import threading
@@ -19,7 +20,7 @@ from datamodules import DataError, DataWarning, EpisodeDataModule, FewLabels, Im
 from datamodules.loading import decoding
 from datamodules.loading.folders import walk
 from datamodules.loading.paths import locked, user_cache
-from lit_models import VAE, TransferClassifier
+from lit_models import VAE, DigitClassifier, TransferClassifier
 
 
 @pytest.fixture(autouse=True)
@@ -79,7 +80,7 @@ def test_folders_beside_splits_are_left_out_and_said(tmp_path: Path) -> None:
     data, notes = notes_of(folder, val_fraction=0)
     assert data.class_names == ("a", "b")
     assert sizes(data) == [8, 0, 4]
-    assert "beside the splits test, train, these folders are left out: pred." in notes
+    assert "these folders are none of the splits test, train and are left out: pred." in notes
 
 
 def test_a_class_named_train_stays_one_and_is_said(tmp_path: Path) -> None:
@@ -117,6 +118,26 @@ def test_tiny_imagenets_layout_has_no_class_named_images(tmp_path: Path) -> None
     assert data.class_names == ("n01", "n02")
     assert data.val_set.column("label").tolist() == [-1] * 3
     assert "The validation images of" in notes
+
+
+def test_classes_that_the_draw_leaves_without_training_images_are_said(tmp_path: Path) -> None:
+    """One class has a single image; some seeds draw it for validation or testing."""
+    make(tmp_path / "data", often=20, once=1)
+    model = DigitClassifier(image_size=16, channels=3, num_classes=2, widths=(2, 2))
+    noted, without = set(), set()
+    for seed in range(30):
+        data = ImageFolder(str(tmp_path / "data"), image_size=16, channels=3, split_seed=seed)
+        data.prepare_data()
+        data.trainer = Trainer(accelerator="cpu", logger=False, enable_checkpointing=False)
+        data.trainer.strategy.connect(model)
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            data.setup("fit")
+        sentence = ", 1 of 2 classes are left without training images, as all of theirs were drawn .*: once. Add images"
+        noted |= {seed for one in caught if re.search(sentence, str(one.message))}
+        without |= {seed} if 1 not in data.train_set.column("label") else set()
+    assert noted == without
+    assert 0 < len(without) < 30
 
 
 def test_unlabeled_images(tmp_path: Path) -> None:

@@ -320,9 +320,9 @@ def test_bad_folders(tmp_path: Path, make, sentence: str) -> None:
         ({"direction": "up"}, "must be a_to_b or b_to_a"),
         ({"pairing": "mostly"}, "must be paired, loose or unpaired"),
         ({"evaluation": "half"}, "must be resized, middle or tiles"),
-        ({"load_size": 16}, r"load_size is 16; windows of 256 pixels need at least as much"),
+        ({"image_size": 256, "load_size": 16}, r"load_size is 16; windows of 256 pixels need at least as much"),
         ({"val_fraction": 0.6, "test_fraction": 0.4}, "leave something for training"),
-        ({"pairing": "loose", "max_shift": 31}, "must be from 0 to 30"),
+        ({"image_size": 256, "pairing": "loose", "max_shift": 31}, "must be from 0 to 30"),
     ],
 )
 def test_bad_arguments(arguments: dict, sentence: str) -> None:
@@ -465,3 +465,12 @@ def test_tiles_are_predicted_by_number(
     names = {path.name for path in (tmp_path / "runs/pix2pix_pairedfolder/one/predictions/test").iterdir()}
     assert names == {"7.png", "7_tile_2.png", "7_tile_3.png", "7_tile_4.png"}
     assert "Triptychs draws nothing: there are no val pairs" in capsys.readouterr().err
+
+
+def test_a_load_size_is_compared_with_the_models_size(tmp_path: Path) -> None:
+    """Without ``image_size``, which is known only once there is a model, 64 isn't compared with the default of 256."""
+    data = PairedFolder(str(tmp_path), load_size=64)
+    with pytest.raises(DataError, match="load_size is 64; windows of 256 pixels need at least as much"):
+        data.prepare_data()
+    with pytest.raises(DataError, match="load_size is 64; windows of 128 pixels need at least as much"):
+        PairedFolder(str(tmp_path), load_size=64, image_size=128)

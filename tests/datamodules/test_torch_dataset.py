@@ -1,9 +1,13 @@
+import hashlib
+import pickle
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import scipy.io
 import torch
 import torchvision
 from lightning.pytorch import Trainer
@@ -16,6 +20,8 @@ from datamodules.torch_dataset import as_picture
 from lit_models import VAE
 
 HERE = __name__
+Pixels = dict[str, np.ndarray]
+"""Images ``(N, C, H, W)`` of the splits."""
 
 
 @pytest.fixture(autouse=True)
@@ -94,6 +100,25 @@ class FakeFashion(torchvision.datasets.FashionMNIST):
         return torch.arange(size, dtype=torch.uint8).view(-1, 1, 1).expand(-1, 28, 28), torch.arange(size) % 10
 
 
+class Divided(Dataset):
+    def __init__(self, train: bool = True, size: int = 10) -> None:
+        self.train, self.size = train, size
+
+
+class Letters(Divided):
+    """As EMNIST: hands arguments on to its base, and has a ``split`` of another meaning."""
+
+    def __init__(self, split: str = "all", **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.split = split
+
+    def __len__(self) -> int:
+        return self.size
+
+    def __getitem__(self, index: int) -> tuple[Any, int]:
+        return torch.full((1, 4, 4), {"all": 0, "letters": 100}[self.split] + index + 50 * (not self.train)).byte(), 0
+
+
 def prepared(**arguments: Any) -> TorchDataset:
     data = TorchDataset(**{"batch_size": 4, **arguments})
     data.prepare_data()
@@ -113,6 +138,88 @@ def test_a_data_set_of_torchvisions(monkeypatch: pytest.MonkeyPatch) -> None:
     assert (sample.image.unique().tolist(), int(sample.label)) == ([7], 7)
     padded = prepared(train="torchvision.datasets.FashionMNIST", image_size=32, channels=3)
     assert padded.image_shape == (3, 32, 32)
+
+
+def write_idx(path: Path, values: np.ndarray) -> None:
+    """As MNIST's files: a type, the number of dimensions, their lengths, the bytes."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    lengths = b"".join(length.to_bytes(4, "big") for length in values.shape)
+    path.write_bytes(bytes([0, 0, 8, values.ndim]) + lengths + values.tobytes())
+
+
+def md5(path: Path) -> str:
+    return hashlib.md5(path.read_bytes(), usedforsecurity=False).hexdigest()
+
+
+def write_as_mnist(name: str) -> Callable[[Path, Pixels, pytest.MonkeyPatch], None]:
+    def write(root: Path, pixels: Pixels, _: pytest.MonkeyPatch) -> None:
+        for split, start in (("train", "train"), ("test", "t10k")):
+            write_idx(root / name / "raw" / f"{start}-images-idx3-ubyte", pixels[split][:, 0])
+            write_idx(
+                root / name / "raw" / f"{start}-labels-idx1-ubyte", (np.arange(len(pixels[split])) % 10).astype("u1")
+            )
+
+    return write
+
+
+def write_svhn(root: Path, pixels: Pixels, monkeypatch: pytest.MonkeyPatch) -> None:
+    root.mkdir()
+    facts = {}
+    for split, image in pixels.items():
+        file = root / f"{split}_32x32.mat"
+        label = np.arange(len(image)) % 10
+        scipy.io.savemat(file, {"X": image.transpose(2, 3, 1, 0), "y": np.where(label == 0, 10, label)[:, None]})
+        facts[split] = ["http://nowhere", file.name, md5(file)]
+    monkeypatch.setattr(torchvision.datasets.SVHN, "split_list", facts)
+
+
+def write_cifar100(root: Path, pixels: Pixels, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = root / "cifar-100-python"
+    folder.mkdir(parents=True)
+    for split, image in pixels.items():
+        labels = [number % 100 for number in range(len(image))]
+        content = {"data": image.reshape(len(image), -1), "fine_labels": labels}
+        (folder / split).write_bytes(pickle.dumps(content))
+        monkeypatch.setattr(torchvision.datasets.CIFAR100, f"{split}_list", [[split, md5(folder / split)]])
+    (folder / "meta").write_bytes(pickle.dumps({"fine_label_names": [f"kind {number}" for number in range(100)]}))
+    meta = {"filename": "meta", "key": "fine_label_names", "md5": md5(folder / "meta")}
+    monkeypatch.setattr(torchvision.datasets.CIFAR100, "meta", meta)
+
+
+FILES = {
+    "FashionMNIST": (write_as_mnist("FashionMNIST"), (1, 28, 28), 10, "T-shirt/top"),
+    "KMNIST": (write_as_mnist("KMNIST"), (1, 28, 28), 10, "o"),
+    "SVHN": (write_svhn, (3, 32, 32), 10, "0"),
+    "CIFAR100": (write_cifar100, (3, 32, 32), 100, "kind 0"),
+}
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_torchvisions_files_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    """Its classes read files in their published formats; nothing is downloaded."""
+    write, shape, num_classes, first_class = FILES[name]
+    pixels = {
+        split: np.random.default_rng(len(split)).integers(0, 256, (count, *shape), np.uint8)
+        for split, count in (("train", 110), ("test", 20))
+    }
+    write(tmp_path / "root", pixels, monkeypatch)
+    data = prepared(train=name)
+    assert (data.image_shape, data.num_classes, data.class_names[0]) == (shape, num_classes, first_class)
+    assert [len(split) for split in (data.train_set, data.val_set, data.test_set)] == [99, 11, 20]
+    for row, file_row in enumerate(data.train_set.rows.tolist()):  # type: ignore[union-attr]
+        sample = data.train_set[row]
+        assert int(sample.label) == file_row % num_classes
+        assert np.array_equal(sample.image, pixels["train"][file_row])
+    assert np.array_equal(data.test_set.columns.image, pixels["test"])
+    assert data.test_set.column("label").tolist() == [row % num_classes for row in range(20)]
+
+
+def test_arguments_go_to_the_test_images_too() -> None:
+    data = prepared(train=f"{HERE}.Letters", train_args={"split": "letters", "size": 6}, test_args={"split": "letters"})
+    assert data.train_set.columns.image[:, 0, 0, 0].tolist() == list(range(100, 106))
+    assert data.test_set.columns.image[:, 0, 0, 0].tolist() == list(range(150, 156))
+    other = prepared(train=f"{HERE}.Letters", train_args={"size": 6}, test=f"{HERE}.Letters")
+    assert len(other.test_set) == 10, "a class that is named gets its own arguments only"
 
 
 def test_a_users_class() -> None:
@@ -165,7 +272,11 @@ def test_any_image_becomes_pillows(dtype: torch.dtype) -> None:
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        ({"train": "FashonMNIST"}, r"There is no data set torchvision\.datasets\.FashonMNIST .*: set --data\.train"),
+        (
+            {"train": "FashonMNIST"},
+            r"There is no data set torchvision\.datasets\.FashonMNIST .*: set --data\.train to FashionMNIST",
+        ),
+        ({"train": "CIFAR-100"}, r"There is no data set .*: set --data\.train to CIFAR100"),
         ({"train": "no.such.Set"}, "There is no data set no.such.Set"),
         ({"train": "os.system"}, "os.system isn't a class of data sets"),
         (

@@ -4,13 +4,20 @@ import argparse
 import json
 import runpy
 import statistics
+import subprocess
+import sys
 from importlib import import_module
 from pathlib import Path
 
 import pytest
+import torch
+from benchmark import watch
+from benchmark.fit import Measured, counted, fallen, rows_of, shares_of, watched
 from benchmark.race import WARM_UP, print_sides, print_table, race, ratio, require_data, timed, write_json
 from benchmark.sides import CONFIGS, model_of, relit_fit
+from benchmark.watch import Watch
 
+from lit_models.runs.memory import peak_memory
 from tests.support.tiny import TINY
 
 COMMANDS = runpy.run_path(str(CONFIGS.parent / "scripts" / "benchmark.py"))["COMMANDS"]
@@ -62,7 +69,8 @@ def test_a_command_has_the_shared_options(command: str, tmp_path: Path) -> None:
     part = import_module(f"benchmark.{command}")
     parser = argparse.ArgumentParser()
     part.add_arguments(parser)
-    args = parser.parse_args(["--rounds", "2", "--threads", "1", "--json", str(tmp_path / "x.json")])
+    given = ["dcgan_digits"] if command == "fit" else []
+    args = parser.parse_args([*given, "--rounds", "2", "--threads", "1", "--json", str(tmp_path / "x.json")])
     assert callable(args.run)
     write_json(args, seconds={"a": [1.0]})
     written = json.loads((tmp_path / "x.json").read_text())
@@ -77,3 +85,82 @@ def test_a_training_is_timed_with_all_that_it_does(digits_root: Path) -> None:
 def test_a_model_is_that_of_its_configuration() -> None:
     model = model_of({"model": {"class_path": "DCGAN", "init_args": {"image_size": 16, "feature_maps": 2}}})
     assert model.image_shape[1] == 16
+
+
+def test_a_hook_times_the_steps_after_the_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    moments = iter([100.0, 101.0, 103.0, 110.0])  # of its start, the first, second and fifth step
+    began = next(moments)
+    watch = Watch(tmp_path / "found.json", began, skip=2, count=3)
+    monkeypatch.setattr(watch, "_now", lambda: next(moments))
+    monkeypatch.setattr("os._exit", lambda code: None)
+    for _ in range(5):
+        watch()
+    found = json.loads((tmp_path / "found.json").read_text())
+    assert (found["first_step"], found["seconds"]) == (1.0, 7.0)
+    assert 1e7 < found["peak_bytes"] < 1e11
+
+
+def test_shares_of_the_peak() -> None:
+    """2 GFLOP in half a second are 4 GFLOP/s: 40 % of 10, 20 % of 20. A peer has half as many images in a batch."""
+    found = {
+        "relit fit": [Measured(5.0, 0.5, 1e9), Measured(7.0, 0.5, 3e9), Measured(6.0, 0.5, 2e9)],
+        "relit fit, bf16": [Measured(5.0, 0.5, 1e9)] * 3,
+        "peer": [Measured(2.0, 0.5, 1e9)] * 3,
+    }
+    shares = shares_of(found, 2_000_000_000, {"float32": 10.0, "bfloat16": 20.0})
+    rows = rows_of(found, shares, {**dict.fromkeys(found, 8), "peer": 4})
+    assert rows == [
+        ("relit fit", "16", "1.00", "40 %", "6.0", "2,000"),
+        ("relit fit, bf16", "16", "1.00", "20 %", "5.0", "1,000"),
+        ("peer", "8", "0.50", "", "2.0", "1,000"),
+    ]
+    assert fallen({"a": shares}, {"a": {"relit fit": 0.44, "relit fit, bf16": 0.23}, "b": {"relit fit": 1.0}}) == [
+        "a, relit fit, bf16: 20 % of the peak, before 23 %."
+    ]
+
+
+SCRIPT = """
+import sys
+import helper  # of the script's folder
+import torch
+
+weight = torch.nn.Parameter(torch.ones(2))
+optimizers = [torch.optim.SGD([weight], 0.1), torch.optim.Adam([weight])]
+assert sys.argv[1:] == ["--epochs", "3"]
+for _ in range(helper.STEPS):
+    for optimizer in optimizers:
+        weight.sum().backward()
+        optimizer.step()
+print("the end")
+"""
+
+
+@pytest.mark.long
+def test_a_script_is_timed_from_outside(tmp_path: Path) -> None:
+    (tmp_path / "main.py").write_text(SCRIPT)
+    (tmp_path / "helper.py").write_text("STEPS = 1000")
+    command = ["main.py", "--epochs", "3"]
+    found = watched(command, steps=5, optimizer_steps=2, threads=1, folder=tmp_path)
+    assert 0 < found.seconds < 1 < found.peak_bytes
+    assert 0.1 < found.first_step < 100
+    (tmp_path / "helper.py").write_text(f"STEPS = {WARM_UP + 4}")
+    with pytest.raises(SystemExit, match=r"ended before its 16 optimizer steps were done:\n.*the end"):
+        watched(command, steps=5, optimizer_steps=2, threads=1, folder=tmp_path)
+
+
+@pytest.mark.long
+def test_operations_and_optimizer_steps_are_counted(digits_root: Path) -> None:
+    batch = counted([*TINY, f"--data.root={digits_root}"])
+    assert (batch.images, batch.optimizer_steps, batch.passes) == (64, 2, 2)
+    assert batch.flops > 1e6
+
+
+def test_a_process_has_its_own_peak_of_memory() -> None:
+    """And not that of the process that has started it, which holds torch."""
+    folder = Path(watch.__file__).parent
+    code = f"import sys; sys.path.insert(0, {str(folder)!r}); import watch; print(watch.peak_bytes())"
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert int(found) < 1e8 < watch.peak_bytes()
+    process = peak_memory(torch.device("cpu"))["process"]
+    assert process is not None
+    assert 0.9 < process / watch.peak_bytes() < 1.1

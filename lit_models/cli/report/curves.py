@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from lit_models.cli.report.reading import Record
-from lit_models.cli.report.words import spelled
+from lit_models.cli.report.words import number_text
 from lit_models.runs.reading import COLORS, FEWEST_NOISY_POINTS, STAGES, Point, color_of, smooth, stage_of
 
 MOST_POINTS = 400
@@ -150,13 +150,13 @@ def laid_out(plot: Plot) -> Plot:
             course = smooth([point.value for point in line.points])
             line.trend = [(x_of(point.epoch), y_of(value)) for point, value in zip(line.points, course, strict=True)]
     whole = MaxNLocator(6, integer=last - first >= 2).tick_values(first, last)
-    plot.x_ticks = [(x_of(tick), spelled(tick)) for tick in whole if first <= tick <= last]
+    plot.x_ticks = [(x_of(tick), number_text(tick)) for tick in whole if first <= tick <= last]
     if plot.logarithmic:
         ticks = LogLocator(subs=(1.0,) if top - bottom > 2 else (1.0, 2.0, 5.0)).tick_values(low, high)
     else:
         ticks = MaxNLocator(5).tick_values(bottom, top)
     plot.y_ticks = [
-        (y_of(tick), spelled(0.0 if abs(tick) < 1e-12 else tick))
+        (y_of(tick), number_text(0.0 if abs(tick) < 1e-12 else tick))
         for tick in ticks
         if bottom <= _safely(scale, tick) <= top
     ]

@@ -15,10 +15,11 @@ from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from lit_models.cli.compare import named, read_runs
+from lit_models.cli.command_parser import CommandParser
+from lit_models.cli.compare import read_runs, shortest_ends
 from lit_models.cli.report.curves import BOTTOM, HEIGHT, LEFT, RIGHT, TOP, WIDTH, draw_plots, hoverable, svg_path
 from lit_models.cli.report.overview import Overview, find_runs, is_run
-from lit_models.cli.report.pictures import FIRST_FIGURES, Shelf, read_albums, read_figures
+from lit_models.cli.report.pictures import FIRST_FIGURES, PictureBudget, read_epoch_pictures, read_figures
 from lit_models.cli.report.reading import (
     Record,
     grouped,
@@ -27,16 +28,16 @@ from lit_models.cli.report.reading import (
     read_record,
     seed_summaries,
 )
-from lit_models.cli.report.words import breakable, quantity_title, spelled
+from lit_models.cli.report.words import breakable, number_text, quantity_title
 from lit_models.errors import RunError
-from lit_models.runs.reading import differences, flat_text, settings_of
+from lit_models.runs.reading import differences, flat_text, sample_series, settings_of
 from lit_models.support.animation import sample_frames, write_movie
 from lit_models.support.files import write_atomically
 
 
 def main(args: list[str]) -> int:
     """Runs the command; returns its exit code."""
-    parser = argparse.ArgumentParser(
+    parser = CommandParser(
         prog="relit report",
         description="Writes one HTML page about a run, or about several in comparison: figures, curves, samples by "
         "epoch, pictures, configuration, machine and training time. It opens from disk and needs no network.",
@@ -62,7 +63,7 @@ def main(args: list[str]) -> int:
             return write_overview(given)
         if given.overview or given.watch:
             raise RunError("An overview is about one folder: name the one that holds all runs.")
-        names = given.names or named(given.runs)
+        names = given.names or shortest_ends(given.runs)
         if len(set(names)) < len(names):
             raise RunError("Two runs have the same name: give each another with --names.")
         records = [read_record(run) for run in read_runs(given.runs, names)]
@@ -113,7 +114,7 @@ def write_samples_movie(run: Path, output: Path) -> None:
     Raises:
         RunError: There are no samples, or it can't be written.
     """
-    frames = sample_frames(run)
+    frames = sample_frames(sample_series(run))
     if not frames:
         raise RunError(f"{run} has no images by epoch in samples/ to make a moving picture of.")
     try:
@@ -139,9 +140,9 @@ def write_page(output: Path, page: str) -> None:
 
 def render(records: list[Record], title: str | None = None) -> tuple[str, list[str]]:
     """The page, and sentences about what it had to leave out."""
-    shelf = Shelf()
-    figures = read_figures(records, shelf)
-    albums = read_albums(records, shelf)
+    budget = PictureBudget()
+    figures = read_figures(records, budget)
+    albums = read_epoch_pictures(records, budget)
     plots = draw_plots(records)
     seeds = seed_summaries(records)
     group_of = {name: group.label for group in seeds for name in group.runs}
@@ -167,14 +168,14 @@ def render(records: list[Record], title: str | None = None) -> tuple[str, list[s
         confusions=_by_name((record.run.name, record.confusions) for record in records),
         differences=list(differences([settings_of(record.config) for record in records]).items()),
         settings=[grouped(config) for config in flat],
-        notes=shelf.notes,
+        notes=budget.notes,
         size={"width": WIDTH, "height": HEIGHT, "left": LEFT, "right": RIGHT, "top": TOP, "bottom": BOTTOM},
         style=style,
         script=script,
         script_hash=_hash(script),
         version=_version(),
     )
-    return page, shelf.notes
+    return page, budget.notes
 
 
 def render_overview(overview: Overview, live: bool = False) -> str:
@@ -204,7 +205,7 @@ def _environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"number": spelled, "path": svg_path, "title": quantity_title, "breakable": breakable}
+    environment.filters |= {"number": number_text, "path": svg_path, "title": quantity_title, "breakable": breakable}
     environment.tests["logged"] = lambda value: value is not None
     environment.policies["json.dumps_kwargs"] = {"sort_keys": False}  # in the order in which the server lists them
     return environment

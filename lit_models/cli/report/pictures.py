@@ -46,7 +46,7 @@ class Picture:
 
 
 @dataclass
-class Album:
+class EpochPictures:
     """Pictures of the same thing after several epochs, by run and epoch, and how many had to be left out."""
 
     title: str
@@ -58,7 +58,7 @@ class Album:
         return sorted({epoch for frames in self.frames.values() for epoch in frames})
 
 
-class Shelf:
+class PictureBudget:
     """Takes pictures into the page while there is room, and keeps notes of what it leaves out."""
 
     def __init__(self) -> None:
@@ -100,7 +100,7 @@ def embedded(path: Path) -> Picture:
     return Picture(f"data:image/{kind};base64,{base64.b64encode(content).decode()}", *size)
 
 
-def read_figures(records: Sequence[Record], shelf: Shelf) -> dict[str, dict[str, Picture]]:
+def read_figures(records: Sequence[Record], budget: PictureBudget) -> dict[str, dict[str, Picture]]:
     """The pictures in ``figures/``, by name and run; the best known names first."""
     found: dict[str, dict[str, Path]] = defaultdict(dict)
     for record in records:
@@ -111,7 +111,7 @@ def read_figures(records: Sequence[Record], shelf: Shelf) -> dict[str, dict[str,
             found[WALK][record.run.name] = path  # of several, the newest
     figures: dict[str, dict[str, Picture]] = {}
     for name in sorted(found, key=_figure_rank):
-        placed = {run: picture for run, path in found[name].items() if (picture := shelf.place(path)) is not None}
+        placed = {run: picture for run, path in found[name].items() if (picture := budget.place(path)) is not None}
         if placed:
             figures[name] = placed
     return figures
@@ -122,7 +122,7 @@ def _figure_rank(name: str) -> tuple[int, str]:
     return (min(ranks, default=len(FIRST_FIGURES)), name)
 
 
-def read_albums(records: Sequence[Record], shelf: Shelf) -> list[Album]:
+def read_epoch_pictures(records: Sequence[Record], budget: PictureBudget) -> list[EpochPictures]:
     """The series ``samples/**/<name>_<epoch>.png``, of all runs together by folder and name.
 
     Each takes its share of the room that is left; of a series that is too large, epochs at equal distances stay, with
@@ -139,9 +139,9 @@ def read_albums(records: Sequence[Record], shelf: Shelf) -> list[Album]:
     albums = []
     titles = sorted(series, key=lambda title: (title != "epoch", title))
     for number, title in enumerate(titles):
-        album = _album(title, series[title], shelf.room // (len(titles) - number), shelf)
+        album = _epoch_pictures(title, series[title], budget.room // (len(titles) - number), budget)
         if album.left_out:
-            shelf.notes.append(
+            budget.notes.append(
                 f"{album.left_out} pictures of {quantity_title(title)} are left out, to keep the page small."
             )
         if album.frames:
@@ -149,27 +149,27 @@ def read_albums(records: Sequence[Record], shelf: Shelf) -> list[Album]:
     return albums
 
 
-def _album(title: str, paths: dict[str, dict[int, Path]], room: int, shelf: Shelf) -> Album:
+def _epoch_pictures(title: str, paths: dict[str, dict[int, Path]], room: int, budget: PictureBudget) -> EpochPictures:
     frames: dict[str, dict[int, Picture]] = {}
     left_out = 0
     for number, (run, files) in enumerate(paths.items()):
         share = room // (len(paths) - number)
         # Pictures of one series are alike, so that the last one tells how many there is room for.
         epochs = sorted(files)
-        last = shelf.read(files[epochs[-1]])
+        last = budget.read(files[epochs[-1]])
         count = 1 if last is None else min(len(epochs), max(1, share // len(last.source)))
         kept: dict[int, Picture] = {}
         for epoch in spread(epochs, count):
-            picture = shelf.read(files[epoch])
+            picture = budget.read(files[epoch])
             if picture is not None and len(picture.source) <= share:
                 kept[epoch] = picture
                 share -= len(picture.source)
                 room -= len(picture.source)
-                shelf.room -= len(picture.source)
+                budget.room -= len(picture.source)
         left_out += len(epochs) - len(kept)
         if kept:
             frames[run] = kept
-    return Album(title, frames, left_out)
+    return EpochPictures(title, frames, left_out)
 
 
 def spread(values: Sequence[int], count: int) -> list[int]:

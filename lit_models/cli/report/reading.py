@@ -9,7 +9,7 @@ from typing import Any
 from lit_models.cli.compare import mean_and_deviation, name_of_seeds, seed_groups
 from lit_models.cli.report.words import duration
 from lit_models.errors import RunError
-from lit_models.runs.published import Published, beside
+from lit_models.runs.published import Published, published_of
 from lit_models.runs.reading import (
     Point,
     Run,
@@ -71,7 +71,7 @@ class MeasurementRows:
     def published(self, metric: str) -> list[Published]:
         """What has been published of a metric."""
         logged = metric.partition(" (")[0]
-        found = [one for test in self.tested if test for one in beside(test.experiment, test.data, logged)]
+        found = [one for test in self.tested if test for one in published_of(test.experiment, test.data, logged)]
         return [one for number, one in enumerate(found) if one not in found[:number]]
 
 

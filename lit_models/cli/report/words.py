@@ -5,11 +5,11 @@ import re
 from markupsafe import Markup
 
 
-def spelled(value: float) -> str:
+def number_text(value: float) -> str:
     """A number with four digits, large ones without an exponent.
 
     Example:
-        >>> spelled(0.55494), spelled(10000.0), spelled(1e-5), spelled(3.0)
+        >>> number_text(0.55494), number_text(10000.0), number_text(1e-5), number_text(3.0)
         ('0.5549', '10,000', '1e-05', '3')
     """
     return f"{value:,.0f}" if 1e4 <= abs(value) < 1e9 else f"{value:.4g}"

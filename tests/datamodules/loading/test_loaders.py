@@ -1,3 +1,4 @@
+from collections.abc import Callable, Iterator
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -20,8 +21,10 @@ from torch.utils.data import (
 
 from datamodules import DataError, ImageDataModule
 from datamodules.loading.loaders import BatchLoader
-from datamodules.loading.samplers import SequentialBatches, ShuffledBatches
+from datamodules.loading.pairs import UnpairedBatches
+from datamodules.loading.samplers import ClassBalancedBatches, SequentialBatches, ShuffledBatches
 from datamodules.loading.tensors import GatherDataset, LabeledImages
+from datamodules.search import PairedBatches
 from lit_models import DigitClassifier
 
 SIZE = 20
@@ -123,6 +126,29 @@ def test_on_another_number_of_processes_the_epoch_goes_on_behind_the_rows_that_w
     assert len({*used, *rest}) == 18
 
 
+def paired(batch_size: int) -> Any:
+    return PairedBatches(ShuffledBatches(SIZE, batch_size), ShuffledBatches(SIZE, batch_size))
+
+
+def unpaired(batch_size: int) -> Any:
+    return UnpairedBatches(ShuffledBatches(SIZE, batch_size), ShuffledBatches(SIZE, batch_size))
+
+
+def balanced(batch_size: int) -> Any:
+    return ClassBalancedBatches(torch.arange(SIZE) % 4, 1, batch_size - 3)
+
+
+@pytest.mark.parametrize("sampler", [paired, unpaired, balanced])
+def test_as_many_batches_of_another_size_are_not_the_same_epoch(sampler: Callable[[int], Any]) -> None:
+    begun, resumed = (BatchLoader(loader().dataset, batch_sampler=sampler(size)) for size in (7, 8))
+    assert len(begun) == len(resumed) or sampler is balanced
+    resumed.load_state_dict({**begun.state_dict(), "batches_seen": 1, "batches": len(resumed)})
+    assert resumed.change == "starts over"
+    state = {"epoch": 1, "batches_seen": 1, "batches": len(resumed), "rows_seen": 0, "share": 0, "rows": 0}
+    resumed.load_state_dict(state)
+    assert (resumed.change, resumed.batches_seen) == (None, 1), "an earlier version's"
+
+
 def test_with_other_data_the_epoch_starts_over() -> None:
     resumed = loader()
     resumed.load_state_dict({**loader().state_dict(), "rows": 30, "rows_seen": 8, "batches_seen": 2})
@@ -134,6 +160,25 @@ def test_it_takes_torchs_batch_samplers() -> None:
     batches = loader()
     theirs: Any = BatchLoader(batches.dataset, batch_sampler=BatchSampler(SequentialSampler(range(SIZE)), 8, False))
     assert labels(theirs) == [list(range(8)), list(range(8, 16)), list(range(16, SIZE))]
+
+
+class Reshuffled(BatchSampler):
+    """A batch sampler of torch's kind that keeps the number of its epoch, as many do."""
+
+    epoch = 0
+
+    def set_epoch(self, epoch: int) -> None:
+        self.epoch = epoch
+
+    def __iter__(self) -> Iterator[list[int]]:
+        return (rows[self.epoch :] + rows[: self.epoch] for rows in super().__iter__())
+
+
+def test_a_batch_sampler_of_torchs_kind_may_have_a_number_named_epoch() -> None:
+    theirs: Any = BatchLoader(loader().dataset, batch_sampler=Reshuffled(SequentialSampler(range(4)), 4, False))
+    assert labels(theirs) == [[0, 1, 2, 3]]
+    theirs.set_epoch(1)
+    assert labels(theirs) == [[1, 2, 3, 0]]
 
 
 def test_any_source_of_batches_will_do() -> None:

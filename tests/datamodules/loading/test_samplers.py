@@ -241,6 +241,7 @@ BALANCED_ERRORS: list[tuple[dict[str, int], str]] = [
         {"classes_per_batch": 5, "world_size": 2},
         "A batch of 5 classes on 2 processes needs 10 classes; there are 8: set --data.classes_per_batch to 4 or less.",
     ),
+    ({"classes_per_batch": 1, "world_size": 9}, "needs 9 classes; there are 8: choose data with more classes."),
     ({"samples_per_class": 6}, "takes 6 samples of a class, but class 7 has 5: set --data.samples_per_class to 5"),
     ({"classes_per_batch": 0}, "--data.classes_per_batch is 0; it must be at least 1."),
     ({"samples_per_class": 0}, "--data.samples_per_class is 0; it must be at least 1."),
@@ -313,6 +314,9 @@ def test_sequential_batches_show_every_row_once(size: int, batch_size: int, worl
 def test_impossible_plain_batches_are_refused() -> None:
     with pytest.raises(DataError, match=r"needs 12 samples, but there are 10: set --data.batch_size to 5 or less"):
         ShuffledBatches(10, 6, world_size=2)
+    for size, batch_size, world_size in ((0, 1, 1), (1, 1, 2)):
+        with pytest.raises(DataError, match=rf"but there are {size}: choose data with more training images\."):
+            ShuffledBatches(size, batch_size, world_size=world_size)
     with pytest.raises(DataError, match="batch_size is 0; it must be at least 1"):
         ShuffledBatches(10, 0)
     with pytest.raises(DataError, match="eval_batch_size is 0; it must be at least 1"):

@@ -180,6 +180,20 @@ def test_a_source_of_the_same_size_is_stale_by_its_content(folder: Path) -> None
     store.prepare(never)
 
 
+def test_each_of_two_sources_of_one_name_is_noticed(folder: Path) -> None:
+    sources = [folder.parents[1] / part / "labels.csv" for part in ("train", "test")]
+    for source in sources:
+        source.parent.mkdir(parents=True)
+        source.write_bytes(b"1234")
+    store = TensorStore(folder, {}, sources)
+    store.prepare(build)
+    store.prepare(never)
+    for source in sources:
+        source.write_bytes(b"4321")
+        with pytest.warns(DataWarning, match="the source files have changed"):
+            store.prepare(build)
+
+
 def test_arrays_of_a_folder_with_other_files_are_stale(folder: Path) -> None:
     source = folder.parents[1] / "photos"
     (source / "cats").mkdir(parents=True)

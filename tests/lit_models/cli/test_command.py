@@ -125,40 +125,39 @@ def test_the_record_keeps_the_time_of_each_epoch(relit: Relit) -> None:
     assert fourth > third
 
 
-def test_resuming_a_finished_run_leaves_its_record(relit: Relit) -> None:
-    assert relit("fit", *TINY, "--trainer.max_epochs=1") == 0
-    record = (the_run() / "run.json").read_text()
-    assert relit("fit", *TINY, "--trainer.max_epochs=1", "--ckpt_path=last") == 0
-    assert (the_run() / "run.json").read_text() == record
+def test_resuming_a_finished_run_leaves_its_record(relit: Relit, finished: Path) -> None:
+    record = (finished / "run.json").read_text()
+    assert relit("fit", *TINY, "--ckpt_path=last") == 0
+    assert (finished / "run.json").read_text() == record
 
 
-def test_a_run_that_was_killed_when_nothing_was_left_to_train_is_finished_by_resuming_it(relit: Relit) -> None:
-    assert relit("fit", *TINY, "--trainer.max_epochs=1") == 0
-    path = the_run() / "run.json"
+def test_a_run_that_was_killed_when_nothing_was_left_to_train_is_finished_by_resuming_it(
+    relit: Relit, finished: Path
+) -> None:
+    path = finished / "run.json"
     record = json.loads(path.read_text())
     path.write_text(json.dumps({**record, "finished": False}))
-    assert relit("fit", *TINY, "--trainer.max_epochs=1", "--ckpt_path=last") == 0
+    assert relit("fit", *TINY, "--ckpt_path=last") == 0
     assert json.loads(path.read_text()) == record
 
 
-def test_a_test_that_fails_leaves_the_record_of_the_training(relit: Relit, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert relit("fit", *TINY, "--trainer.max_epochs=1") == 0
-    record = (the_run() / "run.json").read_text()
+def test_a_test_that_fails_leaves_the_record_of_the_training(
+    relit: Relit, finished: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    record = (finished / "run.json").read_text()
 
     def fail(*_: object) -> None:
         raise ModelError("A fault.")
 
     monkeypatch.setattr(lit_models.DCGAN, "test_step", fail)
     assert relit("test", *TINY, "--ckpt_path=last") == 1
-    assert (the_run() / "run.json").read_text() == record
+    assert (finished / "run.json").read_text() == record
 
 
-def test_the_saved_configuration_starts_the_same_run_again(relit: Relit) -> None:
-    assert relit("fit", *TINY, "--trainer.max_epochs=1") == 0
-    first = the_run()
-    assert relit("fit", "--config", first / "config.yaml", "--run.root=again") == 0
+def test_the_saved_configuration_starts_the_same_run_again(relit: Relit, finished: Path) -> None:
+    assert relit("fit", "--config", finished / "config.yaml", "--run.root=again") == 0
     again = the_run(Path("again"))
-    assert (again / "metrics.csv").read_text() == (first / "metrics.csv").read_text()
+    assert (again / "metrics.csv").read_text() == (finished / "metrics.csv").read_text()
 
 
 def test_two_runs_never_share_a_folder(relit: Relit) -> None:
@@ -194,9 +193,8 @@ def test_test_and_predict_by_name_file_and_checkpoint_alone(relit: Relit, tmp_pa
     assert [path.name for path in Path("grid").iterdir()] == ["grid.png"]
 
 
-def test_a_checkpoint_without_a_cli(relit: Relit) -> None:
-    assert relit("fit", *TINY, "--trainer.max_epochs=1") == 0
-    model = lit_models.DCGAN.load_from_checkpoint(the_run() / "checkpoints" / "last.ckpt")
+def test_a_checkpoint_without_a_cli(uninterrupted: Path) -> None:
+    model = lit_models.DCGAN.load_from_checkpoint(uninterrupted / "checkpoints" / "last.ckpt")
     assert (model.latent_dim, model.image_shape) == (4, (1, 32, 32))
     assert model.sample(2).shape == (2, 1, 32, 32)
 
@@ -299,13 +297,14 @@ def test_other_errors(relit: Relit, capsys: Output) -> None:
 
 
 def test_a_misspelt_monitor_loses_no_epoch(relit: Relit, capsys: Output) -> None:
-    assert relit("fit", *TINY, "--checkpoint.monitor=val/los") == 1
+    few = "--trainer.limit_train_batches=2"
+    assert relit("fit", *TINY, few, "--checkpoint.monitor=val/los") == 1
     assert "it logs " in capsys.readouterr().err
-    assert relit("fit", *TINY, "--trainer.max_epochs=2", "--ckpt_path=last") == 0
+    assert relit("fit", *TINY, few, "--trainer.max_epochs=2", "--ckpt_path=last") == 0
 
 
 def test_a_monitor_of_a_validation_that_comes_every_other_epoch_is_waited_for(relit: Relit, capsys: Output) -> None:
-    every_other = ["--trainer.check_val_every_n_epoch=2", "--trainer.max_epochs=2"]
+    every_other = ["--trainer.check_val_every_n_epoch=2", "--trainer.max_epochs=2", "--trainer.limit_train_batches=2"]
     assert relit("fit", *TINY, *every_other, "--checkpoint.monitor=val/generator_loss") == 0
     assert (the_run() / "checkpoints" / "best.ckpt").is_file()
     assert relit("fit", *TINY, *every_other, "--checkpoint.monitor=val/generator_los") == 1
@@ -327,8 +326,7 @@ def test_bf16_on_a_processor_without_it(
     assert ("no instructions for bfloat16" in capsys.readouterr().err) == warns
 
 
-def test_weights_of_another_size(relit: Relit, capsys: Output) -> None:
-    assert relit("fit", *TINY, "--trainer.max_epochs=1") == 0
+def test_weights_of_another_size(relit: Relit, finished: Path, capsys: Output) -> None:
     assert relit("test", *TINY, "--model.feature_maps=3", "--ckpt_path=last") == 1
     assert "The checkpoint's weights don't fit the model" in capsys.readouterr().err
 

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from lit_models.__main__ import main
-from lit_models.cli.compare import named
+from lit_models.cli.compare import shortest_ends
 from lit_models.runs.reading import read_run
 from tests.support.tiny import TINY, the_run
 
@@ -66,14 +66,14 @@ def test_the_last_test_counts(runs: list[Path]) -> None:
 
 
 def test_names_are_the_shortest_ends_that_differ() -> None:
-    assert named(["runs/dcgan/1", "runs/wgan/1"]) == ["dcgan/1", "wgan/1"]
-    assert named(["runs/dcgan/1", "runs/dcgan/2"]) == ["1", "2"]
+    assert shortest_ends(["runs/dcgan/1", "runs/wgan/1"]) == ["dcgan/1", "wgan/1"]
+    assert shortest_ends(["runs/dcgan/1", "runs/dcgan/2"]) == ["1", "2"]
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["nowhere"], "nowhere is not the folder of a run or of an experiment"),
+        (["nowhere"], "There is no folder nowhere"),
         (["{run}", "--metrics", "val/fit"], "No run has logged val/fit; they have test/fid, train/loss, val/fid"),
         (["{run}", "--output", "/proc/here"], "The folder /proc/here can't be written into"),
     ],

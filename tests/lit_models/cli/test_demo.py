@@ -15,6 +15,7 @@ from datamodules import MNIST
 from lit_models.__main__ import main
 from lit_models.cli import demo, playing
 from lit_models.errors import RunError
+from lit_models.runs.reading import sample_series
 from lit_models.support.animation import sample_frames, walk_frames, write_movie
 from tests.support.browser import CHROMIUM, Page
 from tests.support.tiny import CONFIGS
@@ -462,7 +463,11 @@ def test_samples_over_the_epochs(tmp_path: Path) -> None:
         Image.new("L", (34, 34), 20 * epoch).save(run / "samples" / f"epoch_{epoch:04}.png")
     (run / "samples" / "epoch_0003.png").write_bytes(b"\x89PNG cut off")
     (run / "metrics.csv").write_text("epoch,step,val/loss\n0,9,1.0\n")
-    assert [frame.getpixel((5, 40)) for frame in sample_frames(run)] == [(20,) * 3, (40,) * 3, (200,) * 3]
+    assert [frame.getpixel((5, 40)) for frame in sample_frames(sample_series(run))] == [
+        (20,) * 3,
+        (40,) * 3,
+        (200,) * 3,
+    ]
     output = ("--output", str(tmp_path / "page.html"), "--gif", str(tmp_path / "samples.gif"))
     assert main(["report", str(run), *output]) == 0
     assert main(["report", str(run), "--output", str(tmp_path / "page.html"), "--movie", str(tmp_path / "a.txt")]) == 1

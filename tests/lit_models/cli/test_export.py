@@ -18,7 +18,7 @@ from lit_models.cli.export import INPUTS, OUTPUTS, example_inputs, export, write
 from lit_models.errors import RunError
 from lit_models.support.checkpoint_files import read_checkpoint
 from lit_models.support.named_extractors import load_classifier
-from lit_models.support.weights import build_model, is_function, sha256
+from lit_models.support.weights import build_model, digest_of, is_function, sha256
 from tests.methods import METHODS, SMALL_MODELS
 from tests.support.small_models import checkpoint_of, small_model
 from tests.support.tiny import TINY, the_run
@@ -97,6 +97,38 @@ def test_the_card(tmp_path: Path) -> None:
     assert card["numbers"] == sum(value.numel() for value in load_file(path).values())
 
 
+def test_a_card_has_no_values_of_other_data_or_other_weights() -> None:
+    """Other weights: of a run that went back to an earlier checkpoint, and trained on to the same step."""
+    run = Path("runs/digits/1")
+    (run / "checkpoints").mkdir(parents=True)
+    checkpoint = checkpoint_of(small_model("DCGAN"))
+    torch.save(checkpoint, run / "checkpoints" / "last.ckpt")
+    (run / "config.yaml").write_text("{}")
+    (run / "metrics.csv").write_text("epoch,step,val/loss\n")
+    own, others = checkpoint["config"]["data"], {"class_path": "datamodules.MNIST", "init_args": {"batch_size": 8}}
+    digest = digest_of(checkpoint["state_dict"])
+    batches = {**own, "init_args": {**own["init_args"], "batch_size": 99}}
+    tests = [
+        {"step": 20, "settings": batches, "weights": digest, "figures": {"test/a": 1.0, "test/b": 1.0}},
+        {"step": 20, "settings": own, "figures": {"test/b": 2.0}},
+        {"step": 20, "settings": own, "weights": "0" * 64, "figures": {"test/a": 3.0}},
+        {"step": 20, "settings": others, "weights": digest, "figures": {"test/a": 4.0}},
+    ]
+    (run / "tests.json").write_text(json.dumps(tests))
+    (path,) = export(run)
+    assert json.loads(path.with_suffix(".json").read_text())["figures"] == {"test/a": 1.0, "test/b": 2.0}
+
+
+def test_the_digest_of_weights_is_of_names_types_shapes_and_values() -> None:
+    state = {"a": torch.arange(4.0).view(2, 2), "b": torch.tensor(True)}
+    same = {"b": state["b"].clone(), "a": state["a"].t().contiguous().t()}
+    digests = {digest_of(state)}
+    assert digest_of(same) in digests
+    for name, other in (("a", state["a"].view(4)), ("a", state["a"].double()), ("a", -state["a"]), ("c", state["b"])):
+        digests.add(digest_of({**state, name: other}))
+    assert len(digests) == 5
+
+
 def test_no_folder_of_this_machine_is_passed_on() -> None:
     hyperparameters = {
         **dict(small_model("LatentGAN").hparams),
@@ -119,6 +151,20 @@ def test_a_methods_own_state_comes_along() -> None:
     torch.save(checkpoint_of(model), "model.ckpt")
     (path,) = export(Path("model.ckpt"))
     assert build_model(read_checkpoint(path), path).class_names == ("a", "b", "c")
+
+
+def test_a_card_of_an_earlier_version_may_hold_what_only_training_needs() -> None:
+    """CycleGAN's empty buffers of images, which once were on its card."""
+    path = exported("CycleGAN")[1]
+    assert json.loads(path.with_suffix(".json").read_text())["state"].keys() == {
+        "source_scale",
+        "source_side",
+        "source_channels",
+    }
+    change_card(path, state={"image_buffers": [[None, None]], "source_scale": 0.5})
+    checkpoint = read_checkpoint(path)
+    assert "image_buffers" not in checkpoint
+    assert build_model(checkpoint, path).source_scale == 0.5
 
 
 def test_weights_of_a_classifier_judge_images() -> None:

@@ -7,10 +7,12 @@ import re
 import subprocess
 import sys
 import time
+from importlib import import_module
 from pathlib import Path
 
 import pytest
 import yaml
+from jsonargparse import ArgumentParser
 
 import datamodules
 import lit_models
@@ -84,7 +86,8 @@ def test_words_choose_lines(capsys: Output) -> None:
     assert "dcgan_digits" not in names
 
 
-def test_weights_are_listed_with_what_was_tested(capsys: Output) -> None:
+def test_weights_are_listed_with_what_was_tested(capsys: Output, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "400")
     rows = {line.split()[0]: line for line in printed(capsys, "list", "weights")}
     assert set(published_weights()) < set(rows)
     card = json.loads(published_weights()["digit_classifier_mnist"].with_suffix(".json").read_text())
@@ -218,6 +221,18 @@ def test_whole_docstrings_and_every_argument_are_shown(name: str, capsys: Output
     assert described.summary.endswith((".", ":")), described.summary
     for argument in described.arguments:
         assert f".{argument.name}" in text
+
+
+@pytest.mark.parametrize("name", [*lit_models.METHODS, *sources.data_sets(), *sources.callbacks()])
+def test_the_arguments_of_help_are_those_of_the_parser(name: str) -> None:
+    """Help reads the sources; jsonargparse, which reads the command line, imports the class."""
+    modules = {**sources.methods(), **sources.data_sets(), **sources.callbacks()}
+    parser = ArgumentParser(exit_on_error=False)
+    parser.add_class_arguments(getattr(import_module(modules[name]), name), "one", fail_untyped=False)
+    described = sources.describe(modules[name], name).arguments
+    taken = parser.get_defaults().get("one")
+    assert {argument.name for argument in described} == set(vars(taken) if taken is not None else ())
+    assert not [argument for argument in described if "**" in argument.description]
 
 
 def test_a_method_can_be_asked_for_in_three_ways(capsys: Output) -> None:

@@ -1,5 +1,6 @@
 """``relit init`` on folders of six kinds and more: what it says of them, and that what it writes is run as it is."""
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -8,6 +9,8 @@ import pytest
 import yaml
 from PIL import Image
 
+from datamodules import ImageFolder
+from datamodules.loading.folders import printable
 from lit_models.cli.init import RECIPES, look, main
 
 
@@ -135,6 +138,17 @@ def test_what_is_written_runs(tmp_path: Path, relit: Callable[..., int], kind: s
     assert relit("test", "--config", "mine.yaml", *small, "--ckpt_path=last", "--trainer.accelerator=cpu") == 0
 
 
+@pytest.mark.parametrize("name", [b"caf\xe9", "two\nlines 🐈".encode(), "\u202eright to left".encode()])
+def test_folders_of_any_name(tmp_path: Path, capsys: pytest.CaptureFixture[str], name: bytes) -> None:
+    folder = tmp_path / os.fsdecode(name)
+    write(folder, 8)
+    assert main([folder.name]) == 0
+    assert printable(str(folder)) in capsys.readouterr().out
+    text = (tmp_path / "vae.yaml").read_text()
+    assert yaml.safe_load(text)["data"]["init_args"]["path"] == str(folder)
+    assert ImageFolder(yaml.safe_load(text)["data"]["init_args"]["path"]).source() == folder
+
+
 def test_gray_halves_make_networks_of_one_channel(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     write(tmp_path / "pairs" / "A", 8, mode="L")
     write(tmp_path / "pairs" / "B", 8)
@@ -162,6 +176,9 @@ def test_refusals(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["flat"]) == 1
     assert "vae.yaml is there already: give another --output, or --force" in capsys.readouterr().err
     assert main(["flat", "--force"]) == 0
+    (tmp_path / "file").write_text("")
+    assert main(["flat", "--output", "file/vae.yaml"]) == 1
+    assert "file/vae.yaml can't be written (File exists): give another --output." in capsys.readouterr().err
     write(tmp_path / "one", 1)
     assert main(["one"]) == 1
     assert "No method fits" in capsys.readouterr().err

@@ -2,6 +2,7 @@
 
 import csv
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -13,7 +14,10 @@ import pytest
 import torch
 import yaml
 from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.strategies import DDPStrategy
 
+from lit_models.errors import RunError
+from lit_models.support.lightning_internals import find_unused_parameters
 from tests.methods import RUNS
 from tests.support.small_runs import small_run
 from tests.support.tiny import TINY, the_run
@@ -77,6 +81,7 @@ REFUSED: dict[str, tuple[tuple[str, ...], str]] = {
 }
 METHODS = {name: runs[0] for name, runs in RUNS.items()}
 PAIR = ("previous", "last")
+UNUSED = ("_find_unused_parameters_false", "_find_unused_parameters_true")
 GANS = ("dcgan", "sngan", "wgan", "conditional_gan", "triplet_gan", "latent_gan", "pix2pix", "cycle_gan")
 
 
@@ -196,7 +201,49 @@ def test_a_batch_size_is_found(relit: Relit) -> None:
     assert torch.load(the_run() / "checkpoints/last.ckpt", weights_only=True)["global_step"] == 2
 
 
-STRATEGIES = [("dcgan", "ddp"), *(pytest.param(gan, "ddp_fork", marks=pytest.mark.slow) for gan in GANS)]
+DDP = [f"{start}{unused}" for start in ("ddp", "ddp_fork", "ddp_notebook") for unused in ("", *UNUSED)]
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("method", GANS)
+def test_every_strategy_of_ddp_looks_for_unused_parameters_of_a_gan(
+    relit: Relit, digits_root: Path, method: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever its name says, as each backward pass reaches one of the networks only."""
+    made: list[Any] = []
+
+    def note(trainer: Trainer) -> None:
+        find_unused_parameters(trainer)
+        made.append(trainer.strategy)
+        raise RunError("That's enough.")
+
+    monkeypatch.setattr("lit_models.cli.command.find_unused_parameters", note)
+    for strategy in DDP:
+        two = (f"--trainer.strategy={strategy}", "--trainer.devices=2")
+        assert relit("fit", *small_run(METHODS[method], digits_root), *two) == 1
+        assert isinstance(made[-1], DDPStrategy)
+        assert made[-1]._ddp_kwargs["find_unused_parameters"] is True, strategy
+    assert len(made) == len(DDP)
+
+
+@pytest.mark.parametrize(
+    ("strategy", "sentence"),
+    [
+        ("ddp_spawn", "hands everything to new processes as copies, which .* can't be: set ddp."),
+        ("ddp_spawn_find_unused_parameters_true", "set ddp_find_unused_parameters_true."),
+    ],
+)
+def test_a_strategy_that_cannot_work_is_a_sentence(relit: Relit, strategy: str, sentence: str, capsys: Output) -> None:
+    assert relit("fit", *TINY, f"--trainer.strategy={strategy}", "--trainer.devices=2") == 1
+    assert re.search(sentence, capsys.readouterr().err)
+    assert not Path("runs").exists()
+
+
+STRATEGIES = [
+    ("dcgan", "ddp"),
+    *(pytest.param(gan, "ddp_fork", marks=pytest.mark.slow) for gan in GANS),
+    *(pytest.param("dcgan", f"ddp{unused}", marks=pytest.mark.slow) for unused in UNUSED),
+]
 
 
 @pytest.mark.long

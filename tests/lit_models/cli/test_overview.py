@@ -18,6 +18,7 @@ from lit_models.__main__ import main
 from lit_models.cli.report.overview import Overview, find_runs, last_sample
 from lit_models.cli.report.serving import Server
 from lit_models.runs.ownership import Ownership
+from lit_models.runs.reading import sample_series
 from lit_models.support.animation import sample_frames
 from tests.lit_models.cli.test_report import EVIL, Parsed, require_self_contained
 from tests.support.browser import CHROMIUM, Page
@@ -73,6 +74,10 @@ def test_runs_with_their_states_and_values(runs: Path) -> None:
     owned = make_run(runs / "old" / "owned", finished=False, epochs=3)
     left = make_run(runs / "old" / "left", finished=False, epochs=3)
     (left / ".lock").write_text(json.dumps({"host": os.uname().nodename, "process": os.getppid()}))
+    elsewhere = make_run(runs / "old" / "elsewhere", finished=False, epochs=3)
+    for path in elsewhere.iterdir():
+        os.utime(path, (1e9, 1e9))
+    (elsewhere / ".lock").write_text(json.dumps({"host": "elsewhere", "process": 1}))
     make_run(runs / "old" / "interrupted", finished=False, epochs=3)
     foreign = make_run(runs / "old" / "foreign")
     for name in ("config.yaml", "run.json"):
@@ -80,10 +85,11 @@ def test_runs_with_their_states_and_values(runs: Path) -> None:
     owner = Ownership(owned)
     found = {run["id"]: run for run in Overview(runs).runs()}
     owner.release()
-    assert len(found) == 17
+    assert len(found) == 18
     assert {name.removeprefix("old/"): run["state"] for name, run in found.items() if name.startswith("old/")} == {
         "killed": "stopped",
         "owned": "training",
+        "elsewhere": "training",  # its lock's time stamp is new
         "left": "stopped",  # the number is another process's now
         "interrupted": "stopped",  # a moment ago: it gave up its lock
         "foreign": "training",  # by its age
@@ -108,7 +114,7 @@ def test_the_last_picture_is_a_sample_or_of_the_first_other_series(tmp_path: Pat
     assert last_sample(tmp_path) == samples / "plans_0020.png"
     (samples / "plans_0020.png").unlink()
     assert last_sample(tmp_path) == samples / "triptychs_0010.png"
-    assert len(sample_frames(tmp_path)) == 2
+    assert len(sample_frames(sample_series(tmp_path))) == 2
     Image.new("L", (8, 8)).save(samples / "epoch_0002.png")
     assert last_sample(tmp_path) == samples / "epoch_0002.png"
     assert last_sample(tmp_path / "nothing") is None

@@ -32,7 +32,7 @@ def test_the_header_and_a_line_an_epoch(
     lines = captured.out.splitlines()
     header = " ".join(lines[: lines.index(next(line for line in lines if line.startswith("run: "))) + 1])
     assert re.match(
-        r"VAE, \d+ k parameters, on Digits \(1,297 training, 200 validation, 300 test images\) "
+        r"VAE, \d+ k parameters, on Digits \(1,297 train, 200 val, 300 test images\) "
         r"cpu, 32-true, 1 process, epochs 1 to 2 run: runs/vae_digits/[\w-]+$",
         header,
     )
@@ -98,7 +98,8 @@ def test_the_bar_on_a_terminal(relit: Relit, columns: int, capsys: Output, monke
     assert relit("fit", *SMALL, "--trainer.limit_train_batches=10", "--trainer.max_epochs=3") == 0
     states = [state.strip() for state in re.split(r"[\r\n]+", capsys.readouterr().out)]
     bars = [state for state in states if state.startswith("Epoch ")]
-    assert any(bar.startswith("Epoch 1/3") for bar in bars), states
+    assert bars[0].startswith("Epoch 1/3")
+    assert all(re.match(r"Epoch [123]/3\b", bar) for bar in bars), bars
     assert any(re.match(r"Epoch 2/3, \d+ s left", bar) for bar in bars), bars
     assert any("val/" in bar for bar in bars), bars
     assert max(map(len, bars)) <= columns

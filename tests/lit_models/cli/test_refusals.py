@@ -1,10 +1,7 @@
 """What refuses changes nothing: not a byte of a run, and no folder is left."""
 
 import json
-import os
 import shutil
-import socket
-import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
@@ -77,30 +74,6 @@ def test_a_run_that_is_being_trained_is_refused_to_others(relit: Relit, finished
     assert contents(Path()) == before
     owner.release()
     assert not (finished / LOCK).exists()
-
-
-def test_the_lock_of_a_dead_process_is_taken_over(relit: Relit, finished: Path, capsys: Output) -> None:
-    (finished / LOCK).write_text('{"host": "here", "process": 1, "since": "yesterday"}')
-    Ownership(finished).release()
-    assert "process 1 on here (since yesterday) has ended without finishing the run" in capsys.readouterr().err
-    assert not (finished / LOCK).exists()
-
-
-def test_without_locks_the_file_is_the_lock(finished: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def no_locks(*_: object) -> None:
-        raise OSError(37, "No locks available")
-
-    monkeypatch.setattr("fcntl.flock", no_locks)
-    (finished / LOCK).write_text(json.dumps({"host": socket.gethostname(), "process": os.getppid()}))
-    with pytest.raises(RunError, match=f"is being trained by process {os.getppid()}"):
-        Ownership(finished)
-    (finished / LOCK).write_text(json.dumps({"host": "elsewhere", "process": 1}))
-    with pytest.raises(RunError, match="is being trained by process 1 on elsewhere"):
-        Ownership(finished)
-    process = subprocess.Popen(["true"])
-    process.wait()
-    (finished / LOCK).write_text(json.dumps({"host": socket.gethostname(), "process": process.pid}))
-    Ownership(finished).release()
 
 
 def test_nothing_left_to_train_is_said(relit: Relit, finished: Path, capsys: Output) -> None:
@@ -210,7 +183,9 @@ def test_a_run_that_is_refused_leaves_no_lock(relit: Relit) -> None:
         (b"data:\n  init_args: {batch_size: 8, batch_size: 9}\n", "more.yaml gives 'batch_size' twice"),
     ],
 )
-@pytest.mark.parametrize("option", [("--config", "more.yaml"), ("--config=more.yaml",), ("-c", "more.yaml")])
+@pytest.mark.parametrize(
+    "option", [("--config", "more.yaml"), ("--config=more.yaml",), ("-c", "more.yaml"), ("--model=more.yaml",)]
+)
 def test_a_configuration_file_that_would_be_misread(
     relit: Relit, content: bytes, sentence: str, option: tuple[str, ...], capsys: Output
 ) -> None:

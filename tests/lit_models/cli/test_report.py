@@ -442,7 +442,7 @@ def test_long_curves_are_means_of_neighbors() -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["nowhere"], "nowhere is not the folder of a run or of an experiment"),
+        (["nowhere"], "There is no folder nowhere"),
         (["{run}", "{run}", "--names", "a", "a"], "Two runs have the same name"),
         (["{run}", "--output", "{run}/metrics.csv/page.html"], "can't be written"),
     ],

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from lit_models.__main__ import main
-from lit_models.cli import processes, sweep
+from lit_models.cli import processes, sweep, sweep_settings, sweep_training, sweep_worker
 from lit_models.errors import RunError
 from tests.support import fake_training
 from tests.support.tiny import CONFIGS
@@ -23,10 +23,12 @@ FAKE = [sys.executable, fake_training.__file__]
 SCORE = ("--metric", "val/score", "--direction", "minimize")
 IN_A_PROCESS = """
 import sys
-from lit_models.cli import sweep
+from lit_models.cli import sweep, sweep_training
 from tests.support import fake_training
-sweep.RELIT = [sys.executable, fake_training.__file__]
-sweep.resolved = lambda given: {"run": {"experiment": "toy"}, **fake_training.settings_of(list(given))}
+sweep_training.RELIT = [sys.executable, fake_training.__file__]
+def resolved(given):
+    return {"run": {"experiment": "toy"}, **fake_training.settings_of(list(given))}
+sweep.resolved = sweep_training.resolved = resolved
 sys.exit(sweep.main(sys.argv[1:]))
 """
 
@@ -43,8 +45,9 @@ def toy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
 
     monkeypatch.chdir(tmp_path)
     Path("toy.yaml").write_text("{}")
-    monkeypatch.setattr(sweep, "RELIT", FAKE)
-    monkeypatch.setattr(sweep, "resolved", resolve)
+    monkeypatch.setattr(sweep_training, "RELIT", FAKE)
+    for module in (sweep, sweep_training):
+        monkeypatch.setattr(module, "resolved", resolve)
     return lambda *given: main(["sweep", "toy.yaml", *SCORE, *map(str, given)])
 
 
@@ -142,7 +145,7 @@ def test_samplers_search_ranges_with_every_seed(toy: Any, sampler: str) -> None:
 def test_bad_runs_are_stopped_early(
     toy: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(sweep, "FEWEST_TO_PRUNE", 2)
+    monkeypatch.setattr(sweep_worker, "FEWEST_TO_PRUNE", 2)
     monkeypatch.setenv("FAKE_SECONDS", "0.6")
     assert toy("--vary", "model.x", 3, 2.9, 100, "--prune", 1) == 0
     assert "x=100: stopped early" in capsys.readouterr().out
@@ -154,7 +157,7 @@ def test_a_run_is_stopped_after_so_many_epochs_by_trials_that_were_reused(
     toy: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert toy("--vary", "model.x", 3, 2.9) == 0
-    monkeypatch.setattr(sweep, "FEWEST_TO_PRUNE", 2)
+    monkeypatch.setattr(sweep_worker, "FEWEST_TO_PRUNE", 2)
     monkeypatch.setenv("FAKE_SECONDS", "0.6")
     assert toy("--vary", "model.x", 3, 2.9, 100, "--prune", 3) == 0
     assert "x=100: stopped early" in capsys.readouterr().out
@@ -226,12 +229,12 @@ def test_a_file_that_is_no_study(toy: Any, capsys: pytest.CaptureFixture[str]) -
 
 
 def test_names_of_runs() -> None:
-    made = sweep.Sweep("toy", [], {}, {}, "grid", "m", "minimize", "best", None, 0, Path(), Path("sweeps.db"))
+    made = sweep_settings.Sweep("toy", [], {}, {}, "grid", "m", "minimize", "best", None, 0, Path(), Path("sweeps.db"))
     assert made.run_id({"model.a.lr": "1e-3", "model.b.lr": "2"}) == "a.lr=1e-3+b.lr=2"
     first, second = (made.run_id({"model.widths": widths}) for widths in ("[1, 2]", "[1,-2]"))
     assert first != second
     assert first.startswith("widths=-1--2-@")
-    assert len(made.run_id({f"model.argument{n}": "value" for n in range(30)})) <= sweep.LONGEST_ID
+    assert len(made.run_id({f"model.argument{n}": "value" for n in range(30)})) <= sweep_settings.LONGEST_ID
 
 
 def in_a_process(folder: Path, *given: object, **environment: str) -> "subprocess.Popen[str]":

@@ -1,5 +1,6 @@
 """A resumed run says what its checkpoint overrides, and sees each image of an epoch once."""
 
+import re
 from collections import Counter
 from collections.abc import Callable
 from itertools import islice
@@ -15,6 +16,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 from PIL import Image
 from torch import Tensor
+from torch.optim.lr_scheduler import OneCycleLR
 
 from datamodules.loading.loaders import BatchLoader
 from datamodules.loading.samplers import ClassBalancedBatches, ShuffledBatches
@@ -24,7 +26,7 @@ from lit_models.runs.restored import Difference, RestoredSettings, compared
 from lit_models.runs.settings import tell_changes
 from tests.methods import RUNS
 from tests.support.small_runs import small_run
-from tests.support.tiny import TINY, the_run
+from tests.support.tiny import CONFIGS, TINY, the_run
 
 Relit = Callable[..., int]
 Output = pytest.CaptureFixture[str]
@@ -276,3 +278,117 @@ def test_the_note_tells_what_a_checkpoint_overrides(tmp_path: Path, capsys: Outp
     first, second = capsys.readouterr().err.splitlines()
     assert first.endswith("arch_init_std = 0.0, as the checkpoint holds what it made; 0.1 is not used.")
     assert second.endswith("gradient_clip_norm = 4.0 (was 5.0); it applies from here on.")
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("setting", ["seed_everything", "data.split_seed"])
+def test_with_another_order_of_the_images_the_epoch_starts_over(relit: Relit, setting: str, capsys: Output) -> None:
+    """As many rows as before, so that the loader alone can't see it."""
+    end = ("--trainer.callbacks+=tests.lit_models.runs.test_restored.FailAt", "--checkpoint.every_n_steps=1")
+    assert relit("fit", *TINY, *end, "--trainer.max_epochs=1") == 1
+    step = last_checkpoint()["global_step"]
+    assert relit("fit", *TINY, "--ckpt_path=last", f"--{setting}=5", "--trainer.max_epochs=1") == 0
+    assert f"{setting} may change the order of the images: epoch 1 starts over." in capsys.readouterr().err
+    assert last_checkpoint()["global_step"] == step + 20
+
+
+def last_checkpoint(name: str = "last") -> dict[str, Any]:
+    return torch.load(the_run() / "checkpoints" / f"{name}.ckpt", weights_only=True)
+
+
+def contents(run: Path) -> dict[Path, bytes]:
+    return {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
+
+
+@pytest.mark.long
+def test_a_one_cycle_schedule_is_followed_to_its_end_and_not_beyond(
+    relit: Relit, digits_root: Path, capsys: Output
+) -> None:
+    """Five batches an epoch, planned for three epochs."""
+    fit = ["fit", *small_run(RUNS["digit_classifier"][0], digits_root), "--trainer.limit_train_batches=1.0"]
+    fit += ["--data.batch_size=256", "--trainer.max_epochs=3"]
+    assert relit(*fit, "--trainer.max_steps=5") == 0
+    before = contents(the_run())
+    for longer, length in (("--trainer.max_epochs=4", 20), ("--data.batch_size=128", 25)):
+        assert relit(*fit, "--ckpt_path=last", longer) == 1
+        sentence = (
+            rf"The one-cycle schedule ends after 15 steps, but --trainer.max_epochs . \(max_steps -1\) .* {length}:"
+        )
+        assert re.search(sentence, said := capsys.readouterr().err), said
+        assert contents(the_run()) == before
+    assert relit(*fit, "--ckpt_path=last", "--trainer.max_epochs=2") == 0
+    assert "the schedule's total_steps is 15 there and 10 here" in capsys.readouterr().err
+    schedule = last_checkpoint()["lr_schedulers"][0]
+    torchs = OneCycleLR(torch.optim.SGD([torch.nn.Parameter(torch.zeros(()))]), 0.01, total_steps=15)
+    for _ in range(10):
+        torchs.optimizer.step()
+        torchs.step()
+    assert (schedule["total_steps"], schedule["last_epoch"]) == (15, 10)
+    assert schedule["_last_lr"] == pytest.approx(torchs.get_last_lr())
+
+
+@pytest.mark.long
+def test_behind_the_end_of_a_cosine_the_learning_rate_rises_and_that_is_said(relit: Relit, capsys: Output) -> None:
+    vae = ["--config", str(CONFIGS / "vae_digits.yaml"), "--model.feature_maps=2", *TINY[-3:]]
+    schedule = "torch.optim.lr_scheduler.CosineAnnealingLR"
+    fit = ["fit", *vae, "--trainer.limit_train_batches=1", f"--model.lr_scheduler={schedule}"]
+    told = "The cosine schedule reaches its lowest learning rate after 2 epochs, but --trainer.max_epochs 3"
+    assert relit(*fit, "--model.lr_scheduler.T_max=2", "--trainer.max_epochs=2") == 0
+    assert told not in capsys.readouterr().err
+    before = contents(the_run())
+    assert relit(*fit, "--model.lr_scheduler.T_max=3", "--trainer.max_epochs=3", "--ckpt_path=last") == 1
+    assert "the schedule's T_max is 2 there and 3 here" in capsys.readouterr().err
+    assert contents(the_run()) == before
+    assert relit(*fit, "--model.lr_scheduler.T_max=2", "--trainer.max_epochs=3", "--ckpt_path=last") == 0
+    assert told in capsys.readouterr().err
+    schedule_state = last_checkpoint()["lr_schedulers"][0]
+    assert schedule_state["_last_lr"] == pytest.approx([schedule_state["base_lrs"][0] / 2])
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("method", ["pix2pix", "darts"])
+def test_another_length_of_a_methods_own_schedule(relit: Relit, digits_root: Path, method: str, capsys: Output) -> None:
+    """pix2pix's plan follows max_epochs; DARTS has its own epochs, which a checkpoint's cosine keeps."""
+    fit = ["fit", *small_run(RUNS[method][0], digits_root, epochs=2), "--trainer.limit_train_batches=1"]
+    assert relit(*fit) == 0
+    if method == "pix2pix":
+        first = last_checkpoint()["lr_schedulers"][0]["base_lrs"][0]
+        assert relit(*fit, "--ckpt_path=last", "--trainer.max_epochs=4") == 0
+        assert "trainer.max_epochs = 4 (was 2); it applies from here on" in capsys.readouterr().err
+        rates = [last_checkpoint(name)["lr_schedulers"][0]["_last_lr"][0] for name in ("previous", "last")]
+        assert rates == pytest.approx([first / 3, 0]), "constant for half of the four epochs, then down to 0 after them"
+        return
+    assert relit(*fit, "--ckpt_path=last", "--trainer.max_epochs=3") == 1
+    assert "epochs is 2, but --trainer.max_epochs is 3: leave it out, or change --model.epochs" in (
+        capsys.readouterr().err
+    )
+    assert relit(*fit, "--ckpt_path=last", "--model.epochs=3") == 1
+    assert "the schedule's T_max is 2 there and 3 here" in capsys.readouterr().err
+
+
+@pytest.mark.long
+def test_another_decay_of_the_average(relit: Relit, capsys: Output) -> None:
+    """It applies to the steps that follow; an average can't begin or end on the way."""
+    few = ("--trainer.limit_train_batches=1", "--trainer.limit_val_batches=0")
+    fit = ("fit", *TINY, "--model.ema_decay=0.1", *few)
+    assert relit(*fit, "--trainer.max_epochs=1") == 0
+    before = last_checkpoint()["state_dict"]
+    assert relit(*fit, "--ckpt_path=last", "--trainer.max_epochs=2", "--model.ema_decay=0.15") == 0
+    assert "ema_decay = 0.15 (was 0.1); it applies from here on" in capsys.readouterr().err
+    after = last_checkpoint()["state_dict"]
+    names = [name for name in after if name.startswith("generator.") and name.endswith("weight")]
+    assert names
+    for name in names:
+        average = "generator_average." + name.removeprefix("generator.")
+        assert torch.allclose(after[average], 0.15 * before[average] + 0.85 * after[name], atol=1e-6), name
+    kept = contents(the_run())
+    assert relit("fit", *TINY, *few, "--ckpt_path=last", "--trainer.max_epochs=3", "--model.ema_decay=null") == 1
+    assert "don't fit the model" in capsys.readouterr().err
+    assert contents(the_run()) == kept
+
+
+def test_the_scaling_of_learning_rates_cannot_be_changed(relit: Relit, finished: Path, capsys: Output) -> None:
+    before = contents(finished)
+    assert relit("fit", *TINY, "--ckpt_path=last", "--trainer.max_epochs=4", "--lr_scaling=linear") == 1
+    assert "lr_scaling is none there and linear here" in capsys.readouterr().err
+    assert contents(finished) == before

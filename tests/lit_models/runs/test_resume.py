@@ -145,19 +145,19 @@ def test_a_checkpoint_alone_goes_on_as_its_run(relit: Relit, uninterrupted: Path
     assert "resuming with trainer.callbacks = None" in capsys.readouterr().err, "what is typed counts"
 
 
-def test_a_changed_setting_is_printed(relit: Relit, capsys: pytest.CaptureFixture[str]) -> None:
-    assert relit("fit", *TINY, "--trainer.max_epochs=1") == 0
-    capsys.readouterr()
-    changes = ["--trainer.max_epochs=2", "--model.label_noise=0.1"]
+def test_a_changed_setting_is_printed(relit: Relit, finished: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    changes = ["--trainer.max_epochs=4", "--trainer.limit_train_batches=2", "--model.label_noise=0.1"]
     assert relit("fit", *TINY, *changes, "--ckpt_path=last") == 0
     said = capsys.readouterr().err
-    assert "model.init_args.label_noise = 0.1 (was 0.0); it applies from here on" in said
-    assert (the_run() / "config_before_resume_1.yaml").is_file()
+    assert "model.label_noise = 0.1 (was 0.0); it applies from here on" in said
+    assert (finished / "config_before_resume_1.yaml").is_file()
 
 
-def test_a_cut_off_checkpoint_is_refused_in_a_sentence(relit: Relit, capsys: pytest.CaptureFixture[str]) -> None:
-    assert relit("fit", *TINY, "--trainer.max_epochs=1") == 0
-    checkpoint = the_run() / "checkpoints" / "last.ckpt"
+def test_a_cut_off_checkpoint_is_refused_in_a_sentence(
+    relit: Relit, finished: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (finished / "checkpoints" / "previous.ckpt").unlink()
+    checkpoint = finished / "checkpoints" / "last.ckpt"
     checkpoint.write_bytes(checkpoint.read_bytes()[:1000])
     assert relit("fit", *TINY, "--ckpt_path=last") == 1
     assert "can't be read as a checkpoint" in capsys.readouterr().err

@@ -3,6 +3,7 @@
 import copy
 import json
 import sys
+import zipfile
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -16,7 +17,7 @@ from lightning.pytorch import LightningDataModule, LightningModule
 from lightning.pytorch.cli import LightningArgumentParser
 
 import lit_models
-from lit_models.errors import ModelError
+from lit_models.errors import ModelError, RunError
 from lit_models.module import Method
 from lit_models.support.arguments import foreign_class, parse_as_data
 from lit_models.support.weights import write_weights
@@ -40,6 +41,8 @@ HOSTILE: list[Any] = [
     {"class_path": "{class_path: payload.Thing}"},
     {"class_path": "subprocess.Popen", "init_args": {"args": ["mkdir", "executed"]}},
     {"class_path": "os.mkdir"},
+    {"class_path": "datamodules.TorchDataset", "init_args": {"train": "payload.Thing"}},
+    {"class_path": "TorchDataset", "init_args": {"train": "FakeData", "test": "payload.Thing"}},
     "os.mkdir",
     "subprocess.Popen",
     "torch.hub.load",
@@ -138,6 +141,16 @@ def test_the_traps_work(traps: Callable[[], bool]) -> None:
     assert traps()
 
 
+PATHS = ("datamodules.TorchDataset", "TorchDataset")
+PARTS: tuple[dict[str, Any], ...] = (
+    {"train": "payload.Thing"},
+    {"train": "FakeData", "test": "payload.Thing"},
+    {"train": "LSUNClass", "train_args": {"root": "given"}},  # which unpickles a file there
+    {"train": ["payload.Thing"]},
+)
+ARGS = {"init_args": PARTS[0]}
+
+
 @pytest.mark.parametrize(
     ("key", "value"),
     [
@@ -146,6 +159,8 @@ def test_the_traps_work(traps: Callable[[], bool]) -> None:
         ("data", {"class_path": "payload.Thing"}),
         ("data", {"class_path": "datamodules.FewLabels", "init_args": {"images": "{class_path: payload.Thing}"}}),
         ("data", {"class_path": "datamodules.FewLabels", "init_args": {"images": "package.payload.Thing"}}),
+        *(("data", {"class_path": path, "init_args": part}) for path in PATHS for part in PARTS),
+        ("data", {"class_path": "datamodules.FewLabels", "init_args": {"images": {"class_path": PATHS[0], **ARGS}}}),
     ],
 )
 @pytest.mark.parametrize("command", ["fit", "test", "predict"])
@@ -298,6 +313,25 @@ def test_a_module_of_the_users_may_be_named_by_both(relit: Relit) -> None:
     mine = {"class_path": "mine.Data"}
     assert foreign_class({**checkpoint["config"], "data": mine}) == "mine.Data"
     assert foreign_class({**checkpoint["config"], "data": mine}, {"mine"}) is None
+
+
+def test_data_of_torchvisions_are_taken() -> None:
+    for name in ("FashionMNIST", "torchvision.datasets.FashionMNIST"):
+        assert foreign_class({"class_path": "datamodules.TorchDataset", "init_args": {"train": name}}) is None
+    mine = {"class_path": "datamodules.TorchDataset", "init_args": {"train": "mine.Cells"}}
+    assert (foreign_class(mine), foreign_class(mine, {"mine"})) == ("mine.Cells", None)
+
+
+def test_a_damaged_file_is_refused_in_python_too(traps: Callable[[], bool]) -> None:
+    torch.save(checkpoint_of(small_model("DCGAN")), "file.ckpt")
+    content = bytearray(Path("file.ckpt").read_bytes())
+    with zipfile.ZipFile("file.ckpt") as archive:
+        part = max(archive.infolist(), key=lambda one: one.file_size)
+    content[part.header_offset + len(part.filename) + 200] ^= 1
+    Path("file.ckpt").write_bytes(content)
+    for load in (lit_models.DCGAN.load_from_checkpoint, lit_models.DCGAN.from_pretrained):
+        with pytest.raises(RunError, match="damaged, as its contents don't have its own checksums"):
+            load("file.ckpt")
 
 
 def test_a_card_is_data_too(relit: Relit, traps: Callable[[], bool], capsys: pytest.CaptureFixture[str]) -> None:

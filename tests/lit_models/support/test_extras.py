@@ -5,7 +5,7 @@ import tomllib
 
 import pytest
 
-from lit_models.support.arguments import explain_refusal
+from lit_models.support.arguments import sentence_of_refusal
 from lit_models.support.extras import install_command, packages_by_extra
 from lit_models.support.parser_messages import missing_package
 from tests.support.tiny import CONFIGS
@@ -48,4 +48,4 @@ def test_install_commands(package: str, command: str) -> None:
 )
 def test_what_libraries_say_of_missing_packages(message: str, command: str) -> None:
     assert missing_package(message) is not None
-    assert explain_refusal(ModuleNotFoundError(message)) == f"A package isn't installed: pip install {command}"
+    assert sentence_of_refusal(ModuleNotFoundError(message)) == f"A package isn't installed: pip install {command}"

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, TensorDataset
 
 import lit_models
-from datamodules import ImagePair, LabeledImages
+from datamodules import ImagePair, LabeledImages, SearchBatch
 from lit_models import DCGAN, VAE, DigitClassifier
 from lit_models.errors import ModelError
 from lit_models.support.plain_batches import reference_batches
@@ -21,6 +21,7 @@ SMALL: dict[str, dict[str, Any]] = {
     "DCGAN": {"image_size": 16, "channels": 1, "latent_dim": 2, "feature_maps": 2},
     "WGAN": {"image_size": 16, "channels": 1, "latent_dim": 2, "feature_maps": 2, "n_critic": 1},
     "SNGAN": {"image_size": 16, "channels": 1, "latent_dim": 2, "feature_maps": 2},
+    "TripletGAN": {"image_size": 16, "channels": 1, "latent_dim": 2, "feature_maps": 2, "embedding_dim": 2},
     "ConditionalGAN": {"image_size": 16, "channels": 1, "latent_dim": 2, "feature_maps": 2, "num_classes": 4},
     "VAE": {"image_size": 16, "channels": 1, "latent_dim": 2, "feature_maps": 2},
     "DenoisingAutoencoder": {"image_size": 16, "channels": 1, "latent_dim": 2, "feature_maps": 2},
@@ -152,6 +153,16 @@ def test_two_images_are_a_pair() -> None:
     pair = model.on_before_batch_transfer([torch.zeros(2, 1, 16, 16), torch.ones(2, 3, 16, 16)], 0)
     assert isinstance(pair, ImagePair)
     assert model.on_before_batch_transfer(pair, 0) is pair
+
+
+def test_a_search_batch_of_bytes_is_turned_into_floats(tmp_path: Path) -> None:
+    """Its loader given without its data module: the images lie one level deeper."""
+    bytes_ = LabeledImages(torch.tensor([0, 51, 255], dtype=torch.uint8).view(3, 1, 1, 1), torch.arange(3))
+    model = lit_models.DARTSSearch(16, 1, 3, 2, 3)
+    model.trainer = trainer(tmp_path)
+    for batch in model.on_before_batch_transfer(SearchBatch(bytes_, bytes_), 0):
+        assert batch.image.flatten().tolist() == pytest.approx([0, 0.2, 1])
+        assert batch.label.dtype == torch.int64
 
 
 IMAGE = torch.zeros(2, 1, 16, 16)

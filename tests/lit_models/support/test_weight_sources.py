@@ -285,7 +285,9 @@ def test_a_training_starts_from_weights_at_step_0(relit: Relit, capsys: pytest.C
     assert content["global_step"] == 2
     assert json.loads((second / "weights.json").read_text())["fresh"] == []
     assert relit("fit", *TINY, *short, "--weights=runs/dcgan_digits/first", "--model.feature_maps=3") == 1
-    assert "No layer of this DCGAN fits the weights in" in capsys.readouterr().err
+    told = capsys.readouterr().err
+    assert "No layer of this DCGAN fits the weights in" in told
+    assert "with the same arguments (feature_maps is 3 here, and 2 there)." in told
     assert relit("fit", "--weights=gan.safetensors", *short, "--run.id=third", "--trainer.accelerator=cpu") == 0
     assert (Path("runs/dcgan_digits/third") / "config.yaml").is_file(), "model and data are those of the card"
 
