@@ -307,7 +307,8 @@ def test_the_playground_in_a_browser(tmp_path: Path, monkeypatch: pytest.MonkeyP
     sizes = {"image_size": 32, "channels": 3, "feature_maps": 2, "discriminator_feature_maps": 2, "patch_size": 16}
     translator = playing.Player("pix2pix", lit_models.Pix2Pix(**sizes).eval())
     few_shot = player("protonet_omniglot_1shot")
-    app = demo.build_app([player("dcgan_mnist"), player(CLASSIFIER), autoencoder(), translator, few_shot])
+    another = playing.Player("another", translator.model)
+    app = demo.build_app([player("dcgan_mnist"), player(CLASSIFIER), autoencoder(), translator, another, few_shot])
     try:
         with Page(demo.launch(app, 0), width=1280) as page:
             image = "document.querySelector('img[src*=\"/file=\"]')?.src"
@@ -343,14 +344,15 @@ def test_the_playground_in_a_browser(tmp_path: Path, monkeypatch: pytest.MonkeyP
             wait_for(page, f"[...document.images].some((image) => image.checkVisibility() && {row})")
 
             click(page, "pix2pix")
-            upload(page, "photograph", tmp_path / "broken.png")
-            wait_for(page, "document.body.innerText.includes('broken.png can\\'t be read as a picture.')")
-            page.evaluate(f"{block_of('photograph')}.querySelector('button[aria-label=Clear]').click()")
             photograph = tmp_path / "photograph.png"
             Image.fromarray(np.random.default_rng(0).integers(0, 255, (40, 60, 3), dtype=np.uint8)).save(photograph)
             upload(page, "photograph", photograph)
             sized = "[...document.images].filter((image) => image.checkVisibility()).map((image) => image.naturalWidth)"
             wait_for(page, f"{sized}.length >= 2")
+
+            click(page, "another")
+            upload(page, "photograph", tmp_path / "broken.png")
+            wait_for(page, "document.body.innerText.includes('broken.png can\\'t be read as a picture.')")
 
             click(page, few_shot.name)
             for label, kind, shift in (("class 1", "line", 0), ("class 2", "ring", 0), ("which class", "ring", 4)):
