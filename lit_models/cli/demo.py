@@ -1,14 +1,16 @@
 """``relit demo [RUN|WEIGHTS …]``: play with trained models in the browser, on this machine alone.
 
-Classifiers and autoencoders of gray digits share one tab; every other model has its own, by what it can do.
+Classifiers and autoencoders of gray digits share one tab, as do all models that walk between two pictures; every other
+model has its own, by what it can do.
 """
 
 import os
 import sys
+from collections.abc import Callable
 from typing import Any
 
 from lit_models.cli.command_parser import CommandParser
-from lit_models.cli.playing import DigitReader, FewShot, Player, load_models
+from lit_models.cli.playing import DigitReader, FewShot, Player, Walk, load_models
 from lit_models.errors import ModelError, RunError
 from lit_models.module import Translating
 from lit_models.protonet import ProtoNet
@@ -83,11 +85,12 @@ def build_app(players: list[Player]) -> Any:
     generators = [player for player in players if player.generates]
     readers = [player for player in players if player.reads_digits]
     translators = [player for player in players if isinstance(player.model, Translating)]
+    interpolators = [player for player in players if player.interpolates]
     few_shot = [player for player in players if isinstance(player.model, ProtoNet)]
-    if not (generators or readers or translators or few_shot):
+    if not (generators or readers or interpolators or translators or few_shot):
         raise RunError(
             f"There is nothing to play with in {', '.join(player.name for player in players)}: take a generator, a "
-            "translator, a classifier or an autoencoder of gray digits, or a ProtoNet."
+            "translator, an autoencoder, a classifier of gray digits, or a ProtoNet."
         )
     with gr.Blocks(title="relit", analytics_enabled=False) as app:
         gr.Markdown("# relit: play with trained models")
@@ -96,6 +99,8 @@ def build_app(players: list[Player]) -> Any:
         if readers:
             classifiers = [player for player in readers if player.classifies]
             _drawing_tab(gr, DigitReader(classifiers, [player for player in readers if not player.classifies]))
+        if interpolators:
+            _walk_tab(gr, Walk(interpolators))
         for player in translators:
             _translation_tab(gr, player)
         for player in few_shot:
@@ -147,10 +152,50 @@ def _drawing_tab(gr: Any, reader: DigitReader) -> None:
         drawn.change(reader.read, drawn, answers, show_progress="hidden")
 
 
+def _walk_tab(gr: Any, walk: Walk) -> None:
+    with gr.Tab("walk between two pictures"):
+        gr.Markdown("Draw, drop or pick two pictures.")
+        examples = walk.examples() if walk.reads_ink else []
+        pictures = []
+        with gr.Row():
+            for label in ("first picture", "second picture"):
+                with gr.Column():
+                    pictures += [
+                        gr.ImageEditor(
+                            type="pil",
+                            label=label,
+                            sources=["upload", "clipboard"],
+                            canvas_size=(280, 280),
+                            brush=gr.Brush(default_size=18, colors=["#000000"]),
+                            layers=False,
+                            transforms=(),
+                            buttons=BUTTONS,
+                        )
+                    ]
+                    if examples:
+                        gr.Examples(examples, pictures[-1], label="digits")
+        with gr.Row():
+            steps = gr.Slider(3, 15, 9, step=1, label="steps")
+            path = gr.Radio([("straight line", "lerp"), ("great circle", "slerp")], value="lerp", label="path")
+            ink = gr.Checkbox(True, label="as digits: cut out, centered, light on dark", visible=walk.reads_ink)
+        button = gr.Button("walk between them")
+        answers = []
+        for player in walk.players:
+            gr.Markdown(f"{player.name}: the first picture, the images on the way, the second picture")
+            hidden = {"show_label": False, "buttons": BUTTONS}  # a label would cover the first images
+            answers += [
+                gr.Image(type="pil", label=f"{player.name}: row", **hidden),
+                gr.Image(type="filepath", label=f"{player.name}: moving picture", format="gif", **hidden),
+            ]
+        button.click(_with_sentences(gr, walk.between), [*pictures, steps, path, ink], answers)
+
+
 def _translation_tab(gr: Any, player: Player) -> None:
     with gr.Tab(player.name), gr.Row():
-        photograph = gr.Image(type="pil", label="photograph", sources=["upload", "clipboard"], buttons=BUTTONS)
-        photograph.change(player.translate, photograph, gr.Image(type="pil", label="translation", buttons=BUTTONS))
+        photograph = gr.Image(label="photograph", sources=["upload", "clipboard"], buttons=BUTTONS)
+        translation = gr.Image(type="pil", label="translation", buttons=BUTTONS)
+        translated = _with_sentences(gr, lambda given: player.translate(_files_of(given)))
+        photograph.change(translated, photograph, translation, preprocess=False)
 
 
 def _few_shot_tab(gr: Any, player: Player) -> None:
@@ -161,14 +206,29 @@ def _few_shot_tab(gr: Any, player: Player) -> None:
                 gr.File(label=f"class {n + 1}", file_count="multiple", file_types=["image"]) for n in range(CLASSES)
             ]
         with gr.Row():
-            query = gr.Image(type="pil", label="which class is this?", sources=["upload", "clipboard"], buttons=BUTTONS)
+            query = gr.Image(label="which class is this?", sources=["upload", "clipboard"], buttons=BUTTONS)
             answer = gr.Label(label="classes")
         few_shot = FewShot(player.model)
 
-        def classified(*pictures: Any) -> dict[str, float]:
-            try:
-                return few_shot.classify(*pictures)
-            except RunError as error:
-                raise gr.Error(str(error), print_exception=False) from error
+        classified = _with_sentences(gr, lambda *given: few_shot.classify(*map(_files_of, given)))
+        gr.Button("ask").click(classified, [query, *examples], answer, preprocess=False)
 
-        gr.Button("ask").click(classified, [query, *examples], answer)
+
+def _files_of(given: Any) -> Any:
+    """The files that were dropped, where Gradio doesn't open them: its own error for those that are no pictures is a
+    bare "Error"."""
+    if isinstance(given, list):
+        return [file["path"] for file in given]
+    return given["path"] if given else None
+
+
+def _with_sentences(gr: Any, answer: Callable[..., Any]) -> Callable[..., Any]:
+    """The function, with its refusals shown on the page."""
+
+    def answered(*values: Any) -> Any:
+        try:
+            return answer(*values)
+        except RunError as error:
+            raise gr.Error(str(error), print_exception=False) from error
+
+    return answered

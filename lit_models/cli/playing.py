@@ -14,11 +14,14 @@ from torch import Tensor
 from torchvision.transforms.functional import pil_to_tensor, resize
 from torchvision.utils import make_grid
 
+from datamodules.errors import DataError
+from datamodules.loading.decoding import Reading, as_looked_at, central_square
 from lit_models.errors import RunError
-from lit_models.module import Embedding, Generative, Method, Reconstructing
+from lit_models.module import Embedding, Generative, Interpolating, Method, Reconstructing
 from lit_models.support.abilities import HasLatents, class_names_of, classes_of
 from lit_models.support.animation import images_of, require_latent_dim, walk_frames, write_movie
 from lit_models.support.checkpoint_files import read_checkpoint
+from lit_models.support.interpolation import Path as Way
 from lit_models.support.interpolation import slerp
 from lit_models.support.tiling import apply_at_any_size
 from lit_models.support.weight_sources import find_weights, shipped_folders
@@ -64,6 +67,11 @@ class Player:
         return classes_of(self.model) == 10 if self.classifies else isinstance(self.model, Reconstructing)
 
     @property
+    def interpolates(self) -> bool:
+        """Whether it finds images on the way between two given ones."""
+        return isinstance(self.model, Interpolating) and isinstance(self.model, Method)
+
+    @property
     def classes(self) -> int:
         """The classes of a conditional generator; 0 if it knows none."""
         return classes_of(self.model)
@@ -89,24 +97,46 @@ class Player:
 
     def movie(self, seed: int | None) -> str:
         """A GIF of a walk in the latent space; its file, which lasts as long as the process."""
-        path = Path(self._folder.name) / "walk.gif"
+        path = Path(self.folder.name) / "walk.gif"
         write_movie(walk_frames(self.model, int(seed or 0) % 2**63), path, seconds=0.1)
         return str(path)
 
+    def between(self, first: Tensor, second: Tensor, steps: int = 9, path: Way = "lerp") -> tuple[Image.Image, str]:
+        """The way from one image to another, ``(1, C, H, W)`` both: a row of both and the images between them, and the
+        file of a GIF that goes there and back.
+
+        Args:
+            first: Where the way starts.
+            second: Where it ends.
+            steps: Images on the way, with the model's own versions of both.
+            path: "lerp" or "slerp".
+        """
+        with torch.no_grad():
+            way = self.model.interpolate(first, second, int(steps), path)[0]
+        file = Path(self.folder.name) / "between.gif"
+        frames = [as_picture(image) for image in way]
+        write_movie([*frames, *frames[-2:0:-1]], file)
+        return as_picture(make_grid(torch.cat([first, way, second]), nrow=len(way) + 2, pad_value=1)), str(file)
+
     @cached_property
-    def _folder(self) -> "tempfile.TemporaryDirectory[str]":
+    def folder(self) -> "tempfile.TemporaryDirectory[str]":
+        """Where its files are; it lasts as long as the process."""
         return tempfile.TemporaryDirectory(prefix="relit-demo-", ignore_cleanup_errors=True)
 
     def _label(self, label: int, count: int) -> Tensor | None:
         return torch.full((count,), int(label)) if self.classes else None
 
-    def translate(self, photograph: Image.Image | None) -> Image.Image | None:
-        """The translation of a photograph of any size."""
+    def translate(self, photograph: Image.Image | str | None) -> Image.Image | None:
+        """The translation of a photograph of any size.
+
+        Raises:
+            RunError: The file is no picture.
+        """
         if photograph is None:
             return None
         model = self.model
         channels, _ = model.pair_channels
-        picture = photograph.convert("L" if (model.read_channels or channels) == 1 else "RGB")
+        picture = _looked_at(photograph, model.read_channels or channels)
         picture.thumbnail((LARGEST_PHOTOGRAPH, LARGEST_PHOTOGRAPH))
         image = (pil_to_tensor(picture)[None].float() / 255).expand(-1, channels, -1, -1)
         with torch.no_grad():
@@ -236,6 +266,73 @@ def centered_digit(pixels: np.ndarray, shape: tuple[int, int, int]) -> Tensor | 
 
 
 @dataclass
+class Walk:
+    """Models that walk between two pictures.
+
+    Attributes:
+        players: The models.
+    """
+
+    players: list[Player]
+
+    @property
+    def reads_ink(self) -> bool:
+        """Whether one of the models is of gray images, such as digits."""
+        return any(player.model.image_shape[0] == 1 for player in self.players)
+
+    def between(self, first: Any, second: Any, steps: int = 9, path: Way = "lerp", ink: bool = True) -> list[Any]:
+        """The row and the GIF of :meth:`Player.between` by each model.
+
+        Args:
+            first: A picture, or the value of an editor of pictures.
+            second: Another.
+            steps: Images on the way.
+            path: "lerp" or "slerp".
+            ink: Whether models of gray images get what is drawn or written, prepared as MNIST's digits.
+
+        Raises:
+            RunError: There are no two pictures.
+        """
+        answers: list[Any] = []
+        for player in self.players:
+            shape = player.model.image_shape
+            ends = [prepared(picture, shape, ink and shape[0] == 1) for picture in (first, second)]
+            for image, place in zip(ends, ("first", "second"), strict=True):
+                if image is None:
+                    raise RunError(
+                        f"The {place} picture is missing or blank: draw one, or drop or pick a file that is a picture."
+                    )
+            answers += player.between(ends[0], ends[1], steps, path)
+        return answers
+
+    def examples(self, count: int = 6) -> list[str]:
+        """Files of digits to pick from; they last as long as the process."""
+        shape = next(player.model.image_shape for player in self.players if player.model.image_shape[0] == 1)
+        files = [Path(self.players[0].folder.name) / f"digit_{number}.png" for number in range(count)]
+        for image, file in zip(training_digits(shape).images, files, strict=False):
+            as_picture(image).save(file)
+        return [str(file) for file in files]
+
+
+def prepared(picture: Any, shape: tuple[int, int, int], ink: bool) -> Tensor | None:
+    """A picture as a model's training images: a digit as MNIST's (:func:`centered_digit`), else the central square, as
+    ``relit predict`` takes it; None if there is nothing on it.
+
+    Args:
+        picture: A picture, or the value of an editor of pictures.
+        shape: The model's image shape.
+        ink: Whether it is a digit.
+    """
+    picture = picture.get("composite") if isinstance(picture, dict) else picture
+    if picture is None or picture.convert("RGBA").getextrema()[3][1] == 0:
+        return None
+    if ink:
+        return centered_digit(np.asarray(_looked_at(picture, 1)), shape)
+    pixels = central_square(picture, shape[1], Reading(shape[0]))
+    return torch.from_numpy(pixels.copy())[None].float() / 255
+
+
+@dataclass
 class FewShot:
     """A ProtoNet that tells classes apart of which it has seen a few pictures.
 
@@ -263,20 +360,19 @@ class FewShot:
         channels, height, width = self.model.image_shape
         images = []
         for picture in pictures:
-            converted = (picture if isinstance(picture, Image.Image) else _opened(picture)).convert(
-                "L" if channels == 1 else "RGB"
-            )
+            converted = _looked_at(picture, channels)
             images.append(resize(pil_to_tensor(converted).float() / 255, [height, width], antialias=True).clamp(0, 1))
         return self.model(self.model.polarized(torch.stack(images)))
 
 
-def _opened(path: str) -> Image.Image:
+def _looked_at(picture: Image.Image | str, channels: int) -> Image.Image:
+    """A picture, or that of a file, upright, on white, in gray (1 channel) or in color (3)."""
     try:
-        picture = Image.open(path)
-        picture.load()
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise RunError(f"{Path(path).name} can't be read as a picture.") from error
-    return picture
+        opened = Image.open(picture) if isinstance(picture, str) else picture
+        return as_looked_at(opened, Reading(channels))
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError, DataError) as error:
+        name = Path(picture).name if isinstance(picture, str) else "The picture"
+        raise RunError(f"{name} can't be read as a picture.") from error
 
 
 def as_picture(image: Tensor) -> Image.Image:

@@ -21,6 +21,7 @@ from tests.support.browser import CHROMIUM, Page
 from tests.support.tiny import CONFIGS
 
 WEIGHTS = CONFIGS.parent / "weights"
+WALK = "walk between two pictures"
 READERS = CLASSIFIER, AUTOENCODER = "digit_classifier_mnist", "autoencoder_mnist"
 
 
@@ -35,7 +36,7 @@ def test_the_page_is_built_of_the_shipped_weights() -> None:
     assert isinstance(app, gradio.Blocks)
     assert app.analytics_enabled is False
     labels = {block.label for block in app.blocks.values() if isinstance(block, gradio.Tab)}
-    assert labels == {path.stem for path in WEIGHTS.glob("*.safetensors")} - set(READERS) | {"draw a digit"}
+    assert labels == {path.stem for path in WEIGHTS.glob("*.safetensors")} - set(READERS) | {"draw a digit", WALK}
     shown = {getattr(block, "label", None) for block in app.blocks.values()}
     assert {f"{CLASSIFIER}: class", f"{AUTOENCODER}: digit and reconstruction"} <= shown, "without any --weights"
 
@@ -55,7 +56,7 @@ def test_generation_follows_seed_class_and_sliders() -> None:
     assert np.array_equal(small, (expected * 255).round().byte().numpy())
 
 
-def test_a_photograph_is_given_in_the_channels_of_the_model() -> None:
+def test_a_photograph_is_given_in_the_channels_of_the_model(tmp_path: Path) -> None:
     torch.manual_seed(0)
     model = lit_models.Pix2Pix(32, 3, feature_maps=2, discriminator_feature_maps=2, patch_size=16, source_channels=1)
     colors = playing.Player("colors", model.eval())
@@ -63,6 +64,12 @@ def test_a_photograph_is_given_in_the_channels_of_the_model() -> None:
     gray = torch.from_numpy(np.array(photograph.convert("L")))[None, None] / 255
     with torch.no_grad():
         expected = (model.translate(gray)[0] * 255).round().byte().permute(1, 2, 0).numpy()
+    photograph.save(tmp_path / "photograph.png")
+    assert colors.translate(str(tmp_path / "photograph.png")) == colors.translate(photograph)
+    assert colors.translate(None) is None
+    (tmp_path / "broken.png").write_bytes(b"\x89PNG cut off")
+    with pytest.raises(RunError, match=r"^broken\.png can't be read as a picture\.$"):
+        colors.translate(str(tmp_path / "broken.png"))
     made = colors.translate(photograph)
     assert made is not None
     assert np.array_equal(np.asarray(made.resize((32, 32), Image.Resampling.NEAREST)), expected)
@@ -115,6 +122,110 @@ def test_a_drawn_digit_is_read_reconstructed_and_compared(monkeypatch: pytest.Mo
         taken = classifier.model(reader.examples.images[:200]).argmax(1)
     right = (taken == torch.from_numpy(load_digits().target[:200])).float().mean()
     assert right > 0.7, "trained on others: MNIST's are finer"
+
+
+def tiles_of(row: Image.Image, side: int, channels: int) -> torch.Tensor:
+    """The images in a row, ``(N, C, H, W)`` in 0..255; between them lie two white pixels."""
+    factor = row.height // (side + 4)
+    pixels = torch.from_numpy(np.array(row.convert("L" if channels == 1 else "RGB"))[::factor, ::factor].astype(int))
+    pixels = pixels.reshape(side + 4, -1, channels)[2:-2, 2:].unfold(1, side, side + 2)
+    return pixels.permute(1, 2, 0, 3)
+
+
+def drawn_ring() -> Image.Image:
+    canvas = Image.new("RGBA", (280, 280), (0, 0, 0, 0))
+    ImageDraw.Draw(canvas).ellipse((60, 40, 200, 240), outline=(0, 0, 0, 255), width=20)
+    return canvas
+
+
+def test_the_way_between_two_drawings() -> None:
+    walker = player(AUTOENCODER)
+    row, file = playing.Walk([walker]).between({"composite": drawn_one()}, {"composite": drawn_ring()}, steps=5)
+    model = walker.model
+    digits = [playing.centered_digit(np.asarray(drawn), (1, 32, 32)) for drawn in (drawn_one(), drawn_ring())]
+    assert digits[0] is not None
+    assert digits[1] is not None
+    with torch.no_grad():
+        start, end = model.encoder(digits[0]), model.encoder(digits[1])
+        way = [torch.sigmoid(model.decoder((1 - step / 4) * start + step / 4 * end)) for step in range(5)]
+    expected = (torch.cat([digits[0], *way, digits[1]]) * 255).round().int()
+    shown = tiles_of(row, 32, 1)
+    assert shown.shape == expected.shape
+    assert (shown - expected).abs().max() <= 1
+    assert (shown[1] - shown[5]).abs().max() > 100, "of two digits"
+    with Image.open(file) as gif:
+        assert gif.n_frames == 8, "there and back"
+        for frame, step in enumerate((0, 1, 2, 3, 4, 3, 2, 1)):
+            gif.seek(frame)
+            level = np.asarray(gif.convert("L").resize((32, 32), Image.Resampling.NEAREST)).astype(int)
+            assert np.abs(level - shown[step + 1, 0].numpy()).max() <= 1
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_the_way_between_two_photographs(channels: int) -> None:
+    """Their central squares, in the model's channels, neither cut out nor inverted; along the great circle."""
+    torch.manual_seed(0)
+    vae = lit_models.VAE(image_size=32, channels=channels, feature_maps=2, latent_dim=4).eval()
+    pixels = np.random.default_rng(0).integers(0, 255, (2, 32, 48, 3), dtype=np.uint8)
+    photographs = [Image.fromarray(one) for one in pixels]
+    walker = playing.Player("vae", vae)
+    ink = channels == 3  # is of no use for color
+    row = playing.Walk([walker]).between(*photographs, steps=3, path="slerp", ink=ink)[0]
+    seen = [np.array(one.convert("L" if channels == 1 else "RGB"))[:, 8:40] for one in photographs]
+    images = [torch.from_numpy(one.reshape(1, 32, 32, channels)).permute(0, 3, 1, 2) / 255 for one in seen]
+    with torch.no_grad():
+        start, end = vae.embed(images[0]), vae.embed(images[1])
+        angle = torch.acos((start * end).sum() / (start.norm() * end.norm()))
+        middle = (torch.sin(angle / 2) * start + torch.sin(angle / 2) * end) / torch.sin(angle)
+        way = [vae.decode(latent) for latent in (start, middle, end)]
+    expected = (torch.cat([images[0], *way, images[1]]) * 255).round().int()
+    assert (tiles_of(row, 32, channels) - expected).abs().max() <= 1
+
+
+def test_each_model_walks_in_its_own_size() -> None:
+    torch.manual_seed(0)
+    vae = lit_models.VAE(image_size=16, feature_maps=2, latent_dim=4).eval()
+    walk = playing.Walk([autoencoder(), playing.Player("vae", vae)])
+    answers = walk.between(drawn_one(), drawn_ring(), steps=4)
+    assert [tiles_of(row, side, 1).shape for row, side in ((answers[0], 32), (answers[2], 16))] == [
+        (6, 1, 32, 32),
+        (6, 1, 16, 16),
+    ]
+    assert answers[1] != answers[3]
+
+
+def test_a_walk_needs_two_pictures() -> None:
+    walk, empty = playing.Walk([autoencoder()]), Image.new("RGBA", (280, 280), (0, 0, 0, 0))
+    sentence = r"^The {} picture is missing or blank: draw one, or drop or pick a file that is a picture\.$"
+    for missing in (None, {"background": None, "layers": [], "composite": None}, empty, Image.new("L", (9, 9), 255)):
+        with pytest.raises(RunError, match=sentence.format("second")):
+            walk.between(drawn_one(), missing)
+        with pytest.raises(RunError, match=sentence.format("first")):
+            walk.between(missing, drawn_one())
+    with pytest.raises(RunError, match=sentence.format("first")):
+        walk.between(empty, drawn_one(), ink=False)
+
+
+def test_digits_to_pick_from(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("RELIT_DATA", str(tmp_path))
+    walk = playing.Walk([autoencoder()])
+    zero, one = (Image.open(file) for file in walk.examples(2))
+    shown = tiles_of(walk.between(zero, one)[0], 32, 1) / 255
+    similar = [
+        torch.corrcoef(torch.stack([shown[end].flatten(), image.flatten()]))[0, 1]
+        for end, image in zip((0, -1), playing.training_digits((1, 32, 32)).images[:2], strict=True)
+    ]
+    assert min(similar) > 0.95, "as they were"
+
+
+def test_who_walks() -> None:
+    gradio = pytest.importorskip("gradio")
+    colors = playing.Player("colors", lit_models.VAE(image_size=16, channels=3, feature_maps=2, latent_dim=4).eval())
+    app = demo.build_app([colors])
+    tabs = [block.label for block in app.blocks.values() if isinstance(block, gradio.Tab)]
+    assert tabs == ["colors", WALK]
+    assert not any(isinstance(block, gradio.Dataset) for block in app.blocks.values()), "no digits to pick"
+    assert [player(name).interpolates for name in ("dcgan_mnist", CLASSIFIER, AUTOENCODER)] == [False, False, True]
 
 
 def test_the_most_similar_images(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -176,6 +287,9 @@ def test_few_shots(tmp_path: Path) -> None:
     )
     assert set(answer) == {"class 1", "class 2"}
     assert answer["class 2"] > 0.9
+    paper = Image.new("RGBA", (105, 105), (0, 0, 0, 0))
+    paper.putalpha(drawn_shape("ring", 4).point(lambda level: 255 - level))
+    assert few.classify(paper, [drawn_shape("line", 0)], [drawn_shape("ring", 0)])["class 2"] > 0.9, "transparent"
     with pytest.raises(RunError, match=r"^Put pictures into at least two classes, and one to ask about\.$"):
         few.classify(drawn_shape("ring", 4), [drawn_shape("line", 0)])
     (tmp_path / "broken.png").write_bytes(b"\x89PNG cut off")
@@ -193,7 +307,8 @@ def test_the_playground_in_a_browser(tmp_path: Path, monkeypatch: pytest.MonkeyP
     sizes = {"image_size": 32, "channels": 3, "feature_maps": 2, "discriminator_feature_maps": 2, "patch_size": 16}
     translator = playing.Player("pix2pix", lit_models.Pix2Pix(**sizes).eval())
     few_shot = player("protonet_omniglot_1shot")
-    app = demo.build_app([player("dcgan_mnist"), player(CLASSIFIER), autoencoder(), translator, few_shot])
+    another = playing.Player("another", translator.model)
+    app = demo.build_app([player("dcgan_mnist"), player(CLASSIFIER), autoencoder(), translator, another, few_shot])
     try:
         with Page(demo.launch(app, 0), width=1280) as page:
             image = "document.querySelector('img[src*=\"/file=\"]')?.src"
@@ -214,12 +329,30 @@ def test_the_playground_in_a_browser(tmp_path: Path, monkeypatch: pytest.MonkeyP
             stroke(page, x + width / 2, y + 0.2 * height, y + 0.8 * height)
             wait_for(page, f"/{CLASSIFIER}: class[^]*?1[^]*%/.test(document.body.innerText)")
 
+            click(page, WALK)
+            (tmp_path / "broken.png").write_bytes(b"\x89PNG cut off")
+            upload(page, "first picture", tmp_path / "broken.png")
+            click(page, "walk between them")
+            wait_for(page, "document.body.innerText.includes('The first picture is missing or blank')")
+            for label, kind in (("first picture", "line"), ("second picture", "ring")):
+                drawn_shape(kind, 0).save(tmp_path / f"{kind}.png")
+                upload(page, label, tmp_path / f"{kind}.png")
+                wait_for(page, f"!{block_of(label)}.innerText.includes('Upload an image')")
+            click(page, "walk between them")
+            wait_for(page, "document.querySelector('img[src*=\"between.gif\"]')?.naturalWidth === 256")
+            row = f"image.naturalWidth === {7 * (2 + 11 * 34)} && image.naturalHeight === {7 * 36}"
+            wait_for(page, f"[...document.images].some((image) => image.checkVisibility() && {row})")
+
             click(page, "pix2pix")
             photograph = tmp_path / "photograph.png"
             Image.fromarray(np.random.default_rng(0).integers(0, 255, (40, 60, 3), dtype=np.uint8)).save(photograph)
             upload(page, "photograph", photograph)
             sized = "[...document.images].filter((image) => image.checkVisibility()).map((image) => image.naturalWidth)"
             wait_for(page, f"{sized}.length >= 2")
+
+            click(page, "another")
+            upload(page, "photograph", tmp_path / "broken.png")
+            wait_for(page, "document.body.innerText.includes('broken.png can\\'t be read as a picture.')")
 
             click(page, few_shot.name)
             for label, kind, shift in (("class 1", "line", 0), ("class 2", "ring", 0), ("which class", "ring", 4)):
@@ -251,12 +384,17 @@ def click(page: Page, text: str) -> None:
     page.evaluate(f"{found}.click()")
 
 
-def upload(page: Page, label: str, file: Path) -> None:
-    """Gives a file to the place whose label begins so, and waits until it is there."""
-    place = (
+def block_of(label: str) -> str:
+    """JavaScript for the visible place whose label begins so."""
+    return (
         "[...document.querySelectorAll('.block')].find((block) => block.checkVisibility()"
         f" && block.querySelector('[data-testid=block-label]')?.textContent.trim().startsWith({label!r}))"
     )
+
+
+def upload(page: Page, label: str, file: Path) -> None:
+    """Gives a file to the place whose label begins so, and waits until it is there."""
+    place = block_of(label)
     wait_for(page, f"!!{place}?.querySelector('input[type=file]')")
     node = page.send("Runtime.evaluate", expression=f"{place}.querySelector('input[type=file]')")["result"]
     page.send("DOM.setFileInputFiles", files=[str(file)], objectId=node["objectId"])
