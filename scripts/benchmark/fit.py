@@ -125,7 +125,8 @@ def counted(arguments: list[str]) -> CountedBatch:
     hook = register_optimizer_step_post_hook(lambda *_: CountedBatch.last.count())
     try:
         with tempfile.TemporaryDirectory() as folder:
-            found: CountedBatch = fit_with(CountedBatch, [*arguments, "--trainer.limit_val_batches=0"], folder)
+            unwatched = ("--trainer.limit_val_batches=0", "--checkpoint.monitor=null")  # a monitor needs validation
+            found: CountedBatch = fit_with(CountedBatch, [*arguments, *unwatched], folder)
             return found
     finally:
         hook.remove()
@@ -178,20 +179,24 @@ def rows_of(
         first, cpu, _, memory = (statistics.median(values) for values in zip(*runs, strict=True))
         share = f"{100 * shares[side]:.0f} %" if side in shares else ""
         speed = f"{1 / statistics.median(each):,.4g}"
-        rows.append((side, speed, f"{ratio(ours, each):.2f}", share, f"{first:.1f}", f"{cpu:.1f}", f"{memory / 1e6:,.0f}"))
+        rows.append(
+            (side, speed, f"{ratio(ours, each):.2f}", share, f"{first:.1f}", f"{cpu:.1f}", f"{memory / 1e6:,.0f}")
+        )
     return rows
 
 
 def run_fit(args: argparse.Namespace) -> None:
     """``benchmark.py fit``."""
-    root = begin(args)
+    begin(args)
+    if args.root:  # not --data.root: a data module that wraps another one has no such argument
+        os.environ["RELIT_DATA"] = str(Path(args.root).expanduser().absolute())
     gflops = peak("cpu", tuple(PRECISIONS), seconds=3.0).values["gflops"]
     print(", ".join(f"peak in {dtype}: {value:,.0f} GFLOP/s" for dtype, value in gflops.items()))
     results: dict[str, Any] = {}
     shares: dict[str, dict[str, float]] = {}
     for name in args.config:
         path = Path(name) if name.endswith(".yaml") else CONFIGS / f"{name}.yaml"
-        arguments = ["--config", str(path), f"--data.root={root}", "--trainer.accelerator=cpu", *shlex.split(args.set)]
+        arguments = ["--config", str(path), "--trainer.accelerator=cpu", *shlex.split(args.set)]
         batch = counted(arguments)
         flops, images = batch.flops, batch.images
         with tempfile.TemporaryDirectory() as runs:
