@@ -125,8 +125,9 @@ def counted(arguments: list[str]) -> CountedBatch:
     hook = register_optimizer_step_post_hook(lambda *_: CountedBatch.last.count())
     try:
         with tempfile.TemporaryDirectory() as folder:
-            unwatched = ("--trainer.limit_val_batches=0", "--checkpoint.monitor=null")  # a monitor needs validation
-            found: CountedBatch = fit_with(CountedBatch, [*arguments, *unwatched], folder)
+            # Without what monitors validation: checkpoints, early stopping.
+            alone = ("--trainer.limit_val_batches=0", "--checkpoint.monitor=null", "--trainer.callbacks=[]")
+            found: CountedBatch = fit_with(CountedBatch, [*arguments, *alone], folder)
             return found
     finally:
         hook.remove()

@@ -153,7 +153,8 @@ def test_a_script_is_timed_from_outside(tmp_path: Path) -> None:
 @pytest.mark.long
 def test_operations_and_optimizer_steps_are_counted(digits_root: Path) -> None:
     """Of a configuration that monitors a validation score, too."""
-    batch = counted([*TINY, f"--data.root={digits_root}", "--checkpoint.monitor=val/inception_score"])
+    stopping = '--trainer.callbacks+={"class_path": "EarlyStopping", "init_args": {"monitor": "val/fid"}}'
+    batch = counted([*TINY, f"--data.root={digits_root}", "--checkpoint.monitor=val/inception_score", stopping])
     assert (batch.images, batch.optimizer_steps, batch.passes) == (64, 2, 2)
     assert batch.flops > 1e6
 
