@@ -32,6 +32,7 @@ from lit_models.optimizers import FusedAdam
 from lit_models.support.checks import require_fraction
 from lit_models.support.classes import CLASSIFIER, Classifier
 from lit_models.support.pretrained import StartsFromWeights, load_pretrained, require_fitting_weights
+from lit_models.support.ranks import mean_over_ranks
 
 
 class TransferClassifier(StartsFromWeights, Classifier):
@@ -175,8 +176,10 @@ class TransferClassifier(StartsFromWeights, Classifier):
         self.train_accuracy.update((logits[0].argmax(1) == batch.label).float())
         if not isinstance(batch, FoldedImages):
             return losses.mean(1).sum()
-        learns = self.learns(batch.fold)
-        return ((losses * learns).sum(1) / learns.sum(1).clamp(min=1)).sum()  # each model's mean over its own images
+        learns = self.learns(batch.fold).to(losses.dtype)
+        # Each model's mean over its own images, of which the ranks may have different numbers.
+        images = mean_over_ranks(learns.sum(1))
+        return ((losses * learns).sum(1) / images.clamp(min=1e-6)).sum()
 
     def on_train_epoch_end(self) -> None:
         self.log_dict({"train/loss": self.train_loss.compute(), "train/accuracy": self.train_accuracy.compute()})

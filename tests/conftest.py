@@ -16,6 +16,9 @@ import pytest
 import torch
 
 torch.set_num_threads(1)
+# The first backward pass starts autograd's threads, one for each kind of device that is known by then, and after that a
+# process can't be forked for a training. An export makes more kinds known; here there is none.
+torch.ones((), requires_grad=True).backward()
 
 if os.name == "nt":
     # What kills, forks or limits processes as only POSIX can; the rest runs in hosted CI.

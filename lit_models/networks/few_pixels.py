@@ -64,7 +64,7 @@ class HalvingConv2d(nn.Conv2d):
         super().__init__(in_channels, out_channels, 4, stride=2, padding=1, bias=bias)
 
     def forward(self, input: Tensor) -> Tensor:
-        if _fits(self, input, len(input) * (input.shape[-2] // 2) * (input.shape[-1] // 2)):
+        if _fits(self, input, input.numel() // (4 * self.in_channels)):
             result: Tensor = _Halving.apply(*_cast(input, self.weight))
             return result
         return super().forward(input)

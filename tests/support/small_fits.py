@@ -68,7 +68,7 @@ def small_fit(
     """
     record, arguments = ALL_MODELS[title].record, ALL_MODELS[title].arguments
     sizes = {"image_size": arguments["image_size"], "channels": arguments.get("channels", 1)}
-    others: dict[str, Any] = record.length(1)
+    others: dict[str, Any] = record.length(trainer.get("max_epochs", 1))
     if record.starts_from:
         decoder = {"latent_dim": arguments["code_dim"], "feature_maps": arguments["feature_maps"]}
         others[record.starts_from] = str(write_autoencoder(folder / "autoencoder.ckpt", **sizes, **decoder))

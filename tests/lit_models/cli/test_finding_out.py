@@ -86,7 +86,8 @@ def test_words_choose_lines(capsys: Output) -> None:
     assert "dcgan_digits" not in names
 
 
-def test_weights_are_listed_with_what_was_tested(capsys: Output) -> None:
+def test_weights_are_listed_with_what_was_tested(capsys: Output, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "400")
     rows = {line.split()[0]: line for line in printed(capsys, "list", "weights")}
     assert set(published_weights()) < set(rows)
     card = json.loads(published_weights()["digit_classifier_mnist"].with_suffix(".json").read_text())
