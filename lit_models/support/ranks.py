@@ -48,15 +48,6 @@ def gather_on_device(values: Tensor) -> Tensor:
     return _in_order_of_rows(gather_all_tensors(values))
 
 
-def mean_over_ranks(value: Tensor) -> Tensor:
-    """The mean of a tensor of all ranks, on its device; the tensor itself where there is one process."""
-    if not (dist.is_available() and dist.is_initialized()):
-        return value
-    total = value.clone()
-    dist.all_reduce(total)
-    return total / dist.get_world_size()
-
-
 def _in_order_of_rows(shares: list[Tensor]) -> Tensor:
     """The rows of all ranks in the order of the evaluation set."""
     rows = shares[0].new_empty(sum(map(len, shares)), *shares[0].shape[1:])
