@@ -130,8 +130,8 @@ def processor() -> Line:
         "instructions": sets,
         "torch_uses": torch.backends.cpu.get_cpu_capability(),
     }
-    known = f" of {', '.join(sets)}" if sets else ""
-    return Line("processor", f"{values['name']}; torch uses {values['torch_uses']}{known}", values=values)
+    known = f" with {', '.join(sets)}" if sets else ""
+    return Line("processor", f"{values['name']}{known}; torch uses {values['torch_uses']}", values=values)
 
 
 def threads() -> Line:
@@ -142,13 +142,15 @@ def threads() -> Line:
     used = torch.get_num_threads()
     load = os.getloadavg()[0] if hasattr(os, "getloadavg") else None
     values = {"threads": used, "processors": allowed, "of": os.cpu_count(), "load": load}
-    text = f"{used} on {allowed:g} processors"
+    text = f"{_counted(used, 'thread')} on {_counted(allowed, 'processor')}"
+    if allowed < (os.cpu_count() or 1):
+        text += f" of {os.cpu_count()}"
     if load is not None:
         text += f", load {load:.1f}"
     if used > allowed:
         return Line("threads", f"{text}: set OMP_NUM_THREADS={max(1, int(allowed))}", "note", values)
-    if load is not None and load > 0.5 * allowed:
-        return Line("threads", f"{text}: other programs are computing, which slows all that follows", "note", values)
+    if load is not None and load > 0.5 * (os.cpu_count() or 1):  # the load is that of all processors
+        return Line("threads", f"{text}: other programs are running, so the peak below is too low", "note", values)
     return Line("threads", text, values=values)
 
 
@@ -247,8 +249,10 @@ def kernels(device: str, dtypes: tuple[str, ...]) -> Line:
     used = [fault for fault in found if not fault.avoided]
     count = len(KERNELS) * len(dtypes)
     text = f"{count - len(found)} of {count} agree with float64 on {device}"
+    if found and not used:
+        text += "; relit avoids the others"
     for fault in found:
-        how = f"; not used: {fault.avoided}" if fault.avoided else ""
+        how = f" ({fault.avoided})" if fault.avoided else ""
         text += f"\n{'':18}{fault.kernel} in {fault.dtype}: {fault.problem}{how}"
     status = "wrong" if used else "note" if found else "ok"
     return Line("kernels", text, status, {"count": count, "faults": [fault.as_dict() for fault in found]})
@@ -320,6 +324,10 @@ def _version(package: str) -> str | None:
         return version(package)
     except PackageNotFoundError:
         return None
+
+
+def _counted(number: float, noun: str) -> str:
+    return f"{number:g} {noun}{'' if number == 1 else 's'}"
 
 
 def _gigabytes(count: int) -> str:

@@ -1,10 +1,12 @@
-"""Kernels that the methods use, compared with float64, each in a process that may crash.
+"""Kernels and layers that the methods use, compared with float64, each in a process that may crash.
 
 A wrong kernel returns numbers of the right shape, so a network that uses it trains badly without any message.
 """
 
 import multiprocessing
+import signal
 from collections.abc import Callable
+from contextlib import suppress
 from copy import deepcopy
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -13,6 +15,10 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+
+from lit_models.darts.network import DepthwiseConv
+from lit_models.networks.few_pixels import DoublingConv2d, HalvingConv2d
+from lit_models.networks.resnet import Shortcut
 
 TOLERANCES = {"float32": 1e-4, "bfloat16": 0.02, "float16": 0.005}
 """Largest relative error of a result in the Euclidean norm."""
@@ -54,11 +60,21 @@ KERNELS = (
         (4, 8, 64, 64),
         avoided="relit subsamples the image first",
     ),
+    Kernel("Subsampling and convolution 1x1, 8 to 16 (narrow ResNet18)", partial(Shortcut, 8, 16, 2), (4, 8, 64, 64)),
     Kernel("Convolution 4x4 of stride 2, 64 to 128 (GANs, VAE)", partial(_halving, 64, 128), (4, 64, 32, 32)),
     Kernel("Convolution 4x4 of stride 2, contiguous (pix2pix)", partial(_halving, 256, 512), (1, 256, 16, 16), False),
+    Kernel(
+        "Convolution 4x4 as a matrix product (pix2pix)", partial(HalvingConv2d, 512, 512, False), (1, 512, 8, 8), False
+    ),
     Kernel("Transposed convolution, 128 to 64 (GANs, VAE)", partial(_doubling, 128, 64), (4, 128, 16, 16)),
     Kernel("Transposed convolution, 64 to 3 (GANs, VAE)", partial(_doubling, 64, 3), (4, 64, 32, 32)),
     Kernel("Transposed convolution, contiguous (pix2pix)", partial(_doubling, 512, 256), (1, 512, 8, 8), False),
+    Kernel(
+        "Transposed convolution as a matrix product (pix2pix)",
+        partial(DoublingConv2d, 1024, 512, False),
+        (1, 1024, 4, 4),
+        False,
+    ),
     Kernel("Convolution 7x7, 3 to 64 (CycleGAN)", partial(_conv, 3, 64, 7, padding=3), (1, 3, 64, 64)),
     Kernel("Depthwise convolution 3x3 (DARTS)", partial(_conv, 16, 16, 3, padding=1, groups=16), (8, 16, 32, 32)),
     Kernel(
@@ -73,6 +89,9 @@ KERNELS = (
         (8, 16, 32, 32),
         avoided=_GRIDS,
     ),
+    Kernel("Depthwise convolution 3x3 on four grids (DARTS)", partial(DepthwiseConv, 8, 3, 1, 2), (8, 8, 32, 32)),
+    Kernel("Depthwise convolution 5x5 on four grids (DARTS)", partial(DepthwiseConv, 16, 5, 1, 2), (8, 16, 32, 32)),
+    Kernel("Depthwise convolution 5x5 of stride 2 (DARTS)", partial(DepthwiseConv, 16, 5, 2, 1), (8, 16, 32, 32)),
     Kernel("Batch normalization (all)", partial(nn.BatchNorm2d, 64), (8, 64, 32, 32)),
     Kernel("Linear layer, 784 to 256 (MLPs, classifiers)", partial(nn.Linear, 784, 256), (64, 784), False),
 )
@@ -150,9 +169,16 @@ def _problems(context: Any, group: list[tuple[Kernel, str]], device: str) -> lis
             problems.append(receiver.recv())
     except EOFError:
         process.join()
-        problems.append(f"ended the process with {process.exitcode}")
+        problems.append(_ending(process.exitcode))
     process.join()
     return problems
+
+
+def _ending(code: int) -> str:
+    """An exit code in words."""
+    with suppress(ValueError):  # not a signal
+        return f"crashed with {signal.Signals(-code).name}"
+    return f"ended the process with exit code {code}"
 
 
 def _send_problems(group: list[tuple[Kernel, str]], device: str, sender: Connection) -> None:

@@ -4,8 +4,8 @@
     python watch.py RESULT BEGAN SKIP COUNT -m MODULE [ARGUMENT ...]
 
 BEGAN is ``time.time()`` before the process was started. RESULT becomes a JSON object: seconds to the first optimizer
-step, seconds of COUNT optimizer steps after the first SKIP, and the peak of this process's memory in bytes. The script
-runs with its folder first on the path; its DataLoader's workers are not watched.
+step, this process's CPU time until then, seconds of COUNT optimizer steps after the first SKIP, and the peak of its
+memory in bytes. The script runs with its folder first on the path; its DataLoader's workers are not watched.
 """
 
 import json
@@ -31,16 +31,21 @@ class Watch:
     def __init__(self, result: Path, began: float, skip: int, count: int) -> None:
         self.result, self.began, self.skip, self.count = result, began, skip, count
         self.seen = 0
-        self.first = self.start = 0.0
+        self.first = self.first_cpu = self.start = 0.0
 
     def __call__(self, *_: Any) -> None:
         self.seen += 1
         if self.seen == 1:
-            self.first = self._now() - self.began
+            self.first, self.first_cpu = self._now() - self.began, time.process_time()
         if self.seen == self.skip:
             self.start = self._now()
         elif self.seen == self.skip + self.count:
-            found = {"first_step": self.first, "seconds": self._now() - self.start, "peak_bytes": peak_bytes()}
+            found = {
+                "first_step": self.first,
+                "first_cpu": self.first_cpu,
+                "seconds": self._now() - self.start,
+                "peak_bytes": peak_bytes(),
+            }
             self.result.write_text(json.dumps(found), encoding="utf-8")
             os._exit(0)
 

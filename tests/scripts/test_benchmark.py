@@ -6,6 +6,7 @@ import runpy
 import statistics
 import subprocess
 import sys
+import time
 from importlib import import_module
 from pathlib import Path
 
@@ -97,22 +98,23 @@ def test_a_hook_times_the_steps_after_the_first(tmp_path: Path, monkeypatch: pyt
         watch()
     found = json.loads((tmp_path / "found.json").read_text())
     assert (found["first_step"], found["seconds"]) == (1.0, 7.0)
+    assert 0 < found["first_cpu"] < time.process_time()
     assert 1e7 < found["peak_bytes"] < 1e11
 
 
 def test_shares_of_the_peak() -> None:
     """2 GFLOP in half a second are 4 GFLOP/s: 40 % of 10, 20 % of 20. A peer has half as many images in a batch."""
     found = {
-        "relit fit": [Measured(5.0, 0.5, 1e9), Measured(7.0, 0.5, 3e9), Measured(6.0, 0.5, 2e9)],
-        "relit fit, bf16": [Measured(5.0, 0.5, 1e9)] * 3,
-        "peer": [Measured(2.0, 0.5, 1e9)] * 3,
+        "relit fit": [Measured(5.0, 4.0, 0.5, 1e9), Measured(7.0, 6.0, 0.5, 3e9), Measured(6.0, 5.0, 0.5, 2e9)],
+        "relit fit, bf16": [Measured(5.0, 4.0, 0.5, 1e9)] * 3,
+        "peer": [Measured(2.0, 1.0, 0.5, 1e9)] * 3,
     }
     shares = shares_of(found, 2_000_000_000, {"float32": 10.0, "bfloat16": 20.0})
     rows = rows_of(found, shares, {**dict.fromkeys(found, 8), "peer": 4})
     assert rows == [
-        ("relit fit", "16", "1.00", "40 %", "6.0", "2,000"),
-        ("relit fit, bf16", "16", "1.00", "20 %", "5.0", "1,000"),
-        ("peer", "8", "0.50", "", "2.0", "1,000"),
+        ("relit fit", "16", "1.00", "40 %", "6.0", "5.0", "2,000"),
+        ("relit fit, bf16", "16", "1.00", "20 %", "5.0", "4.0", "1,000"),
+        ("peer", "8", "0.50", "", "2.0", "1.0", "1,000"),
     ]
     assert fallen({"a": shares}, {"a": {"relit fit": 0.44, "relit fit, bf16": 0.23}, "b": {"relit fit": 1.0}}) == [
         "a, relit fit, bf16: 20 % of the peak, before 23 %."
@@ -142,7 +144,7 @@ def test_a_script_is_timed_from_outside(tmp_path: Path) -> None:
     command = ["main.py", "--epochs", "3"]
     found = watched(command, steps=5, optimizer_steps=2, threads=1, folder=tmp_path)
     assert 0 < found.seconds < 1 < found.peak_bytes
-    assert 0.1 < found.first_step < 100
+    assert 0.1 < found.first_cpu < 1.1 * found.first_step < 100
     (tmp_path / "helper.py").write_text(f"STEPS = {WARM_UP + 4}")
     with pytest.raises(SystemExit, match=r"ended before its 16 optimizer steps were done:\n.*the end"):
         watched(command, steps=5, optimizer_steps=2, threads=1, folder=tmp_path)
@@ -150,7 +152,9 @@ def test_a_script_is_timed_from_outside(tmp_path: Path) -> None:
 
 @pytest.mark.long
 def test_operations_and_optimizer_steps_are_counted(digits_root: Path) -> None:
-    batch = counted([*TINY, f"--data.root={digits_root}"])
+    """Of a configuration that monitors a validation score, too."""
+    stopping = '--trainer.callbacks+={"class_path": "EarlyStopping", "init_args": {"monitor": "val/fid"}}'
+    batch = counted([*TINY, f"--data.root={digits_root}", "--checkpoint.monitor=val/inception_score", stopping])
     assert (batch.images, batch.optimizer_steps, batch.passes) == (64, 2, 2)
     assert batch.flops > 1e6
 

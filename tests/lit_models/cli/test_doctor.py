@@ -19,6 +19,7 @@ Relit = Callable[..., int]
 NAMES = [
     *("relit", "packages", "processor", "threads", "memory", "GPU", "data", "extras", "kernels", "peak", "precision")
 ]
+USED = [kernel for kernel in kernels.KERNELS if not kernel.avoided]
 LINEAR = Kernel("a linear layer", partial(nn.Linear, 3, 2), (4, 3), False)
 
 
@@ -64,7 +65,7 @@ def test_a_package_that_fails_to_load_is_wrong(
     assert "wrong  packages   no_such_package can't be imported (ModuleNotFoundError" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("kernel", kernels.KERNELS[::7], ids=lambda kernel: kernel.name)
+@pytest.mark.parametrize("kernel", USED[::3], ids=lambda kernel: kernel.name)
 def test_right_kernels_are_right(kernel: Kernel) -> None:
     assert not problem_of(kernel, "cpu", "float32")
     largest = max(errors_of(kernel, "cpu", "bfloat16").values())
@@ -116,7 +117,7 @@ def test_a_crash_is_a_fault_and_the_others_are_checked(size: int) -> None:
     table = (LINEAR, Kernel("crash", crash, (1,)), Kernel("refusal", refuse, (1,), avoided="no"), LINEAR)
     found = kernels.check_in_groups(table, ("float32",), "cpu", size)
     assert found == [
-        Fault("crash", "float32", f"ended the process with {-signal.SIGSEGV}", ""),
+        Fault("crash", "float32", "crashed with SIGSEGV", ""),
         Fault("refusal", "float32", "no such type", "no"),
     ]
 

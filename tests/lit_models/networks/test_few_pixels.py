@@ -23,7 +23,7 @@ def any_layer(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Matrix products for few weights and in float64, too; returns the list of those that were computed."""
     monkeypatch.setattr(few_pixels, "WEIGHTS", 0)
     computed: list[str] = []
-    monkeypatch.setattr(few_pixels, "PIXELS", dict.fromkeys((torch.float64, torch.float32, torch.bfloat16), 100))
+    monkeypatch.setattr(few_pixels, "PIXELS", dict.fromkeys((torch.float64, torch.float32, torch.bfloat16), (100, 100)))
     true = few_pixels.weight_gradient
 
     def noted(large: Tensor, small: Tensor, weight: Tensor) -> Tensor:
@@ -98,6 +98,24 @@ def test_what_is_left_to_torch(kind: str, any_layer: list[str]) -> None:
     assert any_layer == []
 
 
-def test_the_layers_of_pix2pix_count_as_large() -> None:
-    assert DoublingConv2d(512, 512).weight.numel() >= few_pixels.WEIGHTS
-    assert HalvingConv2d(128, 256).weight.numel() < few_pixels.WEIGHTS
+@pytest.mark.parametrize(
+    ("kind", "inputs", "outputs", "size", "fits", "fits_bf16"),
+    [
+        (HalvingConv2d, 512, 512, 8, True, True),
+        (HalvingConv2d, 512, 512, 16, False, True),
+        (DoublingConv2d, 512, 512, 4, True, True),
+        (DoublingConv2d, 512, 512, 8, False, True),
+        (DoublingConv2d, 1024, 512, 8, True, True),
+        (DoublingConv2d, 1024, 512, 16, False, True),
+        (HalvingConv2d, 128, 256, 4, False, False),
+    ],
+)
+def test_which_layers_of_pix2pix_are_products(
+    kind: type[Any], inputs: int, outputs: int, size: int, fits: bool, fits_bf16: bool
+) -> None:
+    """By their input's size: 4x4 pixels of the smaller image in float32, 8x8 with many weights, 16x16 in bfloat16."""
+    layer, x = kind(inputs, outputs, bias=False), torch.randn(1, inputs, size, size)
+    for autocast, expected in ((False, fits), (True, fits_bf16)):
+        with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
+            product = type(layer(x).grad_fn).__name__ in ("_HalvingBackward", "_DoublingBackward")
+        assert product == expected
