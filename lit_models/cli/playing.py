@@ -296,12 +296,14 @@ class Walk:
         answers: list[Any] = []
         for player in self.players:
             shape = player.model.image_shape
-            ends = [prepared(picture, shape, ink and shape[0] == 1) for picture in (first, second)]
-            for image, place in zip(ends, ("first", "second"), strict=True):
+            ends = []
+            for picture, place in ((first, "first"), (second, "second")):
+                image = prepared(picture, shape, ink and shape[0] == 1)
                 if image is None:
                     raise RunError(
                         f"The {place} picture is missing or blank: draw one, or drop or pick a file that is a picture."
                     )
+                ends.append(image)
             answers += player.between(ends[0], ends[1], steps, path)
         return answers
 

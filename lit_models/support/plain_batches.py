@@ -103,14 +103,16 @@ def _labels(module: "Method", label: Tensor) -> Tensor:
 def reference_batches(module: "Method", num_classes: int, per_class: int | None) -> Iterator[LabeledImages]:
     """This rank's share of a user's own training images, or of the first ``per_class`` of each class."""
     trainer = module.trainer
-    share = slice(trainer.global_rank, None, trainer.world_size)
     taken = torch.zeros(num_classes, dtype=torch.int64)
+    seen = 0  # by all ranks, so that they take turns also in batches of one image
     for plain in _train_loader_of(trainer) or ():
         batch = module.on_before_batch_transfer(trainer.precision_plugin.convert_input(plain), 0)
         if per_class is not None:
             first = _room_for(batch.label, taken, per_class)
             batch = LabeledImages(*(part[first] for part in batch))
             taken += batch.label.bincount(minlength=num_classes)
+        share = slice((trainer.global_rank - seen) % trainer.world_size, None, trainer.world_size)
+        seen += len(batch.label)
         batch = LabeledImages(*(part[share] for part in batch))
         if len(batch.label):
             yield batch

@@ -200,6 +200,19 @@ def test_references_of_plain_data_are_the_first_of_each_class(tmp_path: Path) ->
     assert sum(len(batch.label) for batch in reference_batches(model, 4, None)) == 30
 
 
+def test_ranks_take_turns_with_references_in_batches_of_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = lit_models.MetricResNet(**SMALL["MetricResNet"])
+    model.trainer = trainer(tmp_path)
+    model.trainer.datamodule = datamodule = Plain(count=5)  # type: ignore[attr-defined]
+    datamodule.train_dataloader = lambda: DataLoader(datamodule.data, 1)  # type: ignore[method-assign]  # in order
+    monkeypatch.setattr(Trainer, "world_size", 2)
+    images = datamodule.data.tensors[0]
+    for rank in range(2):
+        monkeypatch.setattr(Trainer, "global_rank", rank)
+        share = [batch.image for batch in reference_batches(model, 4, None)]
+        assert torch.equal(torch.cat(share), images[rank::2])
+
+
 @pytest.mark.long
 @pytest.mark.parametrize("devices", [1, 2])
 def test_the_command_shares_plain_data_out(tmp_path: Path, devices: int) -> None:
