@@ -3,6 +3,7 @@
 They are imported when they are asked for, so that ``relit --help`` doesn't wait for torch.
 """
 
+import os
 from importlib import import_module
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
@@ -28,7 +29,6 @@ if TYPE_CHECKING:
     from lit_models.wgan import WGAN
 
 import datamodules
-from lit_models.support.current_folder import take_over_from_parent
 
 if "LabeledImages" not in getattr(datamodules, "__all__", ()):
     raise ImportError(
@@ -36,7 +36,8 @@ if "LabeledImages" not in getattr(datamodules, "__all__", ()):
         "folder, or start Python in another one."
     )
 
-take_over_from_parent()
+if "RELIT_MODULES" in os.environ:  # of the process that has started this one
+    import_module("lit_models.support.current_folder").take_over_from_parent()
 
 __version__ = version("relit")
 

@@ -221,7 +221,7 @@ def test_a_refused_start_leaves_alone_what_another_process_began_at_that_moment(
     def begin(run: Path) -> None:
         taken.append(Ownership(run))
 
-    monkeypatch.setattr("lit_models.cli.command.require_writable", begin)
+    monkeypatch.setattr("lit_models.runs.claim.require_writable", begin)
     assert relit("fit", *TINY, "--run.id=one") == 1
     assert "is being trained by process" in capsys.readouterr().err
     assert [path.name for path in folder.iterdir()] == [LOCK]
@@ -231,7 +231,7 @@ def test_a_refused_start_leaves_alone_what_another_process_began_at_that_moment(
         (run / "checkpoints").mkdir()
         (run / "checkpoints/last.ckpt").write_text("a checkpoint")
 
-    monkeypatch.setattr("lit_models.cli.command.require_writable", end)
+    monkeypatch.setattr("lit_models.runs.claim.require_writable", end)
     assert relit("fit", *TINY, "--run.id=one") == 1
     assert "has just got a checkpoint from another process" in capsys.readouterr().err
     assert [path.name for path in folder.rglob("*")] == ["checkpoints", "last.ckpt"]
