@@ -78,7 +78,8 @@ def relit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, digits_root: Path) ->
     monkeypatch.setattr("sys.argv", ["relit"])
     with warnings.catch_warnings():
         yield lambda *args: main([str(arg) for arg in args])
-    os.environ.pop("PL_GLOBAL_SEED", None)
+    for name in ("PL_GLOBAL_SEED", "RELIT_MODULES"):
+        os.environ.pop(name, None)
 
 
 @pytest.fixture

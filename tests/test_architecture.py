@@ -1,6 +1,7 @@
 """The rooms of the house: imports point one way, downwards, each floor importing only what lies below it."""
 
 import ast
+import os
 import re
 import subprocess
 import sys
@@ -98,7 +99,9 @@ for module in {modules}:
         del sys.modules[name]
     importlib.import_module(module)
 """
-    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=REPOSITORY, check=False)
+    clean = {name: value for name, value in os.environ.items() if name != "RELIT_MODULES"}
+    command = [sys.executable, "-c", code]
+    ran = subprocess.run(command, capture_output=True, text=True, cwd=REPOSITORY, env=clean, check=False)
     assert ran.returncode == 0, ran.stderr
     loaded = ran.stdout.split()
     assert len([name for name in loaded if name.startswith("lit_models")]) <= 15
