@@ -16,6 +16,7 @@ import lit_models
 from benchmark.race import WARM_UP, Measure, timed
 from lit_models.__main__ import main as relit
 from lit_models.adversarial import frozen, losses_as_logged
+from lit_models.support.pretrained import StartsFromWeights
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 
@@ -87,7 +88,7 @@ def relit_fit(steps: int, *arguments: str) -> Measure:
 
 
 def model_of(config: dict[str, Any]) -> Any:
-    """The model of a configuration, in its memory order."""
+    """The model of a configuration, in its memory order; with random weights where it would start from others'."""
     from jsonargparse import ArgumentParser
 
     for name in lit_models.METHODS:
@@ -95,6 +96,8 @@ def model_of(config: dict[str, Any]) -> Any:
     parser = ArgumentParser(exit_on_error=False)
     parser.add_subclass_arguments(LightningModule, "model")
     model = parser.instantiate_classes(parser.parse_object({"model": config["model"]})).model
+    if isinstance(model, StartsFromWeights):
+        model.has_weights = True
     return model.to(memory_format=torch.channels_last) if config.get("channels_last") else model
 
 
