@@ -91,7 +91,7 @@ class BatchLoader(DataLoader[Any], Generic[Batch]):
             self.sampler = rows
         # Lightning's advice to load with several processes, which this loader has no use for.
         warnings.filterwarnings("ignore", message=".*_dataloader' does not have many workers")
-        # The data module refuses an empty split, or notes it, in words of its own arguments.
+        # An empty split is refused or noted by the data module, which can name the argument to change.
         warnings.filterwarnings("ignore", message="Total length of `BatchLoader` across ranks is zero")
 
     def __setattr__(self, name: str, value: Any) -> None:
