@@ -5,6 +5,7 @@ import os
 os.environ["OMP_NUM_THREADS"] = "1"
 os.environ["WANDB_MODE"] = "offline"
 
+import gc
 import re
 import shutil
 import warnings
@@ -27,8 +28,12 @@ if os.name == "nt":
     collect_ignore = [str(path) for path in _TESTS if _POSIX.search(path.read_text(encoding="utf-8"))]
 
 
-LONGEST = ("test_kernels.py", "test_fake_cuda.py", "test_site.py", "test_compile.py", "test_types.py")
-"""Files of few tests that take long."""
+LONGEST = (
+    *("test_kernels.py", "test_fake_cuda.py", "test_site.py", "test_compile.py", "test_types.py"),
+    *("test_add_a_method.py", "test_configs.py", "test_distributed.py", "test_docs.py", "test_preemption.py"),
+    *("test_resume.py", "test_reproduce.py", "test_sweep.py", "test_laptops.py"),
+)
+"""Files that take long, more than by the number of their tests."""
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -44,6 +49,12 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     if hasattr(config, "workerinput"):
         count = Counter(item.path for item in items)
         items.sort(key=lambda item: (item.path.name not in LONGEST, -count[item.path], item.path))
+
+
+def pytest_collection_finish() -> None:
+    """What was imported by now stays. Garbage collections leave it out, which would take half a second each."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="session")

@@ -276,10 +276,3 @@ def test_other_data_are_refused(digits_root: Path) -> None:
     model = tiny(channels=1)
     with pytest.raises(ModelError, match="learns from pairs of images, which Digits doesn't give: set --data Paired"):
         fit(model, Digits(root=str(digits_root)))
-
-
-def test_sizes_are_compared_before_training(maps_root: Path) -> None:
-    with pytest.raises(
-        ModelError, match=r"built for images of 3x32x32, but Maps gives 3x64x64 .* --model.image_size 64"
-    ):
-        fit(tiny(), Maps(root=str(maps_root), image_size=64))

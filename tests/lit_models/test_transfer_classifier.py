@@ -1,6 +1,5 @@
 import csv
 import os
-import pickle
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -231,25 +230,6 @@ def test_another_size_of_a_file_that_does_not_tell(digits_root: Path, encoder: P
     torch.save(content, encoder)
     with pytest.raises(ModelError, match=r"doesn't have the shapes that .*code_dim 8"):
         fitted(digits_root, classifier(encoder, code_dim=8))
-
-
-class Malicious:
-    def __init__(self, path: Path) -> None:
-        self.path = path
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return Path.touch, (self.path,)
-
-
-def test_a_malicious_checkpoint_is_not_executed(tmp_path: Path, digits_root: Path) -> None:
-    trap, proof = tmp_path / "trap.ckpt", tmp_path / "executed"
-    for save in (torch.save, lambda content, path: path.write_bytes(pickle.dumps(content))):
-        save({"state_dict": {}, "more": Malicious(proof)}, trap)
-        with pytest.raises(RunError, match="which could run code, so it is not opened"):
-            fitted(digits_root, classifier(trap))
-        assert not proof.exists()
-    pickle.loads(trap.read_bytes())
-    assert proof.exists(), "the trap works"
 
 
 def test_folders_stand_for_their_newest_best_checkpoint(tmp_path: Path) -> None:

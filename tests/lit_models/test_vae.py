@@ -329,10 +329,3 @@ def test_a_run_its_pictures_and_its_resumption(relit: Relit, monkeypatch: pytest
     assert float(last["test/bits_per_dim_importance_weighted"]) > 0
     assert relit("predict", "--ckpt_path", run / "checkpoints" / "best.ckpt", *arguments[1:]) == 0
     assert len(list((run / "predictions").glob("*.png"))) == 64
-
-
-def test_bf16_and_channels_last(digits_root: Path) -> None:
-    trainer = quiet_trainer(precision="bf16-mixed", max_steps=2, limit_val_batches=1)  # fmt: skip
-    model = VAE(32, 1, 3, 2).to(memory_format=torch.channels_last)
-    trainer.fit(model, Digits(root=str(digits_root), batch_size=8))
-    assert all(p.dtype == torch.float32 and p.isfinite().all() for p in model.parameters())
