@@ -14,7 +14,7 @@ from torch.optim.lr_scheduler import CosineAnnealingLR, OneCycleLR, ReduceLROnPl
 from datamodules import ImageDataModule
 from datamodules.loading.loaders import BatchLoader
 from lit_models.errors import ModelError, RunError, RunWarning
-from lit_models.runs.reading import flat
+from lit_models.runs.reading import flattened
 from lit_models.runs.settings import as_typed, differences
 from lit_models.support.lightning_internals import (
     callbacks_of,
@@ -90,7 +90,7 @@ class RestoredSettings(Callback):
         before = before if isinstance(before, dict) else {}
         settings = differences(before, now) if before else {}
         _tell_kept_rates(trainer, checkpoint, before, now)
-        known = flat(before)  # later versions have more settings
+        known = flattened(before)  # later versions have more settings
         self._other_order = [
             name
             for name in sorted(settings.keys() & known.keys())

@@ -36,7 +36,7 @@ def batch_of(model: LayerwiseMLP, size: int = 5) -> LabeledImages:
     return LabeledImages(image, torch.randint(model.num_classes, (size,), generator=generator))
 
 
-def fitted(root: Path, model: LayerwiseMLP, *callbacks: Callback, **trainer: Any) -> LayerwiseMLP:
+def trained(root: Path, model: LayerwiseMLP, *callbacks: Callback, **trainer: Any) -> LayerwiseMLP:
     quiet_trainer(
         max_epochs=model.planned_epochs, callbacks=list(callbacks), use_distributed_sampler=False, **trainer
     ).fit(model, Digits(root=str(root), batch_size=128))
@@ -208,7 +208,7 @@ def test_a_decoder_starts_as_its_layers_transpose_but_is_its_own() -> None:
 def test_pretraining_a_narrow_layer_turns_no_unit_off(digits_root: Path) -> None:
     """With random decoders, all twelve units are off for all images after the first epoch."""
     torch.manual_seed(0)
-    model = fitted(digits_root, LayerwiseMLP(**TINY), StopAfter(epochs=2))
+    model = trained(digits_root, LayerwiseMLP(**TINY), StopAfter(epochs=2))
     data = Digits(root=str(digits_root))
     data.setup("fit")
     image = data.transform(data.train_set.__getitems__(range(300)), training=False).image
@@ -283,7 +283,7 @@ def test_each_phase_trains_its_layer_on_cached_codes_and_leaves_the_others_alone
     torch.manual_seed(0)
     model = LayerwiseMLP(**TINY)
     start = deepcopy(model.state_dict())
-    fitted(digits_root, model, watch, check_val_every_n_epoch=1)
+    trained(digits_root, model, watch, check_val_every_n_epoch=1)
     images, codes = "LabeledImages (1, 32, 32)", {2: "Codes (12,)", 3: "Codes (8,)"}
     for epoch, (kinds, state) in enumerate(zip(watch.kinds, watch.states, strict=True)):
         layer = model.layer_at(epoch)
@@ -303,7 +303,9 @@ def test_cached_codes_change_nothing_but_the_speed(digits_root: Path) -> None:
     states = []
     for cached in (True, False):
         torch.manual_seed(0)
-        states.append(fitted(digits_root, LayerwiseMLP(**{**TINY, "cache_codes": cached, "dropout": 0.0})).state_dict())
+        states.append(
+            trained(digits_root, LayerwiseMLP(**{**TINY, "cache_codes": cached, "dropout": 0.0})).state_dict()
+        )
     torch.manual_seed(0)
     start = LayerwiseMLP(**TINY).state_dict()
     for name, value in states[0].items():
@@ -318,7 +320,7 @@ def test_codes_in_a_file_change_nothing_and_leave_nothing(
     for limit in (1 << 30, 100):
         monkeypatch.setattr(phase_data, "LARGEST_IN_MEMORY", limit)
         torch.manual_seed(0)
-        states.append(fitted(digits_root, LayerwiseMLP(**TINY), default_root_dir=tmp_path).state_dict())
+        states.append(trained(digits_root, LayerwiseMLP(**TINY), default_root_dir=tmp_path).state_dict())
     assert all(torch.equal(states[0][name], states[1][name]) for name in states[0])
     assert list(tmp_path.iterdir()) == []
 
@@ -388,7 +390,7 @@ def test_the_schedule_is_for_fine_tuning(digits_root: Path) -> None:
         def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
             rates.append(tuple(optimizer.param_groups[0]["lr"] for optimizer in trainer.optimizers))
 
-    fitted(digits_root, model, Rates(), limit_train_batches=1)
+    trained(digits_root, model, Rates(), limit_train_batches=1)
     assert [rate[-1] for rate in rates] == pytest.approx([1e-3] * 7 + [7.5e-4, 2.5e-4])
     assert {rate[:3] for rate in rates} == {(1e-3,) * 3}
 
@@ -402,7 +404,7 @@ def test_bfloat16_codes_take_half_the_memory(digits_root: Path) -> None:
         ) -> None:
             types.append(batch[0].dtype)
 
-    model = fitted(digits_root, LayerwiseMLP(**TINY), Types(), precision="bf16-mixed", limit_train_batches=1)
+    model = trained(digits_root, LayerwiseMLP(**TINY), Types(), precision="bf16-mixed", limit_train_batches=1)
     assert types == [torch.float32] * 2 + [torch.bfloat16] * 4 + [torch.float32] * 3
     assert all(parameter.isfinite().all() for parameter in model.parameters())
 

@@ -10,7 +10,7 @@ from experiments.listing import changes, keeps_and_cuts, key_of
 from experiments.schedules import lengths
 
 from lit_models.runs.published import Published, all_published, published_of
-from lit_models.runs.reading import flat
+from lit_models.runs.reading import flattened
 from tests.support.tiny import CONFIGS
 
 Relit = Callable[..., int]
@@ -52,9 +52,9 @@ def test_what_a_budget_keeps_and_cuts_is_what_it_does(relit: Relit, capsys: pyte
     darts = experiments.EXPERIMENTS["darts"]
     for step in (darts.step("search_2nd"), darts.step("retrain")):
         budget = darts.budgets["cpu"]
-        own = flat(reproduce.resolved("fit", f"--config={CONFIGS / step.config}.yaml"))
+        own = flattened(reproduce.resolved("fit", f"--config={CONFIGS / step.config}.yaml"))
         config = f"--config={CONFIGS / budget.configs[step.name]}.yaml"
-        planned = flat(reproduce.resolved("fit", config, *budget.of(step)))
+        planned = flattened(reproduce.resolved("fit", config, *budget.of(step)))
         told = {key: values for key, values in changes(step, budget).items() if None not in values}
         assert len(told) > 3
         for key, (mine, theirs) in told.items():
@@ -119,7 +119,7 @@ def test_all_arguments_are_valid(relit: Relit, capsys: pytest.CaptureFixture[str
         arguments = [*step.arguments, *experiment.budgets[budget].of(step)]
         arguments = [a.replace("{seed}", "0").replace("=configs/", f"={CONFIGS}/") for a in arguments]
         assert relit("fit", f"--config={CONFIGS / config}.yaml", *arguments, "--print_config") == 0
-        resolved = flat(yaml.safe_load(capsys.readouterr().out))
+        resolved = flattened(yaml.safe_load(capsys.readouterr().out))
         assert {key_of(argument.partition("=")[0]) for argument in step.arguments} <= {*resolved}
         for test in step.tests.values():
             assert relit("test", f"--config={CONFIGS / config}.yaml", *test, "--print_config") == 0

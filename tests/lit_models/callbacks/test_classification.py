@@ -150,9 +150,9 @@ def test_report_by_plain_loops(tmp_path: Path) -> None:
     names = ["a", "b", "c", "d"]
     expected = []
     for one in range(4):
-        hits, taken_for, support = (int(n) for n in (counts[one, one], counts[:, one].sum(), counts[one].sum()))
-        precision = hits / taken_for if taken_for else 0.0
-        recall = hits / support if support else 0.0
+        right, taken_for, support = (int(n) for n in (counts[one, one], counts[:, one].sum(), counts[one].sum()))
+        precision = right / taken_for if taken_for else 0.0
+        recall = right / support if support else 0.0
         f1 = 2 * precision * recall / (precision + recall) if precision + recall else 0.0
         expected.append((precision, recall, f1, support))
     report = classification_report(counts, names)

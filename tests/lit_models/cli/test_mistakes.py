@@ -333,7 +333,7 @@ PICTURES = {"own/a": 12, "own/b": 12, "flat": 10, "nothing": 0}
 
 
 IN_PASSING = ("relit: note: ", "relit: add --debug", "decoding ")
-"""Lines beside the message."""
+"""Lines around the message."""
 
 
 def table(text: str) -> list[tuple[str, list[str]]]:

@@ -130,7 +130,7 @@ def test_samplers_search_ranges_with_every_seed(toy: Any, sampler: str) -> None:
     )
     assert toy("--sampler", sampler, "--trials", 12, *given) == 0
     rows = rows_of_table()
-    assert len(rows) >= 11, "a setting that comes again is no row of its own"
+    assert len(rows) >= 11, "a setting that comes again is no further row"
     means = [float(row["mean"]) for row in rows]
     assert means == sorted(means)
     for row in rows:
