@@ -22,6 +22,7 @@ from datamodules.loading.folders import walk
 from datamodules.loading.paths import locked, user_cache
 from lit_models import VAE, DigitClassifier, TransferClassifier
 from tests.support.data_modules import set_up, sizes
+from tests.support.trainers import quiet_trainer
 
 pytestmark = pytest.mark.usefixtures("default_root")
 
@@ -118,7 +119,7 @@ def test_classes_that_the_draw_leaves_without_training_images_are_said(tmp_path:
     for seed in range(30):
         data = ImageFolder(str(tmp_path / "data"), image_size=16, channels=3, split_seed=seed)
         data.prepare_data()
-        data.trainer = Trainer(accelerator="cpu", logger=False, enable_checkpointing=False)
+        data.trainer = quiet_trainer()
         data.trainer.strategy.connect(model)
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")

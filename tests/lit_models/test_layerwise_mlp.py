@@ -364,7 +364,7 @@ def test_augmented_images_are_cached_plain(tmp_path: Path, digits_root: Path) ->
                 assert torch.allclose(batch.code, model.mlp.encode(plain.image, 1), atol=1e-5)
                 raise KeyboardInterrupt
 
-    trainer = Trainer(accelerator="cpu", max_epochs=9, callbacks=[Compare()], logger=False, enable_checkpointing=False)
+    trainer = quiet_trainer(max_epochs=9, callbacks=[Compare()])
     with pytest.raises(SystemExit):
         trainer.fit(model, Inverted(root=str(digits_root), batch_size=128))
 
@@ -377,7 +377,7 @@ def test_without_our_data_modules_the_layers_below_run_again(digits_root: Path) 
     loader = torch.utils.data.DataLoader(batches, batch_size=None)
     model = LayerwiseMLP(**{**TINY, "pretrain_epochs": 1, "finetune_epochs": 1})
     before = deepcopy(model.state_dict())
-    trainer = Trainer(accelerator="cpu", max_epochs=4, logger=False, enable_checkpointing=False)
+    trainer = quiet_trainer(max_epochs=4)
     trainer.fit(model, loader)
     assert not any(torch.equal(before[name], value) for name, value in model.state_dict().items())
 
@@ -424,13 +424,8 @@ def test_two_ranks_with_unequal_shares_measure_what_one_process_measures(digits_
     model = LayerwiseMLP(**TINY)
     results = []
     for devices in (1, 2):
-        trainer = Trainer(
-            accelerator="cpu",
-            devices=devices,
-            strategy="auto" if devices == 1 else "ddp_fork",
-            use_distributed_sampler=False,
-            logger=False,
-            enable_progress_bar=False,
+        trainer = quiet_trainer(
+            devices=devices, strategy="auto" if devices == 1 else "ddp_fork", use_distributed_sampler=False
         )
         results.append(trainer.test(model, Seven(root=str(digits_root), batch_size=3), verbose=False)[0])
     assert results[1] == pytest.approx(results[0], rel=1e-5)

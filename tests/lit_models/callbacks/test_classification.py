@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch import LightningModule
 from PIL import Image
 from torch import Tensor
 
@@ -25,6 +25,7 @@ from lit_models.callbacks.classification import (
     write_report,
 )
 from lit_models.errors import RunError
+from tests.support.trainers import quiet_trainer
 
 
 class Guesser(LightningModule):
@@ -126,15 +127,12 @@ def test_at_least_one_pair() -> None:
 def test_two_ranks_write_what_one_process_writes(tmp_path: Path, digits_root: Path) -> None:
     tables = []
     for devices in (1, 2):
-        trainer = Trainer(
-            accelerator="cpu",
+        trainer = quiet_trainer(
             devices=devices,
             strategy="auto" if devices == 1 else "ddp_fork",
             callbacks=[ClassificationReport()],
             use_distributed_sampler=False,
             default_root_dir=tmp_path / str(devices),
-            logger=False,
-            enable_progress_bar=False,
         )
         trainer.test(Guesser(), Digits(root=str(digits_root), batch_size=32), verbose=False)
         tables.append((tmp_path / str(devices) / "figures" / "confusion_matrix.csv").read_text())
