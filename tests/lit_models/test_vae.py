@@ -13,7 +13,7 @@ from datamodules import Digits, LabeledImages, SampleRequest
 from lit_models import VAE
 from lit_models.errors import ModelError, RunWarning
 from lit_models.losses.vae import bits_per_dim, importance_weighted_bound
-from tests.support.tiny import CONFIGS, QUIET, the_run, weights
+from tests.support.tiny import CONFIGS, QUIET, the_run
 from tests.support.trainers import quiet_trainer
 
 Relit = Callable[..., int]
@@ -303,16 +303,10 @@ def test_blocks_of_draws_are_draws(count: int, monkeypatch: pytest.MonkeyPatch) 
 
 
 @pytest.mark.long
-def test_a_run_its_pictures_and_its_resumption(relit: Relit, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert relit("fit", *TINY, "--run.root=whole") == 0
-    assert relit("fit", *TINY, "--trainer.max_epochs=1") == 0
-    assert relit("fit", *TINY, "--ckpt_path=last") == 0
-    run, whole = the_run(), the_run(Path("whole"))
-    expected = weights(whole)
-    assert all(torch.equal(value, expected[name]) for name, value in weights(run).items())
-    assert (run / "metrics.csv").read_text() == (whole / "metrics.csv").read_text()
+def test_a_run_and_its_pictures(relit: Relit) -> None:
+    assert relit("fit", *TINY) == 0
+    run = the_run()
     for name in ("epoch_0002.png", "reconstructions_0002.png"):
-        assert (run / "samples" / name).read_bytes() == (whole / "samples" / name).read_bytes()
         assert np.asarray(Image.open(run / "samples" / name)).std() > 0
     with (run / "metrics.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
