@@ -35,10 +35,11 @@ def test_one_step(relit: Relit, path: Path, digits_root: Path) -> None:
     config = yaml.safe_load(path.read_text())
     data, model = (config[part]["class_path"] for part in ("data", "model"))
     given, method = config["model"]["init_args"], METHODS[model.rpartition(".")[2]]
-    arguments = [] if method.scale.pairs else [*method.scale.small]  # small pairs have networks of their size
+    # Small pairs have networks of their size, and so have the configurations of digits.
+    arguments = [] if method.scale.pairs or data == "Digits" else [*method.scale.small]
     if model == "LayerwiseMLP" and "widths" in given:
         arguments.append(f"--model.widths={[16] * len(given['widths'])}")
-    if data not in ("OmniglotEpisodes", "EpisodeDataModule"):
+    if data not in ("OmniglotEpisodes", "EpisodeDataModule", "UnseenClasses"):
         arguments.append("--data.eval_batch_size=8")
     arguments += SMALL_DATA[data](digits_root) if data in SMALL_DATA else []
     arguments += autoencoder_for(method, digits_root)
