@@ -70,12 +70,9 @@ def digits_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def uninterrupted(tmp_path_factory: pytest.TempPathFactory, digits_root: Path) -> Path:
     """The folder of a run of ``tests.support.tiny.TINY`` that nothing has disturbed."""
-    from lit_models.__main__ import main
-    from tests.support.tiny import TINY, the_run
+    from tests.support.tiny import TINY, finished_run
 
-    root = tmp_path_factory.mktemp("whole")
-    assert main(["fit", *TINY, f"--data.root={digits_root}", f"--run.root={root}"]) == 0
-    return the_run(root)
+    return finished_run(tmp_path_factory.mktemp("whole"), *TINY, f"--data.root={digits_root}")
 
 
 @pytest.fixture

@@ -39,7 +39,7 @@ def test_one_step(relit: Relit, path: Path, digits_root: Path) -> None:
     arguments = [] if method.scale.pairs or data == "Digits" else [*method.scale.small]
     if model == "LayerwiseMLP" and "widths" in given:
         arguments.append(f"--model.widths={[16] * len(given['widths'])}")
-    if data not in ("OmniglotEpisodes", "EpisodeDataModule", "UnseenClasses"):
+    if data not in ("OmniglotEpisodes", "EpisodeDataModule"):
         arguments.append("--data.eval_batch_size=8")
     arguments += SMALL_DATA[data](digits_root) if data in SMALL_DATA else []
     arguments += autoencoder_for(method, digits_root)

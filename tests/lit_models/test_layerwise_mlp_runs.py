@@ -20,7 +20,16 @@ from lit_models.errors import ModelError
 from lit_models.support.phase_data import labeled_rows
 from tests.lit_models.test_layerwise_mlp import TINY
 from tests.support.small_data import stl10
-from tests.support.tiny import CONFIGS, QUIET, assert_refused, assert_same_run, killed_fit, killer, the_run
+from tests.support.tiny import (
+    CONFIGS,
+    QUIET,
+    assert_refused,
+    assert_same_run,
+    finished_run,
+    killed_fit,
+    killer,
+    the_run,
+)
 from tests.support.trainers import quiet_trainer
 
 Relit = Callable[..., int]
@@ -35,11 +44,8 @@ FIT = (
 
 @pytest.fixture(scope="module")
 def uninterrupted(tmp_path_factory: pytest.TempPathFactory, digits_root: Path) -> Path:
-    from lit_models.__main__ import main
-
-    root = tmp_path_factory.mktemp("whole")
-    assert main(["fit", *FIT, f"--data.root={digits_root}", f"--run.root={root}", "--model.mask_fraction=0.2"]) == 0
-    return the_run(root)
+    masked = (*FIT, "--model.mask_fraction=0.2", f"--data.root={digits_root}")
+    return finished_run(tmp_path_factory.mktemp("whole"), *masked)
 
 
 @pytest.mark.parametrize(

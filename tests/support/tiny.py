@@ -131,6 +131,14 @@ def the_run(root: Path = Path("runs")) -> Path:
     return run
 
 
+def finished_run(root: Path, *arguments: str) -> Path:
+    """The folder below ``root`` of a run that nothing has disturbed."""
+    from lit_models.__main__ import main
+
+    assert main(["fit", *arguments, f"--run.root={root}"]) == 0
+    return the_run(root)
+
+
 def killed_fit(relit: Callable[..., int], *arguments: str) -> None:
     """Runs ``relit fit`` in a forked process, which a callback or another process kills."""
     process = multiprocessing.get_context("fork").Process(target=relit, args=("fit", *arguments))

@@ -22,7 +22,7 @@ from lit_models.callbacks import CellFigures
 from lit_models.darts.genotype import derive_genotype, read_genotype
 from lit_models.darts.supernet import statistics_kept
 from tests.support.darts_edgewise import edgewise_tensors, edgewise_twin
-from tests.support.tiny import CONFIGS, QUIET, assert_refused, killed_fit, killer, the_run, weights
+from tests.support.tiny import CONFIGS, QUIET, assert_refused, finished_run, killed_fit, killer, the_run, weights
 from tests.support.trainers import quiet_trainer
 
 Relit = Callable[..., int]
@@ -253,11 +253,7 @@ SECOND = ("--model.order=2",)
 
 @pytest.fixture(scope="module")
 def uninterrupted(tmp_path_factory: pytest.TempPathFactory, digits_root: Path) -> Path:
-    from lit_models.__main__ import main
-
-    root = tmp_path_factory.mktemp("whole")
-    assert main(["fit", *FIT, *SECOND, f"--data.images.root={digits_root}", f"--run.root={root}"]) == 0
-    return the_run(root)
+    return finished_run(tmp_path_factory.mktemp("whole"), *FIT, *SECOND, f"--data.images.root={digits_root}")
 
 
 @pytest.mark.long
