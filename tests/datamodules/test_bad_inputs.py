@@ -279,6 +279,12 @@ BOMBS = {
     "ImageFolder": bomb_pictures,
 }
 
+ARCHIVES = {
+    "CIFAR10": "cifar10/cifar-10-binary.tar.gz",
+    "STL10": "stl10/stl10_binary.tar.gz",
+    "LFW": "lfw/lfw-deepfunneled.tgz",
+}
+
 WRONG = {
     "MNIST": lambda root: write_mnist(root, 59_999),
     "Omniglot": lambda root: write_omniglot(root, 28),
@@ -300,6 +306,11 @@ def truncated(name: str, root: Path) -> None:
 
 def bomb(name: str, root: Path) -> None:
     BOMBS[name](root)
+
+
+def archive_of_something_else(name: str, root: Path) -> None:
+    with tarfile.open(_parent(root / ARCHIVES[name]), "w:gz") as archive:
+        archive.addfile(tarfile.TarInfo("readme.txt"), io.BytesIO())
 
 
 def wrong_count_or_shape(name: str, root: Path) -> None:
@@ -365,6 +376,11 @@ ERRORS = {
         "Maps": "ROOT/maps/maps.tar.gz" + FILLS_THE_DISK,
         "ImageFolder": "ROOT/pictures" + FILLS_THE_DISK,
     },
+    archive_of_something_else: {
+        "CIFAR10": "ROOT/cifar10/cifar-10-binary.tar.gz isn't CIFAR-10's archive",
+        "STL10": "ROOT/stl10/stl10_binary.tar.gz isn't STL-10's archive",
+        "LFW": r"lfw-deepfunneled.tgz holds no images of LFW \(named as George_W_Bush/",
+    },
     wrong_count_or_shape: {
         "MNIST": r"hold \(59999, 28, 28\) images and \(60000,\) labels, not 60000 images of 28x28",
         "Omniglot": "0001_01.png in ROOT/omniglot/images_background.zip has 28x28 pixels, not 105x105",
@@ -403,6 +419,7 @@ def test_the_table_is_complete() -> None:
         assert ERRORS[case].keys() == from_files
     assert ERRORS[root_is_a_file].keys() == SMALL.keys()
     assert ERRORS[truncated].keys() | NOTES.keys() == from_files
+    assert ERRORS[archive_of_something_else].keys() == ARCHIVES.keys()
     assert ERRORS[wrong_count_or_shape].keys() == from_files - {"LFW", "CelebA", "ImageFolder"}  # any will do
 
 

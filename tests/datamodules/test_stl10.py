@@ -1,4 +1,3 @@
-import io
 import os
 import tarfile
 import tracemalloc
@@ -187,14 +186,6 @@ def test_a_fold_of_a_subset_is_refused(root: Path) -> None:
     data.prepare_data()
     with pytest.warns(DataWarning), pytest.raises(DataError, match="needs all 5,000 training images"):
         data.setup("fit")
-
-
-def test_an_archive_of_something_else_is_refused(tmp_path: Path) -> None:
-    (tmp_path / "stl10").mkdir()
-    with tarfile.open(tmp_path / "stl10" / "stl10_binary.tar.gz", "w:gz") as archive:
-        archive.addfile(tarfile.TarInfo("readme.txt"), io.BytesIO())
-    with pytest.warns(DataWarning, match="checksum"), pytest.raises(DataError, match=r"isn't STL-10's archive"):
-        STL10(str(tmp_path)).prepare_data()
 
 
 def test_flip_mirrors_half_of_the_images_for_training_only(root: Path) -> None:
