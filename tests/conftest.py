@@ -11,10 +11,13 @@ import shutil
 import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
 import torch
+
+from lit_models.cli import versions
 
 torch.set_num_threads(1)
 # The first backward pass starts autograd's threads, one for each kind of device that is known by then, and after that a
@@ -27,6 +30,9 @@ if os.name == "nt":
     _TESTS = Path(__file__).parent.rglob("test_*.py")
     collect_ignore = [str(path) for path in _TESTS if _POSIX.search(path.read_text(encoding="utf-8"))]
 
+
+# Each command compares the versions of the packages, whose metadata take longer to read than most tests.
+versions.requires, versions.version = cache(versions.requires), cache(versions.version)
 
 LONGEST = (
     *("test_kernels.py", "test_fake_cuda.py", "test_site.py", "test_compile.py", "test_types.py"),
