@@ -10,7 +10,7 @@ class QuietTrainer(Trainer):
     """A trainer that has the cells of DARTS not drawn, which takes a second an epoch."""
 
     def fit(self, *arguments: Any, **named: Any) -> None:
-        drawing = dict.fromkeys(("draw_genotype", "draw_search"), lambda content, path, *_: path)
+        drawing = dict.fromkeys(("draw_genotype", "draw_search", "log_figure"), lambda _, path, *__: path)
         with patch.multiple("lit_models.callbacks.cells", **drawing):
             super().fit(*arguments, **named)
 
