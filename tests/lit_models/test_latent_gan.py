@@ -12,25 +12,17 @@ from datamodules import Digits
 from lit_models import DenoisingAutoencoder, LatentGAN
 from lit_models.errors import ModelError, RunError
 from tests.support.small_data import write_autoencoder
-from tests.support.tiny import CONFIGS, QUIET, the_run, weights
+from tests.support.tiny import quick_run, the_run, weights
 from tests.support.trainers import quiet_trainer
 
 Relit = Callable[..., int]
 
-FIT = (
-    "--config",
-    str(CONFIGS / "latent_gan_mnist.yaml"),
+FIT = quick_run(
+    "latent_gan_mnist",
     "--data=Digits",
-    "--model.feature_maps=2",
-    "--model.discriminator_feature_maps=2",
-    "--model.code_dim=4",
-    "--model.hidden=8",
     "--model.decoder_checkpoint=autoencoder.ckpt",
-    "--trainer.max_epochs=2",
-    "--trainer.limit_train_batches=5",
-    "--trainer.callbacks=SampleGrid",
-    "--trainer.callbacks.epochs=[2]",
-    *QUIET,
+    model={"feature_maps": 2, "discriminator_feature_maps": 2, "code_dim": 4, "hidden": 8},
+    trainer={"max_epochs": 2, "limit_train_batches": 5, "callbacks": "SampleGrid", "callbacks.epochs": [2]},
 )
 
 

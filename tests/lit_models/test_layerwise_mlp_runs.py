@@ -20,26 +20,12 @@ from lit_models.errors import ModelError
 from lit_models.support.phase_data import labeled_rows
 from tests.lit_models.test_layerwise_mlp import TINY
 from tests.support.small_data import stl10
-from tests.support.tiny import (
-    CONFIGS,
-    QUIET,
-    assert_refused,
-    assert_same_run,
-    finished_run,
-    killed_fit,
-    killer,
-    the_run,
-)
+from tests.support.tiny import assert_refused, assert_same_run, finished_run, killed_fit, killer, quick_run, the_run
 from tests.support.trainers import quiet_trainer
 
 Relit = Callable[..., int]
 
-FIT = (
-    "--config",
-    str(CONFIGS / "layerwise_mlp_digits.yaml"),
-    *(f"--model.{name}={value}" for name, value in TINY.items()),
-    *QUIET,
-)
+FIT = quick_run("layerwise_mlp_digits", model=TINY)
 
 
 @pytest.fixture(scope="module")

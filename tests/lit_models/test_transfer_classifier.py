@@ -16,22 +16,18 @@ from lit_models import DCGAN, VAE, TransferClassifier
 from lit_models.errors import ModelError, RunError
 from lit_models.support.pretrained import find_pretrained
 from tests.support.small_data import write_autoencoder
-from tests.support.tiny import CONFIGS, QUIET, the_run, weights
+from tests.support.tiny import quick_run, the_run, weights
 from tests.support.trainers import quiet_trainer
 
 Relit = Callable[..., int]
 
-FIT = (
-    "--config",
-    str(CONFIGS / "transfer_mnist_mlp_finetuned.yaml"),
+FIT = quick_run(
+    "transfer_mnist_mlp_finetuned",
     "--data.images=Digits",
-    "--data.count=40",
-    "--data.repeats=2",
-    "--model.feature_maps=2",
-    "--model.code_dim=4",
     "--model.encoder_checkpoint=autoencoder.ckpt",
-    "--trainer.max_epochs=2",
-    *QUIET,
+    data={"count": 40, "repeats": 2},
+    model={"feature_maps": 2, "code_dim": 4},
+    trainer={"max_epochs": 2},
 )
 
 

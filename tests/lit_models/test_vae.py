@@ -13,21 +13,15 @@ from datamodules import Digits, LabeledImages, SampleRequest
 from lit_models import VAE
 from lit_models.errors import ModelError, RunWarning
 from lit_models.losses.vae import bits_per_dim, importance_weighted_bound
-from tests.support.tiny import CONFIGS, QUIET, the_run
+from tests.support.tiny import quick_run, the_run
 from tests.support.trainers import quiet_trainer
 
 Relit = Callable[..., int]
 
-TINY = (
-    "--config",
-    str(CONFIGS / "vae_digits.yaml"),
-    "--model.feature_maps=2",
-    "--model.latent_dim=3",
-    "--model.importance_samples=2",
-    "--trainer.max_epochs=2",
-    "--trainer.limit_train_batches=5",
-    "--trainer.log_every_n_steps=5",
-    *QUIET,
+TINY = quick_run(
+    "vae_digits",
+    model={"feature_maps": 2, "latent_dim": 3, "importance_samples": 2},
+    trainer={"max_epochs": 2, "limit_train_batches": 5, "log_every_n_steps": 5},
 )
 
 

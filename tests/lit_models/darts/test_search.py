@@ -22,7 +22,16 @@ from lit_models.callbacks import CellFigures
 from lit_models.darts.genotype import derive_genotype, read_genotype
 from lit_models.darts.supernet import statistics_kept
 from tests.support.darts_edgewise import edgewise_tensors, edgewise_twin
-from tests.support.tiny import CONFIGS, QUIET, assert_refused, finished_run, killed_fit, killer, the_run, weights
+from tests.support.tiny import (
+    QUIET,
+    assert_refused,
+    finished_run,
+    killed_fit,
+    killer,
+    quick_run,
+    the_run,
+    weights,
+)
 from tests.support.trainers import quiet_trainer
 
 Relit = Callable[..., int]
@@ -236,17 +245,11 @@ def test_a_checkpoint_of_before_these_arguments(tmp_path: Path) -> None:
 
 # --- as a user meets it -----------------------------------------------------------------------------------------------
 
-FIT = (
-    "--config",
-    str(CONFIGS / "darts_search_digits.yaml"),
-    "--model.init_channels=2",
-    "--model.epochs=2",
-    "--data.batch_size=4",
-    "--data.eval_batch_size=10",
-    "--trainer.limit_train_batches=4",
-    "--trainer.limit_val_batches=2",
-    "--trainer.log_every_n_steps=1",
-    *QUIET,
+FIT = quick_run(
+    "darts_search_digits",
+    model={"init_channels": 2, "epochs": 2},
+    data={"batch_size": 4, "eval_batch_size": 10},
+    trainer={"limit_train_batches": 4, "limit_val_batches": 2, "log_every_n_steps": 1},
 )
 SECOND = ("--model.order=2",)
 
