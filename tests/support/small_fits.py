@@ -48,7 +48,7 @@ class ImagesInMemory(ImageDataModule):
         splits = []
         for _ in range(3):
             image, other = torch.randint(256, (2, self.count, *self.image_shape), dtype=torch.uint8, generator=draw)
-            label = torch.arange(self.count) % self.num_classes
+            label = torch.arange(self.count) % type(self).num_classes  # whatever a test says that there are
             splits.append(GatherDataset(ImagePair(image, other) if self.pairs else LabeledImages(image, label)))
         self.train_set, self.val_set, self.test_set = splits
         self.predict_set = self.test_set
