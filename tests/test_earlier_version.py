@@ -98,7 +98,9 @@ def test_a_method_gives_the_values_that_it_gave(
     names: dict[str, Any] = {"torch": torch}
     exec(OUTPUT, names)
     runs = {run: read_checkpoint(run / "checkpoints" / "last.ckpt") for run in sorted(earlier.glob("runs/*/*"))}
-    runs = {run: content for run, content in runs.items() if content["config"]["model"]["class_path"].endswith(method)}
+    runs = {
+        run: content for run, content in runs.items() if method in content["config"]["model"]["class_path"].split(".")
+    }
     assert runs
     for run, content in runs.items():
         checkpoint = run / "checkpoints" / "last.ckpt"
