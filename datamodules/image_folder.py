@@ -25,7 +25,7 @@ from datamodules.loading.folders import EXTRA, SUFFIXES, TEST, TRAIN, VAL, Listi
 from datamodules.loading.paths import expanded
 from datamodules.loading.tensors import ArrayWriter, GatherDataset, LabeledImages, TensorStore
 
-RULES = 2
+RULES = 3
 """Raised when files are read in another way, so that arrays of an older relit are written again."""
 
 

@@ -33,7 +33,7 @@ from datamodules.loading.tensors import ArrayWriter, GatherDataset, ImagePair, T
 
 Evaluation = Literal["resized", "middle", "tiles"]
 NAMES = {TRAIN: "train", VAL: "val", TEST: "test"}
-RULES = 2
+RULES = 3
 """Raised when files are read in another way, so that arrays of an older relit are written again."""
 
 

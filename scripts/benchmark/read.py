@@ -1,7 +1,7 @@
 """The ``read`` part of ``benchmark.py``: how fast a folder of pictures is read, on one core and on all.
 
-A temporary folder gets JPEG files that compress like photographs. `ImageFolder` prepares it with each number of cores in
-turns, each time in a new process that writes the arrays again. Then a new process starts with the arrays in place.
+A temporary folder gets JPEG files that compress like photographs. ``ImageFolder`` prepares it with each number of cores
+in turns, each time in a new process and with a new data root. Then a new process starts with the arrays in place.
 """
 
 # Only the standard library is imported here: the processes that measure import torch before their clocks start.
