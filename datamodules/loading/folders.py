@@ -366,7 +366,8 @@ def _note_folders_in_classes(paths: list[list[str]], source: Path) -> None:
         name = several[0]
         folders = [f"{name}/{folder}" for folder in sorted(within[name])]
         note(
-            f"In {source}, all images of {_some(folders)} are of the class {printable(name)}: only the upper folders count."
+            f"In {source}, all images of {_some(folders)} are of the class {printable(name)}: only the upper folders "
+            "count."
         )
 
 

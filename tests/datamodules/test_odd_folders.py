@@ -90,9 +90,8 @@ def test_splits_by_their_usual_names(tmp_path: Path, layout: str) -> None:
     for split in (data.train_set, data.val_set, data.test_set):
         assert split.rows is not None
         names = [data.file_names[row] for row in split.rows.tolist()]
-        assert [data.class_names[label] in name.split("/") for name, label in zip(names, split.column("label"))] == [
-            True
-        ] * len(names)
+        for name, label in zip(names, split.column("label"), strict=True):
+            assert data.class_names[label] in name.split("/")
 
 
 def test_folders_beside_splits_are_left_out_and_said(tmp_path: Path) -> None:
