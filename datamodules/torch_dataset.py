@@ -6,10 +6,12 @@ import hashlib
 import inspect
 import json
 import os
+import re
 from collections.abc import Sequence
 from importlib import import_module
 from pathlib import Path
 from typing import Any, Literal
+from urllib.error import URLError
 
 import numpy as np
 from PIL import Image
@@ -159,6 +161,12 @@ class TorchDataset(ImageDataModule):
         except Exception as error:  # anything that the class does
             which = "train" if for_training else "test"
             reason = " ".join(str(error).split()) or type(error).__name__
+            if isinstance(error, URLError) or reason.startswith("Error downloading"):
+                fault = re.findall("<urlopen error (?:\\[.*?\\] )?(.*?)>", reason)
+                raise DataError(
+                    f"{name} can't be downloaded ({fault[-1] if fault else reason}): try again with a network, or put "
+                    f"its files into {self.root} as its download would leave them."
+                ) from error
             raise DataError(
                 f"{name} can't be made ({reason}): set --data.{which}_args to what it needs, put its files into "
                 f"{self.root}, or choose other data."

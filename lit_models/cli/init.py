@@ -74,6 +74,8 @@ def look(path: Path) -> Folder:
     Raises:
         RunError: There is no such folder, or it holds no pictures.
     """
+    if path.is_file():
+        raise RunError(f"{path} is a file: name a folder of pictures; unpack an archive first.")
     if not path.is_dir():
         raise RunError(f"There is no folder {path}: name one that holds pictures.")
     with warnings.catch_warnings(record=True) as caught:

@@ -177,6 +177,8 @@ def test_refusals(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert "vae.yaml is there already: give another --output, or --force" in capsys.readouterr().err
     assert main(["flat", "--force"]) == 0
     (tmp_path / "file").write_text("")
+    assert main(["file"]) == 1
+    assert "file is a file: name a folder of pictures; unpack an archive first." in capsys.readouterr().err
     assert main(["flat", "--output", "file/vae.yaml"]) == 1
     assert "file/vae.yaml can't be written (File exists): give another --output." in capsys.readouterr().err
     write(tmp_path / "one", 1)
