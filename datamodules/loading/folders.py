@@ -80,7 +80,7 @@ UNLABELED = -1
 """Label of an image without a class."""
 SPLIT_WORDS = {
     **dict.fromkeys(("train", "training", "trn", "trainset", "trainval"), TRAIN),
-    **dict.fromkeys(("val", "valid", "validation", "dev", "valset"), VAL),
+    **dict.fromkeys(("val", "valid", "validation", "validate", "dev", "valset"), VAL),
     **dict.fromkeys(("test", "testing", "tst", "testset"), TEST),
 }
 PARTS = frozenset(("fold", "part", "batch", "shard", "chunk"))
@@ -261,14 +261,16 @@ def split_of_name(name: str) -> int | None:
     """The split that a folder is named after, such as ``VAL`` for ``val``, ``Validation``, ``seg_val`` or ``val2017``.
 
     Example:
-        >>> [split_of_name(name) for name in ("train", "Testing", "seg_test", "TrainImages", "val2017")]
-        [0, 2, 2, 0, 1]
+        >>> [split_of_name(name) for name in ("train", "Testing", "seg_test", "TrainImages", "val2017", "trainVal")]
+        [0, 2, 2, 0, 1, 0]
         >>> [split_of_name(name) for name in ("trainA", "contest")]
         [None, None]
     """
     words = _words(name)
     if any(word in UNLABELED_FOLDERS for word in words):
         return EXTRA
+    if "".join(words) in SPLIT_WORDS:  # such as train_val
+        return SPLIT_WORDS["".join(words)]
     splits = {SPLIT_WORDS[word] for word in words if word in SPLIT_WORDS}
     return splits.pop() if len(splits) == 1 and len(words) <= 2 else None
 
