@@ -14,7 +14,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from benchmark.race import in_new_process, print_table, race, ratio, write_json
+from benchmark.race import add_common_arguments, in_new_process, print_table, race, ratio, write_json
 
 CLASSES = 10
 PATTERNS = 50
@@ -61,13 +61,10 @@ def _photograph(random: Any, side: int) -> Any:
 
 
 def measure(folder: Path, root: Path, image_size: int, cores: int) -> float:
-    """Seconds that the preparation of ``folder`` takes on so many cores, or its second start if it is prepared."""
+    """Seconds up to the first batch of ``folder`` on so many cores: of the first start, or of one with the arrays."""
     from datamodules import ImageFolder
-    from datamodules.loading import decoding
 
-    if hasattr(os, "sched_setaffinity"):
-        os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:cores])
-    decoding.processors = lambda: cores  # where a process can't be bound to cores, its threads are limited
+    limit_to(cores)
     start = time.perf_counter()
     data = ImageFolder(path=str(folder), root=str(root), image_size=image_size, channels=3)
     data.prepare_data()
@@ -76,53 +73,54 @@ def measure(folder: Path, root: Path, image_size: int, cores: int) -> float:
     return time.perf_counter() - start
 
 
+def limit_to(cores: int) -> None:
+    """Binds this process to so many cores, or limits its threads where that can't be done."""
+    from datamodules.loading import decoding
+
+    if hasattr(os, "sched_setaffinity"):
+        os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:cores])
+    decoding.processors = lambda: cores
+
+
 # --- the command line -------------------------------------------------------------------------------------------------
 
 
 def run_read(args: argparse.Namespace) -> None:
     """``benchmark.py read``."""
+    there = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    most = min(args.threads, there)
     with tempfile.TemporaryDirectory(prefix="relit-benchmark-") as scratch:
         folder = Path(scratch) / "pictures"
         size = in_new_process(make_folder, folder, args.images, args.side)
-        print(f"{args.images:,} JPEG files of {args.side}x{args.side} pixels, {size:,} bytes on average.", flush=True)
-        seconds = race({cores: partial(prepare, folder, args.image_size, cores) for cores in args.cores}, args.rounds)
-    again = [start for pairs in seconds.values() for _, start in pairs]
-    first = {cores: [prepared for prepared, _ in pairs] for cores, pairs in seconds.items()}
-    fewest = first[min(first)]
-    rows = [
-        (
-            str(cores),
-            f"{args.images / statistics.median(times):,.0f}",
-            f"{statistics.median(times):.2f} s",
-            f"{ratio(fewest, times):.2f}",
-        )
-        for cores, times in first.items()
-    ]
-    print_table(("cores", "images/s", "first start", f"times as fast as {min(first)}"), rows)
+        print(f"{args.images:,} JPEG files of {args.side}x{args.side} pixels, {size:,} bytes on average.\n", flush=True)
+        sides = {cores: partial(two_starts, folder, args.image_size, cores) for cores in sorted({1, most})}
+        starts = race(sides, args.rounds)
+    seconds = {cores: [first for first, _ in pairs] for cores, pairs in starts.items()}
+    again = [second for pairs in starts.values() for _, second in pairs]
+    rows = []
+    for cores, first in seconds.items():
+        median = statistics.median(first)
+        rows.append((str(cores), f"{args.images / median:,.0f}", f"{median:.2f} s", f"{ratio(seconds[1], first):.2f}"))
+    print_table(("cores", "images/s", "first start", "times as fast as 1"), rows)
     print(
         f"\nMedians of {args.rounds} rounds, in turns. First start: read all files to squares of {args.image_size} "
         "pixels, write the arrays, and give the first batch.\n"
         f"Second start, up to the first batch: {statistics.median(again):.3f} s (from {min(again):.3f} to "
         f"{max(again):.3f} s)."
     )
-    write_json(args, bytes_of_a_file=size, first_start={str(key): value for key, value in first.items()}, again=again)
+    write_json(args, bytes_of_a_file=size, first_start=seconds, second_start=again)
 
 
-def prepare(folder: Path, image_size: int, cores: int) -> tuple[float, float]:
-    """Seconds of the first start and of the second, with a data root that is new."""
+def two_starts(folder: Path, image_size: int, cores: int) -> tuple[float, float]:
+    """Seconds of the first start and of the second, with a new data root."""
     with tempfile.TemporaryDirectory(prefix="relit-benchmark-") as root:
-        return tuple(in_new_process(measure, folder, Path(root), image_size, cores) for _ in range(2))  # type: ignore[return-value]  # of two numbers
+        first = in_new_process(measure, folder, Path(root), image_size, cores)
+        return first, in_new_process(measure, folder, Path(root), image_size, cores)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The arguments of ``benchmark.py read``."""
-    there = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    add_common_arguments(parser, run_read, steps=None, rounds=3)
     parser.add_argument("--images", type=int, default=10_000, help="JPEG files (default: %(default)s)")
     parser.add_argument("--side", type=int, default=256, help="their width and height (default: %(default)s)")
     parser.add_argument("--image_size", type=int, default=64, help="side of the images read (default: %(default)s)")
-    parser.add_argument(
-        "--cores", type=int, nargs="+", default=sorted({1, there}), help="numbers of cores (default: 1 and all)"
-    )
-    parser.add_argument("--rounds", type=int, default=3, help="measurements of each number (default: %(default)s)")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the measurements to this file, too")
-    parser.set_defaults(run=run_read)
