@@ -17,7 +17,7 @@ import numpy as np
 from PIL import Image
 from torch import Tensor
 
-from datamodules.base import ImageDataModule, split_rows, to_unit_interval
+from datamodules.base import DRAWN, ImageDataModule, note_unused_fractions, split_rows, to_unit_interval
 from datamodules.errors import DataError, note
 from datamodules.loading import augment
 from datamodules.loading.archives import progress
@@ -79,8 +79,8 @@ class TorchDataset(ImageDataModule):
         eval_batch_size: int | None = None,
         image_size: int | None = None,
         channels: Literal[1, 3] | None = None,
-        val_fraction: float = 0.1,
-        test_fraction: float = 0.1,
+        val_fraction: float = DRAWN,
+        test_fraction: float = DRAWN,
         split_seed: int = 0,
         augmentation: augment.Augmentation = "none",
         classes_per_batch: int | None = None,
@@ -230,6 +230,8 @@ class TorchDataset(ImageDataModule):
             )
         size = len(train.label)
         has_test = "test_image" in arrays
+        if has_test and stage == "fit":
+            note_unused_fractions(self.train, {"test_fraction": self.test_fraction})
         sizes = round(self.val_fraction * size), 0 if has_test else round(self.test_fraction * size)
         train_rows, val_rows, test_rows = split_rows(size, size - sum(sizes), *sizes, seed=self.split_seed)
         self.train_set, self.val_set = GatherDataset(train, train_rows), GatherDataset(train, val_rows)

@@ -19,7 +19,7 @@ from PIL import Image
 
 from datamodules import DataError, DataWarning, EpisodeDataModule, FewLabels, ImageFolder
 from datamodules.loading import decoding
-from datamodules.loading.folders import walk
+from datamodules.loading.folders import VAL, split_of_name, walk
 from datamodules.loading.paths import locked, user_cache
 from lit_models import VAE, DigitClassifier, TransferClassifier
 
@@ -83,10 +83,12 @@ SIZES = {
 
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_splits_by_their_usual_names(tmp_path: Path, layout: str) -> None:
-    data, notes = notes_of(make(tmp_path / "data", **LAYOUTS[layout]), val_fraction=0.25)
+    folder = make(tmp_path / "data", **LAYOUTS[layout])
+    data, notes = notes_of(folder, val_fraction=0.25)
     assert data.class_names == ("a", "b")
     assert sizes(data) == SIZES[layout]
-    assert notes == ""
+    has_val = any(split_of_name(name.partition("__")[0]) == VAL for name in LAYOUTS[layout])
+    assert notes == f"--data.val_fraction has no effect: {folder} has a split of these images." * has_val
     for split in (data.train_set, data.val_set, data.test_set):
         assert split.rows is not None
         names = [data.file_names[row] for row in split.rows.tolist()]

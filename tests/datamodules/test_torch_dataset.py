@@ -398,6 +398,11 @@ def test_labels_that_do_not_count_from_0_are_said() -> None:
         prepared(train=f"{HERE}.Odd", train_args={"label": "from 1"})
 
 
+def test_a_share_for_a_split_that_is_there_is_said() -> None:
+    with pytest.warns(DataWarning, match=r"--data\.test_fraction has no effect: .*Cells has a split of these images"):
+        prepared(train=f"{HERE}.Cells", test_fraction=0.3)
+
+
 def test_another_file_of_the_class_or_of_its_arguments_is_noticed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
