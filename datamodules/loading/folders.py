@@ -118,7 +118,7 @@ class Tree(NamedTuple):
         repeated: Links to folders that are found elsewhere below the folder, or hold it; they aren't followed.
         dangling: Links to files that don't exist or can't be reached.
         closed: Folders that this user may not list.
-    runs: Folders of relit's trainings, which aren't listed.
+        runs: Folders of relit's trainings, which aren't listed.
     """
 
     files: list[str]
@@ -283,10 +283,12 @@ def _words(name: str) -> list[str]:
 
 def _are_splits_within_classes(paths: list[list[str]]) -> bool:
     """Whether all classes hold folders for the splits (``cat/train``, ``cat/test``, ``dog/train``, …)."""
-    if any(len(path) < 3 for path in paths) or len({path[0] for path in paths}) < 2:
+    if any(len(path) < 3 for path in paths):
         return False
-    kinds = {split_of_name(path[1]) for path in paths}
-    return None not in kinds and TRAIN in kinds and len(kinds) > 1 and not any(split_of_name(path[0]) for path in paths)
+    classes, kinds = {path[0] for path in paths}, {split_of_name(path[1]) for path in paths}
+    if len(classes) < 2 or any(split_of_name(name) is not None for name in classes):
+        return False
+    return None not in kinds and TRAIN in kinds and len(kinds) > 1
 
 
 def printable(name: str) -> str:

@@ -124,6 +124,14 @@ def test_names_that_hold_those_of_splits_are_said(tmp_path: Path, folders: tuple
     assert said in notes if said else notes == ""
 
 
+def test_a_class_named_train_with_splits_within_is_said(tmp_path: Path) -> None:
+    folder = make(tmp_path / "data", bus__train=4, bus__test=2, train__train=4, train__test=2)
+    data, notes = notes_of(folder)
+    assert data.class_names == ("bus", "train")
+    assert "train is taken as a class, although it may be a split" in notes
+    assert "all images of bus/test, bus/train are of the class bus" in notes
+
+
 def test_splits_without_training_images(tmp_path: Path) -> None:
     data, notes = notes_of(make(tmp_path / "data", test__a=2, test__b=2, val__a=1, val__b=1))
     assert data.class_names == ("a", "b")
