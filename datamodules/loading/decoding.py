@@ -3,8 +3,9 @@
 import os
 import warnings
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -165,9 +166,8 @@ def decode(
     with (
         ThreadPoolExecutor(processors()) as threads,
         progress(f"decoding {source.name}", len(files), " images") as bar,
-        warnings.catch_warnings(),
+        _large_pictures(),
     ):
-        warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # a large picture is no fault
         faults = []
         try:
             for start in range(0, len(files), AT_ONCE):
@@ -232,7 +232,7 @@ def look_at(folder: Path, files: Sequence[str]) -> Look:
             return f"{printable(name)} ({fault_of(error)})"
 
     chosen = files[:: -(-len(files) // LOOKED_AT)] if files else []
-    with ThreadPoolExecutor(processors()) as threads:
+    with ThreadPoolExecutor(processors()) as threads, _large_pictures():
         found = dict(zip(chosen, threads.map(opened, chosen), strict=True))
     good = {name: one for name, one in found.items() if not isinstance(one, str)}
     return Look(
@@ -260,6 +260,14 @@ def fault_of(error: Exception) -> str:
 def processors() -> int:
     """How many processors this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+@contextmanager
+def _large_pictures() -> Iterator[None]:
+    """Within the block, Pillow doesn't warn of pictures that it reads, only because they are large."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+        yield
 
 
 def _with_8_bits(image: Image.Image, value_range: tuple[float, float] | None) -> Image.Image:
