@@ -11,6 +11,7 @@ from PIL import Image
 
 from datamodules.loading.decoding import Reading, central_square
 from lit_models import VAE, DenoisingAutoencoder
+from lit_models.cli.processes import fit_command
 from lit_models.cli.swaps import typed
 from tests.support.tiny import CONFIGS, TINY, the_run
 
@@ -51,6 +52,9 @@ def test_arguments_that_are_kept_and_dropped_are_said(
     assert [path.name for path in Path("runs").iterdir()] == ["dcgan_imagefolder"]
     assert relit("fit", *swap, *run, "--run.experiment=mine") == 0
     assert Path("runs/mine").is_dir()
+    folder = Path("runs/dcgan_lfw/one").absolute()  # where a sweep or a script has planned it
+    assert relit(*fit_command(folder, [*swap, *run])) == 0
+    assert (folder / "run.json").is_file()
 
 
 def test_nothing_is_said_where_nothing_is_swapped(
