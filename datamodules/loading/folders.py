@@ -74,6 +74,8 @@ KINDS_OF_FILES = frozenset(("images", "imgs", "masks", "mask", "labels", "annota
 
 STEERING = ("Cc", "Zl", "Zp")
 """Unicode's categories of characters that steer a terminal, or begin a line or paragraph."""
+TURNING = ("LRE", "RLE", "LRO", "RLO", "PDF", "LRI", "RLI", "FSI", "PDI")
+"""Unicode's classes of characters that change the direction of the text around them."""
 
 TRAIN, VAL, TEST = 0, 1, 2
 UNLABELED = -1
@@ -292,14 +294,18 @@ def _are_splits_within_classes(paths: list[list[str]]) -> bool:
 
 
 def printable(name: str) -> str:
-    r"""A name from the disk as text: bytes that aren't UTF-8, and characters that steer a terminal, are escaped.
+    r"""A name from the disk as text: bytes that aren't UTF-8, and characters that steer what shows it, are escaped.
 
     Example:
         >>> printable(os.fsdecode(b"caf\xe9"))
         'caf\\xe9'
     """
     text = os.fsencode(name).decode("utf-8", "backslashreplace")
-    return "".join(f"\\x{ord(one):02x}" if unicodedata.category(one) in STEERING else one for one in text)
+    return "".join(f"\\x{ord(one):02x}" if _steers(one) else one for one in text)
+
+
+def _steers(character: str) -> bool:
+    return unicodedata.category(character) in STEERING or unicodedata.bidirectional(character) in TURNING
 
 
 def figure_text(name: str) -> str:

@@ -242,10 +242,11 @@ def test_names_of_any_bytes(tmp_path: Path) -> None:
     other = os.fsencode(folder) + b"/caf\xe9"
     shutil.copytree(folder / "tea", os.fsdecode(other))
     (folder / "tea" / "a\x1bb.png").write_bytes((folder / "tea" / "000.png").read_bytes())
+    (folder / "tea" / "b\u202egnp.png").write_bytes((folder / "tea" / "000.png").read_bytes())
     data = prepared(folder)
     assert data.class_names == (r"caf\xe9", "tea")
     assert data.file_names[0] == r"caf\xe9/000.png"
-    assert data.file_names[-1] == r"tea/a\x1bb.png"
+    assert data.file_names[-2:] == (r"tea/a\x1bb.png", r"tea/b\x202egnp.png")
     assert all(name.encode("utf-8") for name in (*data.class_names, *data.file_names))
 
 
