@@ -210,7 +210,9 @@ def _needs_pairs(folder: Folder) -> str:
 
 
 def _needs_two_sets(folder: Folder) -> str:
-    return "" if folder.pairs is not None else "two sets of pictures: folders trainA and trainB, or pairs"
+    if folder.pairs is None:
+        return "two sets of pictures: folders trainA and trainB, or pairs"
+    return "" if folder.splits[TRAIN] >= 2 else "more training pictures"
 
 
 def _head(folder: Folder, name: str, what: str) -> str:
