@@ -461,15 +461,6 @@ NOISE = os.urandom(5000)
 LEAVES, LINK, GROWS, DAMAGED = "would leave the folder", "is a link or a device", "would unpack to more", "is damaged"
 
 
-def encrypted(path: Path) -> Path:
-    """A zip that says of its file that it is encrypted."""
-    content = bytearray(write_zip(path, {"a": b"1"}).read_bytes())
-    for signature, flags in ((b"PK\3\4", 6), (b"PK\1\2", 8)):
-        content[content.index(signature) + flags] |= 1
-    path.write_bytes(content)
-    return path
-
-
 BAD_ARCHIVES = {
     "zip: up": (lambda p: write_zip(p, {"ok": b"1", "../evil": b"2"}), LEAVES),
     "zip: up in the middle": (lambda p: write_zip(p, {"a/../../evil": b"2"}), LEAVES),
@@ -480,7 +471,6 @@ BAD_ARCHIVES = {
     "zip: network share": (lambda p: write_zip(p, {"\\\\host\\share\\evil": b"2"}), LEAVES),
     "zip: symbolic link": (zip_with_link, LINK),
     "zip: bomb by ratio": (lambda p: write_zip(p, {f"{i}": bytes(4_000_000) for i in range(3)}), GROWS),
-    "zip: encrypted": (encrypted, r"can't be unpacked \(it is encrypted\): unpack it by hand"),
     "zip: a long name": (lambda p: write_zip(p, {"n" * 300: b"1"}), r"\(the name of a file in it is too long here\)"),
     "zip: damaged": (lambda p: damaged(write_zip(p, {"a": NOISE}, zipfile.ZIP_STORED), 2000), DAMAGED),
     "tar: up": (lambda p: write_tar(p, {"ok": b"1", "../evil": b"2"}), LEAVES),
@@ -552,7 +542,7 @@ def test_encrypted_zip(tmp_path):
     for signature, offset in ((b"PK\x03\x04", 6), (b"PK\x01\x02", 8)):
         content[content.index(signature) + offset] |= 1
     archive.write_bytes(content)
-    with pytest.raises(DataError, match=r"can't be unpacked \(.*password.*\): unpack it by hand"):
+    with pytest.raises(DataError, match=r"can't be unpacked \(it is encrypted\): unpack it by hand"):
         extract(archive, tmp_path / "out")
 
 
