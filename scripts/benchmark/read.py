@@ -36,7 +36,7 @@ def make_folder(folder: Path, images: int, side: int) -> int:
         (folder / f"class_{name}").mkdir(parents=True)
     size = 0
     for row in range(images):
-        pixels = np.rot90(patterns[random.integers(PATTERNS)], random.integers(4))
+        pixels = np.rot90(patterns[random.integers(PATTERNS)], int(random.integers(4)))
         pixels = np.roll(pixels, random.integers(side, size=2), (0, 1))[:, :: random.choice((-1, 1))]
         path = folder / f"class_{row % CLASSES}" / f"{row:06}.jpg"
         Image.fromarray(np.ascontiguousarray(pixels)).save(path, quality=QUALITY)
