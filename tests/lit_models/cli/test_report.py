@@ -141,14 +141,14 @@ def require_self_contained(page: str, parsed: Parsed) -> None:
             value = attributes.get(name)
             if tag == "a" and name == "href" and attributes.get("rel") == "noreferrer":
                 continue  # asks for nothing before somebody follows it
-            assert value is None or value.startswith(("data:image/", "#")), (tag, name, value)
+            assert value is None or value.startswith(("data:image/", "data:video/mp4;", "#")), (tag, name, value)
         assert tag not in ("link", "iframe", "object", "embed", "base")
         assert not [name for name in attributes if name.startswith("on")], tag
     assert "@import" not in page
     assert "url(" not in page
     policy = next(meta["content"] for meta in parsed.of("meta") if meta.get("http-equiv") == "Content-Security-Policy")
     assert policy is not None
-    assert policy.startswith("default-src 'none'; img-src data:;")
+    assert policy.startswith("default-src 'none'; img-src data:; media-src data:;")
 
 
 def test_a_run_with_everything(gan: Path) -> None:
@@ -473,14 +473,28 @@ def test_a_broken_record_is_named(gan: Path, capsys: pytest.CaptureFixture[str],
 
 
 def test_a_walk_that_was_predicted_moves_on_the_page(gan: Path) -> None:
-    for number, name in enumerate(("predictions", "predictions_2")):
+    for number, name in enumerate(("predictions", "predictions_2", "predictions_10")):
         frames = [Image.new("L", (68, 68), 40 * number + 20 * step) for step in range(4)]
         write_movie(frames, gan / name / "walk.gif")
     page, parsed = written(gan)
     require_self_contained(page, parsed)
     (source,) = (str(image["src"]) for image in parsed.of("img") if str(image["src"]).startswith("data:image/gif"))
-    assert base64.b64decode(source.partition(",")[2]) == (gan / "predictions_2" / "walk.gif").read_bytes()
+    assert base64.b64decode(source.partition(",")[2]) == (gan / "predictions_10" / "walk.gif").read_bytes()
     assert "walk in the latent space" in parsed.text("script", "style")
+
+
+def test_a_walk_that_was_predicted_as_a_video_plays_on_the_page(gan: Path) -> None:
+    pytest.importorskip("imageio_ffmpeg")
+    video = gan / "predictions" / "walk.mp4"
+    write_movie([Image.new("L", (68, 68), 20 * step) for step in range(4)], video)
+    page, parsed = written(gan)
+    require_self_contained(page, parsed)
+    (player,) = parsed.of("video")
+    assert base64.b64decode(str(player["src"]).partition(",")[2]) == video.read_bytes()
+    video.write_bytes(b"cut off")
+    page, parsed = written(gan)
+    assert not parsed.of("video")
+    assert "walk.mp4 is left out, as it can't be read as a picture" in parsed.text("script", "style")
 
 
 def test_a_real_run(relit: Relit) -> None:

@@ -1,6 +1,7 @@
 import csv
 import os
 import re
+import signal
 import subprocess
 import sys
 import time
@@ -265,16 +266,17 @@ def test_a_killed_sweep_takes_its_trial_up_again(toy: Any) -> None:
 
 
 @pytest.mark.long
-def test_sigterm_ends_the_training_and_is_no_failure(toy: Any) -> None:
+@pytest.mark.parametrize(("name", "code"), [("SIGTERM", 143), ("SIGUSR1", 138)])
+def test_a_schedulers_signal_ends_the_training_and_is_no_failure(toy: Any, name: str, code: int) -> None:
     process = in_a_process(Path.cwd(), "--vary", "model.x", 1, 2, FAKE_SECONDS="0.5")
     deadline = time.monotonic() + 60
     while not Path("runs/toy/x=1/metrics.csv").is_file():
         assert time.monotonic() < deadline
         time.sleep(0.05)
-    process.terminate()
+    process.send_signal(getattr(signal, name))
     said = process.communicate(timeout=60)[1]
-    assert process.returncode == 143
-    assert said.endswith("Ended by SIGTERM; the same command continues.\n")
+    assert process.returncode == code
+    assert said.endswith(f"Ended by {name}; the same command continues.\n")
     assert not Path("runs/toy/x=1/run.json").exists(), "the training has ended, too"
     assert toy("--vary", "model.x", 1, 2) == 0
     assert started() == {"x=1 new": 2, "x=2 new": 1}
