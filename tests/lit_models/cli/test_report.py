@@ -1,6 +1,7 @@
 import base64
 import json
 import re
+import shutil
 import time
 from collections.abc import Callable
 from html.parser import HTMLParser
@@ -299,6 +300,19 @@ def test_runs_in_comparison(gan: Path, tmp_path: Path) -> None:
         "two val": [7.5, 6.5],
     }
     assert "samples of two after epoch 2" in {image["alt"] for image in parsed.of("img")}
+
+
+def test_curves_of_the_training_are_dotted_whatever_the_runs_are_called(gan: Path, tmp_path: Path) -> None:
+    other = tmp_path / "more" / "one"
+    shutil.copytree(gan, other)
+    page, parsed = written(gan, other)
+    kinds = {line["label"]: line["dashed"] for plot in parsed.curves() for line in plot}
+    assert kinds == {
+        f"{run} {stage}": stage == "train" for run in ("gan/one", "more/one") for stage in ("train", "val")
+    }
+    assert page.count(' dashed"') == 2, "as drawn before a control is used"
+    _, alone = written(gan)
+    assert not any(line["dashed"] for plot in alone.curves() for line in plot)
 
 
 def test_nothing_can_be_injected(gan: Path, tmp_path: Path) -> None:
