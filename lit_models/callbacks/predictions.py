@@ -3,6 +3,7 @@ of classes."""
 
 import csv
 import re
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -99,7 +100,7 @@ class PredictionWriter(Callback):
         if not isinstance(outputs, Tensor) or outputs.ndim != 4:
             return
         if self.movies and self._walks_between_images(trainer, pl_module):
-            self._stops.extend(batch.image[: MOST_STOPS - len(self._stops)])
+            self._stops.extend(batch.image[: MOST_STOPS - len(self._stops)].cpu())
         if isinstance(batch, Picture):
             data = data_of(trainer)
             assert isinstance(data, Pictures)  # no other gives pictures
@@ -143,14 +144,21 @@ class PredictionWriter(Callback):
                 self._write_classes(trainer, pl_module, probability)
         if self.grid:
             self._write_grid(trainer, pl_module)
-        if self.movies and trainer.is_global_zero:
-            stops, self._stops = self._stops, []
-            frames = tour_frames(pl_module, torch.stack(stops), self.path) if stops else walk_frames(pl_module)
-            for name in self.movies:
-                write_movie(frames, self._made_folder(trainer) / name, seconds=0.1)
+        if self.movies:
+            self._write_movies(trainer, pl_module)
         if trainer.is_global_zero and self._written.is_dir():
             count = len(list(self._written.rglob("*.*")))
             print(f"The predictions are in {self._written}: {count} file{'s' * (count != 1)}")
+
+    def _write_movies(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        shares = gather(trainer, self._stops)  # the ranks have taken the images in turns
+        self._stops = []
+        stops = [image for row in zip_longest(*shares) for image in row if image is not None][:MOST_STOPS]
+        if trainer.is_global_zero:
+            images = torch.stack(stops).to(pl_module.device) if stops else None
+            frames = walk_frames(pl_module) if images is None else tour_frames(pl_module, images, self.path)
+            for name in self.movies:
+                write_movie(frames, self._made_folder(trainer) / name, seconds=0.1)
 
     def _walks_between_images(self, trainer: Trainer, model: LightningModule) -> bool:
         """Whether the movie shows the way between the data's images."""
