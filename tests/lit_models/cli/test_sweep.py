@@ -9,6 +9,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from lit_models.__main__ import main
@@ -143,6 +144,15 @@ def test_samplers_search_ranges_with_every_seed(toy: Any, sampler: str) -> None:
         assert float(row["mean"]) == pytest.approx(sum(expected) / 2), "the run used exactly the value of the table"
 
 
+@pytest.mark.parametrize("sampler", ["random", "tpe"])
+def test_no_two_of_the_first_proposals_are_alike(toy: Any, sampler: str) -> None:
+    """Proposals 1 and 4 were the same, where a whole number had some ten values."""
+    assert toy("--sampler", sampler, "--trials", 6, "--range", "model.x", 0.0, 1.0, "--range", "model.y", 0.0, 1.0) == 0
+    points = np.array([[float(row["model.x"]), float(row["model.y"])] for row in rows_of_table()])
+    distances = np.linalg.norm(points[:, None] - points, axis=2)[np.triu_indices(6, k=1)]
+    assert distances.min() > 0.05
+
+
 def test_bad_runs_are_stopped_early(
     toy: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -179,6 +189,7 @@ def test_a_run_is_stopped_after_so_many_epochs_by_trials_that_were_reused(
         (("--range", "model.x", 2, 1, "--sampler", "tpe"), "is no range"),
         (("--vary", "seed_everything", 1, "--sampler", "tpe"), "has nothing to choose"),
         (("--vary", "model.x", 1, "--trials", 0), "--trials is 0"),
+        (("--vary", "model.x", 1, "--sampler_seed", -1), "--sampler_seed is -1"),
     ],
 )
 def test_bad_input_is_refused_before_the_first_trial(
