@@ -45,7 +45,7 @@ class PredictionWriter(Callback):
         gif: Also write ``walk.gif``, images of the model along a closed walk in its latent space: through the codes of
             the first eight images, if it reconstructs those of the data; else between random latent vectors.
         mp4: Also write ``walk.mp4``, the same as a video (needs the extra ``mp4``).
-        path: Way from one image's code to the next: "lerp", a straight line, or "slerp", a great circle, which a walk
+        walk: Way from one image's code to the next: "lerp", a straight line, or "slerp", a great circle, which a walk
             between random latent vectors always takes.
     """
 
@@ -57,7 +57,7 @@ class PredictionWriter(Callback):
         top_classes: int = 5,
         gif: bool = False,
         mp4: bool = False,
-        path: Way = "lerp",
+        walk: Way = "lerp",
     ) -> None:
         if columns is not None and columns < 1:
             raise RunError(f"--predictions.columns is {columns}; it must be at least 1.")
@@ -70,7 +70,7 @@ class PredictionWriter(Callback):
         self.movies = [f"walk.{kind}" for kind, wanted in (("gif", gif), ("mp4", mp4)) if wanted]
         for name in self.movies:
             require_movie(Path(name))
-        self.path = path
+        self.walk = walk
         self._stops: list[Tensor] = []
         self._images: dict[int, Tensor] = {}
         self._seen = 0
@@ -156,7 +156,7 @@ class PredictionWriter(Callback):
         stops = [image for row in zip_longest(*shares) for image in row if image is not None][:MOST_STOPS]
         if trainer.is_global_zero:
             images = torch.stack(stops).to(pl_module.device) if stops else None
-            frames = walk_frames(pl_module) if images is None else tour_frames(pl_module, images, self.path)
+            frames = walk_frames(pl_module) if images is None else tour_frames(pl_module, images, self.walk)
             for name in self.movies:
                 write_movie(frames, self._made_folder(trainer) / name, seconds=0.1)
 

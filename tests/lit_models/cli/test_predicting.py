@@ -115,7 +115,7 @@ def test_a_vae_walks_through_pictures_or_between_random_vectors(pictures: Path, 
     with torch.no_grad():  # Pillow merges frames that are the same
         for weight in vae.parameters():
             weight.mul_(4 if weight.ndim > 1 else 1)
-    shown = frames_of(predicted(vae, Pictures(str(pictures)), tmp_path / "pictures_walk", path="slerp"), 32)
+    shown = frames_of(predicted(vae, Pictures(str(pictures)), tmp_path / "pictures_walk", walk="slerp"), 32)
     vae.eval()
     with torch.no_grad():
         start, end = vae.embed(read_pictures(pictures)[[2, 0]])
