@@ -4,13 +4,15 @@ pictures."""
 from collections.abc import Iterable, Sequence
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from PIL import Image, ImageDraw
 
 from lit_models.errors import ModelError, RunError
-from lit_models.support.interpolation import Path as Way
+
+if TYPE_CHECKING:  # it imports torch, which a report needs not
+    from lit_models.support.interpolation import Path as Way
 
 LARGEST_ENLARGED_SIDE = 256
 """Smaller frames are enlarged by the largest whole number that stays within this many pixels."""
@@ -122,7 +124,7 @@ def walk_frames(model: Any, seed: int = 0, images: int = 16, stops: int = 4, ste
     return frames
 
 
-def tour_frames(model: Any, images: Any, way: Way = "lerp", steps: int = 12) -> list[Image.Image]:
+def tour_frames(model: Any, images: Any, way: "Way" = "lerp", steps: int = 12) -> list[Image.Image]:
     """Images on the closed way from the first image to the next and so on, and from the last back to the first.
 
     Args:
