@@ -11,7 +11,7 @@ from PIL import Image, ImageDraw
 
 from lit_models.errors import ModelError, RunError
 
-if TYPE_CHECKING:  # it imports torch, which a report needs not
+if TYPE_CHECKING:  # it imports torch, which a report does without
     from lit_models.support.interpolation import Path as Way
 
 LARGEST_ENLARGED_SIDE = 256
