@@ -31,7 +31,8 @@ Differences from the papers:
 
 1. DCGAN's networks by default, in place of dense ones with maxout and dropout (Mirza & Osindero) or ResNets (Miyato &
    Koyama). φ ends with a LeakyReLU of slope 0.2, not a ReLU. ``architecture: resnet`` has the ResNets, with conditional
-   batch normalization in the generator and the projection discriminator; points 3, 10 and 11 are about DCGAN's.
+   batch normalization in the generator and the projection discriminator; points 3, 10 and 11 are about DCGAN's. They
+   differ from the authors' code as SN-GAN's ResNets do (points 3 to 5 of its list).
 2. z is normal; Mirza & Osindero draw it from the unit cube. The configurations have 256 or 100 components; the papers
    have 100 and 128.
 3. A learned embedding of the class is joined to z. Mirza & Osindero pass z and a one-hot vector through a dense layer
