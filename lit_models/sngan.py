@@ -18,14 +18,14 @@ Differences from the paper:
    normalization and a ReLU after the dense layer, where the table, and so this network, has two linear layers in a row;
    the discriminator doubles the width at the strided convolutions already, and has a slope of 0.2; z is uniform. Scales
    of batch normalization start from N(1, 0.02²), there at 1.
-3. ``architecture: resnet`` has the layers and widths of tables 4 (32 pixels), 5 (48) and 6 (128), and for 64
-   pixels those of the authors' code. It repeats pixels to double the size, as the authors' code does. The last layer has a bias,
-   which the authors' code for 32 pixels leaves out. That code adds uniform noise of one gray level to the real images.
+3. ``architecture: resnet`` has the layers and widths of tables 4 (32 pixels), 5 (48) and 6 (128), and for 64 pixels
+   those of the authors' code. It repeats pixels to double the size, as that code does. The discriminator's last layer
+   has a bias, which the code for 32 pixels leaves out. It adds uniform noise of one gray level to the real images.
    ``sngan_cifar10_resnet`` has its 50,000 steps at rates that fall to 0; the paper has 100,000, and no decay but for
    ImageNet.
 4. The generator learns from the fakes from which the discriminator has just learned, unless ``fresh_latents`` is set;
-   with ``resnet`` from 64 of them. The authors' code draws fresh ones, 128 with CIFAR-10's ResNets, and its generator takes the
-   first step.
+   with ``resnet`` from 64 of them. The authors' code draws fresh ones, 128 with CIFAR-10's ResNets, and its
+   generator takes the first step.
 5. Spectral normalization is PyTorch's: σ of the first step follows 15 steps of the power iteration. In the authors'
    code it follows one step from a random vector. Batch normalization adds 1e-5 to the variance, in that code 2e-5.
 6. Optional: noisy labels, and the choice of the label that means "real", both for the cross-entropy only; averaged
