@@ -15,7 +15,7 @@ It enters the discriminator in one of two ways:
 
 - ``discriminator: concat``: maps that encode the class are joined to the image's channels;
 - ``discriminator: projection``: ``D(x, y) = ψ(φ(x)) + e_y · φ(x)`` with φ the last feature maps, summed over their
-  places, and ψ linear (Miyato & Koyama, eq. 8).
+  places, and ψ linear (Miyato & Koyama, figure 1d).
 
 ``label_encoding`` chooses the maps:
 
@@ -162,7 +162,7 @@ class ConcatDiscriminator(nn.Module):
 
 
 class ProjectionDiscriminator(nn.Module):
-    """``ψ(φ(x)) + e_y · φ(x)`` on the features φ of DCGAN's discriminator (Miyato & Koyama 2018, eq. 8, figure 1d).
+    """``ψ(φ(x)) + e_y · φ(x)`` on the features φ of DCGAN's discriminator (Miyato & Koyama 2018, figure 1d).
 
     Shapes: ``(N, channels, image_size, image_size)`` and ``(N,)`` int64 to ``(N,)`` float32.
     """

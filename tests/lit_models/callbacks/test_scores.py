@@ -230,7 +230,8 @@ def test_more_neighbors_than_images_are_refused_before_any_training(digits_root:
     trainer = trainer_with(GenerationScores(neighbors=700, compare_with="training"), tmp_path)
     with pytest.raises(RunError, match=sentence.format("648 training")):
         trainer.fit(Copier(digits_root), Digits(root=str(digits_root)))
-    trainer = trainer_with(GenerationScores(neighbors=250), tmp_path, limit_val_batches=0)
+    callback = GenerationScores(neighbors=250)
+    trainer = quiet_trainer(callbacks=[callback], max_epochs=1, limit_train_batches=1, limit_val_batches=0)
     trainer.fit(Copier(digits_root), Digits(root=str(digits_root)))
     assert trainer.global_step > 0, "without validations nothing is measured"
 
