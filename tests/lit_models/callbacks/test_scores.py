@@ -218,9 +218,7 @@ def test_only_generative_models_are_measured(digits_root: Path, tmp_path: Path) 
 
 def test_more_neighbors_than_images_are_refused_before_any_training(digits_root: Path, tmp_path: Path) -> None:
     trainer = trainer_with(GenerationScores(neighbors=250), tmp_path)
-    sentence = (
-        "neighbors is 250, but there are only {} images to compare with: lower it, or set compare_with to training"
-    )
+    sentence = "there are only {} images to compare with: lower it, or set compare_with to training"
     with pytest.raises(RunError, match=sentence.format("200 validation")):
         trainer.fit(Copier(digits_root), Digits(root=str(digits_root)))
     assert trainer.global_step == 0
