@@ -312,9 +312,10 @@ class GenerationScores(Callback):
             training = min(len(datamodule.train_set), FAST_DEV_RUN_IMAGES if fast else self.training_count)
             size, split = min(training // 2, self.real_count), "training"
         if size <= self.neighbors:
+            are, images_of = ("is", "image") if size == 1 else ("are", "images")
             raise RunError(
-                f"GenerationScores: neighbors is {self.neighbors}, but there are only {size} {split} images to compare "
-                "with: lower it, or set compare_with to training."
+                f"GenerationScores: neighbors is {self.neighbors}, but there {are} only {size} {split} {images_of} to "
+                "compare with: lower it, or set compare_with to training."
             )
 
     def _dataset_features(
