@@ -27,7 +27,8 @@ Differences from the paper:
    with ``resnet`` from 64 of them. The authors' code draws fresh ones, 128 with CIFAR-10's ResNets, and its
    generator takes the first step.
 5. Spectral normalization is PyTorch's: a step of the power iteration takes u before v, and 15 come before the first
-   use. In algorithm 1 v comes first, and one step from a random vector is all. Batch normalization adds 1e-5 to the variance, in that code 2e-5.
+   use. In algorithm 1 v comes first, and one step from a random vector is all. Batch normalization adds 1e-5 to the
+   variance, in the authors' code 2e-5.
 6. Optional: noisy labels, and the choice of the label that means "real", both for the cross-entropy only; averaged
    weights, clipped gradients, schedules.
 7. Optional, for small data: differentiable augmentation (Zhao et al. 2020) and the R1 penalty (Mescheder et al. 2018).
