@@ -33,6 +33,8 @@ def load_authors_weights(network: UNet | ResNetGenerator | PatchDiscriminator, p
         ModelError: The file's weights are of another network.
         RunError: The file can't be read.
     """
+    if not Path(path).expanduser().is_file():
+        raise ModelError(f"There is no file {path}: --model.pretrained… names a file of the authors' weights.")
     content = load_safely(Path(path).expanduser())
     if not isinstance(content, dict) or not any(isinstance(value, Tensor) for value in content.values()):
         raise ModelError(f"{path} holds no weights by name: take a file of the authors' such as latest_net_G.pth.")

@@ -206,6 +206,8 @@ def test_files_of_other_networks_are_refused(tmp_path: Path) -> None:
         load_authors_weights(PatchDiscriminator(64, 3, 2, 16, "batch"), path)
     with pytest.raises(ModelError, match=r"isn't of this discriminator: the network has net.0.weight"):
         load_authors_weights(PatchDiscriminator(64, 6, 2, 1, "batch"), path)
+    with pytest.raises(ModelError, match=r"There is no file none.pth: --model.pretrained… names a file"):
+        load_authors_weights(UNet(128, 3, 4), "none.pth")
     torch.save([1], path)
     with pytest.raises(ModelError, match="holds no weights by name"):
         load_authors_weights(UNet(128, 3, 4), path)
