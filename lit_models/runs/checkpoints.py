@@ -13,7 +13,7 @@ from lit_models.errors import RunError, RunWarning
 from lit_models.module import Method
 from lit_models.runs.finite import losses_are_finite, training_losses, weights_are_finite
 from lit_models.support.checkpoint_files import BEST, CHECKPOINTS, LAST, put_in_place
-from lit_models.support.lightning_internals import logs_this_batch, validation_follows
+from lit_models.support.lightning_internals import accumulates, ends_epoch, logs_this_batch, validation_follows
 
 
 class Checkpoints(Checkpoint):
@@ -107,11 +107,12 @@ class Checkpoints(Checkpoint):
         if logs_this_batch(trainer) and not losses_are_finite(trainer):
             self._handle_divergence(trainer, ", ".join(f"{k} {float(v)}" for k, v in training_losses(trainer).items()))
         # The epoch's last batch is left to on_train_epoch_end, which comes after its validation.
-        if self.every_n_steps is None or trainer.is_last_batch:
+        if self.every_n_steps is None or ends_epoch(trainer):
             return
         due = trainer.global_step // self.every_n_steps > self.saved_step // self.every_n_steps
-        # A run that goes on from before a validation would leave it out; the next batch's checkpoint comes after it.
-        if due and not validation_follows(trainer):
+        # A run that goes on from before a validation would leave it out, and from between two batches of one step the
+        # gradients of the first: a later batch's checkpoint comes after them.
+        if due and not validation_follows(trainer) and not accumulates(trainer):
             self.save(trainer, pl_module, LAST)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:

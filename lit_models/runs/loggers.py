@@ -57,7 +57,9 @@ class MetricsCSV(CSVLogger):
     """Lightning's CSV logger, writing ``<run>/metrics.csv``, whose file a resumed run continues."""
 
     def __init__(self, run_folder: Path) -> None:
-        super().__init__(save_dir=run_folder, name="", version="")
+        # What a callback logs when an epoch starts is written with the trainer's next row, not before the rows of
+        # a killed run are removed in the first batch.
+        super().__init__(save_dir=run_folder, name="", version="", flush_logs_every_n_steps=sys.maxsize)
 
     @property
     def experiment(self) -> Any:
@@ -83,9 +85,10 @@ class MetricsCSV(CSVLogger):
         count an epoch's last row."""
         self.experiment.drop_from(step, kept)
 
-    def drop_behind(self, kept: int) -> None:
-        """Removes the rows that a killed run logged after its first ``kept`` ones, but for those of a test."""
-        self.experiment.drop_behind(kept)
+    def drop_behind(self, kept: int, step: int | None = None) -> None:
+        """Removes the rows that a killed run logged after its first ``kept`` ones, but for those up to ``step`` and
+        those of a test."""
+        self.experiment.drop_behind(kept, step)
 
 
 class _ContinuedWriter(ExperimentWriter):
@@ -98,6 +101,8 @@ class _ContinuedWriter(ExperimentWriter):
         if self.metrics:
             with locked(Path(self.metrics_file_path)):
                 self.metrics_keys = self._header() or self.metrics_keys
+                if self._ends_within_a_row():
+                    self._write_whole(list(csv.DictReader(self._lines())))
                 super().save()
 
     def log_hparams(self, params: dict[str, Any]) -> None:
@@ -113,12 +118,11 @@ class _ContinuedWriter(ExperimentWriter):
         rows = [row for row in csv.DictReader(self._lines()) if row["step"]]
         self._write_whole([row for n, row in enumerate(rows) if n < kept or int(float(row["step"])) < step])
 
-    def drop_behind(self, kept: int) -> None:
+    def drop_behind(self, kept: int, step: int | None) -> None:
         if not Path(self.metrics_file_path).exists():
             return
         rows = list(csv.DictReader(self._lines()))
-        tests = [row for row in rows[kept:] if any(value and name.startswith("test/") for name, value in row.items())]
-        self._write_whole([*rows[:kept], *tests])
+        self._write_whole([*rows[:kept], *(row for row in rows[kept:] if _is_of_test(row) or _is_up_to(step, row))])
 
     def _rewrite_with_new_header(self, fieldnames: list[str]) -> None:
         """As the original, but so that a process killed in between leaves the old file whole."""
@@ -130,6 +134,14 @@ class _ContinuedWriter(ExperimentWriter):
             return []
         with path.open(newline="", encoding="utf-8") as file:
             return next(csv.reader([line for line in [file.readline()] if line.endswith("\n")]), [])
+
+    def _ends_within_a_row(self) -> bool:
+        path = Path(self.metrics_file_path)
+        if not path.is_file() or not path.stat().st_size:
+            return False
+        with path.open("rb") as file:
+            file.seek(-1, os.SEEK_END)
+            return file.read() != b"\n"
 
     def _lines(self) -> list[str]:
         """The lines of the file, without one that was cut off by a kill or a full disk; none if there is no file."""
@@ -144,6 +156,14 @@ class _ContinuedWriter(ExperimentWriter):
             writer.writeheader()
         writer.writerows(rows)
         write_atomically(Path(self.metrics_file_path), text.getvalue())
+
+
+def _is_of_test(row: dict[str, str]) -> bool:
+    return any(value and name.startswith("test/") for name, value in row.items())
+
+
+def _is_up_to(step: int | None, row: dict[str, str]) -> bool:
+    return step is not None and bool(row["step"]) and int(float(row["step"])) <= step
 
 
 class LateWandbLogger(WandbLogger):

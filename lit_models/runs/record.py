@@ -23,7 +23,7 @@ from lit_models.runs.reading import limit_of_tests
 from lit_models.runs.settings import tell_changes
 from lit_models.support.checks import facts_of
 from lit_models.support.files import locked, write_atomically
-from lit_models.support.lightning_internals import awaits_row, callbacks_of, data_of
+from lit_models.support.lightning_internals import awaited_step, callbacks_of, data_of
 from lit_models.support.ranks import gather
 
 
@@ -59,6 +59,7 @@ class RunRecord(Callback):
         self._before: dict[str, Any] = {}
         self._seconds_after_epoch: list[float | None] = []
         self._rows: int | None = None
+        self._awaited_step: int | None = None
         self._older_rows = 0
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
@@ -96,7 +97,7 @@ class RunRecord(Callback):
             # A run that was killed has left rows that are logged again.
             if isinstance(logger, MetricsCSV) and fits:
                 if self._rows is not None:
-                    logger.drop_behind(self._rows)
+                    logger.drop_behind(self._rows, self._awaited_step)
                 else:
                     logger.drop_from(trainer.global_step, self._older_rows)
             # A test of a trained model leaves the training's configuration in place, here and in the loggers.
@@ -196,9 +197,13 @@ class RunRecord(Callback):
             return
         done = f"the checkpoint has had {trainer.current_epoch} epochs and {trainer.global_step} steps"
         limits = f"--trainer.max_epochs is {trainer.max_epochs}, --trainer.max_steps {trainer.max_steps}"
+        remedy = "Raise them to train on."
+        if trainer.should_stop:
+            limits = "then it was ended early, by a callback or --trainer.max_time"
+            remedy = "Change what ended it to train on."
         told = f"Nothing is left to train: {done}; {limits}."
         if not (Path(trainer.default_root_dir) / "config.yaml").is_file():
-            raise RunError(f"{told} Raise them to train on.")
+            raise RunError(f"{told} {remedy}")
         if trainer.is_global_zero:
             print(f"relit: {told}", file=sys.stderr)
 
@@ -259,14 +264,14 @@ class RunRecord(Callback):
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         checkpoint["config"] = yaml.safe_load(self.config)
         checkpoint["relit_version"] = lit_models.__version__
-        # The row of a batch or an epoch comes after the hooks in which it may be saved.
-        awaited = awaits_row(trainer)
         for logger in trainer.loggers:
             if isinstance(logger, MetricsCSV) and trainer.is_global_zero:
-                checkpoint["rows_logged"] = logger.rows + awaited
+                checkpoint["rows_logged"] = logger.rows
+                checkpoint["awaited_step"] = awaited_step(trainer)
 
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         self._rows = checkpoint.get("rows_logged")
+        self._awaited_step = checkpoint.get("awaited_step")
         self._older_rows = checkpoint.get("metrics_rows", 0)
 
 

@@ -32,6 +32,9 @@ PROGRESS = {
 }
 """What a schedule's state holds besides its settings."""
 
+LENGTH = ("trainer.callbacks", "trainer.max_", "trainer.min_")
+"""Beginnings of the settings that decide when a training ends."""
+
 SAME_ROWS = ("batch_size", "eval_batch_size", "episodes_per_batch", "on_device", "root")
 """Settings of data that change neither the rows nor their order."""
 
@@ -55,7 +58,8 @@ class RestoredSettings(Callback):
 
     What the checkpoint would override silently is refused if the user has changed a setting of the model, and otherwise
     said, such as a schedule that was planned for fewer epochs. A loader whose batches have another size by now sets
-    Lightning's count of batches; with other data or another seed, the epoch starts over.
+    Lightning's count of batches; with other data or another seed, the epoch starts over. A training that was ended
+    early, such as by EarlyStopping, stays so unless what ends a training has changed.
 
     Args:
         config: The resolved configuration, as YAML.
@@ -75,6 +79,7 @@ class RestoredSettings(Callback):
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         checkpoint["optimizer_classes"] = class_names(trainer)
+        checkpoint["should_stop"] = trainer.should_stop
 
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         self._checkpoint = checkpoint if trainer.state.fn == "fit" else None
@@ -89,6 +94,7 @@ class RestoredSettings(Callback):
         before, now = checkpoint.get("config"), yaml.safe_load(self.config)
         before = before if isinstance(before, dict) else {}
         settings = differences(before, now) if before else {}
+        trainer.should_stop = bool(checkpoint.get("should_stop")) and not any(map(_is_of_length, settings))
         _tell_kept_rates(trainer, checkpoint, before, now)
         known = flat(before)  # later versions have more settings
         self._other_order = [
@@ -126,6 +132,10 @@ class RestoredSettings(Callback):
             if trainer.is_global_zero:
                 print(f"relit: note: {reason}: epoch {trainer.current_epoch + 1} {changes[0].change}.", file=sys.stderr)
         _require_schedules_to_last(trainer, pl_module)
+
+
+def _is_of_length(setting: str) -> bool:
+    return setting.startswith(LENGTH)
 
 
 def class_names(trainer: Trainer) -> dict[str, list[str]]:

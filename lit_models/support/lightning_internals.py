@@ -21,9 +21,10 @@ __all__ = [
     "USED",
     "ExperimentWriter",
     "accumulates",
-    "awaits_row",
+    "awaited_step",
     "callbacks_of",
     "data_of",
+    "ends_epoch",
     "find_unused_parameters",
     "goes_on_within_epoch",
     "is_trial",
@@ -44,22 +45,25 @@ SEEN_IN = "2.6.6"
 
 USED = {
     "lightning.pytorch.callbacks.BatchSizeFinder": ("_init_val", "_max_trials"),
-    "lightning.pytorch.trainer.connectors.logger_connector.logger_connector._LoggerConnector": (
-        "_first_loop_iter",
-        "metrics",
-        "should_update_logs",
-    ),
+    "lightning.pytorch.trainer.connectors.logger_connector.logger_connector._LoggerConnector": ("should_update_logs",),
     "lightning.pytorch.trainer.connectors.signal_connector._SignalConnector": ("register_signal_handlers",),
-    "lightning.pytorch.loops.fit_loop._FitLoop": ("_combined_loader", "_should_accumulate", "restarted_mid_epoch"),
+    "lightning.pytorch.loops.fit_loop._FitLoop": (
+        "_can_stop_early",
+        "_combined_loader",
+        "_should_accumulate",
+        "restarted_mid_epoch",
+    ),
     "lightning.pytorch.loops.training_epoch_loop._TrainingEpochLoop": (
+        "_batches_that_stepped",
         "_broadcast_sigterm_tensor",
+        "_is_training_done",
         "_should_check_val_fx",
         "restarted_on_train_batch_end",
     ),
     "lightning.pytorch.loops.progress._ProcessedTracker": ("completed", "processed"),
 }
 """What the functions of this file use, by class. (Of an instance they use ``Trainer._logger_connector``,
-``Trainer._results``, ``Trainer._signal_connector``, ``DDPStrategy._ddp_kwargs`` and ``_FitLoop._data_fetcher``,
+``Trainer._signal_connector``, ``DDPStrategy._ddp_kwargs`` and ``_FitLoop._data_fetcher``,
 too.)"""
 
 OVERRIDDEN = {
@@ -149,6 +153,13 @@ def validation_follows(trainer: Trainer) -> bool:
     return fit_loop.epoch_loop._should_check_val_fx(fit_loop._data_fetcher)
 
 
+def ends_epoch(trainer: Trainer) -> bool:
+    """Whether this training batch is the last of its epoch: of its data, of ``max_steps``, or as the training is to
+    stop."""
+    stops = trainer.should_stop and trainer.fit_loop._can_stop_early
+    return trainer.is_last_batch or trainer.fit_loop.epoch_loop._is_training_done or stops
+
+
 def accumulates(trainer: Trainer) -> bool:
     """Whether the optimizer hasn't taken its step after this training batch, as gradients are still accumulated."""
     return trainer.fit_loop._should_accumulate()
@@ -167,14 +178,19 @@ def find_unused_parameters(trainer: Trainer) -> None:
         trainer.strategy._ddp_kwargs["find_unused_parameters"] = True
 
 
-def awaits_row(trainer: Trainer) -> bool:
-    """Whether this training batch, or epoch, is done but its row not yet logged, which comes after the hooks of its
-    end. (Called on all ranks: an epoch's values may be means over them.)"""
-    connector = trainer._logger_connector
-    if connector._first_loop_iter is None and trainer.training and trainer._results is not None:  # at an epoch's end
-        return bool(connector.metrics["log"].keys() - {"step", "epoch"})
-    batches = cast(Any, trainer.fit_loop.epoch_loop.batch_progress.total)
-    return batches.completed < batches.processed and logs_this_batch(trainer)
+def awaited_step(trainer: Trainer) -> int | None:
+    """The step of the row that is yet to come for this training batch, or for the epoch that it ends; None if none can
+    come. Call it in the hooks of their end, after which the row is logged.
+
+    Whether there will be a row isn't known yet: the module's hook, which comes later, may log, too. All rows of what
+    follows have a larger step.
+    """
+    if not trainer.training or (accumulates(trainer) and trainer.lightning_module.automatic_optimization):
+        return None
+    loop = trainer.fit_loop.epoch_loop
+    batches = cast(Any, loop.batch_progress.total)
+    # Lightning gives an epoch's row the step of its last batch.
+    return loop._batches_that_stepped - (batches.completed == batches.processed)
 
 
 def limit_batch_size_finders(trainer: Trainer, most: int) -> None:

@@ -7,24 +7,30 @@ from typing import Any
 import pytest
 import torch
 from lightning.pytorch import Callback, LightningDataModule, LightningModule, Trainer
+from lightning.pytorch.callbacks import Checkpoint
 from lightning.pytorch.loggers import CSVLogger
 from torch import Tensor, nn
 
+from lit_models.runs.loggers import MetricsCSV
+from lit_models.runs.reading import read_logged
 from lit_models.support.lightning_internals import (
     OVERRIDDEN,
     UNTYPED,
     USED,
     ExperimentWriter,
     accumulates,
-    awaits_row,
+    awaited_step,
     callbacks_of,
     data_of,
+    ends_epoch,
     is_trial,
     leave_signals_alone,
     logs_this_batch,
     overfits,
     validation_follows,
 )
+from tests.methods import ALL_MODELS
+from tests.support.small_fits import small_fit
 
 NAMES = [(path, name) for path, names in (*USED.items(), *OVERRIDDEN.items()) for name in names]
 
@@ -79,7 +85,9 @@ class Counting(LightningModule):
         self.layer = nn.Linear(1, 1)
 
     def training_step(self, batch: Tensor, batch_idx: int) -> Tensor:
-        return self.layer(batch).sum()
+        loss = self.layer(batch).sum()
+        self.log("train/loss", loss)
+        return loss
 
     def validation_step(self, batch: Tensor, batch_idx: int) -> None:
         pass
@@ -93,7 +101,8 @@ class Asking(Callback):
         self.logs: list[bool] = []
         self.accumulates: list[bool] = []
         self.validates: list[bool] = []
-        self.awaits: list[bool] = []
+        self.ends: list[bool] = []
+        self.awaits: list[int | None] = []
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         leave_signals_alone(trainer)
@@ -102,10 +111,11 @@ class Asking(Callback):
         self.logs.append(logs_this_batch(trainer))
         self.accumulates.append(accumulates(trainer))
         self.validates.append(validation_follows(trainer))
-        self.awaits.append(awaits_row(trainer))
+        self.ends.append(ends_epoch(trainer))
+        self.awaits.append(awaited_step(trainer))
 
     def on_train_epoch_end(self, trainer: Trainer, *_: Any) -> None:
-        self.awaits.append(awaits_row(trainer))
+        self.awaits.append(awaited_step(trainer))
 
 
 def test_the_trainer_answers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -130,5 +140,65 @@ def test_the_trainer_answers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     assert asking.accumulates == [True, False, True, False, True, False]
     assert asking.validates == [False, False, True, False, False, True]
     assert asking.logs == [False, False, True, True, False, False], "the batches of every second step"
-    assert asking.awaits == [*asking.logs, False]
+    assert asking.ends == [False] * 5 + [True]
+    assert asking.awaits == [None, 0, None, 1, None, 2, 2], "in the batches in which the optimizer steps"
+    rows = list(read_logged(tmp_path / "lightning_logs" / "version_0" / "metrics.csv"))
+    assert [row.step for row in rows] == [1]
     assert not signals
+
+
+class LookingForRows(Callback):
+    """Notes how many rows there are in the hook that follows a promise."""
+
+    def __init__(self, logger: MetricsCSV) -> None:
+        self.logger = logger
+        self.promises: list[tuple[int, int | None]] = []
+        self.logged: list[int] = []
+
+    def on_train_batch_start(self, trainer: Trainer, *_: Any) -> None:
+        self._look()
+
+    def on_train_epoch_start(self, trainer: Trainer, *_: Any) -> None:
+        self._look()
+
+    def on_train_end(self, trainer: Trainer, *_: Any) -> None:
+        self._look()
+
+    def _look(self) -> None:
+        if len(self.logged) < len(self.promises):
+            self.logged.append(self.logger.rows)
+
+
+class PromisingRows(Checkpoint):
+    """Comes after all other callbacks, as those that save do, and at an epoch's end after the module's hook."""
+
+    def __init__(self, looking: LookingForRows) -> None:
+        self.looking = looking
+
+    def on_train_batch_end(self, trainer: Trainer, *_: Any) -> None:
+        if not ends_epoch(trainer):
+            self._promise(trainer)
+
+    def on_train_epoch_end(self, trainer: Trainer, *_: Any) -> None:
+        self._promise(trainer)
+
+    def _promise(self, trainer: Trainer) -> None:
+        self.looking.promises.append((self.looking.logger.rows, awaited_step(trainer)))
+
+
+@pytest.mark.parametrize("title", ALL_MODELS)
+def test_a_row_that_is_awaited_is_known_by_its_step(title: str, tmp_path: Path) -> None:
+    """Whether a method logs its batches, or its epochs only."""
+    logger = MetricsCSV(tmp_path)
+    looking = LookingForRows(logger)
+    callbacks = [looking, PromisingRows(looking)]
+    given = {"logger": logger, "callbacks": callbacks, "enable_checkpointing": True, "log_every_n_steps": 1}
+    model, data, trainer = small_fit(title, tmp_path, **given)
+    trainer.fit(model, datamodule=data)
+    logger.save()
+    steps = [row.step for row in read_logged(tmp_path / "metrics.csv")]
+    assert len(looking.promises) == len(looking.logged) >= 2
+    for (rows, awaited), logged in zip(looking.promises, looking.logged, strict=True):
+        assert logged - rows in (0, 1)
+        assert steps[rows:logged] == [awaited] * (logged - rows)
+        assert all(step > awaited for step in steps[logged:])
