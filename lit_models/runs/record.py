@@ -94,17 +94,23 @@ class RunRecord(Callback):
             tell_changes(run, yaml.safe_load(self.config), restored)
         self._write(run, may_replace=fits)
         for logger in trainer.loggers:
-            # A run that was killed has left rows that are logged again.
             if isinstance(logger, MetricsCSV) and fits:
-                if self._rows is not None:
-                    logger.drop_behind(self._rows, self._awaited_step)
-                else:
-                    logger.drop_from(trainer.global_step, self._older_rows)
+                self._drop_rows(logger, trainer)
             # A test of a trained model leaves the training's configuration in place, here and in the loggers.
             if (run / "config.yaml").read_text(encoding="utf-8") == self.config:
                 log_configuration(logger, {**yaml.safe_load(self.config), "environment": environment(trainer)}, run)
         if fits:
             self._write_progress(trainer, finished=False)
+
+    def _drop_rows(self, logger: MetricsCSV, trainer: Trainer) -> None:
+        """Removes the rows that a killed run has left and that are logged again."""
+        folder = Path(trainer.default_root_dir).absolute()
+        if trainer.ckpt_path is None or folder not in Path(trainer.ckpt_path).absolute().parents:
+            logger.drop_behind(0)  # a checkpoint from elsewhere counts the rows of another file
+        elif self._rows is not None:
+            logger.drop_behind(self._rows, self._awaited_step)
+        else:
+            logger.drop_from(trainer.global_step, self._older_rows)
 
     def _take_found_batch_size(self, trainer: Trainer) -> None:
         """Puts the batch size that a BatchSizeFinder has found into the configuration."""
