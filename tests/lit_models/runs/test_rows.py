@@ -100,6 +100,15 @@ def test_a_row_that_was_cut_off_doesnt_spoil_the_next_one(tmp_path: Path) -> Non
     ]
 
 
+def test_a_validation_by_itself_changes_nothing_of_a_run(
+    relit: Relit, finished: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = {path: path.read_bytes() for path in Path().rglob("*") if path.is_file()}
+    assert relit("validate", *TINY, "--ckpt_path=last", "--trainer.limit_val_batches=1") == 0
+    assert "val/generator_loss" in capsys.readouterr().out
+    assert {path: path.read_bytes() for path in Path().rglob("*") if path.is_file()} == before
+
+
 @pytest.mark.long
 def test_the_threads_of_each_process_are_recorded(relit: Relit) -> None:
     two = ("--trainer.devices=2", "--trainer.strategy=ddp_fork", "--trainer.limit_val_batches=0")
