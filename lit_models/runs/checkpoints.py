@@ -12,7 +12,8 @@ from lightning.pytorch.utilities import rank_zero_warn
 from lit_models.errors import RunError, RunWarning
 from lit_models.module import Method
 from lit_models.runs.finite import losses_are_finite, training_losses, weights_are_finite
-from lit_models.support.checkpoint_files import BEST, CHECKPOINTS, LAST, put_in_place
+from lit_models.runs.loggers import rows_of
+from lit_models.support.checkpoint_files import BEST, CHECKPOINTS, LAST, put_in_place, with_rows
 from lit_models.support.lightning_internals import accumulates, ends_epoch, logs_this_batch, validation_follows
 
 
@@ -59,6 +60,8 @@ class Checkpoints(Checkpoint):
         self._has_saved = False
         self._has_validated = False
         self._waiting: list[str] = []
+        self._rows = 0
+        self._promised_rows: int | None = None
         self._warned = False
 
     def state_dict(self) -> dict[str, Any]:
@@ -94,6 +97,11 @@ class Checkpoints(Checkpoint):
                 f"{self.monitor} comes.",
                 category=RunWarning,
             )
+
+    def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        self._promised_rows = checkpoint.get("rows_logged")  # by RunRecord, which comes before
+        if (metrics := rows_of(trainer)) is not None:
+            self._rows = metrics.rows
 
     def _awaits_validation(self) -> bool:
         return self.monitor is not None and self.monitor.startswith("val/")
@@ -156,15 +164,21 @@ class Checkpoints(Checkpoint):
         """Gives the checkpoints that wait their names, when the loggers' files hold all that belongs to them.
 
         A batch's and an epoch's figures come after the hooks in which checkpoints are written, and a run that goes on
-        from a checkpoint doesn't log them again.
+        from a checkpoint doesn't log them again. Their row is counted in the checkpoint already. The count is corrected
+        if the row hasn't come, or has come unforeseen from a module's own hook.
         """
         if not self._waiting:
             return
+        metrics = rows_of(trainer)
+        # Without what callbacks have logged since then, which isn't written yet.
+        rows = max(self._rows, metrics.rows_written) if metrics is not None else self._promised_rows
         for logger in trainer.loggers:
             logger.save()
         if trainer.is_global_zero:
             for name in self._waiting:
                 waiting = _waiting(trainer, name)
+                if rows is not None and self._promised_rows is not None and rows != self._promised_rows:
+                    with_rows(waiting, rows)
                 put_in_place(waiting, waiting.with_name(name))
         self._waiting = []
 

@@ -57,8 +57,8 @@ class MetricsCSV(CSVLogger):
     """Lightning's CSV logger, writing ``<run>/metrics.csv``, whose file a resumed run continues."""
 
     def __init__(self, run_folder: Path) -> None:
-        # What a callback logs when an epoch starts is written with the trainer's next row, not before the rows of
-        # a killed run are removed in the first batch.
+        # What a callback logs is written with the trainer's next row: what it logs when an epoch starts, not before the
+        # rows of a killed run are removed in the first batch.
         super().__init__(save_dir=run_folder, name="", version="", flush_logs_every_n_steps=sys.maxsize)
 
     @property
@@ -85,10 +85,15 @@ class MetricsCSV(CSVLogger):
         count an epoch's last row."""
         self.experiment.drop_from(step, kept)
 
-    def drop_behind(self, kept: int, step: int | None = None) -> None:
-        """Removes the rows that a killed run logged after its first ``kept`` ones, but for those up to ``step`` and
-        those of a test."""
-        self.experiment.drop_behind(kept, step)
+    @property
+    def rows_written(self) -> int:
+        """How many are in the file. The trainer has each of its rows written at once; those that callbacks log wait for
+        the next one of the trainer's."""
+        return self.experiment.rows_written
+
+    def drop_behind(self, kept: int) -> None:
+        """Removes the rows that a killed run logged after its first ``kept`` ones, but for those of a test."""
+        self.experiment.drop_behind(kept)
 
 
 class _ContinuedWriter(ExperimentWriter):
@@ -110,7 +115,11 @@ class _ContinuedWriter(ExperimentWriter):
 
     @property
     def rows(self) -> int:
-        return max(0, len(self._lines()) - 1) + len(self.metrics)
+        return self.rows_written + len(self.metrics)
+
+    @property
+    def rows_written(self) -> int:
+        return max(0, len(self._lines()) - 1)
 
     def drop_from(self, step: int, kept: int) -> None:
         if not Path(self.metrics_file_path).exists():
@@ -118,11 +127,12 @@ class _ContinuedWriter(ExperimentWriter):
         rows = [row for row in csv.DictReader(self._lines()) if row["step"]]
         self._write_whole([row for n, row in enumerate(rows) if n < kept or int(float(row["step"])) < step])
 
-    def drop_behind(self, kept: int, step: int | None) -> None:
+    def drop_behind(self, kept: int) -> None:
         if not Path(self.metrics_file_path).exists():
             return
         rows = list(csv.DictReader(self._lines()))
-        self._write_whole([*rows[:kept], *(row for row in rows[kept:] if _is_of_test(row) or _is_up_to(step, row))])
+        tests = [row for row in rows[kept:] if any(value and name.startswith("test/") for name, value in row.items())]
+        self._write_whole([*rows[:kept], *tests])
 
     def _rewrite_with_new_header(self, fieldnames: list[str]) -> None:
         """As the original, but so that a process killed in between leaves the old file whole."""
@@ -158,12 +168,10 @@ class _ContinuedWriter(ExperimentWriter):
         write_atomically(Path(self.metrics_file_path), text.getvalue())
 
 
-def _is_of_test(row: dict[str, str]) -> bool:
-    return any(value and name.startswith("test/") for name, value in row.items())
-
-
-def _is_up_to(step: int | None, row: dict[str, str]) -> bool:
-    return step is not None and bool(row["step"]) and int(float(row["step"])) <= step
+def rows_of(trainer: Trainer) -> MetricsCSV | None:
+    """The trainer's ``metrics.csv``; None on ranks other than 0, and in a trainer without one."""
+    found = (logger for logger in trainer.loggers if isinstance(logger, MetricsCSV))
+    return next(found, None) if trainer.is_global_zero else None
 
 
 class LateWandbLogger(WandbLogger):

@@ -17,13 +17,20 @@ from lightning.pytorch.loggers import WandbLogger
 import lit_models
 from lit_models.errors import RunError
 from lit_models.module import Method
-from lit_models.runs.loggers import MetricsCSV, environment, finish_wandb, log_checkpoints, log_configuration
+from lit_models.runs.loggers import (
+    MetricsCSV,
+    environment,
+    finish_wandb,
+    log_checkpoints,
+    log_configuration,
+    rows_of,
+)
 from lit_models.runs.memory import peak_memory
 from lit_models.runs.reading import limit_of_tests
 from lit_models.runs.settings import tell_changes
 from lit_models.support.checks import facts_of
 from lit_models.support.files import locked, write_atomically
-from lit_models.support.lightning_internals import awaited_step, callbacks_of, data_of
+from lit_models.support.lightning_internals import awaits_row, callbacks_of, data_of
 from lit_models.support.ranks import gather
 
 
@@ -59,7 +66,6 @@ class RunRecord(Callback):
         self._before: dict[str, Any] = {}
         self._seconds_after_epoch: list[float | None] = []
         self._rows: int | None = None
-        self._awaited_step: int | None = None
         self._older_rows = 0
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
@@ -108,7 +114,7 @@ class RunRecord(Callback):
         if trainer.ckpt_path is None or folder not in Path(trainer.ckpt_path).absolute().parents:
             logger.drop_behind(0)  # a checkpoint from elsewhere counts the rows of another file
         elif self._rows is not None:
-            logger.drop_behind(self._rows, self._awaited_step)
+            logger.drop_behind(self._rows)
         else:
             logger.drop_from(trainer.global_step, self._older_rows)
 
@@ -201,7 +207,8 @@ class RunRecord(Callback):
         """
         if trainer.ckpt_path is None:
             return
-        done = f"the checkpoint has had {trainer.current_epoch} epochs and {trainer.global_step} steps"
+        epochs = trainer.fit_loop.epoch_progress.current.processed
+        done = f"the checkpoint has had {epochs} epochs and {trainer.global_step} steps"
         limits = f"--trainer.max_epochs is {trainer.max_epochs}, --trainer.max_steps {trainer.max_steps}"
         remedy = "Raise them to train on."
         if trainer.should_stop:
@@ -270,14 +277,13 @@ class RunRecord(Callback):
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         checkpoint["config"] = yaml.safe_load(self.config)
         checkpoint["relit_version"] = lit_models.__version__
-        for logger in trainer.loggers:
-            if isinstance(logger, MetricsCSV) and trainer.is_global_zero:
-                checkpoint["rows_logged"] = logger.rows
-                checkpoint["awaited_step"] = awaited_step(trainer)
+        # The row of a batch or an epoch comes after the hooks in which it may be saved.
+        awaited = awaits_row(trainer)
+        if (rows := rows_of(trainer)) is not None:
+            checkpoint["rows_logged"] = rows.rows + awaited
 
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         self._rows = checkpoint.get("rows_logged")
-        self._awaited_step = checkpoint.get("awaited_step")
         self._older_rows = checkpoint.get("metrics_rows", 0)
 
 

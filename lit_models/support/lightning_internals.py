@@ -21,7 +21,7 @@ __all__ = [
     "USED",
     "ExperimentWriter",
     "accumulates",
-    "awaited_step",
+    "awaits_row",
     "callbacks_of",
     "data_of",
     "ends_epoch",
@@ -54,7 +54,6 @@ USED = {
         "restarted_mid_epoch",
     ),
     "lightning.pytorch.loops.training_epoch_loop._TrainingEpochLoop": (
-        "_batches_that_stepped",
         "_broadcast_sigterm_tensor",
         "_is_training_done",
         "_should_check_val_fx",
@@ -63,7 +62,7 @@ USED = {
     "lightning.pytorch.loops.progress._ProcessedTracker": ("completed", "processed"),
 }
 """What the functions of this file use, by class. (Of an instance they use ``Trainer._logger_connector``,
-``Trainer._signal_connector``, ``DDPStrategy._ddp_kwargs`` and ``_FitLoop._data_fetcher``,
+``Trainer._results``, ``Trainer._signal_connector``, ``DDPStrategy._ddp_kwargs`` and ``_FitLoop._data_fetcher``,
 too.)"""
 
 OVERRIDDEN = {
@@ -178,19 +177,22 @@ def find_unused_parameters(trainer: Trainer) -> None:
         trainer.strategy._ddp_kwargs["find_unused_parameters"] = True
 
 
-def awaited_step(trainer: Trainer) -> int | None:
-    """The step of the row that is yet to come for this training batch, or for the epoch that it ends; None if none can
-    come. Call it in the hooks of their end, after which the row is logged.
+def awaits_row(trainer: Trainer) -> bool:
+    """Whether this training batch, or the epoch that it ends, logs a row, which comes after the hooks of its end.
 
-    Whether there will be a row isn't known yet: the module's hook, which comes later, may log, too. All rows of what
-    follows have a larger step.
+    It goes by what has been logged by now: a batch in which a module logs nothing has no row. What the module logs in
+    its own hook comes later. Call it on all ranks, as an epoch's values may be means over them.
     """
-    if not trainer.training or (accumulates(trainer) and trainer.lightning_module.automatic_optimization):
-        return None
-    loop = trainer.fit_loop.epoch_loop
-    batches = cast(Any, loop.batch_progress.total)
-    # Lightning gives an epoch's row the step of its last batch.
-    return loop._batches_that_stepped - (batches.completed == batches.processed)
+    connector = trainer._logger_connector
+    if not trainer.training or trainer._results is None:
+        return False
+    if connector._first_loop_iter is not None:  # within an epoch
+        batches = cast(Any, trainer.fit_loop.epoch_loop.batch_progress.total)
+        if batches.completed == batches.processed or not logs_this_batch(trainer):
+            return False
+        if accumulates(trainer) and trainer.lightning_module.automatic_optimization:
+            return False
+    return bool(connector.metrics["log"].keys() - {"step", "epoch"})
 
 
 def limit_batch_size_finders(trainer: Trainer, most: int) -> None:

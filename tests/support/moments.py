@@ -68,7 +68,6 @@ def _place(path: Path) -> tuple[Any, ...]:
     progress = content["loops"]["fit_loop"]
     return (
         content["rows_logged"],
-        content["awaited_step"],
         *progress["epoch_loop.batch_progress"]["total"].values(),
         *progress["epoch_progress"]["total"].values(),
     )

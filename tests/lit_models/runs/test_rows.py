@@ -79,14 +79,9 @@ def test_rows_behind_a_place_go_but_for_those_of_a_test(tmp_path: Path) -> None:
     for step, name in enumerate(("train/loss", "train/loss", "test/loss", "val/loss")):
         logger.log_metrics({"epoch": 0, name: 1.0}, step)
     logger.save()
-    MetricsCSV(tmp_path).drop_behind(1, step=1)
-
-    def steps() -> list[str]:
-        return [line.split(",")[1] for line in (tmp_path / "metrics.csv").read_text().splitlines()[1:]]
-
-    assert steps() == ["0", "1", "2"], "the row that the checkpoint awaited, too"
     MetricsCSV(tmp_path).drop_behind(1)
-    assert steps() == ["0", "2"]
+    steps = [line.split(",")[1] for line in (tmp_path / "metrics.csv").read_text().splitlines()[1:]]
+    assert steps == ["0", "2"]
 
 
 def test_a_row_that_was_cut_off_doesnt_spoil_the_next_one(tmp_path: Path) -> None:
