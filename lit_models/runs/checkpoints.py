@@ -65,10 +65,13 @@ class Checkpoints(Checkpoint):
         self._warned = False
 
     def state_dict(self) -> dict[str, Any]:
-        return {"best_score": self.best_score}
+        return {"best_score": self.best_score, "monitor": self.monitor, "mode": self.mode}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        self.best_score = state_dict["best_score"]
+        own = (self.monitor, self.mode)
+        # Another metric's best value says nothing about this one's.
+        is_same = (state_dict.get("monitor", self.monitor), state_dict.get("mode", self.mode)) == own
+        self.best_score = state_dict["best_score"] if is_same else None
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self.saved_step = trainer.global_step

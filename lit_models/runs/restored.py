@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import yaml
 from lightning.pytorch import Callback, LightningModule, Trainer
-from lightning.pytorch.callbacks import BatchSizeFinder
+from lightning.pytorch.callbacks import BatchSizeFinder, EarlyStopping
 from lightning.pytorch.utilities import rank_zero_warn
 from torch.optim.lr_scheduler import CosineAnnealingLR, OneCycleLR, ReduceLROnPlateau
 
@@ -69,8 +69,10 @@ class RestoredSettings(Callback):
         self.config = config
         self._checkpoint: dict[str, Any] | None = None
         self._other_order: list[str] = []
+        self._patience: list[tuple[EarlyStopping, int]] = []
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        self._patience = [(one, one.patience) for one in callbacks_of(trainer) if isinstance(one, EarlyStopping)]
         datamodule = data_of(trainer)
         finders = [one for one in callbacks_of(trainer) if isinstance(one, BatchSizeFinder)]
         if stage == "fit" and finders and isinstance(datamodule, ImageDataModule):
@@ -91,6 +93,8 @@ class RestoredSettings(Callback):
         checkpoint, self._checkpoint = self._checkpoint, None
         if checkpoint is None:
             return
+        for callback, patience in self._patience:
+            callback.patience = patience  # a setting, which Lightning takes from the checkpoint
         before, now = checkpoint.get("config"), yaml.safe_load(self.config)
         before = before if isinstance(before, dict) else {}
         settings = differences(before, now) if before else {}

@@ -194,9 +194,10 @@ def test_why_a_training_has_ended_early_is_said(
     said = capsys.readouterr().err
     assert f"the checkpoint has had {epoch} epochs and {epoch} steps; then it was ended early" in said
     assert told in said
-    assert relit(*fit, "--trainer.callbacks.min_delta=0", "--trainer.callbacks.patience=9", "--ckpt_path=last") == 0
-    assert "ended" not in capsys.readouterr().err
-    assert checkpoint(the_run())["global_step"] == 3
+    more = (f"--trainer.callbacks.{setting}", "--trainer.callbacks.patience=3", "--trainer.max_epochs=9")
+    assert relit(*fit, *more, "--ckpt_path=last") == 0
+    assert "EarlyStopping has ended the training after epoch 4" in capsys.readouterr().err, "two epochs more"
+    assert checkpoint(the_run())["global_step"] == 4
 
 
 @pytest.mark.parametrize("stage", ["train", "val", "test", "predict"])
