@@ -26,7 +26,7 @@ from lit_models.runs.reading import (
     smooth,
 )
 
-PART = "*"
+PART = "†"
 """Marks the values of a test of some batches only."""
 
 

@@ -81,8 +81,8 @@ def test_a_test_of_some_batches_stands_beside_others_only_with_a_mark(
     write_tests(runs[1], (2.5, 3), (2.25, 1))
     assert main(command) == 0
     said = capsys.readouterr().out
-    assert [line.split()[3] for line in said.splitlines()[2:4]] == ["3.25", "2.25*"], "a test of all batches goes first"
-    assert "* Tested on some batches only: b (limit_test_batches 1)." in said
+    assert [line.split()[3] for line in said.splitlines()[2:4]] == ["3.25", "2.25†"], "a test of all batches goes first"
+    assert "† Tested on some batches only: b (limit_test_batches 1)." in said
     assert said.startswith((output / "comparison.md").read_text())
     with (output / "comparison.csv").open(newline="") as file:
         limits = {(row["run"], row["metric"]): row["limit_test_batches"] for row in csv.DictReader(file)}
