@@ -22,6 +22,7 @@ from lit_models.support.lightning_internals import (
     goes_on_within_epoch,
     last_schedule_step,
     limit_batch_size_finders,
+    resume_after_epoch,
     set_batches_done,
     training_loaders,
 )
@@ -84,7 +85,9 @@ class RestoredSettings(Callback):
         checkpoint["should_stop"] = trainer.should_stop
 
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
-        self._checkpoint = checkpoint if trainer.state.fn == "fit" else None
+        if trainer.state.fn == "fit":
+            self._checkpoint = checkpoint
+            resume_after_epoch(trainer, checkpoint)
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         _require_metric_of_schedules(trainer, pl_module)

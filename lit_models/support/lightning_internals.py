@@ -33,6 +33,7 @@ __all__ = [
     "limit_batch_size_finders",
     "logs_this_batch",
     "optimizers_of",
+    "resume_after_epoch",
     "overfits",
     "set_batches_done",
     "step_schedules",
@@ -50,6 +51,7 @@ USED = {
     "lightning.pytorch.loops.fit_loop._FitLoop": (
         "_can_stop_early",
         "_combined_loader",
+        "_iteration_based_training",
         "_should_accumulate",
         "restarted_mid_epoch",
     ),
@@ -238,6 +240,17 @@ def last_schedule_step(trainer: Trainer, interval: str, steps: int) -> int | Non
     if trainer.max_steps != -1:
         left = min(left, trainer.max_steps - trainer.global_step)
     return None if left == math.inf else steps + int(max(0, left))
+
+
+def resume_after_epoch(trainer: Trainer, checkpoint: dict[str, Any]) -> None:
+    """Has a training that is limited by ``max_steps`` go on with the next epoch where the checkpoint is of an epoch's
+    end. Lightning would take that epoch for one that is still going on, and count the next one as done.
+
+    Only when the checkpoint is loaded.
+    """
+    loops = (checkpoint.get("loops") or {}).get("fit_loop") or {}
+    if (loops.get("epoch_loop.batch_progress") or {}).get("is_last_batch"):
+        cast(Any, trainer.fit_loop)._iteration_based_training = lambda: False
 
 
 def set_batches_done(trainer: Trainer, count: int) -> None:

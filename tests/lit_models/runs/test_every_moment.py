@@ -23,7 +23,7 @@ VAE = ("--config", str(CONFIGS / "vae_digits.yaml"), "--model.feature_maps=2", *
 
 
 class LogsLate(LightningModule):
-    """A module that logs some batches only, after the hooks in which checkpoints are written."""
+    """A module that logs its batches after the hooks in which checkpoints are written."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -36,8 +36,7 @@ class LogsLate(LightningModule):
         self.log("val/loss", self.training_step(batch, batch_idx))
 
     def on_train_batch_end(self, outputs: Any, batch: LabeledImages, batch_idx: int) -> None:
-        if batch_idx % 2 == 0:
-            self.log("train/loss", outputs["loss"])
+        self.log("train/loss", outputs["loss"])
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         return torch.optim.SGD(self.parameters(), lr=0.01)
@@ -83,6 +82,7 @@ def assert_goes_on_from_every_moment(relit: Relit, *arguments: str) -> None:
         resume = ["--ckpt_path=last"] if list(the_run().glob("checkpoints/[!.]*")) else []
         with moments.watched():
             assert relit("fit", *arguments, *OFTEN, *resume) == 0
+        print(f"{moment.name} goes on{' with a checkpoint' if resume else ''}")
         assert_same_run(the_run(), the_run(whole))
     print(f"{len(moments.taken)} states, all of which led to the same end")
 

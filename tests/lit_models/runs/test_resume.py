@@ -59,6 +59,17 @@ def test_every_method_goes_on_within_an_epoch(relit: Relit, digits_root: Path, r
     assert_same_run(the_run(), whole)
 
 
+@pytest.mark.long
+def test_a_run_of_so_many_steps_goes_on_after_an_epoch(relit: Relit) -> None:
+    """Lightning would end it there, after 20 of 50 steps."""
+    steps = (*TINY, "--trainer.max_steps=50", "--trainer.max_epochs=-1")
+    assert relit("fit", *steps, "--run.root=whole") == 0
+    killed_fit(relit, *steps, *killer(batch=25))
+    assert relit("fit", *steps, "--ckpt_path=last") == 0
+    assert torch.load(the_run() / "checkpoints" / "last.ckpt", weights_only=True)["global_step"] == 50
+    assert_same_run(the_run(), the_run(Path("whole")))
+
+
 def test_a_run_killed_before_its_first_checkpoint_starts_afresh_in_its_folder(
     relit: Relit, uninterrupted: Path
 ) -> None:
