@@ -217,8 +217,8 @@ def markdown_table(runs: list[Run], metrics: list[str]) -> str:
         for name in metrics:
             if run.members:
                 value = mean_and_deviation([_values(one, name)[-1] for one in run.members if _values(one, name)])
-                part = any(one.test_limit is not None and name in one.results for one in run.members)
-                cells.append(f"{value}{PART if part else ''}")
+                is_part = any(one.test_limit is not None and name in one.results for one in run.members)
+                cells.append(f"{value}{PART if is_part else ''}")
                 continue
             values = _values(run, name)
             spread = f" ({min(values):.4g} – {max(values):.4g})" if len(values) > 1 else ""

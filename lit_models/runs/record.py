@@ -6,7 +6,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 import yaml
@@ -207,7 +207,7 @@ class RunRecord(Callback):
         """
         if trainer.ckpt_path is None:
             return
-        epochs = trainer.fit_loop.epoch_progress.current.processed
+        epochs = cast(Any, trainer.fit_loop.epoch_progress.current).processed
         done = f"the checkpoint has had {epochs} epochs and {trainer.global_step} steps"
         limits = f"--trainer.max_epochs is {trainer.max_epochs}, --trainer.max_steps {trainer.max_steps}"
         remedy = "Raise them to train on."
