@@ -31,6 +31,8 @@ from lit_models.runs.settings import changes
 
 PATIENCE = 2.0
 """Seconds after which a process says that it waits for another one."""
+LOOK_EVERY = 0.5
+"""Seconds between two looks at the metrics of a training that may be stopped early."""
 
 
 class Run:
@@ -99,7 +101,7 @@ class Run:
         seen = 0
         while process.poll() is None:
             with suppress(subprocess.TimeoutExpired):
-                process.wait(None if should_stop is None else 0.5)
+                process.wait(None if should_stop is None else LOOK_EVERY)
             if should_stop is None or process.poll() is not None:
                 continue
             values = self.values()[:-1]  # the last epoch may not be over
