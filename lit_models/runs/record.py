@@ -6,7 +6,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import torch
 import yaml
@@ -30,7 +30,7 @@ from lit_models.runs.reading import limit_of_tests
 from lit_models.runs.settings import tell_changes
 from lit_models.support.checks import facts_of
 from lit_models.support.files import locked, write_atomically
-from lit_models.support.lightning_internals import awaits_row, callbacks_of, data_of
+from lit_models.support.lightning_internals import awaits_row, callbacks_of, data_of, epochs_done
 from lit_models.support.ranks import gather
 
 
@@ -207,8 +207,7 @@ class RunRecord(Callback):
         """
         if trainer.ckpt_path is None:
             return
-        epochs = cast(Any, trainer.fit_loop.epoch_progress.current).processed
-        done = f"the checkpoint has had {epochs} epochs and {trainer.global_step} steps"
+        done = f"the checkpoint has had {epochs_done(trainer)} epochs and {trainer.global_step} steps"
         limits = f"--trainer.max_epochs is {trainer.max_epochs}, --trainer.max_steps {trainer.max_steps}"
         remedy = "Raise them to train on."
         if trainer.should_stop:

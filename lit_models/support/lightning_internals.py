@@ -25,6 +25,7 @@ __all__ = [
     "callbacks_of",
     "data_of",
     "ends_epoch",
+    "epochs_done",
     "find_unused_parameters",
     "goes_on_within_epoch",
     "is_trial",
@@ -159,6 +160,11 @@ def ends_epoch(trainer: Trainer) -> bool:
     stop."""
     stops = trainer.should_stop and trainer.fit_loop._can_stop_early
     return trainer.is_last_batch or trainer.fit_loop.epoch_loop._is_training_done or stops
+
+
+def epochs_done(trainer: Trainer) -> int:
+    """How many epochs have come to their end, also in a training that a checkpoint has left nothing of."""
+    return cast(Any, trainer.fit_loop.epoch_progress.current).processed
 
 
 def accumulates(trainer: Trainer) -> bool:
