@@ -10,12 +10,14 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import platformdirs
-from filelock import BaseFileLock, FileLock, SoftFileLock
+from filelock import BaseFileLock, FileLock, SoftFileLock, Timeout
 
-from datamodules.errors import DataError
+from datamodules.errors import DataError, note
 
 NO_LOCKS = (errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOLCK)
 """What a file system without ``flock`` answers."""
+PATIENCE = 2.0
+"""Seconds after which a process says that it waits for another one."""
 
 
 def expanded(path: str | os.PathLike[str]) -> Path:
@@ -69,13 +71,22 @@ def locked(path: Path) -> Iterator[None]:
     """
     lock: BaseFileLock = FileLock(path, mode=0o666)
     try:
-        lock.acquire()
+        _wait_for(lock)
     except (OSError, NotImplementedError) as error:
         if isinstance(error, OSError) and error.errno not in NO_LOCKS:
             raise
         lock = SoftFileLock(path.with_name(f"{path.name}.held"), mode=0o666)
-        lock.acquire()
+        _wait_for(lock, " If there is none, remove that file.")
     try:
         yield
     finally:
         lock.release()
+
+
+def _wait_for(lock: BaseFileLock, doubt: str = "") -> None:
+    """Takes the lock; if that takes long, says so once."""
+    try:
+        lock.acquire(timeout=PATIENCE)
+    except Timeout:
+        note(f"Waiting for another process, which holds {lock.lock_file}.{doubt}")
+        lock.acquire()

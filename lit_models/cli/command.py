@@ -309,7 +309,9 @@ class RelitCLI(LightningCLI):
         arguments["default_root_dir"] = folder
         step = (self.checkpoint or {}).get("global_step") if fits else None
         wandb = WandbOptions(**config.wandb.as_dict())
-        arguments["logger"] = run_loggers(arguments["logger"], wandb, folder, config.run.experiment, step)
+        # The values of `validate` are printed: among those of the training they would stand at step 0.
+        has_rows = self.subcommand != "validate"
+        arguments["logger"] = run_loggers(arguments["logger"], wandb, folder, config.run.experiment, step, has_rows)
         arguments["enable_autolog_hparams"] = False  # RunRecord logs the whole configuration.
         saves = arguments["enable_checkpointing"] is not False
         dumped = self._dumped_config()

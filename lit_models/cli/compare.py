@@ -16,6 +16,7 @@ from lit_models.cli.command_parser import CommandParser
 from lit_models.errors import RunError
 from lit_models.runs.reading import (
     COLORS,
+    LIMIT,
     Run,
     but_for_the_seed,
     color_of,
@@ -24,6 +25,9 @@ from lit_models.runs.reading import (
     settings_of,
     smooth,
 )
+
+PART = "†"
+"""Marks the values of a test of some batches only."""
 
 
 def main(args: list[str]) -> int:
@@ -195,26 +199,31 @@ def write_values(runs: list[Run], metrics: list[str], path: Path) -> None:
     """A row for each run and metric, with the smallest, the largest and the final value."""
     with path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
-        writer.writerow(["run", "metric", "smallest", "largest", "final", "epochs", "training_seconds"])
+        writer.writerow(["run", "metric", "smallest", "largest", "final", "epochs", "training_seconds", LIMIT])
         for run in (single for one in runs for single in one.members or [one]):
             for name in metrics:
                 if values := _values(run, name):
                     epochs = len(run.curves.get(name, ()))
-                    writer.writerow([run.name, name, min(values), max(values), values[-1], epochs, run.seconds])
+                    limit = run.test_limit if name in run.results else None
+                    writer.writerow([run.name, name, min(values), max(values), values[-1], epochs, run.seconds, limit])
 
 
 def markdown_table(runs: list[Run], metrics: list[str]) -> str:
-    """A row for each run: each metric's smallest – largest value over the epochs and its final one, or the test's."""
+    """A row for each run: each metric's smallest – largest value over the epochs and its final one, or the test's. What
+    was tested on a part of the batches, or on other numbers of images, is said below."""
     rows = [["run", *metrics, "training time"]]
     for run in runs:
         cells = []
         for name in metrics:
             if run.members:
-                cells.append(mean_and_deviation([_values(one, name)[-1] for one in run.members if _values(one, name)]))
+                value = mean_and_deviation([_values(one, name)[-1] for one in run.members if _values(one, name)])
+                is_part = any(one.test_limit is not None and name in one.results for one in run.members)
+                cells.append(f"{value}{PART if is_part else ''}")
                 continue
             values = _values(run, name)
             spread = f" ({min(values):.4g} – {max(values):.4g})" if len(values) > 1 else ""
-            cells.append(f"{values[-1]:.4g}{spread}" if values else "")
+            part = PART if run.test_limit is not None and name in run.results else ""
+            cells.append(f"{values[-1]:.4g}{part}{spread}" if values else "")
         minutes = "" if run.seconds is None else f"{run.seconds / 60:.1f} min"
         rows.append([run.name, *cells, minutes])
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
@@ -225,7 +234,19 @@ def markdown_table(runs: list[Run], metrics: list[str]) -> str:
     legend = "Final value (smallest – largest over all epochs)." if any(" – " in line for line in lines[2:]) else ""
     if any(run.members for run in runs):
         legend = f"{legend} Of several seeds: mean ± standard deviation of the final values, and their number.".strip()
-    return "\n".join([*lines, "", legend]).strip() + "\n"
+    said = [legend, *about_tests([one for run in runs for one in run.members or [run]])]
+    return "\n".join([*lines, "", *filter(None, said)]).strip() + "\n"
+
+
+def about_tests(runs: Sequence[Run]) -> list[str]:
+    """Sentences about tests that don't measure the same: of a part of the batches, of other numbers of images."""
+    limits = [f"{run.name} ({LIMIT} {run.test_limit:g})" for run in runs if run.results and run.test_limit is not None]
+    said = [f"{PART} Tested on some batches only: {', '.join(limits)}."] if limits else []
+    images = {run.name: run.test_images for run in runs if run.results and run.test_images is not None}
+    if len(set(images.values())) > 1:
+        counts = ", ".join(f"{name} on {count:,}" for name, count in images.items())
+        said.append(f"Tested on different numbers of images: {counts}.")
+    return said
 
 
 def mean_and_deviation(values: list[float]) -> str:

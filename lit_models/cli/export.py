@@ -29,7 +29,7 @@ from lit_models.errors import ModelError, RunError
 from lit_models.module import Export, Method
 from lit_models.networks.user_network import import_encoder
 from lit_models.runs.folder import run_of
-from lit_models.runs.reading import differences, flattened, read_logged, read_mapping, read_tests
+from lit_models.runs.reading import LIMIT, differences, flattened, read_logged, read_mapping, read_tests
 from lit_models.support.arguments import error_of_ours
 from lit_models.support.checkpoint_files import checkpoint_in, read_checkpoint
 from lit_models.support.current_folder import import_from_current_folder
@@ -233,8 +233,14 @@ def figures_of(run: Path, checkpoint: dict[str, Any]) -> dict[str, float]:
         on_others = any(name.rpartition(".")[2] not in SAME_IMAGES for name in others)
         # A run that went back to an earlier checkpoint has had other weights after as many steps.
         is_of_weights = test.get("step") == step and test.get("weights", digest) == digest
-        if is_of_weights and not on_others and test.get("limit_test_batches") is None:
-            figures |= test.get("figures", {})
+        if is_of_weights and not on_others:
+            if test.get(LIMIT) is None:
+                figures |= test.get("figures", {})
+            else:
+                print(
+                    f"relit: note: a test of some batches only ({LIMIT} {test[LIMIT]:g}) stays out of the card.",
+                    file=sys.stderr,
+                )
     return {name: value for name, value in figures.items() if math.isfinite(value)}
 
 

@@ -9,10 +9,19 @@ from typing import Any
 
 from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import EarlyStopping, Timer
+from lightning.pytorch.callbacks.early_stopping import EarlyStoppingReason
 
 from datamodules import DataWarning
 from lit_models.errors import RunWarning
 from lit_models.support.checkpoint_files import last_checkpoint
+
+STOPPED = {
+    EarlyStoppingReason.PATIENCE_EXHAUSTED: "hasn't become better than {best} in {wait_count} checks",
+    EarlyStoppingReason.STOPPING_THRESHOLD: "has reached its stopping_threshold of {stopping_threshold}",
+    EarlyStoppingReason.DIVERGENCE_THRESHOLD: "is beyond its divergence_threshold of {divergence_threshold}",
+    EarlyStoppingReason.NON_FINITE_METRIC: "isn't finite (its best value was {best})",
+}
+"""How the monitored metric has ended a training."""
 
 
 def quieten() -> None:
@@ -43,10 +52,11 @@ def reasons_to_stop(trainer: Trainer) -> list[str]:
     """Why a training has ended before ``max_epochs`` and ``max_steps``, a sentence for each reason."""
     reasons = []
     for callback in trainer.callbacks:  # type: ignore[attr-defined]
-        if isinstance(callback, EarlyStopping) and callback.stopped_epoch:
+        if isinstance(callback, EarlyStopping) and trainer.should_stop and callback.stopping_reason in STOPPED:
+            best, metric = f"{float(callback.best_score):.4g}", callback.monitor
+            why = STOPPED[callback.stopping_reason].format(best=best, **vars(callback))
             reasons.append(
-                f"EarlyStopping has ended the training after epoch {callback.stopped_epoch + 1}: {callback.monitor} "
-                f"hasn't become better than {float(callback.best_score):.4g} in {callback.wait_count} checks."
+                f"EarlyStopping has ended the training after epoch {callback.stopped_epoch + 1}: {metric} {why}."
             )
         if isinstance(callback, Timer) and (left := callback.time_remaining()) is not None and left <= 0:
             reasons.append(f"The training has ended as its time (max_time) is over, in epoch {trainer.current_epoch}.")

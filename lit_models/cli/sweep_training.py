@@ -30,6 +30,8 @@ from lit_models.runs.ownership import INHERITED, Ownership, lock_now
 from lit_models.runs.reading import read_epochs
 from lit_models.runs.settings import changes
 
+PATIENCE = 2.0
+"""Seconds after which a process says that it waits for another one."""
 LOOK_EVERY = 0.5
 """Seconds between two looks at the metrics of a training that may be stopped early."""
 
@@ -173,7 +175,11 @@ def lock_of(path: Path) -> TextIO | None:
 
 
 def waited_for(path: Path) -> TextIO:
-    """The file, locked until it is closed, as soon as no other process holds it."""
+    """The file, locked until it is closed, as soon as no other process holds it; says so if that takes long."""
+    deadline, said = time.monotonic() + PATIENCE, False
     while (file := lock_of(path)) is None:
+        if not said and time.monotonic() > deadline:
+            said = True
+            print(f"Waiting for another process, which holds {path}.", flush=True)
         time.sleep(0.1)
     return file

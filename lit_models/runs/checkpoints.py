@@ -12,8 +12,9 @@ from lightning.pytorch.utilities import rank_zero_warn
 from lit_models.errors import RunError, RunWarning
 from lit_models.module import Method
 from lit_models.runs.finite import losses_are_finite, training_losses, weights_are_finite
-from lit_models.support.checkpoint_files import BEST, CHECKPOINTS, LAST, put_in_place
-from lit_models.support.lightning_internals import logs_this_batch, validation_follows
+from lit_models.runs.loggers import rows_of
+from lit_models.support.checkpoint_files import BEST, CHECKPOINTS, LAST, put_in_place, with_rows
+from lit_models.support.lightning_internals import accumulates, ends_epoch, logs_this_batch, validation_follows
 
 
 class Checkpoints(Checkpoint):
@@ -59,13 +60,18 @@ class Checkpoints(Checkpoint):
         self._has_saved = False
         self._has_validated = False
         self._waiting: list[str] = []
+        self._rows = 0
+        self._promised_rows: int | None = None
         self._warned = False
 
     def state_dict(self) -> dict[str, Any]:
-        return {"best_score": self.best_score}
+        return {"best_score": self.best_score, "monitor": self.monitor, "mode": self.mode}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        self.best_score = state_dict["best_score"]
+        own = (self.monitor, self.mode)
+        # Another metric's best value says nothing about this one's.
+        is_same = (state_dict.get("monitor", self.monitor), state_dict.get("mode", self.mode)) == own
+        self.best_score = state_dict["best_score"] if is_same else None
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self.saved_step = trainer.global_step
@@ -95,6 +101,11 @@ class Checkpoints(Checkpoint):
                 category=RunWarning,
             )
 
+    def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        self._promised_rows = checkpoint.get("rows_logged")  # by RunRecord, which comes before
+        if (metrics := rows_of(trainer)) is not None:
+            self._rows = metrics.rows
+
     def _awaits_validation(self) -> bool:
         return self.monitor is not None and self.monitor.startswith("val/")
 
@@ -107,11 +118,12 @@ class Checkpoints(Checkpoint):
         if logs_this_batch(trainer) and not losses_are_finite(trainer):
             self._handle_divergence(trainer, ", ".join(f"{k} {float(v)}" for k, v in training_losses(trainer).items()))
         # The epoch's last batch is left to on_train_epoch_end, which comes after its validation.
-        if self.every_n_steps is None or trainer.is_last_batch:
+        if self.every_n_steps is None or ends_epoch(trainer):
             return
         due = trainer.global_step // self.every_n_steps > self.saved_step // self.every_n_steps
-        # A run that goes on from before a validation would leave it out; the next batch's checkpoint comes after it.
-        if due and not validation_follows(trainer):
+        # A run that goes on from before a validation would leave it out, and from between two batches of one step the
+        # gradients of the first: a later batch's checkpoint comes after them.
+        if due and not validation_follows(trainer) and not accumulates(trainer):
             self.save(trainer, pl_module, LAST)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -155,15 +167,21 @@ class Checkpoints(Checkpoint):
         """Gives the checkpoints that wait their names, when the loggers' files hold all that belongs to them.
 
         A batch's and an epoch's figures come after the hooks in which checkpoints are written, and a run that goes on
-        from a checkpoint doesn't log them again.
+        from a checkpoint doesn't log them again. Their row is counted in the checkpoint already. The count is corrected
+        if the row hasn't come, or has come unforeseen from a module's own hook.
         """
         if not self._waiting:
             return
+        metrics = rows_of(trainer)
+        # Without what callbacks have logged since then, which isn't written yet.
+        rows = max(self._rows, metrics.rows_written) if metrics is not None else self._promised_rows
         for logger in trainer.loggers:
             logger.save()
         if trainer.is_global_zero:
             for name in self._waiting:
                 waiting = _waiting(trainer, name)
+                if rows is not None and self._promised_rows is not None and rows != self._promised_rows:
+                    with_rows(waiting, rows)
                 put_in_place(waiting, waiting.with_name(name))
         self._waiting = []
 

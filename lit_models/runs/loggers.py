@@ -57,7 +57,9 @@ class MetricsCSV(CSVLogger):
     """Lightning's CSV logger, writing ``<run>/metrics.csv``, whose file a resumed run continues."""
 
     def __init__(self, run_folder: Path) -> None:
-        super().__init__(save_dir=run_folder, name="", version="")
+        # What a callback logs is written with the trainer's next row: what it logs when an epoch starts, not before the
+        # rows of a killed run are removed in the first batch.
+        super().__init__(save_dir=run_folder, name="", version="", flush_logs_every_n_steps=sys.maxsize)
 
     @property
     def experiment(self) -> Any:
@@ -83,6 +85,12 @@ class MetricsCSV(CSVLogger):
         count an epoch's last row."""
         self.experiment.drop_from(step, kept)
 
+    @property
+    def rows_written(self) -> int:
+        """How many are in the file. The trainer has each of its rows written at once; those that callbacks log wait for
+        the next one of the trainer's."""
+        return self.experiment.rows_written
+
     def drop_behind(self, kept: int) -> None:
         """Removes the rows that a killed run logged after its first ``kept`` ones, but for those of a test."""
         self.experiment.drop_behind(kept)
@@ -98,6 +106,8 @@ class _ContinuedWriter(ExperimentWriter):
         if self.metrics:
             with locked(Path(self.metrics_file_path)):
                 self.metrics_keys = self._header() or self.metrics_keys
+                if self._ends_within_a_row():
+                    self._write_whole(list(csv.DictReader(self._lines())))
                 super().save()
 
     def log_hparams(self, params: dict[str, Any]) -> None:
@@ -105,7 +115,11 @@ class _ContinuedWriter(ExperimentWriter):
 
     @property
     def rows(self) -> int:
-        return max(0, len(self._lines()) - 1) + len(self.metrics)
+        return self.rows_written + len(self.metrics)
+
+    @property
+    def rows_written(self) -> int:
+        return max(0, len(self._lines()) - 1)
 
     def drop_from(self, step: int, kept: int) -> None:
         if not Path(self.metrics_file_path).exists():
@@ -131,6 +145,14 @@ class _ContinuedWriter(ExperimentWriter):
         with path.open(newline="", encoding="utf-8") as file:
             return next(csv.reader([line for line in [file.readline()] if line.endswith("\n")]), [])
 
+    def _ends_within_a_row(self) -> bool:
+        path = Path(self.metrics_file_path)
+        if not path.is_file() or not path.stat().st_size:
+            return False
+        with path.open("rb") as file:
+            file.seek(-1, os.SEEK_END)
+            return file.read() != b"\n"
+
     def _lines(self) -> list[str]:
         """The lines of the file, without one that was cut off by a kill or a full disk; none if there is no file."""
         path = Path(self.metrics_file_path)
@@ -144,6 +166,12 @@ class _ContinuedWriter(ExperimentWriter):
             writer.writeheader()
         writer.writerows(rows)
         write_atomically(Path(self.metrics_file_path), text.getvalue())
+
+
+def rows_of(trainer: Trainer) -> MetricsCSV | None:
+    """The trainer's ``metrics.csv``; None on ranks other than 0, and in a trainer without one."""
+    found = (logger for logger in trainer.loggers if isinstance(logger, MetricsCSV))
+    return next(found, None) if trainer.is_global_zero else None
 
 
 class LateWandbLogger(WandbLogger):

@@ -24,6 +24,7 @@ Curve = list[tuple[float, float]]
 T = TypeVar("T")
 
 METRICS = "metrics.csv"
+LIMIT = "limit_test_batches"
 STAGES = {"train": 0, "val": 1, "test": 2}
 COLORS = (
     *("#1f77b4", "#d95f02", "#1b8a5a", "#7b4fb5", "#b8860b"),
@@ -224,8 +225,42 @@ def limit_of_tests(config: dict[str, Any]) -> int | float | None:
         >>> [limit_of_tests({"trainer": {"limit_test_batches": limit}}) for limit in (1, 0.5, 1.0, None)]
         [1, 0.5, None, None]
     """
-    limit = part_of(config, "trainer").get("limit_test_batches")
+    limit = part_of(config, "trainer").get(LIMIT)
     return None if isinstance(limit, float) and limit >= 1 else limit
+
+
+class LastTest(NamedTuple):
+    """The test that stands for a run.
+
+    Attributes:
+        values: The finite values by metric.
+        limit: Number or part of the batches to which it was limited; None for all, or if that isn't known.
+        images: How many it was tested on; None if that isn't known.
+    """
+
+    values: dict[str, float]
+    limit: int | float | None = None
+    images: int | None = None
+
+
+def last_test(run: Path) -> LastTest:
+    """A run's last test of all batches; its last one if each was limited. What ``metrics.csv`` says where there is no
+    ``tests.json``, as runs of older versions have it.
+
+    Raises:
+        RunError: One of the files can't be read.
+    """
+    tests = [test for test in read_tests(run) if isinstance(test.get("figures"), dict)]
+    if not tests:
+        return LastTest(read_results(run / METRICS))
+    test = ([test for test in tests if test.get(LIMIT) is None] or tests)[-1]
+    values = {
+        str(name): float(value)
+        for name, value in test["figures"].items()
+        if isinstance(value, (int, float)) and math.isfinite(value)
+    }
+    limit = test.get(LIMIT)
+    return LastTest(values, limit, part_of(test, "data").get("test_images") if limit is None else None)
 
 
 def sample_series(run: Path) -> list[Path]:
@@ -246,10 +281,12 @@ class Run:
         name: What to call it.
         folder: Where it lies.
         curves: ``(epoch, value)`` of every metric; the value is the epoch's mean, the epoch counts from 1.
-        results: The last test's values by metric.
+        results: The last test's values by metric; of a test of all batches if there is one.
         seconds: Time spent on training; None if it isn't known.
         calibration: Scores of other real images and of ten training images, by a row's name and a metric.
         members: The runs of which this is the mean: one setting with several seeds.
+        test_limit: Number or part of the batches to which the test was limited; None for all.
+        test_images: How many the test was of; None if that isn't known.
     """
 
     name: str
@@ -259,6 +296,8 @@ class Run:
     seconds: float | None
     calibration: dict[str, dict[str, float]] = field(default_factory=dict)
     members: list["Run"] = field(default_factory=list)
+    test_limit: int | float | None = None
+    test_images: int | None = None
 
 
 def read_run(folder: Path, name: str) -> Run:
@@ -281,10 +320,12 @@ def read_run(folder: Path, name: str) -> Run:
         folder = ([run for run in runs if _was_trained(run)] or runs)[-1]
     judge = read_judge(folder)
     curves = {printed_name(metric, judge): curve for metric, curve in read_epochs(folder / METRICS).items()}
-    results = {printed_name(metric, judge): value for metric, value in read_results(folder / METRICS).items()}
+    curves = {metric: curve for metric, curve in curves.items() if stage_of(metric) != "test"}
+    test = last_test(folder)
+    results = {printed_name(metric, judge): value for metric, value in test.values.items()}
     seconds = read_mapping(folder / "run.json").get("training_seconds")
-    curves = {metric: curve for metric, curve in curves.items() if metric not in results}
-    return Run(name, folder, curves, results, seconds, calibration_rows(judge))
+    calibration = calibration_rows(judge)
+    return Run(name, folder, curves, results, seconds, calibration, test_limit=test.limit, test_images=test.images)
 
 
 def _was_trained(folder: Path) -> bool:

@@ -17,13 +17,20 @@ from lightning.pytorch.loggers import WandbLogger
 import lit_models
 from lit_models.errors import RunError
 from lit_models.module import Method
-from lit_models.runs.loggers import MetricsCSV, environment, finish_wandb, log_checkpoints, log_configuration
+from lit_models.runs.loggers import (
+    MetricsCSV,
+    environment,
+    finish_wandb,
+    log_checkpoints,
+    log_configuration,
+    rows_of,
+)
 from lit_models.runs.memory import peak_memory
 from lit_models.runs.reading import limit_of_tests
 from lit_models.runs.settings import tell_changes
 from lit_models.support.checks import facts_of
 from lit_models.support.files import locked, write_atomically
-from lit_models.support.lightning_internals import awaits_row, callbacks_of, data_of
+from lit_models.support.lightning_internals import awaits_row, callbacks_of, data_of, epochs_done
 from lit_models.support.ranks import gather
 
 
@@ -93,17 +100,23 @@ class RunRecord(Callback):
             tell_changes(run, yaml.safe_load(self.config), restored)
         self._write(run, may_replace=fits)
         for logger in trainer.loggers:
-            # A run that was killed has left rows that are logged again.
             if isinstance(logger, MetricsCSV) and fits:
-                if self._rows is not None:
-                    logger.drop_behind(self._rows)
-                else:
-                    logger.drop_from(trainer.global_step, self._older_rows)
+                self._drop_rows(logger, trainer)
             # A test of a trained model leaves the training's configuration in place, here and in the loggers.
             if (run / "config.yaml").read_text(encoding="utf-8") == self.config:
                 log_configuration(logger, {**yaml.safe_load(self.config), "environment": environment(trainer)}, run)
         if fits:
             self._write_progress(trainer, finished=False)
+
+    def _drop_rows(self, logger: MetricsCSV, trainer: Trainer) -> None:
+        """Removes the rows that a killed run has left and that are logged again."""
+        folder = Path(trainer.default_root_dir).absolute()
+        if trainer.ckpt_path is None or folder not in Path(trainer.ckpt_path).absolute().parents:
+            logger.drop_behind(0)  # a checkpoint from elsewhere counts the rows of another file
+        elif self._rows is not None:
+            logger.drop_behind(self._rows)
+        else:
+            logger.drop_from(trainer.global_step, self._older_rows)
 
     def _take_found_batch_size(self, trainer: Trainer) -> None:
         """Puts the batch size that a BatchSizeFinder has found into the configuration."""
@@ -194,11 +207,15 @@ class RunRecord(Callback):
         """
         if trainer.ckpt_path is None:
             return
-        done = f"the checkpoint has had {trainer.current_epoch} epochs and {trainer.global_step} steps"
+        done = f"the checkpoint has had {epochs_done(trainer)} epochs and {trainer.global_step} steps"
         limits = f"--trainer.max_epochs is {trainer.max_epochs}, --trainer.max_steps {trainer.max_steps}"
+        remedy = "Raise them to train on."
+        if trainer.should_stop:
+            limits = "then it was ended early, by a callback or --trainer.max_time"
+            remedy = "Change what ended it to train on."
         told = f"Nothing is left to train: {done}; {limits}."
         if not (Path(trainer.default_root_dir) / "config.yaml").is_file():
-            raise RunError(f"{told} Raise them to train on.")
+            raise RunError(f"{told} {remedy}")
         if trainer.is_global_zero:
             print(f"relit: {told}", file=sys.stderr)
 
@@ -261,9 +278,8 @@ class RunRecord(Callback):
         checkpoint["relit_version"] = lit_models.__version__
         # The row of a batch or an epoch comes after the hooks in which it may be saved.
         awaited = awaits_row(trainer)
-        for logger in trainer.loggers:
-            if isinstance(logger, MetricsCSV) and trainer.is_global_zero:
-                checkpoint["rows_logged"] = logger.rows + awaited
+        if (rows := rows_of(trainer)) is not None:
+            checkpoint["rows_logged"] = rows.rows + awaited
 
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         self._rows = checkpoint.get("rows_logged")

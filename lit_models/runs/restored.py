@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import yaml
 from lightning.pytorch import Callback, LightningModule, Trainer
-from lightning.pytorch.callbacks import BatchSizeFinder
+from lightning.pytorch.callbacks import BatchSizeFinder, EarlyStopping
 from lightning.pytorch.utilities import rank_zero_warn
 from torch.optim.lr_scheduler import CosineAnnealingLR, OneCycleLR, ReduceLROnPlateau
 
@@ -23,6 +23,7 @@ from lit_models.support.lightning_internals import (
     goes_on_within_epoch,
     last_schedule_step,
     limit_batch_size_finders,
+    resume_after_epoch,
     set_batches_done,
     training_loaders,
 )
@@ -32,6 +33,9 @@ PROGRESS = {
     *("best", "num_bad_epochs", "cooldown_counter", "T_cur", "T_i", "lr_lambdas"),
 }
 """What a schedule's state holds besides its settings."""
+
+LENGTH = ("trainer.callbacks", "trainer.max_", "trainer.min_")
+"""Beginnings of the settings that decide when a training ends."""
 
 SAME_ROWS = ("batch_size", "eval_batch_size", "episodes_per_batch", "on_device", "root")
 """Settings of data that change neither the rows nor their order."""
@@ -56,7 +60,8 @@ class RestoredSettings(Callback):
 
     What the checkpoint would override silently is refused if the user has changed a setting of the model, and otherwise
     said, such as a schedule that was planned for fewer epochs. A loader whose batches have another size by now sets
-    Lightning's count of batches; with other data or another seed, the epoch starts over.
+    Lightning's count of batches; with other data or another seed, the epoch starts over. A training that was ended
+    early, such as by EarlyStopping, stays so unless what ends a training has changed.
 
     Args:
         config: The resolved configuration, as YAML.
@@ -66,8 +71,10 @@ class RestoredSettings(Callback):
         self.config = config
         self._checkpoint: dict[str, Any] | None = None
         self._other_order: list[str] = []
+        self._patience: list[tuple[EarlyStopping, int]] = []
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        self._patience = [(one, one.patience) for one in callbacks_of(trainer) if isinstance(one, EarlyStopping)]
         datamodule = data_of(trainer)
         finders = [one for one in callbacks_of(trainer) if isinstance(one, BatchSizeFinder)]
         if stage == "fit" and finders and isinstance(datamodule, ImageDataModule):
@@ -76,9 +83,12 @@ class RestoredSettings(Callback):
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         checkpoint["optimizer_classes"] = class_names(trainer)
+        checkpoint["should_stop"] = trainer.should_stop
 
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
-        self._checkpoint = checkpoint if trainer.state.fn == "fit" else None
+        if trainer.state.fn == "fit":
+            self._checkpoint = checkpoint
+            resume_after_epoch(trainer, checkpoint)
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         _require_metric_of_schedules(trainer, pl_module)
@@ -87,9 +97,12 @@ class RestoredSettings(Callback):
         checkpoint, self._checkpoint = self._checkpoint, None
         if checkpoint is None:
             return
+        for callback, patience in self._patience:
+            callback.patience = patience  # a setting, which Lightning takes from the checkpoint
         before, now = checkpoint.get("config"), yaml.safe_load(self.config)
         before = before if isinstance(before, dict) else {}
         settings = differences(before, now) if before else {}
+        trainer.should_stop = bool(checkpoint.get("should_stop")) and not any(map(_is_of_length, settings))
         _tell_kept_rates(trainer, checkpoint, before, now)
         known = flattened(before)  # later versions have more settings
         self._other_order = [
@@ -127,6 +140,10 @@ class RestoredSettings(Callback):
             if trainer.is_global_zero:
                 print(f"relit: note: {reason}: epoch {trainer.current_epoch + 1} {changes[0].change}.", file=sys.stderr)
         _require_schedules_to_last(trainer, pl_module)
+
+
+def _is_of_length(setting: str) -> bool:
+    return setting.startswith(LENGTH)
 
 
 def class_names(trainer: Trainer) -> dict[str, list[str]]:

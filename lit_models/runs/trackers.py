@@ -114,7 +114,9 @@ class MLflow(MLFlowLogger):
         return client
 
 
-def run_loggers(given: Any, wandb: WandbOptions, folder: Path, experiment: str, step: int | None) -> list[Any]:
+def run_loggers(
+    given: Any, wandb: WandbOptions, folder: Path, experiment: str, step: int | None, writes_rows: bool = True
+) -> list[Any]:
     """All loggers of a run: ``metrics.csv``, the user's, and W&B if it is enabled.
 
     Args:
@@ -123,8 +125,10 @@ def run_loggers(given: Any, wandb: WandbOptions, folder: Path, experiment: str, 
         folder: The run's folder.
         experiment: The experiment's name.
         step: The step of the checkpoint that the training goes on from; None without.
+        writes_rows: Whether ``metrics.csv`` gets the values.
     """
-    loggers = [MetricsCSV(folder), *(as_list(given) if not isinstance(given, bool) else [])]
+    rows = [MetricsCSV(folder)] if writes_rows else []
+    loggers = [*rows, *(as_list(given) if not isinstance(given, bool) else [])]
     for logger in loggers:
         if isinstance(logger, (TensorBoard, MLflow)):
             logger.place(folder, experiment, step)

@@ -93,6 +93,11 @@ def put_in_place(written: Path, target: Path) -> None:
     os.replace(written, target)
 
 
+def with_rows(path: Path, rows: int) -> None:
+    """Corrects how many rows of ``metrics.csv`` belong to a checkpoint."""
+    AtomicCheckpointIO().save_checkpoint({**load_tensors(path), "rows_logged": rows}, path)
+
+
 def load_safely(path: Path) -> Any:
     """What ``torch.save`` wrote to ``path``, if it is made of tensors and plain values only; or exported weights as the
     checkpoint that they were exported from, without what only training needs."""

@@ -24,6 +24,8 @@ __all__ = [
     "awaits_row",
     "callbacks_of",
     "data_of",
+    "ends_epoch",
+    "epochs_done",
     "find_unused_parameters",
     "goes_on_within_epoch",
     "is_trial",
@@ -33,6 +35,7 @@ __all__ = [
     "logs_this_batch",
     "optimizers_of",
     "overfits",
+    "resume_after_epoch",
     "set_batches_done",
     "step_schedules",
     "training_loaders",
@@ -44,15 +47,18 @@ SEEN_IN = "2.6.6"
 
 USED = {
     "lightning.pytorch.callbacks.BatchSizeFinder": ("_init_val", "_max_trials"),
-    "lightning.pytorch.trainer.connectors.logger_connector.logger_connector._LoggerConnector": (
-        "_first_loop_iter",
-        "metrics",
-        "should_update_logs",
-    ),
+    "lightning.pytorch.trainer.connectors.logger_connector.logger_connector._LoggerConnector": ("should_update_logs",),
     "lightning.pytorch.trainer.connectors.signal_connector._SignalConnector": ("register_signal_handlers",),
-    "lightning.pytorch.loops.fit_loop._FitLoop": ("_combined_loader", "_should_accumulate", "restarted_mid_epoch"),
+    "lightning.pytorch.loops.fit_loop._FitLoop": (
+        "_can_stop_early",
+        "_combined_loader",
+        "_iteration_based_training",
+        "_should_accumulate",
+        "restarted_mid_epoch",
+    ),
     "lightning.pytorch.loops.training_epoch_loop._TrainingEpochLoop": (
         "_broadcast_sigterm_tensor",
+        "_is_training_done",
         "_should_check_val_fx",
         "restarted_on_train_batch_end",
     ),
@@ -149,6 +155,18 @@ def validation_follows(trainer: Trainer) -> bool:
     return fit_loop.epoch_loop._should_check_val_fx(fit_loop._data_fetcher)
 
 
+def ends_epoch(trainer: Trainer) -> bool:
+    """Whether this training batch is the last of its epoch: of its data, of ``max_steps``, or as the training is to
+    stop."""
+    stops = trainer.should_stop and trainer.fit_loop._can_stop_early
+    return trainer.is_last_batch or trainer.fit_loop.epoch_loop._is_training_done or stops
+
+
+def epochs_done(trainer: Trainer) -> int:
+    """How many epochs have come to their end, also in a training that a checkpoint has left nothing of."""
+    return cast(Any, trainer.fit_loop.epoch_progress.current).processed
+
+
 def accumulates(trainer: Trainer) -> bool:
     """Whether the optimizer hasn't taken its step after this training batch, as gradients are still accumulated."""
     return trainer.fit_loop._should_accumulate()
@@ -168,13 +186,21 @@ def find_unused_parameters(trainer: Trainer) -> None:
 
 
 def awaits_row(trainer: Trainer) -> bool:
-    """Whether this training batch, or epoch, is done but its row not yet logged, which comes after the hooks of its
-    end. (Called on all ranks: an epoch's values may be means over them.)"""
+    """Whether this training batch, or the epoch that it ends, logs a row, which comes after the hooks of its end.
+
+    It goes by what has been logged by now: a batch in which a module logs nothing has no row. What the module logs in
+    its own hook comes later. Call it on all ranks, as an epoch's values may be means over them.
+    """
     connector = trainer._logger_connector
-    if connector._first_loop_iter is None and trainer.training and trainer._results is not None:  # at an epoch's end
-        return bool(connector.metrics["log"].keys() - {"step", "epoch"})
-    batches = cast(Any, trainer.fit_loop.epoch_loop.batch_progress.total)
-    return batches.completed < batches.processed and logs_this_batch(trainer)
+    if not trainer.training or trainer._results is None:
+        return False
+    if connector._first_loop_iter is not None:  # within an epoch
+        batches = cast(Any, trainer.fit_loop.epoch_loop.batch_progress.total)
+        if batches.completed == batches.processed or not logs_this_batch(trainer):
+            return False
+        if accumulates(trainer) and trainer.lightning_module.automatic_optimization:
+            return False
+    return bool(connector.metrics["log"].keys() - {"step", "epoch"})
 
 
 def limit_batch_size_finders(trainer: Trainer, most: int) -> None:
@@ -220,6 +246,17 @@ def last_schedule_step(trainer: Trainer, interval: str, steps: int) -> int | Non
     if trainer.max_steps != -1:
         left = min(left, trainer.max_steps - trainer.global_step)
     return None if left == math.inf else steps + int(max(0, left))
+
+
+def resume_after_epoch(trainer: Trainer, checkpoint: dict[str, Any]) -> None:
+    """Has a training that is limited by ``max_steps`` go on with the next epoch where the checkpoint is of an epoch's
+    end. Lightning would take that epoch for one that is still going on, and count the next one as done.
+
+    Only when the checkpoint is loaded.
+    """
+    loops = (checkpoint.get("loops") or {}).get("fit_loop") or {}
+    if (loops.get("epoch_loop.batch_progress") or {}).get("is_last_batch"):
+        cast(Any, trainer.fit_loop)._iteration_based_training = lambda: False
 
 
 def set_batches_done(trainer: Trainer, count: int) -> None:

@@ -46,6 +46,7 @@ RESERVED = {
     "rows_logged",
     "random_states",
     "optimizer_classes",
+    "should_stop",
     "means",
 }
 """Checkpoint keys that have their own card field or are dropped, with those in a method's ``training_only``; other

@@ -16,7 +16,7 @@ from pathlib import Path
 import torch
 
 from lit_models.__main__ import main as relit
-from lit_models.runs.reading import read_results
+from lit_models.runs.reading import last_test
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 EXPERIMENTS = {
@@ -42,7 +42,7 @@ def accuracy_of(experiment: str, seed: int, args: argparse.Namespace) -> float:
         for command in (["fit", *common], ["test", *common, "--ckpt_path=best"]):
             if relit(command) != 0:
                 raise SystemExit(f"relit {' '.join(command)} failed")
-    return read_results(run / "metrics.csv")["test/accuracy"]
+    return last_test(run).values["test/accuracy"]
 
 
 @torch.no_grad()

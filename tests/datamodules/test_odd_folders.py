@@ -700,6 +700,32 @@ def test_without_flock_a_file_is_the_lock(tmp_path: Path, monkeypatch: pytest.Mo
     assert not (tmp_path / "root" / "lock.held").exists()
 
 
+@pytest.mark.parametrize("has_locks", [True, False])
+def test_a_process_says_for_what_it_waits(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, has_locks: bool, recwarn: pytest.WarningsRecorder
+) -> None:
+    def no_locks(*_: object) -> None:
+        raise OSError(errno.ENOTSUP, "Operation not supported")
+
+    if not has_locks:
+        monkeypatch.setattr("fcntl.flock", no_locks)
+    monkeypatch.setattr("datamodules.loading.paths.PATIENCE", 0.05)
+
+    def wait() -> None:
+        with locked(tmp_path / "lock"):
+            pass
+
+    with locked(tmp_path / "lock"):
+        waiting = threading.Thread(target=wait)
+        waiting.start()
+        waiting.join(0.5)
+        assert waiting.is_alive()
+    waiting.join(20)
+    (said,) = (str(one.message) for one in recwarn)
+    assert said.startswith(f"Waiting for another process, which holds {tmp_path / 'lock'}")
+    assert said.endswith("If there is none, remove that file.") != has_locks
+
+
 def test_a_lock_that_fails_otherwise_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def broken(*_: object) -> None:
         raise OSError(errno.EIO, "Input/output error")

@@ -164,6 +164,11 @@ def assert_same_run(run: Path, other: Path) -> None:
     assert state.keys() == expected.keys()
     for name in expected:
         assert torch.equal(state[name], expected[name]), name
+    best, expected_best = ((one / "checkpoints" / "best.ckpt") for one in (run, other))
+    assert best.is_file() == expected_best.is_file()
+    if best.is_file():
+        steps = [torch.load(path, weights_only=True)["global_step"] for path in (best, expected_best)]
+        assert steps[0] == steps[1]
     assert (run / "metrics.csv").read_text() == (other / "metrics.csv").read_text()
     for grid in other.glob("samples/*.png"):
         assert (run / "samples" / grid.name).read_bytes() == grid.read_bytes()

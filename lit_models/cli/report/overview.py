@@ -19,6 +19,7 @@ from lit_models.runs.reading import (
     Logged,
     but_for_the_seed,
     differences,
+    last_test,
     means_by_epoch,
     part_of,
     read_logged,
@@ -95,7 +96,7 @@ class Overview:
         notes: list[str] = []
         config = _mapping(folder / "config.yaml", notes)
         record = _mapping(folder / "run.json", notes)
-        curves = _curves(folder / "metrics.csv", notes)
+        curves = _with_last_test(_curves(folder / "metrics.csv", notes), folder, notes)
         settings = settings_of(config) if config else {}
         identifier = folder.relative_to(self.root).as_posix() if folder != self.root else folder.name
         checkpoint = part_of(config, "checkpoint")
@@ -170,7 +171,7 @@ def last_sample(folder: Path) -> Path | None:
 
 def _stamp(folder: Path) -> list[tuple[int, int]]:
     found = []
-    for name in ("config.yaml", "run.json", "metrics.csv", "checkpoints", "samples", "."):
+    for name in ("config.yaml", "run.json", "metrics.csv", "tests.json", "checkpoints", "samples", "."):
         try:
             status = (folder / name).stat()
         except OSError:
@@ -204,6 +205,21 @@ def _curves(path: Path, notes: list[str]) -> dict[str, Curve]:
     found = means_by_epoch(readable_rows())
     measured = {name: curve for name, curve in found.items() if stage_of(name) != "train"}
     return measured or found
+
+
+def _with_last_test(curves: dict[str, Curve], folder: Path, notes: list[str]) -> dict[str, Curve]:
+    """The curves with the values of the last test in place of the mean over all tests of an epoch."""
+    try:
+        test = last_test(folder)
+    except RunError as error:
+        if (folder / "tests.json").is_file():
+            notes.append(str(error).removeprefix(f"{folder}/").partition(":")[0])
+        return curves
+    if test.limit is not None:
+        notes.append(f"tested on some batches only (limit_test_batches {test.limit:g})")
+    kept = {name: curve for name, curve in curves.items() if stage_of(name) != "test"}
+    last = max((curve[-1][0] for curve in curves.values()), default=0.0)
+    return {**kept, **{name: [(last, value)] for name, value in test.values.items()}}
 
 
 def _thinned(points: list[tuple[float, float]]) -> list[list[float]]:

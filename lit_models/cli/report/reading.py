@@ -11,6 +11,7 @@ from lit_models.cli.report.words import duration
 from lit_models.errors import RunError
 from lit_models.runs.published import Published, published_of
 from lit_models.runs.reading import (
+    LIMIT,
     Point,
     Run,
     differences,
@@ -22,7 +23,6 @@ from lit_models.runs.reading import (
 )
 from lit_models.support.judge import judge_of_test, printed_name, read_judge
 
-LIMIT = "limit_test_batches"
 MOST_CLASSES = 30
 """Of more classes, the confusion matrix is shown as the picture that the run has drawn."""
 
@@ -282,7 +282,8 @@ def seed_summaries(records: Sequence[Record]) -> list[SeedGroup]:
     finals: dict[str, dict[str, float]] = {}
     for record in records:
         logged = {name: points[-1].value for name, points in record.points.items() if stage_of(name) != "train"}
-        finals[record.run.name] = {**logged, **record.run.results}
+        tested = record.run.results if record.run.test_limit is None else {}  # a part has no place in a mean
+        finals[record.run.name] = {**logged, **tested}
     groups = []
     for runs in seed_groups([record.run for record in records]):
         names = [run.name for run in runs]

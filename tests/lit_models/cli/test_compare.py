@@ -65,6 +65,38 @@ def test_the_last_test_counts(runs: list[Path]) -> None:
     assert read_run(runs[0], "a").results == {"test/fid": 2.5}
 
 
+def test_a_test_of_some_batches_stands_beside_others_only_with_a_mark(
+    runs: list[Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def write_tests(run: Path, *tests: tuple[float, int | None]) -> None:
+        entries = [
+            {"figures": {"test/fid": fid}, "limit_test_batches": limit, "data": {"test_images": 1000}}
+            for fid, limit in tests
+        ]
+        (run / "tests.json").write_text(json.dumps(entries))
+
+    output = tmp_path / "out"
+    command = ["compare", *map(str, runs), "--output", str(output)]
+    write_tests(runs[0], (3.25, None), (1.5, 2))
+    write_tests(runs[1], (2.5, 3), (2.25, 1))
+    assert main(command) == 0
+    said = capsys.readouterr().out
+    assert [line.split()[3] for line in said.splitlines()[2:4]] == ["3.25", "2.25†"], "a test of all batches goes first"
+    assert "† Tested on some batches only: b (limit_test_batches 1)." in said
+    assert said.startswith((output / "comparison.md").read_text())
+    with (output / "comparison.csv").open(newline="") as file:
+        limits = {(row["run"], row["metric"]): row["limit_test_batches"] for row in csv.DictReader(file)}
+    assert limits == {("a", "test/fid"): "", ("a", "val/fid"): "", ("b", "test/fid"): "1", ("b", "val/fid"): ""}
+    write_tests(runs[1], (2.5, None))
+    assert main(command) == 0
+    assert "Tested on" not in capsys.readouterr().out
+    other = json.loads((runs[1] / "tests.json").read_text())
+    other[0]["data"]["test_images"] = 20
+    (runs[1] / "tests.json").write_text(json.dumps(other))
+    assert main(command) == 0
+    assert "Tested on different numbers of images: a on 1,000, b on 20." in capsys.readouterr().out
+
+
 def test_names_are_the_shortest_ends_that_differ() -> None:
     assert shortest_ends(["runs/dcgan/1", "runs/wgan/1"]) == ["dcgan/1", "wgan/1"]
     assert shortest_ends(["runs/dcgan/1", "runs/dcgan/2"]) == ["1", "2"]

@@ -101,7 +101,9 @@ def test_the_card(tmp_path: Path) -> None:
     assert card["numbers"] == sum(value.numel() for value in load_file(path).values())
 
 
-def test_a_card_has_no_values_of_other_data_other_weights_or_a_partial_test() -> None:
+def test_a_card_has_no_values_of_other_data_other_weights_or_a_partial_test(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     """Other weights: of a run that went back to an earlier checkpoint, and trained on to the same step."""
     run = Path("runs/digits/1")
     (run / "checkpoints").mkdir(parents=True)
@@ -127,6 +129,8 @@ def test_a_card_has_no_values_of_other_data_other_weights_or_a_partial_test() ->
         "test/b": 2.0,
         "test/c": 6.0,
     }
+    said = "relit: note: a test of some batches only (limit_test_batches 1) stays out of the card.\n"
+    assert capsys.readouterr().err.count(said) == 1
 
 
 def test_the_digest_of_weights_is_of_names_types_shapes_and_values() -> None:

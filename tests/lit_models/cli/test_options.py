@@ -171,12 +171,33 @@ def test_a_profilers_report_is_printed_and_a_bar_of_the_users_is_the_only_one(
     assert "run_training_epoch" in caplog.text
 
 
-def test_why_a_training_has_ended_early_is_said(relit: Relit, capsys: Output) -> None:
+@pytest.mark.parametrize(
+    ("setting", "epoch", "reason"),
+    [
+        ("min_delta=1000", 2, "hasn't become better than "),
+        ("stopping_threshold=1000", 1, "has reached its stopping_threshold of 1000"),
+        ("divergence_threshold=-1000", 1, "is beyond its divergence_threshold of -1000"),
+    ],
+)
+def test_why_a_training_has_ended_early_is_said(
+    relit: Relit, setting: str, epoch: int, reason: str, capsys: Output
+) -> None:
+    """And a resume without a change has nothing left to train."""
     stop = ("--trainer.callbacks+=EarlyStopping", "--trainer.callbacks.monitor=val/generator_loss")
-    never = ("--trainer.callbacks.min_delta=1000", "--trainer.callbacks.patience=1")
-    assert relit("fit", *TINY, *stop, *never, "--trainer.limit_train_batches=1") == 0
+    fit = ("fit", *TINY, *stop, "--trainer.callbacks.patience=1", "--trainer.limit_train_batches=1")
+    assert relit(*fit, f"--trainer.callbacks.{setting}") == 0
+    told = f"EarlyStopping has ended the training after epoch {epoch}: val/generator_loss {reason}"
+    assert told in capsys.readouterr().err
+    if epoch == 1:
+        return
+    assert relit(*fit, f"--trainer.callbacks.{setting}", "--ckpt_path=last") == 0
     said = capsys.readouterr().err
-    assert "EarlyStopping has ended the training after epoch 2: val/generator_loss hasn't become better than" in said
+    assert f"the checkpoint has had {epoch} epochs and {epoch} steps; then it was ended early" in said
+    assert told in said
+    more = (f"--trainer.callbacks.{setting}", "--trainer.callbacks.patience=3", "--trainer.max_epochs=9")
+    assert relit(*fit, *more, "--ckpt_path=last") == 0
+    assert "EarlyStopping has ended the training after epoch 4" in capsys.readouterr().err, "two epochs more"
+    assert checkpoint(the_run())["global_step"] == 4
 
 
 @pytest.mark.parametrize("stage", ["train", "val", "test", "predict"])

@@ -106,6 +106,18 @@ def test_runs_with_their_states_and_values(runs: Path) -> None:
     assert run["thumbnail"].startswith("data:image/webp;base64,")
 
 
+def test_the_last_whole_test_stands_for_a_run(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "gan" / "tested", epochs=2)
+    (run / "metrics.csv").write_text("epoch,step,val/fid,test/fid\n1,39,3.0,\n2,39,,1.0\n2,39,,2.0\n")
+    tests = [{"figures": {"test/fid": 1.0}}, {"figures": {"test/fid": 2.0}, "limit_test_batches": 0.5}]
+    overview = Overview(tmp_path)
+    for kept, value, notes in ((tests[:1], 1.0, 0), (tests, 1.0, 0), (tests[1:], 2.0, 1)):
+        (run / "tests.json").write_text(json.dumps(kept))
+        (found,) = overview.runs()
+        assert found["metrics"]["test/fid"]["curve"] == [[3.0, value]]
+        assert found["notes"] == ["tested on some batches only (limit_test_batches 0.5)"] * notes
+
+
 def test_the_last_picture_is_a_sample_or_of_the_first_other_series(tmp_path: Path) -> None:
     samples = tmp_path / "samples"
     for name in ("triptychs_0009.png", "triptychs_0010.png", "plans_0020.png", "grid.png"):

@@ -4,6 +4,7 @@ import re
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections import Counter
 from pathlib import Path
@@ -346,3 +347,15 @@ def test_a_real_sweep_that_is_killed_goes_on(tmp_path: Path, digits_root: Path) 
     assert [log.count("--ckpt_path=last") for log in logs] == [1, 0]
     for run in ("latent_dim=4", "latent_dim=8"):
         assert processes.finished(tmp_path / "runs" / "dcgan_digits" / run)
+
+
+def test_a_process_of_a_sweep_says_for_what_it_waits(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("lit_models.cli.sweep_training.PATIENCE", 0.0)
+    path = tmp_path / "study.lock"
+    held = sweep_training.waited_for(path)
+    assert not capsys.readouterr().out
+    threading.Timer(0.4, held.close).start()
+    sweep_training.waited_for(path).close()
+    assert capsys.readouterr().out == f"Waiting for another process, which holds {path}.\n"

@@ -22,6 +22,7 @@ from datamodules.loading.loaders import BatchLoader
 from datamodules.loading.samplers import ClassBalancedBatches, ShuffledBatches
 from datamodules.loading.tensors import GatherDataset, LabeledImages
 from lit_models import DARTSSearch
+from lit_models.runs.checkpoints import Checkpoints
 from lit_models.runs.restored import Difference, RestoredSettings, compared
 from lit_models.runs.settings import tell_changes
 from tests.methods import RUNS
@@ -392,3 +393,15 @@ def test_the_scaling_of_learning_rates_cannot_be_changed(relit: Relit, finished:
     assert relit("fit", *TINY, "--ckpt_path=last", "--trainer.max_epochs=4", "--lr_scaling=linear") == 1
     assert "lr_scaling is none there and linear here" in capsys.readouterr().err
     assert contents(finished) == before
+
+
+@pytest.mark.parametrize(
+    ("now", "best"), [(("val/loss", "min"), 0.5), (("val/accuracy", "max"), None), (("val/loss", "max"), None)]
+)
+def test_the_best_value_of_another_metric_counts_for_nothing(now: tuple[str, Any], best: float | None) -> None:
+    before, after = Checkpoints("val/loss"), Checkpoints(*now)
+    before.best_score = 0.5
+    after.load_state_dict(before.state_dict())
+    assert after.best_score == best
+    after.load_state_dict({"best_score": 0.5})
+    assert after.best_score == 0.5, "older checkpoints don't name the metric"

@@ -1,6 +1,7 @@
 """A killed run that is resumed equals the run that wasn't killed, bit for bit."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -58,6 +59,17 @@ def test_every_method_goes_on_within_an_epoch(relit: Relit, digits_root: Path, r
     assert_same_run(the_run(), whole)
 
 
+@pytest.mark.long
+def test_a_run_of_so_many_steps_goes_on_after_an_epoch(relit: Relit) -> None:
+    """Lightning would end it there, after 20 of 50 steps."""
+    steps = (*TINY, "--trainer.max_steps=50", "--trainer.max_epochs=-1")
+    assert relit("fit", *steps, "--run.root=whole") == 0
+    killed_fit(relit, *steps, *killer(batch=25))
+    assert relit("fit", *steps, "--ckpt_path=last") == 0
+    assert torch.load(the_run() / "checkpoints" / "last.ckpt", weights_only=True)["global_step"] == 50
+    assert_same_run(the_run(), the_run(Path("whole")))
+
+
 def test_a_run_killed_before_its_first_checkpoint_starts_afresh_in_its_folder(
     relit: Relit, uninterrupted: Path
 ) -> None:
@@ -66,6 +78,26 @@ def test_a_run_killed_before_its_first_checkpoint_starts_afresh_in_its_folder(
     assert (the_run() / "metrics.csv").is_file()
     assert relit("fit", *TINY, one) == 0
     assert_same_run(the_run(), uninterrupted)
+
+
+@pytest.mark.long
+def test_a_run_that_begins_with_a_checkpoint_from_elsewhere_is_killed_before_its_first_one(
+    relit: Relit, uninterrupted: Path
+) -> None:
+    """That checkpoint counts the rows of another run's file."""
+    shutil.copy(uninterrupted / "checkpoints" / "last.ckpt", "elsewhere.ckpt")
+    fit = (
+        *TINY,
+        "--ckpt_path=elsewhere.ckpt",
+        "--trainer.max_epochs=4",
+        "--run.id=one",
+        "--trainer.log_every_n_steps=1",
+    )
+    assert relit("fit", *fit, "--run.root=whole") == 0
+    killed_fit(relit, *fit, *killer(batch=15))
+    assert (the_run() / "metrics.csv").is_file()
+    assert relit("fit", *fit) == 0
+    assert_same_run(the_run(), the_run(Path("whole")))
 
 
 @pytest.mark.long

@@ -12,6 +12,7 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 from lit_models.runs.loggers import MetricsCSV
+from lit_models.runs.reading import read_logged
 from tests.lit_models.runs.test_resume import assert_same_run
 from tests.support.tiny import CONFIGS, TINY, killed_fit, the_run
 
@@ -78,10 +79,29 @@ def test_rows_behind_a_place_go_but_for_those_of_a_test(tmp_path: Path) -> None:
     for step, name in enumerate(("train/loss", "train/loss", "test/loss", "val/loss")):
         logger.log_metrics({"epoch": 0, name: 1.0}, step)
     logger.save()
-    resumed = MetricsCSV(tmp_path)
-    resumed.drop_behind(1)
+    MetricsCSV(tmp_path).drop_behind(1)
     steps = [line.split(",")[1] for line in (tmp_path / "metrics.csv").read_text().splitlines()[1:]]
     assert steps == ["0", "2"]
+
+
+def test_a_row_that_was_cut_off_doesnt_spoil_the_next_one(tmp_path: Path) -> None:
+    (tmp_path / "metrics.csv").write_text("epoch,step,train/loss\n0,0,1.5\n0,1,1.")
+    logger = MetricsCSV(tmp_path)
+    logger.log_metrics({"epoch": 1, "test/loss": 2.5}, 9)
+    logger.save()
+    assert [(row.step, row.values) for row in read_logged(tmp_path / "metrics.csv")] == [
+        (0, {"train/loss": 1.5}),
+        (9, {"test/loss": 2.5}),
+    ]
+
+
+def test_a_validation_by_itself_changes_nothing_of_a_run(
+    relit: Relit, finished: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = {path: path.read_bytes() for path in Path().rglob("*") if path.is_file()}
+    assert relit("validate", *TINY, "--ckpt_path=last", "--trainer.limit_val_batches=1") == 0
+    assert "val/generator_loss" in capsys.readouterr().out
+    assert {path: path.read_bytes() for path in Path().rglob("*") if path.is_file()} == before
 
 
 @pytest.mark.long

@@ -7,9 +7,12 @@ from typing import Any
 import pytest
 import torch
 from lightning.pytorch import Callback, LightningDataModule, LightningModule, Trainer
+from lightning.pytorch.callbacks import Checkpoint
 from lightning.pytorch.loggers import CSVLogger
 from torch import Tensor, nn
 
+from lit_models.runs.loggers import MetricsCSV
+from lit_models.runs.reading import read_logged
 from lit_models.support.lightning_internals import (
     OVERRIDDEN,
     UNTYPED,
@@ -19,12 +22,15 @@ from lit_models.support.lightning_internals import (
     awaits_row,
     callbacks_of,
     data_of,
+    ends_epoch,
     is_trial,
     leave_signals_alone,
     logs_this_batch,
     overfits,
     validation_follows,
 )
+from tests.methods import ALL_MODELS
+from tests.support.small_fits import small_fit
 
 NAMES = [(path, name) for path, names in (*USED.items(), *OVERRIDDEN.items()) for name in names]
 
@@ -79,7 +85,9 @@ class Counting(LightningModule):
         self.layer = nn.Linear(1, 1)
 
     def training_step(self, batch: Tensor, batch_idx: int) -> Tensor:
-        return self.layer(batch).sum()
+        loss = self.layer(batch).sum()
+        self.log("train/loss", loss)
+        return loss
 
     def validation_step(self, batch: Tensor, batch_idx: int) -> None:
         pass
@@ -93,6 +101,7 @@ class Asking(Callback):
         self.logs: list[bool] = []
         self.accumulates: list[bool] = []
         self.validates: list[bool] = []
+        self.ends: list[bool] = []
         self.awaits: list[bool] = []
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
@@ -102,6 +111,7 @@ class Asking(Callback):
         self.logs.append(logs_this_batch(trainer))
         self.accumulates.append(accumulates(trainer))
         self.validates.append(validation_follows(trainer))
+        self.ends.append(ends_epoch(trainer))
         self.awaits.append(awaits_row(trainer))
 
     def on_train_epoch_end(self, trainer: Trainer, *_: Any) -> None:
@@ -130,5 +140,61 @@ def test_the_trainer_answers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     assert asking.accumulates == [True, False, True, False, True, False]
     assert asking.validates == [False, False, True, False, False, True]
     assert asking.logs == [False, False, True, True, False, False], "the batches of every second step"
-    assert asking.awaits == [*asking.logs, False]
+    assert asking.ends == [False] * 5 + [True]
+    assert asking.awaits == [False, False, False, True, False, False, False], "where the optimizer steps, too"
+    rows = list(read_logged(tmp_path / "lightning_logs" / "version_0" / "metrics.csv"))
+    assert [row.step for row in rows] == [1]
     assert not signals
+
+
+class LookingForRows(Callback):
+    """Notes how many rows there are in the hook that follows a promise."""
+
+    def __init__(self, logger: MetricsCSV) -> None:
+        self.logger = logger
+        self.promised: list[int] = []
+        self.logged: list[int] = []
+
+    def on_train_batch_start(self, trainer: Trainer, *_: Any) -> None:
+        self._look()
+
+    def on_train_epoch_start(self, trainer: Trainer, *_: Any) -> None:
+        self._look()
+
+    def on_train_end(self, trainer: Trainer, *_: Any) -> None:
+        self._look()
+
+    def _look(self) -> None:
+        if len(self.logged) < len(self.promised):
+            self.logged.append(self.logger.rows)
+
+
+class PromisingRows(Checkpoint):
+    """Comes after all other callbacks, as those that save do, and at an epoch's end after the module's hook."""
+
+    def __init__(self, looking: LookingForRows) -> None:
+        self.looking = looking
+
+    def on_train_batch_end(self, trainer: Trainer, *_: Any) -> None:
+        if not ends_epoch(trainer):
+            self._promise(trainer)
+
+    def on_train_epoch_end(self, trainer: Trainer, *_: Any) -> None:
+        self._promise(trainer)
+
+    def _promise(self, trainer: Trainer) -> None:
+        self.looking.promised.append(self.looking.logger.rows + awaits_row(trainer))
+
+
+@pytest.mark.parametrize("title", ALL_MODELS)
+def test_the_rows_of_every_method_are_known_before_they_come(title: str, tmp_path: Path) -> None:
+    """A method that logs its epochs only has no row of a batch."""
+    logger = MetricsCSV(tmp_path)
+    looking = LookingForRows(logger)
+    callbacks = [looking, PromisingRows(looking)]
+    given = {"logger": logger, "callbacks": callbacks, "enable_checkpointing": True, "log_every_n_steps": 1}
+    model, data, trainer = small_fit(title, tmp_path, **given)
+    trainer.fit(model, datamodule=data)
+    assert looking.promised == looking.logged
+    assert len(looking.promised) >= 2
+    assert logger.rows_written == logger.rows, "the trainer's are written at once"
