@@ -3,6 +3,7 @@
 Everything that this can't judge is left to the parser, which knows the types.
 """
 
+import codecs
 import re
 import sys
 from collections.abc import Iterator
@@ -181,8 +182,8 @@ def checked_command(args: list[str]) -> str:
             raise UsageError(f"{method} is a method, not a command: relit help {method} explains it.")
         if data := closest(command, sources.data_sets(), cutoff=0.9):
             raise UsageError(f"{data} is a data set, not a command: relit help {data} explains it.")
-    near = SYNONYMS.get(closest(command, SYNONYMS, cutoff=0.8) or "")
-    meant = near or closest(command, COMMANDS, cutoff=0.5)
+    near = closest(command, COMMANDS, cutoff=0.7) or SYNONYMS.get(closest(command, SYNONYMS, cutoff=0.8) or "")
+    meant = SYNONYMS.get(command) or near or closest(command, COMMANDS, cutoff=0.5)
     guess = f" Did you mean `relit {meant}`?" if meant else ""
     raise UsageError(f"There is no command {command!r}.{guess} The commands are {', '.join(COMMANDS)}.")
 
@@ -224,7 +225,8 @@ def unknown_setting(name: str, command: str = "fit", dashes: str = "--", method:
     for group in ("model", "data"):
         if last in _arguments_by_group(group, method):
             return f"{whole}: use {dashes}{group}.{last}."
-    known_names = [*OPTIONS, *(f"{first}.{own}" for own in _own_options(first))]
+    own = ("class", "count", "grid") if command == "predict" else ()
+    known_names = [*OPTIONS, *own, *(f"{first}.{own}" for own in _own_options(first))]
     meant = closest(name, known_names, cutoff=0.7)
     if meant is None and "." in name and (near := closest(first, GROUPS, cutoff=0.6)):
         meant = f"{near}.{name.partition('.')[2]}"
@@ -387,10 +389,7 @@ def _check_option(name: str, value: str, command: str, config: list[dict[str, An
             and len(group) == 2
             and group[1] not in (known := _own_options(first))
         ):
-            raise UsageError(
-                f"There is no option --{name}.{did_you_mean(f'--{name}', [f'--{first}.{own}' for own in known])} "
-                f"There are {', '.join(f'--{first}.{own}' for own in known)}."
-            )
+            raise UsageError(_unknown_in_group(first, group[1], known))
         if first == "trainer" and len(group) >= 2 and group[1] not in (*trainer_arguments(), "help"):
             if group[1] == "default_root_dir":
                 raise UsageError(f"There is no option --{name}: runs are written below --run.root.")
@@ -404,6 +403,14 @@ def _check_option(name: str, value: str, command: str, config: list[dict[str, An
             raise UsageError("--picture is an option of `relit prepare`.")
         return
     raise UsageError(unknown_setting(name, command, method=_method_of(config)))
+
+
+def _unknown_in_group(group: str, name: str, known: list[str], dashes: str = "--") -> str:
+    names = [f"{dashes}{group}.{own}" for own in known]
+    meant = f"{dashes}{OTHERS[name]}" if OTHERS.get(name, "").startswith(f"{group}.") else None
+    guess = f" Did you mean {meant}?" if meant else did_you_mean(f"{dashes}{group}.{name}", names)
+    kind = "option" if dashes else "setting"
+    return f"There is no {kind} {dashes}{group}.{name}.{guess} There are {', '.join(names)}."
 
 
 def _unknown_trainer_option(leaf: str, shown: str) -> str:
@@ -474,6 +481,8 @@ def _checked_configuration(path: Path) -> dict[str, Any]:
     try:
         content = yaml.load(path.read_text(encoding="utf-8"), Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
     except UnicodeDecodeError as error:
+        if path.read_bytes()[:2] in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE):
+            raise UsageError(f"{path} is UTF-16 text: save it as UTF-8.") from error
         raise UsageError(f"{path} isn't a YAML file: it doesn't hold text.") from error
     except OSError as error:
         raise UsageError(f"{path} can't be read ({error.strerror}).") from error
@@ -481,14 +490,21 @@ def _checked_configuration(path: Path) -> dict[str, Any]:
         mark = getattr(error, "problem_mark", None)
         place = f", line {mark.line + 1}" if mark is not None else ""
         problem = getattr(error, "problem", None) or "it can't be read"
+        if "'\\t'" in problem or "cannot start any token" in problem:
+            problem = "a line begins with a tab or another character that YAML doesn't allow there; indent by spaces"
         raise UsageError(f"{path} isn't valid YAML{place}: {problem}.") from error
     if content is None:
         raise UsageError(f"{path} is empty; a configuration has settings such as `model:` and `data:`.")
     if not isinstance(content, dict):
-        raise UsageError(f"{path} isn't a configuration: it holds a {_kind_of(content)} in place of settings.")
+        raise UsageError(f"{path} isn't a configuration: it holds {_kind_of(content)} in place of settings.")
     for key in content:
         if str(key).split(".")[0] not in OPTIONS and key not in TRAINER_COMMANDS:
             raise UsageError(f"{path}: {unknown_setting(str(key), dashes='')}")
+    for group in ("run", "checkpoint", "predictions", "wandb"):
+        part = content.get(group)
+        for key in part if isinstance(part, dict) else ():
+            if key not in (known := _own_options(group)):
+                raise UsageError(f"{path}: {_unknown_in_group(group, str(key), known, dashes='')}")
     for key in ("model", "data"):
         part = content.get(key)
         if isinstance(part, dict):
@@ -520,6 +536,8 @@ def _check_keys(path: Path, part: str, given: dict[str, Any]) -> None:
         meant = others.get(key) or closest(key, own, cutoff=0.7)
         if key not in own and meant:
             raise UsageError(f"{path}: There is no setting {part}.{key}. Did you mean {part}.{meant}?")
+        if key not in own and "class_path" in given:
+            raise UsageError(f"{path}: {part}.{key} is next to class_path; put it below {part}.init_args.")
 
 
 def _check_class_in(path: Path, key: str, name: str) -> None:
@@ -530,4 +548,4 @@ def _check_class_in(path: Path, key: str, name: str) -> None:
 
 
 def _kind_of(content: Any) -> str:
-    return "list" if isinstance(content, list) else "text" if isinstance(content, str) else "number"
+    return "a list" if isinstance(content, list) else "text" if isinstance(content, str) else "a number"

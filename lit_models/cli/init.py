@@ -86,7 +86,10 @@ def look(path: Path) -> Folder:
             raise RunError(f"{path} holds no pictures: name a folder that does.")
         found = look_at(path, files)
         if not found.sizes:
-            raise RunError(f"None of the pictures in {path} can be read: {', '.join(found.faults[:3])}.")
+            raise RunError(
+                f"None of the pictures in {path} can be read: {', '.join(found.faults[:3])}. Save them as PNG or JPEG "
+                "files, or name another folder."
+            )
         before = len(caught)
         pairs = _pairs(path, found)
         if pairs is None:

@@ -14,6 +14,7 @@ from lightning.pytorch.strategies import SingleDeviceStrategy
 from lightning.pytorch.utilities import rank_zero_warn
 from torch import nn
 
+from lit_models.cli.names import published_weights
 from lit_models.errors import ModelError, RunError, RunWarning
 from lit_models.networks.normalization import BatchStatisticsNorm2d
 from lit_models.registry import METHODS
@@ -187,9 +188,11 @@ def require_something_to_load(command: str, config: Any) -> None:
     """
     arguments = (config.model.get("init_args") if config.model is not None else None) or {}
     if config.ckpt_path is None and config.get("weights") is None and not arguments.get("pretrained"):
+        named = [name for path in config.config or () if (name := Path(str(path)).stem) in published_weights()]
+        weights = f"--weights {named[-1]} (they come with relit)" if named else "--weights FILE"
         raise RunError(
-            f"`relit {command}` needs a trained model: add --ckpt_path last, --ckpt_path FILE or --weights FILE "
-            "(--ckpt_path none takes the untrained network)."
+            f"`relit {command}` needs a trained model: add --ckpt_path last, --ckpt_path FILE or {weights}; "
+            "--ckpt_path none takes the untrained network."
         )
 
 
