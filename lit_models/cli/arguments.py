@@ -27,7 +27,8 @@ class UsageError(Exception):
 TRAINERS = {
     **dict.fromkeys(("epochs", "epoch", "num_epochs", "n_epochs", "max_epoch"), "max_epochs"),
     **dict.fromkeys(("steps", "iterations", "max_iter"), "max_steps"),
-    **dict.fromkeys(("gpus", "gpu", "num_gpus"), "devices"),
+    **dict.fromkeys(("gpus", "gpu", "num_gpus", "ngpus", "nproc", "nproc_per_node", "world_size"), "devices"),
+    **dict.fromkeys(("val_every", "eval_every", "val_interval", "eval_interval"), "check_val_every_n_epoch"),
     **dict.fromkeys(("cpu", "no_cuda"), "accelerator cpu"),
     **dict.fromkeys(("cuda", "use_gpu"), "accelerator gpu"),
     "device": "accelerator",
@@ -118,7 +119,8 @@ def read_arguments(args: list[str]) -> list[str]:
         short = {"c": "config", "h": "help"}.get(name) if not option.startswith("--") else None
         name = short or name
         if not option.startswith("--") and short is None:
-            raise UsageError(f"There is no option {option}: options begin with two dashes, as --{name or 'config'}.")
+            remedy = f"as --{name}" if name.split(".")[0] in OPTIONS else f"and `relit {command} --help` lists them"
+            raise UsageError(f"There is no option {option}: options begin with two dashes, {remedy}.")
         if not equals and rest and not _is_option(rest[0]) and name not in ("debug", "help", "print_config"):
             value = rest.pop(0)
             given = True
@@ -217,6 +219,8 @@ def unknown_setting(name: str, command: str = "fit", dashes: str = "--", method:
         return f"{whole}: use {dashes}trainer.{TRAINERS[known]}."
     if name in trainer_arguments():
         return f"{whole}: use {dashes}trainer.{name}."
+    if name in ("shuffle", "data.shuffle"):
+        return f"{whole}: training images are always shuffled."
     if name in ("workers", "num_workers"):
         return f"{whole}: relit's data sets load without worker processes."
     last = name.replace("-", "_")
@@ -237,8 +241,9 @@ def unknown_setting(name: str, command: str = "fit", dashes: str = "--", method:
             if leaf := closest(last, _arguments_by_group(group, method), cutoff=0.8):
                 meant = f"{group}.{leaf}"
                 break
-    guess = f" Did you mean {dashes}{meant}?" if meant else f" `relit {command} --help` lists them."
-    return f"{whole}.{guess}"
+    lists = f"`relit {command} --help` lists them" + (f", `relit help {method}` those of {method}" if method else "")
+    guess = f"Did you mean {dashes}{meant}?" if meant else f"{lists}."
+    return f"{whole}. {guess}"
 
 
 def trainer_arguments() -> dict[str, sources.Argument]:
@@ -401,6 +406,8 @@ def _check_option(name: str, value: str, command: str, config: list[dict[str, An
             raise UsageError(_unknown_trainer_option(group[1], f"--{name}"))
         if name == "picture" and command != "prepare":
             raise UsageError("--picture is an option of `relit prepare`.")
+        if name == "verbose" and command not in ("validate", "test"):
+            raise UsageError("--verbose is an option of `relit validate` and `relit test`; elsewhere, leave it out.")
         return
     raise UsageError(unknown_setting(name, command, method=_method_of(config)))
 
@@ -447,6 +454,9 @@ def _with_new_name(option: str, args: list[str], config: list[dict[str, Any]]) -
 
 def _check_class(key: str, value: str) -> None:
     """Refuses the name of a class that is none of those that the setting takes."""
+    if key in ("model", "data") and value.endswith(".py"):
+        module = value.removesuffix(".py").removeprefix("./").replace("/", ".")
+        raise UsageError(f"--{key} takes a class, not a file: --{key} {module}.NAME for the class NAME in {value}.")
     if not re.fullmatch(r"[A-Za-z_]\w*", value) or value.lower() in ("null", "none", "true", "false"):
         return
     if Path(value).is_file() or key.count(".") > 1:

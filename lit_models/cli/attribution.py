@@ -11,7 +11,8 @@ from lit_models.cli.commands import OPTIONS
 from lit_models.cli.names import shipped
 
 SETTINGS = (
-    r"(?:--)?(?P<name>[\w.]+) is (?P<value>\S+?)[;:,]? ",  # --data.batch_size is large; it must be a whole number.
+    r"(?:--)?(?P<name>[a-z][\w.]*) is (?P<value>\S+?)[;:,]? ",  # --data.batch_size is large; it must be a whole number.
+    r"The optimizer's (?P<name>\w+) is (?P<value>\S+);",
     r"\w+ has no argument '(?P<name>\w+)'",
     r"There is no [\w ]+ '(?P<value>\w+)'",
     r"(?P<value>\w+) needs --",  # ImageFolder needs --data.path: the folder or archive.
@@ -39,7 +40,7 @@ def with_its_file(sentence: str, args: list[str]) -> str:
         return sentence
     for path in reversed(files):
         if path.is_file() and shipped("configs") not in path.parents and _holds(path, name, value):
-            options = "|".join(OPTIONS)
+            options = "|".join(option for option in OPTIONS if option != "config")
             return f"{path}: {re.sub(rf'--(?=(?:{options})[.a-z_]*[ ?.:,;])', '', sentence)}"
     return sentence
 

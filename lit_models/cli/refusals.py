@@ -21,7 +21,7 @@ from lit_models.registry import METHODS
 
 SIZES = (
     *("image_size", "channels", "latent_dim", "feature_maps", "discriminator_feature_maps", "embedding_dim"),
-    *("code_dim", "init_channels", "layers"),
+    *("code_dim", "init_channels", "layers", "blocks"),
 )
 """Arguments of models that count pixels, channels or units."""
 REQUIRED_SIZES = ("image_size", "channels", "latent_dim", "feature_maps", "num_classes")
@@ -189,10 +189,10 @@ def require_something_to_load(command: str, config: Any) -> None:
     arguments = (config.model.get("init_args") if config.model is not None else None) or {}
     if config.ckpt_path is None and config.get("weights") is None and not arguments.get("pretrained"):
         named = [name for path in config.config or () if (name := Path(str(path)).stem) in published_weights()]
-        weights = f"--weights {named[-1]} (they come with relit)" if named else "--weights FILE"
+        shipped = f" `relit {command} --weights {named[-1]}` uses weights that come with relit." if named else ""
         raise RunError(
-            f"`relit {command}` needs a trained model: add --ckpt_path last, --ckpt_path FILE or {weights}; "
-            "--ckpt_path none takes the untrained network."
+            f"`relit {command}` needs a trained model: add --ckpt_path last, --ckpt_path FILE or --weights FILE "
+            f"(--ckpt_path none takes the untrained network).{shipped}"
         )
 
 
