@@ -204,7 +204,8 @@ def unknown_setting(name: str, command: str = "fit", dashes: str = "--", method:
     if name in RATES or (name.split(".")[-1] in RATES and first == "optimizer"):
         return f"{whole}: the learning rate belongs to the optimizer. {_rate_options(method, dashes)}"
     if name in OPTIMIZER_ARGUMENTS:
-        return f"{whole}: it belongs to the optimizer. {_rate_options(method, dashes, name)}"
+        of_adam = {"momentum": "beta1", "betas": "beta1"}.get(name, name)
+        return f"{whole}: it belongs to the optimizer. {_rate_options(method, dashes, of_adam)}"
     if first in ("optimizer", "optim", "optimizers"):
         return f"{whole}: a method has its own. {_optimizer_options(method, dashes)}"
     if first in SCHEDULES:

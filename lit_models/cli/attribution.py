@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -32,38 +33,40 @@ def with_its_file(sentence: str, args: list[str]) -> str:
     found = next(filter(None, (re.match(pattern, sentence) for pattern in SETTINGS)), None)
     if found is None:
         return sentence
-    parts = found.groupdict()
-    name, value = (parts.get("name") or "").rpartition(".")[2], parts.get("value")
-    files = [Path(path) for option, path in zip(args, args[1:], strict=False) if option == "--config"]
-    typed = [word for option, word in zip(["", *args], args, strict=False) if option != "--config"]
-    if any(_is_about(word.lstrip("-").partition("=")[0].rpartition(".")[2], word, name, value) for word in typed):
-        return sentence
+    setting = (found.groupdict().get("name") or "").rpartition(".")[2]
+    value = (found.groupdict().get("value") or "").strip("'") or None
+    files: list[Path] = []
+    for before, word in pairwise(["", *args]):
+        if before == "--config":
+            files.append(Path(word))
+        elif setting in _names(word) if setting else value in word.replace("=", ".").split("."):
+            return sentence
     for path in reversed(files):
-        if path.is_file() and shipped("configs") not in path.parents and _holds(path, name, value):
+        if path.is_file() and shipped("configs") not in path.parents and _holds(path, setting, value):
             options = "|".join(option for option in OPTIONS if option != "config")
             return f"{path}: {re.sub(rf'--(?=(?:{options})[.a-z_]*[ ?.:,;])', '', sentence)}"
     return sentence
 
 
-def _is_about(last: str, word: str, name: str, value: str | None) -> bool:
-    """Whether a typed word gives the setting (or, without a name, the value)."""
-    return last == name if name else word.rpartition("=")[2].rpartition(".")[2] == value
+def _names(word: str) -> list[str]:
+    """The parts of an option's name: model and latent_dim of ``--model.latent_dim=8``."""
+    return word.lstrip("-").partition("=")[0].rstrip("+").split(".") if word.startswith("--") else []
 
 
-def _holds(path: Path, name: str, value: str | None) -> bool:
+def _holds(path: Path, setting: str, value: str | None) -> bool:
+    """Whether a configuration has the setting, and the value if there is one."""
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, yaml.YAMLError):
         return False
-    for key, held in _leaves(content):
-        same = value is None or _same(held, value)
-        if same and (key.rpartition(".")[2] == name if name else True):
-            return True
-    return False
+    return any(
+        (not setting or name.rpartition(".")[2] == setting) and (value is None or _same(held, value))
+        for name, held in _leaves(content)
+    )
 
 
 def _leaves(content: Any, key: str = "") -> Iterator[tuple[str, Any]]:
-    """All settings with their values, also those that hold others, each with its key."""
+    """All settings with their values, also those that hold others."""
     if key:
         yield key, content
     children = content.items() if isinstance(content, dict) else ()

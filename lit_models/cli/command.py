@@ -218,8 +218,8 @@ class RelitCLI(LightningCLI):
             path = find_checkpoint(config.ckpt_path, _run_options(config))
             if command not in USES_WEIGHTS and path.suffix == WEIGHTS:
                 raise RunError(
-                    f"{path} holds weights only, from which training can't go on: take a checkpoint (.ckpt), or start a new "
-                    "training with --weights."
+                    f"{path} holds weights only, from which training can't go on: take a checkpoint (.ckpt), or start "
+                    "a new training with --weights."
                 )
             path, self.checkpoint = read_or_fall_back(path)
             config.ckpt_path = str(path)

@@ -239,7 +239,8 @@ def _types(expected: list[str]) -> str:
             spoken += found[1].replace("'", "").split(", ")
             continue
         plain = {"int": "a whole number", "float": "a number", "str": "text", "bool": "true or false"}
-        plain |= {"Sequence": "a list", "list": "a list", "Iterable": "a list", "tuple": "a list", "dict": "settings", "NoneType": "null"}
+        plain |= dict.fromkeys(("Sequence", "list", "Iterable", "tuple"), "a list")
+        plain |= {"dict": "settings", "NoneType": "null"}
         name = name.split("[")[0].rsplit(".", 1)[-1]
         spoken.append(plain.get(name, "a path" if "path" in name else f"a {name}"))
     spoken = [word for word in dict.fromkeys(spoken) if not word.startswith("transformer-engine")]
