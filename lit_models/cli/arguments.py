@@ -4,6 +4,7 @@ Everything that this can't judge is left to the parser, which knows the types.
 """
 
 import codecs
+import os
 import re
 import sys
 from collections.abc import Iterator
@@ -142,6 +143,8 @@ def read_arguments(args: list[str]) -> list[str]:
             continue
         if name == "weights" and given:
             value = _weights_file(value)
+        if name == "ckpt_path" and given:
+            _require_checkpoint(value)
         if name == "data.labels" and LABELS.fullmatch(value):
             value = f"[{value}]"
         if name in ("debug", "help", "print_config"):
@@ -375,6 +378,17 @@ def _weights_file(value: str) -> str:
     raise UsageError(
         f"There are no weights {value}.{meant} --weights takes a .safetensors file, a run's folder, hf:OWNER/NAME, or "
         f"one of {', '.join(known)}."
+    )
+
+
+def _require_checkpoint(value: str) -> None:
+    """Refuses a checkpoint that isn't there, unless a restarted job may go on with the one of its own run."""
+    restarts = os.environ.keys() & {"SLURM_JOB_ID", "TORCHELASTIC_RUN_ID"}
+    if value in ("last", "best", "none", "null") or restarts or Path(value).expanduser().exists():
+        return
+    weights = f" Weights that come with relit are given by --weights {value}." if value in published_weights() else ""
+    raise UsageError(
+        f"There is no checkpoint {value}: --ckpt_path takes a file, a run's folder, `last` or `best`.{weights}"
     )
 
 

@@ -17,7 +17,6 @@ import torch
 from lit_models.errors import RunError
 from lit_models.support.checkpoint_files import CHECKPOINTS, checkpoint_of, last_checkpoint
 from lit_models.support.files import write_atomically
-from lit_models.support.weight_sources import shipped_weights
 
 WORTH_KEEPING = (CHECKPOINTS, "metrics.csv", "tests.json", "samples", "figures", "predictions")
 """What makes a run's folder worth keeping, whatever became of the run."""
@@ -173,10 +172,8 @@ def find_checkpoint(which: str, options: RunOptions) -> Path:
         if path.is_dir() and (found := [last for run in (path, *path.glob("*")) if (last := last_checkpoint(run))]):
             return max(found, key=lambda one: one.stat().st_mtime)
         if not path.is_file():
-            is_known = which in shipped_weights()
-            weights = f" Weights that come with relit are given by --weights {which}." if is_known else ""
             raise RunError(
-                f"There is no checkpoint {which}: --ckpt_path takes a file, a run's folder, `last` or `best`.{weights}"
+                f"There is no checkpoint {which}: --ckpt_path takes a file, a run's folder, `last` or `best`."
             )
         return path
     folder = _experiment_folder(options)

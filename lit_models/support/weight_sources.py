@@ -60,7 +60,7 @@ def find_weights(source: str) -> Path:
         return path
     if path.is_dir():
         return checkpoint_in(path) or _only_weights(path, source)
-    shipped = shipped_weights()
+    shipped = {file.stem: file for folder in shipped_folders() for file in folder.glob(f"*{WEIGHTS}")}
     if source in shipped:
         return shipped[source]
     nearest = get_close_matches(source, shipped, 1)
@@ -75,11 +75,6 @@ def shipped_folders() -> list[Path]:
     """Where shipped weights may lie: in the installed package, or in the source tree."""
     package = Path(lit_models.__file__).parent
     return [place for place in (package / "shipped" / "weights", package.parent / "weights") if place.is_dir()]
-
-
-def shipped_weights() -> dict[str, Path]:
-    """The files of shipped weights by name."""
-    return {file.stem: file for folder in shipped_folders() for file in folder.glob(f"*{WEIGHTS}")}
 
 
 def _only_weights(folder: Path, source: str, wanted: str | None = None) -> Path:
