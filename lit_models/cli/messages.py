@@ -46,7 +46,7 @@ OF_THE_TRAINER = {
     r"^(-?\d+) is not in bounds, numpy accepts from 0 to (\d+)": (
         "--seed_everything is {0}; it must be a whole number from 0 to {1}."
     ),
-    r"pip install torch_xla": "--trainer.accelerator tpu needs the package torch_xla: leave the option out.",
+    r"torch_xla": "--trainer.accelerator tpu needs the package torch_xla: leave the option out.",
     r"`mode` can be min, max, got (\w+)": "--trainer.callbacks.mode is {0}; it must be min or max.",
     r"^Invalid learning rate: (\S+)$": "The optimizer's lr is {0}; it must not be negative.",
     r"^Invalid (epsilon|weight_decay|momentum) value: (\S+)$": "The optimizer's {0} is {1}; it must not be negative.",

@@ -92,7 +92,7 @@ def sweep_of(given: argparse.Namespace, passed_on: list[str]) -> Sweep:
 def _check_given(given: argparse.Namespace, choices: dict[str, list[str]], ranges: dict[str, Any]) -> None:
     names = [vary[0].removeprefix("--") for vary in given.vary] + list(ranges)
     if not names:
-        raise RunError("--vary NAME VALUE … is missing: there is nothing to vary.")
+        raise RunError("`relit sweep` needs --vary NAME VALUE …: an argument and the values to train with.")
     if short := [name for name, values in choices.items() if not values]:
         raise RunError(f"--vary {short[0]} has no value: add at least one.")
     if twice := [name for name in names if names.count(name) > 1]:

@@ -5,6 +5,7 @@ A message must also name a part of the line that was typed, and must not hold an
 
 # ruff: noqa: E501 (a row of a table is a line)
 import contextlib
+import re
 import shlex
 import subprocess
 import sys
@@ -358,7 +359,7 @@ prepare --data PairedFolder                  | PairedFolder needs --data.path: t
 prepare --data TorchDataset                  | TorchDataset needs --data.train: class of the training images
 prepare --data Pictures                      | Pictures needs --data.path: the folder
 fit                                          | `relit fit` needs a model: --config FILE
-prepare                                      | nothing to prepare | --data or --config
+prepare                                      | `relit prepare` needs data: --config FILE or --data CLASS
 # data that don't fit
 fit vae_digits --model.image_size 50         | image_size is 50 | 32, 64
 # checkpoints and weights
@@ -430,7 +431,7 @@ fit --model ConditionalGAN --data Digits --model.num_classes 3 | set --model.num
 fit --model DigitClassifier --data ImageFolder --data.path flat --data.image_size 32 --data.channels 1 | without classes
 fit --model MetricResNet --data Digits --model.loss triplet | set --model.image_size 32 and --model.channels 1
 fit dcgan_digits --data Pictures --data.path own | can only be predicted from | --data
-fit protonet_folder --data.images.path own   | set --data.n_way to 2 or less
+fit protonet_folder --data.images.path own --data.n_way 20 | set --data.n_way to 2 or less
 test --weights dcgan_mnist --data ImageFolder --data.path own --data.image_size 64 --data.channels 3 | set --data.image_size 32 and --data.channels 1
 # own files
 fit dcgan_digits --data ImageFolder --data.path nowhere | no folder or archive | set --data.path to one
@@ -615,7 +616,7 @@ def typed(line: str) -> set[str]:
     """What a person would look for in the message: each word of the line, and the parts of its options."""
     command, *others = shlex.split(line)
     whole = f"relit {command}" if command in COMMANDS else command
-    words = [whole, *(part for word in others for part in (word, *word.split("=", 1)))]
+    words = [whole, *(part for word in others for part in (word, *re.split("[=:]", word)))]
     names = [part for word in words for part in (word.lstrip("-").rstrip("+"), word.rpartition(".")[2].rstrip("+"))]
     return {word for word in (*words, *names) if word}
 
