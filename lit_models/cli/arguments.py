@@ -97,6 +97,7 @@ def read_arguments(args: list[str]) -> list[str]:
     read: list[str] = [command]
     appended: list[str] = []
     data_is_given = any(word.partition("=")[0] == "--data" for word in args)
+    is_shown_only = any(word.partition("=")[0] == "--print_config" for word in args)
     samples = any(word.partition("=")[0] in ("--class", "--count", "--data.labels") for word in args)
     option: str | None = None
     named: str | None = None
@@ -143,7 +144,7 @@ def read_arguments(args: list[str]) -> list[str]:
             continue
         if name == "weights" and given:
             value = _weights_file(value)
-        if name == "ckpt_path" and given:
+        if name == "ckpt_path" and given and not is_shown_only:
             _require_checkpoint(value)
         if name == "data.labels" and LABELS.fullmatch(value):
             value = f"[{value}]"

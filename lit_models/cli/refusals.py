@@ -36,7 +36,7 @@ def require_fitting_trainer(model: LightningModule, trainer: dict[str, Any], cal
         RunError: The strategy, its devices or the precision can't work with any method.
     """
     name = type(model).__name__
-    if (every := trainer["check_val_every_n_epoch"]) is not None and every < 1:
+    if (every := trainer.get("check_val_every_n_epoch")) is not None and every < 1:
         raise RunError(f"--trainer.check_val_every_n_epoch is {every}; it must be at least 1.")
     if not model.automatic_optimization:
         own = "use --model.gradient_clip_norm in place of --trainer.gradient_clip_val."
