@@ -333,13 +333,18 @@ def _stray(word: str, option: str | None, command: str) -> Path:
     if (path / "config.yaml").is_file():
         raise UsageError(f"{word} is the folder of a run: --config {path / 'config.yaml'}, or --ckpt_path FILE.")
     if re.fullmatch(r"[\w.]+=.*", word):
+        name = word.partition("=")[0]
+        if name.split(".")[0] not in OPTIONS:
+            raise UsageError(unknown_setting(name, command))
         raise UsageError(f"Options begin with two dashes: --{word}")
+    if word.startswith(("–", "—")):
+        raise UsageError(f"{word} begins with a dash of print: type --{word.lstrip('–—-')}.")
     several = f" Several values of {option} are a list, '[a,b]'." if option not in (None, "--config") else ""
     raise UsageError(_no_configuration(word) + several)
 
 
 def _config_file(value: str | None) -> Path | str:
-    if value is None:
+    if not value:
         raise UsageError("--config needs the name of a configuration or a YAML file: `relit list experiments`.")
     path = Path(value).expanduser()
     if path.is_file():

@@ -49,7 +49,8 @@ OF_THE_TRAINER = {
     r"torch_xla": "--trainer.accelerator tpu needs the package torch_xla: leave the option out.",
     r"`mode` can be min, max, got (\w+)": "--trainer.callbacks.mode is {0}; it must be min or max.",
     r"^Invalid learning rate: (\S+)$": "The optimizer's lr is {0}; it must not be negative.",
-    r"^Invalid (epsilon|weight_decay|momentum) value: (\S+)$": "The optimizer's {0} is {1}; it must not be negative.",
+    r"^Invalid epsilon value: (\S+)$": "The optimizer's eps is {0}; it must not be negative.",
+    r"^Invalid (weight_decay|momentum) value: (\S+)$": "The optimizer's {0} is {1}; it must not be negative.",
     r"^Invalid beta parameter at index [01]: (\S+)$": (
         "A beta of the optimizer is {0}; it must be at least 0 and less than 1."
     ),

@@ -172,6 +172,8 @@ fit --help=trainr                            | --help=trainer
 fit dcgan_digits -v                          | no option -v | `relit fit --help`
 fit dcgan_digits --verbose                   | --verbose is an option of `relit validate` | leave it out
 fit dcgan_digits --shuffle                   | no option --shuffle | always shuffled
+fit dcgan_digits ––lr 3 | ––lr begins with a dash of print | type --lr
+fit vae_digits lr=0.1 | no option --lr | Set --model.optimizer.lr
 fit dcgan_digits --dropout 0.1               | no option --dropout | `relit help DCGAN`
 fit dcgan_digits --momentum 0.9              | no option --momentum | Set --model.discriminator_optimizer.beta1
 fit dcgan_digits --val_every 3               | no option --val_every | use --trainer.check_val_every_n_epoch
@@ -223,6 +225,7 @@ predict --weights dcgan_mnist --class 7 8    | classes as 3,7
 predict --weights conditional_gan_mnist --class 3-7 | --class needs a class's number | 3,7, not 3-7
 predict --weights dcgan_mnist --count -3     | --count needs a whole number, not -3
 # missing arguments
+fit --config= | --config needs the name
 fit --config                                 | --config needs the name
 fit vae_digits --data.path                   | --data.path needs a value
 fit vae_digits --wandb                       | --wandb.enabled
@@ -489,7 +492,7 @@ fit dcgan_digits --model.channels 0          | channels is 0 | at least 1
 fit vae_digits --model.latent_dim 0          | latent_dim is 0 | at least 1
 fit vae_digits --model.optimizer.lr -1       | lr is -1.0 | not be negative
 fit vae_digits --model.optimizer.beta1 2     | beta of the optimizer is 2.0 | less than 1
-fit vae_digits --model.optimizer.eps -1      | epsilon is -1.0 | not be negative
+fit vae_digits --model.optimizer.eps -1      | eps is -1.0 | not be negative
 fit vae_digits --model.optimizer.weight_decay -1 | weight_decay is -1.0 | not be negative
 fit vae_digits --model.importance_samples 0  | importance_samples is 0 | at least 1
 fit wgan_gp_digits --model.clip_value -1     | clip_value is -1.0 | null for no clipping
@@ -505,6 +508,11 @@ fit digit_classifier_mnist --data Digits --model.max_lr -1 | max_lr is -1.0 | po
 fit dcgan_digits --data.batch_size -1        | --data.batch_size is -1 | at least 1
 fit dcgan_digits --trainer.max_steps -5      | --trainer.max_steps is -5 | -1 for no limit
 fit dcgan_digits --trainer.check_val_every_n_epoch 0 | --trainer.check_val_every_n_epoch is 0 | at least 1
+fit dcgan_digits --trainer.val_check_interval 0 | --trainer.val_check_interval is 0 | a share above 0.0
+fit vae_digits --model.lr_scheduler StepLR --model.lr_scheduler.step_size 0 | --model.lr_scheduler.step_size is 0 | at least 1
+fit resnet18_digits --data.classes_per_batch 100 --data.samples_per_class 2 | 100 classes | set --data.classes_per_batch to 10 or less
+fit protonet_folder --data.images.path own --data.n_way 2 --data.k_shot 0 | --data.k_shot is 0 | at least 1
+fit --model Pix2Pix --data PairedFolder --data.path flat --data.load_size 10 --model.image_size 32 | --data.load_size is 10 | at least as much
 fit dcgan_digits --trainer.limit_val_batches 2.5 | --trainer.limit_val_batches is 2.5 | 0.0 to 1.0
 fit dcgan_digits --trainer.overfit_batches -1 | --trainer.overfit_batches is -1 | 0.0 to 1.0
 fit dcgan_digits --trainer.max_time 10       | --trainer.max_time is 10 | DD:HH:MM:SS
