@@ -567,7 +567,7 @@ def _check_keys(path: Path, part: str, given: dict[str, Any]) -> None:
         meant = others.get(key) or closest(key, own, cutoff=0.7)
         if key not in own and meant:
             raise UsageError(f"{path}: There is no setting {part}.{key}. Did you mean {part}.{meant}?")
-        if key not in own and "class_path" in given:
+        if key.partition(".")[0] not in own and "class_path" in given:
             raise UsageError(f"{path}: {part}.{key} is next to class_path; put it below {part}.init_args.")
 
 
