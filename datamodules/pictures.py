@@ -126,7 +126,7 @@ class Pictures(LightningDataModule):
             rows = range(rank, len(self.files), world_size)
             sizing = Sizing(square=size)
             return PictureLoader(expanded(self.path), self.files, rows, reading, channels, sizing, self.tile)
-        sizing = self._sizing(model)
+        sizing = Sizing.of(model) if self.scale is None else Sizing(self.scale)
         if sizing != Sizing() and self.scale is None and rank == 0:
             to = f"to {100 * sizing.scale:.1f} %"
             if sizing.side is not None:
@@ -141,13 +141,6 @@ class Pictures(LightningDataModule):
         reading = self.reading._replace(channels=seen or channels)
         rows = range(rank, len(self.files), world_size)
         return PictureLoader(expanded(self.path), self.files, rows, reading, channels, sizing, self.tile)
-
-    def _sizing(self, model: object) -> "Sizing":
-        if self.scale is not None:
-            return Sizing(self.scale)
-        if not isinstance(model, Resizes):
-            return Sizing()
-        return Sizing(1.0, model.source_side) if model.source_scale is None else Sizing(model.source_scale)
 
     def on_after_batch_transfer(self, batch: Picture, dataloader_idx: int) -> Picture:
         return batch._replace(image=in_precision(self.trainer, batch.image.float().div_(255)))
@@ -166,12 +159,22 @@ class Sizing(NamedTuple):
     side: int | None = None
     square: int | None = None
 
+    @classmethod
+    def of(cls, model: object) -> "Sizing":
+        """As the photographs were resized that a translator learned from."""
+        if not isinstance(model, Resizes):
+            return cls()
+        return cls(1.0, model.source_side) if model.source_scale is None else cls(model.source_scale)
+
     def applied(self, image: Image.Image, reading: Reading) -> np.ndarray:
         """A picture, just opened, as uint8 ``(channels, height, width)``."""
         if self.square is not None:
             return central_square(image, self.square, reading)
-        image = as_looked_at(image, reading)
-        return as_array(resized(image, self.scale if self.side is None else self.side / min(image.size)))
+        return as_array(self.resized(as_looked_at(image, reading)))
+
+    def resized(self, image: Image.Image) -> Image.Image:
+        """A picture by :attr:`side`, if there is one, or else by :attr:`scale`."""
+        return resized(image, self.scale if self.side is None else self.side / min(image.size))
 
 
 class PictureLoader:

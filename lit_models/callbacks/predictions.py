@@ -3,6 +3,7 @@ of classes."""
 
 import csv
 import re
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +17,17 @@ from datamodules.loading.paths import expanded
 from datamodules.pictures import png_names
 from lit_models.callbacks.samples import columns_of_classes
 from lit_models.errors import RunError
+from lit_models.module import Interpolating
 from lit_models.support.abilities import class_names_of, classes_of
-from lit_models.support.animation import require_latent_dim, require_movie, walk_frames, write_movie
+from lit_models.support.animation import require_latent_dim, require_movie, tour_frames, walk_frames, write_movie
 from lit_models.support.checks import facts_of
+from lit_models.support.interpolation import Path as Way
 from lit_models.support.lightning_internals import data_of
 from lit_models.support.outputs import ClassProbabilities
 from lit_models.support.ranks import gather, gather_rows
+
+MOST_STOPS = 8
+"""Images through which a walk leads."""
 
 
 class PredictionWriter(Callback):
@@ -36,8 +42,11 @@ class PredictionWriter(Callback):
         grid: Write one ``grid.png`` in place of single files.
         columns: Images in a row of the grid. If null, one column per class of the images, up to 32; 8 without classes.
         top_classes: How many of the likeliest classes of each image to write, with their probabilities.
-        gif: Also write ``walk.gif``, images of the model along a closed walk in its latent space.
+        gif: Also write ``walk.gif``, images of the model along a closed walk in its latent space: through the codes of
+            the first eight images, if it reconstructs those of the data; else between random latent vectors.
         mp4: Also write ``walk.mp4``, the same as a video (needs the extra ``mp4``).
+        walk: Way from one image's code to the next: "lerp", a straight line, or "slerp", a great circle, which a walk
+            between random latent vectors always takes.
     """
 
     def __init__(
@@ -48,6 +57,7 @@ class PredictionWriter(Callback):
         top_classes: int = 5,
         gif: bool = False,
         mp4: bool = False,
+        walk: Way = "lerp",
     ) -> None:
         if columns is not None and columns < 1:
             raise RunError(f"--predictions.columns is {columns}; it must be at least 1.")
@@ -60,13 +70,16 @@ class PredictionWriter(Callback):
         self.movies = [f"walk.{kind}" for kind, wanted in (("gif", gif), ("mp4", mp4)) if wanted]
         for name in self.movies:
             require_movie(Path(name))
+        self.walk = walk
+        self._stops: list[Tensor] = []
         self._images: dict[int, Tensor] = {}
         self._seen = 0
         self._written = Path("predictions")
         self._probabilities: list[Tensor] = []
 
     def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if self.movies:
+        self._stops = []
+        if self.movies and not self._walks_between_images(trainer, pl_module):
             require_latent_dim(pl_module)
         self._seen = 0
         self._written = trainer.strategy.broadcast(self._chosen_folder(trainer))
@@ -86,6 +99,8 @@ class PredictionWriter(Callback):
             self._probabilities.append(outputs.probability)
         if not isinstance(outputs, Tensor) or outputs.ndim != 4:
             return
+        if self.movies and self._walks_between_images(trainer, pl_module):
+            self._stops.extend(batch.image[: MOST_STOPS - len(self._stops)].cpu())
         if isinstance(batch, Picture):
             data = data_of(trainer)
             assert isinstance(data, Pictures)  # no other gives pictures
@@ -129,13 +144,25 @@ class PredictionWriter(Callback):
                 self._write_classes(trainer, pl_module, probability)
         if self.grid:
             self._write_grid(trainer, pl_module)
-        if self.movies and trainer.is_global_zero:
-            frames = walk_frames(pl_module)
-            for name in self.movies:
-                write_movie(frames, self._made_folder(trainer) / name, seconds=0.1)
+        if self.movies:
+            self._write_movies(trainer, pl_module)
         if trainer.is_global_zero and self._written.is_dir():
             count = len(list(self._written.rglob("*.*")))
             print(f"The predictions are in {self._written}: {count} file{'s' * (count != 1)}")
+
+    def _write_movies(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        shares = gather(trainer, self._stops)  # the ranks have taken the images in turns
+        self._stops = []
+        stops = [image for row in zip_longest(*shares) for image in row if image is not None][:MOST_STOPS]
+        if trainer.is_global_zero:
+            images = torch.stack(stops).to(pl_module.device) if stops else None
+            frames = walk_frames(pl_module) if images is None else tour_frames(pl_module, images, self.walk)
+            for name in self.movies:
+                write_movie(frames, self._made_folder(trainer) / name, seconds=0.1)
+
+    def _walks_between_images(self, trainer: Trainer, model: LightningModule) -> bool:
+        """Whether the movie shows the way between the data's images."""
+        return isinstance(model, Interpolating) and not isinstance(data_of(trainer), Samples)
 
     def _write_classes(self, trainer: Trainer, pl_module: LightningModule, probability: Tensor) -> None:
         """A row for each image: its file (its number if it has none), then the likeliest classes with their

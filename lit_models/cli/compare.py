@@ -25,8 +25,6 @@ from lit_models.runs.reading import (
     smooth,
 )
 
-"""Parts of a configuration in which the repetitions of an experiment may differ."""
-
 
 def main(args: list[str]) -> int:
     """Runs the command; returns its exit code."""

@@ -116,7 +116,7 @@ def _generation_tab(gr: Any, player: Player) -> None:
                 steps = gr.Slider(3, 15, 9, step=1, label="steps")
             with gr.Row():
                 walk, movie = gr.Button("walk"), gr.Button("moving picture")
-            row = gr.Image(type="pil", label="between the two", buttons=BUTTONS)
+            row = _titled_image(gr, "between the two")
             moving = gr.Image(label="walk in the latent space", type="filepath", format="gif", buttons=BUTTONS)
         for control in (seed, label, *sliders):
             control.change(player.generate, [seed, label, *sliders], image, show_progress="hidden")
@@ -137,12 +137,15 @@ def _drawing_tab(gr: Any, reader: DigitReader) -> None:
         )
         with gr.Column():
             answers = [gr.Label(label=f"{player.name}: class", num_top_classes=3) for player in reader.classifiers]
-            answers += [
-                gr.Image(type="pil", label=f"{player.name}: digit and reconstruction", buttons=BUTTONS)
-                for player in reader.autoencoders
-            ]
-            answers += [gr.Image(type="pil", label=f"the most similar of {reader.examples.source}", buttons=BUTTONS)]
+            answers += [_titled_image(gr, f"{player.name}: digit and reconstruction") for player in reader.autoencoders]
+            answers += [_titled_image(gr, f"the most similar of {reader.examples.source}")]
         drawn.change(reader.read, drawn, answers, show_progress="hidden")
+
+
+def _titled_image(gr: Any, title: str) -> Any:
+    """A place for images in a row, below its title: a label of Gradio's would cover the first ones."""
+    gr.Markdown(title)
+    return gr.Image(type="pil", label=title, show_label=False, buttons=BUTTONS)
 
 
 def _walk_tab(gr: Any, walk: Walk) -> None:

@@ -16,6 +16,7 @@ from torchvision.utils import make_grid
 
 from datamodules.errors import DataError
 from datamodules.loading.decoding import Reading, as_looked_at, central_square
+from datamodules.pictures import Sizing
 from lit_models.errors import RunError
 from lit_models.module import Embedding, Generative, Interpolating, Method, Reconstructing
 from lit_models.support.abilities import HasLatents, class_names_of, classes_of
@@ -127,7 +128,7 @@ class Player:
         return torch.full((count,), int(label)) if self.classes else None
 
     def translate(self, photograph: Image.Image | str | None) -> Image.Image | None:
-        """The translation of a photograph of any size.
+        """The translation of a photograph of any size, which is resized first as those that the model learned from.
 
         Raises:
             RunError: The file is no picture.
@@ -137,6 +138,7 @@ class Player:
         model = self.model
         channels, _ = model.pair_channels
         picture = _looked_at(photograph, model.read_channels or channels)
+        picture = Sizing.of(model).resized(picture)
         picture.thumbnail((LARGEST_PHOTOGRAPH, LARGEST_PHOTOGRAPH))
         image = (pil_to_tensor(picture)[None].float() / 255).expand(-1, channels, -1, -1)
         with torch.no_grad():

@@ -20,12 +20,14 @@ RELIT = [sys.executable, "-m", "lit_models"]
 """The command, in this Python."""
 INTERRUPTED = (130, -signal.SIGINT, 0xC000013A)  # the last one on Windows
 """Exit codes of a command that Ctrl-C ended."""
-TERMINATED = (128 + signal.SIGTERM, -signal.SIGTERM)
-"""Exit codes of a command that SIGTERM ended, as a scheduler does before it takes the machine away."""
+ENDING = tuple(getattr(signal, name) for name in ("SIGTERM", "SIGUSR1") if hasattr(signal, name))
+"""Signals with which a scheduler ends a training before it takes the machine away; SIGUSR1 is Slurm's warning."""
+TERMINATED = {code: number for number in ENDING for code in (128 + number, -number)}
+"""Exit codes of a command that such a signal ended, each with the signal."""
 
 
 class Terminated(BaseException):
-    """SIGTERM has ended the command that was waited for."""
+    """A signal of :data:`ENDING`, the argument, has ended the command that was waited for."""
 
 
 def train(folder: Path, arguments: Sequence[str]) -> int:
@@ -125,12 +127,14 @@ def finished(run: Path) -> bool:
 
 
 def interruptible(main: Callable[[], int]) -> int:
-    """The exit code of a program, which prints one sentence on Ctrl-C or SIGTERM in place of a traceback."""
+    """The exit code of a program, which prints one sentence on Ctrl-C or a signal of :data:`ENDING` in place of a
+    traceback."""
     try:
         return main()
     except KeyboardInterrupt:
         print("Interrupted; the same command continues.", file=sys.stderr)
         return 130
-    except Terminated:
-        print("Ended by SIGTERM; the same command continues.", file=sys.stderr)
-        return TERMINATED[0]
+    except Terminated as ending:
+        number = signal.Signals(ending.args[0])
+        print(f"Ended by {number.name}; the same command continues.", file=sys.stderr)
+        return 128 + number

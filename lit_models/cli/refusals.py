@@ -7,7 +7,6 @@ from typing import Any
 
 import torch
 import yaml
-from jsonargparse import Namespace
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import LearningRateFinder
 from lightning.pytorch.plugins.environments import ClusterEnvironment, SLURMEnvironment, TorchElasticEnvironment
@@ -79,16 +78,13 @@ def require_sizes(model: Any) -> None:
     """Refuses a model without any unit, channel or pixel, before torch says so in its own way.
 
     Raises:
-        RunError: A size or a schedule's step is less than 1, or null where there is no default to take its place.
+        RunError: A size is less than 1, or null where there is no default to take its place.
     """
     for name, value in (model.get("init_args") or {}).items():
         if name in SIZES and isinstance(value, int) and value < 1:
             raise RunError(f"{name} is {value}; it must be at least 1.")
         if name in REQUIRED_SIZES and value is None:
             raise RunError(f"{name} is null; it must be a whole number of at least 1.")
-        schedule = value.get("init_args") if name.endswith("scheduler") and isinstance(value, Namespace) else None
-        if schedule and isinstance(every := schedule.get("step_size"), int) and every < 1:
-            raise RunError(f"--model.{name}.step_size is {every}; it must be at least 1.")
 
 
 def require_proper_files(args: list[str]) -> None:

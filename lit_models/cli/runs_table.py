@@ -57,6 +57,9 @@ def main(args: list[str]) -> int:
     if given.json:
         print(json.dumps([{**vars(run), "folder": str(run.folder)} for run in runs], indent=2))
         return 0
+    if not runs and given.experiments:
+        print(f"There are no runs of {', '.join(given.experiments)} in {root}/: --root names another folder.")
+        return 0
     if not runs:
         of = f" of {' or '.join(given.experiments)}" if given.experiments else ""
         others = sorted({path.parent.parent.name for path in root.glob("*/*/config.yaml")})

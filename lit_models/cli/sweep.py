@@ -109,6 +109,8 @@ def _check_arguments(given: argparse.Namespace, choices: dict[str, list[str]], r
         )
     if given.trials is not None and given.trials < 1:
         raise RunError(f"--trials is {given.trials}; it must be at least 1.")
+    if given.sampler_seed < 0:
+        raise RunError(f"--sampler_seed is {given.sampler_seed}; it must not be negative.")
     if given.prune is not None and given.prune < 1:
         raise RunError(f"--prune is {given.prune}; it must be at least 1 epoch.")
 

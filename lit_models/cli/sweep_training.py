@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from lit_models.cli.processes import (
+    ENDING,
     INTERRUPTED,
     RELIT,
     TERMINATED,
@@ -63,7 +64,7 @@ class Run:
         Raises:
             RunError: The training fails, or doesn't log the metric.
             KeyboardInterrupt: Ctrl-C ended it.
-        Terminated: SIGTERM ended it.
+            Terminated: SIGTERM or SIGUSR1 ended it.
         """
         # The training inherits the lock: if this process is killed, no other one trains in the folder at the same time.
         self.sweep.experiment.mkdir(parents=True, exist_ok=True)
@@ -89,7 +90,7 @@ class Run:
         if process.returncode in INTERRUPTED:
             raise KeyboardInterrupt
         if process.returncode in TERMINATED:
-            raise Terminated
+            raise Terminated(TERMINATED[process.returncode])
         if process.returncode != 0:
             raise RunError(self._last_words(process.returncode))
         return True
@@ -137,14 +138,12 @@ class Run:
 
 @contextmanager
 def _leaving_signals_to(process: "subprocess.Popen[bytes]") -> Iterator[None]:
-    """Leaves Ctrl-C and SIGTERM to a training, which is waited for while it saves its state."""
+    """Leaves Ctrl-C, SIGTERM and Slurm's warning to a training, which is waited for while it saves its state."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    handlers: dict[signal.Signals, Any] = {
-        signal.SIGINT: lambda *_: None,  # the terminal sends it to the training, too
-        signal.SIGTERM: lambda *_: process.terminate(),
-    }
+    handlers: dict[signal.Signals, Any] = dict.fromkeys(ENDING, lambda number, _: process.send_signal(number))
+    handlers[signal.SIGINT] = lambda *_: None  # the terminal sends it to the training, too
     before = {number: signal.signal(number, handler) for number, handler in handlers.items()}
     try:
         yield

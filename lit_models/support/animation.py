@@ -1,14 +1,18 @@
-"""Moving pictures, GIF or MP4: samples over the epochs, and a walk in the latent space."""
+"""Moving pictures, GIF or MP4: samples over the epochs, and walks in the latent space, between random vectors or
+pictures."""
 
 from collections.abc import Iterable, Sequence
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from PIL import Image, ImageDraw
 
 from lit_models.errors import ModelError, RunError
+
+if TYPE_CHECKING:  # it imports torch, which a report does without
+    from lit_models.support.interpolation import Path as Way
 
 LARGEST_ENLARGED_SIDE = 256
 """Smaller frames are enlarged by the largest whole number that stays within this many pixels."""
@@ -116,10 +120,40 @@ def walk_frames(model: Any, seed: int = 0, images: int = 16, stops: int = 4, ste
     for number in range(stops):
         start, end = latents[number], latents[(number + 1) % stops]
         for latent in slerp(start, end, shares).unbind(1):
-            grid = make_grid(images_of(model, latent).cpu(), nrow=round(images**0.5))
-            pixels = (grid.clamp(0, 1).permute(1, 2, 0).numpy() * 255).round().astype(np.uint8)
-            frames.append(Image.fromarray(pixels))
+            frames.append(_frame(make_grid(images_of(model, latent).cpu(), nrow=round(images**0.5))))
     return frames
+
+
+def tour_frames(model: Any, images: Any, way: "Way" = "lerp", steps: int = 12) -> list[Image.Image]:
+    """Images on the closed way from the first image to the next and so on, and from the last back to the first.
+
+    Args:
+        model: A model that interpolates (:class:`lit_models.module.Interpolating`), such as an autoencoder or a VAE.
+        images: ``(N, C, H, W)`` in [0, 1], at least two.
+        way: From the code of one image to the next, "lerp" or "slerp".
+        steps: Frames from one image to the next.
+
+    Raises:
+        ModelError: There is one image only.
+    """
+    import torch
+
+    if len(images) < 2:
+        raise ModelError("A walk between pictures needs at least two of them.")
+    training = model.training
+    model.eval()
+    try:
+        with torch.no_grad():
+            ways = model.interpolate(images, images.roll(-1, 0), steps + 1, way)[:, :-1]
+    finally:
+        model.train(training)
+    return [_frame(image) for image in ways.flatten(0, 1).float().cpu()]
+
+
+def _frame(image: Any) -> Image.Image:
+    """An image ``(C, H, W)`` in [0, 1] as a picture."""
+    pixels = (image.clamp(0, 1).permute(1, 2, 0).numpy() * 255).round().astype(np.uint8)
+    return Image.fromarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels)
 
 
 def require_latent_dim(model: Any) -> int:

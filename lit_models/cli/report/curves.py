@@ -21,7 +21,7 @@ LEFT, RIGHT, TOP, BOTTOM = 54, 12, 10, 32
 
 @dataclass
 class Line:
-    """A curve of a plot, in numbers and in the SVG's units."""
+    """A curve of a plot, in numbers and in the SVG's units; ``dashed`` is drawn dotted."""
 
     label: str
     color: int
@@ -29,6 +29,7 @@ class Line:
     points: list[Point]
     averaged: int
     run: str = ""
+    dashed: bool = False
     time: list[float] | None = None
     places: list[tuple[float, float]] = field(default_factory=list)
     trend: list[tuple[float, float]] = field(default_factory=list)
@@ -58,7 +59,8 @@ def draw_plots(records: Sequence[Record]) -> list[Plot]:
             label = f"{record.run.name} {stage}".rstrip() if several else name
             color = color_of(number) if several else STAGES.get(stage, 0)
             if len(points) > 1:
-                line = Line(label, color, stage, *thinned(points), run=record.run.name)
+                dashed = several and stage == "train"
+                line = Line(label, color, stage, *thinned(points), run=record.run.name, dashed=dashed)
                 line.time = minutes(record, line.points)
                 lines[name.removeprefix(f"{stage}/")].append(line)
     watched = {_watched(record.config) for record in records}
@@ -183,7 +185,7 @@ def hoverable(line: Line, seeds: str | None = None) -> dict[str, Any]:
         "group": seeds or line.run,
         "groupLabel": seeds,
         "stage": line.stage,
-        "dashed": line.stage == "train" and line.label != "train" and "/" not in line.label,
+        "dashed": line.dashed,
         "time": line.time,
         "epoch": [round(point.epoch, 4) for point in line.points],
         "step": [point.step for point in line.points],

@@ -1,4 +1,4 @@
-"""The pictures of a page: figures, and samples by epoch, as many as there is room for."""
+"""The pictures of a page: figures, walks, and samples by epoch, as many as there is room for."""
 
 import base64
 import io
@@ -19,6 +19,8 @@ LARGEST_SIDE = 1600
 """Pixels of a picture's longer side; larger pictures are scaled down."""
 LARGEST_PICTURE_BYTES = 300_000
 """Larger files are encoded again, as WebP."""
+VIDEO_WIDTH = 280
+"""Pixels on the screen of a walk as a video, whose size isn't read."""
 DRAWN_ELSEWHERE = ("losses", "accuracies")
 """Figures whose curves the page draws itself."""
 WALK = "walk in the latent space"
@@ -33,6 +35,11 @@ class Picture:
     source: str
     width: int
     height: int
+
+    @property
+    def is_video(self) -> bool:
+        """Whether it needs a player."""
+        return self.source.startswith("data:video/")
 
     @property
     def enlarged_width(self) -> int:
@@ -85,8 +92,12 @@ class PictureBudget:
 
 
 def embedded(path: Path) -> Picture:
-    """A PNG or GIF file as a data URI: as it is if it is small or moves, else scaled down and encoded again."""
+    """A PNG, GIF or MP4 file as a data URI: as it is if it is small or moves, else scaled down and encoded again."""
     content, kind = path.read_bytes(), path.suffix.lower().removeprefix(".")
+    if kind == "mp4":
+        if content[4:8] != b"ftyp":
+            raise ValueError("no MP4 file")
+        return Picture(f"data:video/mp4;base64,{base64.b64encode(content).decode()}", VIDEO_WIDTH, VIDEO_WIDTH)
     with Image.open(io.BytesIO(content), formats=[kind.upper()]) as image:
         image.load()
         size = image.size
@@ -107,8 +118,9 @@ def read_figures(records: Sequence[Record], budget: PictureBudget) -> dict[str, 
         for path in sorted((record.run.folder / "figures").glob("*.png")):
             if path.stem not in DRAWN_ELSEWHERE and path.stem not in record.confusions:
                 found[path.stem][record.run.name] = path
-        for path in sorted(record.run.folder.glob("predictions*/walk.gif")):
-            found[WALK][record.run.name] = path  # of several, the newest
+        walks = [path for kind in ("gif", "mp4") for path in record.run.folder.glob(f"predictions*/walk.{kind}")]
+        if walks:  # of several, the newest: predictions_10 is newer than predictions_2
+            found[WALK][record.run.name] = max(walks, key=lambda path: (len(path.parent.name), path.parent.name))
     figures: dict[str, dict[str, Picture]] = {}
     for name in sorted(found, key=_figure_rank):
         placed = {run: picture for run, path in found[name].items() if (picture := budget.place(path)) is not None}

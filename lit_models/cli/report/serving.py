@@ -122,7 +122,7 @@ class Handler(BaseHTTPRequestHandler):
                 read_record(read_run(folder, name)) for folder, name in zip(folders, identifiers, strict=True) if folder
             ]
             self._answer(200, "text/html; charset=utf-8", render(records)[0].encode())
-        except RunError as error:
+        except (RunError, OSError) as error:  # half written, or just removed
             self._answer(200, "text/plain; charset=utf-8", str(error).encode())
 
     def _answer(self, code: int, kind: str, content: bytes, cache: str = "no-store") -> None:

@@ -75,6 +75,23 @@ def test_a_photograph_is_given_in_the_channels_of_the_model(tmp_path: Path) -> N
     assert np.array_equal(np.asarray(made.resize((32, 32), Image.Resampling.NEAREST)), expected)
 
 
+@pytest.mark.parametrize(("scale", "side"), [(0.5, None), (None, 40)])
+def test_a_photograph_is_resized_as_those_that_the_model_learned_from(scale: float | None, side: int | None) -> None:
+    """As `relit predict` does, so that a street is as wide as in training."""
+    torch.manual_seed(0)
+    sizes = {"image_size": 32, "feature_maps": 2, "blocks": 1, "discriminator_feature_maps": 2, "patch_size": 16}
+    model = lit_models.Pix2Pix(generator="resnet", **sizes).eval()
+    model.source_scale, model.source_side = scale, side
+    photograph = Image.fromarray(np.random.default_rng(0).integers(0, 255, (80, 120, 3), dtype=np.uint8))
+    small = np.array(photograph.resize((60, 40), Image.Resampling.BICUBIC))
+    with torch.no_grad():
+        made = model.translate(torch.from_numpy(small).permute(2, 0, 1)[None] / 255)
+        expected = (made[0] * 255).round().byte().permute(1, 2, 0).numpy()
+    shown = playing.Player("maps", model).translate(photograph)
+    assert shown is not None
+    assert np.array_equal(np.asarray(shown.resize((60, 40), Image.Resampling.NEAREST)), expected)
+
+
 def test_a_walk_begins_and_ends_at_its_seeds() -> None:
     gan = player("dcgan_mnist")
     row = np.asarray(gan.walk(0, 1, 0, steps=5).convert("L")).astype(int)

@@ -154,6 +154,8 @@ def make_run(folder: Path, epochs: int = 2, finished: bool | None = True, monito
 def test_runs_with_state_best_value_and_age(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Output) -> None:
     monkeypatch.chdir(tmp_path)
     assert printed(capsys, "runs") == ["There are no runs in runs/. Start one: relit fit dcgan_digits"]
+    elsewhere = ["There are no runs of other in runs/: --root names another folder."]
+    assert printed(capsys, "runs", "other") == elsewhere
     make_run(Path("runs/a/finished"), epochs=3)
     make_run(Path("runs/a/stopped"), finished=False)
     make_run(Path("runs/a/running"), finished=False, monitor=None)

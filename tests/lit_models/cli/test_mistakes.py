@@ -509,7 +509,6 @@ fit dcgan_digits --data.batch_size -1        | --data.batch_size is -1 | at leas
 fit dcgan_digits --trainer.max_steps -5      | --trainer.max_steps is -5 | -1 for no limit
 fit dcgan_digits --trainer.check_val_every_n_epoch 0 | --trainer.check_val_every_n_epoch is 0 | at least 1
 fit dcgan_digits --trainer.val_check_interval 0 | --trainer.val_check_interval is 0 | a share above 0.0
-fit vae_digits --model.lr_scheduler StepLR --model.lr_scheduler.step_size 0 | --model.lr_scheduler.step_size is 0 | at least 1
 fit resnet18_digits --data.classes_per_batch 100 --data.samples_per_class 2 | 100 classes | set --data.classes_per_batch to 10 or less
 fit protonet_folder --data.images.path own --data.n_way 2 --data.k_shot 0 | --data.k_shot is 0 | at least 1
 fit --model Pix2Pix --data PairedFolder --data.path flat --data.load_size 10 --model.image_size 32 | --data.load_size is 10 | at least as much

@@ -279,6 +279,18 @@ def test_the_server_answers_for_its_folder_alone(server: Server, tmp_path: Path)
     assert asked(server, "runs.json", Host="evil.example")[0] == 403
 
 
+def test_a_run_that_is_removed_while_its_page_is_made_is_a_sentence(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def removed(folder: Path, name: str) -> None:
+        raise FileNotFoundError(2, "No such file or directory", str(folder / "metrics.csv"))
+
+    monkeypatch.setattr("lit_models.runs.reading.read_run", removed)
+    code, sentence = asked(server, "report?run=dcgan_digits/run-0002")
+    assert code == 200
+    assert b"No such file or directory" in sentence
+
+
 def test_a_browser_that_leaves_is_no_error(server: Server, capfd: pytest.CaptureFixture[str]) -> None:
     for error in (BrokenPipeError(), ConnectionResetError(), ValueError("a fault")):
         try:

@@ -1,6 +1,7 @@
 import base64
 import json
 import re
+import shutil
 import time
 from collections.abc import Callable
 from html.parser import HTMLParser
@@ -141,7 +142,7 @@ def require_self_contained(page: str, parsed: Parsed) -> None:
             value = attributes.get(name)
             if tag == "a" and name == "href" and attributes.get("rel") == "noreferrer":
                 continue  # asks for nothing before somebody follows it
-            assert value is None or value.startswith(("data:image/", "#")), (tag, name, value)
+            assert value is None or value.startswith(("data:image/", "data:video/mp4;", "#")), (tag, name, value)
         assert tag not in ("link", "iframe", "object", "embed", "base")
         assert not [name for name in attributes if name.startswith("on")], tag
     assert "@import" not in page
@@ -299,6 +300,20 @@ def test_runs_in_comparison(gan: Path, tmp_path: Path) -> None:
         "two val": [7.5, 6.5],
     }
     assert "samples of two after epoch 2" in {image["alt"] for image in parsed.of("img")}
+
+
+def test_curves_of_the_training_are_dotted_whatever_the_runs_are_called(gan: Path, tmp_path: Path) -> None:
+    other = tmp_path / "more" / "one"
+    shutil.copytree(gan, other)
+    _, parsed = written(gan, other)
+    kinds = {line["label"]: line["dashed"] for plot in parsed.curves() for line in plot}
+    assert kinds == {
+        f"{run} {stage}": stage == "train" for run in ("gan/one", "more/one") for stage in ("train", "val")
+    }
+    dotted = [path for path in parsed.of("path") if "dashed" in str(path["class"])]
+    assert len(dotted) == 2, "as drawn before a control is used"
+    _, alone = written(gan)
+    assert not any(line["dashed"] for plot in alone.curves() for line in plot)
 
 
 def test_nothing_can_be_injected(gan: Path, tmp_path: Path) -> None:
@@ -473,14 +488,29 @@ def test_a_broken_record_is_named(gan: Path, capsys: pytest.CaptureFixture[str],
 
 
 def test_a_walk_that_was_predicted_moves_on_the_page(gan: Path) -> None:
-    for number, name in enumerate(("predictions", "predictions_2")):
+    for number, name in enumerate(("predictions", "predictions_2", "predictions_10")):
         frames = [Image.new("L", (68, 68), 40 * number + 20 * step) for step in range(4)]
         write_movie(frames, gan / name / "walk.gif")
     page, parsed = written(gan)
     require_self_contained(page, parsed)
     (source,) = (str(image["src"]) for image in parsed.of("img") if str(image["src"]).startswith("data:image/gif"))
-    assert base64.b64decode(source.partition(",")[2]) == (gan / "predictions_2" / "walk.gif").read_bytes()
+    assert base64.b64decode(source.partition(",")[2]) == (gan / "predictions_10" / "walk.gif").read_bytes()
     assert "walk in the latent space" in parsed.text("script", "style")
+
+
+def test_a_walk_that_was_predicted_as_a_video_plays_on_the_page(gan: Path) -> None:
+    pytest.importorskip("imageio_ffmpeg")
+    video = gan / "predictions" / "walk.mp4"
+    write_movie([Image.new("L", (68, 68), 20 * step) for step in range(4)], video)
+    page, parsed = written(gan)
+    require_self_contained(page, parsed)
+    assert "media-src data:;" in page
+    (player,) = parsed.of("video")
+    assert base64.b64decode(str(player["src"]).partition(",")[2]) == video.read_bytes()
+    video.write_bytes(b"cut off")
+    page, parsed = written(gan)
+    assert not parsed.of("video")
+    assert "walk.mp4 is left out, as it can't be read as a picture" in parsed.text("script", "style")
 
 
 def test_a_real_run(relit: Relit) -> None:

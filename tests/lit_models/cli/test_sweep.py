@@ -1,6 +1,7 @@
 import csv
 import os
 import re
+import signal
 import subprocess
 import sys
 import time
@@ -8,6 +9,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from lit_models.__main__ import main
@@ -142,6 +144,15 @@ def test_samplers_search_ranges_with_every_seed(toy: Any, sampler: str) -> None:
         assert float(row["mean"]) == pytest.approx(sum(expected) / 2), "the run used exactly the value of the table"
 
 
+@pytest.mark.parametrize("sampler", ["random", "tpe"])
+def test_no_two_of_the_first_proposals_are_alike(toy: Any, sampler: str) -> None:
+    """Proposals 1 and 4 were the same, where a whole number had some ten values."""
+    assert toy("--sampler", sampler, "--trials", 6, "--range", "model.x", 0.0, 1.0, "--range", "model.y", 0.0, 1.0) == 0
+    points = np.array([[float(row["model.x"]), float(row["model.y"])] for row in rows_of_table()])
+    distances = np.linalg.norm(points[:, None] - points, axis=2)[np.triu_indices(6, k=1)]
+    assert distances.min() > 0.05
+
+
 @pytest.fixture
 def pruned_soon(monkeypatch: pytest.MonkeyPatch) -> None:
     """Trainings are compared with the first two, and an epoch is longer than it takes to see the one before."""
@@ -182,6 +193,7 @@ def test_a_run_is_stopped_after_so_many_epochs_by_trials_that_were_reused(
         (("--range", "model.x", 2, 1, "--sampler", "tpe"), "is no range"),
         (("--vary", "seed_everything", 1, "--sampler", "tpe"), "has nothing to choose"),
         (("--vary", "model.x", 1, "--trials", 0), "--trials is 0"),
+        (("--vary", "model.x", 1, "--sampler_seed", -1), "--sampler_seed is -1"),
     ],
 )
 def test_bad_input_is_refused_before_the_first_trial(
@@ -269,16 +281,17 @@ def test_a_killed_sweep_takes_its_trial_up_again(toy: Any) -> None:
 
 
 @pytest.mark.long
-def test_sigterm_ends_the_training_and_is_no_failure(toy: Any) -> None:
+@pytest.mark.parametrize(("name", "code"), [("SIGTERM", 143), ("SIGUSR1", 138)])
+def test_a_schedulers_signal_ends_the_training_and_is_no_failure(toy: Any, name: str, code: int) -> None:
     process = in_a_process(Path.cwd(), "--vary", "model.x", 1, 2, FAKE_SECONDS="0.5")
     deadline = time.monotonic() + 60
     while not Path("runs/toy/x=1/metrics.csv").is_file():
         assert time.monotonic() < deadline
         time.sleep(0.05)
-    process.terminate()
+    process.send_signal(getattr(signal, name))
     said = process.communicate(timeout=60)[1]
-    assert process.returncode == 143
-    assert said.endswith("Ended by SIGTERM; the same command continues.\n")
+    assert process.returncode == code
+    assert said.endswith(f"Ended by {name}; the same command continues.\n")
     assert not Path("runs/toy/x=1/run.json").exists(), "the training has ended, too"
     assert toy("--vary", "model.x", 1, 2) == 0
     assert started() == {"x=1 new": 2, "x=2 new": 1}
