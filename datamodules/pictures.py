@@ -216,7 +216,10 @@ class PictureLoader:
             yield Picture(torch.from_numpy(pixels)[None], torch.tensor([row]), self.tile)
         some = ", ".join(faults[:3]) + (", …" if len(faults) > 3 else "")
         if faults and len(faults) == len(self.rows):
-            raise DataError(f"None of the {len(faults)} pictures in {self.folder} can be read: {some}.")
+            raise DataError(
+                f"None of the {len(faults)} pictures in {self.folder} can be read: {some}. Save them as PNG or JPEG "
+                "files, or name another folder."
+            )
         if faults:
             note(f"{len(faults)} of the {len(self.rows)} pictures in {self.folder} can't be read, left out: {some}.")
 

@@ -70,6 +70,10 @@ class Samples(LightningDataModule):
         self.requests = _Requests(count, self.labels, seed)
         self.batch_size = batch_size
 
+    def setup(self, stage: str) -> None:
+        if stage != "predict":
+            raise DataError("Samples can only be predicted from: for anything else choose other --data.")
+
     def predict_dataloader(self) -> BatchLoader[SampleRequest]:
         trainer = self.trainer
         rank, world_size = (trainer.global_rank, trainer.world_size) if trainer is not None else (0, 1)

@@ -12,7 +12,7 @@ os.environ["MPLBACKEND"] = "agg"
 
 def main(args: list[str] | None = None) -> int:
     """Runs ``relit``; returns the exit code: 0 on success, 2 if the arguments are wrong, 1 for any other error."""
-    from lit_models.cli import arguments, helps
+    from lit_models.cli import arguments, helps, parsers
     from lit_models.cli.commands import COMMANDS
 
     for stream in (sys.stdout, sys.stderr):
@@ -28,6 +28,7 @@ def main(args: list[str] | None = None) -> int:
     try:
         command = arguments.checked_command(args)
         if module := COMMANDS[command].module:
+            parsers.check(command, args[1:])
             return import_module(f"lit_models.cli.{module}").main(args[1:])
         if text := helps.asked_for(args):
             print(text, end="")

@@ -96,6 +96,10 @@ class AdversarialModule(Method):
     ) -> None:
         super().__init__()
         require_at_least(1, n_critic=n_critic)
+        if gradient_clip_norm is not None and not gradient_clip_norm > 0:
+            raise ModelError(
+                f"gradient_clip_norm is {gradient_clip_norm}; it must be positive, or null for no clipping."
+            )
         if ema_decay is not None and not 0 < ema_decay < 1:
             raise ModelError(f"ema_decay is {ema_decay}; it must lie between 0 and 1 (0.999 is usual).")
         if schedule_interval not in ("epoch", "step"):

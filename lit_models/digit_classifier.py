@@ -60,6 +60,8 @@ class DigitClassifier(Classifier):
                 f"image_size is {image_size}, which can't be halved {len(widths)} times: shorten --model.widths."
             )
         require_fraction(label_smoothing=label_smoothing)
+        if not max_lr > 0:
+            raise ModelError(f"max_lr is {max_lr}; it must be positive.")
         widths = list(widths)
         self.save_hyperparameters(ignore=["optimizer"])
         self.image_shape = (channels, image_size, image_size)

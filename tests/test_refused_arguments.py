@@ -14,6 +14,7 @@ REFUSED: dict[str, list[tuple[Settings, str]]] = {
     "DCGAN": [
         ({"n_critic": 0}, "n_critic is 0; it must be at least 1."),
         ({"ema_decay": 1.5}, "ema_decay is 1.5; it must lie between 0 and 1 (0.999 is usual)."),
+        ({"gradient_clip_norm": -1.0}, "gradient_clip_norm is -1.0; it must be positive, or null for no clipping."),
         ({"label_noise": -1.0}, "label_noise is -1.0; it must be at least 0 and less than 0.5."),
         ({"schedule_interval": "batch"}, "schedule_interval is batch; it must be epoch or step."),
         ({"image_size": 48}, SIZES.format(48)),
@@ -102,6 +103,7 @@ REFUSED: dict[str, list[tuple[Settings, str]]] = {
             "image_size is 4, which can't be halved 3 times: shorten --model.widths.",
         ),
         ({"label_smoothing": 1.0}, f"label_smoothing is 1.0; {FRACTION}"),
+        ({"max_lr": -0.01}, "max_lr is -0.01; it must be positive."),
     ],
     "TransferClassifier": [
         ({"folds": 1}, "folds is 1; it must be at least 2, or 0 for data with a validation split."),

@@ -180,7 +180,10 @@ def decode(
     damaged = [fault for fault in faults if fault]
     some = ", ".join(damaged[:3]) + (", …" if len(damaged) > 3 else "")
     if len(damaged) == len(files):
-        raise DataError(f"None of the {len(files)} images in {source} can be read: {some}.")
+        raise DataError(
+            f"None of the {len(files)} images in {source} can be read: {some}. Save them as PNG or JPEG files, or name "
+            "another folder or archive."
+        )
     if damaged:
         note(f"{len(damaged)} of the {len(files)} images in {source} can't be read and are left out: {some}.")
     if several_frames:

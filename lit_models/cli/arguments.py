@@ -3,6 +3,8 @@
 Everything that this can't judge is left to the parser, which knows the types.
 """
 
+import codecs
+import os
 import re
 import sys
 from collections.abc import Iterator
@@ -26,7 +28,8 @@ class UsageError(Exception):
 TRAINERS = {
     **dict.fromkeys(("epochs", "epoch", "num_epochs", "n_epochs", "max_epoch"), "max_epochs"),
     **dict.fromkeys(("steps", "iterations", "max_iter"), "max_steps"),
-    **dict.fromkeys(("gpus", "gpu", "num_gpus"), "devices"),
+    **dict.fromkeys(("gpus", "gpu", "num_gpus", "ngpus", "nproc", "nproc_per_node", "world_size"), "devices"),
+    **dict.fromkeys(("val_every", "eval_every", "val_interval", "eval_interval"), "check_val_every_n_epoch"),
     **dict.fromkeys(("cpu", "no_cuda"), "accelerator cpu"),
     **dict.fromkeys(("cuda", "use_gpu"), "accelerator gpu"),
     "device": "accelerator",
@@ -94,6 +97,7 @@ def read_arguments(args: list[str]) -> list[str]:
     read: list[str] = [command]
     appended: list[str] = []
     data_is_given = any(word.partition("=")[0] == "--data" for word in args)
+    is_shown_only = any(word.partition("=")[0] == "--print_config" for word in args)
     samples = any(word.partition("=")[0] in ("--class", "--count", "--data.labels") for word in args)
     option: str | None = None
     named: str | None = None
@@ -117,7 +121,8 @@ def read_arguments(args: list[str]) -> list[str]:
         short = {"c": "config", "h": "help"}.get(name) if not option.startswith("--") else None
         name = short or name
         if not option.startswith("--") and short is None:
-            raise UsageError(f"There is no option {option}: options begin with two dashes, as --{name or 'config'}.")
+            remedy = f"as --{name}" if name.split(".")[0] in OPTIONS else f"and `relit {command} --help` lists them"
+            raise UsageError(f"There is no option {option}: options begin with two dashes, {remedy}.")
         if not equals and rest and not _is_option(rest[0]) and name not in ("debug", "help", "print_config"):
             value = rest.pop(0)
             given = True
@@ -139,6 +144,8 @@ def read_arguments(args: list[str]) -> list[str]:
             continue
         if name == "weights" and given:
             value = _weights_file(value)
+        if name == "ckpt_path" and given and not is_shown_only:
+            _require_checkpoint(value)
         if name == "data.labels" and LABELS.fullmatch(value):
             value = f"[{value}]"
         if name in ("debug", "help", "print_config"):
@@ -181,8 +188,8 @@ def checked_command(args: list[str]) -> str:
             raise UsageError(f"{method} is a method, not a command: relit help {method} explains it.")
         if data := closest(command, sources.data_sets(), cutoff=0.9):
             raise UsageError(f"{data} is a data set, not a command: relit help {data} explains it.")
-    near = SYNONYMS.get(closest(command, SYNONYMS, cutoff=0.8) or "")
-    meant = near or closest(command, COMMANDS, cutoff=0.5)
+    near = closest(command, COMMANDS, cutoff=0.7) or SYNONYMS.get(closest(command, SYNONYMS, cutoff=0.8) or "")
+    meant = SYNONYMS.get(command) or near or closest(command, COMMANDS, cutoff=0.5)
     guess = f" Did you mean `relit {meant}`?" if meant else ""
     raise UsageError(f"There is no command {command!r}.{guess} The commands are {', '.join(COMMANDS)}.")
 
@@ -201,7 +208,8 @@ def unknown_setting(name: str, command: str = "fit", dashes: str = "--", method:
     if name in RATES or (name.split(".")[-1] in RATES and first == "optimizer"):
         return f"{whole}: the learning rate belongs to the optimizer. {_rate_options(method, dashes)}"
     if name in OPTIMIZER_ARGUMENTS:
-        return f"{whole}: it belongs to the optimizer. {_rate_options(method, dashes, name)}"
+        of_adam = {"momentum": "beta1", "betas": "beta1"}.get(name, name)
+        return f"{whole}: it belongs to the optimizer. {_rate_options(method, dashes, of_adam)}"
     if first in ("optimizer", "optim", "optimizers"):
         return f"{whole}: a method has its own. {_optimizer_options(method, dashes)}"
     if first in SCHEDULES:
@@ -216,6 +224,8 @@ def unknown_setting(name: str, command: str = "fit", dashes: str = "--", method:
         return f"{whole}: use {dashes}trainer.{TRAINERS[known]}."
     if name in trainer_arguments():
         return f"{whole}: use {dashes}trainer.{name}."
+    if name in ("shuffle", "data.shuffle"):
+        return f"{whole}: training images are always shuffled."
     if name in ("workers", "num_workers"):
         return f"{whole}: relit's data sets load without worker processes."
     last = name.replace("-", "_")
@@ -224,7 +234,8 @@ def unknown_setting(name: str, command: str = "fit", dashes: str = "--", method:
     for group in ("model", "data"):
         if last in _arguments_by_group(group, method):
             return f"{whole}: use {dashes}{group}.{last}."
-    known_names = [*OPTIONS, *(f"{first}.{own}" for own in _own_options(first))]
+    own = ("class", "count", "grid") if command == "predict" else ()
+    known_names = [*OPTIONS, *own, *(f"{first}.{own}" for own in _own_options(first))]
     meant = closest(name, known_names, cutoff=0.7)
     if meant is None and "." in name and (near := closest(first, GROUPS, cutoff=0.6)):
         meant = f"{near}.{name.partition('.')[2]}"
@@ -235,8 +246,9 @@ def unknown_setting(name: str, command: str = "fit", dashes: str = "--", method:
             if leaf := closest(last, _arguments_by_group(group, method), cutoff=0.8):
                 meant = f"{group}.{leaf}"
                 break
-    guess = f" Did you mean {dashes}{meant}?" if meant else f" `relit {command} --help` lists them."
-    return f"{whole}.{guess}"
+    lists = f"`relit {command} --help` lists them" + (f", `relit help {method}` those of {method}" if method else "")
+    guess = f"Did you mean {dashes}{meant}?" if meant else f"{lists}."
+    return f"{whole}. {guess}"
 
 
 def trainer_arguments() -> dict[str, sources.Argument]:
@@ -321,13 +333,18 @@ def _stray(word: str, option: str | None, command: str) -> Path:
     if (path / "config.yaml").is_file():
         raise UsageError(f"{word} is the folder of a run: --config {path / 'config.yaml'}, or --ckpt_path FILE.")
     if re.fullmatch(r"[\w.]+=.*", word):
+        name = word.partition("=")[0]
+        if name.split(".")[0] not in OPTIONS:
+            raise UsageError(unknown_setting(name, command))
         raise UsageError(f"Options begin with two dashes: --{word}")
+    if word.startswith(("–", "—")):
+        raise UsageError(f"{word} begins with a dash of print: type --{word.lstrip('–—-')}.")
     several = f" Several values of {option} are a list, '[a,b]'." if option not in (None, "--config") else ""
     raise UsageError(_no_configuration(word) + several)
 
 
 def _config_file(value: str | None) -> Path | str:
-    if value is None:
+    if not value:
         raise UsageError("--config needs the name of a configuration or a YAML file: `relit list experiments`.")
     path = Path(value).expanduser()
     if path.is_file():
@@ -370,6 +387,17 @@ def _weights_file(value: str) -> str:
     )
 
 
+def _require_checkpoint(value: str) -> None:
+    """Refuses a checkpoint that isn't there, unless a restarted job may go on with the one of its own run."""
+    restarts = os.environ.keys() & {"SLURM_JOB_ID", "TORCHELASTIC_RUN_ID"}
+    if value in ("last", "best", "none", "null") or restarts or Path(value).expanduser().exists():
+        return
+    weights = f" Weights that come with relit are given by --weights {value}." if value in published_weights() else ""
+    raise UsageError(
+        f"There is no checkpoint {value}: --ckpt_path takes a file, a run's folder, `last` or `best`.{weights}"
+    )
+
+
 def _samples(name: str, value: str, given: bool) -> list[str]:
     option = {"class": "data.labels", "count": "data.count"}[name]
     if not given or not LABELS.fullmatch(value) or (name == "count" and not value.isdecimal()):
@@ -387,10 +415,7 @@ def _check_option(name: str, value: str, command: str, config: list[dict[str, An
             and len(group) == 2
             and group[1] not in (known := _own_options(first))
         ):
-            raise UsageError(
-                f"There is no option --{name}.{did_you_mean(f'--{name}', [f'--{first}.{own}' for own in known])} "
-                f"There are {', '.join(f'--{first}.{own}' for own in known)}."
-            )
+            raise UsageError(_unknown_in_group(first, group[1], known))
         if first == "trainer" and len(group) >= 2 and group[1] not in (*trainer_arguments(), "help"):
             if group[1] == "default_root_dir":
                 raise UsageError(f"There is no option --{name}: runs are written below --run.root.")
@@ -402,8 +427,18 @@ def _check_option(name: str, value: str, command: str, config: list[dict[str, An
             raise UsageError(_unknown_trainer_option(group[1], f"--{name}"))
         if name == "picture" and command != "prepare":
             raise UsageError("--picture is an option of `relit prepare`.")
+        if name == "verbose" and command not in ("validate", "test"):
+            raise UsageError("--verbose is an option of `relit validate` and `relit test`; elsewhere, leave it out.")
         return
     raise UsageError(unknown_setting(name, command, method=_method_of(config)))
+
+
+def _unknown_in_group(group: str, name: str, known: list[str], dashes: str = "--") -> str:
+    names = [f"{dashes}{group}.{own}" for own in known]
+    meant = f"{dashes}{OTHERS[name]}" if OTHERS.get(name, "").startswith(f"{group}.") else None
+    guess = f" Did you mean {meant}?" if meant else did_you_mean(f"{dashes}{group}.{name}", names)
+    kind = "option" if dashes else "setting"
+    return f"There is no {kind} {dashes}{group}.{name}.{guess} There are {', '.join(names)}."
 
 
 def _unknown_trainer_option(leaf: str, shown: str) -> str:
@@ -440,6 +475,9 @@ def _with_new_name(option: str, args: list[str], config: list[dict[str, Any]]) -
 
 def _check_class(key: str, value: str) -> None:
     """Refuses the name of a class that is none of those that the setting takes."""
+    if key in ("model", "data") and value.endswith(".py"):
+        module = value.removesuffix(".py").removeprefix("./").replace("/", ".")
+        raise UsageError(f"--{key} takes a class, not a file: --{key} {module}.NAME for the class NAME in {value}.")
     if not re.fullmatch(r"[A-Za-z_]\w*", value) or value.lower() in ("null", "none", "true", "false"):
         return
     if Path(value).is_file() or key.count(".") > 1:
@@ -474,6 +512,8 @@ def _checked_configuration(path: Path) -> dict[str, Any]:
     try:
         content = yaml.load(path.read_text(encoding="utf-8"), Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
     except UnicodeDecodeError as error:
+        if path.read_bytes()[:2] in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE):
+            raise UsageError(f"{path} is UTF-16 text: save it as UTF-8.") from error
         raise UsageError(f"{path} isn't a YAML file: it doesn't hold text.") from error
     except OSError as error:
         raise UsageError(f"{path} can't be read ({error.strerror}).") from error
@@ -481,14 +521,21 @@ def _checked_configuration(path: Path) -> dict[str, Any]:
         mark = getattr(error, "problem_mark", None)
         place = f", line {mark.line + 1}" if mark is not None else ""
         problem = getattr(error, "problem", None) or "it can't be read"
+        if "'\\t'" in problem or "cannot start any token" in problem:
+            problem = "a line begins with a tab or another character that YAML doesn't allow there; indent by spaces"
         raise UsageError(f"{path} isn't valid YAML{place}: {problem}.") from error
     if content is None:
         raise UsageError(f"{path} is empty; a configuration has settings such as `model:` and `data:`.")
     if not isinstance(content, dict):
-        raise UsageError(f"{path} isn't a configuration: it holds a {_kind_of(content)} in place of settings.")
+        raise UsageError(f"{path} isn't a configuration: it holds {_kind_of(content)} in place of settings.")
     for key in content:
         if str(key).split(".")[0] not in OPTIONS and key not in TRAINER_COMMANDS:
             raise UsageError(f"{path}: {unknown_setting(str(key), dashes='')}")
+    for group in ("run", "checkpoint", "predictions", "wandb"):
+        part = content.get(group)
+        for key in part if isinstance(part, dict) else ():
+            if key not in (known := _own_options(group)):
+                raise UsageError(f"{path}: {_unknown_in_group(group, str(key), known, dashes='')}")
     for key in ("model", "data"):
         part = content.get(key)
         if isinstance(part, dict):
@@ -520,6 +567,8 @@ def _check_keys(path: Path, part: str, given: dict[str, Any]) -> None:
         meant = others.get(key) or closest(key, own, cutoff=0.7)
         if key not in own and meant:
             raise UsageError(f"{path}: There is no setting {part}.{key}. Did you mean {part}.{meant}?")
+        if key.partition(".")[0] not in own and "class_path" in given:
+            raise UsageError(f"{path}: {part}.{key} is next to class_path; put it below {part}.init_args.")
 
 
 def _check_class_in(path: Path, key: str, name: str) -> None:
@@ -530,4 +579,4 @@ def _check_class_in(path: Path, key: str, name: str) -> None:
 
 
 def _kind_of(content: Any) -> str:
-    return "list" if isinstance(content, list) else "text" if isinstance(content, str) else "number"
+    return "a list" if isinstance(content, list) else "text" if isinstance(content, str) else "a number"

@@ -18,6 +18,7 @@ import datamodules
 import lit_models
 import lit_models.callbacks
 from lit_models.callbacks import LearningRateScaling, PredictionWriter
+from lit_models.cli.attribution import with_its_file
 from lit_models.cli.from_checkpoint import with_model_and_data, with_training_settings
 from lit_models.cli.messages import sentence_of
 from lit_models.cli.options import add_options
@@ -217,7 +218,8 @@ class RelitCLI(LightningCLI):
             path = find_checkpoint(config.ckpt_path, _run_options(config))
             if command not in USES_WEIGHTS and path.suffix == WEIGHTS:
                 raise RunError(
-                    f"{path} holds weights only, from which training can't go on: take a checkpoint (.ckpt)."
+                    f"{path} holds weights only, from which training can't go on: take a checkpoint (.ckpt), or start "
+                    "a new training with --weights."
                 )
             path, self.checkpoint = read_or_fall_back(path)
             config.ckpt_path = str(path)
@@ -423,7 +425,7 @@ def run(args: list[str]) -> int:
     except (Exception, ArgumentError) as error:
         if debug:
             traceback.print_exc()
-        told = sentence_of(error)
+        told = with_its_file(sentence_of(error), args)
         print(f"relit: {told}", file=sys.stderr)
         if not debug and told.startswith(f"{type(error).__name__}:"):  # no sentence of relit's
             print("relit: add --debug for the whole traceback.", file=sys.stderr)

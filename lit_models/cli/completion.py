@@ -16,6 +16,7 @@ from lit_models.cli.commands import COMMANDS, GROUPS, OPTIONS, TRAINER_COMMANDS
 from lit_models.cli.helps import OWN_OPTIONS
 from lit_models.cli.listing import KINDS
 from lit_models.cli.names import configurations, experiments, published_weights
+from lit_models.cli.parsers import PARSERS
 from lit_models.support import sources
 from lit_models.support.known_classes import classes_for
 
@@ -45,6 +46,9 @@ def main(args: list[str]) -> int:
 def options(command: str) -> list[str]:
     """The options of a command that don't depend on a class."""
     module = COMMANDS[command].module
+    if command in PARSERS:
+        strings = [option for action in PARSERS[command]()._actions for option in action.option_strings]
+        return [option for option in strings if option.startswith("--")]
     return _options_of_the_trainers(command) if module is None else [*_options_in(module), "--help"]
 
 

@@ -9,7 +9,7 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
-from lit_models.cli.command_parser import CommandParser
+from lit_models.cli.parsers import demo_parser
 from lit_models.cli.playing import DigitReader, FewShot, Player, Walk, load_models
 from lit_models.errors import ModelError, RunError
 from lit_models.module import Translating
@@ -26,14 +26,7 @@ BUTTONS = ["download", "fullscreen"]
 
 def main(args: list[str]) -> int:
     """Runs the command; returns its exit code."""
-    parser = CommandParser(
-        prog="relit demo", description="Opens a page to play with trained models; the shipped ones by default."
-    )
-    parser.add_argument(
-        "models", nargs="*", metavar="RUN|WEIGHTS", help="run folders, checkpoints, or weights by file or name"
-    )
-    parser.add_argument("--port", type=int, default=7860, help="port on this machine (default: %(default)s; 0: any)")
-    given = parser.parse_args(args)
+    given = demo_parser().parse_args(args)
     try:
         app = build_app(load_models(given.models))
         address = launch(app, given.port)

@@ -22,9 +22,9 @@ from lightning.pytorch import LightningModule
 from torch import Tensor, nn
 
 import lit_models
-from lit_models.cli.command_parser import CommandParser
 from lit_models.cli.hub_card import hub_card_text
 from lit_models.cli.messages import sentence_of
+from lit_models.cli.parsers import export_parser
 from lit_models.errors import ModelError, RunError
 from lit_models.module import Export, Method
 from lit_models.networks.user_network import import_encoder
@@ -89,29 +89,7 @@ class ExportedPart(nn.Module):
 
 def main(args: list[str]) -> int:
     """Runs the command; returns its exit code."""
-    parser = CommandParser(
-        prog="relit export",
-        description="Writes a checkpoint's weights as safetensors, to be passed on and used with `relit predict "
-        "--weights FILE`, or its networks as ONNX, for other programs; each with a card in JSON.",
-    )
-    parser.add_argument(
-        "checkpoint", metavar="CHECKPOINT", help="its file, or a run's or experiment's folder (its best)"
-    )
-    parser.add_argument("--format", choices=["safetensors", "onnx"], default="safetensors")
-    parser.add_argument("--part", help="for onnx: the only part to write, such as generator (default: each)")
-    parser.add_argument("--output", metavar="NAME", help="files to write, without ending (default: the experiment)")
-    parser.add_argument("--command", help="the command that trained it, for the card (default: what the run recorded)")
-    parser.add_argument("--note", help="a remark for the card")
-    parser.add_argument(
-        "--hub-card",
-        nargs="?",
-        const="",
-        metavar="OWNER/NAME",
-        help="for safetensors: also write README.md, the card that the Hugging Face Hub shows",
-    )
-    parser.add_argument("--encoder", metavar="MODULE.NAME", help="the user-defined encoder of the model, if it has one")
-    parser.add_argument("--debug", action="store_true", help="show where an error came from")
-    given = parser.parse_args(args)
+    given = export_parser().parse_args(args)
     try:
         if given.encoder is not None:
             import_from_current_folder([given.encoder])

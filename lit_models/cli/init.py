@@ -13,7 +13,7 @@ from datamodules.loading.decoding import Look, look_at, power_of_two
 from datamodules.loading.folders import EXTRA, TEST, TRAIN, UNLABELED, VAL, list_classes, list_images, printable
 from datamodules.loading.pairs import PairListing, list_pairs
 from datamodules.loading.paths import expanded
-from lit_models.cli.command_parser import CommandParser
+from lit_models.cli.parsers import init_parser
 from lit_models.errors import RunError
 
 SPLITS = {TRAIN: "training", VAL: "validation", TEST: "test", EXTRA: "unlabeled"}
@@ -88,7 +88,10 @@ def look(path: Path) -> Folder:
             raise RunError(f"{path} holds no pictures: name a folder that does.")
         found = look_at(path, files)
         if not found.sizes:
-            raise RunError(f"None of the pictures in {path} can be read: {', '.join(found.faults[:3])}.")
+            raise RunError(
+                f"None of the pictures in {path} can be read: {', '.join(found.faults[:3])}. Save them as PNG or JPEG "
+                "files, or name another folder."
+            )
         before = len(caught)
         pairs = _pairs(path, found)
         if pairs is None:
@@ -388,15 +391,7 @@ RECIPES = {
 
 def main(args: list[str]) -> int:
     """Runs ``relit init``; returns the exit code."""
-    parser = CommandParser(
-        prog="relit init",
-        description="Looks at a folder of pictures, says what is in it, and writes a configuration for a method.",
-    )
-    parser.add_argument("folder", help="the folder")
-    parser.add_argument("--method", choices=sorted(RECIPES), help="the method; the first that fits if left out")
-    parser.add_argument("--output", help="the YAML file; METHOD.yaml in the current folder if left out")
-    parser.add_argument("--force", action="store_true", help="replace a file that is there")
-    given = parser.parse_args(args)
+    given = init_parser().parse_args(args)
     try:
         return _init(expanded(given.folder), given.method, given.output, given.force)
     except (RunError, DataError) as error:

@@ -40,11 +40,19 @@ OF_THE_TRAINER = {
         "--trainer.gradient_clip_algorithm is {0}; it must be value or norm."
     ),
     r"`num_nodes` must be a positive integer, but got (\S+?)\.": "--trainer.num_nodes is {0}; it must be at least 1.",
-    r"`(max_\w+|min_\w+)` must be a non-negative integer or -1. You passed in (\S+?)\.$": (
+    r"`(max_\w+|min_\w+)` must be a non-negative integer or -1(?: \(.*?\))?. You passed in (\S+?)\.$": (
         "--trainer.{0} is {1}; it must be at least 0, or -1 for no limit."
     ),
     r"^(-?\d+) is not in bounds, numpy accepts from 0 to (\d+)": (
         "--seed_everything is {0}; it must be a whole number from 0 to {1}."
+    ),
+    r"torch_xla": "--trainer.accelerator tpu needs the package torch_xla: leave the option out.",
+    r"`mode` can be min, max, got (\w+)": "--trainer.callbacks.mode is {0}; it must be min or max.",
+    r"^Invalid learning rate: (\S+)$": "The optimizer's lr is {0}; it must not be negative.",
+    r"^Invalid epsilon value: (\S+)$": "The optimizer's eps is {0}; it must not be negative.",
+    r"^Invalid (weight_decay|momentum) value: (\S+)$": "The optimizer's {0} is {1}; it must not be negative.",
+    r"^Invalid beta parameter at index [01]: (\S+)$": (
+        "A beta of the optimizer is {0}; it must be at least 0 and less than 1."
     ),
     r"must include a monitor when a `ReduceLROnPlateau` scheduler is used": (
         "ReduceLROnPlateau needs the name of a metric: choose lightning.pytorch.cli.ReduceLROnPlateau, and set its "

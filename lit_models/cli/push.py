@@ -10,9 +10,9 @@ import tempfile
 import traceback
 from pathlib import Path
 
-from lit_models.cli.command_parser import CommandParser
 from lit_models.cli.export import export, write_hub_card
 from lit_models.cli.messages import sentence_of
+from lit_models.cli.parsers import push_parser
 from lit_models.errors import RunError
 from lit_models.networks.user_network import import_encoder
 from lit_models.support.arguments import error_of_ours
@@ -23,19 +23,7 @@ from lit_models.support.weights import WEIGHTS, read_weights
 
 def main(args: list[str]) -> int:
     """Runs the command; returns its exit code."""
-    parser = CommandParser(
-        prog="relit push",
-        description="Publishes weights with their cards on the Hugging Face Hub, to be used as hf:OWNER/NAME.",
-    )
-    parser.add_argument(
-        "weights", metavar="WEIGHTS", help="a .safetensors file that `relit export` wrote, or a run to export"
-    )
-    parser.add_argument("repository", metavar="OWNER/NAME", help="the Hub's repository; it is created if needed")
-    parser.add_argument("--private", action="store_true", help="create a private repository")
-    parser.add_argument("--note", help="a remark for the card of an exported run")
-    parser.add_argument("--encoder", metavar="MODULE.NAME", help="the user-defined encoder of the model, if it has one")
-    parser.add_argument("--debug", action="store_true", help="show where an error came from")
-    given = parser.parse_args(args)
+    given = push_parser().parse_args(args)
     try:
         if given.encoder is not None:
             import_from_current_folder([given.encoder])

@@ -14,13 +14,14 @@ from lightning.pytorch.strategies import SingleDeviceStrategy
 from lightning.pytorch.utilities import rank_zero_warn
 from torch import nn
 
+from lit_models.cli.names import published_weights
 from lit_models.errors import ModelError, RunError, RunWarning
 from lit_models.networks.normalization import BatchStatisticsNorm2d
 from lit_models.registry import METHODS
 
 SIZES = (
     *("image_size", "channels", "latent_dim", "feature_maps", "discriminator_feature_maps", "embedding_dim"),
-    *("code_dim", "init_channels", "layers"),
+    *("code_dim", "init_channels", "layers", "blocks"),
 )
 """Arguments of models that count pixels, channels or units."""
 REQUIRED_SIZES = ("image_size", "channels", "latent_dim", "feature_maps", "num_classes")
@@ -35,6 +36,10 @@ def require_fitting_trainer(model: LightningModule, trainer: dict[str, Any], cal
         RunError: The strategy, its devices or the precision can't work with any method.
     """
     name = type(model).__name__
+    if (every := trainer.get("check_val_every_n_epoch")) is not None and every < 1:
+        raise RunError(f"--trainer.check_val_every_n_epoch is {every}; it must be at least 1.")
+    if trainer.get("val_check_interval") == 0:
+        raise RunError("--trainer.val_check_interval is 0; it must be a share above 0.0, or a whole number of batches.")
     if not model.automatic_optimization:
         own = "use --model.gradient_clip_norm in place of --trainer.gradient_clip_val."
         if trainer["gradient_clip_val"] is not None:
@@ -187,9 +192,11 @@ def require_something_to_load(command: str, config: Any) -> None:
     """
     arguments = (config.model.get("init_args") if config.model is not None else None) or {}
     if config.ckpt_path is None and config.get("weights") is None and not arguments.get("pretrained"):
+        named = [name for path in config.config or () if (name := Path(str(path)).stem) in published_weights()]
+        shipped = f" `relit {command} --weights {named[-1]}` uses weights that come with relit." if named else ""
         raise RunError(
             f"`relit {command}` needs a trained model: add --ckpt_path last, --ckpt_path FILE or --weights FILE "
-            "(--ckpt_path none takes the untrained network)."
+            f"(--ckpt_path none takes the untrained network).{shipped}"
         )
 
 

@@ -61,7 +61,10 @@ def main(args: list[str]) -> int:
         print(f"There are no runs of {', '.join(given.experiments)} in {root}/: --root names another folder.")
         return 0
     if not runs:
-        print(f"There are no runs in {root}/. Start one: relit fit dcgan_digits")
+        of = f" of {' or '.join(given.experiments)}" if given.experiments else ""
+        others = sorted({path.parent.parent.name for path in root.glob("*/*/config.yaml")})
+        instead = f"There are runs of {', '.join(others)}." if others else "Start one: relit fit dcgan_digits"
+        print(f"There are no runs{of} in {root}/. {instead}")
         return 0
     now = time.time()
     rows = [(str(run.folder), run.state, run.epochs, run.minutes, age(now - run.changed), run.best) for run in runs]

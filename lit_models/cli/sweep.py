@@ -13,10 +13,9 @@ import hashlib
 import json
 import math
 import sys
-from pathlib import Path
 from typing import Any
 
-from lit_models.cli.command_parser import CommandParser
+from lit_models.cli.parsers import sweep_parser
 from lit_models.cli.processes import interruptible, resolved
 from lit_models.cli.sweep_settings import SEED, Sweep, text_of
 from lit_models.cli.sweep_worker import Worker, import_optuna
@@ -29,7 +28,7 @@ SWEEPS = "sweeps"
 
 def main(args: list[str]) -> int:
     """Runs the command; returns its exit code."""
-    parser = _parser()
+    parser = sweep_parser()
     end = args.index("--") if "--" in args else len(args)
     given, passed_on = parser.parse_args(args[:end]), args[end + 1 :]
     try:
@@ -42,46 +41,6 @@ def main(args: list[str]) -> int:
 def _of_the_disk(error: OSError) -> str:
     what = error.filename or "A file of the sweep"
     return f"{what} can't be read or written ({error.strerror}): mend that, and repeat the command."
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = CommandParser(
-        prog="relit sweep",
-        usage="relit sweep EXPERIMENT --vary NAME VALUE ... [options] [-- ARGUMENT OF relit fit ...]",
-        description="Trains an experiment with many values of its arguments. Repeat the command to go on after an "
-        "interruption; run it several times at once to share the work.",
-    )
-    parser.add_argument("experiment", help="a YAML file, or the name of one in configs/")
-    parser.add_argument(
-        "--vary", nargs="+", action="append", default=[], metavar=("NAME", "VALUE"), help="an argument and its values"
-    )
-    parser.add_argument(
-        "--range",
-        nargs="+",
-        action="append",
-        default=[],
-        metavar=("NAME", "LOW"),
-        help="NAME LOW HIGH [log]: an argument and its range, for random and tpe; whole numbers if both ends are",
-    )
-    parser.add_argument("--sampler", choices=["grid", "random", "tpe"], default="grid")
-    parser.add_argument("--metric", help="logged metric to sort by (default: the configuration's checkpoint.monitor)")
-    parser.add_argument("--direction", choices=["minimize", "maximize"], help="which values of the metric are better")
-    parser.add_argument(
-        "--value", choices=["best", "last"], default="best", help="the run's best epoch or its last (default: best)"
-    )
-    parser.add_argument("--trials", type=int, help="trials in all (default: the full grid; 20 for random and tpe)")
-    parser.add_argument(
-        "--prune",
-        type=int,
-        metavar="EPOCHS",
-        help="stop a run that is worse, after at least so many epochs, than the median of the others at that epoch",
-    )
-    parser.add_argument("--sampler_seed", type=int, default=0, help="seed of random and tpe (default: 0)")
-    parser.add_argument("--retry_failed", action="store_true", help="try failed trials again")
-    parser.add_argument("--name", help="the study's name (default: made of the settings, so that others get another)")
-    parser.add_argument("--root", type=Path, default=Path("runs"), help="folder of all runs (default: %(default)s)")
-    parser.add_argument("--storage", type=Path, help="SQLite file (default: <root>/<experiment>/sweeps/sweeps.db)")
-    return parser
 
 
 def sweep_of(given: argparse.Namespace, passed_on: list[str]) -> Sweep:
@@ -135,7 +94,7 @@ def sweep_of(given: argparse.Namespace, passed_on: list[str]) -> Sweep:
 def _check_arguments(given: argparse.Namespace, choices: dict[str, list[str]], ranges: dict[str, Any]) -> None:
     names = [vary[0].removeprefix("--") for vary in given.vary] + list(ranges)
     if not names:
-        raise RunError("--vary NAME VALUE … is missing: there is nothing to vary.")
+        raise RunError("`relit sweep` needs --vary NAME VALUE …: an argument and the values to train with.")
     if short := [name for name, values in choices.items() if not values]:
         raise RunError(f"--vary {short[0]} has no value: add at least one.")
     if twice := [name for name in names if names.count(name) > 1]:

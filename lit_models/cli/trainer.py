@@ -55,7 +55,7 @@ class RelitTrainer(Trainer):
             picture: PNG file in which to draw a training batch with its labels; none if null.
         """
         if datamodule is None:
-            raise RunError("There is nothing to prepare: name a data set with --data or --config.")
+            raise RunError("`relit prepare` needs data: --config FILE or --data CLASS.")
         if model is not None:
             self.strategy.connect(model)
         datamodule.trainer = self

@@ -316,7 +316,10 @@ def read_run(folder: Path, name: str) -> Run:
             guess = f" Did you mean {below}?" if below.is_dir() else ""
             raise RunError(f"There is no folder {folder}.{guess} `relit runs` lists the runs.")
         if not runs:
-            raise RunError(f"{folder} is not the folder of a run or of an experiment: it has no metrics.csv.")
+            raise RunError(
+                f"{folder} is not the folder of a run or of an experiment: it has no metrics.csv. `relit runs` lists "
+                "the runs."
+            )
         folder = ([run for run in runs if _was_trained(run)] or runs)[-1]
     judge = read_judge(folder)
     curves = {printed_name(metric, judge): curve for metric, curve in read_epochs(folder / METRICS).items()}

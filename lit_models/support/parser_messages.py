@@ -193,8 +193,12 @@ def _unknown(refusal: Refusal, option: str, name: str) -> str:
         return f"{whole} Set {' and '.join(f'{option}.{argument}.lr' for argument in optimizers)}."
     if unknown in OPTIMIZER_ARGUMENTS and optimizers:
         return f"{whole} Set {' and '.join(f'{option}.{argument}.{unknown}' for argument in optimizers)}."
+    if unknown == "betas" and "beta1" in known:
+        return f"{whole} Set {option}.beta1 and {option}.beta2."
     if unknown in ("optimizer", "optim") and optimizers:
         return f"{whole} Set {' and '.join(f'{option}.{argument}' for argument in optimizers)}."
+    if unknown in RATES and "lr" in known:
+        return f"{whole} Did you mean {option}.lr?"
     if unknown in ("num_workers", "workers") and option == "--data":
         return f"{whole} relit's data sets load without worker processes."
     meant = closest(unknown, known)
@@ -234,14 +238,17 @@ def _types(expected: list[str]) -> str:
         if found := re.match(r"(?:typing\.)?Literal\[(.*)\]", name):
             spoken += found[1].replace("'", "").split(", ")
             continue
-        plain = {"int": "a whole number", "float": "a number", "str": "a text", "bool": "true or false"}
-        plain |= {"Sequence": "a list", "list": "a list", "Iterable": "a list", "dict": "settings", "NoneType": "null"}
+        plain = {"int": "a whole number", "float": "a number", "str": "text", "bool": "true or false"}
+        plain |= dict.fromkeys(("Sequence", "list", "Iterable", "tuple"), "a list")
+        plain |= {"dict": "settings", "NoneType": "null"}
         name = name.split("[")[0].rsplit(".", 1)[-1]
         spoken.append(plain.get(name, "a path" if "path" in name else f"a {name}"))
     spoken = [word for word in dict.fromkeys(spoken) if not word.startswith("transformer-engine")]
-    if len(spoken) > 1 and "null" in spoken:
-        spoken.remove("null")
-        spoken.append("null")
+    if "a number" in spoken and "a whole number" in spoken:
+        spoken.remove("a whole number")
+    if len(spoken) > 1:  # these last
+        last = [word for word in ("true or false", "null") if word in spoken]
+        spoken = [word for word in spoken if word not in last] + [part for word in last for part in word.split(" or ")]
     if all(re.fullmatch(r"\w[\w.-]*", word) for word in spoken if word != "null") and len(spoken) > 2:
         return f"one of {', '.join(spoken)}"
     return spoken[0] if len(spoken) == 1 else f"{', '.join(spoken[:-1])} or {spoken[-1]}"

@@ -238,7 +238,7 @@ def test_fast_dev_run_leaves_nothing(relit: Relit) -> None:
         (["--model.n_critic", "0"], 1, "n_critic is 0; it must be at least 1."),
         (["--model.label_noise", "0.7"], 1, "label_noise is 0.7"),
         (["--data.batch_size", "5000"], 1, "set --data.batch_size to 1297 or less"),
-        (["--ckpt_path", "missing.ckpt"], 1, "There is no checkpoint missing.ckpt"),
+        (["--ckpt_path", "missing.ckpt"], 2, "There is no checkpoint missing.ckpt"),
         (["--ckpt_path", "last"], 1, "No run in runs/dcgan_digits has a checkpoints/last.ckpt"),
         (["--trainer.gradient_clip_val", "1"], 1, "use --model.gradient_clip_norm"),
         (["--trainer.accumulate_grad_batches", "2"], 1, "use a larger --data.batch_size"),
@@ -265,6 +265,7 @@ def test_an_argument_of_no_class_is_one_sentence(
     relit: Relit, argument: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     part = argument.removeprefix("--").partition(".")[0]
+    Path("file.ckpt").touch()
     assert relit("test", "--ckpt_path=file.ckpt", f"{argument}=3") == 2
     said = capsys.readouterr().err.strip()
     assert said == f"relit: {argument} needs a class to be an argument of: add --config FILE or --{part} CLASS."

@@ -12,6 +12,7 @@ from PIL import Image
 from datamodules import ImageFolder
 from datamodules.loading.folders import printable
 from lit_models.cli.init import RECIPES, look, main
+from lit_models.cli.parsers import INIT_METHODS
 
 
 @pytest.fixture(autouse=True)
@@ -210,3 +211,7 @@ def test_a_thousand_pictures_are_looked_at_in_part(tmp_path: Path, monkeypatch: 
     folder = look(tmp_path / "flat")
     assert (folder.images, len(folder.look.sizes)) == (40, 14)
     assert set(RECIPES) >= {"pix2pix", "resnet18", "vae"}
+
+
+def test_the_parser_takes_every_recipe() -> None:
+    assert sorted(RECIPES) == list(INIT_METHODS)

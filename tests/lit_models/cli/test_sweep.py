@@ -186,7 +186,7 @@ def test_a_run_is_stopped_after_so_many_epochs_by_trials_that_were_reused(
     ("arguments", "message"),
     [
         (("--vary", "model.x"), "--vary model.x has no value"),
-        ((), "--vary NAME VALUE … is missing"),
+        ((), "needs --vary NAME VALUE …"),
         (("--vary", "model.nonsense", 1), "There is no argument --model.nonsense."),
         (("--vary", "model.x", 1, "--vary", "model.x", 2), "model.x is varied twice"),
         (("--range", "model.x", 0, 1), "has no grid"),
