@@ -12,7 +12,9 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import EMAWeightAveraging
 
+import lit_models
 from lit_models.cli import versions
+from lit_models.cli.commands import NEED_EVERY_PACKAGE
 from lit_models.errors import ModelError
 from tests.methods import SMALL_MODELS
 from tests.support.small_fits import small_fit
@@ -21,6 +23,7 @@ from tests.support.tiny import TINY
 
 Relit = Callable[..., int]
 REPOSITORY = Path(__file__).parents[1]
+REFUSED = "relit needs lightning <2.8,>=2.6, and 2.9.1 is installed: pip install 'lightning<2.8,>=2.6'."
 
 
 @pytest.mark.parametrize("title", SMALL_MODELS)
@@ -101,15 +104,29 @@ def test_lightnings_average_of_weights_is_refused_for_gans(relit: Relit, capsys:
     assert "EMAWeightAveraging would average all networks of DCGAN" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("command", NEED_EVERY_PACKAGE)
 def test_a_version_that_does_not_fit_is_one_sentence(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    command: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     from lit_models.__main__ import main
 
     monkeypatch.setattr(versions, "requires", lambda name: ["lightning<2.8,>=2.6", 'wandb>=0.19; extra == "wandb"'])
     monkeypatch.setattr(versions, "version", lambda name: "2.9.1")
-    assert main(["fit", "--config", "dcgan_digits"]) == 1
-    told = "relit: relit needs lightning <2.8,>=2.6, and 2.9.1 is installed: pip install 'lightning<2.8,>=2.6'.\n"
-    assert capsys.readouterr().err == told
+    assert main([command, "dcgan_digits"]) == 1
+    assert capsys.readouterr().err == f"relit: {REFUSED}\n"
     monkeypatch.setattr(versions, "version", lambda name: "2.7.0")
     assert versions.refusal() is None
+
+
+def test_a_version_that_an_import_fails_with_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(module: str) -> None:
+        raise ImportError("cannot import name 'WeightAveraging' from 'lightning.pytorch.callbacks'")
+
+    monkeypatch.setattr(lit_models, "import_module", fail)
+    with pytest.raises(ImportError, match="cannot import name"):
+        _ = lit_models.VAE
+    monkeypatch.setattr(versions, "requires", lambda name: ["lightning<2.8,>=2.6"])
+    monkeypatch.setattr(versions, "version", lambda name: "2.9.1")
+    with pytest.raises(ImportError) as caught:
+        _ = lit_models.VAE
+    assert str(caught.value) == REFUSED
