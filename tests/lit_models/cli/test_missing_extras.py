@@ -93,6 +93,7 @@ def test_every_extra_has_a_command() -> None:
     assert {*COMMANDS, *SAID_ELSEWHERE} == {*packages_by_extra()}
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("extra", "module", "command"),
     [(extra, *row) for extra, rows in COMMANDS.items() for row in rows],
@@ -117,6 +118,7 @@ def test_a_missing_extra_is_one_sentence(
     assert not Path("runs").exists()
 
 
+@pytest.mark.long
 def test_without_its_extractor_a_training_goes_on_without_scores(
     relit: Relit, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
