@@ -142,6 +142,8 @@ def test_a_version_that_does_not_fit_is_one_sentence(
     assert capsys.readouterr().err == f"relit: {REFUSED}\n"
     monkeypatch.setattr(versions, "version", lambda name: "2.7.0")
     assert versions.refusal() is None
+    monkeypatch.setattr(versions, "version", lambda name: None)
+    assert versions.refusal() == "relit needs the package lightning: pip install 'lightning<2.8,>=2.6'."
 
 
 def test_a_version_that_an_import_fails_with_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

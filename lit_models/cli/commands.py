@@ -77,7 +77,7 @@ OPTIONS = {
     "predictions": "How `relit predict` writes its images.",
     "wandb": "Logging to Weights & Biases.",
     "channels_last": "Keep images and weights of convolutions in channels-last order (often faster).",
-    "compile": "Compile the networks with torch.compile, for GPUs (on a CPU 24 to 36 s to start, for nothing).",
+    "compile": "Compile the networks with torch.compile, for GPUs (on a CPU a minute to start, for nothing).",
     "lr_scaling": "Multiply the learning rates by the number of processes: none, linear or sqrt.",
     "print_config": "Print the resolved configuration and stop.",
     "picture": "For prepare: PNG file in which to draw a training batch with its labels.",

@@ -14,6 +14,8 @@ def refusal() -> str | None:
         try:
             installed = version(needed.name)
         except PackageNotFoundError:
+            installed = None
+        if not installed:  # an interrupted installation leaves a package without a version
             return f"relit needs the package {needed.name}: pip install '{needed.name}{needed.specifier}'."
         if not needed.specifier.contains(installed, prereleases=True):
             return (
