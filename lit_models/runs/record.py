@@ -101,7 +101,8 @@ class RunRecord(Callback):
                     logger.drop_from(trainer.global_step, self._older_rows)
             # A test of a trained model leaves the training's configuration in place, here and in the loggers.
             if (run / "config.yaml").read_text(encoding="utf-8") == self.config:
-                log_configuration(logger, {**yaml.safe_load(self.config), "environment": environment(trainer)}, run)
+                machine = {**environment(trainer), "folder": str(run.absolute())}
+                log_configuration(logger, {**yaml.safe_load(self.config), "environment": machine}, run)
         if fits:
             self._write_progress(trainer, finished=False)
 

@@ -51,6 +51,7 @@ def test_tensorboards_event_files_hold_it_all_and_are_resumed(relit: Relit) -> N
     hyperparameters = yaml.unsafe_load((run / "tensorboard" / "hparams.yaml").read_text())
     assert hyperparameters["model"]["init_args"]["latent_dim"] == 4
     assert "torch" in hyperparameters["environment"]
+    assert hyperparameters["environment"]["folder"] == str(run.absolute())
     assert "_hparams_/session_start_info" in events.PluginTagToContent("hparams")
 
 
@@ -73,6 +74,7 @@ def test_mlflows_store_holds_it_all_and_is_resumed(relit: Relit, monkeypatch: py
     assert record.info.run_name == f"dcgan_digits/{run.name}"
     assert record.info.status == "FINISHED"
     assert record.data.params["model.init_args.latent_dim"] == "4"
+    assert record.data.params["environment.folder"] == str(run.absolute())
     assert record.data.params["trainer.max_epochs"] == "1", "a parameter of MLflow's never changes"
     losses = client.get_metric_history(record.info.run_id, "train/generator_loss")
     assert [value.step for value in losses] == logged_rows(run)
