@@ -26,6 +26,9 @@ from datamodules.loading.paths import expanded, user_cache
 from datamodules.loading.samplers import BatchSampler, ClassBalancedBatches, SequentialBatches, ShuffledBatches
 from datamodules.loading.tensors import Codes, GatherDataset, LabeledImages, TensorStore
 
+DRAWN = 0.1
+"""Share of the training images that is drawn for validation, and for testing, if none is given."""
+
 
 def data_root(root: str | os.PathLike[str] | None = None) -> Path:
     """The folder of all data sets: ``root`` if given, else ``$RELIT_DATA``, else the user's cache folder."""
@@ -48,6 +51,13 @@ def split_rows(size: int, *sizes: int, seed: int) -> list[Tensor]:
         raise DataError(f"Splits of {', '.join(map(str, sizes))} rows can't be taken from {size} rows.")
     order = torch.randperm(size, generator=torch.Generator().manual_seed(seed))
     return list(order.split([*sizes, size - sum(sizes)])[: len(sizes)])
+
+
+def note_unused_fractions(source: object, fractions: Mapping[str, float]) -> None:
+    """Says which shares have no effect, as ``source`` has images for these splits; the default isn't remarked on."""
+    for name, fraction in fractions.items():
+        if fraction not in (0, DRAWN):
+            note(f"--data.{name} has no effect: {source} has a split of these images.")
 
 
 @runtime_checkable
