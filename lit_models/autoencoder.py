@@ -12,7 +12,7 @@ of it.
 What differs from the paper:
 
 1. Convolutional networks with a bottleneck, trained at once, in place of stacked layers that are trained one by one.
-2. The corruption is Gaussian noise on every pixel (Vincent et al. 2010, section 3.3), where this paper sets some pixels
+2. The corruption is Gaussian noise on every pixel, as one of Vincent et al. 2010, where this paper sets some pixels
    to 0; the noisy image is not clipped.
 3. Optionally the image is turned, shifted and resized at random before the noise, and the decoder has to put it
    upright again: then the code says less about where the strokes are and more about which they are. The configuration

@@ -15,7 +15,7 @@ It enters the discriminator in one of two ways:
 
 - ``discriminator: concat``: maps that encode the class are joined to the image's channels;
 - ``discriminator: projection``: ``D(x, y) = ψ(φ(x)) + e_y · φ(x)`` with φ the last feature maps, summed over their
-  places, and ψ linear (Miyato & Koyama, eq. 8).
+  places, and ψ linear (Miyato & Koyama, figure 1d).
 
 ``label_encoding`` chooses the maps:
 
@@ -31,7 +31,8 @@ Differences from the papers:
 
 1. DCGAN's networks by default, in place of dense ones with maxout and dropout (Mirza & Osindero) or ResNets (Miyato &
    Koyama). φ ends with a LeakyReLU of slope 0.2, not a ReLU. ``architecture: resnet`` has the ResNets, with conditional
-   batch normalization in the generator and the projection discriminator; points 3, 10 and 11 are about DCGAN's.
+   batch normalization in the generator and the projection discriminator; points 3, 10 and 11 are about DCGAN's. They
+   differ from the authors' code as SN-GAN's ResNets do (points 3 to 5 of its list).
 2. z is normal; Mirza & Osindero draw it from the unit cube. The configurations have 256 or 100 components; the papers
    have 100 and 128.
 3. A learned embedding of the class is joined to z. Mirza & Osindero pass z and a one-hot vector through a dense layer
@@ -161,7 +162,7 @@ class ConcatDiscriminator(nn.Module):
 
 
 class ProjectionDiscriminator(nn.Module):
-    """``ψ(φ(x)) + e_y · φ(x)`` on the features φ of DCGAN's discriminator (Miyato & Koyama 2018, eq. 8, figure 1d).
+    """``ψ(φ(x)) + e_y · φ(x)`` on the features φ of DCGAN's discriminator (Miyato & Koyama 2018, figure 1d).
 
     Shapes: ``(N, channels, image_size, image_size)`` and ``(N,)`` int64 to ``(N,)`` float32.
     """

@@ -108,6 +108,8 @@ class CycleGAN(ImageTranslator):
         lambda_cycle: λ, the weight of the cycle loss.
         lambda_identity: λ_idt, the weight of the identity loss as a part of λ.
         pretrained_to_source: The second generator's weights to start from, as ``pretrained`` has the first one's.
+        pretrained_source_discriminator: Weights of the sources' discriminator to start from (``latest_net_D_B.pth`` if
+            A are the sources), as ``pretrained_discriminator`` has the targets' (``latest_net_D_A.pth``).
         buffer_size: Generated images that are kept for each discriminator; 0 for none.
         generator_optimizer: Optimizer of both generators.
         discriminator_optimizer: Optimizer of both discriminators.
@@ -132,6 +134,7 @@ class CycleGAN(ImageTranslator):
         generator_optimizer: OptimizerCallable = lambda p: FusedAdam(p, lr=2e-4, beta1=0.5),
         discriminator_optimizer: OptimizerCallable = lambda p: FusedAdam(p, lr=2e-4, beta1=0.5),
         source_channels: int | None = None,
+        pretrained_source_discriminator: str | None = None,
         **training: Any,
     ) -> None:
         if image_size < 16 or image_size % 4:
@@ -166,13 +169,14 @@ class CycleGAN(ImageTranslator):
         )
         self.save_hyperparameters(ignore=OPTIMIZER_ARGUMENTS)
         self.pretrained_to_source = pretrained_to_source
+        self.pretrained_source_discriminator = pretrained_source_discriminator
         self.lambda_cycle = lambda_cycle
         self.lambda_identity = lambda_identity
         self.image_buffers = (ImageBuffer(buffer_size), ImageBuffer(buffer_size))
 
     @property
     def restored_arguments(self) -> tuple[str, ...]:
-        return ("pretrained", "pretrained_to_source")
+        return (*super().restored_arguments, "pretrained_to_source", "pretrained_source_discriminator")
 
     def setup(self, stage: str) -> None:
         super().setup(stage)
@@ -189,6 +193,10 @@ class CycleGAN(ImageTranslator):
     def pretrained_generators(self, networks: nn.Module) -> list[tuple[nn.Module, str | None]]:
         to_target, to_source = self._generators(networks)
         return [(to_target, self.pretrained), (to_source, self.pretrained_to_source)]
+
+    def pretrained_discriminators(self) -> list[tuple[nn.Module, str | None]]:
+        of_targets, of_sources = self._discriminators()
+        return [(of_targets, self.pretrained_discriminator), (of_sources, self.pretrained_source_discriminator)]
 
     def generate(self, batch: ImagePair) -> Tensor:
         """G(x) and F(y), channel by channel: ``(B, channels + source_channels, H, W)``."""

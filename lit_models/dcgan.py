@@ -8,21 +8,25 @@ learning rate 2e-4 and β₁ = 0.5.
 Differences from the paper:
 
 1. Any power-of-two size from 16 to 256, where the paper has 64.
-2. ``feature_maps`` is 64 by default; the paper's figure 1 shows 128.
-3. z is drawn from N(0, I), as in the Torch code of one of the authors; in the paper's figure 1 it is uniform. There it
+2. ``feature_maps`` is 64 by default, and kernels are 4x4, as in one author's Torch code (soumith/dcgan.torch). The
+   paper's figure 1 shows 128 maps, and the first author's Theano code (Newmu/dcgan_code) has them with kernels of 5x5.
+3. z is drawn from N(0, I), as in the Torch code; in the paper's figure 1 it is uniform. There it
    has 100 components, in the configurations 256 (MNIST), 100 (digits) or 8 (faces).
 4. Batches of 64 images in the configurations for MNIST and digits, 32 for faces; the paper has 128 (section 4). The
    configuration for faces has noisy labels, too, and β₁ = 0.3 for the generator.
 5. The generator learns from the fakes from which the discriminator has just learned, unless ``fresh_latents`` is set.
-   Algorithm 1 of Goodfellow et al. 2014 and the Torch code draw fresh ones.
-6. The layers next to the image have a bias, which the other convolutions don't need before a batch normalization.
+   Algorithm 1 of Goodfellow et al. 2014 draws fresh ones. The Torch code shares the fakes, too, and even the judgment
+   from before the discriminator's step; the Theano code has both players learn from different batches.
+6. The layers next to the image and the discriminator's last one have a bias. In both codes no convolution has one.
 7. The losses are computed on logits, which is the same but for rounding.
 8. The scales of batch normalization start from N(1, 0.02²), as in the Torch code; the paper doesn't say.
 9. MNIST and scikit-learn's digits at 32x32, and faces of one person (LFW); the paper has LSUN's bedrooms, ImageNet and
    other faces, and judges features and pictures. Here samples get scores over a classifier's features, and on MNIST the
    epoch with the lowest validation FID is tested.
 10. Optional: noisy labels, the choice of the label that means "real", averaged weights, clipped gradients, schedules.
-11. Optional, for small data: differentiable augmentation (Zhao et al. 2020), and the R1 penalty (Mescheder et al.
+11. Samples and held-out scores go by batch normalization's running means, in both codes by the batch's statistics. The
+    Theano code has a weight decay of 1e-5.
+12. Optional, for small data: differentiable augmentation (Zhao et al. 2020), and the R1 penalty (Mescheder et al.
     2018), with which the discriminator has no batch normalization.
 """
 

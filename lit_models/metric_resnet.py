@@ -24,8 +24,8 @@ Differences from the papers:
    paper crops images enlarged by 1/8; nothing is augmented in the test. An epoch has as many batches as would show
    every image once; the authors' shows each person once.
 4. The center loss: the paper's features are 512 outputs of a linear layer, ``--model.embedding_dim 512``. By default
-   they are the encoder's averaged features. One cycle, 15 epochs in batches of 128 and label smoothing replace batches
-   of 256 and a rate of 0.1 that is divided by 10 after 16,000 and 24,000 of 28,000 steps.
+   they are the encoder's averaged features. One cycle, 15 epochs in batches of 128, clipped gradients and label
+   smoothing replace batches of 256 and a rate of 0.1 that is divided by 10 after 16,000 and 24,000 of 28,000 steps.
 5. The center loss: the paper joins the features of an image and of its mirror image, reduces them by PCA and compares
    by the cosine. Here they are compared by Euclidean distance, as they are.
 6. The losses are means over images, so the learning rate need not change with the batch size. As both sums of eq. 5
@@ -37,8 +37,9 @@ Differences from the papers:
 9. Weight decay is for the weights of convolutions and linear layers only, not for biases and batch normalization (He
    et al. 2019, https://arxiv.org/abs/1812.01187, section 3.1).
 10. The center loss's toy (``encoder: lenet``, section 3.1): no activation follows the layer of two features, where the
-    authors' code has a PReLU. The configuration has a quarter of the width, λ = 0.1 (the code 0.01) and 5 epochs at a
-    constant rate (the code 10,000 steps, 21 epochs, with a rate that falls by a fifth twice), and images in [0, 1].
+    authors' code has a PReLU, and the classifier after it has biases, which the code leaves out. Gradients
+    are clipped. The configuration has a quarter of the width, λ = 0.1 (the code 0.01) and 5 epochs at a constant rate
+    (the code 10,000 steps, 21 epochs, with a rate that falls by a fifth twice), and images in [0, 1].
 11. The encoder starts with He's initial weights, or pretrained ones, and batch normalization's scales at 1, as in
     torchvision. The checkpoint is chosen by validation accuracy; the papers train for a fixed number of steps.
 """

@@ -16,15 +16,19 @@ Differences from the paper:
    come in batches of 32, with noisy labels and β₁ = 0.3 for the generator.
 2. ``architecture: cnn`` has the layers and widths of the paper's table 3. In the authors' code the generator has batch
    normalization and a ReLU after the dense layer, where the table, and so this network, has two linear layers in a row;
-   the discriminator doubles the width at the strided convolutions already, and has a slope of 0.2; z is uniform.
-3. ``architecture: resnet`` has the layers and widths of tables 4 (32 pixels), 5 (48) and 6 (128); the network for 64
-   pixels is between them. It repeats pixels to double the size, as the authors' code does. The last layer has a bias,
-   which the authors' code for 32 pixels leaves out. That code adds uniform noise of one gray level to the real images.
+   the discriminator doubles the width at the strided convolutions already, and has a slope of 0.2; z is uniform. Scales
+   of batch normalization start from N(1, 0.02²), there at 1.
+3. ``architecture: resnet`` has the layers and widths of tables 4 (32 pixels), 5 (48) and 6 (128), and for 64 pixels
+   those of the authors' code. It repeats pixels to double the size, as that code does. The discriminator's last layer
+   has a bias, which the code for 32 pixels leaves out. It adds uniform noise of one gray level to the real images.
+   ``sngan_cifar10_resnet`` has its 50,000 steps at rates that fall to 0; the paper has 100,000, and no decay but for
+   ImageNet.
 4. The generator learns from the fakes from which the discriminator has just learned, unless ``fresh_latents`` is set;
-   with ``resnet`` from 64 of them. The authors' code draws fresh ones, 128 with ResNets, and its generator takes the
-   first step.
-5. Spectral normalization is PyTorch's: σ of the first step follows 15 steps of the power iteration. In the authors'
-   code it follows one step from a random vector.
+   with ``resnet`` from 64 of them. The authors' code draws fresh ones, 128 with CIFAR-10's ResNets, and its
+   generator takes the first step.
+5. Spectral normalization is PyTorch's: a step of the power iteration takes u before v, and 15 come before the first
+   use. In algorithm 1 v comes first, and one step from a random vector is all. Batch normalization adds 1e-5 to the
+   variance, in the authors' code 2e-5.
 6. Optional: noisy labels, and the choice of the label that means "real", both for the cross-entropy only; averaged
    weights, clipped gradients, schedules.
 7. Optional, for small data: differentiable augmentation (Zhao et al. 2020) and the R1 penalty (Mescheder et al. 2018).

@@ -12,6 +12,7 @@ from datamodules import ImagePair, Picture
 from lit_models.adversarial import AdversarialModule, evaluating
 from lit_models.errors import ModelError
 from lit_models.module import Export
+from lit_models.networks.patch_discriminator import PatchDiscriminator
 from lit_models.networks.resnet_generator import ResNetGenerator
 from lit_models.networks.unet import UNet
 from lit_models.optimizers import linear_decay
@@ -43,6 +44,8 @@ class ImageTranslator(StartsFromWeights, AdversarialModule):
         dropout_at_test: Keep the generator's dropout in tests and predictions.
         pretrained: A generator's weights to start from, a file of the authors' code (``latest_net_G.pth``; see
             :mod:`lit_models.support.authors_weights`). A checkpoint's own weights replace them.
+        pretrained_discriminator: The discriminator's weights to start from, such as ``latest_net_D.pth``, which the
+            authors' code writes in training but doesn't publish.
         decay_start: Part of the training's epochs after which the learning rates, where no schedule is given, fall
             linearly to 0; 1 for never. The epochs are ``trainer.max_epochs``.
         **training: Arguments of :class:`lit_models.adversarial.AdversarialModule`.
@@ -59,6 +62,7 @@ class ImageTranslator(StartsFromWeights, AdversarialModule):
         decay_start: float = 0.5,
         pretrained: str | None = None,
         source_channels: int | None = None,
+        pretrained_discriminator: str | None = None,
         **training: Any,
     ) -> None:
         if not 0 <= decay_start <= 1:
@@ -77,6 +81,7 @@ class ImageTranslator(StartsFromWeights, AdversarialModule):
         self.dropout_at_test = dropout_at_test
         self.decay_start = decay_start
         self.pretrained = pretrained
+        self.pretrained_discriminator = pretrained_discriminator
 
     def setup(self, stage: str) -> None:
         require_pairs(self, stage)
@@ -93,10 +98,22 @@ class ImageTranslator(StartsFromWeights, AdversarialModule):
             for network, path in self.pretrained_generators(networks) if networks is not None else ():
                 if path is not None:
                     load_authors_weights(sized(network), path)
+        for network, path in self.pretrained_discriminators():
+            if path is not None:
+                assert isinstance(network, PatchDiscriminator)
+                load_authors_weights(network, path)
+
+    @property
+    def restored_arguments(self) -> tuple[str, ...]:
+        return ("pretrained", "pretrained_discriminator")
 
     def pretrained_generators(self, networks: nn.Module) -> list[tuple[nn.Module, str | None]]:
         """Each generator of ``networks`` (the generator, or its average) with the file to start from, if any."""
         return [(networks, self.pretrained)]
+
+    def pretrained_discriminators(self) -> list[tuple[nn.Module, str | None]]:
+        """Each discriminator with the file to start from, if any."""
+        return [(self.discriminator, self.pretrained_discriminator)]
 
     def generate(self, batch: ImagePair) -> Tensor:
         return self.generator(batch.source * 2 - 1)

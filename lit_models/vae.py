@@ -155,6 +155,7 @@ class VAE(Method):
         self.kl_warmup_steps = kl_warmup_steps
         self.importance_samples = importance_samples
         self.optimizer_callable = optimizer
+        self.warned_of_gray = False
         self.lr_scheduler_callable = lr_scheduler
         self.encoder = GaussianEncoder(image_size, channels, latent_dim, feature_maps)
         self.decoder = Decoder(image_size, channels, latent_dim, feature_maps)
@@ -285,7 +286,7 @@ class VAE(Method):
 
     def _check(self, image: Tensor, batch_idx: int) -> None:
         if self.likelihood == "bernoulli" and batch_idx == 0:  # once an epoch: the host waits for the device
-            require_probabilities(image)
+            self.warned_of_gray = require_probabilities(image, self.warned_of_gray)
 
     def configure_optimizers(self) -> Any:
         optimizer = self.optimizer_callable(self.parameters())

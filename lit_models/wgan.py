@@ -32,9 +32,10 @@ Differences from the papers:
 4. The critic has batch normalization if it is held by clipping alone, as in the first paper's experiments. With a
    penalty it must have none, because the slope at one image would depend on all the others (section 4 of the second),
    and with spectral normalization it has none because that would undo the bound. Its first and last layers have a
-   bias, which the first paper's code leaves out.
+   bias, and so has the generator's last one; the first paper's code leaves them out.
 5. Optional: the warm-up of the first paper's code, in which the critic takes 100 steps before each of the generator's
-   first 25 steps and before every 500th (``critic_warmup``). The paper doesn't have it.
+   first 25 steps and before every 500th (``critic_warmup``). The paper doesn't have it. In the
+   code an epoch's end cuts the critic's steps short; here they go on in the next.
 6. WGAN-GP with ``architecture: dcgan``: DCGAN's networks with batch normalization in the generator, weights from
    N(0, 0.02²), β₁ = 0. The authors' code for MNIST has kernels of 5x5, no batch normalization in the generator, He's
    initial weights, β₁ = 0.5, batches of 50, 200,000 steps of the generator at 1e-4, and images in [0, 1] by a sigmoid.
@@ -44,7 +45,9 @@ Differences from the papers:
    class-conditional with an auxiliary classifier. Also for 48, 64 and 128 pixels, with SN-GAN's widths.
 8. WGAN-SN is no paper's: Miyato et al. combine spectral normalization with the cross-entropy and the hinge loss. σ is
    that of the reshaped kernel, so the critic's slope is bounded, by an unknown K.
-9. Optional: averaged weights, clipped gradients, schedules, differentiable augmentation.
+9. Samples and scores go by the running means of the generator's batch normalization. In both papers' codes they go by
+   the statistics of the batch.
+10. Optional: averaged weights, clipped gradients, schedules, differentiable augmentation.
 """
 
 from typing import Any, Literal

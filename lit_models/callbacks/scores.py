@@ -146,6 +146,8 @@ class GenerationScores(Callback):
         if not isinstance(data_of(trainer), ImageDataModule):
             raise RunError("GenerationScores needs a data module of datamodules/ to compare generated images with.")
         self._references = {}
+        if stage != "fit" or trainer.enable_validation:
+            self._require_neighbors(trainer, "test" if stage == "test" else "val")
         try:
             self._extractor = load_extractor(self.extractor_name).to(trainer.strategy.root_device)
         except ExtractorUnavailableError as error:
@@ -286,7 +288,7 @@ class GenerationScores(Callback):
         """The real images of a stage."""
         datamodule = require_image_data(self, trainer)
         fast = is_trial(trainer)
-        images, split = (datamodule.val_set, "validation") if stage == "val" else (datamodule.test_set, "test")
+        images, split = _compared(datamodule, stage)
         count = FAST_DEV_RUN_IMAGES if fast else self.training_count
         training, training_label = self._dataset_features(trainer, datamodule.train_set, count, "training images")
         count = FAST_DEV_RUN_IMAGES if fast else self.real_count
@@ -297,13 +299,24 @@ class GenerationScores(Callback):
             half = other[stage == "test" :: 2][:count]
             other = other[stage == "val" :: 2]
             real = Features(*(column[half] for column in training))
-            real_label, split = None if training_label is None else training_label[half], "training"
-        if len(real.embedding) <= self.neighbors:
-            raise RunError(
-                f"GenerationScores: neighbors is {self.neighbors}, but there are only {len(real.embedding)} {split} "
-                "images to compare with: lower it, or set compare_with to training."
-            )
+            real_label = None if training_label is None else training_label[half]
         return Reference(real, real_label, training, training_label, other, held_out)
+
+    def _require_neighbors(self, trainer: Trainer, stage: str) -> None:
+        """Refuses, before any training, more neighbors than there are real images to compare with."""
+        datamodule = require_image_data(self, trainer)
+        images, split = _compared(datamodule, stage)
+        fast = is_trial(trainer)
+        size = min(len(images), FAST_DEV_RUN_IMAGES if fast else self.real_count)
+        if self.compare_with == "training":
+            training = min(len(datamodule.train_set), FAST_DEV_RUN_IMAGES if fast else self.training_count)
+            size, split = min(training // 2, self.real_count), "training"
+        if size <= self.neighbors:
+            are, images_of = ("is", "image") if size == 1 else ("are", "images")
+            raise RunError(
+                f"GenerationScores: neighbors is {self.neighbors}, but there {are} only {size} {split} {images_of} to "
+                "compare with: lower it, or set compare_with to training."
+            )
 
     def _dataset_features(
         self, trainer: Trainer, images: GatherDataset[LabeledImages], count: int, what: str
@@ -334,6 +347,11 @@ class GenerationScores(Callback):
         all_batches = {batch: features for share in gather(trainer, own) for batch, features in share.items()}
         ordered = [all_batches[batch] for batch in sorted(all_batches)]
         return Features(*(torch.cat(column) for column in zip(*ordered, strict=True)))
+
+
+def _compared(datamodule: ImageDataModule, stage: str) -> tuple[GatherDataset[LabeledImages], str]:
+    """The held-out images of a stage, and the name of their split."""
+    return (datamodule.val_set, "validation") if stage == "val" else (datamodule.test_set, "test")
 
 
 def _first_of_each(label: Tensor) -> Tensor:

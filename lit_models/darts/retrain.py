@@ -17,6 +17,7 @@ Differences from the paper and the authors' code (https://github.com/quark0/dart
 5. A run is one training. The paper reports the mean of ten; ``--repeats 10`` of ``darts_selection.py`` makes them.
 6. ``darts_retrain_cifar10_small`` has neither drop-path nor cutout, and holds out a tenth of the training images, by
    which it chooses the epoch. The configuration of the paper's size trains on all 50,000 and keeps the last epoch.
+7. The gradient is clipped at a norm of 5, as in the authors' code. The paper doesn't mention it.
 """
 
 from typing import Any

@@ -17,7 +17,8 @@ Differences from the paper and the authors' code (https://github.com/quark0/dart
 
 1. The supernet is computed in wide operations (:mod:`lit_models.darts.supernet`), which changes its speed only.
 2. The mixed second derivative of the second order is computed exactly. The paper's finite difference, which is far off
-   on ReLU and max-pooling, is an option (``mixed_product``).
+   on ReLU and max-pooling, is an option (``mixed_product``). The step of w that it anticipates has momentum and
+   weight decay, as in the authors' code; that of eq. 6 has neither.
 3. In training and in evaluation, batch normalization uses the statistics of the batch, as in the paper (A.1.1). The
    authors' code evaluates with running means, which the passes for α move, too. Here only w's passes do; with
    ``eval_statistics: running`` they are used in evaluation. The configurations for CIFAR-10 evaluate in batches of 256.

@@ -90,8 +90,8 @@ def discriminator_hinge(real_score: Tensor, fake_score: Tensor) -> Tensor:
 
 
 def generator_linear(fake_score: Tensor) -> Tensor:
-    """``L_G = −E_z[D(G(z))]``: the generator's loss of WGAN (Arjovsky et al. 2017, eq. 2), also for the hinge loss
-    (Miyato et al. 2018, eq. 17).
+    """``L_G = −E_z[D(G(z))]``: the generator's loss of WGAN (Arjovsky et al. 2017, theorem 3), also for the hinge
+    loss (Miyato et al. 2018, eq. 17).
 
     Args:
         fake_score: The discriminator's outputs for generated images, of any shape.

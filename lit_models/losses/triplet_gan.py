@@ -15,7 +15,7 @@ def discriminator_triplet(
     anchor: Tensor, positive: Tensor, negative: Tensor, margin: float = 1.0, hinge: bool = True
 ) -> Tensor:
     """``L_D = E[max(0, ‖f(x) − f(y)‖² − ‖f(x) − f(G(z))‖² + α)]``: two real images shall be nearer to each other than a
-    real and a generated one, by the margin α. (The triplet loss of Schroff, Kalenichenko & Philbin 2015, eq. 2, of an
+    real and a generated one, by the margin α. (The triplet loss of Schroff, Kalenichenko & Philbin 2015, eq. 3, of an
     anchor and a positive that are real and a negative that is generated.)
 
     Args:

@@ -98,7 +98,8 @@ def discrete_log_likelihood(image: Tensor, reconstruction: Tensor, variance: Ten
 
 def optimal_variance(image: Tensor, reconstruction: Tensor) -> Tensor:
     """The s² that maximizes :func:`discrete_log_likelihood` of a batch: its mean squared error per value, plus that of
-    dequantization (Rybkin, Daniilidis & Levine 2021, arXiv:2006.13202, section 4.2). One number, without a gradient.
+    dequantization (the optimal σ-VAE of Rybkin, Daniilidis & Levine 2021, arXiv:2006.13202). One number, without a
+    gradient.
 
     At the optimum the likelihood is flat in s². The gradient with s² held fixed is therefore that of the likelihood
     with s² = s²(x̂) inserted.

@@ -31,6 +31,7 @@ class PatchDiscriminator(nn.Module):
         super().__init__()
         if patch_size not in HALVINGS:
             raise ModelError(f"patch_size is {patch_size}; it must be one of {', '.join(map(str, HALVINGS))}.")
+        self.patch_size = patch_size
         halvings = HALVINGS[patch_size]
         if patch_size > 1 and image_size >> halvings < 4:
             largest = max(size for size, n in HALVINGS.items() if image_size >> n >= 4 or n <= 1)

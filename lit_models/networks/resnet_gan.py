@@ -43,7 +43,7 @@ class Layout(NamedTuple):
 LAYOUTS = {
     32: Layout((4, 4, 4, 4), (2, 2, 2, 2), halvings=2),  # table 4, CIFAR-10
     48: Layout((8, 4, 2, 1), (1, 2, 4, 8, 16), halvings=4),  # table 5, STL-10
-    64: Layout((16, 8, 4, 2, 1), (1, 2, 4, 8, 16), halvings=5),  # between tables 5 and 6
+    64: Layout((16, 8, 4, 2, 1), (1, 2, 4, 8, 16), halvings=5),  # as in the authors' code
     128: Layout((16, 16, 8, 4, 2, 1), (1, 2, 4, 8, 16, 16), halvings=5),  # table 6, ImageNet
 }
 """By the image's size, in multiples of ``feature_maps``, which are 64 in the paper."""
@@ -196,7 +196,7 @@ class ResidualGenerator(nn.Module):
 
 class ResidualDiscriminator(nn.Module):
     """Residual blocks, a sum or mean over all places, a dense layer; with classes, the projection discriminator
-    ``ψ(φ(x)) + e_y · φ(x)`` (Miyato & Koyama 2018, eq. 8).
+    ``ψ(φ(x)) + e_y · φ(x)`` (Miyato & Koyama 2018, figure 1d).
 
     Shapes: ``(N, channels, H, W)``, and ``(N,)`` int64 with classes, to ``(N,)`` float32.
 

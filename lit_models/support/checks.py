@@ -95,8 +95,15 @@ def require_image_shape(
     )
 
 
-def require_probabilities(image: Tensor) -> None:
-    """Refuses images outside [0, 1] for a Bernoulli likelihood, and warns of gray ones, whose nats are no bound.
+def require_probabilities(image: Tensor, warned: bool = False) -> bool:
+    """Refuses images outside [0, 1] for a Bernoulli likelihood, and warns once of gray ones, whose nats are no bound.
+
+    Args:
+        image: Of any shape.
+        warned: Whether it has warned. (Python forgets its warnings where Lightning changes the filters.)
+
+    Returns:
+        Whether it has warned by now.
 
     Raises:
         ModelError: A value is less than 0, greater than 1, or not a number.
@@ -106,12 +113,14 @@ def require_probabilities(image: Tensor) -> None:
             f"A Bernoulli likelihood takes images in [0, 1], but these range from {image.min().item():.3g} to "
             f"{image.max().item():.3g}: scale them, or set --model.likelihood gaussian."
         )
-    if ((image > 0) & (image < 1)).any():
-        rank_zero_warn(
-            "A Bernoulli likelihood of gray images is not normalized: its nats can't be compared with those of binary "
-            "images. Set --data.binarization (MNIST), or --model.likelihood gaussian.",
-            category=RunWarning,
-        )
+    if warned or not ((image > 0) & (image < 1)).any():
+        return warned
+    rank_zero_warn(
+        "A Bernoulli likelihood of gray images is not normalized: its nats can't be compared with those of binary "
+        "images. Set --data.binarization (MNIST), or --model.likelihood gaussian.",
+        category=RunWarning,
+    )
+    return True
 
 
 def require_num_classes(module: LightningModule, num_classes: int) -> None:

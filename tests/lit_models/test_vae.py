@@ -1,4 +1,5 @@
 import csv
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -123,6 +124,9 @@ def test_bernoulli_images_are_checked() -> None:
             model.validation_step(LabeledImages(image, label), 0)
     with pytest.warns(RunWarning, match="gray images is not normalized"):
         model._check(images(4), 0)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        model._check(images(4), 0)  # once a run
     model._check(images(4).round(), 0)
     tiny()._check(2 * images(4) - 1, 0)
 

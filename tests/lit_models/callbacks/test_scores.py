@@ -216,6 +216,24 @@ def test_only_generative_models_are_measured(digits_root: Path, tmp_path: Path) 
         GenerationScores(test_count=5)
 
 
+def test_more_neighbors_than_images_are_refused_before_any_training(digits_root: Path, tmp_path: Path) -> None:
+    trainer = trainer_with(GenerationScores(neighbors=250), tmp_path)
+    sentence = "there are only {} images to compare with: lower it, or set compare_with to training"
+    with pytest.raises(RunError, match=sentence.format("200 validation")):
+        trainer.fit(Copier(digits_root), Digits(root=str(digits_root)))
+    assert trainer.global_step == 0
+    trainer = trainer_with(GenerationScores(neighbors=300), tmp_path)
+    with pytest.raises(RunError, match=sentence.format("300 test")):
+        trainer.test(Copier(digits_root), Digits(root=str(digits_root)), verbose=False)
+    trainer = trainer_with(GenerationScores(neighbors=700, compare_with="training"), tmp_path)
+    with pytest.raises(RunError, match=sentence.format("648 training")):
+        trainer.fit(Copier(digits_root), Digits(root=str(digits_root)))
+    callback = GenerationScores(neighbors=250)
+    trainer = quiet_trainer(callbacks=[callback], max_epochs=1, limit_train_batches=1, limit_val_batches=0)
+    trainer.fit(Copier(digits_root), Digits(root=str(digits_root)))
+    assert trainer.global_step > 0, "without validations nothing is measured"
+
+
 def test_halves_of_the_training_images_stand_in_for_small_splits(
     digits_root: Path, truth: Truth, tmp_path: Path
 ) -> None:

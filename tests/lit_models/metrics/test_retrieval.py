@@ -193,6 +193,35 @@ def test_retrieval_among_other_images_is_pytorch_metric_learnings() -> None:
     assert found["mean_average_precision"].mean().item() == pytest.approx(theirs["mean_average_precision"], rel=1e-5)
 
 
+def test_ties_count_between_their_worst_and_their_best_order() -> None:
+    """Embeddings on a coarse grid, so that most distances occur several times, for a net that has nearly collapsed."""
+    embedding, label = points(60, 7)
+    embedding = embedding[:, :2].round()
+    itself = torch.arange(60)
+    found = retrieval.retrieval(embedding, label, embedding, label, itself)
+    orders = {}
+    for name, first in (("worst", False), ("best", True)):
+        values = []
+        for i in range(60):
+            rows = [j for j in range(60) if j != i]
+            key = [((embedding[i] - embedding[j]).square().sum().item(), (label[j] == label[i]) != first) for j in rows]
+            right = [bool(label[rows[k]] == label[i]) for k in sorted(range(59), key=key.__getitem__)]
+            r = sum(right)
+            values.append(sum(sum(right[: k + 1]) / (k + 1) for k in range(r) if right[k]) / r)
+        orders[name] = torch.tensor(values)
+    ours = found["map_at_r"]
+    assert (ours >= orders["worst"] - 1e-6).all()
+    assert (ours <= orders["best"] + 1e-6).all()
+    assert orders["best"].mean() - orders["worst"].mean() > 0.2
+    calculator = AccuracyCalculator(
+        ("mean_average_precision_at_r",),
+        knn_func=CustomKNN(LpDistance(normalize_embeddings=False)),
+        device=torch.device("cpu"),
+    )
+    theirs = calculator.get_accuracy(embedding, label)["mean_average_precision_at_r"]
+    assert orders["worst"].mean() <= theirs <= orders["best"].mean()
+
+
 def test_r_may_be_fixed_but_not_larger_than_a_class() -> None:
     embedding, label = points(40, 4)
     itself = torch.arange(40)

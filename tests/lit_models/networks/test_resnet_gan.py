@@ -145,13 +145,20 @@ def test_discriminator(
 
 
 def test_sizes_of_the_papers() -> None:
-    """Parameters of mimicry's networks, which have the tables' widths: SNGAN 32 and 48, WGAN-GP's of the authors."""
+    """Parameters of mimicry's networks, which have the tables' widths: SNGAN 32 and 48, cGAN-PD 32 with ten classes;
+    and WGAN-GP's of the authors."""
     counts = {}
     for image_size in (32, 48):
         generator, discriminator, halvings = require_layout(image_size, 64)
         networks = ResidualGenerator(image_size, 3, 128, generator), ResidualDiscriminator(3, discriminator, halvings)
         counts[image_size] = [sum(p.numel() for p in network.parameters()) for network in networks]
     assert counts == {32: [4_276_739, 1_053_825], 48: [4_878_083, 10_141_441]}
+    generator, discriminator, halvings = require_layout(32, 64)
+    with_classes = (
+        ResidualGenerator(32, 3, 128, generator, num_classes=10),
+        ResidualDiscriminator(3, discriminator, halvings, num_classes=10),
+    )
+    assert [sum(p.numel() for p in network.parameters()) for network in with_classes] == [4_304_387, 1_055_105]
     with torch.device("meta"):
         wgan = WGAN(32, 3, 128, architecture="resnet", clip_value=None, gradient_penalty_weight=10.0)
     widths = {m.out_channels for m in wgan.generator.modules() if isinstance(m, nn.Conv2d)}

@@ -1,5 +1,6 @@
 """The authors' networks, written from their public definition, give the same images as relit's with their weights."""
 
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -8,6 +9,7 @@ from torch import Tensor, nn
 
 from lit_models import CycleGAN, Pix2Pix
 from lit_models.errors import ModelError
+from lit_models.networks.patch_discriminator import PatchDiscriminator
 from lit_models.networks.resnet_generator import ResNetGenerator
 from lit_models.networks.unet import UNet
 from lit_models.support.authors_weights import load_authors_weights
@@ -85,6 +87,43 @@ class AuthorsResNet(nn.Module):
         return self.model(image)
 
 
+class AuthorsPatches(nn.Module):
+    """Their discriminator of patches, with ``halvings`` strided layers."""
+
+    def __init__(self, channels: int, width: int, halvings: int, batch_norm: bool) -> None:
+        super().__init__()
+        layers: list[nn.Module] = [nn.Conv2d(channels, width, 4, 2, 1), nn.LeakyReLU(0.2, True)]
+        factors = [1, *(min(2**i, 8) for i in range(1, halvings + 1))]
+        for i, (before, after) in enumerate(pairwise(factors)):
+            stride = 1 if i == halvings - 1 else 2
+            layers += [
+                nn.Conv2d(width * before, width * after, 4, stride, 1, bias=not batch_norm),
+                norm(width * after, batch_norm),
+                nn.LeakyReLU(0.2, True),
+            ]
+        self.model = nn.Sequential(*layers, nn.Conv2d(width * factors[-1], 1, 4, 1, 1))
+
+    def forward(self, image: Tensor) -> Tensor:
+        return self.model(image)
+
+
+class AuthorsPixels(nn.Module):
+    def __init__(self, channels: int, width: int, batch_norm: bool) -> None:
+        super().__init__()
+        bias = not batch_norm
+        self.net = nn.Sequential(
+            nn.Conv2d(channels, width, 1),
+            nn.LeakyReLU(0.2, True),
+            nn.Conv2d(width, 2 * width, 1, bias=bias),
+            norm(2 * width, batch_norm),
+            nn.LeakyReLU(0.2, True),
+            nn.Conv2d(2 * width, 1, 1, bias=bias),
+        )
+
+    def forward(self, image: Tensor) -> Tensor:
+        return self.net(image)
+
+
 def shaken(network: nn.Module) -> nn.Module:
     """Weights of a size at which all layers matter."""
     torch.manual_seed(0)
@@ -124,6 +163,30 @@ def test_the_resnet(dropout: bool, batch_norm: bool, tmp_path: Path) -> None:
     assert torch.allclose(ours(image), by_the_image(theirs, image), atol=1e-5)
 
 
+@pytest.mark.parametrize("batch_norm", [True, False])
+@pytest.mark.parametrize("patch_size", [1, 16, 34, 70, 142, 286])
+def test_the_discriminators(patch_size: int, batch_norm: bool, tmp_path: Path) -> None:
+    """In training, scores and the gradients that the generator learns by."""
+    halvings = {16: 1, 34: 2, 70: 3, 142: 4, 286: 5}
+    pixels = patch_size == 1
+    theirs = shaken(
+        AuthorsPixels(6, 2, batch_norm) if pixels else AuthorsPatches(6, 2, halvings[patch_size], batch_norm)
+    )
+    torch.save(theirs.state_dict(), tmp_path / "latest_net_D.pth")
+    ours = PatchDiscriminator(256, 6, 2, patch_size, "batch" if batch_norm else "instance").train()
+    load_authors_weights(ours, str(tmp_path / "latest_net_D.pth"))
+    assert pixels or sum(p.numel() for p in ours.parameters()) == sum(p.numel() for p in theirs.parameters())
+    image = torch.rand(2, 6, 256, 256) * 2 - 1
+    scores, slopes = [], []
+    for network in (theirs, ours):
+        seen = image.clone().requires_grad_()
+        scores.append(network(seen))
+        slopes.append(torch.autograd.grad(scores[-1].square().mean(), seen)[0])
+    assert scores[0].std() > 0.01
+    assert torch.allclose(scores[0], scores[1], atol=1e-5)
+    assert torch.allclose(slopes[0], slopes[1], atol=1e-6 * slopes[0].abs().max().item(), rtol=1e-3)
+
+
 def test_the_papers_size_has_the_authors_names() -> None:
     with torch.device("meta"):
         pairs = (AuthorsUNet(8, 64), UNet(256, 3, 64)), (AuthorsResNet(64), ResNetGenerator(3, 64, 9, "instance"))
@@ -138,6 +201,13 @@ def test_files_of_other_networks_are_refused(tmp_path: Path) -> None:
         load_authors_weights(ResNetGenerator(3, 4, 9, "instance"), path)
     with pytest.raises(ModelError, match=r"isn't of this generator: the network has model\.model.0.weight"):
         load_authors_weights(UNet(128, 3, 4), path)
+    torch.save(AuthorsPatches(6, 2, 3, True).state_dict(), path)
+    with pytest.raises(ModelError, match=r"isn't of this discriminator: the network has model.0.weight as \(2, 3"):
+        load_authors_weights(PatchDiscriminator(64, 3, 2, 16, "batch"), path)
+    with pytest.raises(ModelError, match=r"isn't of this discriminator: the network has net.0.weight"):
+        load_authors_weights(PatchDiscriminator(64, 6, 2, 1, "batch"), path)
+    with pytest.raises(ModelError, match=r"There is no file none.pth: --model.pretrained… names a file"):
+        load_authors_weights(UNet(128, 3, 4), "none.pth")
     torch.save([1], path)
     with pytest.raises(ModelError, match="holds no weights by name"):
         load_authors_weights(UNet(128, 3, 4), path)
@@ -155,6 +225,20 @@ def test_methods_start_from_files(tmp_path: Path) -> None:
     assert torch.allclose(cycle.translate(source), expected, atol=1e-5)
     back = cycle.generator["to_source"](source * 2 - 1)
     assert torch.allclose(back, by_the_image(networks[1], source * 2 - 1), atol=1e-5)
+    files = [str(tmp_path / f"{name}.pth") for name in ("of_targets", "of_sources", "of_pairs")]
+    critics = shaken(AuthorsPixels(3, 2, False)), shaken(AuthorsPixels(3, 2, False)), shaken(AuthorsPixels(6, 2, True))
+    critics[1].net[0].bias.data += 1  # type: ignore[union-attr,index]
+    for network, file in zip(critics, files, strict=True):
+        torch.save(network.state_dict(), file)
+    cycle = CycleGAN(**sizes, blocks=1, pretrained_discriminator=files[0], pretrained_source_discriminator=files[1])
+    cycle.start_from_weights()
+    for name, critic in (("target", critics[0]), ("source", critics[1])):
+        assert torch.allclose(cycle.discriminator[name](source), critic(source), atol=1e-5)
+    both = Pix2Pix(**sizes, pretrained_discriminator=files[2])
+    both.start_from_weights()
+    pair = torch.rand(2, 6, 32, 32)
+    assert torch.allclose(both.discriminator(pair), critics[2](pair), atol=1e-5)
+    files[2] = str(tmp_path / "unet.pth")
     given = Pix2Pix(**sizes).eval()
     pix2pix = Pix2Pix(**sizes, pretrained=files[2]).eval()
     pix2pix.load_state_dict(given.state_dict())
