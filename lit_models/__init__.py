@@ -70,5 +70,12 @@ def __getattr__(name: str) -> Any:
     if name == "METHODS":
         return METHODS
     if name in METHODS:
-        return getattr(import_module(METHODS[name]), name)
+        try:
+            return getattr(import_module(METHODS[name]), name)
+        except ImportError as error:
+            from lit_models.cli.versions import refusal
+
+            if told := refusal():
+                raise ImportError(told) from error
+            raise
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -13,7 +13,7 @@ os.environ["MPLBACKEND"] = "agg"
 def main(args: list[str] | None = None) -> int:
     """Runs ``relit``; returns the exit code: 0 on success, 2 if the arguments are wrong, 1 for any other error."""
     from lit_models.cli import arguments, helps, parsers
-    from lit_models.cli.commands import COMMANDS
+    from lit_models.cli.commands import COMMANDS, NEED_EVERY_PACKAGE
 
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper) and stream.errors == "strict":  # Windows: pipes of a few letters only
@@ -27,18 +27,22 @@ def main(args: list[str] | None = None) -> int:
         return 0
     try:
         command = arguments.checked_command(args)
-        if module := COMMANDS[command].module:
+        module = COMMANDS[command].module
+        if module is not None:
             parsers.check(command, args[1:])
-            return import_module(f"lit_models.cli.{module}").main(args[1:])
-        if text := helps.asked_for(args):
-            print(text, end="")
-            return 0
-        args = arguments.read_arguments(args)
-        from lit_models.cli.versions import refusal
+        else:
+            if text := helps.asked_for(args):
+                print(text, end="")
+                return 0
+            args = arguments.read_arguments(args)
+        if command in NEED_EVERY_PACKAGE:
+            from lit_models.cli.versions import refusal
 
-        if told := refusal():
-            print(f"relit: {told}", file=sys.stderr)
-            return 1
+            if told := refusal():
+                print(f"relit: {told}", file=sys.stderr)
+                return 1
+        if module is not None:
+            return import_module(f"lit_models.cli.{module}").main(args[1:])
         from lit_models.cli.command import run
 
         return run(args)

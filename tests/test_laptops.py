@@ -14,8 +14,10 @@ from torch.utils._pytree import tree_leaves
 
 from lit_models.losses.precision import in_float64
 from lit_models.registry import METHODS
+from tests.methods import METHODS as RECORDS
 from tests.methods import SMALL_MODELS
 from tests.support.small_fits import small_fit
+from tests.support.small_runs import small_run
 
 REPOSITORY = Path(__file__).parents[1]
 
@@ -59,6 +61,16 @@ os.open = without_folders
 """
 
 
+def run_on_windows(code: str, folder: Path, root: Path) -> None:
+    """Runs a script in a fresh process, in a folder, with the data in another one."""
+    script = folder / "windows.py"
+    script.write_text(code, encoding="utf-8")
+    environment = {**os.environ, "PYTHONPATH": str(REPOSITORY), "RELIT_DATA": str(root)}
+    command = [sys.executable, str(script)]
+    ran = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
+    assert ran.returncode == 0, ran.stderr
+
+
 def test_as_on_windows_everything_imports_and_a_run_trains(tmp_path: Path, digits_root: Path) -> None:
     """Every module of both packages, so every method; then a training of 2 batches, its test and its export."""
     modules = [
@@ -85,21 +97,31 @@ if __name__ == "__main__":
     assert main(["export", "runs/dcgan_digits"]) == 0
     assert main(["predict", "--weights", "dcgan_digits.safetensors", "--trainer.accelerator=cpu"]) == 0
 """
-    script = tmp_path / "windows.py"
-    script.write_text(code)
-    environment = {"PYTHONPATH": str(REPOSITORY), "RELIT_DATA": str(digits_root)}
-    ran = subprocess.run(
-        [sys.executable, str(script)],
-        cwd=tmp_path,
-        env={**os.environ, **environment},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert ran.returncode == 0, ran.stderr
+    run_on_windows(code, tmp_path, digits_root)
     assert (tmp_path / "dcgan_digits.safetensors").is_file()
     (metrics,) = tmp_path.glob("runs/dcgan_digits/*/metrics.csv")
     assert len(metrics.read_text().splitlines()) > 1
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("method", METHODS)
+def test_as_on_windows_a_method_imports_alone_trains_and_is_tested(
+    method: str, tmp_path: Path, digits_root: Path
+) -> None:
+    """On the digits, or on small data of the kind that the method takes."""
+    arguments = small_run(RECORDS[method].runs[-1], digits_root)
+    code = f"""
+{AS_ON_WINDOWS}
+if __name__ == "__main__":
+    import importlib
+    importlib.import_module({METHODS[method]!r})
+    from lit_models.__main__ import main
+    assert main(["fit", *{arguments}]) == 0
+    assert main(["test", *{arguments}, "--ckpt_path=last"]) == 0
+"""
+    run_on_windows(code, tmp_path, digits_root)
+    (run,) = tmp_path.glob("runs/*/*")
+    assert (run / "checkpoints" / "last.ckpt").is_file()
 
 
 WINDOWS_LOCKS = """

@@ -11,16 +11,20 @@ import pytest
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import EMAWeightAveraging
+from safetensors.torch import load_file
 
+import lit_models
 from lit_models.cli import versions
+from lit_models.cli.commands import NEED_EVERY_PACKAGE
 from lit_models.errors import ModelError
 from tests.methods import SMALL_MODELS
 from tests.support.small_fits import small_fit
 from tests.support.small_models import called, small_model
-from tests.support.tiny import TINY
+from tests.support.tiny import QUIET, TINY, assert_same_run, the_run
 
 Relit = Callable[..., int]
 REPOSITORY = Path(__file__).parents[1]
+REFUSED = "relit needs lightning <2.8,>=2.6, and 2.9.1 is installed: pip install 'lightning<2.8,>=2.6'."
 
 
 @pytest.mark.parametrize("title", SMALL_MODELS)
@@ -96,20 +100,61 @@ def test_lightnings_average_of_weights_is_right_or_refused(title: str, tmp_path:
     trainer.test(model, data, verbose=False)  # by the average
 
 
-def test_lightnings_average_of_weights_is_refused_for_gans(relit: Relit, capsys: pytest.CaptureFixture[str]) -> None:
-    assert relit("fit", *TINY, "--trainer.callbacks=EMAWeightAveraging") == 1
-    assert "EMAWeightAveraging would average all networks of DCGAN" in capsys.readouterr().err
+@pytest.mark.parametrize("average", [("EMAWeightAveraging",), ("StochasticWeightAveraging", "swa_lrs=0.01")])
+def test_lightnings_averages_of_weights_are_refused_for_gans(
+    relit: Relit, capsys: pytest.CaptureFixture[str], average: tuple[str, ...]
+) -> None:
+    name, *arguments = average
+    more = [f"--trainer.callbacks.{argument}" for argument in arguments]
+    assert relit("fit", *TINY, f"--trainer.callbacks={name}", *more) == 1
+    assert f"{name} would average all networks of DCGAN" in capsys.readouterr().err
 
 
+@pytest.mark.long
+def test_lightnings_average_goes_on_in_a_resumed_run_and_is_what_is_exported(relit: Relit) -> None:
+    fit = (
+        *("fit", "--config=vae_digits", "--model.feature_maps=2", *QUIET),
+        *("--trainer.callbacks=EMAWeightAveraging", "--trainer.callbacks.decay=0.8"),
+        *("--trainer.limit_train_batches=4", "--trainer.limit_val_batches=1"),
+    )
+    assert relit(*fit, "--trainer.max_epochs=2", "--run.root=whole") == 0
+    assert relit(*fit, "--trainer.max_epochs=1") == 0
+    assert relit(*fit, "--trainer.max_epochs=2", "--ckpt_path=last") == 0
+    assert_same_run(the_run(), the_run(Path("whole")))
+    content = torch.load(the_run() / "checkpoints" / "last.ckpt", weights_only=True)
+    average, trained = content["state_dict"], content["current_model_state"]
+    assert any(not torch.equal(value, trained[name]) for name, value in average.items())
+    assert relit("export", the_run(), "--output=vae") == 0
+    exported = load_file("vae.safetensors")
+    assert exported
+    assert all(torch.equal(value, average[name]) for name, value in exported.items())
+
+
+@pytest.mark.parametrize("command", NEED_EVERY_PACKAGE)
 def test_a_version_that_does_not_fit_is_one_sentence(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    command: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     from lit_models.__main__ import main
 
     monkeypatch.setattr(versions, "requires", lambda name: ["lightning<2.8,>=2.6", 'wandb>=0.19; extra == "wandb"'])
     monkeypatch.setattr(versions, "version", lambda name: "2.9.1")
-    assert main(["fit", "--config", "dcgan_digits"]) == 1
-    told = "relit: relit needs lightning <2.8,>=2.6, and 2.9.1 is installed: pip install 'lightning<2.8,>=2.6'.\n"
-    assert capsys.readouterr().err == told
+    assert main([command, "dcgan_digits"]) == 1
+    assert capsys.readouterr().err == f"relit: {REFUSED}\n"
     monkeypatch.setattr(versions, "version", lambda name: "2.7.0")
     assert versions.refusal() is None
+    monkeypatch.setattr(versions, "version", lambda name: None)
+    assert versions.refusal() == "relit needs the package lightning: pip install 'lightning<2.8,>=2.6'."
+
+
+def test_a_version_that_an_import_fails_with_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(module: str) -> None:
+        raise ImportError("cannot import name 'WeightAveraging' from 'lightning.pytorch.callbacks'")
+
+    monkeypatch.setattr(lit_models, "import_module", fail)
+    with pytest.raises(ImportError, match="cannot import name"):
+        _ = lit_models.VAE
+    monkeypatch.setattr(versions, "requires", lambda name: ["lightning<2.8,>=2.6"])
+    monkeypatch.setattr(versions, "version", lambda name: "2.9.1")
+    with pytest.raises(ImportError) as caught:
+        _ = lit_models.VAE
+    assert str(caught.value) == REFUSED

@@ -12,6 +12,7 @@ from lit_models.errors import RunError
 from lit_models.module import Generative, Reconstructing
 from lit_models.support.abilities import classes_of, require_ability
 from lit_models.support.logging import log_image
+from lit_models.support.random_states import separate_random_numbers
 
 
 @runtime_checkable
@@ -166,9 +167,7 @@ class ReconstructionGrid(SampleGrid):
         self._images = self._images.to(pl_module.device)
         rows = [self._images, model.reconstruct(self._images)]
         if isinstance(model, Corrupting):
-            devices = [pl_module.device] if pl_module.device.type == "cuda" else []
-            with torch.random.fork_rng(devices):  # the run's own random numbers stay what they are without the picture
-                torch.manual_seed(self.seed)
+            with separate_random_numbers(self.seed):  # those of the run stay what they are without the picture
                 corrupted = model.corrupt(self._images)
             rows += [corrupted.clamp(0, 1), model.reconstruct(corrupted)]
         columns = min(self.originals_in_a_row, len(self._images))

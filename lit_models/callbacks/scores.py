@@ -14,7 +14,7 @@ from tqdm import tqdm
 
 from datamodules import GatherDataset, ImageDataModule, LabeledImages
 from lit_models.callbacks.classification import confusion_counts, draw_class_accuracy, write_class_accuracy
-from lit_models.errors import RunError
+from lit_models.errors import RunError, RunWarning
 from lit_models.metrics.extractors import ExtractorUnavailableError, Features
 from lit_models.metrics.generation import frechet_distance, inception_score, kernel_distance
 from lit_models.metrics.variety import (
@@ -151,7 +151,7 @@ class GenerationScores(Callback):
         try:
             self._extractor = load_extractor(self.extractor_name).to(trainer.strategy.root_device)
         except ExtractorUnavailableError as error:
-            warnings.warn(f"{error}; the run goes on without scores.", stacklevel=1)
+            warnings.warn(f"{error}; the run goes on without scores.", RunWarning, stacklevel=1)
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         epoch = trainer.current_epoch + 1

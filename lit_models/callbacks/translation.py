@@ -121,7 +121,7 @@ class TranslationScores(Callback):
         try:
             self._extractor = load_extractor(self.extractor_name).to(device)
         except ExtractorUnavailableError as error:
-            warnings.warn(f"{error}; the run goes on without FID.", stacklevel=1)
+            warnings.warn(f"{error}; the run goes on without FID.", RunWarning, stacklevel=1)
 
     def on_validation_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._metrics.reset()

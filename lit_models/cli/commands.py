@@ -47,6 +47,8 @@ COMMANDS = {
     "help": Command("explain a command", "relit help fit", "helps"),
 }
 TRAINER_COMMANDS = tuple(name for name, command in COMMANDS.items() if command.module is None)
+NEED_EVERY_PACKAGE = (*TRAINER_COMMANDS, "sweep", "demo", "export", "push")
+"""Those that import torch and Lightning, whose versions are checked first. (`doctor` reports them itself.)"""
 
 SYNONYMS = {
     **dict.fromkeys(("train", "run", "start", "learn", "training"), "fit"),

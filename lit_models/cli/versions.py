@@ -1,5 +1,6 @@
 """Installed packages whose versions relit isn't made for."""
 
+from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, requires, version
 
 from packaging.requirements import Requirement
@@ -11,9 +12,10 @@ def refusal() -> str | None:
         needed = Requirement(line)
         if needed.marker is not None and not needed.marker.evaluate({"extra": ""}):
             continue
-        try:
+        installed: str | None = None
+        with suppress(PackageNotFoundError):
             installed = version(needed.name)
-        except PackageNotFoundError:
+        if not installed:  # an interrupted installation leaves a package without a version
             return f"relit needs the package {needed.name}: pip install '{needed.name}{needed.specifier}'."
         if not needed.specifier.contains(installed, prereleases=True):
             return (

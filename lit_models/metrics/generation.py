@@ -57,7 +57,7 @@ def kernel_distance(real: Tensor, fake: Tensor, seed: int = 0) -> float:
     size = min(KID_SUBSET_SIZE, len(real), len(fake))
     with warnings.catch_warnings(), torch.random.fork_rng(devices=[]):
         warnings.filterwarnings("ignore", message=".*will save all extracted features.*")
-        torch.manual_seed(seed)
+        torch.default_generator.manual_seed(seed)  # not the GPU's, whose state isn't restored
         metric = KernelInceptionDistance(
             _Given(real.shape[1]), subsets=KID_SUBSETS, subset_size=size, sync_on_compute=False
         )

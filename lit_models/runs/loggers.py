@@ -301,10 +301,11 @@ def environment(trainer: Trainer) -> dict[str, Any]:
     cpuinfo = Path("/proc/cpuinfo")
     names = re.findall(r"model name\s*:\s*(.+)", cpuinfo.read_text(encoding="utf-8")) if cpuinfo.is_file() else []
     device = trainer.strategy.root_device
+    others = None if device.type == "cpu" else device.type  # such as mps, Apple's GPU
     return {
         "processor": names[0] if names else platform.processor(),
         "threads": torch.get_num_threads(),
-        "accelerator": torch.cuda.get_device_name(device) if device.type == "cuda" else None,
+        "accelerator": torch.cuda.get_device_name(device) if device.type == "cuda" else others,
         "processes": trainer.world_size,
         "precision": str(trainer.precision),
         "torch": torch.__version__,

@@ -104,7 +104,8 @@ class RunRecord(Callback):
                 self._drop_rows(logger, trainer)
             # A test of a trained model leaves the training's configuration in place, here and in the loggers.
             if (run / "config.yaml").read_text(encoding="utf-8") == self.config:
-                log_configuration(logger, {**yaml.safe_load(self.config), "environment": environment(trainer)}, run)
+                machine = {**environment(trainer), "folder": str(run.absolute())}
+                log_configuration(logger, {**yaml.safe_load(self.config), "environment": machine}, run)
         if fits:
             self._write_progress(trainer, finished=False)
 

@@ -10,6 +10,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
 from torchmetrics import MeanMetric
 
+from lit_models.support.random_states import random_state, set_random_state
 from lit_models.support.ranks import gather
 
 
@@ -105,26 +106,3 @@ def set_state(mean: MeanMetric, state: dict[str, Tensor]) -> None:
     mean.update(torch.zeros(0))  # from here on it counts as begun
     for name, value in state.items():
         setattr(mean, name, getattr(mean, name) + value.to(mean.device))
-
-
-def random_state() -> dict[str, Any]:
-    """The state of this process's random generators, as tensors and plain values."""
-    version, numbers, gauss = random.getstate()
-    name, keys, *position = cast(tuple[Any, ...], np.random.get_state())
-    return {
-        "python": [version, list(numbers), gauss],
-        "numpy": [name, keys.tolist(), *position],
-        "torch": torch.get_rng_state(),
-        "cuda": torch.cuda.get_rng_state() if torch.cuda.is_available() else None,
-    }
-
-
-def set_random_state(state: dict[str, Any]) -> None:
-    """Puts back what :func:`random_state` returned."""
-    version, numbers, gauss = state["python"]
-    random.setstate((version, tuple(numbers), gauss))
-    name, keys, *position = state["numpy"]
-    np.random.set_state((name, np.array(keys, dtype=np.uint32), *position))
-    torch.set_rng_state(state["torch"])
-    if state["cuda"] is not None and torch.cuda.is_available():
-        torch.cuda.set_rng_state(state["cuda"])

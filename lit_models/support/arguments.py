@@ -171,7 +171,7 @@ def sentence_of_refusal(error: BaseException) -> str:
     if explained := sentence_of_value(str(error)):
         return explained
     if isinstance(error, ModuleNotFoundError) and (package := missing_package(str(error))):
-        return f"A package isn't installed: {install_command(package)}"
+        return f"A package isn't installed: {install_command(package)}."
     first_lines = str(error).strip().split("\n\n")[0]
     return f"{type(error).__name__}: {' '.join(first_lines.split())}"
 

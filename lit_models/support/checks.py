@@ -5,7 +5,7 @@ from inspect import signature
 from typing import Any, Literal, NamedTuple
 
 from lightning.pytorch import LightningDataModule, LightningModule
-from lightning.pytorch.callbacks import WeightAveraging
+from lightning.pytorch.callbacks import StochasticWeightAveraging, WeightAveraging
 from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
@@ -294,13 +294,16 @@ def require_r1_weight(r1_weight: float) -> None:
         raise ModelError(f"r1_weight is {r1_weight}; it must not be negative.")
 
 
+AVERAGES = (WeightAveraging, StochasticWeightAveraging)
+
+
 def require_one_training(module: LightningModule) -> None:
     """Refuse Lightning's averages of weights for a method that takes its optimizers' steps itself.
 
     Raises:
         ModelError: There are such averages.
     """
-    averages = [one for one in callbacks_of(module.trainer) if isinstance(one, WeightAveraging)]
+    averages = [one for one in callbacks_of(module.trainer) if isinstance(one, AVERAGES)]
     if averages and not module.automatic_optimization:
         name = type(module).__name__
         remedy = "use --model.ema_decay" if "ema_decay" in module.hparams else "leave it out"

@@ -100,7 +100,7 @@ def sentence_of_value(message: str) -> str | None:
     if refusal.unknown:
         return _unknown(refusal, option, name)
     if missing := missing_package(message):
-        return f"{name or option or 'This'} needs a package that isn't installed: {install_command(missing)}"
+        return f"{name or option or 'This'} needs a package that isn't installed: {install_command(missing)}."
     if "cannot represent an object" in message:
         named = re.findall(r"class_path='([\w.]+)'", refusal.value or message)
         name = named[-1].rsplit(".", 1)[-1] if named else "A class"

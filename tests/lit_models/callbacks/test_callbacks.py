@@ -1,4 +1,3 @@
-import random
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -14,7 +13,7 @@ from lit_models.callbacks import SampleGrid
 from lit_models.errors import RunError
 from lit_models.runs.curves import draw_curves
 from lit_models.runs.reading import read_steps
-from lit_models.runs.resume import ExactResume, random_state, set_random_state
+from lit_models.runs.resume import ExactResume
 from lit_models.support.checkpoint_files import AtomicCheckpointIO, load_safely
 
 
@@ -42,13 +41,6 @@ def test_curves_are_read_and_drawn(tmp_path: Path) -> None:
     draw_curves(curves, tmp_path / "figures" / "x.png")
     assert np.asarray(Image.open(tmp_path / "figures" / "x.png")).std() > 0
     assert read_steps(tmp_path / "none.csv") == {}
-
-
-def test_random_states_survive_a_checkpoint(tmp_path: Path) -> None:
-    torch.save(random_state(), tmp_path / "state.pt")
-    drawn = [random.random(), np.random.rand(), torch.rand(2).tolist()]
-    set_random_state(torch.load(tmp_path / "state.pt", weights_only=True))
-    assert [random.random(), np.random.rand(), torch.rand(2).tolist()] == drawn
 
 
 def test_a_failed_save_keeps_the_checkpoint_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -50,6 +50,9 @@ def test_kernel_distance_is_the_unbiased_estimate() -> None:
 def test_kernel_distance_draws_its_subsets_by_its_seed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(generation, "KID_SUBSET_SIZE", 20)
     real, fake = features(30, 4, 6), features(25, 4, 7)
+    for device in (torch.cuda, torch.mps):
+        seed_of_the_gpu = "manual_seed_all" if device is torch.cuda else "manual_seed"
+        monkeypatch.setattr(device, seed_of_the_gpu, lambda seed: pytest.fail("a GPU's random stream is disturbed"))
     state = torch.get_rng_state()
     first = kernel_distance(real, fake, seed=1)
     assert torch.equal(state, torch.get_rng_state()), "the run's own random stream is left alone"

@@ -1,6 +1,8 @@
 """The extra that brings a missing package."""
 
+import ast
 import re
+import sys
 import tomllib
 
 import pytest
@@ -17,6 +19,34 @@ def test_extras_are_those_of_pyproject() -> None:
         names = [re.match(r"[\w.-]+", package)[0] for package in declared[extra]]  # type: ignore[index]
         assert list(packages) == [name for name in names if name != "relit"]
     assert {"dev", "docs"}.isdisjoint(packages_by_extra())
+
+
+MODULES = {
+    "PIL": "pillow",
+    "mlflow": "mlflow-skinny",
+    "sklearn": "scikit-learn",
+    "sqlalchemy": "optuna",  # which brings it
+    "yaml": "pyyaml",
+}
+"""The packages of modules that have another name."""
+
+
+def test_every_package_that_is_imported_is_declared() -> None:
+    """Not only brought by another package, whose next version may do without."""
+    project = tomllib.loads((CONFIGS.parent / "pyproject.toml").read_text())["project"]
+    lists = [project["dependencies"], *project["optional-dependencies"].values()]
+    declared = {re.match(r"[\w.-]+", package)[0].replace("_", "-") for packages in lists for package in packages}  # type: ignore[index]
+    imported = set()
+    for folder in ("lit_models", "datamodules"):
+        for path in (CONFIGS.parent / folder).rglob("*.py"):
+            for node in ast.walk(ast.parse(path.read_text())):
+                if isinstance(node, ast.Import):
+                    imported |= {name.name.partition(".")[0] for name in node.names}
+                elif isinstance(node, ast.ImportFrom) and not node.level:
+                    imported.add(str(node.module).partition(".")[0])
+    imported -= {*sys.stdlib_module_names, "lit_models", "datamodules"}
+    assert len(imported) > 20
+    assert {MODULES.get(name, name).replace("_", "-") for name in imported} <= declared
 
 
 @pytest.mark.parametrize(
@@ -48,4 +78,4 @@ def test_install_commands(package: str, command: str) -> None:
 )
 def test_what_libraries_say_of_missing_packages(message: str, command: str) -> None:
     assert missing_package(message) is not None
-    assert sentence_of_refusal(ModuleNotFoundError(message)) == f"A package isn't installed: pip install {command}"
+    assert sentence_of_refusal(ModuleNotFoundError(message)) == f"A package isn't installed: pip install {command}."
