@@ -108,13 +108,15 @@ def test_shares_of_the_peak() -> None:
         "relit fit": [Measured(5.0, 4.0, 0.5, 1e9), Measured(7.0, 6.0, 0.5, 3e9), Measured(6.0, 5.0, 0.5, 2e9)],
         "relit fit, bf16": [Measured(5.0, 4.0, 0.5, 1e9)] * 3,
         "peer": [Measured(2.0, 1.0, 0.5, 1e9)] * 3,
+        "bare start": [Measured(4.0, 4.0, 0.0, 5e8)] * 3,
     }
     shares = shares_of(found, 2_000_000_000, {"float32": 10.0, "bfloat16": 20.0})
     rows = rows_of(found, shares, {**dict.fromkeys(found, 8), "peer": 4})
     assert rows == [
-        ("relit fit", "16", "1.00", "40 %", "6.0", "5.0", "2,000"),
-        ("relit fit, bf16", "16", "1.00", "20 %", "5.0", "4.0", "1,000"),
-        ("peer", "8", "0.50", "", "2.0", "1.0", "1,000"),
+        ("relit fit", "16", "1.00", "40 %", "6.0", "1.00", "5.0", "1.00", "2,000"),
+        ("relit fit, bf16", "16", "1.00", "20 %", "5.0", "1.20", "4.0", "1.25", "1,000"),
+        ("peer", "8", "0.50", "", "2.0", "3.00", "1.0", "5.00", "1,000"),
+        ("bare start", "", "", "", "4.0", "1.50", "4.0", "1.25", "500"),
     ]
     assert fallen({"a": shares}, {"a": {"relit fit": 0.44, "relit fit, bf16": 0.23}, "b": {"relit fit": 1.0}}) == [
         "a, relit fit, bf16: 20 % of the peak, before 23 %."
