@@ -28,8 +28,8 @@ from typing import Any, NamedTuple
 from lightning.pytorch import LightningModule, Trainer
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
+from benchmark.estimate import CountedStep
 from benchmark.race import WARM_UP, add_common_arguments, begin, print_conditions, print_table, race, ratio, write_json
-from benchmark.scale import CountedStep
 from benchmark.sides import CONFIGS, fit_with
 from lit_models.cli.doctor import peak
 
