@@ -32,6 +32,9 @@ Statistics = Literal["batch", "running"]
 
 STEM_MULTIPLIER = 3
 """Channels of the stem, in those of a node of the first cell."""
+NARROW = 16
+"""Channels of an edge, below which matrix products with zeros replace grouped convolutions and copies: for so narrow
+groups libraries have no fast kernels, and in channels-last order copies go pixel by pixel."""
 
 
 def edges_leaving(state: int) -> list[int]:
@@ -122,7 +125,25 @@ class Conv(nn.Module):
     def forward(self, x: Tensor, dilation: int = 1) -> Tensor:
         if self.groups == len(self.weight):
             return depthwise_conv2d(x, self.weight, self.stride, dilation)
+        if self.groups > 1 and self.weight.shape[1] < NARROW:
+            return functional.conv2d(x, block_diagonal(self.weight, self.groups))
         return functional.conv2d(x, self.weight, None, self.stride, self.weight.shape[-1] // 2, 1, self.groups)
+
+
+def block_diagonal(weight: Tensor, groups: int) -> Tensor:
+    """A grouped pointwise convolution's weights ``(C, C / groups, 1, 1)`` as a dense one's, ``(C, C, 1, 1)``."""
+    channels = len(weight)
+    diagonal = torch.eye(groups, dtype=weight.dtype, device=weight.device)[:, None, :, None]
+    return (weight.view(groups, channels // groups, 1, -1) * diagonal).view(channels, channels, 1, 1)
+
+
+def side_by_side(x: Tensor, copies: int) -> Tensor:
+    """``(B, C, H, W)`` to ``(B, copies * C, H, W)``."""
+    channels = x.shape[1]
+    if copies == 1 or channels >= NARROW:
+        return torch.cat([x] * copies, 1)
+    ones = torch.eye(channels, dtype=x.dtype, device=x.device).repeat(copies, 1)
+    return functional.conv2d(x, ones[..., None, None])
 
 
 class FactorizedReduction(nn.Module):
@@ -205,17 +226,20 @@ class WideOperations(nn.Module):
         # word, if the factors aren't contiguous.
         factor = dict(zip(OPERATIONS, mixture.T.repeat_interleave(self.channels, 1), strict=True))
         positive = functional.relu(x)
-        wide = torch.cat([positive] * self.edges, 1)
+        wide = side_by_side(positive, self.edges)
         total = self._parameterless(x, positive, mixture, factor)
         for kind, (first, second) in (("sep_conv_3x3", self.sep_3x3), ("sep_conv_5x5", self.sep_5x5)):
-            total = total + second(functional.relu(first(wide)), factor[kind])
-        return total + self._dilated(positive, wide, factor)
+            total += second(functional.relu(first(wide)), factor[kind])
+        total += self._dilated(positive, wide, factor)
+        return total
 
     def _parameterless(self, x: Tensor, positive: Tensor, mixture: Tensor, factor: dict[str, Tensor]) -> Tensor:
         """The poolings and the skip connections, which all edges share (but for those that reduce)."""
+        # On a CPU, torch's poolings of few channels, and the normalization of their results, are slow in bfloat16.
+        pooled = x.float() if x.device.type == "cpu" and x.dtype == torch.bfloat16 else x
         shared = [
-            self.norm_max(functional.max_pool2d(x, 3, self.stride, 1)),
-            self.norm_avg(functional.avg_pool2d(x, 3, self.stride, 1, count_include_pad=False)),
+            self.norm_max(functional.max_pool2d(pooled, 3, self.stride, 1)),
+            self.norm_avg(functional.avg_pool2d(pooled, 3, self.stride, 1, count_include_pad=False)),
         ]
         if self.skip is None:
             shared.append(x)
@@ -226,23 +250,15 @@ class WideOperations(nn.Module):
         return total if self.skip is None else total + self.skip(positive, factor["skip_connect"])
 
     def _dilated(self, positive: Tensor, wide: Tensor, factor: dict[str, Tensor]) -> Tensor:
-        kinds = (("dil_conv_3x3", self.dil_3x3), ("dil_conv_5x5", self.dil_5x5))
+        on_grids = self.stride == 1 and wide.shape[-2] % 2 == 0 and wide.shape[-1] % 2 == 0
         if self.stride == 2:
-            wide = torch.cat([positive[..., ::2, ::2].contiguous(memory_format=torch.channels_last)] * self.edges, 1)
-        elif wide.shape[-2] % 2 or wide.shape[-1] % 2:
-            return sum_of([operation(wide, factor[kind], dilation=2) for kind, operation in kinds])
-        else:
-            grids = torch.cat([to_grids(positive)] * self.edges, 1)
-            return from_grids(sum_of([operation(grids, factor[kind]) for kind, operation in kinds]))
-        return sum_of([operation(wide, factor[kind]) for kind, operation in kinds])
-
-
-def sum_of(terms: list[Tensor]) -> Tensor:
-    """Their sum."""
-    total, *others = terms
-    for term in others:
-        total = total + term
-    return total
+            wide = side_by_side(positive[..., ::2, ::2].contiguous(memory_format=torch.channels_last), self.edges)
+        elif on_grids:
+            wide = side_by_side(to_grids(positive), self.edges)
+        dilation = 1 if on_grids or self.stride == 2 else 2
+        total = self.dil_3x3(wide, factor["dil_conv_3x3"], dilation)
+        total = total + self.dil_5x5(wide, factor["dil_conv_5x5"], dilation)
+        return from_grids(total) if on_grids else total
 
 
 class WideCell(nn.Module):
@@ -282,14 +298,14 @@ class WideCell(nn.Module):
         inputs = [functional.relu(before_last), functional.relu(last)]
         states = [] if self.reduce is None else [self.reduce(inputs.pop(0))]
         states += [norm(pointwise(x)) for x, pointwise, norm in zip(inputs, self.pointwise, self.norms, strict=True)]
-        arriving: list[list[Tensor]] = [[] for _ in range(NODES)]
-        for state, operations in enumerate(self.states):
-            if state >= 2:
-                states.append(sum_of(arriving[state - 2]))
-            sums = operations(states[state], mixtures[state]).split(self.channels, 1)
-            for row, one in zip(edges_leaving(state), sums, strict=True):
-                arriving[EDGES[row][0]].append(one)
-        return torch.cat([*states[2:], sum_of(arriving[-1])], 1)
+        first, second, *others = self.states
+        # The sums for all nodes side by side. A state's edges lead to all later nodes, which are the last channels.
+        arriving = first(states[0], mixtures[0]) + second(states[1], mixtures[1])
+        for operations, mixture in zip(others, mixtures[2:], strict=True):
+            node, arriving = arriving.split([self.channels, arriving.shape[1] - self.channels], 1)
+            states.append(node.contiguous(memory_format=torch.channels_last))
+            arriving = arriving + operations(states[-1], mixture)
+        return torch.cat([*states[2:], arriving], 1)
 
 
 class Supernet(nn.Module):

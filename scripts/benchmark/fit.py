@@ -202,7 +202,8 @@ def rows_of(
         starts = ratio([one.first_step for one in relit], [one.first_step for one in runs])
         cpus = ratio([one.first_cpu for one in relit], [one.first_cpu for one in runs])
         start = (f"{first:.1f}", f"{starts:.2f}", f"{cpu:.1f}", f"{cpus:.2f}")
-        rows.append((side, *speeds, share, *start, f"{memory / 1e6:,.0f}"))
+        held = "" if side == START else f"{memory / 1e6:,.0f}"
+        rows.append((side, *speeds, share, *start, held))
     return rows
 
 

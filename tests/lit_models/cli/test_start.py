@@ -32,14 +32,14 @@ def sanity_batches(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, int]]:
 def test_the_sanity_check_takes_one_small_batch_and_none_on_resume(
     relit: Callable[..., int], sanity_batches: list[tuple[int, int]]
 ) -> None:
-    small = (*SHORT, "--data.eval_batch_size=32")
+    small = (*SHORT, "--data.eval_batch_size=16")
     assert relit("fit", *small, "--trainer.max_epochs=1") == 0
-    assert sanity_batches == [(0, 16)]
+    assert sanity_batches == [(0, 4)]
     assert relit("fit", *small, "--trainer.max_epochs=2", "--ckpt_path=last") == 0
-    assert sanity_batches == [(0, 16)]
-    smaller = (*SHORT, "--data.eval_batch_size=10", "--trainer.num_sanity_val_steps=2")
+    assert sanity_batches == [(0, 4)]
+    smaller = (*SHORT, "--data.eval_batch_size=3", "--trainer.num_sanity_val_steps=2")
     assert relit("fit", *smaller, "--trainer.max_epochs=1") == 0
-    assert sanity_batches == [(0, 16), (0, 10), (1, 10)]
+    assert sanity_batches == [(0, 4), (0, 3), (1, 3)]
 
 
 def test_compile_on_a_cpu_is_advised_against(
