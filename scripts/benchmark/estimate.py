@@ -139,6 +139,19 @@ def images_in(batch: Any) -> int:
     return sum(math.prod(part.shape[:-3]) if part.ndim > 2 else len(part) for part in images)
 
 
+def flops_of(func: Any, args: Any, kwargs: Any, result: Any) -> int:
+    """Floating-point operations of a convolution or matrix product; 0 for anything else.
+
+    torch's own formula (2.14) for gradients counts each channel of a depthwise convolution as often as there are groups.
+    """
+    if func._overloadpacket is torch.ops.aten.convolution_backward:
+        gradient, x, weight, transposed, wanted = args[0], args[1], args[2], args[7], args[10]
+        pixels = math.prod((x if transposed else gradient).shape[2:]) * len(x)
+        return 2 * weight.numel() * pixels * (wanted[0] + wanted[1])
+    formula = flop_registry.get(func._overloadpacket)
+    return formula(*args, **kwargs, out_val=result) if formula else 0
+
+
 class Operations(TorchDispatchMode):
     """Counts the operations on tensors, each of which is a kernel on a GPU (views are none).
 
@@ -153,14 +166,12 @@ class Operations(TorchDispatchMode):
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         result = func(*args, **(kwargs or {}))
-        formula = flop_registry.get(func._overloadpacket)
-        flops = formula(*args, **(kwargs or {}), out_val=result) if formula else 0
         if not func.is_view:
             traffic = [0, 0]
             for value in tree_leaves((args, kwargs, result)):
                 if isinstance(value, Tensor):
                     traffic[value.shape in self._fixed] += value.numel() * value.element_size()
-            self.work.append(Work(flops, *traffic))
+            self.work.append(Work(flops_of(func, args, kwargs or {}, result), *traffic))
         return result
 
 

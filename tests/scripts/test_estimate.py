@@ -34,6 +34,23 @@ def test_operations_of_a_linear_layer() -> None:
     assert counter.work == [Work(0, 0, 2 * weights)]
 
 
+@pytest.mark.parametrize("groups", [1, 2, 4])
+@pytest.mark.parametrize("transposed", [False, True])
+def test_operations_of_convolutions(groups: int, transposed: bool) -> None:
+    """An image of 4 channels and 6x6 pixels, 3x3 kernels, 8 channels; two products of the same size backwards."""
+    kind = nn.ConvTranspose2d if transposed else nn.Conv2d
+    layer = kind(4, 8, 3, padding=1, groups=groups, bias=False)
+    x = torch.ones(2, 4, 6, 6, requires_grad=True)
+    with Operations() as counter:
+        layer(x).sum().backward()
+    forward = 2 * 2 * 36 * 9 * 4 * 8 // groups
+    assert [one.flops for one in counter.work if one.flops] == [forward, 2 * forward]
+    layer.weight.requires_grad_(False)
+    with Operations() as counter:
+        layer(x).sum().backward()
+    assert sum(one.flops for one in counter.work) == 2 * forward
+
+
 def test_the_slowest_part_of_each_operation_counts() -> None:
     machine = Machine(flops=100.0, bandwidth=10.0, start=0.5, loop=3.0)
     arithmetic, memory, small = Work(500, 10, 10), Work(0, 30, 10), Work(1, 1, 0)
