@@ -142,7 +142,7 @@ def images_in(batch: Any) -> int:
 def flops_of(func: Any, args: Any, kwargs: Any, result: Any) -> int:
     """Floating-point operations of a convolution or matrix product; 0 for anything else.
 
-    torch's own formula (2.14) for gradients counts each channel of a depthwise convolution as often as there are groups.
+    torch's own formula for gradients (2.14) counts those of grouped kernels as if there were no groups.
     """
     if func._overloadpacket is torch.ops.aten.convolution_backward:
         gradient, x, weight, transposed, wanted = args[0], args[1], args[2], args[7], args[10]
