@@ -26,7 +26,7 @@ from datamodules.loading.paths import expanded, user_cache
 from datamodules.loading.samplers import BatchSampler, ClassBalancedBatches, SequentialBatches, ShuffledBatches
 from datamodules.loading.tensors import Codes, GatherDataset, LabeledImages, TensorStore
 
-SANITY_IMAGES = 4
+SANITY_IMAGES = 2
 """Images of each batch of the sanity check, which shows that validation works before a training waits for it."""
 
 

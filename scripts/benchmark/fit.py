@@ -102,7 +102,9 @@ def watched(
             needed = (warm_up + steps) * optimizer_steps if steps else 1
             raise SystemExit(f"{shlex.join(command)} ended before its {needed} optimizer steps were done:\n{last}")
         found = json.loads(result.read_text(encoding="utf-8"))
-    return Measured(found["first_step"], found["first_cpu"], found["seconds"] / max(1, steps), found["peak_bytes"])
+    return Measured(
+        found["first_step"], found["first_cpu"], found["seconds"] / steps if steps else 0.0, found["peak_bytes"]
+    )
 
 
 def _end(process: "subprocess.Popen[bytes]") -> None:

@@ -34,12 +34,12 @@ def test_the_sanity_check_takes_one_small_batch_and_none_on_resume(
 ) -> None:
     small = (*SHORT, "--data.eval_batch_size=16")
     assert relit("fit", *small, "--trainer.max_epochs=1") == 0
-    assert sanity_batches == [(0, 4)]
+    assert sanity_batches == [(0, 2)]
     assert relit("fit", *small, "--trainer.max_epochs=2", "--ckpt_path=last") == 0
-    assert sanity_batches == [(0, 4)]
-    smaller = (*SHORT, "--data.eval_batch_size=3", "--trainer.num_sanity_val_steps=2")
+    assert sanity_batches == [(0, 2)]
+    smaller = (*SHORT, "--data.eval_batch_size=1", "--trainer.num_sanity_val_steps=2")
     assert relit("fit", *smaller, "--trainer.max_epochs=1") == 0
-    assert sanity_batches == [(0, 4), (0, 3), (1, 3)]
+    assert sanity_batches == [(0, 2), (0, 1), (1, 1)]
 
 
 def test_compile_on_a_cpu_is_advised_against(
