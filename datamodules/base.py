@@ -183,7 +183,7 @@ class ImageDataModule(LightningDataModule):
         """Makes of a batch of images what the model gets; a method's own codes are left alone."""
         if isinstance(batch, Codes):
             return batch
-        if self.trainer is not None and self.trainer.sanity_checking:
+        if isinstance(self.trainer, Trainer) and self.trainer.sanity_checking:
             batch = first_of(batch, SANITY_IMAGES)
         training = self.trainer is not None and self.trainer.training
         return in_precision(self.trainer, self.transform(batch, training))
