@@ -309,20 +309,22 @@ def compute(args: argparse.Namespace, checkpoint: Path) -> dict[str, dict[str, f
         columns = []
         for gpus, network in zip((8, 64), networks, strict=True):
             low, high = efficiencies(step, exchange_seconds(gradients, count.passes, gpus, network))
-            columns += [f"{_rate(gpus * batch * low / step)}–{_rate(gpus * batch * high / step)}"]
+            columns += [f"{_rounded(gpus * batch * low / step)}–{_rounded(gpus * batch * high / step)}"]
             columns += [f"{100 * low:.0f}–{100 * high:.0f} %"]
         sent = 2 * 7 / 8 * gradients * count.passes
         counts = (f"{count.parameters / 1e6:.2f}", str(batch), str(count.passes), str(buckets_of(gradients)))
-        work = (f"{count.flops * batches / 1e9:,.3g}", f"{memory / 1e9:,.3g}", f"{len(count.work):,}")
-        rows.append((method, *counts, f"{sent / 1e6:.1f}", *work, f"{1000 * step:.1f}", _rate(batch / step), *columns))
+        work = (_rounded(count.flops * batches / 1e9, 3), _rounded(memory / 1e9, 3), f"{len(count.work):,}")
+        speed = (f"{1000 * step:.1f}", _rounded(batch / step))
+        rows.append((method, *counts, f"{sent / 1e6:.1f}", *work, *speed, *columns))
     header = ("method", "parameters / M", "batch", "backward passes", "buckets", "sent by each of 8 GPUs / MB")
     step_columns = ("GFLOP", "GB", "operations", "step / ms", "1 GPU, images/s")
     print_table((*header, *step_columns, "8 GPUs", "efficiency", "64 GPUs", "efficiency"), rows)
     return results
 
 
-def _rate(value: float) -> str:
-    return f"{float(f'{value:.2g}'):,.0f}"
+def _rounded(value: float, digits: int = 2) -> str:
+    rounded = float(f"{value:.{digits}g}")
+    return f"{rounded:,.0f}" if rounded >= 100 else f"{rounded:g}"
 
 
 def run_scale(args: argparse.Namespace) -> None:
