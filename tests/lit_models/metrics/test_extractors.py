@@ -46,6 +46,19 @@ def test_the_embedding_is_what_the_last_linear_layer_sees() -> None:
     assert torch.equal(features.logits, network.head(features.embedding))
 
 
+def test_a_batch_in_parts_has_the_features_of_the_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    network = ConvNet(1, 10, (4, 6)).eval()
+    image = torch.rand(7, 1, 32, 32)
+    whole = network.embed(image)
+    monkeypatch.setattr("lit_models.metrics.extractors.CACHED_VALUES", 3 * 32 * 32)
+    sizes: list[int] = []
+    network.register_forward_hook(lambda module, inputs, output: sizes.append(len(inputs[0])))
+    features = Extractor(network, (1, 32, 32))(image)
+    assert sizes == [3, 3, 1]
+    assert torch.allclose(features.embedding, whole, atol=1e-6)
+    assert features.logits.shape == (7, 10)
+
+
 def test_of_several_linear_layers_the_last_one_counts() -> None:
     network = nn.Sequential(nn.Flatten(), nn.Linear(4, 3), nn.ReLU(), nn.Linear(3, 2))
     image = torch.rand(5, 1, 2, 2)
