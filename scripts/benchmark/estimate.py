@@ -149,7 +149,7 @@ def flops_of(func: Any, args: Any, kwargs: Any, result: Any) -> int:
         pixels = math.prod((x if transposed else gradient).shape[2:]) * len(x)
         return 2 * weight.numel() * pixels * (wanted[0] + wanted[1])
     formula = flop_registry.get(func._overloadpacket)
-    return formula(*args, **kwargs, out_val=result) if formula else 0
+    return int(formula(*args, **kwargs, out_val=result)) if formula else 0
 
 
 class Operations(TorchDispatchMode):
