@@ -32,9 +32,6 @@ Statistics = Literal["batch", "running"]
 
 STEM_MULTIPLIER = 3
 """Channels of the stem, in those of a node of the first cell."""
-NARROW = 16
-"""Channels of an edge, below which matrix products with zeros replace grouped convolutions and copies: for so narrow
-groups libraries have no fast kernels, and in channels-last order copies go pixel by pixel."""
 
 
 def edges_leaving(state: int) -> list[int]:
@@ -125,25 +122,7 @@ class Conv(nn.Module):
     def forward(self, x: Tensor, dilation: int = 1) -> Tensor:
         if self.groups == len(self.weight):
             return depthwise_conv2d(x, self.weight, self.stride, dilation)
-        if self.groups > 1 and self.weight.shape[1] < NARROW:
-            return functional.conv2d(x, block_diagonal(self.weight, self.groups))
         return functional.conv2d(x, self.weight, None, self.stride, self.weight.shape[-1] // 2, 1, self.groups)
-
-
-def block_diagonal(weight: Tensor, groups: int) -> Tensor:
-    """A grouped pointwise convolution's weights ``(C, C / groups, 1, 1)`` as a dense one's, ``(C, C, 1, 1)``."""
-    channels = len(weight)
-    diagonal = torch.eye(groups, dtype=weight.dtype, device=weight.device)[:, None, :, None]
-    return (weight.view(groups, channels // groups, 1, -1) * diagonal).view(channels, channels, 1, 1)
-
-
-def side_by_side(x: Tensor, copies: int) -> Tensor:
-    """``(B, C, H, W)`` to ``(B, copies * C, H, W)``."""
-    channels = x.shape[1]
-    if copies == 1 or channels >= NARROW:
-        return torch.cat([x] * copies, 1)
-    ones = torch.eye(channels, dtype=x.dtype, device=x.device).repeat(copies, 1)
-    return functional.conv2d(x, ones[..., None, None])
 
 
 class FactorizedReduction(nn.Module):
@@ -226,7 +205,7 @@ class WideOperations(nn.Module):
         # word, if the factors aren't contiguous.
         factor = dict(zip(OPERATIONS, mixture.T.repeat_interleave(self.channels, 1), strict=True))
         positive = functional.relu(x)
-        wide = side_by_side(positive, self.edges)
+        wide = torch.cat([positive] * self.edges, 1)
         total = self._parameterless(x, positive, mixture, factor)
         for kind, (first, second) in (("sep_conv_3x3", self.sep_3x3), ("sep_conv_5x5", self.sep_5x5)):
             total += second(functional.relu(first(wide)), factor[kind])
@@ -252,9 +231,9 @@ class WideOperations(nn.Module):
     def _dilated(self, positive: Tensor, wide: Tensor, factor: dict[str, Tensor]) -> Tensor:
         on_grids = self.stride == 1 and wide.shape[-2] % 2 == 0 and wide.shape[-1] % 2 == 0
         if self.stride == 2:
-            wide = side_by_side(positive[..., ::2, ::2].contiguous(memory_format=torch.channels_last), self.edges)
+            wide = torch.cat([positive[..., ::2, ::2].contiguous(memory_format=torch.channels_last)] * self.edges, 1)
         elif on_grids:
-            wide = side_by_side(to_grids(positive), self.edges)
+            wide = torch.cat([to_grids(positive)] * self.edges, 1)
         dilation = 1 if on_grids or self.stride == 2 else 2
         total = self.dil_3x3(wide, factor["dil_conv_3x3"], dilation)
         total = total + self.dil_5x5(wide, factor["dil_conv_5x5"], dilation)
