@@ -37,7 +37,7 @@ RULES = 2
 """Raised when files are read in another way, so that arrays of an older relit are written again."""
 
 
-class _Given(NamedTuple):
+class _Arguments(NamedTuple):
     """Arguments of which some may be left to the model."""
 
     image_size: int | None
@@ -140,7 +140,7 @@ class PairedFolder(ImageDataModule):
                 f"{val_fraction} and {test_fraction}."
             )
         self.path = path
-        self._given = _Given(image_size, load_size, evaluation, source_channels, target_channels)
+        self._arguments = _Arguments(image_size, load_size, evaluation, source_channels, target_channels)
         self.direction, self.pairing, self.max_shift, self.flip = direction, pairing, max_shift, flip
         self.val_fraction, self.test_fraction, self.split_seed = val_fraction, test_fraction, split_seed
         self.reading = Reading.of(3, background, value_range)
@@ -151,7 +151,7 @@ class PairedFolder(ImageDataModule):
     def _take_sizes(self, is_final: bool = True) -> None:
         """Sets sizes and channels: those that are given, else those of the model, if there is one by now. If they may
         still change, as the model isn't known yet, they aren't checked."""
-        given = self._given
+        given = self._arguments
         size = self.channels_and_size(None, given.image_size)[1] or 256
         model = self.model_in_training
         of_model = model.pair_channels if isinstance(model, TakesPairs) else (3, 3)

@@ -45,7 +45,15 @@ from lit_models.cli import processes
 from lit_models.cli.compare import compare, logged_as, mean_run
 from lit_models.cli.processes import finished, in_a_process, interruptible, relit, train
 from lit_models.errors import RunError
-from lit_models.runs.reading import Run, differences, flat, limit_of_tests, read_epochs, read_mapping, read_tests
+from lit_models.runs.reading import (
+    Run,
+    differences,
+    flattened,
+    limit_of_tests,
+    read_epochs,
+    read_mapping,
+    read_tests,
+)
 from lit_models.support.files import write_atomically
 from lit_models.support.judge import SCORES, judge_of_test, printed_name, read_judge
 
@@ -207,9 +215,9 @@ class Chain:
             arguments.append(f"--trainer.max_epochs={epochs}")
         planned = resolved("fit", *arguments)
         own = [argument.replace("{seed}", str(seed)) for argument in step.arguments]
-        before = flat(resolved("fit", f"--config={REPOSITORY / 'configs' / step.config}.yaml", *own))
-        for key, length in lengths(before, flat(planned)).items():
-            if flat(planned)[key] == before[key] != length:
+        before = flattened(resolved("fit", f"--config={REPOSITORY / 'configs' / step.config}.yaml", *own))
+        for key, length in lengths(before, flattened(planned)).items():
+            if flattened(planned)[key] == before[key] != length:
                 arguments.append(f"--{key.replace('.init_args', '')}={length}")
         planned = resolved("fit", *arguments)
         folder = root / planned["run"]["experiment"] / f"{step.name}-{run_id}"
@@ -238,9 +246,9 @@ class Chain:
         settings = read_settings(folder)
         seed = settings["seed_everything"]
         own = [argument.replace("{seed}", str(seed)) for argument in step.arguments]
-        expected = flat(resolved("fit", f"--config={REPOSITORY / configuration_of(settings, step)}", *own))
+        expected = flattened(resolved("fit", f"--config={REPOSITORY / configuration_of(settings, step)}", *own))
         for key in (key_of(argument.partition("=")[0]) for argument in own):
-            if flat(settings).get(key) != expected[key]:
+            if flattened(settings).get(key) != expected[key]:
                 raise RunError(f"{folder} is no run of {step.name}: its {key} is not {expected[key]}.")
         tests = {}
         for name, arguments in step.tests.items():
@@ -479,10 +487,10 @@ def configuration_of(settings: Settings, step: Step) -> str:
 
 def changes(settings: Settings, others: Settings, step: Step) -> dict[str, list[Any]]:
     """Which settings that matter differ, each with both values."""
-    known = flat(settings)
-    mine = flat(without_nulls(settings))
+    known = flattened(settings)
+    mine = flattened(without_nulls(settings))
     # What was set to null is a change; what an older relit didn't know isn't.
-    theirs = {key: value for key, value in flat(without_nulls(others)).items() if key in mine or key in known}
+    theirs = {key: value for key, value in flattened(without_nulls(others)).items() if key in mine or key in known}
     ignored = (*ABOUT_THE_RUN, *(key_of(option) for option in (*step.uses, *seeded(step))))
     return dict(sorted(differences([mine, theirs], ignored, agrees).items()))
 

@@ -5,15 +5,19 @@ import os
 os.environ["OMP_NUM_THREADS"] = "1"
 os.environ["WANDB_MODE"] = "offline"
 
+import gc
 import re
 import shutil
 import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
 import torch
+
+from lit_models.cli import versions
 
 torch.set_num_threads(1)
 # The first backward pass starts autograd's threads, one for each kind of device that is known by then, and after that a
@@ -27,8 +31,15 @@ if os.name == "nt":
     collect_ignore = [str(path) for path in _TESTS if _POSIX.search(path.read_text(encoding="utf-8"))]
 
 
-LONGEST = ("test_kernels.py", "test_fake_cuda.py", "test_site.py", "test_compile.py", "test_types.py")
-"""Files of few tests that take long."""
+# Each command compares the versions of the packages, whose metadata take longer to read than most tests.
+versions.requires, versions.version = cache(versions.requires), cache(versions.version)
+
+LONGEST = (
+    *("test_kernels.py", "test_fake_cuda.py", "test_site.py", "test_compile.py", "test_types.py"),
+    *("test_add_a_method.py", "test_configs.py", "test_distributed.py", "test_docs.py", "test_preemption.py"),
+    *("test_resume.py", "test_reproduce.py", "test_sweep.py", "test_laptops.py"),
+)
+"""Files that take long, more than by the number of their tests."""
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -46,6 +57,12 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         items.sort(key=lambda item: (item.path.name not in LONGEST, -count[item.path], item.path))
 
 
+def pytest_collection_finish() -> None:
+    """What was imported by now stays. Garbage collections leave it out, which would take half a second each."""
+    gc.collect()
+    gc.freeze()
+
+
 @pytest.fixture(scope="session")
 def digits_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A data root in which the digits are prepared."""
@@ -59,12 +76,9 @@ def digits_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def uninterrupted(tmp_path_factory: pytest.TempPathFactory, digits_root: Path) -> Path:
     """The folder of a run of ``tests.support.tiny.TINY`` that nothing has disturbed."""
-    from lit_models.__main__ import main
-    from tests.support.tiny import TINY, the_run
+    from tests.support.tiny import TINY, finished_run
 
-    root = tmp_path_factory.mktemp("whole")
-    assert main(["fit", *TINY, f"--data.root={digits_root}", f"--run.root={root}"]) == 0
-    return the_run(root)
+    return finished_run(tmp_path_factory.mktemp("whole"), *TINY, f"--data.root={digits_root}")
 
 
 @pytest.fixture

@@ -431,7 +431,7 @@ METHODS: dict[str, Method] = {
     "DARTSSearch": Method(
         "darts",
         {**CLASSES, "init_channels": 4, "layers": 3},
-        (("darts_search_digits", "--data.batch_size=8", NO_CALLBACKS),),
+        (("darts_search_digits", "--data.batch_size=8", "--data.eval_batch_size=20", NO_CALLBACKS),),
         classified,
         Scale("darts_search_cifar10", ("--model.init_channels=4", "--model.layers=3"), "SearchDataModule"),
         {
@@ -446,8 +446,8 @@ METHODS: dict[str, Method] = {
         {**CLASSES, "genotype": "DARTS_V1", "init_channels": 4, "layers": 3, "auxiliary_weight": 0.0},
         (
             (
-                *("darts_retrain_cifar10_small", "--data=Digits", "--data.batch_size=8", "--model.channels=1"),
-                *("--model.init_channels=2", "--model.layers=3", NO_CALLBACKS),
+                *("darts_retrain_cifar10_small", "--data=Digits", "--data.batch_size=8", "--data.eval_batch_size=20"),
+                *("--model.channels=1", "--model.init_channels=2", "--model.layers=3", NO_CALLBACKS),
             ),
         ),
         retrained,

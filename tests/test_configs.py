@@ -30,12 +30,20 @@ def test_prints(relit: Relit, capsys: pytest.CaptureFixture[str], path: Path) ->
 
 @pytest.mark.parametrize("path", EXPERIMENTS, ids=lambda path: path.stem)
 def test_one_step(relit: Relit, path: Path, digits_root: Path) -> None:
-    """One step on a small data set in the official format; on the data set itself where it needs no files."""
+    """One step of narrow networks, on a small data set in the official format; on the data set itself where it needs no
+    files."""
     config = yaml.safe_load(path.read_text())
     data, model = (config[part]["class_path"] for part in ("data", "model"))
-    arguments = SMALL_DATA[data](digits_root) if data in SMALL_DATA else []
-    arguments += autoencoder_for(METHODS[model.rpartition(".")[2]], digits_root)
-    if config["model"]["init_args"].get("image_size") == 28 and data == "MNIST":
+    given, method = config["model"]["init_args"], METHODS[model.rpartition(".")[2]]
+    # Small pairs have networks of their size, and so have the configurations of digits.
+    arguments = [] if method.scale.pairs or data == "Digits" else [*method.scale.small]
+    if model == "LayerwiseMLP" and "widths" in given:
+        arguments.append(f"--model.widths={[16] * len(given['widths'])}")
+    if data not in ("OmniglotEpisodes", "EpisodeDataModule"):
+        arguments.append("--data.eval_batch_size=8")
+    arguments += SMALL_DATA[data](digits_root) if data in SMALL_DATA else []
+    arguments += autoencoder_for(method, digits_root)
+    if given.get("image_size") == 28 and data == "MNIST":
         arguments.append("--model.image_size=32")  # that of the small data set
     assert relit("fit", "--config", path, *arguments, "--trainer.fast_dev_run=1", "--trainer.accelerator=cpu") == 0
 

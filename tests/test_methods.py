@@ -10,12 +10,14 @@ from torch import Tensor
 
 import lit_models
 from lit_models.adversarial import AdversarialModule
+from lit_models.errors import ModelError
 from lit_models.support.abilities import classes_of
 from tests.methods import ALL_MODELS, METHODS
 from tests.support.small_fits import small_fit
 from tests.support.small_models import built, called
 
 TITLES = pytest.mark.parametrize("title", ALL_MODELS)
+CLASSES = [name for name, method in METHODS.items() if "num_classes" in method.small]
 
 
 def test_every_method_has_a_record() -> None:
@@ -61,12 +63,20 @@ def test_every_parameter_gets_a_gradient(title: str, tmp_path: Path) -> None:
     "title", [pytest.param(title, marks=[pytest.mark.long] if title not in METHODS else []) for title in ALL_MODELS]
 )
 def test_a_checkpoint_stands_alone(title: str, precision: str, tmp_path: Path) -> None:
-    """It needs no file that the training started from, no code but the method's, and computes what the model does."""
+    """It needs no file that the training started from, no code but the method's, and computes what the model does.
+
+    In bfloat16, the networks are in channels-last order and keep their weights in float32.
+    """
     model, data, trainer = small_fit(title, tmp_path, precision=precision)
+    if precision == "bf16-mixed":
+        model.to(memory_format=torch.channels_last)
     trainer.fit(model, data)
+    assert all(parameter.dtype == torch.float32 and parameter.isfinite().all() for parameter in model.parameters())
     trainer.save_checkpoint(tmp_path / "last.ckpt")
     (tmp_path / "autoencoder.ckpt").unlink(missing_ok=True)
     again = type(model).load_from_checkpoint(tmp_path / "last.ckpt", weights_only=True)
+    if precision == "bf16-mixed":
+        again.to(memory_format=torch.channels_last)
     assert dict(again.hparams) == dict(model.hparams)
     expected = model.state_dict()
     assert again.state_dict().keys() == expected.keys()
@@ -104,6 +114,31 @@ def test_the_loss_is_that_computed_another_way(method: str, tmp_path: Path) -> N
     trainer.fit(model, data)
     assert len(losses) == 2
     assert all(torch.allclose(loss, expected, rtol=1e-4) for loss, expected in losses)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_images_of_another_size_are_refused(method: str, tmp_path: Path) -> None:
+    model, data, trainer = small_fit(method, tmp_path)
+    channels, size, _ = model.image_shape
+    images: Any = getattr(data, "images", data)
+    images.image_shape = (channels, 2 * size, 2 * size)
+    sentence = (
+        f"^{method} is built for images of {channels}x{size}x{size}, but {type(data).__name__} gives "
+        rf"{channels}x{2 * size}x{2 * size} .*: set --model.image_size {2 * size} and --model.channels {channels}, or"
+    )
+    with pytest.raises(ModelError, match=sentence):
+        trainer.fit(model, data)
+
+
+@pytest.mark.parametrize("count", [0, 7])
+@pytest.mark.parametrize("method", CLASSES)
+def test_other_classes_are_refused(method: str, count: int, tmp_path: Path) -> None:
+    model, data, trainer = small_fit(method, tmp_path)
+    images: Any = getattr(data, "images", data)
+    images.num_classes = count
+    sentence = f"gives images of {count} classes: set --model.num_classes" if count else "gives images without classes"
+    with pytest.raises(ModelError, match=f"^{method} .*but {type(data).__name__} {sentence}"):
+        trainer.fit(model, data)
 
 
 @pytest.mark.parametrize("method", METHODS)

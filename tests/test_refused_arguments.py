@@ -121,7 +121,10 @@ REFUSED: dict[str, list[tuple[Settings, str]]] = {
         ({"finetune_epochs": 0}, "finetune_epochs is 0; it must be at least 1."),
         ({"mask_fraction": 1.0}, f"mask_fraction is 1.0; {FRACTION}"),
         ({"dropout": -0.1}, f"dropout is -0.1; {FRACTION}"),
-        ({"labeled_fraction": 0.0}, "labeled_fraction is 0.0; it must be greater than 0 and at most 1."),
+        *(
+            ({"labeled_fraction": share}, f"labeled_fraction is {share}; it must be greater than 0 and at most 1.")
+            for share in (0.0, 1.5)
+        ),
     ],
     "MetricResNet": [
         (

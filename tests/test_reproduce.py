@@ -1,12 +1,8 @@
-"""`scripts/reproduce.py` and `scripts/results_table.py`: what is run, what is left alone, and what the tables say."""
+"""`scripts/reproduce.py`: what is run, and what is left alone."""
 
-import copy
 import csv
-import dataclasses
 import json
-import re
 import shutil
-import statistics
 import subprocess
 import sys
 import warnings
@@ -21,39 +17,15 @@ import reproduce
 import results_table
 import yaml
 from analyses import best_epoch
-from experiments import Budget, Data, Experiment, Figure, Step, claims
-from experiments.listing import changes, keeps_and_cuts, key_of, listing
-from experiments.schedules import lengths
+from experiments import Budget, Experiment, Step
+from experiments.listing import changes
 
 from datamodules import DataWarning, Digits
 from lit_models.runs import loggers
-from lit_models.runs.published import Citation, Published, all_published, published_of
-from lit_models.runs.reading import flat
 from tests.support.tiny import CONFIGS
+from tests.support.toy_experiment import COMMIT, DIGITS, QUICK, TOY, row_of
 
 Relit = Callable[..., int]
-QUICK = (
-    *("--model.feature_maps=2", "--model.latent_dim=4", "--trainer.limit_train_batches=3"),
-    *("--trainer.callbacks=null", "--checkpoint.monitor=null", "--trainer.accelerator=cpu"),
-    *("--trainer.enable_progress_bar=false", "--trainer.enable_model_summary=false"),
-)
-COMMIT = 40 * "a"
-DIGITS = Data("digits", 1_497, 300)
-NOISY = ("--model.label_noise=0.1", "--trainer.callbacks=null")
-TOY = Experiment(
-    title="Two toys",
-    steps=(
-        Step("plain", "DCGAN", "dcgan", "dcgan_digits", DIGITS, checkpoint="last"),
-        Step("noisy", "DCGAN, noisy", "dcgan", "dcgan_digits", DIGITS, NOISY, checkpoint="last"),
-    ),
-    figures=(
-        Figure("plain", "loss", "test/generator_loss", published="a_loss"),
-        Figure("plain", "loss after an epoch", "val/generator_loss", epoch=1),
-        Figure("noisy", "loss", "test/generator_loss", main=False),
-    ),
-    budgets={"cpu": Budget({"*": (*QUICK, "--trainer.max_epochs=1")})},
-    drawn=("val/generator_loss",),
-)
 
 
 @pytest.fixture
@@ -196,12 +168,6 @@ def test_what_follows_the_seed_is_no_change() -> None:
     assert reproduce.command_line("configs/x.yaml", changed, step) == command
 
 
-def test_where_an_option_is_in_a_configuration() -> None:
-    options = ("--model.latent_dim", "--data.train_on_val", "--trainer.callbacks", "--checkpoint.monitor")
-    keys = ["model.init_args.latent_dim", "data.init_args.train_on_val", "trainer.callbacks", "checkpoint.monitor"]
-    assert [key_of(option) for option in options] == keys
-
-
 @pytest.mark.parametrize(
     ("train", "val", "test", "whole"),
     [
@@ -304,69 +270,6 @@ def test_remarks_on_the_data_make_it_a_subset(
     assert row.data == "digits, **subset**: x.gz has the checksum md5:1, not the published md5:2"
 
 
-@pytest.mark.parametrize(
-    ("text", "fault"),
-    [
-        ("about 91 %<!-- = toy/plain test/accuracy --> of them", None),
-        ("91.0 ± 1.4 %<!-- = toy/plain test/accuracy -->", None),
-        ("an error of 9.0 %<!-- = toy/plain test/accuracy -->", None),
-        ("0.60<!-- = toy/plain test/accuracy --> after one epoch", None),
-        ("30 points<!-- = toy/plain test/accuracy - toy/plain test/other -->", None),
-        ("0.5<!-- = results/judge.json rows > ten -->", None),
-        ("92 %<!-- = toy/plain test/accuracy -->", "92 %<!-- .*: the records say 0.91, 0.6"),
-        ("91 ± 2 %<!-- = toy/plain test/accuracy -->", "the standard deviations are 0.01414"),
-        ("1<!-- = toy/plain test/nothing -->", "the records say nothing"),
-        ("1<!-- = toy/nothing test/accuracy -->", "there is no such record"),
-        ("1<!-- = nothing/plain test/accuracy -->", "there is no such record"),
-    ],
-)
-def test_numbers_in_prose_have_records(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str, fault: str | None
-) -> None:
-    monkeypatch.setattr(claims, "REPOSITORY", tmp_path)
-    (tmp_path / "results").mkdir()
-    entries = [entry([0.9, 0.92]), entry([0.6])]
-    for run in entries[0]["seeds"].values():
-        run["tests"]["test"]["figures"]["test/other"] = 0.61
-    (tmp_path / "results" / "toy.json").write_text(json.dumps({"steps": {"plain": entries}}))
-    (tmp_path / "results" / "judge.json").write_text(json.dumps({"rows": {"ten": 0.5}}))
-    found = list(claims.unsupported(text))
-    assert len(found) == (fault is not None)
-    assert fault is None or re.search(fault, found[0])
-
-
-def test_pictures_name_what_made_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(claims, "REPOSITORY", tmp_path)
-    monkeypatch.setattr(claims, "MADE_BY", tmp_path / "made_by.yaml")
-    (tmp_path / "made_by.yaml").write_text(
-        "images/a.png: relit fit --config configs/here.yaml\nimages/b.png: python scripts/gone.py\n"
-    )
-    (tmp_path / "configs").mkdir()
-    (tmp_path / "configs" / "here.yaml").touch()
-    text = '![a](../images/a.png) ![b](../images/b.png) <img src="../images/c.png"> ![d](https://x.org/d.png)'
-    assert list(claims.unsourced(tmp_path / "docs" / "page.md", text)) == [
-        "images/b.png is said to be made by scripts/gone.py, which isn't there",
-        "images/c.png: docs/images/made_by.yaml doesn't say which run or command made it",
-    ]
-
-
-def test_schedules_end_with_the_training() -> None:
-    """Lengths in steps go by epochs, images of a batch, and steps of the critic; lengths in epochs by epochs."""
-    scheduler = {f"model.init_args.{player}_scheduler.init_args.total_iters": 5150 for player in ("a", "b")}
-    sizes = {"data.init_args.batch_size": 64, "model.init_args.n_critic": 5}
-    own = {"trainer.max_epochs": 30, "model.init_args.schedule_interval": "step", **sizes, **scheduler}
-    for changed, expected in (
-        ({"trainer.max_epochs": 15}, 2575),
-        ({"data.init_args.batch_size": 128}, 2575),
-        ({"model.init_args.n_critic": 1}, 25750),
-        ({"trainer.max_epochs": 15, "model.init_args.n_critic": 1}, 12875),
-        ({}, 5150),
-    ):
-        assert set(lengths(own, own | changed).values()) == {expected}, changed
-    cosine = {"trainer.max_epochs": 60, "model.init_args.lr_scheduler.init_args.T_max": 60, **sizes}
-    assert set(lengths(cosine, cosine | {"trainer.max_epochs": 6, "data.init_args.batch_size": 8}).values()) == {6}
-
-
 def test_a_cut_of_the_epochs_shortens_a_schedule_of_steps(
     start: Callable[..., int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -395,271 +298,6 @@ def test_a_cut_of_the_epochs_shortens_a_schedule_of_steps(
     assert changes(step, budgets["cpu"])[key] == [half, total], "and --list says so"
 
 
-def test_what_a_budget_keeps_and_cuts_is_what_it_does(relit: Relit, capsys: pytest.CaptureFixture[str]) -> None:
-    """Each change that the list names is one of the resolved configurations."""
-    experiment = experiments.EXPERIMENTS["gans_mnist"]
-    assert keeps_and_cuts(experiment, experiment.budgets["cpu"]) == [
-        "keeps all 6 trainings",
-        "dcgan, sngan, wgan_gp, triplet_gan: feature_maps 32 of 64, precision bf16-mixed",
-        "wgan_sn, wgan: feature_maps 32 of 64, epochs 30 (15), precision bf16-mixed",
-        "note: WGAN and WGAN-SN take as many steps of the generator as WGAN-GP, 5,150",
-    ]
-    assert keeps_and_cuts(experiment, experiment.budgets["paper"]) == ["keeps all 6 trainings", "cuts nothing"]
-    darts = experiments.EXPERIMENTS["darts"]
-    for step in (darts.step("search_2nd"), darts.step("retrain")):
-        budget = darts.budgets["cpu"]
-        own = flat(reproduce.resolved("fit", f"--config={CONFIGS / step.config}.yaml"))
-        config = f"--config={CONFIGS / budget.configs[step.name]}.yaml"
-        planned = flat(reproduce.resolved("fit", config, *budget.of(step)))
-        told = {key: values for key, values in changes(step, budget).items() if None not in values}
-        assert len(told) > 3
-        for key, (mine, theirs) in told.items():
-            assert (planned[key], own[key]) == (mine, theirs), key
-        cut = ("init_channels", "layers", "epochs", "max_epochs", "batch_size", "feature_maps")
-        really = {key for key in own if key.rpartition(".")[2] in cut and own[key] != planned.get(key)}
-        assert really <= {*told}
-
-
-# --- tables -----------------------------------------------------------------------------------------------------------
-
-
-def entry(values: list[float], **changes: Any) -> dict[str, Any]:
-    """What a file of results holds of a step, for seeds 0, 1, …"""
-    return {
-        "config": "configs/dcgan_digits.yaml",
-        "changed": changes,
-        "command": "relit fit --config configs/dcgan_digits.yaml",
-        "data": {"name": "digits", "whole": True, "train_images": 1297, "val_images": 200, "test_images": 300},
-        "seeds": {
-            str(seed): {
-                "commit": COMMIT,
-                "training_seconds": 100.0 + 20 * seed,
-                "hardware": "a CPU",
-                "tests": {"test": {"figures": {"test/accuracy": value, "test/accuracy_ci95": 0.01}}},
-                "curves": {"val/accuracy": [[1, 0.1], [2, value]]},
-            }
-            for seed, value in enumerate(values)
-        },
-    }
-
-
-def row_of(step: Step, figure: Figure, entry: dict[str, Any]) -> results_table.Row:
-    return results_table.measured(results_table._unmeasured("toy", step, figure, None), step, figure, entry)
-
-
-@pytest.mark.parametrize(
-    ("figure", "shown"),
-    [
-        (Figure("plain", "", "test/accuracy", kind="percent"), "91.0 ± 1.4"),
-        (Figure("plain", "", "test/accuracy", kind="error"), "9.00 ± 1.41"),
-        (Figure("plain", "", "val/accuracy", epoch=2), "0.91 ± 0.01"),
-        (Figure("plain", "", "val/accuracy", epoch=1), "0.10 ± 0.00"),
-    ],
-)
-def test_mean_and_standard_deviation(figure: Figure, shown: str) -> None:
-    values = [0.9, 0.92]
-    assert f"{100 * statistics.stdev(values):.2f}" == "1.41"
-    row = row_of(TOY.steps[0], figure, entry(values))
-    assert (row.data, row.ours, row.seeds, row.time, row.hardware) == ("digits", shown, 2, "2 min", "a CPU")
-
-
-def test_one_seed_shows_its_confidence_interval() -> None:
-    figure = Figure("plain", "", "test/accuracy", kind="percent", interval="test/accuracy_ci95")
-    assert row_of(TOY.steps[0], figure, entry([0.9])).ours == "90.00 ± 1.00 (95 % CI)"
-    assert "95 %" not in row_of(TOY.steps[0], figure, entry([0.9, 0.8])).ours
-
-
-def test_cuts_and_subsets_are_said() -> None:
-    figure = Figure("noisy", "", "test/accuracy", kind="percent")
-    changes: dict[str, Any] = {
-        "model.init_args.feature_maps": [16, 64],
-        "model.init_args.label_noise": [0.1, 0.0],
-        "model.init_args.loss": ["hinge", "bce"],
-        "trainer.log_every_n_steps": [3, None],
-        "trainer.max_epochs": [5, 15],
-    }
-    cut = entry([0.5], **changes)
-    cut["data"] |= {"whole": False, "train_images": 1000}
-    row = row_of(TOY.steps[1], figure, cut)
-    assert row.data == "digits, **subset**: 1,200 of 1,497 training and validation, 300 of 300 test images"
-    assert row.ours == "50.0"
-    assert row.cut == ("16 of 64 feature maps", "5 of 15 epochs"), "what makes the step what it is isn't a cut"
-    assert row.changed == ("`loss` hinge",)
-    longer = row_of(TOY.steps[0], figure, entry([0.5], **{"trainer.max_epochs": [30, 15]}))
-    assert (longer.cut, longer.changed) == ((), ("`max_epochs` 30",))
-    small = {**entry([0.5], **{"trainer.max_epochs": [3, 5]}), "changed_from_own": {"trainer.max_epochs": [3, 15]}}
-    small["changed_from_own"]["checkpoint.every_n_steps"] = [50, None]
-    assert row_of(TOY.steps[0], figure, small).cut == ("3 of 15 epochs",), "not of a small configuration's 5"
-
-
-def recorded(tmp_path: Path) -> None:
-    """Two trainings of the step "plain" with two figures each: the second one is shorter, and by another machine."""
-    measured = {"steps": {"plain": [entry([0.5]), entry([0.6], **{"trainer.max_epochs": [1, 9]})]}}
-    for one in measured["steps"]["plain"]:
-        one["seeds"]["0"]["tests"]["test"]["figures"]["test/generator_loss"] = 0.25
-        one["seeds"]["0"]["curves"]["val/generator_loss"] = [[1, 0.1]]
-    measured["steps"]["plain"][1]["command"] += " --trainer.max_epochs 1"
-    measured["steps"]["plain"][1]["seeds"]["0"]["hardware"] = "a GPU"
-    (tmp_path / "toy.json").write_text(json.dumps(measured))
-
-
-@pytest.fixture
-def toy(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The toy is the only experiment, and has a published figure."""
-    monkeypatch.setattr(results_table, "EXPERIMENTS", {"toy": TOY})
-    monkeypatch.setattr(reproduce, "EXPERIMENTS", {"toy": TOY})
-    they, us = Citation("0.5", "they", "https://x.org"), Citation("0.6", "us")
-    published = Published("a_loss", "loss", "test/generator_loss", (), {}, they, (us,))
-    monkeypatch.setattr(results_table, "all_published", lambda: (published,))
-
-
-def listed(results: Path) -> list[str]:
-    """The lines that `--list` prints of the toy."""
-    missing = [(row.step, row.figure) for row in results_table.all_rows(results) if not row.ours]
-    return listing("toy", TOY, results, missing).splitlines()
-
-
-@pytest.mark.usefixtures("toy")
-def test_what_has_no_record_is_listed_by_the_command_alone(tmp_path: Path) -> None:
-    rows = list(results_table.all_rows(tmp_path))
-    assert [row.ours for row in rows] == [""] * 3
-    assert [line.split() for line in listed(tmp_path)[1:3]] == [
-        ["plain", "not", "recorded"],
-        ["noisy", "not", "recorded"],
-    ]
-    text = results_table.with_tables("a\n<!-- results: all -->\nold\n<!-- end of results -->\nb", tmp_path)
-    assert text == "a\n<!-- results: all -->\n\n<!-- end of results -->\nb"
-    page = results_table.with_tables("<!-- results: dcgan -->\nold\n<!-- end of results -->", tmp_path)
-    assert page.splitlines()[2:-2] == [
-        *("Published values without a recorded training of relit:", ""),
-        "| training | data | value | paper | others' runs |",
-        "| --- | --- | --- | --- | --- |",
-        '| DCGAN | digits | loss | [0.5](https://x.org "they") | 0.6 (us) |',
-    ]
-    recorded(tmp_path)
-    assert listed(tmp_path)[1:5] == [
-        "  plain  2 min  1 seed, by no budget",
-        "  plain  2 min  1 seed, by no budget",
-        "                epochs 1 of 9",
-        "  noisy         not recorded",
-    ]
-
-
-@pytest.mark.usefixtures("toy")
-def test_a_training_is_a_row_and_its_figures_are_columns(tmp_path: Path) -> None:
-    recorded(tmp_path)
-    text = results_table.with_tables("<!-- results: dcgan -->\nold\n<!-- end of results -->", tmp_path)
-    published = '[0.5](https://x.org "they") | 0.6 (us)'
-    assert text.splitlines() == [
-        *("<!-- results: dcgan -->", "", "**digits**; 1 seed:", ""),
-        "| # | training | settings | loss | paper | others' runs | loss after an epoch | time | machine |",
-        "| --- | --- | --- | --- | --- | --- | --- | --- | --- |",
-        f"| 1 | DCGAN |  | 0.25 | {published} | 0.10 | 2 min | a CPU |",
-        f"| 2 | DCGAN | cut to 1 of 9 epochs | 0.25 | {published} | 0.10 | 2 min | a GPU |",
-        *("", '<details markdown="1"><summary>Commands</summary>', ""),
-        "1. `relit fit --config configs/dcgan_digits.yaml`",
-        "2. `relit fit --config configs/dcgan_digits.yaml --trainer.max_epochs 1`",
-        *("", "</details>", "", "<!-- end of results -->"),
-    ]
-    assert results_table.with_tables(text, tmp_path) == text
-    overview = results_table.with_tables("<!-- results: all -->\n<!-- end of results -->", tmp_path)
-    assert "## DCGAN\n\n[Method page](methods/dcgan.md)\n\n**digits**; 1 seed:" in overview
-
-
-@pytest.mark.usefixtures("toy")
-def test_shared_settings_stand_above(tmp_path: Path) -> None:
-    changes = {"trainer.max_epochs": [1, 9], "model.init_args.loss": ["hinge", "bce"]}
-    entries = [entry([0.5, 0.6], **changes), entry([0.5, 0.7], **changes, **{"model.init_args.feature_maps": [8, 64]})]
-    for number, one in enumerate(entries):
-        one["command"] += f" {number}"
-        for run in one["seeds"].values():
-            run["tests"]["test"]["figures"]["test/generator_loss"] = 0.25
-    (tmp_path / "toy.json").write_text(json.dumps({"steps": {"plain": entries}}))
-    text = results_table.with_tables("<!-- results: dcgan -->\n<!-- end of results -->", tmp_path)
-    assert "**digits**; cut to 1 of 9 epochs; with `loss` hinge; 2 seeds; a CPU:\n" in text
-    assert "| 2 | DCGAN | cut to 8 of 64 feature maps | 0.25 ± 0.00 |" in text
-
-
-@pytest.mark.usefixtures("toy")
-def test_the_list_of_methods_has_a_value_and_the_papers(tmp_path: Path) -> None:
-    def row() -> str:
-        text = results_table.with_tables("<!-- methods -->\nold\n<!-- end of methods -->", tmp_path)
-        assert text.count("\n| [") == len(results_table.methods_index())
-        return next(line for line in text.splitlines() if line.startswith("| [DCGAN]"))
-
-    assert row().endswith("| digits | not recorded yet |")
-    recorded(tmp_path)
-    assert row().endswith("| digits | loss: 0.25 / [0.5](https://x.org) |")
-    only_cut = json.loads((tmp_path / "toy.json").read_text())
-    del only_cut["steps"]["plain"][0]
-    (tmp_path / "toy.json").write_text(json.dumps(only_cut))
-    assert row().endswith("| digits | loss: 0.25† / [0.5](https://x.org) |")
-
-
-# --- the declared experiments -----------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("published", all_published(), ids=lambda one: one.name)
-def test_a_published_value_is_cited_by_a_declared_one(relit: Relit, published: Published) -> None:
-    """The report shows it with the tests that make the value, and with no others of the experiment."""
-    cited = [
-        (one, figure)
-        for one in experiments.EXPERIMENTS.values()
-        for figure in one.figures
-        if figure.published == published.name
-    ]
-    assert cited
-    for experiment, figure in cited:
-        step = experiment.step(figure.step)
-        assert (published.metric, published.label) == (figure.metric, figure.label)
-        budgets = [budget for name, budget in experiment.budgets.items() if name != "smoke"]
-        assert {step.config, *(one.configs.get(step.name, step.config) for one in budgets)} <= set(published.configs)
-        own = [argument for argument in step.arguments if argument.startswith("--data.")]  # in its runs, too
-        for test, arguments in step.tests.items():
-            config = f"--config={CONFIGS / step.config}.yaml"
-            data = reproduce.resolved("test", config, *own, *arguments)["data"]
-            assert (published in published_of(step.config, data, figure.metric)) == (test == figure.test)
-
-
-def test_every_citation_names_a_published_value() -> None:
-    cited = {figure.published for one in experiments.EXPERIMENTS.values() for figure in one.figures}
-    assert cited - {None} == {one.name for one in all_published()}
-
-
-@pytest.mark.parametrize("name", experiments.EXPERIMENTS)
-def test_an_experiment_is_consistent(name: str) -> None:
-    experiment = experiments.EXPERIMENTS[name]
-    steps = [step.name for step in experiment.steps]
-    assert len(set(steps)) == len(steps)
-    assert set(experiment.budgets) == {"smoke", "cpu", "gpu", "paper"}
-    assert all(figure.step in steps for figure in experiment.figures)
-    for figure in experiment.figures:
-        assert figure.test in experiment.step(figure.step).tests
-        assert (figure.epoch is None) == figure.metric.startswith("test/")
-    for budget in experiment.budgets.values():
-        assert {*budget.arguments, *budget.configs, *(budget.only or ())} <= {"*", *steps}
-        for step in experiment.steps:
-            assert (CONFIGS / f"{budget.configs.get(step.name, step.config)}.yaml").is_file()
-    for number, step in enumerate(experiment.steps):
-        assert all(source.partition("/")[0] in steps[:number] for source in step.uses.values())
-
-
-@pytest.mark.parametrize("budget", ["smoke", "cpu", "gpu", "paper"])
-@pytest.mark.parametrize("name", experiments.EXPERIMENTS)
-@pytest.mark.slow
-def test_all_arguments_are_valid(relit: Relit, capsys: pytest.CaptureFixture[str], name: str, budget: str) -> None:
-    experiment = experiments.EXPERIMENTS[name]
-    for step in experiment.steps:
-        config = experiment.budgets[budget].configs.get(step.name, step.config)
-        arguments = [*step.arguments, *experiment.budgets[budget].of(step)]
-        arguments = [a.replace("{seed}", "0").replace("=configs/", f"={CONFIGS}/") for a in arguments]
-        assert relit("fit", f"--config={CONFIGS / config}.yaml", *arguments, "--print_config") == 0
-        resolved = flat(yaml.safe_load(capsys.readouterr().out))
-        assert {key_of(argument.partition("=")[0]) for argument in step.arguments} <= {*resolved}
-        for test in step.tests.values():
-            assert relit("test", f"--config={CONFIGS / config}.yaml", *test, "--print_config") == 0
-
-
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("name", ["gans_mnist", "autoencoders_transfer", "darts", "resnet18"])
@@ -674,40 +312,3 @@ def test_smoke(start: Callable[..., int], name: str) -> None:
         if figure.step in steps and figure.epoch is None and "sure" not in figure.metric:
             (entry,) = steps[figure.step]
             assert results_table.value_of(figure, entry["seeds"]["0"]) is not None, figure
-
-
-def test_scores_over_other_features_are_not_shown_and_calibration_rows_are(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    figure = Figure("plain", "FID (digits, block 2)", "test/accuracy", features="digits, block 2")
-    toy = dataclasses.replace(TOY, steps=TOY.steps[:1], figures=(figure,))
-    monkeypatch.setattr(results_table, "EXPERIMENTS", {"toy": toy})
-    old, new = entry([0.5]), entry([0.25])
-    calibration = {"other real images": {"accuracy": 0.125}, "ten training images repeated": {"accuracy": 9.5}}
-    judge = {"features": "digits, block 2", "calibration": calibration}
-    new["seeds"]["0"]["tests"]["test"]["judge"] = judge
-    for entries, expected in (
-        ([old], [("DCGAN", "")]),
-        ([old, new], [("DCGAN", "0.25"), ("other real images", "0.12"), ("ten training images repeated", "9.50")]),
-    ):
-        (tmp_path / "toy.json").write_text(json.dumps({"steps": {"plain": entries}}))
-        assert [(row.method, row.ours) for row in results_table.all_rows(tmp_path)] == expected
-    text = results_table.with_tables("<!-- results: all -->\n<!-- end of results -->", tmp_path)
-    assert "\n|  | ten training images repeated | 9.50 |" in text
-    assert "\n| 1 | DCGAN | 0.25 | 2 min |" in text
-
-
-def test_a_record_from_before_the_argument_on_which_a_figure_depends_is_not_shown(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    arguments = {"by any means": "model.mean", "by tiles": "data.tiles"}
-    figures = tuple(Figure("plain", label, "test/accuracy", argument=name) for label, name in arguments.items())
-    toy = dataclasses.replace(TOY, steps=TOY.steps[:1], figures=figures)
-    monkeypatch.setattr(results_table, "EXPERIMENTS", {"toy": toy})
-    old = entry([0.5])
-    old["settings"] = {"model": {"init_args": {"mean": 1}}, "data": {"init_args": {"mean": 1}}}
-    new = copy.deepcopy(old)
-    new["settings"]["data"]["init_args"]["tiles"] = None
-    for entries, expected in (([old], ["0.50", ""]), ([old, new], ["0.50", "0.50", "0.50"])):
-        (tmp_path / "toy.json").write_text(json.dumps({"steps": {"plain": entries}}))
-        assert [row.ours for row in results_table.all_rows(tmp_path)] == expected

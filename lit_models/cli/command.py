@@ -312,9 +312,10 @@ class RelitCLI(LightningCLI):
         arguments["logger"] = run_loggers(arguments["logger"], wandb, folder, config.run.experiment, step)
         arguments["enable_autolog_hparams"] = False  # RunRecord logs the whole configuration.
         saves = arguments["enable_checkpointing"] is not False
+        dumped = self._dumped_config()
         arguments["callbacks"] = [
             RunRecord(
-                self._dumped_config(),
+                dumped,
                 (self.checkpoint or {}).get("global_step"),
                 digest_of(self.checkpoint["state_dict"]) if self.checkpoint and self.subcommand == "test" else None,
                 config.wandb.checkpoints,
@@ -324,7 +325,7 @@ class RelitCLI(LightningCLI):
             ExactResume(),
             LearningRateScaling(config.lr_scaling),
             *self._starting_weights(),
-            RestoredSettings(self._dumped_config()),
+            RestoredSettings(dumped),
             *progress_callbacks(arguments, callbacks, shown_path(folder), self.subcommand != "predict"),
             *callbacks,
             *([self._get(self.config_init, "checkpoint")] if saves else []),

@@ -29,7 +29,7 @@ from lit_models.errors import ModelError, RunError
 from lit_models.module import Export, Method
 from lit_models.networks.user_network import import_encoder
 from lit_models.runs.folder import run_of
-from lit_models.runs.reading import differences, flat, read_logged, read_mapping, read_tests
+from lit_models.runs.reading import differences, flattened, read_logged, read_mapping, read_tests
 from lit_models.support.arguments import error_of_ours
 from lit_models.support.checkpoint_files import checkpoint_in, read_checkpoint
 from lit_models.support.current_folder import import_from_current_folder
@@ -224,12 +224,12 @@ def figures_of(run: Path, checkpoint: dict[str, Any]) -> dict[str, float]:
     trained on; of a full test, not of one with ``--trainer.limit_test_batches``."""
     figures: dict[str, float] = {}
     step, digest = checkpoint.get("global_step", 0), digest_of(checkpoint["state_dict"])
-    data = flat((checkpoint.get("config") or {}).get("data"))
+    data = flattened((checkpoint.get("config") or {}).get("data"))
     for row in read_logged(run / "metrics.csv"):
         if row.step == step - 1:  # what is logged after n steps has the number of the last one
             figures |= {name: value for name, value in row.values.items() if name.startswith("val/")}
     for test in read_tests(run):
-        others = differences([data, flat(test["settings"])], ignored=()) if "settings" in test else {}
+        others = differences([data, flattened(test["settings"])], ignored=()) if "settings" in test else {}
         on_others = any(name.rpartition(".")[2] not in SAME_IMAGES for name in others)
         # A run that went back to an earlier checkpoint has had other weights after as many steps.
         is_of_weights = test.get("step") == step and test.get("weights", digest) == digest

@@ -243,13 +243,13 @@ def _description_of(argument: sources.Argument) -> str:
 
 def _value_of(argument: sources.Argument) -> str:
     """What stands for an argument's value in help."""
-    spelled = argument.type.replace("Optional[", "").replace(" | None", "")
-    if "Literal" in spelled:
-        choices = [part.strip("'\" ") for part in spelled.split("[", 1)[1].rstrip("]").split(",")]
+    kind = argument.type.replace("Optional[", "").replace(" | None", "")
+    if "Literal" in kind:
+        choices = [part.strip("'\" ") for part in kind.split("[", 1)[1].rstrip("]").split(",")]
         if len(choices) <= 5:
             return "|".join(choices)
     for start, shown in (("bool", "true|false"), ("int", "N"), ("float", "X"), ("list", "[…]"), ("tuple", "[…]")):
-        if spelled.startswith(start):
+        if kind.startswith(start):
             return shown
     return "VALUE"
 

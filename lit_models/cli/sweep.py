@@ -21,7 +21,7 @@ from lit_models.cli.processes import interruptible, resolved
 from lit_models.cli.sweep_settings import SEED, Sweep, text_of
 from lit_models.cli.sweep_worker import Worker, import_optuna
 from lit_models.errors import RunError
-from lit_models.runs.reading import flat
+from lit_models.runs.reading import flattened
 
 SWEEPS = "sweeps"
 """Folder within the experiment's that holds the studies."""
@@ -93,7 +93,7 @@ def sweep_of(given: argparse.Namespace, passed_on: list[str]) -> Sweep:
     config = given.experiment
     choices = {vary[0].removeprefix("--"): list(dict.fromkeys(vary[1:])) for vary in given.vary}
     ranges = dict(_range_of(parts) for parts in given.range)
-    _check_given(given, choices, ranges)
+    _check_arguments(given, choices, ranges)
     first = {**{name: values[0] for name, values in choices.items()}, **{n: text_of(r[0]) for n, r in ranges.items()}}
     arguments = ["--config", config, *(f"--{name}={value}" for name, value in first.items()), *passed_on]
     settings = resolved(arguments)
@@ -117,7 +117,9 @@ def sweep_of(given: argparse.Namespace, passed_on: list[str]) -> Sweep:
         given.sampler_seed, experiment, storage,
     )  # fmt: skip
     held = {
-        name: value for name, value in flat(settings).items() if not name.startswith(("run.", "wandb.", "ckpt_path"))
+        name: value
+        for name, value in flattened(settings).items()
+        if not name.startswith(("run.", "wandb.", "ckpt_path"))
     }
     described = [
         held,
@@ -130,7 +132,7 @@ def sweep_of(given: argparse.Namespace, passed_on: list[str]) -> Sweep:
     return sweep
 
 
-def _check_given(given: argparse.Namespace, choices: dict[str, list[str]], ranges: dict[str, Any]) -> None:
+def _check_arguments(given: argparse.Namespace, choices: dict[str, list[str]], ranges: dict[str, Any]) -> None:
     names = [vary[0].removeprefix("--") for vary in given.vary] + list(ranges)
     if not names:
         raise RunError("--vary NAME VALUE … is missing: there is nothing to vary.")

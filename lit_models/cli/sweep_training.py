@@ -29,6 +29,9 @@ from lit_models.runs.ownership import INHERITED, Ownership, lock_now
 from lit_models.runs.reading import read_epochs
 from lit_models.runs.settings import changes
 
+LOOK_EVERY = 0.5
+"""Seconds between two looks at the metrics of a training that may be stopped early."""
+
 
 class Run:
     """A training with given settings, in a folder that no run with other settings has.
@@ -96,7 +99,7 @@ class Run:
         seen = 0
         while process.poll() is None:
             with suppress(subprocess.TimeoutExpired):
-                process.wait(None if should_stop is None else 0.5)
+                process.wait(None if should_stop is None else LOOK_EVERY)
             if should_stop is None or process.poll() is not None:
                 continue
             values = self.values()[:-1]  # the last epoch may not be over

@@ -20,7 +20,7 @@ from lightning.pytorch.loggers import CSVLogger, Logger, MLFlowLogger, WandbLogg
 from lightning.pytorch.loggers.logger import DummyExperiment, rank_zero_experiment
 
 from lit_models.errors import RunError
-from lit_models.runs.reading import flat
+from lit_models.runs.reading import flattened
 from lit_models.support.checkpoint_files import BEST, CHECKPOINTS, LAST
 from lit_models.support.files import locked, write_atomically
 from lit_models.support.lightning_internals import ExperimentWriter
@@ -211,7 +211,7 @@ def wandb_id(run_folder: Path) -> str:
 
 
 def log_configuration(logger: Logger, config: dict[str, Any], run_folder: Path) -> None:
-    """Gives a logger the whole configuration of a run; not ``metrics.csv``, which lies beside ``config.yaml``.
+    """Gives a logger the whole configuration of a run; not ``metrics.csv``, which lies next to ``config.yaml``.
 
     Args:
         logger: Any logger of Lightning's.
@@ -225,7 +225,7 @@ def log_configuration(logger: Logger, config: dict[str, Any], run_folder: Path) 
         return
     # MLflow's parameters never change: a resumed run adds new ones only, and its configuration lies with the artifacts.
     known = logger.experiment.get_run(logger.run_id).data.params
-    logger.log_hyperparams({name: value for name, value in flat(config).items() if name not in known})
+    logger.log_hyperparams({name: value for name, value in flattened(config).items() if name not in known})
     logger.experiment.log_artifact(logger.run_id, str(run_folder / "config.yaml"))
 
 

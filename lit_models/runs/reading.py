@@ -295,29 +295,33 @@ def _was_trained(folder: Path) -> bool:
 # --- configurations ---------------------------------------------------------------------------------------------------
 
 
-def flat(config: Any, prefix: str = "") -> dict[str, Any]:
+def flattened(config: Any, prefix: str = "") -> dict[str, Any]:
     """The values of a nested configuration by their dotted names.
 
     Example:
-        >>> flat({"model": {"class_path": "DCGAN", "init_args": {"latent_dim": 8}}})
+        >>> flattened({"model": {"class_path": "DCGAN", "init_args": {"latent_dim": 8}}})
         {'model.class_path': 'DCGAN', 'model.init_args.latent_dim': 8}
     """
     if isinstance(config, dict):
-        return {key: value for name, part in config.items() for key, value in flat(part, f"{prefix}{name}.").items()}
+        return {
+            key: value for name, part in config.items() for key, value in flattened(part, f"{prefix}{name}.").items()
+        }
     return {prefix.rstrip("."): config}
 
 
-def flat_text(config: Any) -> dict[str, str]:
-    """A configuration for readers: :func:`flat` with lists of classes by their names, without `init_args`, and with
-    values as YAML would write them.
+def settings_text(config: Any) -> dict[str, str]:
+    """A configuration for readers: :func:`flattened`, with lists of classes by their names, without `init_args`, and
+    with values as YAML would write them.
 
     Example:
-        >>> flat_text({"model": {"init_args": {"widths": [1, 2], "lr": None}}})
+        >>> settings_text({"model": {"init_args": {"widths": [1, 2], "lr": None}}})
         {'model.widths': '[1, 2]', 'model.lr': 'null'}
-        >>> flat_text({"callbacks": [{"class_path": "my.Grid", "init_args": {"count": 64}}]})
+        >>> settings_text({"callbacks": [{"class_path": "my.Grid", "init_args": {"count": 64}}]})
         {'callbacks.Grid.class_path': 'my.Grid', 'callbacks.Grid.count': '64'}
     """
-    return {name.replace(".init_args", ""): _as_yaml(value) for name, value in flat(_classes_by_name(config)).items()}
+    return {
+        name.replace(".init_args", ""): _as_yaml(value) for name, value in flattened(_classes_by_name(config)).items()
+    }
 
 
 def _classes_by_name(config: Any) -> Any:
@@ -344,7 +348,7 @@ def settings_of(config: dict[str, Any]) -> dict[str, str]:
     """
     return {
         name: value
-        for name, value in flat_text(config).items()
+        for name, value in settings_text(config).items()
         if not name.startswith(NO_SETTINGS) and not name.endswith(".root")
     }
 
@@ -363,7 +367,7 @@ def differences(
     """The settings in which configurations differ, with each one's value.
 
     Args:
-        configs: As :func:`flat` or :func:`flat_text` returns them.
+        configs: As :func:`flattened` or :func:`settings_text` returns them.
         ignored: Beginnings of names that make no difference.
         same: Whether two values are.
 

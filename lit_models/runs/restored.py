@@ -13,8 +13,9 @@ from torch.optim.lr_scheduler import CosineAnnealingLR, OneCycleLR, ReduceLROnPl
 
 from datamodules import ImageDataModule
 from datamodules.loading.loaders import BatchLoader
+from lit_models.adversarial import AdversarialModule
 from lit_models.errors import ModelError, RunError, RunWarning
-from lit_models.runs.reading import flat
+from lit_models.runs.reading import flattened
 from lit_models.runs.settings import as_typed, differences
 from lit_models.support.lightning_internals import (
     callbacks_of,
@@ -90,7 +91,7 @@ class RestoredSettings(Callback):
         before = before if isinstance(before, dict) else {}
         settings = differences(before, now) if before else {}
         _tell_kept_rates(trainer, checkpoint, before, now)
-        known = flat(before)  # later versions have more settings
+        known = flattened(before)  # later versions have more settings
         self._other_order = [
             name
             for name in sorted(settings.keys() & known.keys())
@@ -236,7 +237,7 @@ def _require_schedules_to_last(trainer: Trainer, model: LightningModule) -> None
     of one that goes on behind the end of a cosine."""
     for config in trainer.lr_scheduler_configs:
         schedule = config.scheduler
-        interval = config.interval if model.automatic_optimization else getattr(model, "schedule_interval", "epoch")
+        interval = config.interval if model.automatic_optimization else _own_interval(model)
         if not isinstance(schedule, (OneCycleLR, CosineAnnealingLR)):
             continue
         last = last_schedule_step(trainer, interval, schedule.last_epoch) if config.frequency == 1 else None
@@ -256,6 +257,11 @@ def _require_schedules_to_last(trainer: Trainer, model: LightningModule) -> None
             )
 
 
+def _own_interval(model: LightningModule) -> str:
+    """When the schedules advance of a model that steps its optimizers itself."""
+    return model.schedule_interval if isinstance(model, AdversarialModule) else "epoch"
+
+
 def _require_metric_of_schedules(trainer: Trainer, model: LightningModule) -> None:
     for config in trainer.lr_scheduler_configs:
         if not isinstance(config.scheduler, ReduceLROnPlateau):
@@ -265,7 +271,7 @@ def _require_metric_of_schedules(trainer: Trainer, model: LightningModule) -> No
                 "ReduceLROnPlateau needs the name of a metric: choose lightning.pytorch.cli.ReduceLROnPlateau, and set "
                 "its monitor, such as val/loss."
             )
-        if not model.automatic_optimization and getattr(model, "schedule_interval", "epoch") == "step":
+        if not model.automatic_optimization and _own_interval(model) == "step":
             raise ModelError(
                 "ReduceLROnPlateau goes by a metric of an epoch, not of a step: set --model.schedule_interval epoch."
             )

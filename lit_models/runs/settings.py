@@ -9,7 +9,7 @@ import yaml
 from lightning.pytorch.utilities import rank_zero_only
 
 from lit_models.runs import reading
-from lit_models.runs.reading import flat
+from lit_models.runs.reading import flattened
 from lit_models.support.renamed import with_new_names
 
 
@@ -49,5 +49,5 @@ def changes(run: Path, now: dict[str, Any]) -> dict[str, tuple[Any, Any]]:
 
 def differences(before: dict[str, Any], now: dict[str, Any]) -> dict[str, tuple[Any, Any]]:
     """The settings that differ between two configurations, apart from those of the run's name and its loggers."""
-    found = reading.differences([flat(before), flat(now)], ignored=("ckpt_path", "run.", "wandb."))
+    found = reading.differences([flattened(before), flattened(now)], ignored=("ckpt_path", "run.", "wandb."))
     return {name: (earlier, later) for name, (earlier, later) in sorted(found.items())}

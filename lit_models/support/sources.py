@@ -169,9 +169,9 @@ def plain(text: str) -> str:
 
 
 def _argument(name: str, annotation: ast.expr | None, default: ast.expr | None, documented: dict[str, str]) -> Argument:
-    spelled = "" if annotation is None else ast.unparse(annotation)
+    kind = "" if annotation is None else ast.unparse(annotation)
     value = None if default is None else ast.unparse(default)
-    return Argument(name, spelled, value, documented.get(name, ""))
+    return Argument(name, kind, value, documented.get(name, ""))
 
 
 def _parameters(arguments: ast.arguments) -> list[tuple[ast.arg, ast.expr | None]]:
@@ -216,8 +216,8 @@ def _ancestors(module: str, name: str) -> set[str]:
 
 def _bases(module: str, name: str) -> list[tuple[str, str]]:
     imported = _imported_names(_source_of(module))
-    spelled = [ast.unparse(base).split("[")[0] for base in _class_node(module, name).bases]
-    return [(imported.get(base, module if "." not in base else ""), base) for base in spelled]
+    bases = [ast.unparse(base).split("[")[0] for base in _class_node(module, name).bases]
+    return [(imported.get(base, module if "." not in base else ""), base) for base in bases]
 
 
 @cache

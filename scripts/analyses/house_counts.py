@@ -26,7 +26,7 @@ LONG_FILES = (
     *("module.py", "adversarial.py", "layerwise_mlp.py", "metric_resnet.py", "conditional_gan.py", "vae.py", "wgan.py"),
     *("darts/search.py", "darts/retrain.py", "cli/command.py", "cli/sweep.py", "cli/sweep_worker.py"),
 )
-NO_METHODS = ("__init__.py", "__main__.py", "errors.py", "registry.py", "module.py", "optimizers.py")
+METHODS = re.findall(r'"lit_models\.([\w.]+)"', (REPOSITORY / "lit_models" / "registry.py").read_text(encoding="utf-8"))
 FRAMEWORK = re.compile(
     r"setup|on_\w+|(validation|test|predict)_step|configure_(callbacks|gradient_clipping)|_evaluate\w*|_require\w+|"
     r"log_(?!likelihood|importance)\w+|_log\w*|_report|planned_epochs|phase|not_compiled|restored_arguments|"
@@ -67,8 +67,8 @@ def framework(text: str) -> tuple[int, int]:
 
 def method_files(tree: Path) -> list[Path]:
     """The files of the methods and of the loops that they share."""
-    top = [path for path in (tree / "lit_models").glob("*.py") if path.name not in NO_METHODS]
-    return sorted([*top, tree / "lit_models" / "darts" / "search.py", tree / "lit_models" / "darts" / "retrain.py"])
+    paths = [tree / "lit_models" / f"{name.replace('.', '/')}.py" for name in {*METHODS, "adversarial", "translation"}]
+    return sorted(path for path in paths if path.is_file())
 
 
 def counts(tree: Path) -> dict[str, str]:

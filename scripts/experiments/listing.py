@@ -14,7 +14,7 @@ import yaml
 from experiments.declaration import Budget, Experiment, Step
 from experiments.schedules import lengths
 from lit_models.registry import METHODS
-from lit_models.runs.reading import differences, flat, read_mapping
+from lit_models.runs.reading import differences, flattened, read_mapping
 from lit_models.support import sources
 
 REPOSITORY = Path(__file__).parents[2]
@@ -203,7 +203,7 @@ def _is_untold(key: str) -> bool:
 @functools.cache
 def _configured(name: str) -> dict[str, Any]:
     """A configuration's settings, with the method's defaults."""
-    settings = flat(read_mapping(REPOSITORY / "configs" / f"{name}.yaml"))
+    settings = flattened(read_mapping(REPOSITORY / "configs" / f"{name}.yaml"))
     method = settings["model.class_path"].rpartition(".")[2]
     defaults = {}
     for argument in sources.describe(METHODS[method], method).arguments:
@@ -219,7 +219,7 @@ def _argument(argument: str) -> dict[str, Any]:
     """The settings that an argument of `relit fit` changes, by their dotted names."""
     option, _, value = argument.partition("=")
     if option == "--config":
-        return flat(read_mapping(REPOSITORY / value))
+        return flattened(read_mapping(REPOSITORY / value))
     key = key_of(option)
     # `--data=Digits`: a class.
     return {f"{option[2:]}.class_path" if option in ("--data", "--model") else key: yaml.safe_load(value)}

@@ -20,6 +20,7 @@ from PIL import Image
 import datamodules
 from datamodules import DataError, DataWarning, ImageDataModule
 from datamodules.loading import archives
+from tests.support.data_modules import set_up
 
 SMALL = {
     "Digits": {},
@@ -47,14 +48,13 @@ def module(name: str, root: Path) -> ImageDataModule:
 
 
 @pytest.fixture(autouse=True)
-def no_network_and_no_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def no_network(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_: object) -> None:
         raise OSError("no network in tests")
 
     monkeypatch.setattr(socket.socket, "connect", refuse)
     monkeypatch.setattr(socket, "getaddrinfo", refuse)
     monkeypatch.setattr(archives, "RETRY_DELAYS", ())
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
 
 
 # --- small data sets in the official layouts --------------------------------------------------------------------------
@@ -116,7 +116,8 @@ def write_tiny_imagenet(root: Path, size: int = 64) -> None:
 
 def write_stl10(root: Path, train: int = 12) -> None:
     for split, count in (("train", train), ("test", 4)):
-        write(root / "stl10" / "stl10_binary" / f"{split}_X.bin", bytes(count * 3 * 96 * 96))
+        write(root / "stl10" / "stl10_binary" / f"{split}_X.bin", b"")
+        os.truncate(root / "stl10" / "stl10_binary" / f"{split}_X.bin", count * 3 * 96 * 96)
         write(root / "stl10" / "stl10_binary" / f"{split}_y.bin", bytes([1]) * count)
 
 
@@ -250,13 +251,13 @@ def bomb_mnist(root: Path) -> None:
 def bomb_omniglot(root: Path) -> None:
     write_omniglot(root)
     path = root / "omniglot" / "images_background.zip"
-    in_zip(path, "images_background/Greek/character01/0001_03.png", lambda content: bytes(BOMB))
+    in_zip(path, "images_background/Greek/character01/0001_03.png", lambda content: bytes(2 << 20))
 
 
 def bomb_tiny_imagenet(root: Path) -> None:
     write_tiny_imagenet(root)
     path = root / "tiny-imagenet-200" / "tiny-imagenet-200.zip"
-    in_zip(path, "tiny-imagenet-200/val/images/val_3.JPEG", lambda content: bytes(BOMB))
+    in_zip(path, "tiny-imagenet-200/val/images/val_3.JPEG", lambda content: bytes(2**24 + 1))  # a byte too many
 
 
 def bomb_pictures(root: Path) -> None:
@@ -276,6 +277,12 @@ BOMBS = {
     "CelebA": lambda root: bomb_zip(root / "celeba" / "img_align_celeba.zip", "img_align_celeba/000001.jpg"),
     "Maps": lambda root: bomb_tar(root / "maps" / "maps.tar.gz", "maps/train/1.jpg"),
     "ImageFolder": bomb_pictures,
+}
+
+ARCHIVES = {
+    "CIFAR10": "cifar10/cifar-10-binary.tar.gz",
+    "STL10": "stl10/stl10_binary.tar.gz",
+    "LFW": "lfw/lfw-deepfunneled.tgz",
 }
 
 WRONG = {
@@ -299,6 +306,11 @@ def truncated(name: str, root: Path) -> None:
 
 def bomb(name: str, root: Path) -> None:
     BOMBS[name](root)
+
+
+def archive_of_something_else(name: str, root: Path) -> None:
+    with tarfile.open(_parent(root / ARCHIVES[name]), "w:gz") as archive:
+        archive.addfile(tarfile.TarInfo("readme.txt"), io.BytesIO())
 
 
 def wrong_count_or_shape(name: str, root: Path) -> None:
@@ -355,14 +367,19 @@ ERRORS = {
     },
     bomb: {
         "MNIST": "ROOT/mnist/t10k-images-idx3-ubyte.gz is not an idx file of unsigned bytes: delete it",
-        "Omniglot": "ROOT/omniglot/images_background.zip holds .*Greek/character01/0001_03.png of 52,?428,?800 bytes",
+        "Omniglot": "ROOT/omniglot/images_background.zip holds .*Greek/character01/0001_03.png of 2,?097,?152 bytes",
         "CIFAR10": "ROOT/cifar10/cifar-10-binary.tar.gz" + FILLS_THE_DISK,
-        "TinyImageNet": r"ROOT/\S+/tiny-imagenet-200.zip is refused: .*val_3.JPEG' would take 52,428,800 bytes",
+        "TinyImageNet": r"ROOT/\S+/tiny-imagenet-200.zip is refused: .*val_3.JPEG' would take 16,777,217 bytes",
         "STL10": "ROOT/stl10/stl10_binary.tar.gz" + FILLS_THE_DISK,
         "LFW": "ROOT/lfw/lfw-deepfunneled.tgz" + FILLS_THE_DISK,
         "CelebA": "ROOT/celeba/img_align_celeba.zip" + FILLS_THE_DISK,
         "Maps": "ROOT/maps/maps.tar.gz" + FILLS_THE_DISK,
         "ImageFolder": "ROOT/pictures" + FILLS_THE_DISK,
+    },
+    archive_of_something_else: {
+        "CIFAR10": "ROOT/cifar10/cifar-10-binary.tar.gz isn't CIFAR-10's archive",
+        "STL10": "ROOT/stl10/stl10_binary.tar.gz isn't STL-10's archive",
+        "LFW": r"lfw-deepfunneled.tgz holds no images of LFW \(named as George_W_Bush/",
     },
     wrong_count_or_shape: {
         "MNIST": r"hold \(59999, 28, 28\) images and \(60000,\) labels, not 60000 images of 28x28",
@@ -402,6 +419,7 @@ def test_the_table_is_complete() -> None:
         assert ERRORS[case].keys() == from_files
     assert ERRORS[root_is_a_file].keys() == SMALL.keys()
     assert ERRORS[truncated].keys() | NOTES.keys() == from_files
+    assert ERRORS[archive_of_something_else].keys() == ARCHIVES.keys()
     assert ERRORS[wrong_count_or_shape].keys() == from_files - {"LFW", "CelebA", "ImageFolder"}  # any will do
 
 
@@ -468,9 +486,7 @@ def test_without_write_permission_the_users_cache_is_used(tmp_path: Path, read_o
     WRITE[name](read_only_root)
     make_read_only(read_only_root)
     before = sorted(read_only_root.rglob("*"))
-    data = module(name, read_only_root)
-    data.prepare_data()
-    data.setup("fit")
+    data = set_up(module(name, read_only_root))
     batch = batch_of(data)
     assert len(batch[0]) == data.batch_size
     assert batch[0].dtype == torch.float32

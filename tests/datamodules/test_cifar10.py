@@ -1,12 +1,10 @@
 import codecs
-import io
 import os
 import pickle
 import struct
 import tarfile
-import threading
+from collections.abc import Callable
 from functools import partial
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import numpy as np
@@ -18,23 +16,12 @@ from torchvision.transforms.v2 import functional as tv
 from datamodules import DataError, DataWarning, cifar10
 from datamodules.cifar10 import CIFAR10, MEAN, read_batch
 from datamodules.loading.archives import RemoteFile
+from tests.support.data_modules import real_root, set_up
 from tests.support.trainers import quiet_trainer
 
+Serve = Callable[[Path], tuple[str, list[str]]]
 NAMES = [f"data_batch_{i}" for i in range(1, 6)] + ["test_batch"]
 SUBSET = "CIFAR10 is a subset: 100 of 50,000 training images and 20 of 10,000 test images"
-
-
-@pytest.fixture(autouse=True)
-def user_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-
-
-@pytest.fixture
-def real_root() -> Path:
-    root = os.environ.get("RELIT_DATA")
-    if root is None or not (Path(root) / "cifar10" / "cifar-10-batches-py").is_dir():
-        pytest.skip("set RELIT_DATA to a folder with cifar10/cifar-10-batches-py")
-    return Path(root)
 
 
 def rows_of(name: str, count: int = 20) -> tuple[np.ndarray, np.ndarray]:
@@ -121,17 +108,11 @@ def test_reads_archives_and_leaves_nothing_unpacked(tmp_path: Path, version: str
     assert {path.suffix for path in data.store.folder.iterdir()} == {".npy", ".json"}
 
 
-def test_downloads_the_binary_version(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_downloads_the_binary_version(tmp_path: Path, serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
     write_archive(tmp_path / "site" / "cifar-10-binary.tar.gz", "bin", tmp_path / "scratch")
-    handler = partial(SimpleHTTPRequestHandler, directory=tmp_path / "site")
-    monkeypatch.setattr(SimpleHTTPRequestHandler, "log_message", lambda *_: None)
-    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        url = f"http://127.0.0.1:{server.server_port}/"
-        monkeypatch.setattr(cifar10, "BINARY", RemoteFile("cifar-10-binary.tar.gz", (url,)))
-        data = prepared(tmp_path / "root")
-        server.shutdown()
-    assert_whole(data)
+    url, _ = serve(tmp_path / "site")
+    monkeypatch.setattr(cifar10, "BINARY", RemoteFile("cifar-10-binary.tar.gz", (url,)))
+    assert_whole(prepared(tmp_path / "root"))
 
 
 def test_reads_what_a_new_numpy_pickles(tmp_path: Path) -> None:
@@ -143,15 +124,6 @@ def test_reads_what_a_new_numpy_pickles(tmp_path: Path) -> None:
     assert np.array_equal(found_labels, labels)
 
 
-def test_an_archive_of_something_else_is_refused(tmp_path: Path) -> None:
-    path = tmp_path / "cifar10" / "cifar-10-binary.tar.gz"
-    path.parent.mkdir()
-    with tarfile.open(path, "w:gz") as archive:
-        archive.addfile(tarfile.TarInfo("readme.txt"), io.BytesIO())
-    with pytest.warns(DataWarning, match="checksum"), pytest.raises(DataError, match=r"isn't CIFAR-10's archive"):
-        CIFAR10(str(tmp_path)).prepare_data()
-
-
 def test_new_source_files_are_read_again(tmp_path: Path) -> None:
     folder = write_version(tmp_path / "cifar10", "bin")
     assert len(prepared(tmp_path).test_set) == 20
@@ -161,11 +133,10 @@ def test_new_source_files_are_read_again(tmp_path: Path) -> None:
 
 
 @pytest.mark.filterwarnings("ignore::datamodules.DataWarning")
-def test_real_files_equal_pythons_own_unpickling(real_root: Path) -> None:
-    data = CIFAR10(str(real_root))
-    data.prepare_data()
-    data.setup("fit")
-    folder = real_root / "cifar10" / "cifar-10-batches-py"
+def test_real_files_equal_pythons_own_unpickling() -> None:
+    root = real_root("cifar10/cifar-10-batches-py")
+    data = set_up(CIFAR10(str(root)))
+    folder = root / "cifar10" / "cifar-10-batches-py"
     batches = [pickle.loads((folder / name).read_bytes(), encoding="bytes") for name in NAMES]
     for columns, parts in ((data.train_set.columns, batches[:5]), (data.test_set.columns, batches[5:])):
         assert np.array_equal(columns.image.flatten(1).numpy(), np.concatenate([part[b"data"] for part in parts]))
@@ -258,15 +229,6 @@ def test_bad_files(tmp_path: Path, case: str) -> None:
     (tmp_path / name).write_bytes(content)
     with pytest.raises(DataError, match=sentence):
         read_batch(tmp_path, "test_batch")
-
-
-@pytest.mark.parametrize(
-    "arguments",
-    [{"image_size": 0}, {"val_fraction": 1.0}, {"val_fraction": -0.1}, {"augmentation": "strong"}, {"cutout": 33}],
-)
-def test_bad_arguments(arguments: dict) -> None:
-    with pytest.raises(DataError, match=f"--data.{next(iter(arguments))} is "):
-        CIFAR10(**arguments)
 
 
 # --- splits -----------------------------------------------------------------------------------------------------------

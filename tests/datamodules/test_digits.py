@@ -1,24 +1,15 @@
 from pathlib import Path
 
 import numpy as np
-import pytest
 import torch
 from sklearn.datasets import load_digits
 
 from datamodules import Digits
-
-
-@pytest.fixture
-def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    return tmp_path
+from tests.support.data_modules import set_up
 
 
 def prepared(root: Path, **arguments) -> Digits:
-    data = Digits(str(root), **arguments)
-    data.prepare_data()
-    data.setup("fit")
-    return data
+    return set_up(Digits(str(root), **arguments))
 
 
 def cubic_enlargement() -> np.ndarray:
@@ -36,8 +27,8 @@ def cubic_enlargement() -> np.ndarray:
     return matrix
 
 
-def test_images_are_scikit_learns_enlarged(root: Path) -> None:
-    columns = prepared(root).train_set.columns
+def test_images_are_scikit_learns_enlarged(tmp_path: Path) -> None:
+    columns = prepared(tmp_path).train_set.columns
     digits = load_digits()
     assert columns.image.shape == (1797, 1, 32, 32)
     assert columns.image.dtype == torch.uint8
@@ -49,8 +40,8 @@ def test_images_are_scikit_learns_enlarged(root: Path) -> None:
     assert columns.image.max() == 255
 
 
-def test_splits_are_disjoint_complete_and_fixed(root: Path) -> None:
-    data, again, other = prepared(root), prepared(root), prepared(root, split_seed=1)
+def test_splits_are_disjoint_complete_and_fixed(tmp_path: Path) -> None:
+    data, again, other = prepared(tmp_path), prepared(tmp_path), prepared(tmp_path, split_seed=1)
     splits = [data.train_set.rows, data.val_set.rows, data.test_set.rows]
     assert [len(rows) for rows in splits] == [1297, 200, 300]
     assert sorted(torch.cat(splits).tolist()) == list(range(1797))
@@ -59,8 +50,8 @@ def test_splits_are_disjoint_complete_and_fixed(root: Path) -> None:
     assert data.predict_set is data.test_set
 
 
-def test_batches(root: Path) -> None:
-    data = prepared(root, batch_size=50, eval_batch_size=150)
+def test_batches(tmp_path: Path) -> None:
+    data = prepared(tmp_path, batch_size=50, eval_batch_size=150)
     train = list(data.train_dataloader())
     assert [len(batch.label) for batch in train] == [50] * 25  # the last, smaller one is left out
     assert [len(batch.label) for batch in data.test_dataloader()] == [150, 150]
@@ -71,8 +62,8 @@ def test_batches(root: Path) -> None:
     assert data.num_classes == len(data.class_names) == 10
 
 
-def test_is_prepared_once(root: Path) -> None:
-    data = prepared(root)
+def test_is_prepared_once(tmp_path: Path) -> None:
+    data = prepared(tmp_path)
     before = (data.store.folder / "image.npy").stat().st_mtime_ns
-    prepared(root)
+    prepared(tmp_path)
     assert (data.store.folder / "image.npy").stat().st_mtime_ns == before

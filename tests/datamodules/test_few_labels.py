@@ -1,4 +1,3 @@
-import os
 from pathlib import Path
 
 import numpy as np
@@ -7,22 +6,15 @@ import torch
 
 from datamodules import MNIST, DataError, DataWarning, Digits, FewLabels, FoldedImages, GatherDataset, LabeledImages
 from datamodules.few_labels import dealt_out, first_rows
-
-REAL = Path(os.environ.get("RELIT_DATA", "."))
+from tests.support.data_modules import real_root, set_up
 
 
 def few(root: Path, **arguments: object) -> FewLabels:
-    data = FewLabels(Digits(root=str(root)), **arguments)  # type: ignore[arg-type]
-    data.prepare_data()
-    data.setup("fit")
-    return data
+    return set_up(FewLabels(Digits(root=str(root)), **arguments))  # type: ignore[arg-type]
 
 
-@pytest.mark.skipif(not (REAL / "mnist").is_dir(), reason="needs MNIST in $RELIT_DATA")
 def test_the_first_fifty_of_mnist() -> None:
-    data = FewLabels(MNIST(root=str(REAL)))
-    data.prepare_data()
-    data.setup("fit")
+    data = set_up(FewLabels(MNIST(root=str(real_root("mnist")))))
     assert data.train_set.column("label").bincount().tolist() == [4, 7, 4, 7, 4, 4, 5, 4, 4, 7]
     assert data.train_set.column("label")[:10].tolist() == [5, 0, 4, 1, 9, 2, 1, 3, 1, 4], "in the order of the file"
     assert len(data.val_set) == 50
@@ -102,9 +94,3 @@ def test_augmentation_is_for_training_only(digits_root: Path) -> None:
     assert torch.equal(augmented.fold, batch.fold)
     unchanged = few(digits_root, count=10, folds=2).transform(batch, training=True)
     assert torch.equal(unchanged.image, plain.image)
-
-
-@pytest.mark.parametrize("arguments", [{"folds": 1}, {"folds": 51}, {"repeats": 0}])
-def test_bad_arguments(digits_root: Path, arguments: dict[str, int]) -> None:
-    with pytest.raises(DataError, match="at least 2 folds"):
-        FewLabels(Digits(root=str(digits_root)), **arguments)  # type: ignore[arg-type]

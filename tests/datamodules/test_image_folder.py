@@ -1,10 +1,8 @@
-import functools
 import os
 import shutil
 import tarfile
-import threading
 import zipfile
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -16,17 +14,14 @@ from torchvision import transforms
 
 from datamodules import DataError, DataWarning, ImageFolder
 from datamodules.base import to_unit_interval
-from datamodules.loading import archives
 from datamodules.loading.decoding import Reading, _drafted, central_square
+from tests.support.data_modules import real_root, set_up
 
-REAL_FACES = Path(os.environ.get("RELIT_DATA", "")) / "lfw" / "lfw"
+Serve = Callable[[Path], tuple[str, list[str]]]
 COLORS = {"red": (255, 0, 0), "green": (0, 255, 0), "blue": (0, 0, 255)}
 
 
-@pytest.fixture(autouse=True)
-def user_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    monkeypatch.setenv("RELIT_DATA", str(tmp_path / "root"))
+pytestmark = pytest.mark.usefixtures("default_root")
 
 
 def write_image(path: Path, color: tuple[int, int, int] = (9, 99, 199), size: tuple[int, int] = (20, 20)) -> None:
@@ -52,10 +47,7 @@ def write_classes(folder: Path, counts: dict[str, int] | None = None) -> Path:
 
 
 def prepared(path: Path | str, **arguments) -> ImageFolder:
-    data = ImageFolder(str(path), **{"image_size": 8, "channels": 3, "batch_size": 4, **arguments})
-    data.prepare_data()
-    data.setup("fit")
-    return data
+    return set_up(ImageFolder(str(path), **{"image_size": 8, "channels": 3, "batch_size": 4, **arguments}))
 
 
 def rows_of(*splits) -> list[list[int]]:
@@ -277,46 +269,22 @@ def test_zip_and_tar_equal_their_folder(tmp_path: Path, archive: Path) -> None:
     assert not list((tmp_path / "root").rglob("*.png"))
 
 
-@pytest.fixture
-def server(tmp_path: Path, archive: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(archives, "RETRY_DELAYS", ())
-    for name in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"):
-        monkeypatch.delenv(name, raising=False)
-    served = []
-
-    class Handler(SimpleHTTPRequestHandler):
-        def log_message(self, *arguments) -> None:
-            pass
-
-        def do_GET(self) -> None:
-            served.append(self.path)
-            super().do_GET()
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Handler, directory=str(archive.parent)))
-    threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
-    yield f"http://127.0.0.1:{server.server_port}", served
-    server.shutdown()
-    server.server_close()
-
-
-def test_an_archive_by_its_address(tmp_path: Path, server) -> None:
-    url, served = server
+def test_an_archive_by_its_address(archive: Path, serve: Serve) -> None:
+    url, requested = serve(archive.parent)
     for _ in range(2):
-        data = prepared(f"{url}/colors.zip?raw=1")
+        data = prepared(f"{url}colors.zip?raw=1")
         assert data.class_names == ("blue", "green", "red")
         assert len(data.predict_set) == 20
-    assert served == ["/colors.zip?raw=1"]
+    assert requested == ["/colors.zip?raw=1"]
 
 
-def test_a_missing_address(server) -> None:
+def test_addresses_of_no_archive(tmp_path: Path, serve: Serve) -> None:
+    url, _ = serve(tmp_path)
     with pytest.raises(DataError, match=r"gone\.zip can't be downloaded \(.*404"):
-        prepared(f"{server[0]}/gone.zip")
-
-
-def test_a_page_instead_of_an_archive(tmp_path: Path, server) -> None:
+        prepared(f"{url}gone.zip")
     (tmp_path / "login.html").write_text("<html>Please log in</html>")
     with pytest.raises(DataError, match="neither a zip nor a tar archive"):
-        prepared(f"{server[0]}/login.html")
+        prepared(f"{url}login.html")
 
 
 # --- prepared once, until something changes ---------------------------------------------------------------------------
@@ -371,32 +339,12 @@ def test_two_folders_of_one_name(tmp_path: Path) -> None:
     assert blue.predict_set[0].image[:, 0, 0].tolist() == list(COLORS["blue"])
 
 
-def test_a_data_root_without_write_permission(tmp_path: Path) -> None:
-    """Then the arrays go to the user's cache."""
-    write_classes(tmp_path / "root" / "photos")
-    (tmp_path / "root").chmod(0o555)
-    try:
-        data = prepared(tmp_path / "root" / "photos")
-    finally:
-        (tmp_path / "root").chmod(0o755)
-    assert len(data.predict_set) == 20
-    assert list((tmp_path / "cache").rglob("image.npy"))
-    assert not list((tmp_path / "root").rglob("image.npy"))
-
-
 # --- bad input --------------------------------------------------------------------------------------------------------
 
 
 def empty(tmp_path: Path) -> Path:
     (tmp_path / "data").mkdir()
     return tmp_path / "data"
-
-
-def only_text(tmp_path: Path) -> Path:
-    folder = empty(tmp_path)
-    (folder / "a.txt").write_text("text")
-    (folder / "b.csv").write_text("1,2")
-    return folder
 
 
 def all_truncated(tmp_path: Path) -> Path:
@@ -411,22 +359,10 @@ def text_named_jpg(tmp_path: Path) -> Path:
     return tmp_path / "data"
 
 
-def zip_bomb(tmp_path: Path) -> Path:
-    with zipfile.ZipFile(tmp_path / "bomb.zip", "w", zipfile.ZIP_DEFLATED) as file:
-        file.writestr("a.png", bytes(20_000_000))
-    return tmp_path / "bomb.zip"
-
-
 def zip_of_text(tmp_path: Path) -> Path:
     with zipfile.ZipFile(tmp_path / "text.zip", "w") as file:
         file.writestr("a.txt", "text")
     return tmp_path / "text.zip"
-
-
-def escaping_zip(tmp_path: Path) -> Path:
-    with zipfile.ZipFile(tmp_path / "evil.zip", "w") as file:
-        file.writestr("../a.png", "text")
-    return tmp_path / "evil.zip"
 
 
 def text_file(tmp_path: Path) -> Path:
@@ -435,14 +371,9 @@ def text_file(tmp_path: Path) -> Path:
 
 
 BAD_FOLDERS = {
-    "missing": (lambda tmp_path: tmp_path / "nowhere", "There is no folder or archive .*nowhere: set --data.path"),
-    "empty": (empty, r"data holds no images: set --data\.path to a folder or archive of images\."),
-    "only text": (only_text, r"data holds no images but 2 other files, such as a\.txt: set --data\.path"),
     "all truncated": (all_truncated, r"None of the 5 images in .*data can be read: 0\.jpg \(.*truncated.*2\.jpg .*, …"),
     "text named jpg": (text_named_jpg, r"None of the 1 images in .*data can be read: a\.jpg \(not an image\)"),
-    "zip bomb": (zip_bomb, r"bomb\.zip is refused: it would unpack to more than"),
     "zip of text": (zip_of_text, r"text\.zip holds no images but 1 other files, such as a\.txt"),
-    "escaping zip": (escaping_zip, r"evil\.zip is refused: its member '\.\./a\.png' would leave the folder"),
     "text file": (text_file, r"a\.txt is neither a zip nor a tar archive"),
 }
 
@@ -477,35 +408,14 @@ def test_damaged_images_are_left_out_with_one_note(tmp_path: Path, recwarn: pyte
     assert sorted(row for rows in splits for row in rows) == data.predict_set.rows.tolist()
 
 
-@pytest.mark.parametrize(
-    ("arguments", "sentence"),
-    [
-        ({"val_fraction": 0.5, "test_fraction": 0.5}, "leave something for training; they are 0.5 and 0.5"),
-        ({"val_fraction": -0.1}, "must not be negative"),
-        ({"image_size": 0}, "image_size is 0; it must be at least 1"),
-        ({"crop": 0}, "crop is 0; it must be at least 1"),
-    ],
-)
-def test_bad_arguments(tmp_path: Path, arguments: dict, sentence: str) -> None:
-    with pytest.raises(DataError, match=sentence):
-        ImageFolder(str(tmp_path), **arguments)
-
-
-def test_nowhere_to_write(tmp_path: Path) -> None:
-    write_classes(tmp_path / "data")
-    (tmp_path / "file").write_text("in the way")
-    with pytest.raises(DataError, match=r"prepared data can't be written to .*choose another folder with --data\.root"):
-        prepared(tmp_path / "data", root=str(tmp_path / "file" / "root"))
-
-
 # --- real data --------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.skipif(not REAL_FACES.is_dir(), reason="set RELIT_DATA to a folder with lfw/lfw/")
 def test_real_faces_equal_torchvision() -> None:
+    faces = real_root("lfw/lfw") / "lfw" / "lfw"
     resize = transforms.Compose([transforms.Resize(32, transforms.InterpolationMode.BICUBIC), transforms.PILToTensor()])
-    reference = torchvision.datasets.ImageFolder(str(REAL_FACES), transform=resize)
-    data = prepared(REAL_FACES, image_size=32)
+    reference = torchvision.datasets.ImageFolder(str(faces), transform=resize)
+    data = prepared(faces, image_size=32)
     assert data.class_names == tuple(reference.classes)
     assert len(data.predict_set) == len(reference) == 100
     everything = data.predict_set.__getitems__(range(100))

@@ -15,12 +15,13 @@ from datamodules.loading.pairs import UnpairedBatches, UnpairedDataset, tile_sta
 from datamodules.loading.samplers import ShuffledBatches
 from lit_models import Pix2Pix
 from lit_models.errors import ModelError
+from tests.support.data_modules import set_up, sizes
+
+pytestmark = pytest.mark.usefixtures("default_root")
 
 
 @pytest.fixture(autouse=True)
-def roots(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    monkeypatch.setenv("RELIT_DATA", str(tmp_path / "root"))
+def seeds(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PL_GLOBAL_SEED", "7")
     torch.manual_seed(0)
 
@@ -51,10 +52,7 @@ def two_folders(a: Path, b: Path, count: int, size: int = 40, mode: str = "RGB",
 
 
 def prepared(path: Path, **arguments) -> PairedFolder:
-    data = PairedFolder(str(path), **{"image_size": 32, "batch_size": 2, "eval_batch_size": 3, **arguments})
-    data.prepare_data()
-    data.setup("fit")
-    return data
+    return set_up(PairedFolder(str(path), **{"image_size": 32, "batch_size": 2, "eval_batch_size": 3, **arguments}))
 
 
 def everything(split) -> ImagePair:
@@ -64,10 +62,6 @@ def everything(split) -> ImagePair:
 def resized(seed: int, size: int, side: int = 40) -> torch.Tensor:
     resize = transforms.Resize((size, size), transforms.InterpolationMode.BICUBIC)
     return functional.pil_to_tensor(resize(picture(seed, side)))
-
-
-def sizes(data: PairedFolder) -> list[int]:
-    return [len(split) for split in (data.train_set, data.val_set, data.test_set)]
 
 
 # --- layouts ----------------------------------------------------------------------------------------------------------
@@ -310,24 +304,6 @@ def test_bad_folders(tmp_path: Path, make, sentence: str) -> None:
     with pytest.raises(DataError, match=sentence):
         prepared(tmp_path / "d")
     assert not list(tmp_path.rglob("*.npy"))
-
-
-@pytest.mark.parametrize(
-    ("arguments", "sentence"),
-    [
-        ({"image_size": 0}, "image_size is 0; it must be at least 1"),
-        ({"target_channels": 4}, "target_channels is 4; it must be 1"),
-        ({"direction": "up"}, "must be a_to_b or b_to_a"),
-        ({"pairing": "mostly"}, "must be paired, loose or unpaired"),
-        ({"evaluation": "half"}, "must be resized, middle or tiles"),
-        ({"image_size": 256, "load_size": 16}, r"load_size is 16; windows of 256 pixels need at least as much"),
-        ({"val_fraction": 0.6, "test_fraction": 0.4}, "leave something for training"),
-        ({"image_size": 256, "pairing": "loose", "max_shift": 31}, "must be from 0 to 30"),
-    ],
-)
-def test_bad_arguments(arguments: dict, sentence: str) -> None:
-    with pytest.raises(DataError, match=sentence):
-        PairedFolder("nowhere", **arguments)
 
 
 def test_no_note_on_a_plain_folder(tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch import LightningModule
 from PIL import Image
 from torch import Tensor
 
@@ -13,6 +13,7 @@ import lit_models
 from datamodules import DataError, DataWarning, Picture, Pictures
 from datamodules.pictures import png_names
 from tests.support.small_data import write_autoencoder
+from tests.support.trainers import quiet_trainer
 
 Relit = Callable[..., int]
 
@@ -45,7 +46,7 @@ def write_checkpoint(path: Path, method: str, **arguments: Any) -> Path:
     model = getattr(lit_models, method)(**small, **arguments)
     for parameter in model.parameters():
         torch.nn.init.normal_(parameter, 0, 0.3)
-    trainer = Trainer(logger=False, enable_checkpointing=False, accelerator="cpu")
+    trainer = quiet_trainer()
     trainer.strategy.connect(model)
     model.trainer = trainer
     model.source_scale = 0.5
@@ -136,7 +137,7 @@ class Keeper(LightningModule):
 
 def predicted(**arguments: object) -> tuple[Pictures, Keeper]:
     data, model = Pictures(**arguments), Keeper()  # type: ignore[arg-type]
-    trainer = Trainer(logger=False, enable_checkpointing=False, accelerator="cpu", enable_progress_bar=False)
+    trainer = quiet_trainer()
     trainer.predict(model, data, return_predictions=False)
     return data, model
 

@@ -1,4 +1,3 @@
-import io
 import os
 import tarfile
 import tracemalloc
@@ -13,21 +12,9 @@ from torchvision import datasets
 from datamodules import DataError, DataWarning, stl10
 from datamodules.loading.tensors import ArrayWriter
 from datamodules.stl10 import STL10, count_images, read_folds, read_images, read_labels
+from tests.support.data_modules import real_root, set_up
 
 COUNTS = {"train": 40, "test": 30, "unlabeled": 50}
-
-
-@pytest.fixture(autouse=True)
-def user_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-
-
-@pytest.fixture
-def real_folder() -> Path:
-    root = os.environ.get("RELIT_DATA")
-    if root is None or not (Path(root) / "stl10" / "stl10_binary" / "train_y.bin").is_file():
-        pytest.skip("set RELIT_DATA to a folder with stl10/stl10_binary/train_y.bin")
-    return Path(root) / "stl10" / "stl10_binary"
 
 
 def pictures(split: str) -> np.ndarray:
@@ -148,7 +135,8 @@ def test_validation_is_taken_from_training(root: Path, val_fraction: float, size
     assert len(data.test_set) == 30
 
 
-def test_real_labels_and_folds(real_folder: Path, tmp_path: Path) -> None:
+def test_real_labels_and_folds(tmp_path: Path) -> None:
+    real_folder = real_root("stl10/stl10_binary/train_y.bin") / "stl10" / "stl10_binary"
     folder = tmp_path / "stl10" / "stl10_binary"
     folder.mkdir(parents=True)
     for name in ("train_y.bin", "test_y.bin", "fold_indices.txt", "class_names.txt"):
@@ -156,9 +144,7 @@ def test_real_labels_and_folds(real_folder: Path, tmp_path: Path) -> None:
     for split, count in (("train", 5_000), ("test", 8_000)):
         (folder / f"{split}_X.bin").touch()
         os.truncate(folder / f"{split}_X.bin", count * 3 * 96 * 96)  # black images, of the official number
-    data = STL10(str(tmp_path), image_size=4, fold=7)
-    data.prepare_data()
-    data.setup("fit")  # the whole data set: nothing to note
+    data = set_up(STL10(str(tmp_path), image_size=4, fold=7))  # the whole data set: nothing to note
     assert data.test_set.columns.label.bincount().tolist() == [800] * 10
     assert data.train_set.columns.label.tolist() == [label - 1 for label in (real_folder / "train_y.bin").read_bytes()]
     fold = [int(number) for number in (real_folder / "fold_indices.txt").read_text().splitlines()[7].split()]
@@ -195,38 +181,11 @@ def test_bad_files(root: Path, name: str, content: bytes | None, sentence: str) 
     assert [path.name for path in (root / "stl10" / "prepared").iterdir()] == [".96x96.lock"]
 
 
-def test_more_images_than_official_are_refused(tmp_path: Path) -> None:
-    (tmp_path / "train_X.bin").touch()
-    os.truncate(tmp_path / "train_X.bin", 5_001 * 27_648)
-    with pytest.raises(DataError, match="not 5,000 images"):
-        count_images(tmp_path, "train")
-
-
 def test_a_fold_of_a_subset_is_refused(root: Path) -> None:
     data = STL10(str(root), fold=0)
     data.prepare_data()
     with pytest.warns(DataWarning), pytest.raises(DataError, match="needs all 5,000 training images"):
         data.setup("fit")
-
-
-def test_an_archive_of_something_else_is_refused(tmp_path: Path) -> None:
-    (tmp_path / "stl10").mkdir()
-    with tarfile.open(tmp_path / "stl10" / "stl10_binary.tar.gz", "w:gz") as archive:
-        archive.addfile(tarfile.TarInfo("readme.txt"), io.BytesIO())
-    with pytest.warns(DataWarning, match="checksum"), pytest.raises(DataError, match=r"isn't STL-10's archive"):
-        STL10(str(tmp_path)).prepare_data()
-
-
-@pytest.mark.parametrize(
-    "arguments",
-    [
-        *({"image_size": 97}, {"image_size": 0}, {"val_fraction": 1.0}, {"fold": 10}, {"fold": -1}),
-        {"augmentation": "crop"},
-    ],
-)
-def test_bad_arguments(arguments: dict) -> None:
-    with pytest.raises(DataError, match=f"--data.{next(iter(arguments))} is "):
-        STL10(**arguments)
 
 
 def test_flip_mirrors_half_of_the_images_for_training_only(root: Path) -> None:

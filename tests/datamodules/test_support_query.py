@@ -12,11 +12,6 @@ from PIL import Image
 from datamodules import DataError, EpisodeDataModule, ImageFolder, LabeledImages, SupportQuery
 
 
-@pytest.fixture(autouse=True)
-def user_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-
-
 def picture(path: Path, value: int, width: int = 20, height: int = 20, mode: str = "RGB") -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.fromarray(np.full((height, width), value, np.uint8)).convert(mode).save(path)

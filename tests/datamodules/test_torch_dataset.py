@@ -18,16 +18,14 @@ from torchvision.transforms import functional
 from datamodules import DataError, DataWarning, EpisodeDataModule, FewLabels, TorchDataset
 from datamodules.torch_dataset import as_picture
 from lit_models import VAE
+from tests.support.data_modules import set_up, sizes
 
 HERE = __name__
 Pixels = dict[str, np.ndarray]
 """Images ``(N, C, H, W)`` of the splits."""
 
 
-@pytest.fixture(autouse=True)
-def roots(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    monkeypatch.setenv("RELIT_DATA", str(tmp_path / "root"))
+pytestmark = pytest.mark.usefixtures("default_root")
 
 
 class Cells(Dataset):
@@ -120,10 +118,7 @@ class Letters(Divided):
 
 
 def prepared(**arguments: Any) -> TorchDataset:
-    data = TorchDataset(**{"batch_size": 4, **arguments})
-    data.prepare_data()
-    data.setup("fit")
-    return data
+    return set_up(TorchDataset(**{"batch_size": 4, **arguments}))
 
 
 def test_a_data_set_of_torchvisions(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -131,7 +126,7 @@ def test_a_data_set_of_torchvisions(monkeypatch: pytest.MonkeyPatch) -> None:
     data = prepared(train="FashionMNIST", val_fraction=0.2)
     assert data.image_shape == (1, 28, 28)
     assert (data.num_classes, data.class_names[0]) == (10, "T-shirt/top")
-    assert [len(split) for split in (data.train_set, data.val_set, data.test_set)] == [40, 10, 20]
+    assert sizes(data) == [40, 10, 20]
     rows = torch.cat([data.train_set.rows, data.val_set.rows]).sort().values  # type: ignore[list-item]
     assert rows.tolist() == list(range(50))
     sample = data.test_set[7]
@@ -205,7 +200,7 @@ def test_torchvisions_files_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     write(tmp_path / "root", pixels, monkeypatch)
     data = prepared(train=name)
     assert (data.image_shape, data.num_classes, data.class_names[0]) == (shape, num_classes, first_class)
-    assert [len(split) for split in (data.train_set, data.val_set, data.test_set)] == [99, 11, 20]
+    assert sizes(data) == [99, 11, 20]
     for row, file_row in enumerate(data.train_set.rows.tolist()):  # type: ignore[union-attr]
         sample = data.train_set[row]
         assert int(sample.label) == file_row % num_classes
@@ -228,7 +223,7 @@ def test_a_users_class() -> None:
     assert Cells.made == 2
     assert data.image_shape == (1, 12, 16)
     assert data.class_names == ("round", "long", "odd")
-    assert [len(split) for split in (data.train_set, data.val_set, data.test_set)] == [18, 2, 6]
+    assert sizes(data) == [18, 2, 6]
     for row, value in enumerate(data.train_set.rows.tolist()):  # type: ignore[union-attr]
         sample = data.train_set[row]
         assert (sample.image.unique().tolist(), int(sample.label)) == ([value], value % 3)

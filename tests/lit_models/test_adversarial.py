@@ -265,12 +265,6 @@ def top_half(image: Tensor) -> Tensor:
     return torch.cat([image[:, :, :8], torch.zeros_like(image[:, :, 8:])], dim=2)
 
 
-def test_bf16() -> None:
-    model = tiny()
-    fit(model, 2, precision="bf16-mixed")
-    assert all(p.dtype == torch.float32 and p.isfinite().all() for p in model.parameters())
-
-
 def test_held_out_losses_go_by_the_batch_and_change_nothing() -> None:
     model = tiny()
     model.eval()

@@ -11,19 +11,14 @@ from torch.nn import functional
 
 from datamodules import LabeledImages
 from lit_models import DenoisingAutoencoder
-from tests.support.tiny import CONFIGS, QUIET, the_run, weights
+from tests.support.tiny import quick_run, the_run, weights
 
 Relit = Callable[..., int]
 
-TINY = (
-    "--config",
-    str(CONFIGS / "autoencoder_digits.yaml"),
-    "--model.feature_maps=2",
-    "--model.latent_dim=4",
-    "--trainer.max_epochs=2",
-    "--trainer.limit_train_batches=5",
-    "--trainer.log_every_n_steps=5",
-    *QUIET,
+TINY = quick_run(
+    "autoencoder_digits",
+    model={"feature_maps": 2, "latent_dim": 4},
+    trainer={"max_epochs": 2, "limit_train_batches": 5, "log_every_n_steps": 5},
 )
 
 

@@ -6,7 +6,6 @@ from typing import Any
 
 import pytest
 import torch
-from lightning.pytorch import Trainer
 from torch import Tensor, nn
 from torch.optim import SGD
 
@@ -17,6 +16,7 @@ from lit_models.errors import ModelError
 from tests.datamodules.test_maps import write_maps
 from tests.lit_models.test_pix2pix import fit, loader, pairs
 from tests.support.tiny import CONFIGS, the_run, weights
+from tests.support.trainers import quiet_trainer
 
 Relit = Callable[..., int]
 
@@ -173,7 +173,7 @@ def test_a_restored_buffer_fits_the_run(dtype: torch.dtype, buffer_size: int) ->
     for buffer in before.image_buffers:
         buffer.exchange(torch.full((3, 1, 1, 1), 7.0))
     checkpoint: dict[str, Any] = {}
-    before.trainer = Trainer(accelerator="cpu", logger=False, enable_checkpointing=False)
+    before.trainer = quiet_trainer()
     before.on_save_checkpoint(checkpoint)
     after.on_load_checkpoint(checkpoint)
     seen = set()

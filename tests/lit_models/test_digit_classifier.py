@@ -7,20 +7,16 @@ from torch import nn
 
 from datamodules import Digits
 from lit_models import DigitClassifier
-from tests.support.tiny import CONFIGS, the_run
+from tests.support.tiny import quick_run, the_run
 from tests.support.trainers import quiet_trainer
 
 Relit = Callable[..., int]
-TINY = (
-    "--config",
-    str(CONFIGS / "digit_classifier_mnist.yaml"),
+TINY = quick_run(
+    "digit_classifier_mnist",
     "--data=Digits",
-    "--data.batch_size=64",
-    "--model.widths=[3,4]",
-    "--trainer.max_epochs=1",
-    "--trainer.limit_train_batches=3",
-    "--trainer.enable_progress_bar=false",
-    "--trainer.accelerator=cpu",
+    data={"batch_size": 64},
+    model={"widths": [3, 4]},
+    trainer={"max_epochs": 1, "limit_train_batches": 3},
 )
 
 

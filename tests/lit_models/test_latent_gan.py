@@ -12,25 +12,17 @@ from datamodules import Digits
 from lit_models import DenoisingAutoencoder, LatentGAN
 from lit_models.errors import ModelError, RunError
 from tests.support.small_data import write_autoencoder
-from tests.support.tiny import CONFIGS, QUIET, the_run, weights
+from tests.support.tiny import quick_run, the_run, weights
 from tests.support.trainers import quiet_trainer
 
 Relit = Callable[..., int]
 
-FIT = (
-    "--config",
-    str(CONFIGS / "latent_gan_mnist.yaml"),
+FIT = quick_run(
+    "latent_gan_mnist",
     "--data=Digits",
-    "--model.feature_maps=2",
-    "--model.discriminator_feature_maps=2",
-    "--model.code_dim=4",
-    "--model.hidden=8",
     "--model.decoder_checkpoint=autoencoder.ckpt",
-    "--trainer.max_epochs=2",
-    "--trainer.limit_train_batches=5",
-    "--trainer.callbacks=SampleGrid",
-    "--trainer.callbacks.epochs=[2]",
-    *QUIET,
+    model={"feature_maps": 2, "discriminator_feature_maps": 2, "code_dim": 4, "hidden": 8},
+    trainer={"max_epochs": 2, "limit_train_batches": 5, "callbacks": "SampleGrid", "callbacks.epochs": [2]},
 )
 
 
@@ -45,7 +37,7 @@ def gan(decoder: Path, **arguments: Any) -> LatentGAN:
     return LatentGAN(str(decoder), **{**sizes, **arguments})
 
 
-def fitted(root: Path, model: LatentGAN, batches: int = 3) -> LatentGAN:
+def trained(root: Path, model: LatentGAN, batches: int = 3) -> LatentGAN:
     quiet_trainer(max_epochs=1, limit_train_batches=batches, limit_val_batches=1).fit(
         model, Digits(root=str(root), batch_size=8)
     )
@@ -55,7 +47,7 @@ def fitted(root: Path, model: LatentGAN, batches: int = 3) -> LatentGAN:
 @pytest.mark.parametrize("extra_convolution", [False, True])
 def test_it_starts_from_the_decoders_images(digits_root: Path, decoder: Path, extra_convolution: bool) -> None:
     """Whatever the code, the untrained convolution included, as the autoencoder decodes it."""
-    model = fitted(digits_root, gan(decoder, extra_convolution=extra_convolution, ema_decay=0.9), batches=0)
+    model = trained(digits_root, gan(decoder, extra_convolution=extra_convolution, ema_decay=0.9), batches=0)
     autoencoder = DenoisingAutoencoder.load_from_checkpoint(decoder, weights_only=True)
     model.generator.eval()
     latent = torch.randn(5, 3)
@@ -67,7 +59,7 @@ def test_it_starts_from_the_decoders_images(digits_root: Path, decoder: Path, ex
 
 @pytest.mark.parametrize("freeze_decoder", [True, False])
 def test_what_is_trained(digits_root: Path, decoder: Path, freeze_decoder: bool) -> None:
-    model = fitted(digits_root, gan(decoder, freeze_decoder=freeze_decoder))
+    model = trained(digits_root, gan(decoder, freeze_decoder=freeze_decoder))
     saved = torch.load(decoder, weights_only=True)["state_dict"]
     for name, value in model.generator.decoder.state_dict().items():
         assert torch.equal(value, saved[f"decoder.{name}"]) == freeze_decoder, name
@@ -126,10 +118,10 @@ def test_no_decoder_and_one_of_another_size(tmp_path: Path, digits_root: Path, d
     with pytest.raises(ModelError, match=r"name an autoencoder's checkpoint with --model.decoder_checkpoint"):
         LatentGAN()
     with pytest.raises(RunError, match="There is no checkpoint of an autoencoder in"):
-        fitted(digits_root, gan(tmp_path / "missing.ckpt"))
+        trained(digits_root, gan(tmp_path / "missing.ckpt"))
     with pytest.raises(
         ModelError, match=r"code_dim is 8, but the decoder in .* trained with 4: set --model.code_dim 4"
     ):
-        fitted(digits_root, gan(decoder, code_dim=8))
+        trained(digits_root, gan(decoder, code_dim=8))
     with pytest.raises(ModelError, match="image_size is 24; it must be one of 16"):
         gan(decoder, image_size=24)

@@ -502,8 +502,6 @@ def test_a_longer_training_stretches_the_schedule(relit: Relit) -> None:
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        (["--model.image_size=64"], "built for images of 1x64x64, but Digits gives 1x32x32"),
-        (["--model.num_classes=12"], "built for 12 classes, but Digits gives images of 10 classes"),
         (
             ["--model.loss=triplet", "--data.batch_size=16"],
             "set --data.classes_per_batch 10 --data.samples_per_class 4",

@@ -19,6 +19,7 @@ from lit_models.errors import ModelError
 from lit_models.networks.resnet_generator import ResNetGenerator
 from tests.datamodules.test_maps import write_maps
 from tests.lit_models.support.test_authors_weights import AuthorsUNet, by_the_image, shaken
+from tests.support.data_modules import set_up
 from tests.support.tiny import CONFIGS, the_run, weights
 
 Relit = Callable[..., int]
@@ -220,9 +221,7 @@ def test_test_predict_and_a_resumed_run(relit: Relit, maps_root: Path) -> None:
     checkpoint = f"--ckpt_path={whole / 'checkpoints' / 'last.ckpt'}"
     assert relit("test", *run, checkpoint) == 0
     assert relit("predict", checkpoint, "--predictions.folder=pairs") == 0
-    data = Maps(root=str(maps_root), image_size=32)
-    data.prepare_data()
-    data.setup("test")
+    data = set_up(Maps(root=str(maps_root), image_size=32), "test")
     Path("photographs").mkdir()
     numbers = (data.test_set.rows + 1).tolist()
     for row, number in enumerate(numbers):
@@ -277,10 +276,3 @@ def test_other_data_are_refused(digits_root: Path) -> None:
     model = tiny(channels=1)
     with pytest.raises(ModelError, match="learns from pairs of images, which Digits doesn't give: set --data Paired"):
         fit(model, Digits(root=str(digits_root)))
-
-
-def test_sizes_are_compared_before_training(maps_root: Path) -> None:
-    with pytest.raises(
-        ModelError, match=r"built for images of 3x32x32, but Maps gives 3x64x64 .* --model.image_size 64"
-    ):
-        fit(tiny(), Maps(root=str(maps_root), image_size=64))

@@ -13,21 +13,15 @@ from datamodules import Digits, LabeledImages, SampleRequest
 from lit_models import VAE
 from lit_models.errors import ModelError, RunWarning
 from lit_models.losses.vae import bits_per_dim, importance_weighted_bound
-from tests.support.tiny import CONFIGS, QUIET, the_run, weights
+from tests.support.tiny import quick_run, the_run
 from tests.support.trainers import quiet_trainer
 
 Relit = Callable[..., int]
 
-TINY = (
-    "--config",
-    str(CONFIGS / "vae_digits.yaml"),
-    "--model.feature_maps=2",
-    "--model.latent_dim=3",
-    "--model.importance_samples=2",
-    "--trainer.max_epochs=2",
-    "--trainer.limit_train_batches=5",
-    "--trainer.log_every_n_steps=5",
-    *QUIET,
+TINY = quick_run(
+    "vae_digits",
+    model={"feature_maps": 2, "latent_dim": 3, "importance_samples": 2},
+    trainer={"max_epochs": 2, "limit_train_batches": 5, "log_every_n_steps": 5},
 )
 
 
@@ -303,16 +297,10 @@ def test_blocks_of_draws_are_draws(count: int, monkeypatch: pytest.MonkeyPatch) 
 
 
 @pytest.mark.long
-def test_a_run_its_pictures_and_its_resumption(relit: Relit, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert relit("fit", *TINY, "--run.root=whole") == 0
-    assert relit("fit", *TINY, "--trainer.max_epochs=1") == 0
-    assert relit("fit", *TINY, "--ckpt_path=last") == 0
-    run, whole = the_run(), the_run(Path("whole"))
-    expected = weights(whole)
-    assert all(torch.equal(value, expected[name]) for name, value in weights(run).items())
-    assert (run / "metrics.csv").read_text() == (whole / "metrics.csv").read_text()
+def test_a_run_and_its_pictures(relit: Relit) -> None:
+    assert relit("fit", *TINY) == 0
+    run = the_run()
     for name in ("epoch_0002.png", "reconstructions_0002.png"):
-        assert (run / "samples" / name).read_bytes() == (whole / "samples" / name).read_bytes()
         assert np.asarray(Image.open(run / "samples" / name)).std() > 0
     with (run / "metrics.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
@@ -329,10 +317,3 @@ def test_a_run_its_pictures_and_its_resumption(relit: Relit, monkeypatch: pytest
     assert float(last["test/bits_per_dim_importance_weighted"]) > 0
     assert relit("predict", "--ckpt_path", run / "checkpoints" / "best.ckpt", *arguments[1:]) == 0
     assert len(list((run / "predictions").glob("*.png"))) == 64
-
-
-def test_bf16_and_channels_last(digits_root: Path) -> None:
-    trainer = quiet_trainer(precision="bf16-mixed", max_steps=2, limit_val_batches=1)  # fmt: skip
-    model = VAE(32, 1, 3, 2).to(memory_format=torch.channels_last)
-    trainer.fit(model, Digits(root=str(digits_root), batch_size=8))
-    assert all(p.dtype == torch.float32 and p.isfinite().all() for p in model.parameters())

@@ -19,6 +19,7 @@ from lit_models.cli.trainer import compile_networks
 from lit_models.losses.gan import gradient_penalty
 from tests.lit_models.test_adversarial import fit, loader
 from tests.support.tiny import CONFIGS, the_run
+from tests.support.trainers import quiet_trainer
 
 PENALTY = {"clip_value": None, "gradient_penalty_weight": 10.0}
 SPECTRAL = {"clip_value": None, "spectral_norm": True}
@@ -189,10 +190,7 @@ def test_rounds_of_different_lengths_go_on_across_epochs_and_after_a_resume(tmp_
     cut = tmp_path / "cut.ckpt"  # after 10 of 20 batches: two of the four steps of the third round
     fit(resumed, 10, max_epochs=1).save_checkpoint(cut)
     again, later = LongRounds(**arguments), Turns()
-    trainer = Trainer(
-        accelerator="cpu", logger=False, enable_checkpointing=False, enable_progress_bar=False, max_epochs=2,
-        callbacks=[later],
-    )  # fmt: skip
+    trainer = quiet_trainer(max_epochs=2, callbacks=[later])
     trainer.fit(again, loader(10), ckpt_path=cut, weights_only=True)
     assert later.steps == turns.steps[10:]
 
@@ -204,9 +202,6 @@ def test_a_checkpoint_without_its_place_in_the_round_goes_on_by_the_batches(tmp_
     checkpoint = torch.load(tmp_path / "new.ckpt", weights_only=True)
     assert checkpoint.pop("critic_steps_taken") == 1
     torch.save(checkpoint, tmp_path / "old.ckpt")
-    trainer = Trainer(
-        accelerator="cpu", logger=False, enable_checkpointing=False, enable_progress_bar=False, max_epochs=2,
-        callbacks=[turns := Turns()],
-    )  # fmt: skip
+    trainer = quiet_trainer(max_epochs=2, callbacks=[turns := Turns()])
     trainer.fit(WGAN(**arguments), loader(4), ckpt_path=tmp_path / "old.ckpt", weights_only=True)
     assert turns.steps == [1, 2, 2, 2], "after batches 5, 6, 7 and 8"

@@ -16,7 +16,7 @@ CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", 
 
 
 class Page:
-    """One page in a browser of its own; keeps what is said on its console and what it asks the network for.
+    """One page in a separate browser; keeps what is said on its console and what it asks the network for.
 
     Args:
         path: The HTML file, or an address.

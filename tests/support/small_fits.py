@@ -18,6 +18,7 @@ from datamodules import (
 from tests.methods import ALL_MODELS
 from tests.support.small_data import write_autoencoder
 from tests.support.small_models import built
+from tests.support.trainers import quiet_trainer
 
 IMAGES_OF_A_CLASS = 8
 
@@ -103,17 +104,11 @@ def small_fit(
 
 def small_trainer(model: LightningModule, folder: Path, **arguments: Any) -> Trainer:
     """A silent trainer on the CPU, of two batches an epoch and as many epochs as the model plans, or 1."""
-    return Trainer(
+    return quiet_trainer(
         **{
-            "accelerator": "cpu",
-            "devices": 1,
             "max_epochs": getattr(model, "planned_epochs", None) or 1,
             "limit_train_batches": 2,
             "num_sanity_val_steps": 0,
-            "logger": False,
-            "enable_checkpointing": False,
-            "enable_progress_bar": False,
-            "enable_model_summary": False,
             "use_distributed_sampler": False,
             "default_root_dir": str(folder),
             **arguments,

@@ -3,12 +3,13 @@
 from typing import Any
 
 import torch
-from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch import LightningModule
 from torch import nn
 
 import lit_models
 from lit_models.support.pretrained import StartsFromWeights
 from tests.methods import ALL_MODELS
+from tests.support.trainers import quiet_trainer
 
 
 def built(title: str, **others: Any) -> LightningModule:
@@ -65,7 +66,7 @@ def checkpoint_of(model: LightningModule, experiment: str = "an_experiment") -> 
         },
         "relit_version": lit_models.__version__,
     }
-    model.trainer = Trainer(accelerator="cpu", devices=1, logger=False, enable_checkpointing=False)
+    model.trainer = quiet_trainer()
     model.on_save_checkpoint(content)
     model.trainer = None
     return content

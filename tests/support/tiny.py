@@ -18,15 +18,21 @@ CONFIGS = Path(__file__).parents[2] / "configs"
 
 QUIET = ("--trainer.enable_progress_bar=false", "--trainer.enable_model_summary=false", "--trainer.accelerator=cpu")
 
-# 20 batches an epoch of a network that takes a few milliseconds a step.
-TINY = (
-    "--config",
-    str(CONFIGS / "dcgan_digits.yaml"),
-    "--model.feature_maps=2",
-    "--model.latent_dim=4",
-    "--trainer.max_epochs=3",
-    *QUIET,
-)
+
+def quick_run(config: str, *arguments: str, **parts: dict[str, Any]) -> tuple[str, ...]:
+    """The arguments of a command that prints little: a configuration, what it is given, and values of its parts.
+
+    Args:
+        config: The configuration's name.
+        *arguments: Such as ``--data=Digits``.
+        **parts: By "model", "data" or "trainer": values by name.
+    """
+    values = [f"--{part}.{name}={value}" for part, given in parts.items() for name, value in given.items()]
+    return "--config", str(CONFIGS / f"{config}.yaml"), *arguments, *values, *QUIET
+
+
+TINY = quick_run("dcgan_digits", model={"feature_maps": 2, "latent_dim": 4}, trainer={"max_epochs": 3})
+"""20 batches an epoch of a network that takes a few milliseconds a step."""
 
 
 def assert_refused(relit: Callable[..., int], output: Any, *command: str, sentence: str) -> None:
@@ -129,6 +135,14 @@ def the_run(root: Path = Path("runs")) -> Path:
     """The only run below ``runs/``."""
     (run,) = root.glob("*/*")
     return run
+
+
+def finished_run(root: Path, *arguments: str) -> Path:
+    """The folder below ``root`` of a run that nothing has disturbed."""
+    from lit_models.__main__ import main
+
+    assert main(["fit", *arguments, f"--run.root={root}"]) == 0
+    return the_run(root)
 
 
 def killed_fit(relit: Callable[..., int], *arguments: str) -> None:

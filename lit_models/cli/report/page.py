@@ -30,7 +30,7 @@ from lit_models.cli.report.reading import (
 )
 from lit_models.cli.report.words import breakable, number_text, quantity_title
 from lit_models.errors import RunError
-from lit_models.runs.reading import differences, flat_text, sample_series, settings_of
+from lit_models.runs.reading import differences, sample_series, settings_of, settings_text
 from lit_models.support.animation import sample_frames, write_movie
 from lit_models.support.files import write_atomically
 
@@ -149,7 +149,7 @@ def render(records: list[Record], title: str | None = None) -> tuple[str, list[s
     environment = _environment()
     style, script = _style(environment, "report.css"), _script(environment, "theme.js", "plot.js", "report.js")
     experiments = list(dict.fromkeys(record.facts.get("experiment", record.run.name) for record in records))
-    flat = [flat_text(record.config) for record in records]
+    texts = [settings_text(record.config) for record in records]
     page = environment.get_template("report.html").render(
         title=title or (" · ".join(experiments) if len(experiments) <= 4 else f"{len(records)} runs"),
         records=records,
@@ -167,7 +167,7 @@ def render(records: list[Record], title: str | None = None) -> tuple[str, list[s
         plain=FIRST_FIGURES,
         confusions=_by_name((record.run.name, record.confusions) for record in records),
         differences=list(differences([settings_of(record.config) for record in records]).items()),
-        settings=[grouped(config) for config in flat],
+        settings=[grouped(config) for config in texts],
         notes=budget.notes,
         size={"width": WIDTH, "height": HEIGHT, "left": LEFT, "right": RIGHT, "top": TOP, "bottom": BOTTOM},
         style=style,

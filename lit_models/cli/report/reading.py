@@ -14,10 +14,10 @@ from lit_models.runs.reading import (
     Point,
     Run,
     differences,
-    flat_text,
     read_mapping,
     read_points,
     read_tests,
+    settings_text,
     stage_of,
 )
 from lit_models.support.judge import judge_of_test, printed_name, read_judge
@@ -51,7 +51,7 @@ class Measurement:
     def settings(self) -> dict[str, str]:
         """What may tell it from the run's other tests."""
         limit = {} if self.limit is None else {LIMIT: self.limit}
-        return flat_text({"data": self.data, "checkpoint": self.checkpoint, **limit})
+        return settings_text({"data": self.data, "checkpoint": self.checkpoint, **limit})
 
 
 @dataclass
@@ -73,7 +73,7 @@ class MeasurementRows:
         return [(name, [test.figures.get(name) if test else None for test in self.tested]) for name in names]
 
     def published(self, metric: str) -> list[Published]:
-        """What has been published of a metric; nothing beside a test of a part of the images."""
+        """What has been published of a metric; nothing next to a test of a part of the images."""
         logged = metric.partition(" (")[0]
         found = [
             one
@@ -193,7 +193,7 @@ def throughput(run: Run, sizes: dict[str, int]) -> str | None:
 
 def learning_rates(config: dict[str, Any]) -> str | None:
     """The learning rates of the configuration, by the optimizer's name if there are several."""
-    rates = {name: value for name, value in flat_text(config.get("model") or {}).items() if name.endswith("lr")}
+    rates = {name: value for name, value in settings_text(config.get("model") or {}).items() if name.endswith("lr")}
     rates = {name: value for name, value in rates.items() if value != "null"}
     if len(set(rates.values())) == 1:
         return next(iter(rates.values()))
@@ -293,7 +293,7 @@ def seed_summaries(records: Sequence[Record]) -> list[SeedGroup]:
     return groups
 
 
-def grouped(flat: dict[str, str]) -> dict[str, dict[str, str]]:
+def grouped(texts: dict[str, str]) -> dict[str, dict[str, str]]:
     """Settings that aren't null by the part of the configuration that they belong to; method and data first.
 
     Example:
@@ -301,7 +301,7 @@ def grouped(flat: dict[str, str]) -> dict[str, dict[str, str]]:
         {'model': {'latent_dim': '8'}, 'run': {'seed_everything': '0'}}
     """
     groups: dict[str, dict[str, str]] = {"model": {}, "data": {}, "trainer": {}, "run": {}}
-    for name, value in flat.items():
+    for name, value in texts.items():
         part, dot, rest = name.partition(".")
         if value != "null":
             groups.setdefault(part if dot else "run", {})[rest if dot else name] = value

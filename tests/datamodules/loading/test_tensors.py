@@ -49,7 +49,7 @@ def assert_whole(store: TensorStore) -> None:
 
 
 def assert_nothing_left(folder: Path) -> None:
-    """Nothing but the lock beside where the folder would be."""
+    """Nothing but the lock next to where the folder would be."""
     assert [path.name for path in folder.parent.iterdir() if path.suffix != ".lock"] == []
 
 

@@ -66,7 +66,7 @@ def test_a_failed_save_keeps_the_checkpoint_before(tmp_path: Path, monkeypatch: 
 
 
 def test_means_of_two_processes_go_on_in_one() -> None:
-    """Their sums are put together; what an older checkpoint doesn't know begins anew."""
+    """Their sums are put together; what an older checkpoint doesn't know begins again."""
     module = LightningModule()
     module.known, module.new = MeanMetric(nan_strategy="disable"), MeanMetric(nan_strategy="disable")
     rank0 = {"known": {"mean_value": torch.tensor(3.0), "weight": torch.tensor(2.0)}}

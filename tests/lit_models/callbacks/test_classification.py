@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch import LightningModule
 from PIL import Image
 from torch import Tensor
 
@@ -25,6 +25,7 @@ from lit_models.callbacks.classification import (
     write_report,
 )
 from lit_models.errors import RunError
+from tests.support.trainers import quiet_trainer
 
 
 class Guesser(LightningModule):
@@ -126,15 +127,12 @@ def test_at_least_one_pair() -> None:
 def test_two_ranks_write_what_one_process_writes(tmp_path: Path, digits_root: Path) -> None:
     tables = []
     for devices in (1, 2):
-        trainer = Trainer(
-            accelerator="cpu",
+        trainer = quiet_trainer(
             devices=devices,
             strategy="auto" if devices == 1 else "ddp_fork",
             callbacks=[ClassificationReport()],
             use_distributed_sampler=False,
             default_root_dir=tmp_path / str(devices),
-            logger=False,
-            enable_progress_bar=False,
         )
         trainer.test(Guesser(), Digits(root=str(digits_root), batch_size=32), verbose=False)
         tables.append((tmp_path / str(devices) / "figures" / "confusion_matrix.csv").read_text())
@@ -150,9 +148,9 @@ def test_report_by_plain_loops(tmp_path: Path) -> None:
     names = ["a", "b", "c", "d"]
     expected = []
     for one in range(4):
-        hits, taken_for, support = (int(n) for n in (counts[one, one], counts[:, one].sum(), counts[one].sum()))
-        precision = hits / taken_for if taken_for else 0.0
-        recall = hits / support if support else 0.0
+        right, taken_for, support = (int(n) for n in (counts[one, one], counts[:, one].sum(), counts[one].sum()))
+        precision = right / taken_for if taken_for else 0.0
+        recall = right / support if support else 0.0
         f1 = 2 * precision * recall / (precision + recall) if precision + recall else 0.0
         expected.append((precision, recall, f1, support))
     report = classification_report(counts, names)

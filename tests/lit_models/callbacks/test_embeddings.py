@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch import LightningModule
 from PIL import Image
 from torch import Tensor
 
@@ -14,6 +14,7 @@ from lit_models.callbacks import EmbeddingPlot, embeddings
 from lit_models.callbacks.embeddings import draw_embedding
 from lit_models.errors import RunError
 from lit_models.metrics.retrieval import first_of_each_class
+from tests.support.trainers import quiet_trainer
 
 
 class Embedder(LightningModule):
@@ -28,15 +29,12 @@ class Embedder(LightningModule):
 
 
 def run_test(root: Path, folder: Path, model: LightningModule, plot: EmbeddingPlot, devices: int = 1) -> None:
-    Trainer(
-        accelerator="cpu",
+    quiet_trainer(
         devices=devices,
         strategy="auto" if devices == 1 else "ddp_fork",
         callbacks=[plot],
         use_distributed_sampler=False,
         default_root_dir=folder,
-        logger=False,
-        enable_progress_bar=False,
     ).test(model, Digits(root=str(root), batch_size=32), verbose=False)
 
 

@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch import LightningModule
 from PIL import Image
 from torch import Tensor
 
@@ -13,6 +13,7 @@ from datamodules import Digits, LabeledImages
 from lit_models.callbacks import ClassExamples, examples
 from lit_models.callbacks.examples import chosen_label, draw_examples
 from lit_models.errors import RunError
+from tests.support.trainers import quiet_trainer
 
 
 class Guesser(LightningModule):
@@ -34,15 +35,12 @@ def test_the_first_images_of_a_class(
         Image.new("RGB", (1, 1)).save(path)
 
     monkeypatch.setattr(examples, "draw_examples", keep)
-    Trainer(
-        accelerator="cpu",
+    quiet_trainer(
         devices=devices,
         strategy="auto" if devices == 1 else "ddp_fork",
         callbacks=[ClassExamples("7", count=11)],
         use_distributed_sampler=False,
         default_root_dir=tmp_path,
-        logger=False,
-        enable_progress_bar=False,
     ).test(Guesser(), Digits(root=str(digits_root), batch_size=23), verbose=False)
     image, probability, label, names = torch.load(tmp_path / "figures" / "examples_7.pt")
     data = Digits(root=str(digits_root))

@@ -15,15 +15,13 @@ from lit_models.callbacks.histogram_baseline import (
     levels,
     training_histogram,
 )
+from tests.support.data_modules import set_up
 from tests.support.trainers import quiet_trainer
 
 
 @pytest.fixture
 def digits(digits_root: Path) -> Digits:
-    data = Digits(root=str(digits_root), batch_size=16)
-    data.prepare_data()
-    data.setup("fit")
-    return data
+    return set_up(Digits(root=str(digits_root), batch_size=16))
 
 
 def test_the_histogram_by_a_loop(digits: Digits) -> None:

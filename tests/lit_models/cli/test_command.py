@@ -8,7 +8,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-import torch
 import yaml
 from PIL import Image
 
@@ -197,18 +196,6 @@ def test_a_checkpoint_without_a_cli(uninterrupted: Path) -> None:
     model = lit_models.DCGAN.load_from_checkpoint(uninterrupted / "checkpoints" / "last.ckpt")
     assert (model.latent_dim, model.image_shape) == (4, (1, 32, 32))
     assert model.sample(2).shape == (2, 1, 32, 32)
-
-
-def test_a_malicious_checkpoint_is_not_executed(relit: Relit, tmp_path: Path, capsys: Output) -> None:
-    class Malicious:
-        def __reduce__(self) -> tuple:
-            return (Path.touch, (tmp_path / "executed",))
-
-    torch.save({"state_dict": {}, "x": Malicious()}, "malicious.ckpt")
-    for command in ("fit", "test", "predict"):
-        assert relit(command, *TINY, "--ckpt_path=malicious.ckpt") == 1
-    assert "not opened" in capsys.readouterr().err
-    assert not (tmp_path / "executed").exists()
 
 
 def test_prepare(relit: Relit, tmp_path: Path, capsys: Output) -> None:

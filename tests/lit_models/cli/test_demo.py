@@ -297,6 +297,7 @@ def test_few_shots(tmp_path: Path) -> None:
         few.classify(drawn_shape("ring", 4), [drawn_shape("line", 0)], [str(tmp_path / "broken.png")])
 
 
+@pytest.mark.long
 @pytest.mark.browser
 @pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium")
 def test_the_playground_in_a_browser(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

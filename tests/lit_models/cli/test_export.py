@@ -15,11 +15,11 @@ from safetensors.torch import load_file, save_file
 import lit_models
 from lit_models.__main__ import main
 from lit_models.cli.export import INPUTS, OUTPUTS, example_inputs, export, write_onnx
-from lit_models.errors import RunError
+from lit_models.errors import ModelError, RunError
 from lit_models.support.checkpoint_files import read_checkpoint
 from lit_models.support.named_extractors import load_classifier
 from lit_models.support.weights import build_model, digest_of, is_function, sha256
-from tests.methods import METHODS, SMALL_MODELS
+from tests.methods import SMALL_MODELS
 from tests.support.small_models import checkpoint_of, small_model
 from tests.support.tiny import TINY, the_run
 
@@ -47,9 +47,7 @@ def change_card(path: Path, **changes: Any) -> None:
     path.with_suffix(".json").write_text(json.dumps({**card, **changes}))
 
 
-def test_every_method_is_here() -> None:
-    """A new method needs a record in tests/methods.py, and parts to export if it has any."""
-    assert METHODS.keys() == lit_models.METHODS.keys(), "in tests/methods.py"
+def test_every_method_has_parts_to_export() -> None:
     without = [name for name in lit_models.METHODS if not getattr(getattr(lit_models, name), "exports", ())]
     assert without == ["DARTSSearch"], "what it searches is retrained before it is used"
 
@@ -59,14 +57,20 @@ def test_every_method_is_here() -> None:
     [pytest.param(title, marks=[pytest.mark.slow] if ", " in title else []) for title in SMALL_MODELS],
 )
 def test_weights_come_back(title: str) -> None:
+    """From the weights and from the checkpoint, and in no other method's name."""
     model, path = exported(title)
-    again = build_model(read_checkpoint(path), path)
-    assert type(again) is type(model)
-    assert not again.training
-    for name, value in model.state_dict().items():
-        assert torch.equal(again.state_dict()[name], value), name
-    ours = json.loads(json.dumps(dict(model.hparams)))
-    assert json.loads(json.dumps(dict(again.hparams))) == ours
+    method = type(model)
+    ours, expected = json.loads(json.dumps(dict(model.hparams))), model.state_dict()
+    for source in ("model.ckpt", path):
+        again = method.from_pretrained(source)
+        assert type(again) is method
+        assert not again.training
+        assert again.state_dict().keys() == expected.keys()
+        assert all(torch.equal(value, expected[name]) for name, value in again.state_dict().items())
+        assert json.loads(json.dumps(dict(again.hparams))) == ours
+    name, other = method.__name__, lit_models.VAE if method is not lit_models.VAE else lit_models.DCGAN
+    with pytest.raises(ModelError, match=rf"holds a {name}, not a {other.__name__}: call {name}.from_pretrained"):
+        other.from_pretrained(path)
     for part in getattr(type(model), "exports", ()):
         inputs = example_inputs(model, part, 3)
         assert torch.equal(getattr(again, part.method)(*inputs), getattr(model, part.method)(*inputs))

@@ -2,11 +2,13 @@
 
 # ruff: noqa: E501 (a row of a table is a line)
 import contextlib
+import io
 import shlex
 import subprocess
 import sys
 import time
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -333,12 +335,19 @@ PICTURES = {"own/a": 12, "own/b": 12, "flat": 10, "nothing": 0}
 
 
 IN_PASSING = ("relit: note: ", "relit: add --debug", "decoding ")
-"""Lines beside the message."""
+"""Lines around the message."""
 
 
 def table(text: str) -> list[tuple[str, list[str]]]:
     rows = [line.split(" | ") for line in text.strip().splitlines()]
     return [(row[0].strip(), [word.strip() for word in row[1:]]) for row in rows]
+
+
+@cache
+def picture(number: int) -> bytes:
+    content = io.BytesIO()
+    Image.new("RGB", (16, 16), (10 * number, 0, 0)).save(content, "PNG")
+    return content.getvalue()
 
 
 def check(relit: Relit, capsys: pytest.CaptureFixture[str], line: str, words: list[str], folder: Path) -> None:
@@ -348,7 +357,7 @@ def check(relit: Relit, capsys: pytest.CaptureFixture[str], line: str, words: li
     for name, count in PICTURES.items():
         (folder / name).mkdir(parents=True, exist_ok=True)
         for number in range(count):
-            Image.new("RGB", (16, 16), (10 * number, 0, 0)).save(folder / name / f"{number}.png")
+            (folder / name / f"{number}.png").write_bytes(picture(number))
     (folder / "picture.yaml").write_bytes(b"\x89PNG\xff\xfe")
     with contextlib.suppress(SystemExit):  # as argparse ends
         assert relit(*shlex.split(line)) != 0

@@ -130,7 +130,7 @@ def test_samplers_search_ranges_with_every_seed(toy: Any, sampler: str) -> None:
     )
     assert toy("--sampler", sampler, "--trials", 12, *given) == 0
     rows = rows_of_table()
-    assert len(rows) >= 11, "a setting that comes again is no row of its own"
+    assert len(rows) >= 11, "a setting that comes again is no further row"
     means = [float(row["mean"]) for row in rows]
     assert means == sorted(means)
     for row in rows:
@@ -142,11 +142,16 @@ def test_samplers_search_ranges_with_every_seed(toy: Any, sampler: str) -> None:
         assert float(row["mean"]) == pytest.approx(sum(expected) / 2), "the run used exactly the value of the table"
 
 
-def test_bad_runs_are_stopped_early(
-    toy: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+@pytest.fixture
+def pruned_soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Trainings are compared with the first two, and an epoch is longer than it takes to see the one before."""
     monkeypatch.setattr(sweep_worker, "FEWEST_TO_PRUNE", 2)
-    monkeypatch.setenv("FAKE_SECONDS", "0.6")
+    monkeypatch.setattr(sweep_training, "LOOK_EVERY", 0.05)
+    monkeypatch.setenv("FAKE_SECONDS", "0.2")
+
+
+@pytest.mark.usefixtures("pruned_soon")
+def test_bad_runs_are_stopped_early(toy: Any, capsys: pytest.CaptureFixture[str]) -> None:
     assert toy("--vary", "model.x", 3, 2.9, 100, "--prune", 1) == 0
     assert "x=100: stopped early" in capsys.readouterr().out
     assert [row["model.x"] for row in rows_of_table()] == ["3", "2.9"]
@@ -154,11 +159,10 @@ def test_bad_runs_are_stopped_early(
 
 
 def test_a_run_is_stopped_after_so_many_epochs_by_trials_that_were_reused(
-    toy: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    toy: Any, request: pytest.FixtureRequest, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert toy("--vary", "model.x", 3, 2.9) == 0
-    monkeypatch.setattr(sweep_worker, "FEWEST_TO_PRUNE", 2)
-    monkeypatch.setenv("FAKE_SECONDS", "0.6")
+    request.getfixturevalue("pruned_soon")
     assert toy("--vary", "model.x", 3, 2.9, 100, "--prune", 3) == 0
     assert "x=100: stopped early" in capsys.readouterr().out
     assert started() == {"x=3 new": 1, "x=2.9 new": 1, "x=100 new": 1}

@@ -3,6 +3,7 @@
 import csv
 import multiprocessing
 import os
+import pickle
 import signal
 import subprocess
 import tempfile
@@ -16,7 +17,7 @@ import torch
 import lit_models
 from lit_models.errors import RunError, RunWarning
 from lit_models.runs.loggers import MetricsCSV
-from lit_models.support.checkpoint_files import put_in_place, read_or_fall_back
+from lit_models.support.checkpoint_files import put_in_place, read_checkpoint, read_or_fall_back
 from tests.lit_models.runs.test_resume import assert_same_run
 from tests.support.tiny import CONFIGS, TINY, the_run, weights
 
@@ -326,13 +327,15 @@ LOADED_BY = {
 
 @pytest.fixture
 def malicious(tmp_path: Path) -> Path:
-    """``malicious.ckpt`` in this folder; the file that it makes when it is unpickled."""
+    """``malicious.ckpt`` and the plain pickle ``plain.ckpt`` in this folder; what they make when they are unpickled."""
 
     class Malicious:
         def __reduce__(self) -> tuple:
             return (os.mkdir, (str(tmp_path / "executed"),))
 
-    torch.save({"state_dict": {"weight": torch.zeros(1)}, "hyper_parameters": Malicious()}, tmp_path / "malicious.ckpt")
+    content = {"state_dict": {"weight": torch.zeros(1)}, "hyper_parameters": Malicious()}
+    torch.save(content, tmp_path / "malicious.ckpt")
+    (tmp_path / "plain.ckpt").write_bytes(pickle.dumps(content))
     torch.load(tmp_path / "malicious.ckpt", weights_only=False)
     (tmp_path / "executed").rmdir()  # the file does what it is made for
     return tmp_path / "executed"
@@ -350,4 +353,7 @@ def test_a_malicious_file_is_not_executed(
 def test_a_malicious_file_is_not_executed_in_python(relit: Relit, malicious: Path) -> None:
     with pytest.raises(Exception, match="Weights only load failed"):
         lit_models.DCGAN.load_from_checkpoint("malicious.ckpt")
+    for name in ("malicious.ckpt", "plain.ckpt"):
+        with pytest.raises(RunError, match="which could run code, so it is not opened"):
+            read_checkpoint(Path(name))
     assert not malicious.exists()

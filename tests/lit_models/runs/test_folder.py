@@ -115,7 +115,7 @@ def test_a_folder_is_removed_only_if_it_holds_nothing_of_worth() -> None:
 
 @pytest.mark.long
 def test_ranks_under_torchrun_agree_on_one_folder() -> None:
-    # Each rank writes a file of its own: lines that two processes print to one pipe can run into each other.
+    # Each rank writes a separate file: lines that two processes print to one pipe can run into each other.
     code = """
 import os
 from pathlib import Path

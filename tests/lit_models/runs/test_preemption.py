@@ -18,9 +18,8 @@ import pytest
 import torch
 from lightning.pytorch import Callback, Trainer
 
-from lit_models.__main__ import main
 from lit_models.runs.loggers import finish_wandb
-from tests.support.tiny import CONFIGS, TINY, assert_same_run, killed_fit, the_run, weights
+from tests.support.tiny import CONFIGS, TINY, assert_same_run, finished_run, killed_fit, the_run, weights
 
 Relit = Callable[..., int]
 USR1, TERM = 138, 143
@@ -65,9 +64,7 @@ def sending(number: signal.Signals, **moment: int) -> list[str]:
 
 @pytest.fixture(scope="module")
 def uninterrupted(tmp_path_factory: pytest.TempPathFactory, digits_root: Path) -> Path:
-    root = tmp_path_factory.mktemp("whole")
-    assert main(["fit", *FIT, f"--data.root={digits_root}", f"--run.root={root}"]) == 0
-    return the_run(root)
+    return finished_run(tmp_path_factory.mktemp("whole"), *FIT, f"--data.root={digits_root}")
 
 
 @pytest.mark.parametrize(

@@ -16,14 +16,14 @@ from lit_models.runs.reading import (
     COLORS,
     color_of,
     differences,
-    flat,
-    flat_text,
+    flattened,
     read_epochs,
     read_logged,
     read_points,
     read_results,
     read_run,
     read_steps,
+    settings_text,
     smooth,
 )
 
@@ -89,9 +89,9 @@ def test_a_broken_row_is_named_after_those_before_it(path: Path, row: str) -> No
 def test_configurations_are_flattened_and_compared() -> None:
     class_ = {"class_path": "my.Grid", "init_args": {"count": 64, "options": {}}}
     config = {"model": class_, "callbacks": [class_], "run": {"id": "a"}, "sizes": [1, 2]}
-    assert flat(config)["model.init_args.count"] == 64
-    assert flat(config)["callbacks"] == [class_]
-    assert flat_text(config) == {
+    assert flattened(config)["model.init_args.count"] == 64
+    assert flattened(config)["callbacks"] == [class_]
+    assert settings_text(config) == {
         "model.class_path": "my.Grid",
         "model.count": "64",
         "model.options": "{}",
@@ -101,9 +101,9 @@ def test_configurations_are_flattened_and_compared() -> None:
         "run.id": "a",
         "sizes": "[1, 2]",
     }
-    others = [{**flat(config), "run.id": "b"}, {**flat(config), "sizes": [1], "more": None}]
-    assert differences([flat(config), *others]) == {"sizes": [[1, 2], [1, 2], [1]]}
-    assert differences([flat(config), *others], same=lambda a, b: True) == {}
+    others = [{**flattened(config), "run.id": "b"}, {**flattened(config), "sizes": [1], "more": None}]
+    assert differences([flattened(config), *others]) == {"sizes": [[1, 2], [1, 2], [1]]}
+    assert differences([flattened(config), *others], same=lambda a, b: True) == {}
     assert differences([{"a": 1}]) == {}
 
 

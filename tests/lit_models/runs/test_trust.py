@@ -6,6 +6,7 @@ import sys
 import zipfile
 from collections.abc import Callable
 from contextlib import suppress
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -64,6 +65,12 @@ CONFIG = {
         "init_args": {"images": {"class_path": "datamodules.Digits", "init_args": {"batch_size": 8}}, "count": 20},
     },
 }
+
+
+@cache
+def saved() -> dict[str, Any]:
+    """A checkpoint of a DCGAN."""
+    return checkpoint_of(small_model("DCGAN"))
 
 
 def places(values: Any, place: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
@@ -174,7 +181,7 @@ def test_every_command_refuses(
 ) -> None:
     if command != "test" and key == "model":
         pytest.skip("the same code")
-    checkpoint = checkpoint_of(small_model("DCGAN"))
+    checkpoint = copy.deepcopy(saved())
     checkpoint["config"][key] = value
     torch.save(checkpoint, "file.ckpt")
     assert relit(command, "--ckpt_path=file.ckpt") == 1
@@ -199,7 +206,7 @@ TRAINING = {
 
 def hostile_checkpoint(place: tuple[Any, ...], value: Any) -> dict[str, Any]:
     """A checkpoint with the value in a place; Lightning's own loading goes by some of these."""
-    checkpoint = checkpoint_of(small_model("DCGAN"))
+    checkpoint = copy.deepcopy(saved())
     checkpoint["config"] = {**copy.deepcopy(CONFIG), **copy.deepcopy(TRAINING)}
     part: Any = checkpoint
     for name in place[:-1]:
@@ -309,7 +316,7 @@ def test_no_command_imports_what_a_checkpoint_says(
 
 
 def test_a_module_of_the_users_may_be_named_by_both(relit: Relit) -> None:
-    checkpoint = checkpoint_of(small_model("DCGAN"))
+    checkpoint = copy.deepcopy(saved())
     mine = {"class_path": "mine.Data"}
     assert foreign_class({**checkpoint["config"], "data": mine}) == "mine.Data"
     assert foreign_class({**checkpoint["config"], "data": mine}, {"mine"}) is None
@@ -335,7 +342,7 @@ def test_a_damaged_file_is_refused_in_python_too(traps: Callable[[], bool]) -> N
 
 
 def test_a_card_is_data_too(relit: Relit, traps: Callable[[], bool], capsys: pytest.CaptureFixture[str]) -> None:
-    checkpoint = checkpoint_of(small_model("DCGAN"))
+    checkpoint = copy.deepcopy(saved())
     about = {"method": "DCGAN", "experiment": "x", "state": {}, "data": None, "epoch": 0, "step": 0}
     write_weights(checkpoint, Path("w.safetensors"), {**about, "hyperparameters": checkpoint["hyper_parameters"]})
     card = json.loads(Path("w.json").read_text())

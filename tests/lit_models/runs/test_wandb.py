@@ -47,7 +47,7 @@ def read_back(run: Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     (path,) = run.glob("wandb/offline-run-*/*.wandb")
     deadline = time.monotonic() + 30
     found: list[Any] = []
-    while not any(record.HasField("exit") for record in found):  # W&B writes from a process of its own
+    while not any(record.HasField("exit") for record in found):  # W&B writes from a separate process
         assert time.monotonic() < deadline, "W&B didn't finish its file"
         time.sleep(0.1)
         found = list(records(path))

@@ -1,0 +1,250 @@
+"""`scripts/results_table.py` and `scripts/experiments/claims.py`: what the tables and the pages say."""
+
+import copy
+import dataclasses
+import json
+import re
+import statistics
+from pathlib import Path
+from typing import Any
+
+import pytest
+import reproduce
+import results_table
+from experiments import Figure, claims
+from experiments.listing import listing
+
+from lit_models.runs.published import Citation, Published
+from tests.support.toy_experiment import TOY, entry, row_of
+
+
+@pytest.mark.parametrize(
+    ("text", "fault"),
+    [
+        ("about 91 %<!-- = toy/plain test/accuracy --> of them", None),
+        ("91.0 ± 1.4 %<!-- = toy/plain test/accuracy -->", None),
+        ("an error of 9.0 %<!-- = toy/plain test/accuracy -->", None),
+        ("0.60<!-- = toy/plain test/accuracy --> after one epoch", None),
+        ("30 points<!-- = toy/plain test/accuracy - toy/plain test/other -->", None),
+        ("0.5<!-- = results/judge.json rows > ten -->", None),
+        ("92 %<!-- = toy/plain test/accuracy -->", "92 %<!-- .*: the records say 0.91, 0.6"),
+        ("91 ± 2 %<!-- = toy/plain test/accuracy -->", "the standard deviations are 0.01414"),
+        ("1<!-- = toy/plain test/nothing -->", "the records say nothing"),
+        ("1<!-- = toy/nothing test/accuracy -->", "there is no such record"),
+        ("1<!-- = nothing/plain test/accuracy -->", "there is no such record"),
+    ],
+)
+def test_numbers_in_prose_have_records(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str, fault: str | None
+) -> None:
+    monkeypatch.setattr(claims, "REPOSITORY", tmp_path)
+    (tmp_path / "results").mkdir()
+    entries = [entry([0.9, 0.92]), entry([0.6])]
+    for run in entries[0]["seeds"].values():
+        run["tests"]["test"]["figures"]["test/other"] = 0.61
+    (tmp_path / "results" / "toy.json").write_text(json.dumps({"steps": {"plain": entries}}))
+    (tmp_path / "results" / "judge.json").write_text(json.dumps({"rows": {"ten": 0.5}}))
+    found = list(claims.unsupported(text))
+    assert len(found) == (fault is not None)
+    assert fault is None or re.search(fault, found[0])
+
+
+def test_pictures_name_what_made_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(claims, "REPOSITORY", tmp_path)
+    monkeypatch.setattr(claims, "MADE_BY", tmp_path / "made_by.yaml")
+    (tmp_path / "made_by.yaml").write_text(
+        "images/a.png: relit fit --config configs/here.yaml\nimages/b.png: python scripts/gone.py\n"
+    )
+    (tmp_path / "configs").mkdir()
+    (tmp_path / "configs" / "here.yaml").touch()
+    text = '![a](../images/a.png) ![b](../images/b.png) <img src="../images/c.png"> ![d](https://x.org/d.png)'
+    assert list(claims.unsourced(tmp_path / "docs" / "page.md", text)) == [
+        "images/b.png is said to be made by scripts/gone.py, which isn't there",
+        "images/c.png: docs/images/made_by.yaml doesn't say which run or command made it",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("figure", "shown"),
+    [
+        (Figure("plain", "", "test/accuracy", kind="percent"), "91.0 ± 1.4"),
+        (Figure("plain", "", "test/accuracy", kind="error"), "9.00 ± 1.41"),
+        (Figure("plain", "", "val/accuracy", epoch=2), "0.91 ± 0.01"),
+        (Figure("plain", "", "val/accuracy", epoch=1), "0.10 ± 0.00"),
+    ],
+)
+def test_mean_and_standard_deviation(figure: Figure, shown: str) -> None:
+    values = [0.9, 0.92]
+    assert f"{100 * statistics.stdev(values):.2f}" == "1.41"
+    row = row_of(TOY.steps[0], figure, entry(values))
+    assert (row.data, row.ours, row.seeds, row.time, row.hardware) == ("digits", shown, 2, "2 min", "a CPU")
+
+
+def test_one_seed_shows_its_confidence_interval() -> None:
+    figure = Figure("plain", "", "test/accuracy", kind="percent", interval="test/accuracy_ci95")
+    assert row_of(TOY.steps[0], figure, entry([0.9])).ours == "90.00 ± 1.00 (95 % CI)"
+    assert "95 %" not in row_of(TOY.steps[0], figure, entry([0.9, 0.8])).ours
+
+
+def test_cuts_and_subsets_are_said() -> None:
+    figure = Figure("noisy", "", "test/accuracy", kind="percent")
+    changes: dict[str, Any] = {
+        "model.init_args.feature_maps": [16, 64],
+        "model.init_args.label_noise": [0.1, 0.0],
+        "model.init_args.loss": ["hinge", "bce"],
+        "trainer.log_every_n_steps": [3, None],
+        "trainer.max_epochs": [5, 15],
+    }
+    cut = entry([0.5], **changes)
+    cut["data"] |= {"whole": False, "train_images": 1000}
+    row = row_of(TOY.steps[1], figure, cut)
+    assert row.data == "digits, **subset**: 1,200 of 1,497 training and validation, 300 of 300 test images"
+    assert row.ours == "50.0"
+    assert row.cut == ("16 of 64 feature maps", "5 of 15 epochs"), "what makes the step what it is isn't a cut"
+    assert row.changed == ("`loss` hinge",)
+    longer = row_of(TOY.steps[0], figure, entry([0.5], **{"trainer.max_epochs": [30, 15]}))
+    assert (longer.cut, longer.changed) == ((), ("`max_epochs` 30",))
+    small = {**entry([0.5], **{"trainer.max_epochs": [3, 5]}), "changed_from_own": {"trainer.max_epochs": [3, 15]}}
+    small["changed_from_own"]["checkpoint.every_n_steps"] = [50, None]
+    assert row_of(TOY.steps[0], figure, small).cut == ("3 of 15 epochs",), "not of a small configuration's 5"
+
+
+def recorded(tmp_path: Path) -> None:
+    """Two trainings of the step "plain" with two figures each: the second one is shorter, and by another machine."""
+    measured = {"steps": {"plain": [entry([0.5]), entry([0.6], **{"trainer.max_epochs": [1, 9]})]}}
+    for one in measured["steps"]["plain"]:
+        one["seeds"]["0"]["tests"]["test"]["figures"]["test/generator_loss"] = 0.25
+        one["seeds"]["0"]["curves"]["val/generator_loss"] = [[1, 0.1]]
+    measured["steps"]["plain"][1]["command"] += " --trainer.max_epochs 1"
+    measured["steps"]["plain"][1]["seeds"]["0"]["hardware"] = "a GPU"
+    (tmp_path / "toy.json").write_text(json.dumps(measured))
+
+
+@pytest.fixture
+def toy(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The toy is the only experiment, and has a published figure."""
+    monkeypatch.setattr(results_table, "EXPERIMENTS", {"toy": TOY})
+    monkeypatch.setattr(reproduce, "EXPERIMENTS", {"toy": TOY})
+    they, us = Citation("0.5", "they", "https://x.org"), Citation("0.6", "us")
+    published = Published("a_loss", "loss", "test/generator_loss", (), {}, they, (us,))
+    monkeypatch.setattr(results_table, "all_published", lambda: (published,))
+
+
+def listed(results: Path) -> list[str]:
+    """The lines that `--list` prints of the toy."""
+    missing = [(row.step, row.figure) for row in results_table.all_rows(results) if not row.ours]
+    return listing("toy", TOY, results, missing).splitlines()
+
+
+@pytest.mark.usefixtures("toy")
+def test_what_has_no_record_is_listed_by_the_command_alone(tmp_path: Path) -> None:
+    rows = list(results_table.all_rows(tmp_path))
+    assert [row.ours for row in rows] == [""] * 3
+    assert [line.split() for line in listed(tmp_path)[1:3]] == [
+        ["plain", "not", "recorded"],
+        ["noisy", "not", "recorded"],
+    ]
+    text = results_table.with_tables("a\n<!-- results: all -->\nold\n<!-- end of results -->\nb", tmp_path)
+    assert text == "a\n<!-- results: all -->\n\n<!-- end of results -->\nb"
+    page = results_table.with_tables("<!-- results: dcgan -->\nold\n<!-- end of results -->", tmp_path)
+    assert page.splitlines()[2:-2] == [
+        *("Published values without a recorded training of relit:", ""),
+        "| training | data | value | paper | others' runs |",
+        "| --- | --- | --- | --- | --- |",
+        '| DCGAN | digits | loss | [0.5](https://x.org "they") | 0.6 (us) |',
+    ]
+    recorded(tmp_path)
+    assert listed(tmp_path)[1:5] == [
+        "  plain  2 min  1 seed, by no budget",
+        "  plain  2 min  1 seed, by no budget",
+        "                epochs 1 of 9",
+        "  noisy         not recorded",
+    ]
+
+
+@pytest.mark.usefixtures("toy")
+def test_a_training_is_a_row_and_its_figures_are_columns(tmp_path: Path) -> None:
+    recorded(tmp_path)
+    text = results_table.with_tables("<!-- results: dcgan -->\nold\n<!-- end of results -->", tmp_path)
+    published = '[0.5](https://x.org "they") | 0.6 (us)'
+    assert text.splitlines() == [
+        *("<!-- results: dcgan -->", "", "**digits**; 1 seed:", ""),
+        "| # | training | settings | loss | paper | others' runs | loss after an epoch | time | machine |",
+        "| --- | --- | --- | --- | --- | --- | --- | --- | --- |",
+        f"| 1 | DCGAN |  | 0.25 | {published} | 0.10 | 2 min | a CPU |",
+        f"| 2 | DCGAN | cut to 1 of 9 epochs | 0.25 | {published} | 0.10 | 2 min | a GPU |",
+        *("", '<details markdown="1"><summary>Commands</summary>', ""),
+        "1. `relit fit --config configs/dcgan_digits.yaml`",
+        "2. `relit fit --config configs/dcgan_digits.yaml --trainer.max_epochs 1`",
+        *("", "</details>", "", "<!-- end of results -->"),
+    ]
+    assert results_table.with_tables(text, tmp_path) == text
+    overview = results_table.with_tables("<!-- results: all -->\n<!-- end of results -->", tmp_path)
+    assert "## DCGAN\n\n[Method page](methods/dcgan.md)\n\n**digits**; 1 seed:" in overview
+
+
+@pytest.mark.usefixtures("toy")
+def test_shared_settings_stand_above(tmp_path: Path) -> None:
+    changes = {"trainer.max_epochs": [1, 9], "model.init_args.loss": ["hinge", "bce"]}
+    entries = [entry([0.5, 0.6], **changes), entry([0.5, 0.7], **changes, **{"model.init_args.feature_maps": [8, 64]})]
+    for number, one in enumerate(entries):
+        one["command"] += f" {number}"
+        for run in one["seeds"].values():
+            run["tests"]["test"]["figures"]["test/generator_loss"] = 0.25
+    (tmp_path / "toy.json").write_text(json.dumps({"steps": {"plain": entries}}))
+    text = results_table.with_tables("<!-- results: dcgan -->\n<!-- end of results -->", tmp_path)
+    assert "**digits**; cut to 1 of 9 epochs; with `loss` hinge; 2 seeds; a CPU:\n" in text
+    assert "| 2 | DCGAN | cut to 8 of 64 feature maps | 0.25 ± 0.00 |" in text
+
+
+@pytest.mark.usefixtures("toy")
+def test_the_list_of_methods_has_a_value_and_the_papers(tmp_path: Path) -> None:
+    def row() -> str:
+        text = results_table.with_tables("<!-- methods -->\nold\n<!-- end of methods -->", tmp_path)
+        assert text.count("\n| [") == len(results_table.methods_index())
+        return next(line for line in text.splitlines() if line.startswith("| [DCGAN]"))
+
+    assert row().endswith("| digits | not recorded yet |")
+    recorded(tmp_path)
+    assert row().endswith("| digits | loss: 0.25 / [0.5](https://x.org) |")
+    only_cut = json.loads((tmp_path / "toy.json").read_text())
+    del only_cut["steps"]["plain"][0]
+    (tmp_path / "toy.json").write_text(json.dumps(only_cut))
+    assert row().endswith("| digits | loss: 0.25† / [0.5](https://x.org) |")
+
+
+def test_scores_over_other_features_are_not_shown_and_calibration_rows_are(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    figure = Figure("plain", "FID (digits, block 2)", "test/accuracy", features="digits, block 2")
+    toy = dataclasses.replace(TOY, steps=TOY.steps[:1], figures=(figure,))
+    monkeypatch.setattr(results_table, "EXPERIMENTS", {"toy": toy})
+    old, new = entry([0.5]), entry([0.25])
+    calibration = {"other real images": {"accuracy": 0.125}, "ten training images repeated": {"accuracy": 9.5}}
+    judge = {"features": "digits, block 2", "calibration": calibration}
+    new["seeds"]["0"]["tests"]["test"]["judge"] = judge
+    for entries, expected in (
+        ([old], [("DCGAN", "")]),
+        ([old, new], [("DCGAN", "0.25"), ("other real images", "0.12"), ("ten training images repeated", "9.50")]),
+    ):
+        (tmp_path / "toy.json").write_text(json.dumps({"steps": {"plain": entries}}))
+        assert [(row.method, row.ours) for row in results_table.all_rows(tmp_path)] == expected
+    text = results_table.with_tables("<!-- results: all -->\n<!-- end of results -->", tmp_path)
+    assert "\n|  | ten training images repeated | 9.50 |" in text
+    assert "\n| 1 | DCGAN | 0.25 | 2 min |" in text
+
+
+def test_a_record_from_before_the_argument_on_which_a_figure_depends_is_not_shown(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    arguments = {"by any means": "model.mean", "by tiles": "data.tiles"}
+    figures = tuple(Figure("plain", label, "test/accuracy", argument=name) for label, name in arguments.items())
+    toy = dataclasses.replace(TOY, steps=TOY.steps[:1], figures=figures)
+    monkeypatch.setattr(results_table, "EXPERIMENTS", {"toy": toy})
+    old = entry([0.5])
+    old["settings"] = {"model": {"init_args": {"mean": 1}}, "data": {"init_args": {"mean": 1}}}
+    new = copy.deepcopy(old)
+    new["settings"]["data"]["init_args"]["tiles"] = None
+    for entries, expected in (([old], ["0.50", ""]), ([old, new], ["0.50", "0.50", "0.50"])):
+        (tmp_path / "toy.json").write_text(json.dumps({"steps": {"plain": entries}}))
+        assert [row.ours for row in results_table.all_rows(tmp_path)] == expected
