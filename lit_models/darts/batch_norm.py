@@ -53,7 +53,7 @@ class _BatchNorm(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, gradient: Tensor, *_: Tensor | None) -> tuple[Tensor, Tensor | None]:
         x, factor, mean, inverse_std = ctx.saved_tensors
-        to_x, to_factor, _ = derivative(gradient, x, factor, mean, inverse_std)
+        to_x, to_factor = derivative(gradient, x, factor, mean, inverse_std)[:2]
         return to_x, None if factor is None else to_factor
 
     @staticmethod
@@ -70,7 +70,7 @@ class _Along(torch.autograd.Function):
     def forward(
         tangent: Tensor, x: Tensor, factor: Tensor | None, mean: Tensor, inverse_std: Tensor
     ) -> tuple[Tensor, Tensor, Tensor]:
-        along, with_tangent, _ = derivative(tangent, x, None, mean, inverse_std)
+        along, with_tangent = derivative(tangent, x, None, mean, inverse_std)[:2]
         if factor is None:
             return along, along.new_empty(0), with_tangent
         return along * factor[:, None, None], along, with_tangent
@@ -88,7 +88,7 @@ class _Along(torch.autograd.Function):
     def backward(ctx: Any, gradient: Tensor, *_: Tensor | None) -> tuple[Tensor | None, ...]:
         along, with_tangent, x, factor, mean, s = ctx.saved_tensors
         count = x.numel() // x.shape[1]
-        to_tangent, with_gradient, _ = derivative(gradient, x, factor, mean, s)
+        to_tangent, with_gradient = derivative(gradient, x, factor, mean, s)[:2]
         to_factor = (gradient * along).sum((0, 2, 3))
         scale = 1 if factor is None else factor
         slope = -s.pow(2) * scale * to_factor / count  # s x̂ is s² (x − mean)
