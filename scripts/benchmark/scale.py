@@ -267,7 +267,8 @@ def measured_network() -> Network:
         process.join()
     if any(process.exitcode != 0 for process in started):
         raise SystemExit("Two processes can't be connected by gloo here.")
-    return network_of(*found.get(), sizes)
+    small, large = found.get()
+    return network_of(small, large, sizes)
 
 
 # --- computed --------------------------------------------------------------------------------------------------------
