@@ -28,6 +28,8 @@ from datamodules.loading.tensors import Codes, GatherDataset, LabeledImages, Ten
 
 SANITY_IMAGES = 2
 """Images of each batch of the sanity check, which shows that validation works before a training waits for it."""
+DRAWN = 0.1
+"""Share of the training images that is drawn for validation, and for testing, if none is given."""
 
 
 def data_root(root: str | os.PathLike[str] | None = None) -> Path:
@@ -51,6 +53,13 @@ def split_rows(size: int, *sizes: int, seed: int) -> list[Tensor]:
         raise DataError(f"Splits of {', '.join(map(str, sizes))} rows can't be taken from {size} rows.")
     order = torch.randperm(size, generator=torch.Generator().manual_seed(seed))
     return list(order.split([*sizes, size - sum(sizes)])[: len(sizes)])
+
+
+def note_unused_fractions(source: object, fractions: Mapping[str, float]) -> None:
+    """Says which shares have no effect, as ``source`` has images for these splits; the default isn't remarked on."""
+    for name, fraction in fractions.items():
+        if fraction not in (0, DRAWN):
+            note(f"--data.{name} has no effect: {source} has a split of these images.")
 
 
 @runtime_checkable

@@ -16,7 +16,14 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from datamodules.base import ImageDataModule, LearnsClasses, split_rows, to_unit_interval
+from datamodules.base import (
+    DRAWN,
+    ImageDataModule,
+    LearnsClasses,
+    note_unused_fractions,
+    split_rows,
+    to_unit_interval,
+)
 from datamodules.errors import DataError, note
 from datamodules.loading import augment
 from datamodules.loading.archives import RemoteFile, extract, fetch
@@ -25,7 +32,7 @@ from datamodules.loading.folders import EXTRA, SUFFIXES, TEST, TRAIN, VAL, Listi
 from datamodules.loading.paths import expanded
 from datamodules.loading.tensors import ArrayWriter, GatherDataset, LabeledImages, TensorStore
 
-RULES = 2
+RULES = 3
 """Raised when files are read in another way, so that arrays of an older relit are written again."""
 
 
@@ -85,8 +92,8 @@ class ImageFolder(ImageDataModule):
         image_size: int | None = None,
         channels: Literal[1, 3] | None = None,
         crop: int | None = None,
-        val_fraction: float = 0.1,
-        test_fraction: float = 0.1,
+        val_fraction: float = DRAWN,
+        test_fraction: float = DRAWN,
         split_seed: int = 0,
         on_device: bool | None = None,
         split_by: Literal["image", "class"] = "image",
@@ -246,6 +253,9 @@ class ImageFolder(ImageDataModule):
         predicted = readable if self.unlabeled else readable[split != EXTRA]
         self.predict_set = GatherDataset(columns, predicted)
         self.file_names = tuple(printable(names["files"][row]) for row in predicted.tolist())
+        if stage == "fit":
+            there = {"val_fraction": (len(val), self.val_fraction), "test_fraction": (len(test), self.test_fraction)}
+            note_unused_fractions(self.source(), {name: share for name, (count, share) in there.items() if count})
         if stage == "fit" and self.split_by == "image":
             self._note_classes_drawn_whole(columns.label[train])
 

@@ -13,7 +13,15 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from datamodules.base import ImageDataModule, TakesPairs, run_seed, split_rows, to_unit_interval
+from datamodules.base import (
+    DRAWN,
+    ImageDataModule,
+    TakesPairs,
+    note_unused_fractions,
+    run_seed,
+    split_rows,
+    to_unit_interval,
+)
 from datamodules.errors import DataError, note
 from datamodules.loading import augment
 from datamodules.loading.archives import extract
@@ -33,7 +41,7 @@ from datamodules.loading.tensors import ArrayWriter, GatherDataset, ImagePair, T
 
 Evaluation = Literal["resized", "middle", "tiles"]
 NAMES = {TRAIN: "train", VAL: "val", TEST: "test"}
-RULES = 2
+RULES = 3
 """Raised when files are read in another way, so that arrays of an older relit are written again."""
 
 
@@ -115,8 +123,8 @@ class PairedFolder(ImageDataModule):
         pairing: Literal["paired", "loose", "unpaired"] | None = None,
         max_shift: int = 8,
         flip: bool = True,
-        val_fraction: float = 0.1,
-        test_fraction: float = 0.1,
+        val_fraction: float = DRAWN,
+        test_fraction: float = DRAWN,
         split_seed: int = 0,
         background: Literal["white", "black"] = "white",
         value_range: tuple[float, float] | None = None,
@@ -186,6 +194,9 @@ class PairedFolder(ImageDataModule):
         halves belong together."""
         splits, belong_together = list_pairs(folder, self.source())
         fractions = {VAL: self.val_fraction, TEST: self.test_fraction}
+        note_unused_fractions(
+            self.source(), {f"{NAMES[split]}_fraction": share for split, share in fractions.items() if split in splits}
+        )
         missing = {split: fraction for split, fraction in fractions.items() if split not in splits and fraction}
         if TRAIN not in splits or not missing:
             return splits, belong_together

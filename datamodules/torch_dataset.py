@@ -6,16 +6,18 @@ import hashlib
 import inspect
 import json
 import os
+import re
 from collections.abc import Sequence
 from importlib import import_module
 from pathlib import Path
 from typing import Any, Literal
+from urllib.error import URLError
 
 import numpy as np
 from PIL import Image
 from torch import Tensor
 
-from datamodules.base import ImageDataModule, split_rows, to_unit_interval
+from datamodules.base import DRAWN, ImageDataModule, note_unused_fractions, split_rows, to_unit_interval
 from datamodules.errors import DataError, note
 from datamodules.loading import augment
 from datamodules.loading.archives import progress
@@ -77,8 +79,8 @@ class TorchDataset(ImageDataModule):
         eval_batch_size: int | None = None,
         image_size: int | None = None,
         channels: Literal[1, 3] | None = None,
-        val_fraction: float = 0.1,
-        test_fraction: float = 0.1,
+        val_fraction: float = DRAWN,
+        test_fraction: float = DRAWN,
         split_seed: int = 0,
         augmentation: augment.Augmentation = "none",
         classes_per_batch: int | None = None,
@@ -159,6 +161,12 @@ class TorchDataset(ImageDataModule):
         except Exception as error:  # anything that the class does
             which = "train" if for_training else "test"
             reason = " ".join(str(error).split()) or type(error).__name__
+            if isinstance(error, URLError) or reason.startswith("Error downloading"):
+                fault = re.findall("<urlopen error (?:\\[.*?\\] )?(.*?)>", reason)
+                raise DataError(
+                    f"{name} can't be downloaded ({fault[-1] if fault else reason}): try again with a network, or put "
+                    f"its files into {self.root} as its download would leave them."
+                ) from error
             raise DataError(
                 f"{name} can't be made ({reason}): set --data.{which}_args to what it needs, put its files into "
                 f"{self.root}, or choose other data."
@@ -222,6 +230,8 @@ class TorchDataset(ImageDataModule):
             )
         size = len(train.label)
         has_test = "test_image" in arrays
+        if has_test and stage == "fit":
+            note_unused_fractions(self.train, {"test_fraction": self.test_fraction})
         sizes = round(self.val_fraction * size), 0 if has_test else round(self.test_fraction * size)
         train_rows, val_rows, test_rows = split_rows(size, size - sum(sizes), *sizes, seed=self.split_seed)
         self.train_set, self.val_set = GatherDataset(train, train_rows), GatherDataset(train, val_rows)

@@ -1,6 +1,7 @@
 """Measures this project against the textbook way of doing the same, in one run on one machine.
 
     python scripts/benchmark.py data --data MNIST CIFAR10
+    python scripts/benchmark.py read
     python scripts/benchmark.py train --threads 2
     python scripts/benchmark.py train --method sngan wgan_gp
     python scripts/benchmark.py fit dcgan_mnist --against FOLDER --script main.py
@@ -24,6 +25,7 @@ sys.path.append(str(Path(__file__).parents[1]))  # some sides are the tests' ref
 
 COMMANDS = {
     "data": "training loaders against torchvision's data sets and a DataLoader",
+    "read": "reading a folder of pictures on one core and on all, and starting again",
     "train": "training by `relit fit` against a bare loop and against the textbook's loop",
     "fit": "any configuration's speed, share of the machine's peak, start-up and memory, and a peer's",
     "protonet": "episodes against the textbook's",

@@ -7,8 +7,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 import torchvision
 from PIL import Image
+from torch.utils.data import TensorDataset
 
 from tests.datamodules.test_torch_dataset import FakeFashion
 from tests.support.tiny import CONFIGS
@@ -94,3 +96,23 @@ def test_use(folders: Path, relit: Callable[..., int], monkeypatch: pytest.Monke
         assert len(written) == expected
         if "Pictures" in words:
             assert {path.name for path in written} == {f"{number}.png" for number in range(40)}
+
+
+@pytest.mark.long
+def test_the_first_commands(folders: Path, relit: Callable[..., int], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RELIT_DATA", str(folders / "root"))
+    (block,) = re.findall(r"```shell\n(.*?)```", PAGE.read_text(), re.DOTALL)
+    look, prepare, fit = map(words_of, block.splitlines())
+    assert relit(*look) == 0
+    assert relit(*prepare) == 0
+    assert (folders / "batch.png").stat().st_size > 1_000
+    assert relit(*fit, *LIMITS, "--trainer.max_epochs=1", "--model.feature_maps=8") == 0
+
+
+def test_the_python_example(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (block,) = re.findall(r"```python\n(.*?)```", PAGE.read_text(), re.DOTALL)
+    block = block.replace("max_epochs=10", "fast_dev_run=True, accelerator='cpu', enable_progress_bar=False")
+    block = block.replace("channels=3", "channels=3, feature_maps=2").replace("batch_size=64", "batch_size=4")
+    images = torch.randint(256, (8, 3, 64, 64), dtype=torch.uint8)
+    exec(block, {"my_dataset": TensorDataset(images, torch.zeros(8, dtype=torch.int64))})

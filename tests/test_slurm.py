@@ -125,7 +125,7 @@ def test_a_job_that_makes_room_for_another_goes_on_afterwards(cluster: Cluster, 
     assert (state["JobState"], state["Restarts"]) == ("COMPLETED", "1"), log
     assert log.count("stopped by SIGTERM") == log.count("is requeued") == log.count("relit: going on with epoch") == 1
     assert relit("fit", *PROTONET, "--run.root=whole") == 0
-    assert_same_run(place / "runs" / "protonet_folder" / f"slurm-{job}", next(Path("whole").glob("*/*")))
+    assert_same_run(place / "runs" / "protonet_episodedatamodule" / f"slurm-{job}", next(Path("whole").glob("*/*")))
 
 
 def test_a_cancelled_job_keeps_its_place_but_stays_cancelled(cluster: Cluster, place: Path) -> None:

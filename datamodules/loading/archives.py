@@ -5,6 +5,7 @@
 """
 
 import contextlib
+import errno
 import hashlib
 import lzma
 import shutil
@@ -115,8 +116,13 @@ def extract(archive: Path, folder: Path) -> Path:
     except (zipfile.BadZipFile, tarfile.TarError, zlib.error, lzma.LZMAError, EOFError, ValueError) as error:
         raise DataError(f"{archive} is damaged ({error}): delete it, and get it again.") from error
     except (RuntimeError, NotImplementedError) as error:  # a password, a compression that Python doesn't know
-        raise DataError(f"{archive} can't be unpacked ({error}): unpack it by hand.") from error
+        reason = "it is encrypted" if "encrypted" in str(error) else str(error)
+        raise DataError(f"{archive} can't be unpacked ({reason}): unpack it by hand.") from error
     except OSError as error:
+        if error.errno == errno.ENAMETOOLONG:
+            raise DataError(
+                f"{archive} can't be unpacked (the name of a file in it is too long here): unpack it by hand."
+            ) from error
         if error.errno is None:  # not from the operating system but from gzip or bz2
             raise DataError(f"{archive} is damaged ({error}): delete it, and get it again.") from error
         raise DataError(
@@ -278,7 +284,9 @@ def _unpack(archive: Path, folder: Path) -> None:
     elif tarfile.is_tarfile(archive):
         members = _tar_members(archive)
     else:
-        raise DataError(f"{archive} is neither a zip nor a tar archive, or it is damaged: get it again.")
+        raise DataError(
+            f"{archive} is neither a zip nor a tar archive, or it is damaged: unpack it by hand, or get it again."
+        )
     folder.mkdir()
     limit = min(MAX_UNPACKED_BYTES, MAX_RATIO * archive.stat().st_size)
     unpacked = 0

@@ -1,9 +1,11 @@
 """Picture files as arrays: upright, on a background, with 8 bits a channel."""
 
 import os
+import warnings
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -20,6 +22,8 @@ GRAY_MODES = frozenset(("1", "L", "LA", "La", "F", "I", "I;16", "I;16B", "I;16L"
 """Pillow's names of the kinds of picture that have no color."""
 ORIENTATION, LYING = 0x0112, (5, 6, 7, 8)
 """The EXIF tag of a picture's orientation, and its values for pictures that are to be turned by 90 degrees."""
+AT_ONCE = 4_096
+"""Files that wait for a thread at a time: each takes a kilobyte of memory."""
 LOOKED_AT = 2_000
 """Pictures that are opened at most to find out sizes and channels."""
 DARK = 65535 / 15
@@ -74,6 +78,8 @@ def as_looked_at(image: Image.Image, reading: Reading) -> Image.Image:
         level = BACKGROUNDS[reading.background]
         paper = Image.new("RGBA", image.size, (level, level, level, 255))
         image = Image.alpha_composite(paper, image)
+    if image.mode == "LAB":
+        image = image.convert("RGB")  # there is no other way to gray
     return image.convert("RGB" if reading.channels == 3 else "L")
 
 
@@ -160,12 +166,14 @@ def decode(
     with (
         ThreadPoolExecutor(processors()) as threads,
         progress(f"decoding {source.name}", len(files), " images") as bar,
+        _large_pictures(),
     ):
         faults = []
         try:
-            for fault in threads.map(attempt, range(len(files))):
-                faults.append(fault)
-                bar.update()
+            for start in range(0, len(files), AT_ONCE):
+                for fault in threads.map(attempt, range(start, min(start + AT_ONCE, len(files)))):
+                    faults.append(fault)
+                    bar.update()
         except BaseException:  # also Ctrl-C: don't decode the rest first
             threads.shutdown(cancel_futures=True)
             raise
@@ -224,7 +232,7 @@ def look_at(folder: Path, files: Sequence[str]) -> Look:
             return f"{printable(name)} ({fault_of(error)})"
 
     chosen = files[:: -(-len(files) // LOOKED_AT)] if files else []
-    with ThreadPoolExecutor(processors()) as threads:
+    with ThreadPoolExecutor(processors()) as threads, _large_pictures():
         found = dict(zip(chosen, threads.map(opened, chosen), strict=True))
     good = {name: one for name, one in found.items() if not isinstance(one, str)}
     return Look(
@@ -244,6 +252,8 @@ def power_of_two(side: int, least: int = 16, most: int = 64) -> int:
 
 def fault_of(error: Exception) -> str:
     """Why Pillow couldn't read a file, in a few words."""
+    if isinstance(error, Image.DecompressionBombError):
+        return f"of more than {2 * (Image.MAX_IMAGE_PIXELS or 0):,} pixels"
     return "not an image" if isinstance(error, Image.UnidentifiedImageError) else str(error) or repr(error)
 
 
@@ -252,12 +262,20 @@ def processors() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
+@contextmanager
+def _large_pictures() -> Iterator[None]:
+    """Within the block, Pillow doesn't warn of pictures that it reads, only because they are large."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+        yield
+
+
 def _with_8_bits(image: Image.Image, value_range: tuple[float, float] | None) -> Image.Image:
     values = np.asarray(image, np.float32)
     if not np.isfinite(values).all():
         raise ValueError("some of its values are no numbers")
     if value_range is None:
-        is_16_bit = image.mode.startswith("I;16") or (image.mode == "I" and image.format == "PNG")
+        is_16_bit = image.mode.startswith("I;16") or (image.mode == "I" and image.format in ("PNG", "PPM"))
         black, white = (0.0, 65535.0) if is_16_bit else (0.0, 1.0)
         low, high = float(values.min()), float(values.max())
         if not (black <= low and high <= white) or (image.mode == "I" and not is_16_bit):
@@ -268,4 +286,7 @@ def _with_8_bits(image: Image.Image, value_range: tuple[float, float] | None) ->
             )
     else:
         black, white = value_range
-    return Image.fromarray(((values - black) * (255 / (white - black))).round().clip(0, 255).astype(np.uint8))
+    scaled = Image.fromarray(((values - black) * (255 / (white - black))).round().clip(0, 255).astype(np.uint8))
+    if isinstance(transparent := image.info.get("transparency"), int):  # the value that PNG files show as transparent
+        scaled.putalpha(Image.fromarray(np.where(values == transparent, 0, 255).astype(np.uint8)))
+    return scaled

@@ -74,15 +74,21 @@ KINDS_OF_FILES = frozenset(("images", "imgs", "masks", "mask", "labels", "annota
 
 STEERING = ("Cc", "Zl", "Zp")
 """Unicode's categories of characters that steer a terminal, or begin a line or paragraph."""
+TURNING = ("LRE", "RLE", "LRO", "RLO", "PDF", "LRI", "RLI", "FSI", "PDI")
+"""Unicode's classes of characters that change the direction of the text around them."""
 
 TRAIN, VAL, TEST = 0, 1, 2
 UNLABELED = -1
 """Label of an image without a class."""
 SPLIT_WORDS = {
-    **dict.fromkeys(("train", "training", "trn"), TRAIN),
-    **dict.fromkeys(("val", "valid", "validation", "dev"), VAL),
-    **dict.fromkeys(("test", "testing", "tst"), TEST),
+    **dict.fromkeys(("train", "training", "trn", "trainset", "trainval"), TRAIN),
+    **dict.fromkeys(("val", "valid", "validation", "validate", "dev", "valset"), VAL),
+    **dict.fromkeys(("test", "testing", "tst", "testset"), TEST),
 }
+PARTS = frozenset(("fold", "part", "batch", "shard", "chunk"))
+"""Names, without a number, of folders for parts of one set, which are no classes."""
+RUN_FILES = frozenset(("config.yaml", "run.json"))
+"""What relit writes into the folder of a training, whose pictures aren't data."""
 UNLABELED_FOLDERS = frozenset(("unlabeled", "unlabelled", "unsup"))
 EXTRA = 3
 """Split of the images in a folder of ``UNLABELED_FOLDERS``."""
@@ -112,8 +118,9 @@ class Tree(NamedTuple):
         files: The files, sorted.
         folders: The folders, sorted.
         repeated: Links to folders that are found elsewhere below the folder, or hold it; they aren't followed.
-        dangling: Links to files that don't exist.
+        dangling: Links to files that don't exist or can't be reached.
         closed: Folders that this user may not list.
+        runs: Folders of relit's trainings, which aren't listed.
     """
 
     files: list[str]
@@ -121,13 +128,14 @@ class Tree(NamedTuple):
     repeated: list[str]
     dangling: list[str]
     closed: list[str]
+    runs: list[str]
 
 
 def walk(folder: Path) -> Tree:
     """Lists a folder; links to folders are followed, but no folder is gone through twice."""
-    files, folders, repeated, dangling, closed = [], [], [], [], []
+    files, folders, repeated, dangling, closed, runs = [], [], [], [], [], []
     if not folder.is_dir():
-        return Tree([], [], [], [], [])
+        return Tree([], [], [], [], [], [])
     seen = {_identity(os.stat(folder))}
     real, links = deque([""]), deque[str]()
     while real or links:
@@ -140,32 +148,39 @@ def walk(folder: Path) -> Tree:
                 repeated.append(below)
                 continue
             seen.add(identity)
-        if below:
-            folders.append(below)
         prefix = f"{below}/" if below else ""
         try:
-            entries = os.scandir(path)
+            with os.scandir(path) as listed:
+                entries = list(listed)
         except PermissionError:
             if not below:
                 raise
+            folders.append(below)
             closed.append(below)
             continue
-        with entries:
-            for entry in entries:
-                if entry.name.startswith(".") or entry.name in FOREIGN_FOLDERS:
-                    continue
-                name = f"{prefix}{entry.name}"
-                if entry.is_dir():
-                    if entry.is_symlink():
-                        links.append(name)
-                    else:
-                        seen.add(_identity(entry.stat()))
-                        real.append(name)
-                elif entry.is_file():
-                    files.append(name)
-                elif entry.is_symlink():
-                    dangling.append(name)
-    return Tree(*map(sorted, (files, folders, repeated, dangling, closed)))
+        if below and {entry.name for entry in entries} >= RUN_FILES:
+            runs.append(below)
+            continue
+        if below:
+            folders.append(below)
+        for entry in entries:
+            if entry.name.startswith(".") or entry.name in FOREIGN_FOLDERS:
+                continue
+            name = f"{prefix}{entry.name}"
+            try:
+                is_folder, is_file = entry.is_dir(), entry.is_file()
+            except OSError:  # a link to itself, or into a folder that is closed to this user
+                is_folder = is_file = False
+            if is_folder and entry.is_symlink():
+                links.append(name)
+            elif is_folder:
+                seen.add(_identity(entry.stat()))
+                real.append(name)
+            elif is_file:
+                files.append(name)
+            elif entry.is_symlink():
+                dangling.append(name)
+    return Tree(*map(sorted, (files, folders, repeated, dangling, closed, runs)))
 
 
 def files_below(folder: Path) -> list[str]:
@@ -201,6 +216,9 @@ def list_classes(folder: Path, source: Path) -> Listing:
     _note_what_is_left_out(tree, source)
     common = posixpath.commonpath([posixpath.dirname(name) for name in images])
     paths = [name.removeprefix(f"{common}/").split("/") for name in images]
+    within_classes = _are_splits_within_classes(paths)
+    if within_classes:
+        paths = [[split, name, *rest] for name, split, *rest in paths]
     split_of = find_splits({path[0] for path in paths if len(path) > 1}, source)
     if split_of:
         kept = [row for row, path in enumerate(paths) if path[0] in split_of]
@@ -210,6 +228,8 @@ def list_classes(folder: Path, source: Path) -> Listing:
         paths = _without_wrappers([path[1:] for path in paths], splits)
     _note_other_files(tree, folder, source)
     around_classes = {"/".join(name.split("/")[: -len(path)]) for name, path in zip(images, paths, strict=True)}
+    if within_classes:
+        around_classes = {common}
     return Listing(images, *_labels(paths, splits, tree, around_classes, source))
 
 
@@ -217,17 +237,14 @@ def find_splits(names: set[str], source: Path) -> dict[str, int]:
     """Which split each of some sibling folders is; empty if they are classes.
 
     They are splits if one is for training and one for validation, testing or images without labels, or if all of them
-    are splits by their names (``train``, ``Training``, ``seg_train``). Other folders are left out, with a note.
+    are splits by their names (``train``, ``Training``, ``seg_train``, ``train2017``), but not all the same. Other
+    folders are left out, with a note.
     """
     found = {name: split for name in names if (split := split_of_name(name)) is not None}
     kinds = set(found.values())
-    if not found or not ((TRAIN in kinds and (len(kinds) > 1 or found.keys() == names)) or found.keys() == names):
-        looks = sorted(found)
-        if found and len(kinds) < len(names):
-            note(
-                f"In {source}, {_some(looks)} {'is' if len(looks) == 1 else 'are'} taken as a class, although it may "
-                "be a split: the splits' folders are named train, val and test."
-            )
+    all_are_splits = found.keys() == names and (len(kinds) > 1 or len(names) == 1)
+    if not found or not ((TRAIN in kinds and len(kinds) > 1) or all_are_splits):
+        _note_names_of_splits(names, found, source)
         return {}
     counts = Counter(found.values())
     doubled = next((split for split, count in counts.items() if count > 1 and split != EXTRA), None)
@@ -243,28 +260,52 @@ def find_splits(names: set[str], source: Path) -> dict[str, int]:
 
 
 def split_of_name(name: str) -> int | None:
-    """The split that a folder is named after, such as ``VAL`` for ``val``, ``Validation`` or ``seg_val``.
+    """The split that a folder is named after, such as ``VAL`` for ``val``, ``Validation``, ``seg_val`` or ``val2017``.
 
     Example:
-        >>> [split_of_name(name) for name in ("train", "Testing", "seg_test", "trainA", "contest")]
-        [0, 2, 2, None, None]
+        >>> [split_of_name(name) for name in ("train", "Testing", "seg_test", "TrainImages", "val2017", "trainVal")]
+        [0, 2, 2, 0, 1, 0]
+        >>> [split_of_name(name) for name in ("trainA", "contest")]
+        [None, None]
     """
-    words = [word for word in re.split(r"[\W_]+", name.casefold()) if word]
+    words = _words(name)
     if any(word in UNLABELED_FOLDERS for word in words):
         return EXTRA
+    if "".join(words) in SPLIT_WORDS:  # such as train_val
+        return SPLIT_WORDS["".join(words)]
     splits = {SPLIT_WORDS[word] for word in words if word in SPLIT_WORDS}
     return splits.pop() if len(splits) == 1 and len(words) <= 2 else None
 
 
+def _words(name: str) -> list[str]:
+    """The words of a name in lower case, without numbers at their ends."""
+    apart = re.sub(r"(?<=[a-z])(?=[A-Z][a-z])", " ", name).casefold()
+    return [word for part in re.split(r"[\W_]+", apart) if (word := part.rstrip("0123456789"))]
+
+
+def _are_splits_within_classes(paths: list[list[str]]) -> bool:
+    """Whether all classes hold folders for the splits (``cat/train``, ``cat/test``, ``dog/train``, …)."""
+    if any(len(path) < 3 for path in paths):
+        return False
+    classes, kinds = {path[0] for path in paths}, {split_of_name(path[1]) for path in paths}
+    if len(classes) < 2 or any(split_of_name(name) is not None for name in classes):
+        return False
+    return None not in kinds and TRAIN in kinds and len(kinds) > 1
+
+
 def printable(name: str) -> str:
-    r"""A name from the disk as text: bytes that aren't UTF-8, and characters that steer a terminal, are escaped.
+    r"""A name from the disk as text: bytes that aren't UTF-8, and characters that steer what shows it, are escaped.
 
     Example:
         >>> printable(os.fsdecode(b"caf\xe9"))
         'caf\\xe9'
     """
     text = os.fsencode(name).decode("utf-8", "backslashreplace")
-    return "".join(f"\\x{ord(one):02x}" if unicodedata.category(one) in STEERING else one for one in text)
+    return "".join(f"\\x{ord(one):02x}" if _steers(one) else one for one in text)
+
+
+def _steers(character: str) -> bool:
+    return unicodedata.category(character) in STEERING or unicodedata.bidirectional(character) in TURNING
 
 
 def figure_text(name: str) -> str:
@@ -302,9 +343,42 @@ def _labels(
         names = [("training", "validation", "test")[split] for split in sorted(loose_splits - {EXTRA})]
         note(f"The {' and '.join(names)} images of {source} lie in no class's folder: they have no labels.")
     _note_odd_classes(class_names, tree, around_classes, source)
+    _note_folders_in_classes([path for path, is_labeled in zip(paths, labeled, strict=True) if is_labeled], source)
     number = {name: label for label, name in enumerate(class_names)}
     labels = [number[path[0]] if is_labeled else UNLABELED for path, is_labeled in zip(paths, labeled, strict=True)]
     return labels, splits, class_names
+
+
+def _note_names_of_splits(names: set[str], found: dict[str, int], source: Path) -> None:
+    """Says which folders are taken as classes although their names are those of splits, or hold those of several."""
+    parts = {name: {SPLIT_WORDS[word] for word in _words(name) if word in SPLIT_WORDS} for name in names}
+    several = len(set().union(*parts.values())) > 1  # bounding_box_train and bounding_box_test, but not freight_train
+    looks = sorted(found) or sorted(name for name, splits in parts.items() if splits and several)
+    if len(looks) == 1:
+        note(
+            f"In {source}, {_some(looks)} is taken as a class, although it may be a split: the splits' folders are "
+            "named train, val and test."
+        )
+    elif looks:
+        note(
+            f"In {source}, {_some(looks)} are taken as classes, although they may be splits: the splits' folders are "
+            "named train, val and test."
+        )
+
+
+def _note_folders_in_classes(paths: list[list[str]], source: Path) -> None:
+    """Says that folders within a class are no classes."""
+    within: dict[str, set[str]] = {}
+    for path in paths:
+        if len(path) > 2:
+            within.setdefault(path[0], set()).add(path[1])
+    if several := sorted(name for name, folders in within.items() if len(folders) > 1):
+        name = several[0]
+        folders = [f"{name}/{folder}" for folder in sorted(within[name])]
+        note(
+            f"In {source}, all images of {_some(folders)} are of the class {printable(name)}: only the upper folders "
+            "count."
+        )
 
 
 def _note_untrained_classes(train_classes: set[str], classes: set[str], split: int, source: Path) -> None:
@@ -332,6 +406,9 @@ def _note_odd_classes(class_names: Sequence[str], tree: Tree, around_classes: se
             f"In {source}, {_some(halves)} are taken as classes, although they look like two sets of pictures: "
             "PairedFolder reads those."
         )
+    stems = {"".join(_words(name)) for name in class_names}
+    if len(class_names) > 1 and len(stems) == 1 and stems <= PARTS:
+        note(f"In {source}, {_some(class_names)} are taken as classes, although they look like parts of one set.")
     if kinds := [name for name in class_names if name.casefold() in KINDS_OF_FILES]:
         note(
             f"In {source}, {_some(kinds)} {'is taken as a class' if len(kinds) == 1 else 'are taken as classes'}: keep "
@@ -351,6 +428,8 @@ def _note_what_is_left_out(tree: Tree, source: Path) -> None:
         )
     if tree.closed:
         note(f"In {source}, you may not read these folders, which are left out: {_some(tree.closed)}.")
+    if tree.runs:
+        note(f"In {source}, these are folders of relit's trainings, which are left out: {_some(tree.runs)}.")
     if dangling := [name for name in tree.dangling if _suffix(name) in SUFFIXES]:
         note(f"In {source}, {len(dangling)} links lead to no file and are left out: {_some(dangling)}.")
 

@@ -22,7 +22,7 @@ def expanded(path: str | os.PathLike[str]) -> Path:
     """The absolute path of what a person typed: ``~`` and ``$NAME`` are replaced, as in a shell.
 
     Raises:
-        DataError: A variable isn't set, and nothing has that very name.
+        DataError: It is empty; or a variable isn't set or a user isn't known, and nothing has that very name.
 
     Example:
         >>> os.environ["SCRATCH"] = "/scratch"
@@ -30,11 +30,15 @@ def expanded(path: str | os.PathLike[str]) -> Path:
         '/scratch/data'
     """
     text = os.fspath(path)
+    if not text:
+        raise DataError("A path is empty: name a file or folder. Is a variable of your shell not set?")
     if os.path.lexists(text):  # a name may hold a dollar sign
         return Path(os.path.abspath(text))
     text = os.path.expanduser(os.path.expandvars(text))
     if unknown := re.search(r"\$(\w+|\{[^}]*\})", text):
         raise DataError(f"The path {path} holds {unknown[0]}, but there is no such environment variable: set it.")
+    if unknown := re.match(r"~[\w.-]*(?=/)", text):
+        raise DataError(f"The path {path} begins with {unknown[0]}, but there is no such home folder: name another.")
     return Path(os.path.abspath(text))
 
 

@@ -244,9 +244,16 @@ class TensorStore:
         shutil.rmtree(unfinished, ignore_errors=True)
         unfinished.mkdir()
         try:
+            before = {name: _fingerprint(path) for name, path in self._named_sources().items() if path.is_dir()}
             build(ArrayWriter(unfinished))
             arrays = {path.stem: _facts_of_array(path) for path in sorted(unfinished.glob("*.npy"))}
             sources = {name: _fingerprint(path) for name, path in self._named_sources().items() if path.exists()}
+            if changed := [name for name, found in before.items() if sources.get(name) != found]:
+                note(
+                    f"Files in {', '.join(changed)} changed while they were read: what was read is used now, and all "
+                    "is read again at the next start."
+                )
+            sources |= before  # by which the next start sees the change
             meta = {"identity": self.identity, "sources": sources, "arrays": arrays}
             (unfinished / "meta.json").write_text(json.dumps(meta, indent=1), encoding="utf-8")
             if self.folder.exists():
@@ -325,7 +332,10 @@ def _fingerprint(source: Path) -> Any:
 
     listing = []
     for name in files_below(source):
-        facts = os.stat(os.path.join(source, name))
+        try:
+            facts = os.stat(os.path.join(source, name))
+        except FileNotFoundError:  # deleted meanwhile
+            continue
         listing.append(f"{name}\0{facts.st_size}\0{facts.st_mtime_ns}\0")
     return zlib.crc32(os.fsencode("".join(listing)))
 

@@ -74,12 +74,14 @@ def look(path: Path) -> Folder:
     Raises:
         RunError: There is no such folder, or it holds no pictures.
     """
+    if path.is_file():
+        raise RunError(f"{path} is a file: name a folder of pictures; unpack an archive first.")
     if not path.is_dir():
         raise RunError(f"There is no folder {path}: name one that holds pictures.")
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         try:
-            files = list_images(path)[1]
+            all_files, files = list_images(path)
         except PermissionError as error:
             raise RunError(f"You may not read the folder {path}: ask its owner, or name another one.") from error
         if not files:
@@ -94,9 +96,12 @@ def look(path: Path) -> Folder:
         splits: Counter[int] = Counter()
         classes: Counter[str] = Counter()
         fewest = 0
-        if pairs is None:
+        if pairs is None or _may_be_classes(pairs):
+            before = len(caught)
             listing = list_classes(path, path)
-            splits.update(listing.splits)
+            if pairs is not None:
+                del caught[before:]  # what was odd about them as classes
+            splits.update(listing.splits if pairs is None else ())
             classes.update(
                 printable(listing.class_names[label])
                 for label, split in zip(listing.labels, listing.splits, strict=True)
@@ -104,9 +109,12 @@ def look(path: Path) -> Folder:
             )
             places = zip(listing.splits, listing.labels, strict=True)
             fewest = min(Counter(place for place in places if place[1] != UNLABELED).values(), default=0)
-        else:
+        if pairs is not None:
             splits.update({split: len(halves.a) for split, halves in pairs.splits.items()})
     notes = list(dict.fromkeys(str(one.message) for one in caught))
+    tables = [printable(name) for name in all_files if name.lower().endswith((".csv", ".tsv"))]
+    if tables and not classes and pairs is None:
+        notes.append(f"{tables[0]} isn't read: if it holds classes, sort the pictures into a folder for each class")
     return Folder(path, len(files), found, splits, classes, fewest, pairs, notes)
 
 
@@ -122,6 +130,11 @@ def _pairs(path: Path, found: Look) -> PairListing | None:
     return listing if twice >= 0.9 * len(found.sizes) else None
 
 
+def _may_be_classes(pairs: PairListing) -> bool:
+    """Whether the folders of the halves, named A and B, may be two classes whose pictures have equal names."""
+    return pairs.belong_together and all(files.b is not None for files in pairs.splits.values())
+
+
 def described(folder: Folder) -> list[str]:
     """What was found, a line each."""
     (width, height), most = Counter(folder.look.sizes.values()).most_common(1)[0]
@@ -133,6 +146,8 @@ def described(folder: Folder) -> list[str]:
     if folder.pairs is not None:
         how = "side by side" if folder.pairs_side_by_side else "in two folders, by equal names"
         lines.append(f"pairs: {how}" if folder.pairs.belong_together else "two sets of pictures that aren't pairs")
+        if folder.classes:
+            lines.append(f"or {len(folder.classes)} classes: {', '.join(folder.classes)}")
     elif folder.classes:
         fewest, least = min(folder.classes.items(), key=lambda item: item[1])
         names = ", ".join(list(folder.classes)[:5]) + (", …" if len(folder.classes) > 5 else "")
@@ -176,7 +191,7 @@ def _needs_single(folder: Folder) -> str:
 
 
 def _needs_classes(folder: Folder) -> str:
-    if folder.pairs is not None or len(folder.classes) < 2:
+    if len(folder.classes) < 2:
         return "a sub-folder for each of two or more classes"
     return _needs_single(folder)
 
@@ -195,7 +210,9 @@ def _needs_pairs(folder: Folder) -> str:
 
 
 def _needs_two_sets(folder: Folder) -> str:
-    return "" if folder.pairs is not None else "two sets of pictures: folders trainA and trainB, or pairs"
+    if folder.pairs is None:
+        return "two sets of pictures: folders trainA and trainB, or pairs"
+    return "" if folder.splits[TRAIN] >= 2 else "more training pictures"
 
 
 def _head(folder: Folder, name: str, what: str) -> str:

@@ -29,6 +29,7 @@ def quieten() -> None:
         ".*in eval mode at the start of training.*",
         ".*callbacks used to create the checkpoint need to be provided.*",
         ".*You have overridden `on_before_batch_transfer`.*",  # meant: methods take plain batches, too
+        ".*could be decompression bomb.*",  # pictures of more than 89 million pixels, which are read
     ):
         warnings.filterwarnings("ignore", message=message)
     for category in (DeprecationWarning, FutureWarning):

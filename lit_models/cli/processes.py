@@ -79,7 +79,8 @@ def fit_command(folder: Path, arguments: Iterable[str]) -> list[str]:
     """The arguments of relit that train in this run folder, from its last checkpoint if it has one."""
     from lit_models.support.checkpoint_files import last_checkpoint
 
-    command = ["fit", *arguments, f"--run.root={folder.parent.parent}", f"--run.id={folder.name}"]
+    place = {"root": folder.parent.parent, "experiment": folder.parent.name, "id": folder.name}
+    command = ["fit", *arguments, *(f"--run.{name}={value}" for name, value in place.items())]
     if last_checkpoint(folder) is not None:
         command.append("--ckpt_path=last")
     return command

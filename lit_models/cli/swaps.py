@@ -15,6 +15,8 @@ from lit_models.errors import RunWarning
 from lit_models.module import Generative, Reconstructing
 from lit_models.support.renamed import with_new_names
 
+IMAGES = "data.images"
+"""The data module that another one is made of, as an option."""
 ONLY_PREDICTED = ("Pictures", "Samples", "SupportQuery")
 """Data modules that stand for what is predicted, not for what a model was trained on."""
 
@@ -36,16 +38,16 @@ def note_swaps(args: list[str], config: Namespace, files: list[Path]) -> bool:
         Whether a class of theirs was replaced on the command line.
     """
     swapped = False
-    for part in ("model", "data"):
-        before = _section(files, part)
-        if not typed(args, part) or before is None or config[part] is None:
+    for part in ("model", "data", IMAGES):
+        before, after = _section(files, part), _part(config, part)
+        if not typed(args, part) or before is None or after is None:
             continue
-        old, new = (name.rpartition(".")[2] for name in (before["class_path"], config[part].class_path))
+        old, new = (name.rpartition(".")[2] for name in (before["class_path"], after.class_path))
         if old == new or new in ONLY_PREDICTED:
             continue
         swapped = True
         given = before.get("init_args") or {}
-        now = config[part].get("init_args", Namespace()).as_dict()
+        now = after.get("init_args", Namespace()).as_dict()
         own = {name for name in given if any(arg.startswith(f"--{part}.{name}") for arg in args)}
         kept = [
             f"{name} = {_short(given[name])}"
@@ -72,11 +74,23 @@ def warn_of_ignored_batch_size(args: list[str], config: Namespace) -> None:
         )
 
 
+def _part(config: Namespace, part: str) -> Namespace | None:
+    """The class and the arguments of a part."""
+    if part != IMAGES:
+        return config[part]
+    arguments = config.data.get("init_args") if config.data is not None else None
+    images = arguments.get("images") if arguments is not None else None
+    return images if isinstance(images, Namespace) else None
+
+
 def _section(files: list[Path], part: str) -> dict[str, Any] | None:
     """The class and the arguments of a part that the files give, later ones over earlier ones."""
     found: dict[str, Any] | None = None
     for file in files:
-        section = with_new_names(yaml.safe_load(file.read_text(encoding="utf-8")) or {}).get(part)
+        content = with_new_names(yaml.safe_load(file.read_text(encoding="utf-8")) or {})
+        section = content.get(part.partition(".")[0])
+        if part == IMAGES:
+            section = (section.get("init_args") or {}).get("images") if isinstance(section, dict) else None
         if isinstance(section, dict) and "class_path" in section:
             found = section
     return found

@@ -21,11 +21,12 @@ WARM_UP = 3
 """Steps that aren't counted at the start of each measurement."""
 Measure = Callable[[], float]
 T = TypeVar("T")
+Side = TypeVar("Side", str, int)
 
 
-def race(sides: Mapping[str, Callable[[], T]], rounds: int) -> dict[str, list[T]]:
+def race(sides: Mapping[Side, Callable[[], T]], rounds: int) -> dict[Side, list[T]]:
     """Lets the sides measure in turns; returns their measurements, one for each round."""
-    found: dict[str, list[T]] = {name: [] for name in sides}
+    found: dict[Side, list[T]] = {name: [] for name in sides}
     for _ in range(rounds):
         for name, measure in sides.items():
             found[name].append(measure())

@@ -129,6 +129,12 @@ def test_paths_as_people_type_them(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     monkeypatch.delenv("SCRATCH")
     with pytest.raises(DataError, match=r"The path \$SCRATCH/data holds \$SCRATCH, but there is no such environment"):
         data_root("$SCRATCH/data")
+    with pytest.raises(DataError, match="A path is empty: name a file or folder"):
+        expanded("")
+    with pytest.raises(DataError, match=r"The path ~no\.one/a begins with ~no\.one, but there is no such home folder"):
+        expanded("~no.one/a")
+    (tmp_path / "~no.one").mkdir()
+    assert expanded("~no.one") == tmp_path / "~no.one"
 
 
 def test_a_user_without_a_home(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

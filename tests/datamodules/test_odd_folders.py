@@ -7,6 +7,7 @@ import shutil
 import tempfile
 import threading
 import warnings
+import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -18,7 +19,7 @@ from PIL import Image
 
 from datamodules import DataError, DataWarning, EpisodeDataModule, FewLabels, ImageFolder
 from datamodules.loading import decoding
-from datamodules.loading.folders import walk
+from datamodules.loading.folders import VAL, split_of_name, walk
 from datamodules.loading.paths import locked, user_cache
 from lit_models import VAE, DigitClassifier, TransferClassifier
 from tests.support.data_modules import set_up, sizes
@@ -55,15 +56,35 @@ LAYOUTS = {
     "upper case": {"Training__a": 4, "Training__b": 4, "Testing__a": 2, "Testing__b": 2},
     "three": {"Train__a": 4, "Train__b": 4, "Test__a": 1, "Test__b": 1, "Val__a": 3, "Val__b": 3},
     "wrapped": {"seg_train__seg_train__a": 4, "seg_train__seg_train__b": 4, "seg_test__seg_test__a": 3},
+    "year": {"train2017__a": 4, "train2017__b": 4, "val2017__a": 3},
+    "words in one": {"TrainSet__a": 4, "TrainSet__b": 4, "TestSet__b": 3},
+    "both": {"trainval__a": 4, "trainval__b": 4, "test__b": 3},
+    "within classes": {"a__train": 4, "a__test": 2, "b__train": 4, "b__test": 2},
+}
+SIZES = {
+    "upper case": [6, 2, 4],
+    "three": [8, 6, 2],
+    "wrapped": [6, 2, 3],
+    "year": [7, 3, 1],
+    "words in one": [6, 2, 3],
+    "both": [6, 2, 3],
+    "within classes": [6, 2, 4],
 }
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_splits_by_their_usual_names(tmp_path: Path, layout: str) -> None:
-    data, notes = notes_of(make(tmp_path / "data", **LAYOUTS[layout]), val_fraction=0.25)
+    folder = make(tmp_path / "data", **LAYOUTS[layout])
+    data, notes = notes_of(folder, val_fraction=0.25)
     assert data.class_names == ("a", "b")
-    assert sizes(data) == {"upper case": [6, 2, 4], "three": [8, 6, 2], "wrapped": [6, 2, 3]}[layout]
-    assert notes == ""
+    assert sizes(data) == SIZES[layout]
+    has_val = any(split_of_name(name.partition("__")[0]) == VAL for name in LAYOUTS[layout])
+    assert notes == f"--data.val_fraction has no effect: {folder} has a split of these images." * has_val
+    for split in (data.train_set, data.val_set, data.test_set):
+        assert split.rows is not None
+        names = [data.file_names[row] for row in split.rows.tolist()]
+        for name, label in zip(names, split.column("label"), strict=True):
+            assert data.class_names[label] in name.split("/")
 
 
 def test_folders_beside_splits_are_left_out_and_said(tmp_path: Path) -> None:
@@ -78,6 +99,28 @@ def test_a_class_named_train_stays_one_and_is_said(tmp_path: Path) -> None:
     data, notes = notes_of(make(tmp_path / "data", train=4, bus=4, car=4))
     assert data.class_names == ("bus", "car", "train")
     assert "train is taken as a class, although it may be a split" in notes
+
+
+@pytest.mark.parametrize(
+    ("folders", "said"),
+    [
+        (("bounding_box_train", "bounding_box_test", "query"), "bounding_box_test, bounding_box_train are taken as"),
+        (("test1", "test2"), "test1, test2 are taken as classes, although they may be splits"),
+        (("freight_train_engine", "bus"), ""),
+    ],
+)
+def test_names_that_hold_those_of_splits_are_said(tmp_path: Path, folders: tuple[str, ...], said: str) -> None:
+    data, notes = notes_of(make(tmp_path / "data", **dict.fromkeys(folders, 4)))
+    assert data.class_names == tuple(sorted(folders))
+    assert said in notes if said else notes == ""
+
+
+def test_a_class_named_train_with_splits_within_is_said(tmp_path: Path) -> None:
+    folder = make(tmp_path / "data", bus__train=4, bus__test=2, train__train=4, train__test=2)
+    data, notes = notes_of(folder)
+    assert data.class_names == ("bus", "train")
+    assert "train is taken as a class, although it may be a split" in notes
+    assert "all images of bus/test, bus/train are of the class bus" in notes
 
 
 def test_splits_without_training_images(tmp_path: Path) -> None:
@@ -190,10 +233,11 @@ def test_names_of_any_bytes(tmp_path: Path) -> None:
     other = os.fsencode(folder) + b"/caf\xe9"
     shutil.copytree(folder / "tea", os.fsdecode(other))
     (folder / "tea" / "a\x1bb.png").write_bytes((folder / "tea" / "000.png").read_bytes())
+    (folder / "tea" / "b\u202egnp.png").write_bytes((folder / "tea" / "000.png").read_bytes())
     data = prepared(folder)
     assert data.class_names == (r"caf\xe9", "tea")
     assert data.file_names[0] == r"caf\xe9/000.png"
-    assert data.file_names[-1] == r"tea/a\x1bb.png"
+    assert data.file_names[-2:] == (r"tea/a\x1bb.png", r"tea/b\x202egnp.png")
     assert all(name.encode("utf-8") for name in (*data.class_names, *data.file_names))
 
 
@@ -234,6 +278,25 @@ def test_links_to_other_folders_are_followed(tmp_path: Path) -> None:
     assert len(data.predict_set) == 5
     assert notes == ""
     assert walk(folder).folders == ["cat", "dog", "dog/pug"]
+
+
+def test_links_that_lead_nowhere_are_left_out_and_said(tmp_path: Path) -> None:
+    folder = make(tmp_path / "data", cat=3, dog=3)
+    (folder / "cat" / "self.jpg").symlink_to("self.jpg")
+    (folder / "owl").symlink_to("owl")
+    data, notes = notes_of(folder)
+    assert data.class_names == ("cat", "dog")
+    assert "1 links lead to no file and are left out: cat/self.jpg" in notes
+
+
+def test_pictures_of_trainings_are_no_data(tmp_path: Path) -> None:
+    """A training that was started in the folder of the images leaves its samples there."""
+    folder = make(tmp_path / "data", cat=3, dog=3, runs__vae__1__samples=2)
+    for name in ("config.yaml", "run.json"):
+        (folder / "runs" / "vae" / "1" / name).write_text("{}")
+    data, notes = notes_of(folder)
+    assert (data.class_names, len(data.predict_set)) == (("cat", "dog"), 6)
+    assert "these are folders of relit's trainings, which are left out: runs/vae/1" in notes
 
 
 def test_copies_are_said(tmp_path: Path) -> None:
@@ -307,6 +370,45 @@ def test_files_of_more_than_8_bits(tmp_path: Path) -> None:
 def test_values_without_a_known_black_and_white_are_refused(tmp_path: Path, image: Image.Image, found: str) -> None:
     with pytest.raises(DataError, match=rf"1\.tif in .*its values are {found}; say .*--data\.value_range"):
         one_picture(tmp_path / "data", image, ".tif")
+
+
+def test_a_transparent_value_of_16_bits(tmp_path: Path) -> None:
+    pixels = np.full((16, 16), 32768, np.uint16)
+    pixels[:, :8] = 7
+    image = Image.fromarray(pixels)
+    (tmp_path / "data").mkdir()
+    for name in ("1.png", "2.png"):
+        image.save(tmp_path / "data" / name)
+        content = (tmp_path / "data" / name).read_bytes()
+        chunk = b"tRNS" + (7).to_bytes(2, "big")  # between header (33 bytes) and pixels
+        chunk = (2).to_bytes(4, "big") + chunk + zlib.crc32(chunk).to_bytes(4, "big")
+        (tmp_path / "data" / name).write_bytes(content[:33] + chunk + content[33:])
+    images = prepared(tmp_path / "data", image_size=16).predict_set[0].image
+    assert images[:, 0].tolist() == [[255] * 8 + [128] * 8] * 3
+
+
+def test_a_16_bit_pgm_is_read_as_a_16_bit_png(tmp_path: Path) -> None:
+    deep = one_picture(tmp_path / "data", ramp(0, 65535, np.uint16), ".pgm", image_size=16, channels=1)
+    assert (deep[0] - torch.arange(256).view(16, 16)).abs().max() <= 1
+
+
+def test_lab_becomes_gray(tmp_path: Path) -> None:
+    lab = Image.new("RGB", (16, 16), (200, 100, 50)).convert("LAB")
+    gray = one_picture(tmp_path / "data", lab, ".tif", channels=1)
+    assert abs(int(gray[0, 0, 0]) - (0.299 * 200 + 0.587 * 100 + 0.114 * 50)) <= 3
+
+
+def test_pictures_of_too_many_pixels_are_said_and_large_ones_are_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = make(tmp_path / "data", a=2)
+    Image.new("L", (30, 30), 9).save(folder / "a" / "large.png")
+    Image.new("L", (60, 60)).save(folder / "a" / "huge.png")
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 800)  # Pillow warns above, and refuses above twice as many
+    data, notes = notes_of(folder)
+    assert data.file_names == ("a/000.png", "a/001.png", "a/large.png")
+    assert "a/huge.png (of more than 1,600 pixels)" in notes
+    assert "bomb" not in notes
 
 
 def test_dark_16_bit_images_are_said(tmp_path: Path) -> None:
@@ -492,6 +594,11 @@ def test_pictures_by_their_content_only_are_said(tmp_path: Path) -> None:
         ({"a": 3, "b": 3, "thumbnails": 3}, "the images of thumbnails are taken like the others, although they may be"),
         ({"a__Thumbs": 3, "a": 3, "b": 3}, "the images of Thumbs are taken like the others"),
         ({"images": 3, "masks": 3}, "images, masks are taken as classes: keep masks, labels and the like out"),
+        ({"fold1": 3, "fold2": 3}, "fold1, fold2 are taken as classes, although they look like parts of one set"),
+        (
+            {"pet__cat": 3, "pet__dog": 3, "owl": 2},
+            "all images of pet/cat, pet/dog are of the class pet: only the upper",
+        ),
         (
             {"trainA": 3, "trainB": 3, "testA": 2, "testB": 2},
             "look like two sets of pictures: PairedFolder reads those",
@@ -554,12 +661,14 @@ def test_values_that_are_no_numbers_are_left_out(tmp_path: Path) -> None:
 def test_pictures_are_decoded_in_as_many_threads_as_there_are_processors(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Three pictures are open at once, or the barrier breaks."""
-    make(tmp_path / "data", a=3)
+    """Three pictures are open at once, or the barrier breaks; also if few wait for a thread."""
+    make(tmp_path / "data", a=7)
     monkeypatch.setattr(decoding, "processors", lambda: 3)
+    monkeypatch.setattr(decoding, "AT_ONCE", 3)
     together = threading.Barrier(3, timeout=20)
-    readable = decoding.decode(tmp_path / "data" / "a", [f"00{n}.png" for n in range(3)], lambda *_: together.wait())
-    assert readable.tolist() == [0, 1, 2]
+    names = [f"00{n}.png" for n in range(6)]
+    readable = decoding.decode(tmp_path / "data" / "a", names, lambda *_: together.wait())
+    assert readable.tolist() == list(range(6))
 
 
 def test_without_flock_a_file_is_the_lock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

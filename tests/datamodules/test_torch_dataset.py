@@ -1,7 +1,13 @@
+import gzip
 import hashlib
 import pickle
+import shutil
+import tarfile
+import threading
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -209,6 +215,76 @@ def test_torchvisions_files_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert data.test_set.column("label").tolist() == [row % num_classes for row in range(20)]
 
 
+@pytest.fixture
+def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[str, Path]]:
+    """A server of files on this machine: its address and its folder."""
+    for name in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(SimpleHTTPRequestHandler, "log_message", lambda *_: None)
+    folder = tmp_path / "site"
+    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(SimpleHTTPRequestHandler, directory=str(folder)))
+    threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_port}", folder
+    server.shutdown()
+    server.server_close()
+
+
+def publish(name: str, address: str, site: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Puts the files of a data set onto the site as its authors do, and directs torchvision's class to them."""
+    made: Any = getattr(torchvision.datasets, name)
+    if name == "SVHN":
+        entries = made.split_list.items()
+        monkeypatch.setattr(
+            made, "split_list", {split: [f"{address}/{entry[1]}", *entry[1:]] for split, entry in entries}
+        )
+    elif name == "CIFAR100":
+        archive = site / made.filename
+        with tarfile.open(archive, "w:gz") as tar:
+            tar.add(site / made.base_folder, made.base_folder)
+        monkeypatch.setattr(made, "url", f"{address}/{made.filename}")
+        monkeypatch.setattr(made, "tgz_md5", md5(archive))
+    else:
+        files = []
+        for raw in sorted((site / name / "raw").iterdir()):
+            packed = site / f"{raw.name}.gz"
+            packed.write_bytes(gzip.compress(raw.read_bytes()))
+            files.append((packed.name, md5(packed)))
+        monkeypatch.setattr(made, "resources", files)
+        monkeypatch.setattr(made, "mirrors", [f"{address}/"])
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_torchvision_downloads_files_and_they_are_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, site: tuple[str, Path], name: str
+) -> None:
+    """By its own code, from a server on this machine; without the server one sentence is left."""
+    write, shape, *_ = FILES[name]
+    pixels = {
+        split: np.random.default_rng(len(split)).integers(0, 256, (count, *shape), np.uint8)
+        for split, count in (("train", 110), ("test", 20))
+    }
+    address, folder = site
+    write(folder, pixels, monkeypatch)
+    publish(name, address, folder, monkeypatch)
+    data = prepared(train=name)
+    assert np.array_equal(data.train_set.columns.image, pixels["train"])
+    assert np.array_equal(data.test_set.columns.image, pixels["test"])
+    shutil.rmtree(folder)
+    assert len(prepared(train=name, val_fraction=0).train_set) == 110, "prepared once"
+
+    publish_nowhere = {
+        "SVHN": {"split_list": {split: ["http://127.0.0.1:9/x", f"{split}.mat", "0" * 32] for split in pixels}},
+        "CIFAR100": {"url": "http://127.0.0.1:9/x"},
+    }
+    for attribute, value in publish_nowhere.get(name, {"mirrors": ["http://127.0.0.1:9/"]}).items():
+        monkeypatch.setattr(getattr(torchvision.datasets, name), attribute, value)
+    with pytest.raises(
+        DataError, match=rf"^torchvision\.datasets\.{name} can't be downloaded \(Connection refused\): try"
+    ):
+        prepared(train=name, root=str(tmp_path / "elsewhere"))
+    assert not list((tmp_path / "elsewhere").rglob("*.npy"))
+
+
 def test_arguments_go_to_the_test_images_too() -> None:
     data = prepared(train=f"{HERE}.Letters", train_args={"split": "letters", "size": 6}, test_args={"split": "letters"})
     assert data.train_set.columns.image[:, 0, 0, 0].tolist() == list(range(100, 106))
@@ -315,6 +391,11 @@ def test_values_of_deep_images_have_a_range() -> None:
 def test_labels_that_do_not_count_from_0_are_said() -> None:
     with pytest.warns(DataWarning, match=r"No training image of .*Odd has the label 0; labels count from 0 to 3"):
         prepared(train=f"{HERE}.Odd", train_args={"label": "from 1"})
+
+
+def test_a_share_for_a_split_that_is_there_is_said() -> None:
+    with pytest.warns(DataWarning, match=r"--data\.test_fraction has no effect: .*Cells has a split of these images"):
+        prepared(train=f"{HERE}.Cells", test_fraction=0.3)
 
 
 def test_another_file_of_the_class_or_of_its_arguments_is_noticed(

@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import re
 import runpy
 import statistics
 import subprocess
@@ -13,12 +14,13 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
-from benchmark import watch
+from benchmark import read, watch
 from benchmark.bare_start import made
 from benchmark.fit import BARE, Measured, counted, fallen, rows_of, shares_of, watched
 from benchmark.race import WARM_UP, print_sides, print_table, race, ratio, require_data, timed, write_json
 from benchmark.sides import CONFIGS, model_of, relit_fit
 from benchmark.watch import Watch
+from PIL import Image
 
 from datamodules import Digits, SearchDataModule
 from lit_models import DARTSSearch
@@ -68,6 +70,38 @@ def test_tables(capsys: pytest.CaptureFixture[str]) -> None:
 def test_missing_data_are_named(tmp_path: Path) -> None:
     with pytest.raises(SystemExit, match=r"Not found: .*/maps/train/\*\.jpg\. Set --root or \$RELIT_DATA"):
         require_data(tmp_path, "maps/train/*.jpg")
+
+
+def test_pictures_to_read_are_all_different(tmp_path: Path) -> None:
+    size = read.make_folder(tmp_path / "pictures", 30, 32)
+    files = sorted((tmp_path / "pictures").glob("*/*.jpg"))
+    contents = {file.read_bytes() for file in files}
+    assert len(contents) == 30
+    assert size == sum(map(len, contents)) // 30
+    with Image.open(files[0]) as image:
+        assert image.size == (32, 32)
+    assert len({file.parent.name for file in files}) == read.CLASSES
+
+
+def test_reading_on_one_core_and_on_all(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Two starts with each number of cores, of which the second finds the arrays of the first."""
+    cores_in_use = []
+    monkeypatch.setattr(read, "limit_to", cores_in_use.append)
+    monkeypatch.setattr(read, "in_new_process", lambda function, *arguments: function(*arguments))
+    monkeypatch.setattr("os.sched_getaffinity", lambda _: {0, 1, 2}, raising=False)
+    parser = argparse.ArgumentParser()
+    read.add_arguments(parser)
+    options = ("--images=100", "--side=32", "--image_size=8", "--rounds=2", "--threads=8", f"--json={tmp_path}/x.json")
+    args = parser.parse_args(options)
+    args.run(args)
+    assert cores_in_use == [1, 1, 3, 3] * 2
+    out = capsys.readouterr().out
+    assert "100 JPEG files of 32x32 pixels" in out
+    assert re.search(r"^\| 3 +\| +[\d,]+ \| +[\d.]+ s \| +[\d.]+ \|$", out, re.MULTILINE)
+    written = json.loads((tmp_path / "x.json").read_text())
+    assert min(min(times) for times in written["first_start"].values()) > max(written["second_start"])
 
 
 @pytest.mark.parametrize("command", COMMANDS)

@@ -211,6 +211,24 @@ def test_arrays_of_a_folder_with_other_files_are_stale(folder: Path) -> None:
     store.prepare(never)
 
 
+def test_a_folder_that_changes_while_it_is_read_is_read_again(folder: Path) -> None:
+    source = folder.parents[1] / "photos"
+    source.mkdir(parents=True)
+    (source / "1.jpg").write_bytes(b"1234")
+    store = TensorStore(folder, {}, [source])
+
+    def build_slowly(writer: ArrayWriter) -> None:
+        build(writer)
+        (source / "2.jpg").write_bytes(b"1234")  # a download that goes on
+
+    with pytest.warns(DataWarning, match="Files in photos changed while they were read"):
+        store.prepare(build_slowly)
+    assert_whole(store)
+    with pytest.warns(DataWarning, match="the source files have changed"):
+        store.prepare(build)
+    store.prepare(never)
+
+
 def test_files_are_listed_in_order_without_hidden_ones(tmp_path: Path) -> None:
     for name in ("b/2.png", "b/.hidden.png", "a.png", ".git/x.png", "b/c/1.png"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)

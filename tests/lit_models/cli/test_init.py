@@ -102,6 +102,24 @@ def test_kinds_of_folders(tmp_path: Path, capsys: pytest.CaptureFixture[str], ki
     assert data.get("images", {}).get("init_args", data)["path"] == str(tmp_path / "it's mine: $5 #1")
 
 
+def test_folders_a_and_b_may_be_classes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write(tmp_path / "letters" / "A", 20)
+    write(tmp_path / "letters" / "B", 20)
+    assert main(["letters"]) == 0
+    out = capsys.readouterr().out
+    assert "pairs: in two folders, by equal names\n  or 2 classes: A, B" in out
+    assert "Wrote pix2pix.yaml. Also fitting: --method cycle_gan, resnet18, vae, dcgan." in out
+    assert main(["letters", "--method", "resnet18"]) == 0
+    assert yaml.safe_load((tmp_path / "resnet18.yaml").read_text())["model"]["init_args"]["num_classes"] == 2
+
+
+def test_a_table_of_classes_is_not_read_and_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    flat(tmp_path / "pictures")
+    (tmp_path / "pictures" / "labels.csv").write_text("file,label")
+    assert main(["pictures"]) == 0
+    assert "labels.csv isn't read: if it holds classes, sort the pictures into a folder" in capsys.readouterr().out
+
+
 def every_fitting() -> list[tuple[str, str]]:
     fits = {
         "classes": ("resnet18", "vae", "dcgan"),
@@ -177,6 +195,8 @@ def test_refusals(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert "vae.yaml is there already: give another --output, or --force" in capsys.readouterr().err
     assert main(["flat", "--force"]) == 0
     (tmp_path / "file").write_text("")
+    assert main(["file"]) == 1
+    assert "file is a file: name a folder of pictures; unpack an archive first." in capsys.readouterr().err
     assert main(["flat", "--output", "file/vae.yaml"]) == 1
     assert "file/vae.yaml can't be written (File exists): give another --output." in capsys.readouterr().err
     write(tmp_path / "one", 1)

@@ -11,6 +11,7 @@ from PIL import Image
 
 from datamodules.loading.decoding import Reading, central_square
 from lit_models import VAE, DenoisingAutoencoder
+from lit_models.cli.processes import fit_command
 from lit_models.cli.swaps import typed
 from tests.support.tiny import CONFIGS, TINY, the_run
 
@@ -51,6 +52,9 @@ def test_arguments_that_are_kept_and_dropped_are_said(
     assert [path.name for path in Path("runs").iterdir()] == ["dcgan_imagefolder"]
     assert relit("fit", *swap, *run, "--run.experiment=mine") == 0
     assert Path("runs/mine").is_dir()
+    folder = Path("runs/dcgan_lfw/one").absolute()  # where a sweep or a script has planned it
+    assert relit(*fit_command(folder, [*swap, *run])) == 0
+    assert (folder / "run.json").is_file()
 
 
 def test_nothing_is_said_where_nothing_is_swapped(
@@ -101,3 +105,27 @@ def test_a_gan_says_that_it_uses_no_pictures(
     assert relit("predict", "--ckpt_path", checkpoint, *data, *QUIET) == 0
     assert "DCGAN draws images from nothing: the pictures of ImageFolder aren't used" in capsys.readouterr().err
     assert len(list(the_run().glob("predictions/*.png"))) == 64
+
+
+def test_swapped_images_within_other_data_are_said(
+    relit: Callable[..., int], pictures: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = {
+        "model": {"class_path": "DigitClassifier", "init_args": {"image_size": 32, "channels": 1, "num_classes": 2}},
+        "data": {
+            "class_path": "FewLabels",
+            "init_args": {
+                "images": {"class_path": "LFW", "init_args": {"crop": 30, "min_images": 2, "image_size": 32}},
+                "count": 4,
+                "batch_size": 2,
+            },
+        },
+        "run": {"experiment": "classifier_lfw"},
+    }
+    Path("mine.yaml").write_text(yaml.safe_dump(config))
+    swap = ("--data.images=ImageFolder", f"--data.images.path={pictures}", "--data.images.channels=1")
+    assert relit("fit", "--config=mine.yaml", *swap, "--trainer.max_epochs=1", *QUIET) == 0
+    err = capsys.readouterr().err
+    assert "--data.images ImageFolder in place of the configuration's LFW: crop = 30, image_size = 32 kept; " in err
+    assert "min_images = 2 dropped" in err
+    assert [path.name for path in Path("runs").iterdir()] == ["digitclassifier_fewlabels"]
