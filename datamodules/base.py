@@ -26,6 +26,8 @@ from datamodules.loading.paths import expanded, user_cache
 from datamodules.loading.samplers import BatchSampler, ClassBalancedBatches, SequentialBatches, ShuffledBatches
 from datamodules.loading.tensors import Codes, GatherDataset, LabeledImages, TensorStore
 
+SANITY_IMAGES = 2
+"""Images of each batch of the sanity check, which shows that validation works before a training waits for it."""
 DRAWN = 0.1
 """Share of the training images that is drawn for validation, and for testing, if none is given."""
 
@@ -190,6 +192,8 @@ class ImageDataModule(LightningDataModule):
         """Makes of a batch of images what the model gets; a method's own codes are left alone."""
         if isinstance(batch, Codes):
             return batch
+        if isinstance(self.trainer, Trainer) and self.trainer.sanity_checking:
+            batch = first_of(batch, SANITY_IMAGES)
         training = self.trainer is not None and self.trainer.training
         return in_precision(self.trainer, self.transform(batch, training))
 
@@ -344,6 +348,13 @@ def _options_of_images(datamodule: ImageDataModule) -> Iterator[None]:
 
 def _of_images(text: str) -> str:
     return text.replace("--data.", "--data.images.")
+
+
+def first_of(batch: Any, count: int) -> Any:
+    """The batch, or batch of batches, with the first ``count`` entries of every tensor."""
+    if isinstance(batch, tuple):
+        return type(batch)(*(first_of(part, count) for part in batch))
+    return batch[:count] if isinstance(batch, Tensor) else batch
 
 
 def to_unit_interval(batch: Any) -> Any:

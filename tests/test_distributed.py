@@ -156,7 +156,8 @@ def test_the_benchmark_of_two_processes_runs(tmp_path: Path) -> None:
     environment = {**os.environ, "PYTHONPATH": str(CONFIGS.parent)}
     subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, timeout=180, check=True)
     measured = json.loads((tmp_path / "scale.json").read_text())["measured"]["VAE"]
-    assert all(measured[side] > 0 for side in ("alone", "apart", "together"))
+    assert all(measured[side] > 0 for side in ("alone", "apart", "together", "predicted_alone"))
+    assert 0 < measured["predicted_share"] < 1
 
 
 @pytest.mark.slow

@@ -54,7 +54,7 @@ from torchmetrics import MeanMetric
 
 from datamodules import SearchBatch
 from lit_models.darts.genotype import EDGES, OPERATIONS, Genotype, derive_genotype
-from lit_models.darts.hypergradient import Hypergradient
+from lit_models.darts.hypergradient import Hypergradient, detached
 from lit_models.darts.requirements import require_halves, require_plain_sgd, require_precision
 from lit_models.darts.supernet import Supernet
 from lit_models.darts.supernet_gradient import supernet_hypergradient
@@ -189,7 +189,9 @@ class DARTSSearch(Classifier):
         self.trainer.strategy.optimizer_step(arch_optimizer.optimizer, closure=lambda: None, model=self)
         arch_optimizer.zero_grad()
 
-        logits = self(batch.train.image).float()
+        # This step needs no gradient of α, but DDP waits for one of every parameter.
+        alphas = self.alphas if self.trainer.world_size > 1 else detached(self.alphas)
+        logits = self.supernet(batch.train.image, *alphas).float()
         loss = functional.cross_entropy(logits, batch.train.label)
         weight_optimizer.zero_grad()
         self.manual_backward(loss)

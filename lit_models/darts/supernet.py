@@ -208,14 +208,17 @@ class WideOperations(nn.Module):
         wide = torch.cat([positive] * self.edges, 1)
         total = self._parameterless(x, positive, mixture, factor)
         for kind, (first, second) in (("sep_conv_3x3", self.sep_3x3), ("sep_conv_5x5", self.sep_5x5)):
-            total = total + second(functional.relu(first(wide)), factor[kind])
-        return total + self._dilated(positive, wide, factor)
+            total += second(functional.relu(first(wide)), factor[kind])
+        total += self._dilated(positive, wide, factor)
+        return total
 
     def _parameterless(self, x: Tensor, positive: Tensor, mixture: Tensor, factor: dict[str, Tensor]) -> Tensor:
         """The poolings and the skip connections, which all edges share (but for those that reduce)."""
+        # On a CPU, torch's poolings of few channels, and the normalization of their results, are slow in bfloat16.
+        pooled = x.float() if x.device.type == "cpu" and x.dtype == torch.bfloat16 else x
         shared = [
-            self.norm_max(functional.max_pool2d(x, 3, self.stride, 1)),
-            self.norm_avg(functional.avg_pool2d(x, 3, self.stride, 1, count_include_pad=False)),
+            self.norm_max(functional.max_pool2d(pooled, 3, self.stride, 1)),
+            self.norm_avg(functional.avg_pool2d(pooled, 3, self.stride, 1, count_include_pad=False)),
         ]
         if self.skip is None:
             shared.append(x)
@@ -226,23 +229,15 @@ class WideOperations(nn.Module):
         return total if self.skip is None else total + self.skip(positive, factor["skip_connect"])
 
     def _dilated(self, positive: Tensor, wide: Tensor, factor: dict[str, Tensor]) -> Tensor:
-        kinds = (("dil_conv_3x3", self.dil_3x3), ("dil_conv_5x5", self.dil_5x5))
+        on_grids = self.stride == 1 and wide.shape[-2] % 2 == 0 and wide.shape[-1] % 2 == 0
         if self.stride == 2:
             wide = torch.cat([positive[..., ::2, ::2].contiguous(memory_format=torch.channels_last)] * self.edges, 1)
-        elif wide.shape[-2] % 2 or wide.shape[-1] % 2:
-            return sum_of([operation(wide, factor[kind], dilation=2) for kind, operation in kinds])
-        else:
-            grids = torch.cat([to_grids(positive)] * self.edges, 1)
-            return from_grids(sum_of([operation(grids, factor[kind]) for kind, operation in kinds]))
-        return sum_of([operation(wide, factor[kind]) for kind, operation in kinds])
-
-
-def sum_of(terms: list[Tensor]) -> Tensor:
-    """Their sum."""
-    total, *others = terms
-    for term in others:
-        total = total + term
-    return total
+        elif on_grids:
+            wide = torch.cat([to_grids(positive)] * self.edges, 1)
+        dilation = 1 if on_grids or self.stride == 2 else 2
+        total = self.dil_3x3(wide, factor["dil_conv_3x3"], dilation)
+        total = total + self.dil_5x5(wide, factor["dil_conv_5x5"], dilation)
+        return from_grids(total) if on_grids else total
 
 
 class WideCell(nn.Module):
@@ -282,14 +277,14 @@ class WideCell(nn.Module):
         inputs = [functional.relu(before_last), functional.relu(last)]
         states = [] if self.reduce is None else [self.reduce(inputs.pop(0))]
         states += [norm(pointwise(x)) for x, pointwise, norm in zip(inputs, self.pointwise, self.norms, strict=True)]
-        arriving: list[list[Tensor]] = [[] for _ in range(NODES)]
-        for state, operations in enumerate(self.states):
-            if state >= 2:
-                states.append(sum_of(arriving[state - 2]))
-            sums = operations(states[state], mixtures[state]).split(self.channels, 1)
-            for row, one in zip(edges_leaving(state), sums, strict=True):
-                arriving[EDGES[row][0]].append(one)
-        return torch.cat([*states[2:], sum_of(arriving[-1])], 1)
+        first, second, *others = self.states
+        # The sums for all nodes side by side. A state's edges lead to all later nodes, which are the last channels.
+        arriving = first(states[0], mixtures[0]) + second(states[1], mixtures[1])
+        for operations, mixture in zip(others, mixtures[2:], strict=True):
+            node, arriving = arriving.split([self.channels, arriving.shape[1] - self.channels], 1)
+            states.append(node.contiguous(memory_format=torch.channels_last))
+            arriving = arriving + operations(states[-1], mixture)
+        return torch.cat([*states[2:], arriving], 1)
 
 
 class Supernet(nn.Module):

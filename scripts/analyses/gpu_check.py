@@ -83,7 +83,7 @@ class Speed(Callback):
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        from benchmark.scale import images_in
+        from benchmark.estimate import images_in
 
         self.batches += 1
         self.images += images_in(batch) if self.batches > WARM_UP else 0

@@ -1,6 +1,6 @@
 """The ``fit`` part of ``benchmark.py``: `relit fit` of configurations in separate processes, in fp32 and bf16: speed,
-share of this machine's measured peak, time to the first optimizer step, and peak of memory; and the same of a peer's
-script, in alternating rounds:
+share of this machine's measured peak, time to the first optimizer step, also against a bare script's
+(benchmark/bare_start.py), and peak of memory; and the same of a peer's script, in alternating rounds:
 
     python scripts/benchmark.py fit dcgan_mnist --against ../dcgan --script 'main.py --dataset mnist --batchSize 64'
 
@@ -28,16 +28,18 @@ from typing import Any, NamedTuple
 from lightning.pytorch import LightningModule, Trainer
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
+from benchmark.estimate import CountedStep
 from benchmark.race import WARM_UP, add_common_arguments, begin, print_conditions, print_table, race, ratio, write_json
-from benchmark.scale import CountedStep
 from benchmark.sides import CONFIGS, fit_with
 from lit_models.cli.doctor import peak
 
 REPOSITORY = CONFIGS.parent
-WATCH = Path(__file__).with_name("watch.py")
+WATCH, BARE = Path(__file__).with_name("watch.py"), Path(__file__).with_name("bare_start.py")
 PRECISIONS = {"float32": [], "bfloat16": ["--trainer.precision=bf16-mixed"]}
 TYPES = {"relit fit": "float32", "relit fit, bf16": "bfloat16"}
 """By side of relit's."""
+START = "bare start"
+"""The side that only makes the first step."""
 HELD = 0.9
 """Part of an earlier share of the peak that has to be reached."""
 
@@ -48,7 +50,7 @@ class Measured(NamedTuple):
     Attributes:
         first_step: Seconds from its start to its first optimizer step.
         first_cpu: CPU time until then, which other programs change less.
-        seconds: Seconds a batch, after the first ones.
+        seconds: Seconds a batch, after the first ones; 0 if none was timed.
         peak_bytes: Peak of its memory.
     """
 
@@ -59,22 +61,29 @@ class Measured(NamedTuple):
 
 
 def watched(
-    command: Sequence[str], steps: int, optimizer_steps: int, threads: int, folder: Path, python: str = sys.executable
+    command: Sequence[str],
+    steps: int,
+    optimizer_steps: int,
+    threads: int,
+    folder: Path,
+    python: str = sys.executable,
+    warm_up: int = WARM_UP,
 ) -> Measured:
     """Runs a training script until it has done some batches.
 
     Args:
         command: The script, or ``-m`` and a module, with arguments.
-        steps: Batches to time, after ``WARM_UP`` others.
+        steps: Batches to time; 0 to stop at the first optimizer step.
         optimizer_steps: Optimizer steps of a batch.
         threads: Threads.
         folder: Where it runs.
         python: The interpreter.
+        warm_up: Batches before those.
     """
     environment = {**os.environ, "OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads)}
     with tempfile.TemporaryDirectory() as scratch:
         result, printed = Path(scratch, "result.json"), Path(scratch, "printed")
-        counts = (str(WARM_UP * optimizer_steps), str(steps * optimizer_steps))
+        counts = (str(warm_up * optimizer_steps if steps else 1), str(steps * optimizer_steps))
         with printed.open("w", encoding="utf-8") as file:
             process = subprocess.Popen(
                 [python, str(WATCH), str(result), str(time.time()), *counts, *command],
@@ -90,10 +99,12 @@ def watched(
                 _end(process)
         if not result.is_file():
             last = "\n".join(printed.read_text(encoding="utf-8", errors="replace").splitlines()[-15:])
-            needed = (WARM_UP + steps) * optimizer_steps
+            needed = (warm_up + steps) * optimizer_steps if steps else 1
             raise SystemExit(f"{shlex.join(command)} ended before its {needed} optimizer steps were done:\n{last}")
         found = json.loads(result.read_text(encoding="utf-8"))
-    return Measured(found["first_step"], found["first_cpu"], found["seconds"] / steps, found["peak_bytes"])
+    return Measured(
+        found["first_step"], found["first_cpu"], found["seconds"] / steps if steps else 0.0, found["peak_bytes"]
+    )
 
 
 def _end(process: "subprocess.Popen[bytes]") -> None:
@@ -104,11 +115,16 @@ def _end(process: "subprocess.Popen[bytes]") -> None:
 
 
 class CountedBatch(CountedStep):
-    """Counts a batch's optimizer steps, too."""
+    """Counts a batch's optimizer steps, too.
+
+    Attributes:
+        config: The run's ``config.yaml``, in which every argument stands.
+    """
 
     def __init__(self) -> None:
         super().__init__()
         self.optimizer_steps = 0
+        self.config = ""
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if getattr(pl_module, "n_critic", 1) > 1:
@@ -128,6 +144,8 @@ def counted(arguments: list[str]) -> CountedBatch:
             # Without what monitors validation: checkpoints, early stopping.
             alone = ("--trainer.limit_val_batches=0", "--checkpoint.monitor=null", "--trainer.callbacks=[]")
             found: CountedBatch = fit_with(CountedBatch, [*arguments, *alone], folder)
+            (config,) = Path(folder).rglob("config.yaml")
+            found.config = config.read_text(encoding="utf-8")
             return found
     finally:
         hook.remove()
@@ -174,15 +192,20 @@ def rows_of(
         images: Images of a batch, by side.
     """
     rows: list[tuple[str, ...]] = []
-    ours = [one.seconds / images["relit fit"] for one in found["relit fit"]]
+    relit = found["relit fit"]
     for side, runs in found.items():
-        each = [one.seconds / images[side] for one in runs]
-        first, cpu, _, memory = (statistics.median(values) for values in zip(*runs, strict=True))
+        speeds = ("", "")
+        if side != START:
+            each = [one.seconds / images[side] for one in runs]
+            ours = [one.seconds / images["relit fit"] for one in relit]
+            speeds = (f"{1 / statistics.median(each):,.4g}", f"{ratio(ours, each):.2f}")
         share = f"{100 * shares[side]:.0f} %" if side in shares else ""
-        speed = f"{1 / statistics.median(each):,.4g}"
-        rows.append(
-            (side, speed, f"{ratio(ours, each):.2f}", share, f"{first:.1f}", f"{cpu:.1f}", f"{memory / 1e6:,.0f}")
-        )
+        first, cpu, _, memory = (statistics.median(values) for values in zip(*runs, strict=True))
+        starts = ratio([one.first_step for one in relit], [one.first_step for one in runs])
+        cpus = ratio([one.first_cpu for one in relit], [one.first_cpu for one in runs])
+        start = (f"{first:.1f}", f"{starts:.2f}", f"{cpu:.1f}", f"{cpus:.2f}")
+        held = "" if side == START else f"{memory / 1e6:,.0f}"
+        rows.append((side, *speeds, share, *start, held))
     return rows
 
 
@@ -203,7 +226,7 @@ def run_fit(args: argparse.Namespace) -> None:
         with tempfile.TemporaryDirectory() as runs:
             command = ["-m", "lit_models", "fit", *arguments, f"--run.root={runs}"]
             steps = batch.optimizer_steps
-            measure = partial(watched, steps=args.steps, threads=args.threads)
+            measure = partial(watched, steps=args.steps, threads=args.threads, warm_up=args.warm_up)
             sides = {
                 side: partial(measure, [*command, *PRECISIONS[dtype]], optimizer_steps=steps, folder=REPOSITORY)
                 for side, dtype in TYPES.items()
@@ -217,15 +240,21 @@ def run_fit(args: argparse.Namespace) -> None:
                     folder=args.against,
                     python=args.python,
                 )
+            if args.bare:
+                config = Path(runs, "config.yaml")
+                config.write_text(batch.config, encoding="utf-8")
+                command = [str(BARE), str(config)]
+                sides[START] = partial(watched, command, 0, steps, args.threads, REPOSITORY)
             found = race(sides, args.rounds)
         counts = {
             side: args.their_images or images if args.against and side == args.against.name else images
             for side in found
         }
         print(f"\n{name}: batches of {images}, {flops / 1e9:,.4g} GFLOP and {steps} optimizer steps each\n")
-        header = ("side", "images/s", "time: ours / this", "share of the peak", "first step after / s", "CPU / s")
+        header = ("side", "images/s", "time: ours / this", "share of the peak")
+        start = ("first step after / s", "ours / this", "CPU until then / s", "ours / this")
         shares[name] = shares_of(found, flops, gflops)
-        print_table((*header, "peak / MB"), rows_of(found, shares[name], counts))
+        print_table((*header, *start, "peak / MB"), rows_of(found, shares[name], counts))
         sides_found = {side: [one._asdict() for one in runs] for side, runs in found.items()}
         results[name] = {"flops": flops, "images": images, "sides": sides_found}
     print_conditions(args)
@@ -242,6 +271,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("config", nargs="+", help="names of configurations in configs/, or files")
     parser.add_argument("--set", default="", metavar="ARGUMENTS", help="further arguments of `relit fit`, in quotes")
     parser.add_argument("--bf16", action=argparse.BooleanOptionalAction, default=True, help="measure bf16, too")
+    parser.add_argument("--bare", action=argparse.BooleanOptionalAction, default=True, help="measure a bare start, too")
+    parser.add_argument("--warm_up", type=int, default=WARM_UP, help="batches before the timed (default: %(default)s)")
     parser.add_argument(
         "--held",
         type=Path,

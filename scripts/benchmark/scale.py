@@ -4,15 +4,13 @@
 two that train one model by DDP. The latter two compete for the same processors and memory, so that the share of the
 time of a step that DDP adds is that of communication (and of waiting for each other), however few processors there are.
 
-**Computed**, for the configurations as they are: all gradients go through an all-reduce in each backward pass. By a
-ring each of n processes sends 2 (n − 1) / n times the gradients' bytes (Patarasuk & Yuan 2009), in buckets of 25 MiB
-(Li et al. 2020, https://arxiv.org/abs/2006.15704), of which each costs its latency, too. The time of a step on one GPU
-is estimated by the floating-point operations and the number of operations of a real step. The efficiency lies between
-that of communication after the step and that of communication within the backward pass, for half of the step.
+What :mod:`benchmark.estimate` predicts of the same steps on this machine stands beside it, as a check.
+
+**Computed**, for the configurations as they are: the images a second of one GPU and of more, by the operations, the
+bytes and the gradients of a real step.
 """
 
 import argparse
-import math
 import os
 import shutil
 import statistics
@@ -26,17 +24,27 @@ from typing import Any, ClassVar
 import torch
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_only
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils.flop_counter import flop_registry
+from torch import distributed
 
+from benchmark.estimate import (
+    MEBI,
+    CountedStep,
+    Machine,
+    Network,
+    buckets_of,
+    efficiencies,
+    exchange_seconds,
+    images_in,
+    measured_machine,
+    network_of,
+    step_seconds,
+)
 from benchmark.race import WARM_UP, add_common_arguments, begin, print_table, race, ratio, write_json
 from benchmark.sides import CONFIGS, Observer, fit_with
-from datamodules import Episodes, ImageDataModule, ImagePair, LabeledImages, SearchBatch
+from datamodules import ImageDataModule, ImagePair, LabeledImages
 from datamodules.loading.tensors import GatherDataset
 from tests.methods import METHODS
 from tests.support.small_data import write_autoencoder
-
-MEBI = 1 << 20
 
 
 class RandomImages(ImageDataModule):
@@ -149,14 +157,6 @@ class Stopwatch(Observer):
             trainer.should_stop = True
 
 
-def images_in(batch: Any) -> int:
-    """How many images a training batch holds, whatever its kind; of pairs the sources, of DARTS's two batches the one
-    of the weights."""
-    parts = batch if isinstance(batch, Episodes) else batch[0] if isinstance(batch, SearchBatch) else batch[:1]
-    images = [part for part in parts if part.is_floating_point()]
-    return sum(math.prod(part.shape[:-3]) if part.ndim > 2 else len(part) for part in images)
-
-
 def seconds(
     arguments: list[str], steps: int, processes: int, together: bool, strategy: str = "auto"
 ) -> tuple[float, int]:
@@ -196,6 +196,12 @@ def seconds(
 
 def measure(args: argparse.Namespace, checkpoint: Path) -> dict[str, dict[str, float]]:
     """Prints and returns, for each method, what two processes bring here."""
+    machine, network = measured_machine(args.loop_ms / 1000), measured_network()
+    print(
+        f"This machine, one thread: {machine.flops / 1e9:,.0f} GFLOP/s, {machine.bandwidth / 1e9:.0f} GB/s, "
+        f"{1e6 * machine.start:.0f} µs for each operation, {args.loop_ms:g} ms for each step. Between two processes: "
+        f"{network.bandwidth / 1e9:.2f} GB/s, {1e6 * network.latency:.0f} µs.\n"
+    )
     results, rows = {}, []
     for method in args.methods:
         arguments = arguments_of(method, args.batch_size, checkpoint, small=args.sizes == "small")
@@ -209,79 +215,78 @@ def measure(args: argparse.Namespace, checkpoint: Path) -> dict[str, dict[str, f
         times = {side: [taken for taken, _ in measurements] for side, measurements in found.items()}
         alone, apart, together = (statistics.median(times[side]) / args.steps for side in sides)
         share = 1 - ratio(times["apart"], times["together"])
-        results[method] = {"alone": alone, "apart": apart, "together": together, "share": share}
-        speeds = (f"{images / step:,.0f}" for images, step in ((size, alone), (2 * size, together), (2 * size, apart)))
-        rows.append((method, str(size), *speeds, f"{100 * share:.0f} %"))
+        with tempfile.TemporaryDirectory() as folder:
+            count = fit_with(CountedStep, arguments, folder)
+        step = step_seconds(count.work, machine)
+        predicted = 1 - efficiencies(step, exchange_seconds(4 * count.parameters, count.passes, 2, network))[0]
+        results[method] = {
+            "alone": alone,
+            "apart": apart,
+            "together": together,
+            "share": share,
+            "predicted_alone": step,
+            "predicted_share": predicted,
+        }
+        speeds = (f"{images / one:,.0f}" for images, one in ((size, alone), (2 * size, together), (2 * size, apart)))
+        rows.append(
+            (method, str(size), *speeds, f"{100 * share:.0f} %", f"{size / step:,.0f}", f"{100 * predicted:.0f} %")
+        )
     header = ("method", "batch", "1 process, images/s", "2 processes", "of two alone", "share of communication")
-    print_table(header, rows)
+    print_table((*header, "predicted: 1 process, images/s", "share of communication"), rows)
     return results
 
 
-# --- computed ---------------------------------------------------------------------------------------------------------
+def measured_network() -> Network:
+    """What connects two processes by gloo here."""
+    sizes = (4, 25 * MEBI)
+    context = get_context("fork")
+    found = context.SimpleQueue()
+
+    def work(rank: int) -> None:
+        torch.set_num_threads(1)
+        place = f"tcp://127.0.0.1:{20_000 + (os.getppid() + 1) % 10_000}"
+        distributed.init_process_group("gloo", place, rank=rank, world_size=2)
+        quickest = []
+        for size in sizes:
+            gradients = torch.zeros(size // 4)
+            taken = []
+            for _ in range(6):
+                distributed.barrier()
+                began = time.perf_counter()
+                distributed.all_reduce(gradients)
+                taken.append(time.perf_counter() - began)
+            quickest.append(min(taken))
+        distributed.destroy_process_group()
+        if rank == 0:
+            found.put(quickest)
+
+    started = [context.Process(target=work, args=(rank,)) for rank in range(2)]
+    for process in started:
+        process.start()
+    for process in started:
+        process.join()
+    if any(process.exitcode != 0 for process in started):
+        raise SystemExit("Two processes can't be connected by gloo here.")
+    small, large = found.get()
+    return network_of(small, large, sizes)
 
 
-class Operations(TorchDispatchMode):
-    """Counts the operations on tensors, each of which is a kernel on a GPU (views are none), and the floating-point
-    operations of convolutions and matrix products."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.count = self.flops = 0
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        result = func(*args, **(kwargs or {}))
-        self.count += not func.is_view
-        if formula := flop_registry.get(func._overloadpacket):
-            self.flops += formula(*args, **(kwargs or {}), out_val=result)
-        return result
-
-
-class CountedStep(Observer):
-    """Counts what the second batch takes (in the first, optimizers make their state), and stops."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.flops = self.operations = self.images = self.parameters = self.passes = 0
-        self._counter: Operations | None = None
-
-    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self.parameters = sum(p.numel() for p in pl_module.parameters() if p.requires_grad)
-        backward = pl_module.manual_backward
-
-        def counted(*arguments: Any, **options: Any) -> None:
-            self.passes += self._counter is not None
-            backward(*arguments, **options)
-
-        pl_module.manual_backward = counted  # type: ignore[method-assign]
-
-    @property
-    def counts(self) -> bool:
-        """Whether the batch that is counted is running."""
-        return self._counter is not None
-
-    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
-        if batch_idx == 1:
-            self.images = images_in(batch)
-            self._counter = Operations()
-            self._counter.__enter__()
-
-    def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
-        if self._counter is not None:
-            self._counter.__exit__(None, None, None)
-            self.flops, self.operations = self._counter.flops, self._counter.count
-            self.passes = max(self.passes, 1)
-            self._counter = None
-            trainer.should_stop = True
+# --- computed --------------------------------------------------------------------------------------------------------
 
 
 def compute(args: argparse.Namespace, checkpoint: Path) -> dict[str, dict[str, float]]:
-    """Prints and returns, for each method, what a step sends and how efficient clusters should be."""
+    """Prints and returns, for each method, how fast GPUs should be and what a step sends."""
     import yaml
 
+    machine = Machine(1e12 * args.tflops, 1e9 * args.memory_bandwidth, 1e-6 * args.launch_us)
+    networks = [
+        Network(1e9 * bandwidth, 1e-6 * latency)
+        for bandwidth, latency in zip(args.bandwidth, args.latency_us, strict=True)
+    ]
     print(
-        f"\nAssumed: {args.tflops:g} TFLOP/s and {args.launch_us:g} µs for each operation, whichever takes longer; for "
-        f"all-reduce {args.bandwidth[0]:g} GB/s and {args.latency_us[0]:g} µs between 8 GPUs of a node, "
-        f"{args.bandwidth[1]:g} GB/s and {args.latency_us[1]:g} µs a GPU between 8 nodes.\n"
+        f"\nAssumed: {args.tflops:g} TFLOP/s, {args.memory_bandwidth:g} GB/s or {args.launch_us:g} µs for each "
+        f"operation, whichever takes longest; for all-reduce {args.bandwidth[0]:g} GB/s and {args.latency_us[0]:g} µs "
+        f"between 8 GPUs of a node, {args.bandwidth[1]:g} GB/s and {args.latency_us[1]:g} µs a GPU between 8 nodes.\n"
     )
     results, rows = {}, []
     for method in args.methods:
@@ -291,24 +296,36 @@ def compute(args: argparse.Namespace, checkpoint: Path) -> dict[str, dict[str, f
         with tempfile.TemporaryDirectory() as folder:
             count = fit_with(CountedStep, arguments_of(method, counted, checkpoint), folder)
         batch = published or count.images
-        flops = count.flops / count.images * batch
-        step = max(flops / (args.tflops * 1e12), count.operations * args.launch_us * 1e-6)
+        batches = batch / count.images
+        step = step_seconds(count.work, machine, batches)
         gradients = 4 * count.parameters
-        # The first bucket is of 1 MiB, so that its all-reduce can begin early.
-        buckets = 1 + math.ceil(max(0, gradients - MEBI) / (25 * MEBI))
-        efficiency = []
-        for gpus, bandwidth, latency in zip((8, 64), args.bandwidth, args.latency_us, strict=True):
-            sent = 2 * (gpus - 1) / gpus * gradients * count.passes
-            communication = sent / (bandwidth * 1e9) + count.passes * buckets * latency * 1e-6
-            efficiency.append((step / (step + communication), step / (step + max(0.0, communication - step / 2))))
+        memory = sum(one.batch_bytes * batches + one.fixed_bytes for one in count.work)
+        results[method] = {
+            "parameters": count.parameters,
+            "flops": count.flops * batches,
+            "bytes": memory,
+            "operations": len(count.work),
+            "step": step,
+        }
+        columns = []
+        for gpus, network in zip((8, 64), networks, strict=True):
+            low, high = efficiencies(step, exchange_seconds(gradients, count.passes, gpus, network))
+            columns += [f"{_rounded(gpus * batch * low / step)}–{_rounded(gpus * batch * high / step)}"]
+            columns += [f"{100 * low:.0f}–{100 * high:.0f} %"]
         sent = 2 * 7 / 8 * gradients * count.passes
-        results[method] = {"parameters": count.parameters, "flops": flops, "operations": count.operations, "step": step}
-        ranges = [f"{100 * low:.0f}–{100 * high:.0f} %" for low, high in efficiency]
-        counts = (f"{count.parameters / 1e6:.2f}", str(batch), str(count.passes), str(buckets))
-        rows.append((method, *counts, f"{sent / 1e6:.1f}", f"{1000 * step:.1f}", *ranges))
+        counts = (f"{count.parameters / 1e6:.2f}", str(batch), str(count.passes), str(buckets_of(gradients)))
+        work = (_rounded(count.flops * batches / 1e9, 3), _rounded(memory / 1e9, 3), f"{len(count.work):,}")
+        speed = (f"{1000 * step:.1f}", _rounded(batch / step))
+        rows.append((method, *counts, f"{sent / 1e6:.1f}", *work, *speed, *columns))
     header = ("method", "parameters / M", "batch", "backward passes", "buckets", "sent by each of 8 GPUs / MB")
-    print_table((*header, "step / ms", "efficiency, 8 GPUs", "64 GPUs"), rows)
+    step_columns = ("GFLOP", "GB", "operations", "step / ms", "1 GPU, images/s")
+    print_table((*header, *step_columns, "8 GPUs", "efficiency", "64 GPUs", "efficiency"), rows)
     return results
+
+
+def _rounded(value: float, digits: int = 2) -> str:
+    rounded = float(f"{value:.{digits}g}")
+    return f"{rounded:,.0f}" if rounded >= 100 else f"{rounded:g}"
 
 
 def run_scale(args: argparse.Namespace) -> None:
@@ -350,6 +367,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--counted_batch_size", type=int, default=4, help="images to count operations by (default: 4)")
     parser.add_argument("--tflops", type=float, default=30.0, help="a GPU's, sustained, in 10¹² a second (default: 30)")
+    parser.add_argument("--memory_bandwidth", type=float, default=1000.0, help="a GPU's, in GB/s (default: 1000)")
+    parser.add_argument("--loop_ms", type=float, default=4.0, help="of Lightning's loop in a step here (default: 4)")
     parser.add_argument("--launch_us", type=float, default=5.0, help="least time of an operation in µs (default: 5)")
     parser.add_argument(
         "--bandwidth", type=float, nargs=2, default=[200.0, 20.0], help="GB/s, in a node and between nodes (200 20)"

@@ -39,7 +39,7 @@ class Watch:
             self.first, self.first_cpu = self._now() - self.began, time.process_time()
         if self.seen == self.skip:
             self.start = self._now()
-        elif self.seen == self.skip + self.count:
+        if self.seen == self.skip + self.count:
             found = {
                 "first_step": self.first,
                 "first_cpu": self.first_cpu,

@@ -21,10 +21,11 @@ from datamodules import (
     ImageDataModule,
     ImageFolder,
     LabeledImages,
+    SearchBatch,
     SearchDataModule,
     UnseenClasses,
 )
-from datamodules.base import data_root
+from datamodules.base import data_root, first_of
 from datamodules.loading.paths import expanded, user_cache
 
 
@@ -143,3 +144,11 @@ def test_a_user_without_a_home(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) 
     monkeypatch.chdir(tmp_path)
     assert user_cache().is_absolute()
     assert tmp_path not in data_root().parents
+
+
+def test_the_first_entries_of_batches_within_batches() -> None:
+    images = LabeledImages(torch.arange(5), torch.arange(5) * 2)
+    found = first_of(SearchBatch(images, images), 2)
+    assert type(found) is SearchBatch
+    assert all(half.image.tolist() == [0, 1] and half.label.tolist() == [0, 2] for half in found)
+    assert len(first_of(images, 9).image) == 5

@@ -13,13 +13,18 @@ from pathlib import Path
 
 import pytest
 import torch
+import yaml
 from benchmark import read, watch
-from benchmark.fit import Measured, counted, fallen, rows_of, shares_of, watched
+from benchmark.bare_start import made
+from benchmark.fit import BARE, Measured, counted, fallen, rows_of, shares_of, watched
 from benchmark.race import WARM_UP, print_sides, print_table, race, ratio, require_data, timed, write_json
 from benchmark.sides import CONFIGS, model_of, relit_fit
 from benchmark.watch import Watch
 from PIL import Image
 
+from datamodules import Digits, SearchDataModule
+from lit_models import DARTSSearch
+from lit_models.optimizers import FusedAdam
 from lit_models.runs.memory import peak_memory
 from tests.support.tiny import TINY
 
@@ -142,13 +147,15 @@ def test_shares_of_the_peak() -> None:
         "relit fit": [Measured(5.0, 4.0, 0.5, 1e9), Measured(7.0, 6.0, 0.5, 3e9), Measured(6.0, 5.0, 0.5, 2e9)],
         "relit fit, bf16": [Measured(5.0, 4.0, 0.5, 1e9)] * 3,
         "peer": [Measured(2.0, 1.0, 0.5, 1e9)] * 3,
+        "bare start": [Measured(4.0, 4.0, 0.0, 5e8)] * 3,
     }
     shares = shares_of(found, 2_000_000_000, {"float32": 10.0, "bfloat16": 20.0})
     rows = rows_of(found, shares, {**dict.fromkeys(found, 8), "peer": 4})
     assert rows == [
-        ("relit fit", "16", "1.00", "40 %", "6.0", "5.0", "2,000"),
-        ("relit fit, bf16", "16", "1.00", "20 %", "5.0", "4.0", "1,000"),
-        ("peer", "8", "0.50", "", "2.0", "1.0", "1,000"),
+        ("relit fit", "16", "1.00", "40 %", "6.0", "1.00", "5.0", "1.00", "2,000"),
+        ("relit fit, bf16", "16", "1.00", "20 %", "5.0", "1.20", "4.0", "1.25", "1,000"),
+        ("peer", "8", "0.50", "", "2.0", "3.00", "1.0", "5.00", "1,000"),
+        ("bare start", "", "", "", "4.0", "1.50", "4.0", "1.25", ""),
     ]
     assert fallen({"a": shares}, {"a": {"relit fit": 0.44, "relit fit, bf16": 0.23}, "b": {"relit fit": 1.0}}) == [
         "a, relit fit, bf16: 20 % of the peak, before 23 %."
@@ -185,12 +192,29 @@ def test_a_script_is_timed_from_outside(tmp_path: Path) -> None:
 
 
 @pytest.mark.long
-def test_operations_and_optimizer_steps_are_counted(digits_root: Path) -> None:
-    """Of a configuration that monitors a validation score, too."""
+def test_operations_and_optimizer_steps_are_counted(digits_root: Path, tmp_path: Path) -> None:
+    """Of a configuration that monitors a validation score, too; a bare program makes its first step."""
     stopping = '--trainer.callbacks+={"class_path": "EarlyStopping", "init_args": {"monitor": "val/fid"}}'
     batch = counted([*TINY, f"--data.root={digits_root}", "--checkpoint.monitor=val/inception_score", stopping])
     assert (batch.images, batch.optimizer_steps, batch.passes) == (64, 2, 2)
     assert batch.flops > 1e6
+    config = tmp_path / "config.yaml"
+    config.write_text(batch.config)
+    start = watched([str(BARE), str(config)], 0, batch.optimizer_steps, 1, tmp_path)
+    assert 0.1 < start.first_cpu < 1.1 * start.first_step < 100
+    assert start.seconds == 0
+
+
+def test_a_bare_start_makes_the_objects_of_a_configuration() -> None:
+    config = yaml.safe_load((CONFIGS / "darts_search_digits.yaml").read_text())
+    config["model"]["class_path"] = "lit_models.DARTSSearch"
+    config["model"]["init_args"]["arch_optimizer"]["class_path"] = "lit_models.optimizers.FusedAdam"
+    config["data"]["class_path"] = "datamodules.SearchDataModule"
+    config["data"]["init_args"]["images"]["class_path"] = "datamodules.Digits"
+    model, data = made(config["model"]), made(config["data"])
+    assert (type(model), type(data), type(data.images)) == (DARTSSearch, SearchDataModule, Digits)
+    optimizer = model.optimizer_callables[1]([torch.nn.Parameter(torch.ones(1))])
+    assert (type(optimizer), optimizer.defaults["betas"]) == (FusedAdam, (0.5, 0.999))
 
 
 def test_a_process_has_its_own_peak_of_memory() -> None:

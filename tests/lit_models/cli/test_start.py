@@ -15,30 +15,31 @@ SHORT = (*TINY, "--trainer.limit_train_batches=2", "--trainer.limit_val_batches=
 
 
 @pytest.fixture
-def sanity_batches(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """The numbers of the batches that sanity checks have seen."""
-    seen: list[int] = []
+def sanity_batches(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, int]]:
+    """The number and the images of each batch that sanity checks have seen."""
+    seen: list[tuple[int, int]] = []
     true = AdversarialModule.validation_step
 
     def counted(self: Any, batch: Any, batch_idx: int) -> None:
         if self.trainer.sanity_checking:
-            seen.append(batch_idx)
+            seen.append((batch_idx, len(batch.image)))
         true(self, batch, batch_idx)
 
     monkeypatch.setattr(AdversarialModule, "validation_step", counted)
     return seen
 
 
-def test_the_sanity_check_takes_one_batch_and_none_on_resume(
-    relit: Callable[..., int], sanity_batches: list[int]
+def test_the_sanity_check_takes_one_small_batch_and_none_on_resume(
+    relit: Callable[..., int], sanity_batches: list[tuple[int, int]]
 ) -> None:
     small = (*SHORT, "--data.eval_batch_size=16")
     assert relit("fit", *small, "--trainer.max_epochs=1") == 0
-    assert sanity_batches == [0]
+    assert sanity_batches == [(0, 2)]
     assert relit("fit", *small, "--trainer.max_epochs=2", "--ckpt_path=last") == 0
-    assert sanity_batches == [0]
-    assert relit("fit", *small, "--trainer.max_epochs=1", "--trainer.num_sanity_val_steps=2") == 0
-    assert sanity_batches == [0, 0, 1]
+    assert sanity_batches == [(0, 2)]
+    smaller = (*SHORT, "--data.eval_batch_size=1", "--trainer.num_sanity_val_steps=2")
+    assert relit("fit", *smaller, "--trainer.max_epochs=1") == 0
+    assert sanity_batches == [(0, 2), (0, 1), (1, 1)]
 
 
 def test_compile_on_a_cpu_is_advised_against(

@@ -94,6 +94,25 @@ def test_kernel_gradients_are_exact_to_rounding(kernel: int, stride: int, dtype:
     assert error < (1e-5 if dtype == torch.float32 else 4e-3)
 
 
+@pytest.mark.parametrize(
+    ("dtype", "kernel", "stride", "learns", "replaced"),
+    [
+        (torch.float32, 5, 1, True, False),
+        (torch.bfloat16, 5, 1, True, True),
+        (torch.bfloat16, 5, 1, False, False),
+        (torch.bfloat16, 5, 2, False, True),
+        (torch.bfloat16, 3, 1, True, False),
+    ],
+)
+def test_only_slow_gradients_are_replaced(
+    dtype: torch.dtype, kernel: int, stride: int, learns: bool, replaced: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(depthwise, "DTYPES", {torch.bfloat16})
+    x, weight = torch.randn(2, 4, 8, 8, requires_grad=True), torch.randn(4, 1, kernel, kernel, requires_grad=learns)
+    found = depthwise_conv2d(x.to(dtype), weight.to(dtype), stride)
+    assert ("_Depthwise" in type(found.grad_fn).__name__) == replaced
+
+
 def test_autocast() -> None:
     torch.manual_seed(0)
     x, weight = torch.randn(2, 4, 32, 32, requires_grad=True), torch.randn(4, 1, 5, 5, requires_grad=True)
