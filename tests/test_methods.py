@@ -7,6 +7,8 @@ import pytest
 import torch
 from lightning.pytorch import Callback
 from torch import Tensor
+from torch.optim import Optimizer
+from torch.optim.optimizer import register_optimizer_step_pre_hook
 
 import lit_models
 from lit_models.adversarial import AdversarialModule
@@ -31,17 +33,20 @@ def test_every_parameter_gets_a_gradient(title: str, tmp_path: Path) -> None:
     batches = 2 * ALL_MODELS[title].arguments.get("n_critic", 5 if title.startswith("WGAN") else 1)
     model, data, trainer = small_fit(title, tmp_path, count=6 * batches, limit_train_batches=batches)
     largest: dict[str, float] = {}
-
-    def watch(name: str) -> Any:
-        def note(gradient: Tensor) -> None:
-            largest[name] = max(largest.get(name, 0.0), float(gradient.abs().max()))
-
-        return note
-
     trained = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
-    for name, parameter in trained.items():
-        parameter.register_hook(watch(name))
-    trainer.fit(model, data)
+    names = {parameter: name for name, parameter in trained.items()}
+
+    def note(optimizer: Optimizer, *arguments: Any) -> None:
+        for parameter in (one for group in optimizer.param_groups for one in group["params"]):
+            if parameter.grad is not None:
+                name = names[parameter]
+                largest[name] = max(largest.get(name, 0.0), float(parameter.grad.abs().max()))
+
+    noting = register_optimizer_step_pre_hook(note)
+    try:
+        trainer.fit(model, data)
+    finally:
+        noting.remove()
     unmoved = METHODS[ALL_MODELS[title].method].unmoved
     unmoved_here = {name for key in ("", title.partition(", ")[2]) for name in unmoved.get(key, ())}
     for name, parameter in trained.items():

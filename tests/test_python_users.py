@@ -138,7 +138,7 @@ def test_a_version_that_does_not_fit_is_one_sentence(
 
     monkeypatch.setattr(versions, "requires", lambda name: ["lightning<2.8,>=2.6", 'wandb>=0.19; extra == "wandb"'])
     monkeypatch.setattr(versions, "version", lambda name: "2.9.1")
-    assert main([command, "dcgan_digits"]) == 1
+    assert main([command, "dcgan_digits", *(["owner/name"] if command == "push" else [])]) == 1
     assert capsys.readouterr().err == f"relit: {REFUSED}\n"
     monkeypatch.setattr(versions, "version", lambda name: "2.7.0")
     assert versions.refusal() is None

@@ -303,9 +303,12 @@ class GenerationScores(Callback):
         return Reference(real, real_label, training, training_label, other, held_out)
 
     def _require_neighbors(self, trainer: Trainer, stage: str) -> None:
-        """Refuses, before any training, more neighbors than there are real images to compare with."""
+        """Refuses, before any training, more neighbors than there are real images to compare with; without any held-out
+        image there is no epoch to score."""
         datamodule = require_image_data(self, trainer)
         images, split = _compared(datamodule, stage)
+        if not len(images):
+            return
         fast = is_trial(trainer)
         size = min(len(images), FAST_DEV_RUN_IMAGES if fast else self.real_count)
         if self.compare_with == "training":

@@ -236,6 +236,7 @@ def test_the_command_says_what_it_takes(
     _, path = exported("DCGAN")
     for file in (path, path.with_suffix(".json")):
         file.rename(f"w{file.suffix}")
+    Path("a.ckpt").touch()
     capsys.readouterr()
     assert relit(*arguments) in (1, 2)
     said = capsys.readouterr().err

@@ -156,10 +156,10 @@ def test_no_two_of_the_first_proposals_are_alike(toy: Any, sampler: str) -> None
 
 @pytest.fixture
 def pruned_soon(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Trainings are compared with the first two, and an epoch is longer than it takes to see the one before."""
+    """Trainings are compared with the first two, and x=100 doesn't end before it is stopped."""
     monkeypatch.setattr(sweep_worker, "FEWEST_TO_PRUNE", 2)
     monkeypatch.setattr(sweep_training, "LOOK_EVERY", 0.05)
-    monkeypatch.setenv("FAKE_SECONDS", "0.2")
+    monkeypatch.setenv("FAKE_ENDLESS", "x=100")
 
 
 @pytest.mark.usefixtures("pruned_soon")
