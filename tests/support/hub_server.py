@@ -61,7 +61,8 @@ class HubServer:
 
     def environment(self, cache: Any) -> dict[str, str]:
         """The environment variables with which ``huggingface_hub`` talks to this server."""
-        return {"HF_ENDPOINT": self.url, "HF_TOKEN": TOKEN, "HF_HOME": str(cache), "HF_HUB_DISABLE_XET": "1"}
+        known = {"HF_ENDPOINT": self.url, "HF_TOKEN": TOKEN, "HF_HOME": str(cache), "HF_HUB_DISABLE_XET": "1"}
+        return {**known, "HF_HUB_OFFLINE": "0"}  # the playground, in the same process, sets it
 
     def commit(self, name: str, lines: bytes) -> dict[str, Any]:
         """Stores a commit, of which each line is an operation in JSON."""

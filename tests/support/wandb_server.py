@@ -60,7 +60,7 @@ class WandbServer:
         self.unknown: list[str] = []
         self.runs_per_sweep = runs_per_sweep
         self._numbers = itertools.count(1)
-        self._numbers: dict[str, int] = {}
+        self._runs_of_sweep: dict[str, int] = {}
         self._lock = threading.Lock()
         handler = type("Handler", (_Handler,), {"server_state": self})
         self._http = ThreadingHTTPServer(("127.0.0.1", 0), handler)
@@ -215,7 +215,7 @@ class WandbServer:
         if any(json.loads(asked.get("runState") or "{}").values()):
             return {"agentHeartbeat": {"agent": {"id": "agent"}, "commands": "[]"}}
         name = list(self.sweeps)[-1]
-        number = self._numbers[name] = self._numbers.get(name, -1) + 1
+        number = self._runs_of_sweep[name] = self._runs_of_sweep.get(name, -1) + 1
         if number >= self.runs_per_sweep:
             return {"agentHeartbeat": {"agent": {"id": "agent"}, "commands": json.dumps([{"type": "exit"}])}}
         parameters = self.sweeps[name]["parameters"]
