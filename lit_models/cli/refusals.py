@@ -27,6 +27,9 @@ SIZES = (
 REQUIRED_SIZES = ("image_size", "channels", "latent_dim", "feature_maps", "num_classes")
 """Those that no model may lack."""
 
+SMALLEST = {"check_val_every_n_epoch": 1, "log_every_n_steps": 0, "min_epochs": 0, "min_steps": 0}
+"""The smallest values of arguments of the Trainer that Lightning doesn't check."""
+
 
 def require_fitting_trainer(model: LightningModule, trainer: dict[str, Any], callbacks: list[Callback]) -> None:
     """Refuses arguments of the Trainer that Lightning would refuse, for this model, only after everything is loaded.
@@ -36,8 +39,9 @@ def require_fitting_trainer(model: LightningModule, trainer: dict[str, Any], cal
         RunError: The strategy, its devices or the precision can't work with any method.
     """
     name = type(model).__name__
-    if (every := trainer.get("check_val_every_n_epoch")) is not None and every < 1:
-        raise RunError(f"--trainer.check_val_every_n_epoch is {every}; it must be at least 1.")
+    for argument, least in SMALLEST.items():
+        if (value := trainer.get(argument)) is not None and value < least:
+            raise RunError(f"--trainer.{argument} is {value}; it must be at least {least}.")
     if trainer.get("val_check_interval") == 0:
         raise RunError("--trainer.val_check_interval is 0; it must be a share above 0.0, or a whole number of batches.")
     if not model.automatic_optimization:

@@ -508,6 +508,8 @@ fit digit_classifier_mnist --data Digits --model.max_lr -1 | max_lr is -1.0 | po
 fit dcgan_digits --data.batch_size -1        | --data.batch_size is -1 | at least 1
 fit dcgan_digits --trainer.max_steps -5      | --trainer.max_steps is -5 | -1 for no limit
 fit dcgan_digits --trainer.check_val_every_n_epoch 0 | --trainer.check_val_every_n_epoch is 0 | at least 1
+fit dcgan_digits --trainer.log_every_n_steps -1 | --trainer.log_every_n_steps is -1 | at least 0
+fit dcgan_digits --trainer.min_epochs -1 | --trainer.min_epochs is -1 | at least 0
 fit dcgan_digits --trainer.val_check_interval 0 | --trainer.val_check_interval is 0 | a share above 0.0
 fit resnet18_digits --data.classes_per_batch 100 --data.samples_per_class 2 | 100 classes | set --data.classes_per_batch to 10 or less
 fit protonet_folder --data.images.path own --data.n_way 2 --data.k_shot 0 | --data.k_shot is 0 | at least 1
