@@ -41,6 +41,7 @@ from experiments.listing import keeps_and_cuts, key_of, listing
 from experiments.schedules import lengths
 from results_table import all_rows
 
+from datamodules.loading.pairs import tile_starts
 from lit_models.cli import processes
 from lit_models.cli.compare import compare, logged_as, mean_run
 from lit_models.cli.processes import finished, in_a_process, interruptible, relit, train
@@ -283,7 +284,7 @@ class Chain:
         config = configuration_of(settings, step)
         changed = changes(settings, resolved("fit", f"--config={REPOSITORY / config}"), step)
         own = REPOSITORY / "configs" / f"{step.config}.yaml"  # a budget may start from a smaller one
-        sizes = {name: count for name, count in test["data"].items() if name.endswith("_images")}
+        sizes = photographs(test)
         remarks = remarks_on_data(resolved("test", f"--config={folder / 'config.yaml'}")["data"])
         told_elsewhere = ("seed_everything", "run", "wandb", "ckpt_path")  # the last is of a run that was resumed
         kept = {name: value for name, value in without_nulls(settings).items() if name not in told_elsewhere}
@@ -523,6 +524,16 @@ def command_line(config: str, changed: dict[str, list[Any]], step: Step) -> str:
 def seeded(step: Step) -> list[str]:
     """The step's own arguments whose values are the seed."""
     return [argument.partition("=")[0] for argument in step.arguments if "{seed}" in argument]
+
+
+def photographs(test: Settings) -> dict[str, int]:
+    """How many images each split has; where held-out ones are evaluated in tiles, whole ones."""
+    sizes = {name: count for name, count in test["data"].items() if name.endswith("_images")}
+    data = test.get("settings", {}).get("init_args", {})
+    if data.get("evaluation") != "tiles":
+        return sizes
+    tiles = len(tile_starts(data["load_size"], data["image_size"])) ** 2
+    return {name: count if name == "train_images" else count // tiles for name, count in sizes.items()}
 
 
 def is_whole(data: Data, sizes: dict[str, int]) -> bool:

@@ -1,3 +1,4 @@
+import json
 import re
 import socket
 import time
@@ -90,6 +91,21 @@ def test_a_photograph_is_resized_as_those_that_the_model_learned_from(scale: flo
     shown = playing.Player("maps", model).translate(photograph)
     assert shown is not None
     assert np.array_equal(np.asarray(shown.resize((60, 40), Image.Resampling.NEAREST)), expected)
+
+
+def test_the_shipped_translator_makes_a_map() -> None:
+    """By its card it finds half of the roads, which a mean map doesn't have; lawn and pavement get different colors."""
+    card = json.loads((WEIGHTS / "pix2pix_maps_128_small.json").read_text())
+    assert card["figures"]["test/map_recall_road"] > 0.5
+    translator = player("pix2pix_maps_128_small")
+    assert translator.model.source_scale == pytest.approx(286 / 600)
+    pixels = np.random.default_rng(0).normal((60, 90, 50), 6, (600, 600, 3))
+    pixels[:, 300:] += (110, 80, 110)
+    made = translator.translate(Image.fromarray(np.clip(pixels, 0, 255).astype(np.uint8)))
+    assert made is not None
+    assert made.size == (286, 286)
+    halves = np.asarray(made).astype(float).reshape(286, 2, 143, 3).mean((0, 2))
+    assert np.abs(halves[0] - halves[1]).max() > 3, "lawn and pavement"
 
 
 def test_a_walk_begins_and_ends_at_its_seeds() -> None:
