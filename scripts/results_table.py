@@ -249,7 +249,8 @@ def methods_table(rows: list[Row]) -> str:
         value = "not recorded yet"
         if best := next((row for row in measured if row.paper), next(iter(measured), None)):
             paper = f"[{best.paper.value}]({best.paper.url})" if best.paper else "–"
-            mark = "†" if best.cut or "**subset**" in best.data else ""
+            smaller = any(step.smaller for step in EXPERIMENTS[best.experiment].steps if step.name == best.step)
+            mark = "†" if best.cut or smaller or "**subset**" in best.data else ""
             value = f"{best.figure.removesuffix(' / %')}{' (%)' if best.figure.endswith('/ %') else ''}: "
             value += f"{best.ours.partition(' (')[0]}{mark} / {paper}"
         cells.append((f"[{name}](docs/methods/{page}.md)", does, ", ".join(data), value))

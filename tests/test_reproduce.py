@@ -183,6 +183,16 @@ def test_whole_data(train: int, val: int, test: int, whole: bool) -> None:
     assert reproduce.is_whole(DIGITS, sizes) == whole
 
 
+def test_pairs_that_are_evaluated_in_tiles_count_as_photographs() -> None:
+    data = {"name": "Maps", "train_images": 1096, "val_images": 4941, "test_images": 4941}
+    sizes = {"train_images": 1096, "val_images": 549, "test_images": 549}
+    tiled = {"evaluation": "tiles", "load_size": 286, "image_size": 128}
+    assert reproduce.photographs({"data": data, "settings": {"init_args": tiled}}) == sizes
+    whole = {name: count for name, count in data.items() if name != "name"}
+    assert reproduce.photographs({"data": data, "settings": {"init_args": {**tiled, "evaluation": "resized"}}}) == whole
+    assert reproduce.photographs({"data": data}) == whole
+
+
 def test_a_step_whose_runs_keep_no_best_checkpoint(
     start: Callable[..., int], monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:

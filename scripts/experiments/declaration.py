@@ -39,6 +39,7 @@ class Step:
             from 0), plus the budget's patience.
         checkpoint: Which one is tested.
         tests: The tests by name, each with what it changes in the run's own configuration.
+        smaller: Whether the configuration itself is smaller, or trained for fewer epochs, than in the paper.
     """
 
     name: str
@@ -51,6 +52,7 @@ class Step:
     length_of: str | None = None
     checkpoint: Literal["best", "last"] = "best"
     tests: dict[str, tuple[str, ...]] = field(default_factory=lambda: {"test": ()})
+    smaller: bool = False
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,13 @@ EXPERIMENT = Experiment(
         Step("256", "pix2pix, 256x256", "pix2pix", "pix2pix_maps", MAPS, checkpoint="last"),
         Step("128", "pix2pix, 128x128", "pix2pix", "pix2pix_maps_128", MAPS, checkpoint="last"),
         Step(
-            "128_small", "pix2pix, 128x128, small ResNet", "pix2pix", "pix2pix_maps_128_small", MAPS, checkpoint="last"
+            "128_small",
+            "pix2pix, 128x128, small ResNet",
+            "pix2pix",
+            "pix2pix_maps_128_small",
+            MAPS,
+            checkpoint="last",
+            smaller=True,
         ),
         Step("cyclegan", "CycleGAN, 256x256", "cycle_gan", "cyclegan_maps", MAPS, checkpoint="last"),
     ),
