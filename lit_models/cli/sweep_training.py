@@ -109,7 +109,7 @@ class Run:
             if len(values) > seen:
                 seen = len(values)
                 if should_stop(values):
-                    process.send_signal(signal.SIGINT if INHERITED else signal.SIGTERM)  # Windows has no other signal
+                    process.terminate()  # not SIGINT, which programs in the background of a shell ignore
                     with suppress(subprocess.TimeoutExpired):
                         process.wait(60)
                     process.kill()

@@ -46,7 +46,7 @@ def main(arguments: list[str]) -> int:
         (run / "metrics.csv").write_text("\n".join(rows) + "\n")
         time.sleep(float(os.environ.get("FAKE_SECONDS", "0")))
     if run.name == os.environ.get("FAKE_ENDLESS"):
-        time.sleep(60)  # its last epoch, until it is stopped
+        time.sleep(600)  # its last epoch, until it is stopped
     (run / "run.json").write_text(json.dumps({"finished": True, "training_seconds": 0.1}))
     return 0
 

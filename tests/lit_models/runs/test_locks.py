@@ -7,6 +7,7 @@ import os
 import re
 import socket
 import subprocess
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -72,6 +73,9 @@ def test_without_locks_two_hosts_still_have_one_owner(
     with pytest.raises(RunError, match=rf"is being trained by process {os.getpid()} on a .*remove .*/\.lock"):
         on("b", tmp_path, monkeypatch)
     first._ended.set()  # it is killed
+    for thread in threading.enumerate():
+        if thread.name == "relit's lock":
+            thread.join()
     second = on("b", tmp_path, monkeypatch)
     assert f"process {os.getpid()} on a" in (said := capsys.readouterr().err)
     assert "has ended without finishing the run" in said
