@@ -388,7 +388,7 @@ def _weights_file(value: str) -> str:
 
 
 def _require_checkpoint(value: str) -> None:
-    """Refuses a checkpoint that isn't there, unless a restarted job may go on with the one of its own run."""
+    """Refuses a checkpoint that doesn't exist, unless a restarted job may go on with the one of its own run."""
     restarts = os.environ.keys() & {"SLURM_JOB_ID", "TORCHELASTIC_RUN_ID"}
     if value in ("last", "best", "none", "null") or restarts or Path(value).expanduser().exists():
         return

@@ -4,7 +4,7 @@
 two that train one model by DDP. The latter two compete for the same processors and memory, so that the share of the
 time of a step that DDP adds is that of communication (and of waiting for each other), however few processors there are.
 
-What :mod:`benchmark.estimate` predicts of the same steps on this machine stands beside it, as a check.
+As a check, the table also has what :mod:`benchmark.estimate` predicts of the same steps on this machine.
 
 **Computed**, for the configurations as they are: the images a second of one GPU and of more, by the operations, the
 bytes and the gradients of a real step.

@@ -339,9 +339,7 @@ def test_the_playground_in_a_browser(tmp_path: Path, monkeypatch: pytest.MonkeyP
     """Nothing is asked of the network; images follow the seed; a drawn 1 is read; a photograph is translated."""
     pytest.importorskip("gradio")
     monkeypatch.setenv("RELIT_DATA", str(tmp_path))
-    torch.manual_seed(0)
-    sizes = {"image_size": 32, "channels": 3, "feature_maps": 2, "discriminator_feature_maps": 2, "patch_size": 16}
-    translator = playing.Player("pix2pix", lit_models.Pix2Pix(**sizes).eval())
+    translator = player("pix2pix_maps_128_small")
     few_shot = player("protonet_omniglot_1shot")
     another = playing.Player("another", translator.model)
     app = demo.build_app([player("dcgan_mnist"), player(CLASSIFIER), autoencoder(), translator, another, few_shot])
@@ -379,12 +377,12 @@ def test_the_playground_in_a_browser(tmp_path: Path, monkeypatch: pytest.MonkeyP
             row = f"image.naturalWidth === {7 * (2 + 11 * 34)} && image.naturalHeight === {7 * 36}"
             wait_for(page, f"[...document.images].some((image) => image.checkVisibility() && {row})")
 
-            click(page, "pix2pix")
+            click(page, translator.name)
             photograph = tmp_path / "photograph.png"
-            Image.fromarray(np.random.default_rng(0).integers(0, 255, (40, 60, 3), dtype=np.uint8)).save(photograph)
+            Image.fromarray(np.random.default_rng(0).integers(0, 255, (420, 600, 3), dtype=np.uint8)).save(photograph)
             upload(page, "photograph", photograph)
             sized = "[...document.images].filter((image) => image.checkVisibility()).map((image) => image.naturalWidth)"
-            wait_for(page, f"{sized}.length >= 2")
+            wait_for(page, f"{sized}.includes(286)")
 
             click(page, "another")
             upload(page, "photograph", tmp_path / "broken.png")
