@@ -269,7 +269,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("config", nargs="+", help="names of configurations in configs/, or files")
     parser.add_argument("--set", default="", metavar="ARGUMENTS", help="further arguments of `relit fit`, in quotes")
     parser.add_argument("--bf16", action=argparse.BooleanOptionalAction, default=True, help="measure bf16, too")
-    parser.add_argument("--bare", action=argparse.BooleanOptionalAction, default=True, help="measure a bare program, too")
+    parser.add_argument(
+        "--bare", action=argparse.BooleanOptionalAction, default=True, help="measure a bare program, too"
+    )
     parser.add_argument("--warm_up", type=int, default=WARM_UP, help="batches before the timed (default: %(default)s)")
     parser.add_argument(
         "--held",
