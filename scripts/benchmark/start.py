@@ -1,5 +1,5 @@
 """The ``start`` part of ``benchmark.py``: how long `relit fit` of configurations takes to its first optimizer step, and
-the most memory that it has held a few optimizer steps later:
+the most memory that it has held until the last of ``--steps`` optimizer steps:
 
     python scripts/benchmark.py start
     python scripts/benchmark.py start dcgan_mnist vae_mnist --bare
@@ -11,6 +11,7 @@ programs on the machine change least. With ``--bare``, a program that makes only
 
 import argparse
 import os
+import shlex
 import statistics
 import sys
 import tempfile
@@ -38,8 +39,9 @@ def measured(name: str, args: argparse.Namespace) -> Sides:
     """
     config = name if name.endswith(".yaml") else str(CONFIGS / f"{name}.yaml")
     with tempfile.TemporaryDirectory() as runs:
-        command = ["-m", "lit_models", "fit", "--config", config, "--trainer.accelerator=cpu", f"--run.root={runs}"]
-        # Its time per step is that of all but the first, and isn't shown.
+        command = ["-m", "lit_models", "fit", "--config", config, "--trainer.accelerator=cpu", *shlex.split(args.set)]
+        command.append(f"--run.root={runs}")
+        # The speed of so few steps says nothing, and isn't shown.
         steps = partial(watched, steps=args.steps - 1, optimizer_steps=1, threads=args.threads, warm_up=1)
         if args.prepare:
             watched(command, 0, 1, args.threads, REPOSITORY)
@@ -92,5 +94,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The arguments of ``benchmark.py start``."""
     add_common_arguments(parser, run_start, steps=2, rounds=1)
     parser.add_argument("config", nargs="*", help="names of configurations in configs/, or files (default: all)")
+    parser.add_argument("--set", default="", metavar="ARGUMENTS", help="further arguments of `relit fit`, in quotes")
     parser.add_argument("--bare", action="store_true", help="measure a program that makes only the first step, too")
     parser.add_argument("--prepare", action="store_true", help="start each once before, so that its data are prepared")
