@@ -151,43 +151,6 @@ class FactorizedReduction(nn.Module):
         return self.norm(functional.conv2d(x, torch.cat((first, second), 1).flatten(0, 1), stride=2), factor)
 
 
-def copies(x: Tensor, number: int) -> Tensor:
-    """Images side by side: ``(B, C, H, W)`` to ``(B, number * C, H, W)``.
-
-    The gradient is a sum over slices of few channels, which is slow in bfloat16 on a CPU. As a product with ones it
-    takes a fifth of the time.
-    """
-    if x.device.type != "cpu" or x.dtype != torch.bfloat16 or number == 1:
-        return torch.cat([x] * number, 1)
-    ones = torch.eye(x.shape[1], dtype=x.dtype).repeat(number, 1)
-    return functional.conv2d(x, ones[..., None, None])
-
-
-def poolings(x: Tensor, stride: int) -> tuple[Tensor, Tensor]:
-    """Max-pooling and average pooling of 3x3, of ``(B, C, H, W)`` to the same, or to half of the size.
-
-    On a CPU, torch's kernels take many channels at once, but pixel after pixel. A state of the first cells has few
-    channels, so all images are pooled as the channels of one: 2 to 5 times as fast with 4 to 16 channels.
-    """
-    batch, channels = x.shape[:2]
-    as_one = x.device.type == "cpu" and torch.is_grad_enabled() and not torch.compiler.is_compiling()
-    if as_one:
-        # In bfloat16, the normalization of what comes out would be slow.
-        pixels = (x.float() if x.dtype == torch.bfloat16 else x).permute(2, 3, 0, 1)
-        x = pixels.flatten(2)[None].permute(0, 3, 1, 2)
-    pooled = (
-        functional.max_pool2d(x, 3, stride, 1),
-        functional.avg_pool2d(x, 3, stride, 1, count_include_pad=False),
-    )
-    if not as_one:
-        return pooled
-    largest, mean = (
-        images[0].permute(1, 2, 0).unflatten(2, (batch, channels)).permute(2, 3, 0, 1) for images in pooled
-    )
-    order = torch.channels_last
-    return largest.contiguous(memory_format=order), mean.contiguous(memory_format=order)
-
-
 class WideSeparable(nn.Module):
     """For each of several edges: a depthwise convolution, a pointwise one, and batch normalization.
 
@@ -242,7 +205,7 @@ class WideOperations(nn.Module):
         # word, if the factors aren't contiguous.
         factor = dict(zip(OPERATIONS, mixture.T.repeat_interleave(self.channels, 1), strict=True))
         positive = functional.relu(x)
-        wide = copies(positive, self.edges)
+        wide = torch.cat([positive] * self.edges, 1)
         total = self._parameterless(x, positive, mixture, factor)
         for kind, (first, second) in (("sep_conv_3x3", self.sep_3x3), ("sep_conv_5x5", self.sep_5x5)):
             total += second(functional.relu(first(wide)), factor[kind])
@@ -251,8 +214,12 @@ class WideOperations(nn.Module):
 
     def _parameterless(self, x: Tensor, positive: Tensor, mixture: Tensor, factor: dict[str, Tensor]) -> Tensor:
         """The poolings and the skip connections, which all edges share (but for those that reduce)."""
-        largest, mean = poolings(x, self.stride)
-        shared = [self.norm_max(largest), self.norm_avg(mean)]
+        # On a CPU, torch's poolings of few channels, and the normalization of their results, are slow in bfloat16.
+        pooled = x.float() if x.device.type == "cpu" and x.dtype == torch.bfloat16 else x
+        shared = [
+            self.norm_max(functional.max_pool2d(pooled, 3, self.stride, 1)),
+            self.norm_avg(functional.avg_pool2d(pooled, 3, self.stride, 1, count_include_pad=False)),
+        ]
         if self.skip is None:
             shared.append(x)
         # Each edge's weighted sum of a few images is a pointwise convolution.
@@ -264,9 +231,9 @@ class WideOperations(nn.Module):
     def _dilated(self, positive: Tensor, wide: Tensor, factor: dict[str, Tensor]) -> Tensor:
         on_grids = self.stride == 1 and wide.shape[-2] % 2 == 0 and wide.shape[-1] % 2 == 0
         if self.stride == 2:
-            wide = copies(positive[..., ::2, ::2].contiguous(memory_format=torch.channels_last), self.edges)
+            wide = torch.cat([positive[..., ::2, ::2].contiguous(memory_format=torch.channels_last)] * self.edges, 1)
         elif on_grids:
-            wide = copies(to_grids(positive), self.edges)
+            wide = torch.cat([to_grids(positive)] * self.edges, 1)
         dilation = 1 if on_grids or self.stride == 2 else 2
         total = self.dil_3x3(wide, factor["dil_conv_3x3"], dilation)
         total = total + self.dil_5x5(wide, factor["dil_conv_5x5"], dilation)

@@ -9,9 +9,7 @@ from lit_models.darts.supernet import (
     BatchNorm,
     Supernet,
     WideOperations,
-    copies,
     from_grids,
-    poolings,
     reduction_layers,
     statistics_kept,
     to_grids,
@@ -71,45 +69,6 @@ def test_equals_the_edgewise_form_with_its_gradients_and_running_means(size: tup
             if isinstance(module, BatchNorm):
                 module.eval_statistics = "running"
         assert torch.allclose(supernet(image, *alphas), edgewise.eval()(image, *alphas), atol=1e-12)
-
-
-@pytest.mark.parametrize("stride", [1, 2])
-@pytest.mark.parametrize("size", [(8, 8), (7, 9)], ids=str)
-def test_poolings_of_all_images_at_once(size: tuple[int, int], stride: int) -> None:
-    """As torch pools them one by one, forwards, backwards and along a direction, in channels-last order."""
-    torch.manual_seed(0)
-    x = torch.randn(3, 4, *size, dtype=torch.float64).contiguous(memory_format=torch.channels_last).requires_grad_()
-    expected = (
-        functional.max_pool2d(x, 3, stride, 1),
-        functional.avg_pool2d(x, 3, stride, 1, count_include_pad=False),
-    )
-    found = poolings(x, stride)
-    for one, other in zip(found, expected, strict=True):
-        assert one.is_contiguous(memory_format=torch.channels_last)
-        assert torch.allclose(one, other, atol=1e-14)
-        towards = torch.randn_like(other)
-        ours, theirs = (torch.autograd.grad((value * towards).sum(), x, retain_graph=True)[0] for value in (one, other))
-        assert torch.allclose(ours, theirs, atol=1e-14)
-    slopes = [
-        torch.func.jvp(function, (x.detach(),), (torch.ones_like(x),))[1]
-        for function in (lambda x: poolings(x, stride)[0], lambda x: functional.max_pool2d(x, 3, stride, 1))
-    ]
-    assert torch.equal(*slopes)
-    with torch.no_grad():
-        assert all(torch.allclose(one, other) for one, other in zip(poolings(x, stride), expected, strict=True))
-
-
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_copies_side_by_side(dtype: torch.dtype) -> None:
-    torch.manual_seed(0)
-    x = torch.randn(2, 4, 6, 6).to(dtype).contiguous(memory_format=torch.channels_last).requires_grad_()
-    found = copies(x, 3)
-    assert torch.equal(found, torch.cat([x, x, x], 1))
-    towards = torch.randn_like(found)
-    (gradient,) = torch.autograd.grad((found * towards).sum(), x)
-    expected = towards.double().unflatten(1, (3, 4)).sum(1)
-    assert gradient.is_contiguous(memory_format=torch.channels_last)
-    assert torch.allclose(gradient.double(), expected, rtol=1e-2 if dtype == torch.bfloat16 else 1e-5, atol=1e-2)
 
 
 @pytest.mark.parametrize("stride", [1, 2])
