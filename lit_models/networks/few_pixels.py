@@ -17,7 +17,7 @@ In float32, forward and both gradients of the layers in contiguous order are, by
 """
 
 import math
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -33,9 +33,6 @@ More pixels and other types are left to torch."""
 PRODUCTS = {torch.float32: 16}
 """By type, the most pixels of all smaller images for which a doubling layer's output, and the gradient of a halving
 layer's input, are matrix products; all if none is given."""
-FULL = 16
-"""The most pixels of all smaller images for which autocast is left out: with so little to compute, casting the weights,
-and their gradient back, takes longer than what bfloat16 saves."""
 
 
 def _fits(layer: nn.Conv2d | nn.ConvTranspose2d, x: Tensor, pixels: int) -> bool:
@@ -53,20 +50,12 @@ def _fits(layer: nn.Conv2d | nn.ConvTranspose2d, x: Tensor, pixels: int) -> bool
     return layer.bias is None and weights >= WEIGHTS and pixels <= PIXELS.get(dtype, (0, 0))[weights >= LARGE]
 
 
-def _applied(function: Any, x: Tensor, weight: Tensor, pixels: int) -> Tensor:
-    """An ``autograd.Function`` in the types of autocast, which doesn't reach into it.
-
-    Args:
-        function: The function of an input and weights.
-        x: The input.
-        weight: The weights.
-        pixels: Pixels of the smaller images of the batch.
-    """
+def _cast(x: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
+    """As autocast does, which doesn't reach into an ``autograd.Function``."""
     if not torch.is_autocast_enabled("cpu"):
-        return cast(Tensor, function.apply(x, weight))
+        return x, weight
     dtype = torch.get_autocast_dtype("cpu")
-    within = weight.dtype if pixels <= FULL else dtype
-    return cast(Tensor, function.apply(x.to(within), weight.to(within))).to(dtype)
+    return x.to(dtype), weight.to(dtype)
 
 
 class HalvingConv2d(nn.Conv2d):
@@ -83,9 +72,9 @@ class HalvingConv2d(nn.Conv2d):
 
     def forward(self, input: Tensor) -> Tensor:
         even = input.shape[-2] % 2 == 0 and input.shape[-1] % 2 == 0
-        pixels = input.numel() // (4 * self.in_channels)
-        if even and _fits(self, input, pixels):
-            return _applied(_Halving, input, self.weight, pixels)
+        if even and _fits(self, input, input.numel() // (4 * self.in_channels)):
+            result: Tensor = _Halving.apply(*_cast(input, self.weight))
+            return result
         return super().forward(input)
 
 
@@ -102,9 +91,9 @@ class DoublingConv2d(nn.ConvTranspose2d):
         super().__init__(in_channels, out_channels, 4, stride=2, padding=1, bias=bias)
 
     def forward(self, input: Tensor, output_size: list[int] | None = None) -> Tensor:
-        pixels = input.numel() // self.in_channels
-        if output_size is None and _fits(self, input, pixels):
-            return _applied(_Doubling, input, self.weight, pixels)
+        if output_size is None and _fits(self, input, input.numel() // self.in_channels):
+            result: Tensor = _Doubling.apply(*_cast(input, self.weight))
+            return result
         return super().forward(input, output_size)
 
 

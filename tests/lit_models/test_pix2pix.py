@@ -177,7 +177,6 @@ class Casts(TorchDispatchMode):
 def test_weights_are_cast_once_for_each_value(monkeypatch: pytest.MonkeyPatch) -> None:
     """The generator's once a batch; the discriminator's before and after its step, and not for each image."""
     monkeypatch.setattr(few_pixels, "WEIGHTS", 0)
-    monkeypatch.setattr(few_pixels, "FULL", 0)
     model = tiny()
     with Casts(model) as casts:
         fit(model, loader(2, size=1), precision="bf16-mixed")

@@ -65,13 +65,9 @@ def test_values_and_derivatives(
             assert torch.allclose(one, other, rtol=1e-10, atol=1e-10)
 
 
-@pytest.mark.parametrize(("autocast", "full"), [(False, 0), (True, 0), (True, 100)])
+@pytest.mark.parametrize("autocast", [False, True])
 @pytest.mark.parametrize(("kind", "size"), CASES)
-def test_exact_to_rounding(
-    kind: str, size: tuple[int, int], autocast: bool, full: int, any_layer: list[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """In bfloat16 or, with autocast and so few pixels that it doesn't pay, in float32."""
-    monkeypatch.setattr(few_pixels, "FULL", full)
+def test_exact_to_rounding(kind: str, size: tuple[int, int], autocast: bool, any_layer: list[str]) -> None:
     layer, x = made(kind, size, torch.channels_last, torch.float32)
     with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
         found = layer(x)
@@ -82,7 +78,7 @@ def test_exact_to_rounding(
         (value, *torch.autograd.grad((value.double() * towards).sum(), (x, layer.weight)))
         for value in (found, expected)
     )
-    assert any_layer == ["torch.bfloat16" if autocast and not full else "torch.float32"]
+    assert any_layer == ["torch.bfloat16" if autocast else "torch.float32"]
     for one, other in zip(ours, theirs, strict=True):
         assert float((one - other).norm() / other.norm()) < (0.01 if autocast else 1e-6)
 
@@ -115,16 +111,9 @@ def test_what_is_left_to_torch(kind: str, any_layer: list[str]) -> None:
     ],
 )
 def test_which_layers_of_pix2pix_are_products(
-    kind: type[Any],
-    inputs: int,
-    outputs: int,
-    size: int,
-    fits: bool,
-    fits_bf16: bool,
-    monkeypatch: pytest.MonkeyPatch,
+    kind: type[Any], inputs: int, outputs: int, size: int, fits: bool, fits_bf16: bool
 ) -> None:
     """By their input's size: 4x4 pixels of the smaller image in float32, 8x8 with many weights, 16x16 in bfloat16."""
-    monkeypatch.setattr(few_pixels, "FULL", 0)  # without a cast after the product
     layer, x = kind(inputs, outputs, bias=False), torch.randn(1, inputs, size, size)
     for autocast, expected in ((False, fits), (True, fits_bf16)):
         with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
