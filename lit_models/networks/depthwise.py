@@ -12,8 +12,8 @@ The convolutions keep the size of their input, or halve it, and have an odd kern
 3. In bfloat16, its gradient of the input at stride 2 is slow. It is made by a convolution of stride 1 with the flipped
    kernel, of gradients between which zeros are put: 14 to 60 times as fast.
 
-Times: 16 images of 16 to 256 channels, 4x4 to 32x32, one thread of an AMD EPYC with AVX512-BF16. A step of a DARTS search
-in float32 takes 0.95 of the time with 16 channels and 8 cells; with 4 channels and 4 cells, nothing is gained.
+Times: 16 images of 16 to 256 channels, 4x4 to 32x32, one thread of an AMD EPYC with AVX512-BF16. A step of a DARTS
+search in float32 takes 0.95 of the time with 16 channels and 8 cells; with 4 channels and 4 cells, nothing is gained.
 """
 
 import math
