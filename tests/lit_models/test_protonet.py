@@ -18,7 +18,7 @@ from lit_models import ProtoNet
 from lit_models.errors import ModelError
 from lit_models.losses.prototypical import episode_accuracy, prototypical_loss
 from lit_models.protonet import Conv4
-from tests.support.tiny import QUIET, assert_refused, killed_fit, killer, the_run
+from tests.support.tiny import QUIET, assert_refused, the_run
 from tests.support.trainers import quiet_trainer
 
 Relit = Callable[..., int]
@@ -262,20 +262,6 @@ TINY = (
     "--checkpoint.mode=max",
     "--run.experiment=tiny",
 )
-
-
-@pytest.mark.long
-def test_a_killed_run_that_is_resumed_equals_the_one_that_was_not(relit: Relit) -> None:
-    assert relit("fit", *TINY, "--run.root=whole") == 0
-    # After 17 of 36 batches, in mid-epoch, five batches after a halving.
-    killed_fit(relit, *TINY, *killer(batch=18), "--checkpoint.every_n_steps=17")
-    assert relit("fit", *TINY, "--ckpt_path=last") == 0
-    run, whole = the_run(), the_run(Path("whole"))
-    last = [torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True) for folder in (run, whole)]
-    assert all(torch.equal(value, last[1]["state_dict"][name]) for name, value in last[0]["state_dict"].items())
-    assert last[0]["protonet"] == last[1]["protonet"] == {"episodes_seen": 36, "inverted": False}
-    assert last[0]["optimizer_states"][0]["param_groups"][0]["lr"] == 1e-3 * 0.5**5
-    assert (run / "metrics.csv").read_text() == (whole / "metrics.csv").read_text()
 
 
 def test_a_run_leaves_curves_and_a_checkpoint_that_stands_alone(

@@ -172,3 +172,31 @@ def assert_same_run(run: Path, other: Path) -> None:
     assert (run / "metrics.csv").read_text() == (other / "metrics.csv").read_text()
     for grid in other.glob("samples/*.png"):
         assert (run / "samples" / grid.name).read_bytes() == grid.read_bytes()
+
+
+NOT_OF_THE_TRAINING = {"callbacks", "config", "loops"}
+"""Of a checkpoint: folders, what killed the run, and batches that were begun before the kill."""
+
+
+def assert_same_training(run: Path, other: Path) -> None:
+    """As `assert_same_run`; and the last checkpoints are equal in optimizers, schedules and what a method adds."""
+    assert_same_run(run, other)
+    last, expected = (torch.load(one / "checkpoints" / "last.ckpt", weights_only=True) for one in (run, other))
+    assert last.keys() == expected.keys()
+    for name in expected.keys() - NOT_OF_THE_TRAINING:
+        assert_same(last[name], expected[name], name)
+
+
+def assert_same(value: Any, expected: Any, name: str) -> None:
+    """Values of a checkpoint are equal, down to those in their dictionaries and lists."""
+    assert type(value) is type(expected), name
+    if isinstance(expected, dict):
+        assert value.keys() == expected.keys(), name
+        for key in expected:
+            assert_same(value[key], expected[key], f"{name}, {key}")
+    elif isinstance(expected, list | tuple):
+        assert len(value) == len(expected), name
+        for place, (one, other) in enumerate(zip(value, expected, strict=True)):
+            assert_same(one, other, f"{name}, {place}")
+    else:
+        assert torch.equal(value, expected) if isinstance(expected, torch.Tensor) else value == expected, name
