@@ -16,6 +16,7 @@ import torch
 import lit_models
 from lit_models.support.checkpoint_files import read_checkpoint
 from tests.methods import METHODS
+from tests.support.compare import assert_alike
 
 Relit = Callable[..., int]
 REPOSITORY = Path(__file__).parents[1]
@@ -109,7 +110,7 @@ def test_a_method_gives_the_values_that_it_gave(
         for source in (checkpoint, run / "weights.safetensors"):
             output = names["output_of"](getattr(lit_models, method).from_pretrained(source))
             if method != "DARTSSearch":  # which is evaluated by the statistics of the batch since, as in the paper
-                assert_close(output, expected)
+                assert_alike(output, expected, rtol=1e-4, atol=1e-5)
         before = values_of(run)
         assert relit("test", f"--ckpt_path={checkpoint}", *FEW) == 0
         now = values_of(run)
@@ -124,12 +125,3 @@ def test_a_method_gives_the_values_that_it_gave(
         assert json.loads((run / "run.json").read_text())["finished"]
     assert relit("report", *map(str, runs), f"--output={method}.html") == 0
     assert relit("compare", *map(str, runs), f"--output={method}") == 0
-
-
-def assert_close(value: Any, expected: Any) -> None:
-    """Numbers differ by rounding only."""
-    if isinstance(expected, torch.Tensor):
-        torch.testing.assert_close(value, expected, rtol=1e-4, atol=1e-5)
-    else:
-        for one, other in zip(value, expected, strict=True):
-            assert_close(one, other)

@@ -9,7 +9,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from lightning.pytorch import Trainer
 from PIL import Image
 
 from datamodules import DataError, DataWarning, FewLabels, ImageFolder
@@ -17,6 +16,7 @@ from datamodules.loading.folders import walk
 from lit_models import VAE, TransferClassifier
 from tests.support.data_modules import sizes
 from tests.support.folders import make, notes_of, prepared
+from tests.support.trainers import quiet_trainer
 
 pytestmark = pytest.mark.usefixtures("default_root")
 
@@ -258,8 +258,7 @@ def test_size_and_channels_are_found_and_said(
 def test_size_and_channels_are_those_of_the_model(tmp_path: Path) -> None:
     """In training, and for the images of wrappers."""
     folder = str(make(tmp_path / "data", a=12, b=12))
-    quiet = {"accelerator": "cpu", "logger": False, "enable_checkpointing": False, "enable_progress_bar": False}
-    trainer = Trainer(max_epochs=1, limit_train_batches=1, limit_val_batches=0, enable_model_summary=False, **quiet)
+    trainer = quiet_trainer(max_epochs=1, limit_train_batches=1, limit_val_batches=0)
     data = ImageFolder(folder, batch_size=4)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")

@@ -5,7 +5,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from lightning.pytorch import Trainer
 from PIL import Image
 from torchvision import transforms
 from torchvision.transforms import functional
@@ -16,6 +15,7 @@ from datamodules.loading.samplers import ShuffledBatches
 from lit_models import Pix2Pix
 from lit_models.errors import ModelError
 from tests.support.data_modules import set_up, sizes
+from tests.support.trainers import quiet_trainer
 
 pytestmark = pytest.mark.usefixtures("default_root")
 
@@ -424,9 +424,8 @@ def test_channels_that_do_not_fit_are_refused(
 ) -> None:
     two_folders(tmp_path / "pairs" / "A", tmp_path / "pairs" / "B", 8, size=32)
     small = Pix2Pix(image_size=32, feature_maps=2, discriminator_feature_maps=2, patch_size=16, **model)
-    quiet = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False}
     with pytest.raises(ModelError, match=sentence):
-        Trainer(accelerator="cpu", max_epochs=1, **quiet).fit(small, PairedFolder(str(tmp_path / "pairs"), **data))
+        quiet_trainer(max_epochs=1).fit(small, PairedFolder(str(tmp_path / "pairs"), **data))
 
 
 def test_tiles_are_predicted_by_number(

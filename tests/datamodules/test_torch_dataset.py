@@ -16,7 +16,6 @@ import pytest
 import scipy.io
 import torch
 import torchvision
-from lightning.pytorch import Trainer
 from PIL import Image
 from torch.utils.data import Dataset
 from torchvision.transforms import functional
@@ -25,6 +24,7 @@ from datamodules import DataError, DataWarning, EpisodeDataModule, FewLabels, To
 from datamodules.torch_dataset import as_picture
 from lit_models import VAE
 from tests.support.data_modules import set_up, sizes
+from tests.support.trainers import quiet_trainer
 
 HERE = __name__
 Pixels = dict[str, np.ndarray]
@@ -423,8 +423,7 @@ def test_another_file_of_the_class_or_of_its_arguments_is_noticed(
 
 
 def test_size_and_channels_are_those_of_the_model() -> None:
-    quiet = {"accelerator": "cpu", "logger": False, "enable_checkpointing": False, "enable_progress_bar": False}
     data = TorchDataset(f"{HERE}.Odd", batch_size=4)
-    trainer = Trainer(max_epochs=1, limit_train_batches=1, limit_val_batches=0, enable_model_summary=False, **quiet)
+    trainer = quiet_trainer(max_epochs=1, limit_train_batches=1, limit_val_batches=0)
     trainer.fit(VAE(image_size=16, channels=3, latent_dim=2, feature_maps=2), data)
     assert data.image_shape == (3, 16, 16)

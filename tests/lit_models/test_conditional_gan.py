@@ -196,8 +196,7 @@ def test_checkpoints_without_an_encoding_are_read_as_patterns(condition: str, tm
     images = [m.sample(5, generator=torch.Generator().manual_seed(0)) for m in (old, new)]
     assert torch.equal(*images)
     resumed = tiny(condition=condition, ema_decay=0.9)
-    options: dict[str, Any] = {"enable_progress_bar": False, "enable_model_summary": False}
-    trainer = quiet_trainer(max_epochs=2, **options)
+    trainer = quiet_trainer(max_epochs=2)
     trainer.fit(resumed, loader(2), ckpt_path=tmp_path / "old.ckpt")
     assert trainer.global_step == 4
     assert not torch.equal(resumed.discriminator.body.layers[0].weight, old.discriminator.body.layers[0].weight)
@@ -280,8 +279,7 @@ def test_columns_of_the_grid_are_classes(tmp_path: Path) -> None:
 def test_columns_of_predicted_grids(labels: Any, columns: int | None, expected: int, tmp_path: Path) -> None:
     model, data = tiny(), Samples(count=12, labels=labels)
     writer = PredictionWriter(str(tmp_path), grid=True, columns=columns)
-    options: dict[str, Any] = {"enable_progress_bar": False, "enable_model_summary": False}
-    trainer = quiet_trainer(callbacks=[writer], **options)
+    trainer = quiet_trainer(callbacks=[writer])
     trainer.predict(model, data, return_predictions=False)
     grid = torch.from_numpy(np.array(Image.open(tmp_path / "grid.png"))).float()[..., 0] / 255
     assert grid.shape == (-(-12 // expected) * 18 + 2, expected * 18 + 2)

@@ -14,8 +14,8 @@ from lit_models import CycleGAN
 from lit_models.cycle_gan import ImageBuffer
 from lit_models.errors import ModelError
 from tests.datamodules.test_maps import write_maps
-from tests.lit_models.test_pix2pix import fit, loader, pairs
-from tests.support.trainers import quiet_trainer
+from tests.lit_models.test_pix2pix import loader, pairs
+from tests.support.trainers import quiet_trainer, seeded_fit
 
 Relit = Callable[..., int]
 
@@ -72,7 +72,7 @@ def test_training_equals_a_plain_loop() -> None:
     sgd = {f"{player}_optimizer": lambda p: SGD(p, lr=0.01) for player in ("generator", "discriminator")}
     model = tiny(buffer_size=3, **sgd)
     plain = deepcopy(model)
-    fit(model, loader(5))
+    seeded_fit(model, loader(5))
     torch.manual_seed(3)
     optimizers = SGD(plain.generator.parameters(), lr=0.01), SGD(plain.discriminator.parameters(), lr=0.01)
     buffers: tuple[list[Tensor], list[Tensor]] = ([], [])
@@ -195,7 +195,7 @@ def test_pairing_does_not_matter_to_the_generators() -> None:
 @pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
 def test_a_checkpoint_stands_alone(precision: str, tmp_path: Path) -> None:
     model = tiny(ema_decay=0.9)
-    fit(model, loader(2), precision=precision).save_checkpoint(tmp_path / "x.ckpt")
+    seeded_fit(model, loader(2), precision=precision).save_checkpoint(tmp_path / "x.ckpt")
     again = CycleGAN.load_from_checkpoint(tmp_path / "x.ckpt", weights_only=True)
     images = [one.translate(pairs().source) for one in (model, again)]
     assert torch.equal(*images)
@@ -206,4 +206,4 @@ def test_a_checkpoint_stands_alone(precision: str, tmp_path: Path) -> None:
 def test_a_buffer_smaller_than_a_batch_is_refused(tmp_path: Path) -> None:
     write_maps(tmp_path / "maps", train=6, val=3)
     with pytest.raises(ModelError, match="buffer_size is 2; it must be 0, or at least the batch size, 4"):
-        fit(tiny(buffer_size=2), Maps(root=str(tmp_path), image_size=32, batch_size=4))
+        seeded_fit(tiny(buffer_size=2), Maps(root=str(tmp_path), image_size=32, batch_size=4))

@@ -17,7 +17,7 @@ from lit_models.errors import RunError
 from lit_models.layerwise_mlp import MLP, Decoder, mask
 from lit_models.support import phase_data
 from lit_models.support.phase_data import allocate_codes
-from tests.support.trainers import quiet_trainer
+from tests.support.trainers import Rates, quiet_trainer
 
 # Layers of 2 epochs each and 3 of fine-tuning, 10 batches each.
 TINY: dict[str, Any] = {
@@ -384,15 +384,10 @@ def test_without_our_data_modules_the_layers_below_run_again(digits_root: Path) 
 
 def test_the_schedule_is_for_fine_tuning(digits_root: Path) -> None:
     model = LayerwiseMLP(**TINY, finetune_schedule="cosine")
-    rates = []
-
-    class Rates(Callback):
-        def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-            rates.append(tuple(optimizer.param_groups[0]["lr"] for optimizer in trainer.optimizers))
-
-    trained(digits_root, model, Rates(), limit_train_batches=1)
-    assert [rate[-1] for rate in rates] == pytest.approx([1e-3] * 7 + [7.5e-4, 2.5e-4])
-    assert {rate[:3] for rate in rates} == {(1e-3,) * 3}
+    rates = Rates()
+    trained(digits_root, model, rates, limit_train_batches=1)
+    assert [rate[-1] for rate in rates.all] == pytest.approx([1e-3] * 7 + [7.5e-4, 2.5e-4])
+    assert all(rate[:3] == [1e-3] * 3 for rate in rates.all)
 
 
 def test_bfloat16_codes_take_half_the_memory(digits_root: Path) -> None:

@@ -8,7 +8,7 @@ from typing import Any, cast
 import numpy as np
 import pytest
 import torch
-from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch import LightningModule
 from PIL import Image
 from sklearn.neighbors import KNeighborsClassifier, NearestCentroid
 from torch import Tensor, nn
@@ -17,7 +17,7 @@ from torch.optim import SGD
 from torch.optim.lr_scheduler import OneCycleLR
 
 from datamodules import DataError, DataWarning, Digits, EpisodeDataModule, ImageFolder, LabeledImages, UnseenClasses
-from datamodules.loading.samplers import BatchSampler, ClassBalancedBatches
+from datamodules.loading.samplers import ClassBalancedBatches
 from lit_models import MetricResNet
 from lit_models.errors import ModelError
 from lit_models.losses.triplet import batch_hard, distances
@@ -26,7 +26,7 @@ from lit_models.networks.lenet import LeNet
 from lit_models.networks.resnet import ResNet18
 from lit_models.optimizers import one_cycle
 from tests.support.tiny import QUIET, assert_refused, the_run
-from tests.support.trainers import quiet_trainer
+from tests.support.trainers import Rates, trainer_of
 
 Relit = Callable[..., int]
 
@@ -47,16 +47,6 @@ TINY: dict[str, Any] = {
 def batch_of(size: int = 24) -> LabeledImages:
     generator = torch.Generator().manual_seed(1)
     return LabeledImages(torch.rand(size, 1, 32, 32, generator=generator), torch.arange(size) % 5)
-
-
-def a_trainer(processes: int = 1, *callbacks: Callback, **arguments: Any) -> Trainer:
-    return quiet_trainer(
-        devices=processes,
-        strategy="auto" if processes == 1 else "ddp_fork",
-        callbacks=list(callbacks),
-        use_distributed_sampler=False,
-        **arguments,
-    )
 
 
 def step_of(model: MetricResNet, batch: LabeledImages) -> Tensor:
@@ -174,13 +164,13 @@ def test_lenet_is_that_of_the_papers_table_1() -> None:
 
 def test_a_checkpoint_of_another_head_is_refused(tmp_path: Path, digits_root: Path) -> None:
     model = MetricResNet(**TINY, head="mlp")
-    trainer = a_trainer(max_epochs=1, limit_train_batches=1, limit_val_batches=0)
+    trainer = trainer_of(1, max_epochs=1, limit_train_batches=1, limit_val_batches=0)
     trainer.fit(model, Digits(root=str(digits_root)))
     trainer.save_checkpoint(tmp_path / "model.ckpt")
     assert MetricResNet.load_from_checkpoint(tmp_path / "model.ckpt").head == "mlp, 128"
     sentence = "head is mlp, 128 outputs, the model's linear, 16: leave --model.head and --model.embedding_dim as they"
     with pytest.raises(ModelError, match=sentence):
-        a_trainer().test(MetricResNet(**TINY), Digits(root=str(digits_root)), ckpt_path=tmp_path / "model.ckpt")
+        trainer_of(1).test(MetricResNet(**TINY), Digits(root=str(digits_root)), ckpt_path=tmp_path / "model.ckpt")
     old = torch.load(tmp_path / "model.ckpt", weights_only=True)
     del old["head"]
     del old["hyper_parameters"]["encoder"]
@@ -196,7 +186,7 @@ def test_retrieval_on_unseen_classes(digits_root: Path, loss: Any) -> None:
     torch.manual_seed(0)
     model = MetricResNet(**TINY | {"num_classes": 4}, loss=loss)
     data = UnseenClasses(Digits(root=str(digits_root)), classes_per_batch=4, samples_per_class=3)
-    trainer = a_trainer(max_epochs=1, limit_train_batches=2)
+    trainer = trainer_of(1, max_epochs=1, limit_train_batches=2)
     trainer.fit(model, data)
     names = ["map_at_r", "mean_average_precision", "r_precision", *(f"recall_at_{k}" for k in (1, 5, 10))]
     names += ["loss"] if loss == "triplet" else []
@@ -220,54 +210,12 @@ def test_a_split_by_class_needs_classes(digits_root: Path) -> None:
 # --- training ---------------------------------------------------------------------------------------------------------
 
 
-class Balanced(Digits):
-    """Batches of P classes x K digits."""
-
-    def __init__(self, root: Path, classes: int, samples: int, **arguments: Any) -> None:
-        super().__init__(root=str(root), **arguments)
-        self.classes_per_batch, self.samples = classes, samples
-
-    def train_batches(self) -> BatchSampler:
-        label = self.train_set.column("label")
-        return ClassBalancedBatches(label, self.classes_per_batch, self.samples, 0, *self._rank_and_world_size())
-
-
-class WithoutBatchNorm(MetricResNet):
-    """Each image's embedding then depends on nothing but the image, and how a batch is shared out must not matter."""
-
-    def __init__(self, **arguments: Any) -> None:
-        arguments = {"center_weight": 0.1, "references_per_class": 7, "knn_neighbors": 5} | arguments
-        # Slow steps: without normalization, rounding errors grow where a maximum changes its place.
-        super().__init__(**TINY, optimizer=lambda p: SGD(p, lr=0.005), **arguments)
-        for module in list(self.encoder.modules()):
-            for name, child in list(module.named_children()):
-                if isinstance(child, nn.BatchNorm2d):
-                    setattr(module, name, nn.Identity())
-
-
-def test_mining_sees_the_other_ranks_images(digits_root: Path) -> None:
-    """Each rank's batch is of one class: alone it would have no negative at all."""
-    if not hasattr(os, "fork"):
-        pytest.skip("needs fork")
-    torch.manual_seed(0)
-    model = WithoutBatchNorm(loss="triplet")
-    trainer = a_trainer(2, max_epochs=1, limit_train_batches=2, limit_val_batches=0)
-    trainer.fit(model, Balanced(digits_root, 1, 4))
-    assert float(trainer.callback_metrics["train/loss"]) > 0.1
-
-
-class Recorder(MetricResNet):
-    """Keeps the learning rate of every step."""
-
-    def on_train_batch_start(self, *_: Any) -> None:
-        self.__dict__.setdefault("rates", []).append(self.trainer.optimizers[0].param_groups[0]["lr"])
-
-
 @pytest.mark.parametrize("schedule", ["constant", "one_cycle"])
 def test_the_schedule_is_torchs(digits_root: Path, schedule: Any) -> None:
-    model = Recorder(**TINY, schedule=schedule, optimizer=lambda p: SGD(p, lr=0.5))
-    a_trainer(max_epochs=2, limit_train_batches=10, limit_val_batches=0).fit(model, Digits(root=str(digits_root)))
-    rates = model.__dict__["rates"]
+    model, seen = MetricResNet(**TINY, schedule=schedule, optimizer=lambda p: SGD(p, lr=0.5)), Rates()
+    trainer = trainer_of(1, max_epochs=2, limit_train_batches=10, limit_val_batches=0, callbacks=[seen])
+    trainer.fit(model, Digits(root=str(digits_root)))
+    rates = seen.first
     if schedule == "constant":
         assert rates == [0.5] * 20
         return
@@ -284,7 +232,7 @@ def test_the_schedule_is_torchs(digits_root: Path, schedule: Any) -> None:
 def test_a_schedule_without_an_end_is_refused(digits_root: Path) -> None:
     model = MetricResNet(**TINY, schedule="one_cycle")
     with pytest.raises(ModelError, match=r"set --trainer.max_epochs or max_steps"):
-        a_trainer(max_epochs=-1).fit(model, Digits(root=str(digits_root)))
+        trainer_of(1, max_epochs=-1).fit(model, Digits(root=str(digits_root)))
 
 
 def test_pretrained_weights_are_loaded_for_training_only(digits_root: Path, tmp_path: Path) -> None:
@@ -292,13 +240,13 @@ def test_pretrained_weights_are_loaded_for_training_only(digits_root: Path, tmp_
     source = ResNet18(1, 2, "7x7")
     torch.save(source.state_dict(), tmp_path / "w.pth")
     model = MetricResNet(**TINY, pretrained=str(tmp_path / "w.pth"), optimizer=lambda p: SGD(p, lr=0.0))
-    trainer = a_trainer(max_epochs=1, limit_train_batches=1, limit_val_batches=0)
+    trainer = trainer_of(1, max_epochs=1, limit_train_batches=1, limit_val_batches=0)
     trainer.fit(model, Digits(root=str(digits_root)))
     assert torch.equal(model.encoder.layer4[1].conv2.weight, source.layer4[1].conv2.weight)
     trainer.save_checkpoint(tmp_path / "model.ckpt")
     (tmp_path / "w.pth").unlink()
     MetricResNet.load_from_checkpoint(tmp_path / "model.ckpt")
-    a_trainer(max_epochs=1).fit(model, Digits(root=str(digits_root)), ckpt_path=tmp_path / "model.ckpt")
+    trainer_of(1, max_epochs=1).fit(model, Digits(root=str(digits_root)), ckpt_path=tmp_path / "model.ckpt")
 
 
 # --- evaluation -------------------------------------------------------------------------------------------------------
@@ -325,7 +273,7 @@ def test_evaluation_by_scikit_learn(digits_root: Path, loss: Any, processes: int
     if loss == "center":
         model.center.normal_()
     data = Digits(root=str(digits_root), eval_batch_size=37)
-    trainer = a_trainer(processes)
+    trainer = trainer_of(processes)
     trainer.test(model, data, verbose=False)
     found = {name.removeprefix("test/"): float(value) for name, value in trainer.callback_metrics.items()}
 
@@ -410,7 +358,7 @@ def test_validation_takes_few_references_and_says_how_training_images_fare(digit
     torch.manual_seed(0)
     model = Counting(**TINY, loss=loss, references_per_class=3)
     data = Digits(root=str(digits_root), batch_size=128)
-    trainer = a_trainer(max_epochs=1, limit_train_batches=2, num_sanity_val_steps=1)
+    trainer = trainer_of(1, max_epochs=1, limit_train_batches=2, num_sanity_val_steps=1)
     trainer.fit(model, data)
     assert {"train/accuracy", "train/centroid_accuracy", "val/accuracy"} <= set(trainer.callback_metrics)
     trainer.test(model, data, verbose=False)
@@ -534,21 +482,21 @@ def test_episodes_are_refused(digits_root: Path, stage: str) -> None:
         pytest.warns(DataWarning, match="classes that are trained on"),
         pytest.raises(ModelError, match="takes single images, but EpisodeDataModule gives episodes: set --data Digits"),
     ):
-        getattr(a_trainer(max_epochs=1), stage)(MetricResNet(**TINY), data)
+        getattr(trainer_of(1, max_epochs=1), stage)(MetricResNet(**TINY), data)
 
 
 def test_a_trained_model_asks_for_other_data_not_for_another_model(digits_root: Path, tmp_path: Path) -> None:
     Image.new("L", (40, 40)).save(tmp_path / "1.png")
     folder = ImageFolder(str(tmp_path), root=str(tmp_path / "root"), image_size=64, channels=3)
     with pytest.raises(ModelError, match=r"gives 3x64x64 .*: set --data.image_size 32 and --data.channels 1, or"):
-        a_trainer().predict(MetricResNet(**TINY), folder)
+        trainer_of(1).predict(MetricResNet(**TINY), folder)
     digits = Digits(root=str(digits_root))
     for change, fault in (
         ({"image_size": 64}, "images of 1x64x64, but Digits gives 1x32x32 (channels x height x width)"),
         ({"num_classes": 12}, "12 classes, but Digits gives images of 10 classes"),
     ):
         with pytest.raises(ModelError) as error:
-            a_trainer().test(MetricResNet(**{**TINY, **change}), digits)
+            trainer_of(1).test(MetricResNet(**{**TINY, **change}), digits)
         assert str(error.value) == f"MetricResNet is built for {fault}: choose other data."
 
 
@@ -557,15 +505,15 @@ def test_predictions_by_triplets_need_the_centroids_of_a_validation(digits_root:
     model, data = MetricResNet(**TINY, loss="triplet"), Digits(root=str(digits_root), batch_size=64)
     few = {"max_epochs": 1, "limit_train_batches": 1, "limit_predict_batches": 1}
     for without in ({"limit_val_batches": 0}, {"check_val_every_n_epoch": 2}):
-        a_trainer(**few, **without).fit(model, data)
+        trainer_of(1, **few, **without).fit(model, data)
         with pytest.raises(ModelError, match="has had none: train it for one more epoch, without"):
-            a_trainer(**few).predict(model, data)
-    a_trainer(**few).fit(model, data)
-    (batch,) = a_trainer(**few).predict(model, data)
+            trainer_of(1, **few).predict(model, data)
+    trainer_of(1, **few).fit(model, data)
+    (batch,) = trainer_of(1, **few).predict(model, data)
     assert batch.probability.max() > 0.11
 
 
 def test_loaders_of_other_things_are_refused() -> None:
     loader = torch.utils.data.DataLoader([0])  # type: ignore[arg-type]
     with pytest.raises(ModelError, match="takes batches of"):
-        a_trainer(max_epochs=1).fit(cast(LightningModule, MetricResNet(**TINY)), loader)
+        trainer_of(1, max_epochs=1).fit(cast(LightningModule, MetricResNet(**TINY)), loader)

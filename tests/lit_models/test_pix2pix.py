@@ -14,13 +14,13 @@ from torch.utils.data import DataLoader
 
 from datamodules import Digits, ImagePair, Maps
 from lit_models import Pix2Pix
-from lit_models.adversarial import AdversarialModule
 from lit_models.errors import ModelError
 from lit_models.networks.resnet_generator import ResNetGenerator
 from tests.datamodules.test_maps import write_maps
 from tests.lit_models.support.test_authors_weights import AuthorsUNet, by_the_image, shaken
 from tests.support.data_modules import set_up
 from tests.support.tiny import CONFIGS, the_run, weights
+from tests.support.trainers import Rates, seeded_fit
 
 Relit = Callable[..., int]
 
@@ -42,15 +42,6 @@ def pairs(count: int = 2, source_channels: int | None = None) -> ImagePair:
 def loader(batches: int, size: int = 2, source_channels: int | None = None) -> DataLoader:
     rows = [ImagePair(*row) for row in zip(*pairs(batches * size, source_channels), strict=True)]
     return DataLoader(rows, batch_size=size, generator=torch.Generator())  # type: ignore[arg-type]
-
-
-def fit(model: AdversarialModule, data: Any, *callbacks: Callback, **arguments: Any) -> Trainer:
-    quiet = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False}
-    arguments = {"max_epochs": 1, **quiet, "enable_model_summary": False, **arguments}
-    trainer = Trainer(accelerator="cpu", callbacks=list(callbacks), **arguments)
-    torch.manual_seed(3)
-    trainer.fit(model, data)
-    return trainer
 
 
 def plain_discriminator_loss(model: Pix2Pix, batch: ImagePair, fake: Tensor) -> Tensor:
@@ -103,7 +94,7 @@ class TestMethods:
         model = tiny(**method, **sgd, dropout=0.0)
         plain = deepcopy(model)
         batches = loader(3, source_channels=method.get("source_channels"))
-        fit(model, batches)
+        seeded_fit(model, batches)
         optimizers = SGD(plain.generator.parameters(), lr=0.02), SGD(plain.discriminator.parameters(), lr=0.02)
         for batch in batches:
             fake = plain.generator(batch.source * 2 - 1)
@@ -155,23 +146,15 @@ def test_evaluation_in_bf16(generator: str) -> None:
     assert torch.allclose(rough, model.translate(source), atol=0.05)
 
 
-class LearningRates(Callback):
-    def __init__(self) -> None:
-        self.rates: list[list[float]] = []
-
-    def on_train_batch_end(self, trainer: Trainer, *_: Any) -> None:
-        self.rates.append([optimizer.param_groups[0]["lr"] for optimizer in trainer.optimizers])
-
-
 def test_the_learning_rates_fall_over_the_second_half() -> None:
     """The authors' rule, at 4 + 4 epochs: 1 − max(0, epoch + 1 − 4) / 5."""
-    rates = LearningRates()
-    fit(tiny(), loader(1), rates, max_epochs=8)
+    rates = Rates()
+    seeded_fit(tiny(), loader(1), rates, max_epochs=8)
     expected = [2e-4 * part for part in (1, 1, 1, 1, 0.8, 0.6, 0.4, 0.2)]
-    assert rates.rates == [pytest.approx([rate, rate]) for rate in expected]
-    constant = LearningRates()
-    fit(tiny(decay_start=1.0), loader(1), constant, max_epochs=3)
-    assert constant.rates == [[2e-4, 2e-4]] * 3
+    assert rates.all == [pytest.approx([rate, rate]) for rate in expected]
+    constant = Rates()
+    seeded_fit(tiny(decay_start=1.0), loader(1), constant, max_epochs=3)
+    assert constant.all == [[2e-4, 2e-4]] * 3
 
 
 @pytest.fixture
@@ -275,4 +258,4 @@ def test_batch_normalization_over_processes_is_refused(
 def test_other_data_are_refused(digits_root: Path) -> None:
     model = tiny(channels=1)
     with pytest.raises(ModelError, match="learns from pairs of images, which Digits doesn't give: set --data Paired"):
-        fit(model, Digits(root=str(digits_root)))
+        seeded_fit(model, Digits(root=str(digits_root)))

@@ -8,18 +8,18 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from lightning.pytorch import Trainer
+from lightning.pytorch import Callback, Trainer
 from PIL import Image
 from torch import nn
-from torch.optim import SGD
 
 from datamodules import Digits, EpisodeDataModule, Episodes, LabeledImages, OmniglotEpisodes
 from lit_models import ProtoNet
 from lit_models.errors import ModelError
 from lit_models.losses.prototypical import episode_accuracy, prototypical_loss
 from lit_models.protonet import Conv4
+from tests.support import two_ranks
 from tests.support.tiny import QUIET, assert_refused, the_run
-from tests.support.trainers import quiet_trainer
+from tests.support.trainers import Rates, trainer_of
 
 Relit = Callable[..., int]
 
@@ -125,51 +125,25 @@ def test_distances_are_taken_in_float32_under_autocast() -> None:
 # --- training ---------------------------------------------------------------------------------------------------------
 
 
-class Recorder(ProtoNet):
-    """Keeps the learning rate of every step."""
-
-    def on_train_batch_start(self, *_: Any) -> None:
-        self.__dict__.setdefault("rates", []).append(self.trainer.optimizers[0].param_groups[0]["lr"])
-
-
-def fit(model: ProtoNet, root: Path, **arguments: Any) -> tuple[ProtoNet, Trainer]:
+def fit(model: ProtoNet, root: Path, *callbacks: Callback, **arguments: Any) -> tuple[ProtoNet, Trainer]:
     settings = {"n_way": 5, "k_shot": 1, "n_query": 2, "test_way": 5, "test_query": 2, "val_episodes": 4} | arguments
-    trainer = a_trainer(max_epochs=1)
+    trainer = trainer_of(1, max_epochs=1, callbacks=list(callbacks))
     trainer.fit(model, EpisodeDataModule(Digits(root=str(root)), **settings))
     return model, trainer
 
 
-def a_trainer(processes: int = 1, **arguments: Any) -> Trainer:
-    return quiet_trainer(
-        devices=processes, strategy="auto" if processes == 1 else "ddp_fork", use_distributed_sampler=False, **arguments
-    )
-
-
 @pytest.mark.parametrize("per_batch", [1, 2, 4])
 def test_the_learning_rate_is_halved_by_episodes_not_steps(digits_root: Path, per_batch: int) -> None:
-    model = Recorder(image_size=32, feature_maps=2, lr_halving_episodes=4)
-    fit(model, digits_root, train_episodes=16, episodes_per_batch=per_batch)
-    rates = model.__dict__["rates"]
-    assert rates == [1e-3 * 0.5 ** (step * per_batch // 4) for step in range(16 // per_batch)]
+    model, rates = ProtoNet(image_size=32, feature_maps=2, lr_halving_episodes=4), Rates()
+    fit(model, digits_root, rates, train_episodes=16, episodes_per_batch=per_batch)
+    assert rates.first == [1e-3 * 0.5 ** (step * per_batch // 4) for step in range(16 // per_batch)]
     assert model.episodes_seen == 16
 
 
 def test_the_learning_rate_may_stay(digits_root: Path) -> None:
-    model = Recorder(image_size=32, feature_maps=2, lr_halving_episodes=None)
-    fit(model, digits_root, train_episodes=5)
-    assert model.__dict__["rates"] == [1e-3] * 5
-
-
-class WithoutBatchNorm(ProtoNet):
-    """Each image's embedding then depends on nothing but the image, and how a batch is shared out must not matter."""
-
-    def __init__(self) -> None:
-        super().__init__(image_size=32, feature_maps=4, lr_halving_episodes=4, optimizer=lambda p: SGD(p, lr=0.01))
-        for i, layer in enumerate(self.encoder):
-            if isinstance(layer, nn.BatchNorm2d):
-                self.encoder[i] = nn.Identity()
-            elif isinstance(layer, nn.Conv2d):
-                nn.init.normal_(layer.weight, 0, 0.3)
+    model, rates = ProtoNet(image_size=32, feature_maps=2, lr_halving_episodes=None), Rates()
+    fit(model, digits_root, rates, train_episodes=5)
+    assert rates.first == [1e-3] * 5
 
 
 # --- evaluation -------------------------------------------------------------------------------------------------------
@@ -179,12 +153,12 @@ class WithoutBatchNorm(ProtoNet):
 @pytest.mark.parametrize("test_episodes", [8, 7])
 def test_the_confidence_interval_is_that_of_all_episodes_of_all_ranks(digits_root: Path, test_episodes: int) -> None:
     torch.manual_seed(0)
-    model = WithoutBatchNorm()
+    model = two_ranks.protonet()
     settings = {"test_way": 4, "test_shot": 1, "test_query": 5, "test_episodes": test_episodes}
     found = []
     for processes, per_batch in ((1, 1), (1, 3), (2, 2)):
         data = EpisodeDataModule(Digits(root=str(digits_root)), eval_episodes_per_batch=per_batch, **settings)
-        trainer = a_trainer(processes)
+        trainer = trainer_of(processes)
         trainer.test(model, data, verbose=False)
         found.append({name: float(value) for name, value in trainer.callback_metrics.items()})
 
@@ -212,7 +186,7 @@ def test_the_confidence_interval_is_that_of_all_episodes_of_all_ranks(digits_roo
 
 def test_one_episode_has_no_confidence_interval(digits_root: Path) -> None:
     data = EpisodeDataModule(Digits(root=str(digits_root)), test_query=5, test_episodes=1)
-    trainer = a_trainer()
+    trainer = trainer_of(1)
     trainer.test(ProtoNet(image_size=32, feature_maps=2), data, verbose=False)
     assert set(trainer.callback_metrics) == {"test/loss", "test/accuracy", "test/error"}
 
@@ -229,7 +203,7 @@ def test_lakes_runs_are_tested_with_their_own_images(monkeypatch: pytest.MonkeyP
     model = ProtoNet(feature_maps=4)
     for _ in range(30):
         model.episode_distances(data.transform(runs, training=False))
-    trainer = a_trainer()
+    trainer = trainer_of(1)
     trainer.test(model, data, verbose=False)
     model.eval()
     wrong = 0
@@ -307,7 +281,7 @@ def test_single_images_are_refused(relit: Relit, capsys: pytest.CaptureFixture[s
     )
     assert sentence in capsys.readouterr().err
     with pytest.raises(ModelError, match=sentence):
-        a_trainer().test(ProtoNet(image_size=32, feature_maps=2), Digits(root=str(digits_root)))
+        trainer_of(1).test(ProtoNet(image_size=32, feature_maps=2), Digits(root=str(digits_root)))
 
 
 # --- prediction -------------------------------------------------------------------------------------------------------
@@ -335,7 +309,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory, digits_root: Path) -> Path
     torch.manual_seed(0)
     model = ProtoNet(image_size=32, feature_maps=16)
     data = EpisodeDataModule(Low(root=str(digits_root)), k_shot=2, n_query=5, test_query=2, train_episodes=60)
-    trainer = a_trainer(max_epochs=1, limit_val_batches=0)
+    trainer = trainer_of(1, max_epochs=1, limit_val_batches=0)
     trainer.fit(model, data)
     path = tmp_path_factory.mktemp("trained") / "model.ckpt"
     trainer.save_checkpoint(path)

@@ -17,7 +17,7 @@ from datamodules import LabeledImages
 from lit_models import WGAN
 from lit_models.cli.trainer import compile_networks
 from lit_models.losses.gan import gradient_penalty
-from tests.lit_models.test_adversarial import fit, loader
+from tests.lit_models.test_adversarial import assert_trained_alike, fit, loader
 from tests.support.tiny import CONFIGS, the_run
 from tests.support.trainers import quiet_trainer
 
@@ -85,9 +85,7 @@ def test_equals_a_plain_loop(weight: float, monkeypatch: pytest.MonkeyPatch) -> 
             optimizers[0].zero_grad()
             (-critic(fake).mean()).backward()
             optimizers[0].step()
-    for ours, plain in ((model.generator, generator), (model.discriminator, critic)):
-        for name, parameter in plain.named_parameters():
-            assert torch.allclose(ours.get_parameter(name), parameter, atol=1e-6), name
+    assert_trained_alike(model, generator, critic)
 
 
 @pytest.mark.parametrize("arguments", VARIANTS, ids=str)

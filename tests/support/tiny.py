@@ -13,6 +13,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 
 from lit_models.runs.folder import is_restarted
 from lit_models.support.files import write_atomically
+from tests.support.compare import assert_alike
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 
@@ -184,19 +185,4 @@ def assert_same_training(run: Path, other: Path) -> None:
     last, expected = (torch.load(one / "checkpoints" / "last.ckpt", weights_only=True) for one in (run, other))
     assert last.keys() == expected.keys()
     for name in expected.keys() - NOT_OF_THE_TRAINING:
-        assert_same(last[name], expected[name], name)
-
-
-def assert_same(value: Any, expected: Any, name: str) -> None:
-    """Values of a checkpoint are equal, down to those in their dictionaries and lists."""
-    assert type(value) is type(expected), name
-    if isinstance(expected, dict):
-        assert value.keys() == expected.keys(), name
-        for key in expected:
-            assert_same(value[key], expected[key], f"{name}, {key}")
-    elif isinstance(expected, list | tuple):
-        assert len(value) == len(expected), name
-        for place, (one, other) in enumerate(zip(value, expected, strict=True)):
-            assert_same(one, other, f"{name}, {place}")
-    else:
-        assert torch.equal(value, expected) if isinstance(expected, torch.Tensor) else value == expected, name
+        assert_alike(last[name], expected[name], name)
