@@ -131,7 +131,7 @@ def _given_twice(node: yaml.Node | None) -> tuple[str, int] | None:
         for key, value in node.value:
             if isinstance(key, yaml.ScalarNode) and key.value in keys and key.value != "<<":
                 return key.value, key.start_mark.line + 1
-            keys.add(getattr(key, "value", "") if isinstance(key, yaml.ScalarNode) else "")
+            keys.add(key.value if isinstance(key, yaml.ScalarNode) else "")
             if found := _given_twice(value):
                 return found
     if isinstance(node, yaml.SequenceNode):
