@@ -22,13 +22,12 @@ from tests.support.tiny import CONFIGS
 optuna = pytest.importorskip("optuna")
 
 REPOSITORY = CONFIGS.parent
-FAKE = [sys.executable, fake_training.__file__]
 SCORE = ("--metric", "val/score", "--direction", "minimize")
 IN_A_PROCESS = """
 import sys
 from lit_models.cli import sweep, sweep_training
 from tests.support import fake_training
-sweep_training.RELIT = [sys.executable, fake_training.__file__]
+sweep_training.RELIT = fake_training.COMMAND
 def resolved(given):
     return {"run": {"experiment": "toy"}, **fake_training.settings_of(list(given))}
 sweep.resolved = sweep_training.resolved = resolved
@@ -48,7 +47,7 @@ def toy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
 
     monkeypatch.chdir(tmp_path)
     Path("toy.yaml").write_text("{}")
-    monkeypatch.setattr(sweep_training, "RELIT", FAKE)
+    monkeypatch.setattr(sweep_training, "RELIT", fake_training.COMMAND)
     for module in (sweep, sweep_training):
         monkeypatch.setattr(module, "resolved", resolve)
     return lambda *given: main(["sweep", "toy.yaml", *SCORE, *map(str, given)])
