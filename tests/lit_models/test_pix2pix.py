@@ -159,7 +159,7 @@ def test_the_learning_rates_fall_over_the_second_half() -> None:
 
 @pytest.fixture
 def maps_root(tmp_path: Path) -> Path:
-    write_maps(tmp_path / "data" / "maps", train=6, val=5, height=600)
+    write_maps(tmp_path / "data" / "maps", train=6, val=5, height=120)
     return tmp_path / "data"
 
 
@@ -209,7 +209,7 @@ def test_test_predict_and_a_resumed_run(relit: Relit, maps_root: Path) -> None:
     numbers = (data.test_set.rows + 1).tolist()
     for row, number in enumerate(numbers):
         with Image.open(maps_root / "maps" / "val" / f"{number}.jpg") as pair:
-            pair.crop((0, 0, 600, 600)).save(f"photographs/{row}.png")
+            pair.crop((0, 0, 120, 120)).save(f"photographs/{row}.png")
     pictures = ["--data=Pictures", "--data.path=photographs"]
     assert relit("predict", checkpoint, *pictures, "--predictions.folder=maps") == 0
     model = Pix2Pix.load_from_checkpoint(whole / "checkpoints" / "last.ckpt", weights_only=True)

@@ -7,7 +7,6 @@ import sys
 import time
 from pathlib import Path
 
-
 COMMAND = [sys.executable, "-I", "-S", __file__]
 """Without the environment's packages, whose search takes longer than such a training."""
 

@@ -101,7 +101,8 @@ def test_fit_leaves_a_run_folder_that_speaks_for_itself(relit: Relit, capsys: Ou
 
 def test_the_record_keeps_the_time_of_each_epoch(relit: Relit) -> None:
     """Epochs that are trained again have the time of the second training, later by what the first one took."""
-    assert relit("fit", *TINY, "--trainer.max_epochs=2") == 0
+    short = (*TINY, "--trainer.limit_train_batches=2", "--trainer.limit_val_batches=1")
+    assert relit("fit", *short, "--trainer.max_epochs=2") == 0
     path = the_run() / "run.json"
     record = json.loads(path.read_text())
     first, second = record["seconds_after_epoch"]
@@ -110,14 +111,14 @@ def test_the_record_keeps_the_time_of_each_epoch(relit: Relit) -> None:
 
     killed = {**record, "seconds_after_epoch": [1.0, 2.0, 9.0], "training_seconds": 9.5}  # after the last checkpoint
     path.write_text(json.dumps(killed))
-    assert relit("fit", *TINY, "--trainer.max_epochs=3", "--ckpt_path=last") == 0
+    assert relit("fit", *short, "--trainer.max_epochs=3", "--ckpt_path=last") == 0
     *before, third = json.loads(path.read_text())["seconds_after_epoch"]
     assert before == [1.0, 2.0]
     assert third > 9.5
 
     older = {name: value for name, value in json.loads(path.read_text()).items() if name != "seconds_after_epoch"}
     path.write_text(json.dumps({**older, "training_seconds": 20.0}))
-    assert relit("fit", *TINY, "--trainer.max_epochs=4", "--ckpt_path=last") == 0
+    assert relit("fit", *short, "--trainer.max_epochs=4", "--ckpt_path=last") == 0
     *unknown, third, fourth = json.loads(path.read_text())["seconds_after_epoch"]
     assert unknown == [None, None]
     assert 20.0 <= third <= 20.5

@@ -38,7 +38,7 @@ def make_run(folder: Path, seed: int = 0, dim: int = 8, finished: bool = True, e
         "data": {"class_path": "datamodules.Digits", "init_args": {"root": None}},
         "trainer": {"max_epochs": 10},
     }
-    (folder / "config.yaml").write_text(yaml.safe_dump(config))
+    (folder / "config.yaml").write_text(json.dumps(config))  # YAML, too, and written faster
     rows = [
         f"{epoch},{20 * epoch + 19},{1 / (epoch + 1)},{100 / dim + 20 / (epoch + 1) + seed + rng.normal() / 9}\n"
         for epoch in range(epochs)

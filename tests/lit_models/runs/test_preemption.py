@@ -264,7 +264,8 @@ def test_a_requeued_job_goes_on_with_the_run_that_it_went_on_with(
     job = ("fit", *fit, f"--ckpt_path={given}")
     assert relit(*job, *sending(signal.SIGUSR1, batch=25)) == USR1
     monkeypatch.setenv("SLURM_JOB_ID", "18")
-    assert relit("fit", *fit, "--trainer.max_epochs=1", "--seed_everything=1") == 0
+    short = ["--trainer.max_epochs=1", "--trainer.limit_train_batches=1", "--trainer.limit_val_batches=1"]
+    assert relit("fit", *fit, *short, "--seed_everything=1") == 0
     monkeypatch.setenv("SLURM_JOB_ID", "17")
     monkeypatch.setenv("SLURM_RESTART_COUNT", "1")
     saved = {path: path.read_bytes() for path in Path("runs").glob("*/slurm-18/**/*") if path.is_file()}

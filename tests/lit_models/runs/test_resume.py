@@ -196,12 +196,13 @@ def test_a_checkpoint_alone_goes_on_as_its_run(relit: Relit, uninterrupted: Path
     config = yaml.safe_load((killed / "config.yaml").read_text())
     assert config["checkpoint"]["every_n_steps"] == 5
     capsys.readouterr()
-    assert relit("fit", f"--ckpt_path={killed}", "--trainer.max_epochs=4", "--checkpoint.every_n_steps=3") == 0
+    short = ("--trainer.limit_train_batches=3", "--trainer.limit_val_batches=1")
+    assert relit("fit", f"--ckpt_path={killed}", "--trainer.max_epochs=4", "--checkpoint.every_n_steps=3", *short) == 0
     said = capsys.readouterr().err
     assert "resuming with trainer.max_epochs = 4 (was 3)" in said
     assert "resuming with checkpoint.every_n_steps = 3 (was 5)" in said
     capsys.readouterr()
-    assert relit("fit", f"--ckpt_path={killed}", "--trainer.max_epochs=5", "--trainer.callbacks=null") == 0
+    assert relit("fit", f"--ckpt_path={killed}", "--trainer.max_epochs=5", "--trainer.callbacks=null", *short) == 0
     assert "resuming with trainer.callbacks = None" in capsys.readouterr().err, "what is typed counts"
 
 
