@@ -17,7 +17,7 @@ from lit_models.errors import RunError
 from lit_models.layerwise_mlp import MLP, Decoder, mask
 from lit_models.support import phase_data
 from lit_models.support.phase_data import allocate_codes
-from tests.support.trainers import Rates, quiet_trainer
+from tests.support.trainers import Rates, quiet_trainer, trainer_of
 
 # Layers of 2 epochs each and 3 of fine-tuning, 10 batches each.
 TINY: dict[str, Any] = {
@@ -419,9 +419,6 @@ def test_two_ranks_with_unequal_shares_measure_what_one_process_measures(digits_
     model = LayerwiseMLP(**TINY)
     results = []
     for devices in (1, 2):
-        trainer = quiet_trainer(
-            devices=devices, strategy="auto" if devices == 1 else "ddp_fork", use_distributed_sampler=False
-        )
-        results.append(trainer.test(model, Seven(root=str(digits_root), batch_size=3), verbose=False)[0])
+        results.append(trainer_of(devices).test(model, Seven(root=str(digits_root), batch_size=3), verbose=False)[0])
     assert results[1] == pytest.approx(results[0], rel=1e-5)
     assert 0 < results[0]["test/accuracy"] < 1

@@ -25,7 +25,7 @@ from lit_models.callbacks.classification import (
     write_report,
 )
 from lit_models.errors import RunError
-from tests.support.trainers import quiet_trainer
+from tests.support.trainers import trainer_of
 
 
 class Guesser(LightningModule):
@@ -127,15 +127,10 @@ def test_at_least_one_pair() -> None:
 def test_two_ranks_write_what_one_process_writes(tmp_path: Path, digits_root: Path) -> None:
     tables = []
     for devices in (1, 2):
-        trainer = quiet_trainer(
-            devices=devices,
-            strategy="auto" if devices == 1 else "ddp_fork",
-            callbacks=[ClassificationReport()],
-            use_distributed_sampler=False,
-            default_root_dir=tmp_path / str(devices),
-        )
+        folder = tmp_path / str(devices)
+        trainer = trainer_of(devices, callbacks=[ClassificationReport()], default_root_dir=folder)
         trainer.test(Guesser(), Digits(root=str(digits_root), batch_size=32), verbose=False)
-        tables.append((tmp_path / str(devices) / "figures" / "confusion_matrix.csv").read_text())
+        tables.append((folder / "figures" / "confusion_matrix.csv").read_text())
     assert tables[0] == tables[1]
     numbers = [list(map(int, line.split(",")[1:])) for line in tables[0].splitlines()[1:]]
     assert np.sum(numbers) == 300

@@ -24,7 +24,7 @@ from lit_models.metrics.variety import (
     training_distance,
 )
 from lit_models.support.weights import build_model, read_weights
-from tests.support.trainers import quiet_trainer
+from tests.support.trainers import trainer_of
 
 WEIGHTS = Path(__file__).parents[3] / "weights"
 
@@ -90,18 +90,8 @@ def first_of(images: GatherDataset[LabeledImages], count: int, truth: Truth) -> 
 
 
 def trainer_with(callback: GenerationScores, folder: Path, devices: int = 1, epochs: int = 1) -> Trainer:
-    return quiet_trainer(
-        devices=devices,
-        strategy="auto" if devices == 1 else "ddp_fork",
-        callbacks=[callback],
-        max_epochs=epochs,
-        limit_train_batches=1,
-        limit_val_batches=1,
-        limit_test_batches=2,
-        num_sanity_val_steps=0,
-        default_root_dir=folder,
-        use_distributed_sampler=False,
-    )
+    few = {"limit_train_batches": 1, "limit_val_batches": 1, "limit_test_batches": 2, "num_sanity_val_steps": 0}
+    return trainer_of(devices, callbacks=[callback], max_epochs=epochs, default_root_dir=folder, **few)
 
 
 def test_scores_are_those_of_all_images_at_once(digits_root: Path, truth: Truth, tmp_path: Path) -> None:
