@@ -1,6 +1,5 @@
 """`scripts/reproduce.py`: what is run, and what is left alone."""
 
-import csv
 import json
 import shutil
 import subprocess
@@ -22,6 +21,7 @@ from experiments.listing import changes
 
 from datamodules import DataWarning, Digits
 from lit_models.runs import loggers
+from tests.support.tables import rows_of
 from tests.support.tiny import CONFIGS
 from tests.support.toy_experiment import COMMIT, DIGITS, QUICK, TOY, row_of
 
@@ -86,8 +86,7 @@ def test_a_chain_is_run_once_and_recorded(start: Callable[..., int], capfd: pyte
         assert run["peak_memory_bytes"]["process"] > 2**27
         (test,) = json.loads((folder / "tests.json").read_text())
         assert run["tests"]["test"]["figures"] == test["figures"]
-        with (folder / "metrics.csv").open() as file:
-            logged = [float(value) for row in csv.DictReader(file) if (value := row["test/generator_loss"])]
+        logged = [float(value) for row in rows_of(folder / "metrics.csv") if (value := row["test/generator_loss"])]
         assert logged == [pytest.approx(test["figures"]["test/generator_loss"])]
         assert [epoch for epoch, _ in run["curves"]["val/generator_loss"]] == [1]
     figures = [run["tests"]["test"]["figures"]["test/generator_loss"] for run in plain["seeds"].values()]
@@ -222,8 +221,7 @@ def test_a_run_by_hand_is_recorded(start: Callable[..., int], relit: Relit, capf
     shutil.rmtree("results/toy")
     shutil.move(mine, "elsewhere")
     assert start("toy", "--results", "results", "--take", f"noisy={noisy}") == 0
-    with Path("results/toy/comparison.csv").open() as file:
-        drawn = {row["run"]: float(row["final"]) for row in csv.DictReader(file)}
+    drawn = {row["run"]: float(row["final"]) for row in rows_of(Path("results/toy/comparison.csv"))}
     curves = {name: entry["seeds"]["7"]["curves"] for name, entry in (("plain", plain), ("noisy", other))}
     assert drawn == {name: curve["val/generator_loss"][-1][1] for name, curve in curves.items()}, (
         "what is recorded is drawn, its run being there or not"

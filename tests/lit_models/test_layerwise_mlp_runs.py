@@ -1,6 +1,5 @@
 """Runs of LayerwiseMLP, as a user meets them."""
 
-import csv
 import multiprocessing
 import re
 from collections.abc import Callable
@@ -20,6 +19,7 @@ from lit_models.errors import ModelError
 from lit_models.support.phase_data import labeled_rows
 from tests.lit_models.test_layerwise_mlp import TINY
 from tests.support.small_data import stl10
+from tests.support.tables import rows_of, table_of
 from tests.support.tiny import assert_refused, assert_same_run, finished_run, killed_fit, killer, quick_run, the_run
 from tests.support.trainers import quiet_trainer
 
@@ -62,8 +62,7 @@ def test_a_resumed_run_may_fine_tune_longer_but_keeps_its_phases(
 
 
 def test_fit_logs_every_phase_and_keeps_the_best_classifier(uninterrupted: Path) -> None:
-    with (uninterrupted / "metrics.csv").open(newline="") as file:
-        rows = list(csv.DictReader(file))
+    rows = rows_of(uninterrupted / "metrics.csv")
     logged: dict[str, set[int]] = {}
     for row in rows:
         for name, value in row.items():
@@ -123,13 +122,11 @@ def test_tests_write_tables_and_figures(relit: Relit, uninterrupted: Path, digit
     with torch.no_grad():
         guesses = model(batch.image).argmax(1).tolist()
     pairs = list(zip(batch.label.tolist(), guesses, strict=True))
-    with (figures / "confusion_matrix.csv").open(newline="") as file:
-        table = list(csv.reader(file))
+    table = table_of(figures / "confusion_matrix.csv")
     assert table[0] == ["class", *"0123456789"]
     for true in range(10):
         assert table[true + 1] == [str(true), *(str(pairs.count((true, guess))) for guess in range(10))]
-    with (figures / "class_accuracy.csv").open(newline="") as file:
-        last = list(csv.reader(file))[-1]
+    last = table_of(figures / "class_accuracy.csv")[-1]
     correct = sum(true == guess for true, guess in pairs)
     assert last == ["all", "300", str(correct), f"{correct / 300:.4f}"]
     for name in ("class_accuracy", "confusion_matrix", "embedding"):
@@ -149,8 +146,7 @@ def test_predictions_name_files_classes_and_probabilities(
     arguments = ["--data=ImageFolder", f"--data.path={folder}", "--data.image_size=32", "--data.channels=1"]
     checkpoint = uninterrupted / "checkpoints" / "last.ckpt"
     assert relit("predict", f"--ckpt_path={checkpoint}", *arguments, "--predictions.folder=told") == 0
-    with Path("told/classes.csv").open(newline="") as file:
-        rows = list(csv.reader(file))
+    rows = table_of(Path("told/classes.csv"))
     model = LayerwiseMLP.load_from_checkpoint(checkpoint).eval()
     with torch.no_grad():
         highest, label = model(batch.image).softmax(1).max(1)

@@ -1,4 +1,3 @@
-import csv
 import math
 from collections.abc import Callable
 from pathlib import Path
@@ -20,6 +19,7 @@ from lit_models.losses.triplet import batch_hard, distances
 from lit_models.networks.lenet import LeNet
 from lit_models.networks.resnet import ResNet18
 from lit_models.optimizers import one_cycle
+from tests.support.tables import rows_of
 from tests.support.tiny import QUIET, assert_refused, the_run
 from tests.support.trainers import Rates, trainer_of
 
@@ -268,8 +268,7 @@ def test_a_run_its_test_and_predictions_from_its_checkpoint_alone(
     folder = ["--data=ImageFolder", "--data.path=pictures", "--data.image_size=32", "--data.channels=1"]
     quiet = ["--trainer.enable_progress_bar=false", "--trainer.accelerator=cpu", "--predictions.folder=out"]
     assert relit("predict", f"--ckpt_path={run}/checkpoints/last.ckpt", *folder, *quiet) == 0
-    with open("out/classes.csv", newline="") as file:
-        rows = list(csv.DictReader(file))
+    rows = rows_of(Path("out/classes.csv"))
     model = MetricResNet.load_from_checkpoint(run / "checkpoints" / "last.ckpt").eval()
     with torch.no_grad():
         probability = model(image / 255).softmax(1)

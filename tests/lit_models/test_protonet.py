@@ -1,4 +1,3 @@
-import csv
 import math
 import os
 from collections.abc import Callable
@@ -18,6 +17,7 @@ from lit_models.errors import ModelError
 from lit_models.losses.prototypical import episode_accuracy, prototypical_loss
 from lit_models.protonet import Conv4
 from tests.support import two_ranks
+from tests.support.tables import rows_of
 from tests.support.tiny import QUIET, assert_refused, the_run
 from tests.support.trainers import Rates, trainer_of
 
@@ -340,8 +340,7 @@ def test_prediction_of_classes_never_seen(
     folders = ["--data=SupportQuery", "--data.support=known", "--data.query=asked", "--data.batch_size=7"]
     quiet = ["--trainer.enable_progress_bar=false", "--trainer.accelerator=cpu", "--predictions.folder=out"]
     assert relit("predict", *model, *folders, *quiet) == 0
-    with open("out/classes.csv", newline="") as file:
-        rows = list(csv.DictReader(file))
+    rows = rows_of(Path("out/classes.csv"))
     assert [row["image"] for row in rows] == sorted(row["image"] for row in rows)
     assert len(rows) == 30
     assert {row["class"] for row in rows} <= {f"digit {d}" for d in range(5, 10)}

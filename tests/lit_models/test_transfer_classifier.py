@@ -1,4 +1,3 @@
-import csv
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -16,6 +15,7 @@ from lit_models import DCGAN, VAE, TransferClassifier
 from lit_models.errors import ModelError, RunError
 from lit_models.support.pretrained import find_pretrained
 from tests.support.small_data import write_autoencoder
+from tests.support.tables import rows_of
 from tests.support.tiny import quick_run, the_run
 from tests.support.trainers import quiet_trainer
 
@@ -156,8 +156,7 @@ def test_the_report_is_of_train_and_test(relit: Relit, encoder: Path, capsys: py
     printed = capsys.readouterr().out
     figures = the_run() / "figures"
     for suffix, count in (("", 300), ("_train", 40)):
-        with (figures / f"classification_report{suffix}.csv").open(newline="") as file:
-            rows = list(csv.DictReader(file))
+        rows = rows_of(figures / f"classification_report{suffix}.csv")
         assert sum(int(row["support"]) for row in rows[:10]) == count
         assert [row["class"] for row in rows[10:]] == ["macro average", "weighted average"]
         counts = np.loadtxt(figures / f"confusion_matrix{suffix}.csv", delimiter=",", skiprows=1)[:, 1:]

@@ -1,4 +1,3 @@
-import csv
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -14,6 +13,7 @@ from datamodules import Digits, LabeledImages, SampleRequest
 from lit_models import VAE
 from lit_models.errors import ModelError, RunWarning
 from lit_models.losses.vae import bits_per_dim, importance_weighted_bound
+from tests.support.tables import rows_of
 from tests.support.tiny import quick_run, the_run
 from tests.support.trainers import quiet_trainer
 
@@ -306,8 +306,7 @@ def test_a_run_and_its_pictures(relit: Relit) -> None:
     run = the_run()
     for name in ("epoch_0002.png", "reconstructions_0002.png"):
         assert np.asarray(Image.open(run / "samples" / name)).std() > 0
-    with (run / "metrics.csv").open(newline="") as file:
-        rows = list(csv.DictReader(file))
+    rows = rows_of(run / "metrics.csv")
     for stage in ("train", "val"):
         for name in ("loss", "reconstruction_nats", "kl_nats", "bits_per_dim"):
             assert any(row[f"{stage}/{name}"] for row in rows), f"{stage}/{name} is logged"
@@ -316,8 +315,7 @@ def test_a_run_and_its_pictures(relit: Relit) -> None:
     assert alone.sample(2).shape == (2, 1, 32, 32)
     arguments = ["--trainer.callbacks=null", "--trainer.accelerator=cpu", "--trainer.enable_progress_bar=false"]
     assert relit("test", *TINY, *arguments, "--ckpt_path=best") == 0
-    with (run / "metrics.csv").open(newline="") as file:
-        last = list(csv.DictReader(file))[-1]
+    last = rows_of(run / "metrics.csv")[-1]
     assert float(last["test/bits_per_dim_importance_weighted"]) > 0
     assert relit("predict", "--ckpt_path", run / "checkpoints" / "best.ckpt", *arguments[1:]) == 0
     assert len(list((run / "predictions").glob("*.png"))) == 64

@@ -1,4 +1,3 @@
-import csv
 from collections.abc import Callable
 from copy import deepcopy
 from functools import partial
@@ -18,6 +17,7 @@ from lit_models import WGAN
 from lit_models.cli.trainer import compile_networks
 from lit_models.losses.gan import gradient_penalty
 from tests.lit_models.test_adversarial import assert_trained_alike, fit, loader
+from tests.support.tables import rows_of
 from tests.support.tiny import CONFIGS, the_run
 from tests.support.trainers import quiet_trainer
 
@@ -117,8 +117,7 @@ def test_what_a_run_logs(relit: Callable[..., int], precision: str) -> None:
         *("--trainer.limit_val_batches=2", "--data.batch_size=8"),
     )
     assert code == 0
-    with (the_run() / "metrics.csv").open() as file:
-        rows = {key: float(value) for row in csv.DictReader(file) for key, value in row.items() if value}
+    rows = {key: float(value) for row in rows_of(the_run() / "metrics.csv") for key, value in row.items() if value}
     for stage in ("train", "val"):
         distance, penalty = rows[f"{stage}/wasserstein_distance"], rows[f"{stage}/gradient_penalty"]
         assert rows[f"{stage}/discriminator_loss"] == pytest.approx(10 * penalty - distance, rel=1e-4)

@@ -1,4 +1,3 @@
-import csv
 import os
 from pathlib import Path
 
@@ -25,6 +24,7 @@ from lit_models.callbacks.classification import (
     write_report,
 )
 from lit_models.errors import RunError
+from tests.support.tables import rows_of, table_of
 from tests.support.trainers import trainer_of
 
 
@@ -50,22 +50,20 @@ def test_tables_and_a_class_without_images(tmp_path: Path) -> None:
     counts = torch.tensor([[3, 1, 0], [0, 2, 0], [0, 0, 0]])
     names = ["cat", "dog, small", "emu"]
     write_class_accuracy(counts, names, tmp_path / "a.csv")
-    with (tmp_path / "a.csv").open(newline="") as file:
-        assert list(csv.reader(file)) == [
-            ["class", "images", "correct", "accuracy"],
-            ["cat", "4", "3", "0.7500"],
-            ["dog, small", "2", "2", "1.0000"],
-            ["emu", "0", "0", ""],
-            ["all", "6", "5", "0.8333"],
-        ]
+    assert table_of(tmp_path / "a.csv") == [
+        ["class", "images", "correct", "accuracy"],
+        ["cat", "4", "3", "0.7500"],
+        ["dog, small", "2", "2", "1.0000"],
+        ["emu", "0", "0", ""],
+        ["all", "6", "5", "0.8333"],
+    ]
     write_confusion(counts, names, tmp_path / "c.csv")
-    with (tmp_path / "c.csv").open(newline="") as file:
-        assert list(csv.reader(file)) == [
-            ["class", *names],
-            ["cat", "3", "1", "0"],
-            [names[1], "0", "2", "0"],
-            ["emu", *"000"],
-        ]
+    assert table_of(tmp_path / "c.csv") == [
+        ["class", *names],
+        ["cat", "3", "1", "0"],
+        [names[1], "0", "2", "0"],
+        ["emu", *"000"],
+    ]
     draw_class_accuracy(counts, names, tmp_path / "a.png")
     draw_confusion(counts, names, tmp_path / "c.png")
     for name in "ac":
@@ -95,8 +93,7 @@ def test_most_confused_pairs_by_a_loop(tmp_path: Path) -> None:
 
     names = [f"class {label}" for label in range(7)]
     write_confused_pairs(pairs[:1], names, tmp_path / "p.csv")
-    with (tmp_path / "p.csv").open(newline="") as file:
-        (row,) = csv.DictReader(file)
+    (row,) = rows_of(tmp_path / "p.csv")
     first = pairs[0]
     assert row["class"] == names[first.first]
     assert row["taken for"] == names[first.second]
@@ -158,8 +155,7 @@ def test_report_by_plain_loops(tmp_path: Path) -> None:
     assert report[5][2] == pytest.approx(8 / 14), "the weighted recall is the accuracy"
 
     write_report(report, tmp_path / "report.csv")
-    with (tmp_path / "report.csv").open(newline="") as file:
-        rows = list(csv.DictReader(file))
+    rows = rows_of(tmp_path / "report.csv")
     assert rows[0] == {"class": "a", "precision": "0.6250", "recall": "0.6250", "f1": "0.6250", "support": "8"}
     table = as_table(report).splitlines()
     assert table[0].split() == ["precision", "recall", "f1", "support"]

@@ -24,7 +24,7 @@ from lit_models.metrics.variety import (
     training_distance,
 )
 from lit_models.support.weights import build_model, read_weights
-from tests.support.trainers import trainer_of
+from tests.support.trainers import quiet_trainer, trainer_of
 
 WEIGHTS = Path(__file__).parents[3] / "weights"
 

@@ -1,4 +1,3 @@
-import csv
 import json
 import os
 import shutil
@@ -12,6 +11,7 @@ from PIL import Image
 from lit_models.__main__ import main
 from lit_models.cli.compare import shortest_ends
 from lit_models.runs.reading import read_run
+from tests.support.tables import rows_of
 from tests.support.tiny import TINY, the_run
 
 Relit = Callable[..., int]
@@ -41,8 +41,7 @@ def test_table_and_figures(runs: list[Path], tmp_path: Path, capsys: pytest.Capt
     assert said[0].split() == ["|", "run", "|", "test/fid", "|", "val/fid", "|", "training", "time", "|"]
     assert said[2].split() == ["|", "a", "|", "3.25", "|", "4.5", "(4", "–", "8)", "|", "1.5", "min", "|"]
     assert said[3].split() == ["|", "b", "|", "|", "7", "|", "|"]
-    with (output / "comparison.csv").open(newline="") as file:
-        table = list(csv.DictReader(file))
+    table = rows_of(output / "comparison.csv")
     assert {(row["run"], row["metric"], row["smallest"], row["largest"], row["final"]) for row in table} == {
         ("a", "test/fid", "3.25", "3.25", "3.25"),
         ("a", "val/fid", "4.0", "8.0", "4.5"),
@@ -84,8 +83,7 @@ def test_a_test_of_some_batches_stands_beside_others_only_with_a_mark(
     assert [line.split()[3] for line in said.splitlines()[2:4]] == ["3.25", "2.25†"], "a test of all batches goes first"
     assert "† Tested on some batches only: b (limit_test_batches 1)." in said
     assert said.startswith((output / "comparison.md").read_text())
-    with (output / "comparison.csv").open(newline="") as file:
-        limits = {(row["run"], row["metric"]): row["limit_test_batches"] for row in csv.DictReader(file)}
+    limits = {(row["run"], row["metric"]): row["limit_test_batches"] for row in rows_of(output / "comparison.csv")}
     assert limits == {("a", "test/fid"): "", ("a", "val/fid"): "", ("b", "test/fid"): "1", ("b", "val/fid"): ""}
     write_tests(runs[1], (2.5, None))
     assert main(command) == 0

@@ -1,6 +1,5 @@
 """Lightning's own options work with every method, or are refused in a sentence."""
 
-import csv
 import os
 import re
 import shutil
@@ -21,6 +20,7 @@ from lit_models.errors import RunError
 from lit_models.support.lightning_internals import find_unused_parameters
 from tests.methods import RUNS
 from tests.support.small_runs import small_run
+from tests.support.tables import rows_of
 from tests.support.tiny import TINY, the_run
 
 Relit = Callable[..., int]
@@ -296,8 +296,7 @@ def test_ddp_by_name_with_a_gan(relit: Relit, digits_root: Path, method: str, st
     environment = {**os.environ, "PYTHONPATH": str(Path(TINY[1]).parents[1])}
     ran = subprocess.run(command, capture_output=True, text=True, timeout=200, check=False, env=environment)
     assert ran.returncode == 0, ran.stderr
-    with (the_run() / "metrics.csv").open() as file:
-        assert list(csv.DictReader(file))
+    assert rows_of(the_run() / "metrics.csv")
 
 
 class Sums(Callback):

@@ -1,4 +1,3 @@
-import csv
 import os
 import re
 import signal
@@ -17,6 +16,7 @@ from lit_models.__main__ import main
 from lit_models.cli import processes, sweep, sweep_settings, sweep_training, sweep_worker
 from lit_models.errors import RunError
 from tests.support import fake_training
+from tests.support.tables import rows_of
 from tests.support.tiny import CONFIGS
 
 optuna = pytest.importorskip("optuna")
@@ -59,8 +59,7 @@ def started() -> Counter[str]:
 
 def rows_of_table() -> list[dict[str, str]]:
     (path,) = Path("runs/toy/sweeps").glob("*/table.csv")
-    with path.open(newline="") as file:
-        return list(csv.DictReader(file))
+    return rows_of(path)
 
 
 GRID = ("--vary", "model.x", 1, 3, "--vary", "seed_everything", 0, 1, 2)

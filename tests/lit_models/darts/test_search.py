@@ -1,4 +1,3 @@
-import csv
 import json
 import os
 from collections.abc import Callable
@@ -22,6 +21,7 @@ from lit_models.callbacks import CellFigures
 from lit_models.darts.genotype import derive_genotype, read_genotype
 from lit_models.darts.supernet import statistics_kept
 from tests.support.darts_edgewise import edgewise_tensors, edgewise_twin
+from tests.support.tables import rows_of
 from tests.support.tiny import (
     QUIET,
     assert_refused,
@@ -283,8 +283,7 @@ def test_a_search_leaves_genotypes_figures_and_metrics(uninterrupted: Path) -> N
     assert torch.equal(checkpoint["history"][-1]["alpha"], torch.stack(alphas))
     for name in ("cells", "search", "losses", "accuracies"):
         assert np.asarray(Image.open(uninterrupted / "figures" / f"{name}.png")).std() > 0
-    with (uninterrupted / "metrics.csv").open(newline="") as file:
-        rows = list(csv.DictReader(file))
+    rows = rows_of(uninterrupted / "metrics.csv")
     counts = {name: sum(bool(row.get(name)) for row in rows) for name in rows[0]}
     for name in ("loss", "accuracy", "arch_loss"):
         assert counts[f"train/{name}"] == 8

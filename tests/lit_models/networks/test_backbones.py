@@ -1,6 +1,5 @@
 """torchvision's and timm's networks as encoders; nothing is downloaded."""
 
-import csv
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,7 @@ from lit_models.errors import ModelError
 from lit_models.networks.backbones import Backbone
 from lit_models.networks.encoders import load_encoder
 from lit_models.optimizers import decayed_weights
+from tests.support.tables import rows_of
 from tests.support.tiny import the_run, weights
 
 Relit = Callable[..., int]
@@ -312,8 +312,7 @@ def test_protonet_with_a_backbone_trains_resumes_tests_exports_and_predicts(
     assert not torch.equal(first["encoder.network.conv1.0.weight"], learned)
     assert torch.allclose(learned, reference.state_dict()["conv1.0.weight"], atol=1e-3), "it began with the file's"
     assert relit("test", "--ckpt_path", the_run(), *QUIET) == 0
-    with (the_run() / "metrics.csv").open() as file:
-        assert any(row.get("test/accuracy") for row in csv.DictReader(file))
+    assert any(row.get("test/accuracy") for row in rows_of(the_run() / "metrics.csv"))
     support = ("--data=SupportQuery", "--data.support=pictures", "--data.query=pictures/class0")
     assert relit("predict", "--ckpt_path", the_run(), *support, *QUIET, "--predictions.folder=out") == 0
     assert relit("export", the_run(), "--output", "net") == 0
@@ -383,8 +382,7 @@ def test_a_pretrained_network_is_measured_untrained(relit: Relit, reference: nn.
     model = ("--model=MetricResNet", f"--model.encoder={SMALL}", "--model.pretrained=w.pt", "--model.image_size=32")
     data = ("--data=ImageFolder", "--data.path=pictures", "--data.image_size=32", "--data.val_fraction=0")
     assert relit("test", *model, "--model.num_classes=3", *data, *QUIET, "--run.experiment=measured") == 0
-    with (the_run() / "metrics.csv").open() as file:
-        (row,) = csv.DictReader(file)
+    (row,) = rows_of(the_run() / "metrics.csv")
     assert float(row["test/centroid_accuracy"]) == pytest.approx(float(torch.cat(right).float().mean()))
 
 
@@ -419,8 +417,7 @@ def test_pictures_of_new_classes_need_no_training(relit: Relit, reference: nn.Mo
     shape = ("--model.image_size=32", "--model.channels=3")
     data = ("--data=SupportQuery", "--data.support=support", "--data.query=query")
     assert relit("predict", *model, *shape, *data, *QUIET, "--predictions.folder=out") == 0
-    with next(Path("out").rglob("classes.csv")).open(newline="") as file:
-        found = [row["class"] for row in csv.DictReader(file)]
+    found = [row["class"] for row in rows_of(next(Path("out").rglob("classes.csv")))]
     mean, std = (torch.tensor(reference.default_cfg[name]).view(3, 1, 1) for name in ("mean", "std"))  # type: ignore[index,arg-type]
 
     def features(folder: str) -> torch.Tensor:

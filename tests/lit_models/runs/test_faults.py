@@ -1,6 +1,5 @@
 """What goes wrong around a run: it is said in a sentence, and what was reached is kept."""
 
-import csv
 import multiprocessing
 import os
 import pickle
@@ -19,6 +18,7 @@ from lit_models.errors import RunError, RunWarning
 from lit_models.runs.loggers import MetricsCSV
 from lit_models.support.checkpoint_files import put_in_place, read_checkpoint, read_or_fall_back
 from tests.lit_models.runs.test_resume import assert_same_run
+from tests.support.tables import rows_of
 from tests.support.tiny import CONFIGS, TINY, the_run, weights
 
 Relit = Callable[..., int]
@@ -209,8 +209,7 @@ def test_a_test_of_a_run_that_is_still_training_and_the_training_write_into_one_
     training.save()
     training.log_metrics({"epoch": 0, "val/loss": 2.5}, 19)
     training.save()
-    with (tmp_path / "metrics.csv").open(newline="") as file:
-        rows = [{name: value for name, value in row.items() if value} for row in csv.DictReader(file)]
+    rows = [{name: value for name, value in row.items() if value} for row in rows_of(tmp_path / "metrics.csv")]
     assert rows == [
         {"epoch": "0", "step": "9", "train/loss": "1.5"},
         {"epoch": "0", "step": "9", "test/loss": "0.5"},

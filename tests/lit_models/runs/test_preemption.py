@@ -1,6 +1,5 @@
 """A run that gets a signal goes on, in its next life, as if nothing had happened."""
 
-import csv
 import multiprocessing
 import os
 import shutil
@@ -19,6 +18,7 @@ import torch
 from lightning.pytorch import Callback, Trainer
 
 from lit_models.runs.loggers import finish_wandb
+from tests.support.tables import rows_of
 from tests.support.tiny import CONFIGS, TINY, assert_same_run, finished_run, killed_fit, the_run, weights
 
 Relit = Callable[..., int]
@@ -149,8 +149,7 @@ def test_metrics_of_a_critic_whose_round_is_cut_in_two(relit: Relit, log_every: 
     assert relit("fit", *TINY, *fit, *sending(signal.SIGUSR1, batch=31), "--ckpt_path=last") == USR1
     assert relit("fit", *TINY, *fit, "--ckpt_path=last") == 0
     assert_same_run(the_run(), the_run(Path("whole")))
-    with (the_run() / "metrics.csv").open() as file:
-        rows = [row for row in csv.DictReader(file) if row["train/discriminator_loss"]]
+    rows = [row for row in rows_of(the_run() / "metrics.csv") if row["train/discriminator_loss"]]
     assert len(rows) == 40 // log_every
     losses = [row["train/generator_loss"] for row in rows]
     rounds = [batch // 3 for batch in range(log_every, 41, log_every)]

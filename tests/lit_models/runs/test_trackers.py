@@ -1,6 +1,5 @@
 """TensorBoard and MLflow hold what W&B holds, and a resumed run goes on in the same place."""
 
-import csv
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ from lit_models.errors import RunError
 from lit_models.runs.loggers import WandbOptions, wandb_logger
 from lit_models.runs.trackers import MLflow, TensorBoard
 from lit_models.support.logging import log_figure, log_image, log_table
+from tests.support.tables import rows_of
 from tests.support.tiny import CONFIGS, TINY, the_run
 
 Relit = Callable[..., int]
@@ -25,8 +25,7 @@ SHORT = ("--trainer.limit_train_batches=4", "--trainer.log_every_n_steps=2", "--
 
 def logged_rows(run: Path) -> list[int]:
     """The steps at which ``metrics.csv`` holds a training loss."""
-    with (run / "metrics.csv").open(newline="") as file:
-        return [int(row["step"]) for row in csv.DictReader(file) if row["train/generator_loss"]]
+    return [int(row["step"]) for row in rows_of(run / "metrics.csv") if row["train/generator_loss"]]
 
 
 def test_tensorboards_event_files_hold_it_all_and_are_resumed(relit: Relit) -> None:
