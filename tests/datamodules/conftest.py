@@ -5,6 +5,7 @@ from pathlib import Path
 from threading import Thread
 
 import pytest
+import torch
 
 from datamodules.loading import archives
 
@@ -21,6 +22,13 @@ def default_root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The data root of a data module that isn't given one is an empty folder."""
     monkeypatch.setenv("RELIT_DATA", str(tmp_path / "root"))
     return tmp_path / "root"
+
+
+@pytest.fixture
+def seeds(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Fixed seeds of the run and of torch."""
+    monkeypatch.setenv("PL_GLOBAL_SEED", "7")
+    torch.manual_seed(0)
 
 
 @pytest.fixture

@@ -6,43 +6,23 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from torchvision import transforms
 from torchvision.transforms import functional
 
-from datamodules import DataError, DataWarning, ImagePair, PairedFolder
+from datamodules import DataError, DataWarning, PairedFolder
 from datamodules.loading.pairs import UnpairedBatches, UnpairedDataset, tile_starts
 from datamodules.loading.samplers import ShuffledBatches
 from lit_models import Pix2Pix
 from lit_models.errors import ModelError
 from tests.support.data_modules import set_up, sizes
+from tests.support.pairs import everything, picture, place_of_window, resized, side_by_side
 from tests.support.trainers import quiet_trainer
 
-pytestmark = pytest.mark.usefixtures("default_root")
-
-
-@pytest.fixture(autouse=True)
-def seeds(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("PL_GLOBAL_SEED", "7")
-    torch.manual_seed(0)
-
-
-def picture(seed: int, size: int = 40, mode: str = "RGB") -> Image.Image:
-    rough = np.random.default_rng(seed).integers(0, 256, (5, 5, 3), np.uint8)
-    return Image.fromarray(rough).resize((size, size), Image.Resampling.BICUBIC).convert(mode)
+pytestmark = pytest.mark.usefixtures("default_root", "seeds")
 
 
 def save(image: Image.Image, path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     image.save(path)
-
-
-def side_by_side(folder: Path, count: int, first: int = 0, size: int = 40) -> Path:
-    for number in range(first, first + count):
-        pair = Image.new("RGB", (2 * size, size))
-        pair.paste(picture(2 * number, size), (0, 0))
-        pair.paste(picture(2 * number + 1, size), (size, 0))
-        save(pair, folder / f"{number}.png")
-    return folder
 
 
 def two_folders(a: Path, b: Path, count: int, size: int = 40, mode: str = "RGB", first: int = 0) -> None:
@@ -53,15 +33,6 @@ def two_folders(a: Path, b: Path, count: int, size: int = 40, mode: str = "RGB",
 
 def prepared(path: Path, **arguments) -> PairedFolder:
     return set_up(PairedFolder(str(path), **{"image_size": 32, "batch_size": 2, "eval_batch_size": 3, **arguments}))
-
-
-def everything(split) -> ImagePair:
-    return split.__getitems__(range(len(split)))
-
-
-def resized(seed: int, size: int, side: int = 40) -> torch.Tensor:
-    resize = transforms.Resize((size, size), transforms.InterpolationMode.BICUBIC)
-    return functional.pil_to_tensor(resize(picture(seed, side)))
 
 
 # --- layouts ----------------------------------------------------------------------------------------------------------
@@ -153,13 +124,6 @@ def test_pairs_in_an_archive(tmp_path: Path) -> None:
 # --- sizes and channels -----------------------------------------------------------------------------------------------
 
 
-def place_of(window: torch.Tensor, image: torch.Tensor) -> bool:
-    """Whether a window, or its mirror image, is cut out of an image."""
-    size = window.shape[-1]
-    views = image.unfold(1, size, 1).unfold(2, size, 1)  # (C, y, x, size, size)
-    return any((views == one[:, None, None]).flatten(3).all(-1).all(0).any() for one in (window, window.flip(-1)))
-
-
 def test_windows_at_a_larger_scale(tmp_path: Path) -> None:
     side_by_side(tmp_path / "d" / "train", 2)
     side_by_side(tmp_path / "d" / "val", 1, first=5)
@@ -169,7 +133,8 @@ def test_windows_at_a_larger_scale(tmp_path: Path) -> None:
     images = everything(data.train_set).source
     batch = data.augment(everything(data.train_set))
     assert batch.source.shape == (2, 3, 16, 16)
-    assert all(place_of(window, image) for window, image in zip(batch.source, images, strict=True))
+    for window, image in zip(batch.source, images, strict=True):
+        place_of_window(image, window)  # there is one
     assert tile_starts(36, 16) == [0, 10, 20]
     assert sizes(data) == [2, 9, 18]
     full = resized(20, 36)

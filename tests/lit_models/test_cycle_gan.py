@@ -13,8 +13,8 @@ from datamodules import ImagePair, Maps
 from lit_models import CycleGAN
 from lit_models.cycle_gan import ImageBuffer
 from lit_models.errors import ModelError
-from tests.datamodules.test_maps import write_maps
 from tests.lit_models.test_pix2pix import loader, pairs
+from tests.support.pairs import write_maps
 from tests.support.trainers import quiet_trainer, seeded_fit
 
 Relit = Callable[..., int]

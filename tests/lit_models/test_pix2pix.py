@@ -16,9 +16,9 @@ from datamodules import Digits, ImagePair, Maps
 from lit_models import Pix2Pix
 from lit_models.errors import ModelError
 from lit_models.networks.resnet_generator import ResNetGenerator
-from tests.datamodules.test_maps import write_maps
 from tests.lit_models.support.test_authors_weights import AuthorsUNet, by_the_image, shaken
 from tests.support.data_modules import set_up
+from tests.support.pairs import write_maps
 from tests.support.tiny import CONFIGS, the_run, weights
 from tests.support.trainers import Rates, seeded_fit
 

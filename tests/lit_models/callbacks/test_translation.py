@@ -17,7 +17,7 @@ from lit_models.errors import RunError
 from lit_models.metrics.generation import frechet_distance
 from lit_models.metrics.image_errors import MAP_COLORS, TranslationMetrics, nearest_colors
 from lit_models.support.named_extractors import load_extractor
-from tests.datamodules.test_maps import write_maps
+from tests.support.pairs import write_maps
 from tests.support.tables import table_of
 from tests.support.trainers import quiet_trainer
 

@@ -7,8 +7,8 @@ from lightning.pytorch import Trainer
 
 from datamodules import DataError, EpisodeDataModule, FewLabels, ImageDataModule, Maps, SearchDataModule
 from lit_models.errors import ModelError
-from tests.datamodules.test_maps import only_a_subset, write_maps
 from tests.methods import SMALL_MODELS
+from tests.support.pairs import only_a_subset, write_maps
 from tests.support.small_models import small_model
 from tests.support.trainers import quiet_trainer
 
