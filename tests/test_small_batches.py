@@ -13,6 +13,8 @@ from tests.methods import SMALL_MODELS
 from tests.support.small_fits import ImagesInMemory, small_fit, small_trainer
 from tests.support.small_models import small_model
 
+ALL_HELD_OUT = {"limit_val_batches": 1.0, "limit_test_batches": 1.0}
+
 
 def all_finite(values: dict[str, torch.Tensor]) -> bool:
     return bool(values) and all(value.isfinite().all() for value in values.values())
@@ -20,7 +22,7 @@ def all_finite(values: dict[str, torch.Tensor]) -> bool:
 
 @pytest.mark.parametrize("title", SMALL_MODELS)
 def test_a_last_held_out_batch_of_one(title: str, tmp_path: Path) -> None:
-    model, data, trainer = small_fit(title, tmp_path, count=13, limit_train_batches=1)
+    model, data, trainer = small_fit(title, tmp_path, count=13, limit_train_batches=1, **ALL_HELD_OUT)
     trainer.fit(model, data)
     assert all_finite(trainer.callback_metrics)
     trainer.test(model, data, verbose=False)
