@@ -81,11 +81,23 @@ def uninterrupted(tmp_path_factory: pytest.TempPathFactory, digits_root: Path) -
     return finished_run(tmp_path_factory.mktemp("whole"), *TINY, f"--data.root={digits_root}")
 
 
+DRAWINGS = ("runs.curves.draw_curves", "callbacks.cells.draw_genotype", "callbacks.cells.draw_search")
+"""What draws a picture at the end of each training, or of each epoch of DARTS, in a good part of a short run's time."""
+
+
 @pytest.fixture
-def relit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, digits_root: Path) -> Iterator[Callable[..., int]]:
-    """Runs the command in this process, in an empty folder, with the prepared digits; returns its exit code."""
+def relit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, digits_root: Path, request: pytest.FixtureRequest
+) -> Iterator[Callable[..., int]]:
+    """Runs the command in this process, in an empty folder, with the prepared digits; returns its exit code.
+
+    Curves and cells are pictures of a few pixels, unless the test is marked by `draws`.
+    """
     from lit_models.__main__ import main
 
+    if request.node.get_closest_marker("draws") is None:
+        for name in DRAWINGS:
+            monkeypatch.setattr(f"lit_models.{name}", draw_a_few_pixels)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("RELIT_DATA", str(digits_root))
     monkeypatch.delenv("PL_GLOBAL_SEED", raising=False)
@@ -94,6 +106,15 @@ def relit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, digits_root: Path) ->
         yield lambda *args: main([str(arg) for arg in args])
     for name in ("PL_GLOBAL_SEED", "RELIT_MODULES"):
         os.environ.pop(name, None)
+
+
+def draw_a_few_pixels(content: object, path: Path, title: str = "") -> Path:
+    """Takes the place of a function that draws a picture."""
+    from PIL import Image
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.new("RGB", (8, 8)).save(path)
+    return path
 
 
 @pytest.fixture

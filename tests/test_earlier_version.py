@@ -119,8 +119,11 @@ def test_a_method_gives_the_values_that_it_gave(
             if method in methods:
                 assert now[name] == pytest.approx(before[name], rel=1e-4), name
         own = METHODS[method].epochs  # arguments that fix its length
-        longer = [f"--config={run / 'config.yaml'}", f"--model.{own[-1]}=2"] if own else ["--trainer.max_epochs=2"]
-        assert relit("fit", f"--ckpt_path={checkpoint}", *longer) == 0
+        if own:
+            longer = [f"--config={run / 'config.yaml'}", "--ckpt_path=last", f"--model.{own[-1]}=2"]
+        else:
+            longer = [f"--ckpt_path={checkpoint}", "--trainer.max_epochs=2"]
+        assert relit("fit", *longer) == 0
         assert read_checkpoint(checkpoint)["epoch"] > content["epoch"]
         assert json.loads((run / "run.json").read_text())["finished"]
     assert relit("report", *map(str, runs), f"--output={method}.html") == 0

@@ -260,6 +260,7 @@ def uninterrupted(tmp_path_factory: pytest.TempPathFactory, digits_root: Path) -
 
 
 @pytest.mark.long
+@pytest.mark.draws
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 def test_a_killed_search_goes_on_exactly(relit: Relit, uninterrupted: Path) -> None:
     arguments = [*FIT, *SECOND, "--checkpoint.every_n_steps=1"]
