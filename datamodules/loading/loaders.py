@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.utils.data import BatchSampler as TorchBatchSampler
 from torch.utils.data import DataLoader, DistributedSampler, Sampler, SequentialSampler
 
-from datamodules.loading.samplers import BatchSampler, ContinuingSampler, draws_epochs
+from datamodules.loading.samplers import BatchSampler, ContinuingSampler, draws_epochs, share_of, size_of
 from datamodules.loading.tensors import Batch
 
 BatchOut = TypeVar("BatchOut", bound=tuple[Tensor, ...], covariant=True)
@@ -146,11 +146,11 @@ class BatchLoader(DataLoader[Any], Generic[Batch]):
     @property
     def _share(self) -> int:
         """Rows, or episodes, of a batch of all ranks together."""
-        return getattr(self.batches, "share", 0)
+        return share_of(self.batches)
 
     @property
     def _rows(self) -> int:
-        return getattr(self.batches, "size", 0)
+        return size_of(self.batches)
 
     def state_dict(self) -> dict[str, Any]:
         return {

@@ -18,6 +18,7 @@ from lit_models.cli.names import published_weights
 from lit_models.errors import ModelError, RunError, RunWarning
 from lit_models.networks.normalization import BatchStatisticsNorm2d
 from lit_models.registry import METHODS
+from lit_models.support.lightning_internals import attribute_of
 
 SIZES = (
     *("image_size", "channels", "latent_dim", "feature_maps", "discriminator_feature_maps", "embedding_dim"),
@@ -56,7 +57,7 @@ def require_fitting_trainer(model: LightningModule, trainer: dict[str, Any], cal
             )
     for finder in callbacks:
         if isinstance(finder, LearningRateFinder):
-            attribute = finder._attr_name or "lr"
+            attribute = attribute_of(finder)
             if not model.automatic_optimization or not hasattr(model, attribute):
                 raise ModelError(
                     f"LearningRateFinder can't search for {name}, which has no attribute {attribute!r} for its only "
