@@ -117,7 +117,7 @@ class ProtoNet(StartsFromWeights):
         if stage == "predict":
             if not isinstance(self.data, SupportQuery):
                 raise ModelError(
-                    "ProtoNet tells apart the classes of a folder of examples: add --data SupportQuery --data.support "
+                    "ProtoNet predicts the classes of a folder of examples: add --data SupportQuery --data.support "
                     "FOLDER (with a sub-folder of images for each class) --data.query FOLDER (with the images in "
                     "question)."
                 )

@@ -167,7 +167,7 @@ class BatchLoader(DataLoader[Any], Generic[Batch]):
 
         If a batch of all processes has another size by now (another batch size or number of processes), the epoch goes
         on behind the rows that were used; a last part of less than a batch is left out. If the data have another number
-        of rows, or the sampler knows no such place, the epoch starts over. :attr:`change` says which.
+        of rows, or the sampler can't start there, the epoch starts over. :attr:`change` says which.
         """
         self.epoch, self._resumed, self.change = state["epoch"], True, None
         # Earlier versions knew neither of some samplers.
@@ -215,7 +215,7 @@ class EpochBatches(TorchBatchSampler):
 
     Args:
         sampler: Draws the batches.
-        batch_size: Not used: the sampler knows it. (Lightning builds batch samplers again by these names.)
+        batch_size: Not used: the sampler has it. (Lightning builds batch samplers again by these names.)
         drop_last: Not used.
     """
 

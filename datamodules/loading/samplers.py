@@ -2,8 +2,8 @@
 
 A sampler has ``len(sampler)``, the batches an epoch on this rank, and ``sampler.epoch(e)``, an iterator over the
 int64 index tensors of epoch ``e``. As an epoch's order depends on nothing but its number, a resumed run only has to
-know the epoch and how many batches of it were used. ``sampler.share``, the rows of a batch of all ranks, tells it
-whether those batches were of the same size.
+know the epoch and how many batches of it were used. ``sampler.share``, the rows of a batch of all ranks, shows whether
+those batches were of the same size.
 """
 
 import math

@@ -1,6 +1,6 @@
 """Reads the command line before torch is imported: names become files, short forms become options, slips are refused.
 
-Everything that this can't judge is left to the parser, which knows the types.
+Everything that depends on the types of arguments is left to the parser.
 """
 
 import codecs

@@ -211,7 +211,7 @@ def _require_batch_norm(model: LightningModule) -> None:
         raise RunError("--trainer.sync_batchnorm works on GPUs only: leave it out.")
     if not any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in model.modules()):
         name = type(model).__name__
-        raise ModelError(f"{name} has no batch normalization that --trainer.sync_batchnorm knows: leave it out.")
+        raise ModelError(f"{name} has no batch normalization that --trainer.sync_batchnorm replaces: leave it out.")
     if any(isinstance(module, BatchStatisticsNorm2d) for module in model.modules()):
         raise ModelError(
             f"{type(model).__name__} normalizes each image by itself in evaluation, which --trainer.sync_batchnorm "

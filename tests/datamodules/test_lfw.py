@@ -123,7 +123,7 @@ BAD_ROOTS = {
     "too many images": (
         lambda root: write_people(root / "lfw" / "lfw-deepfunneled"),
         {"min_images": 13},
-        r"Nobody in .*lfw-deepfunneled who is asked for has 13 images \(the most are 12\): lower --data\.min_images",
+        r"No person that was asked for has 13 images in .*lfw-deepfunneled \(the most are 12\): lower --data\.min",
     ),
 }
 

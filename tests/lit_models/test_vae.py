@@ -238,7 +238,7 @@ def test_samples_are_decoded_draws_of_the_prior() -> None:
     assert not sample.requires_grad
     request = SampleRequest(torch.arange(5), torch.full((5,), -1), torch.zeros(5, dtype=torch.long))
     assert model.predict_step(request, 0).shape == (5, 1, 8, 8)
-    with pytest.raises(ModelError, match="knows no classes"):
+    with pytest.raises(ModelError, match="has no classes"):
         model.sample(2, labels=torch.zeros(2, dtype=torch.long))
 
 

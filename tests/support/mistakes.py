@@ -305,7 +305,7 @@ fit vae_digits --model.likelihood poisson    | --model.likelihood is poisson | g
 fit vae_digits --model.importance_samples none_ | --model.importance_samples is none_ | a whole number
 fit vae_digits --model.latent_dim null       | latent_dim is null | a whole number of at least 1
 fit dcgan_digits --run.id a/b                | --run.id | letters, digits
-predict --weights dcgan_mnist --class 7 --count 3 | DCGAN knows no classes
+predict --weights dcgan_mnist --class 7 --count 3 | DCGAN has no classes
 predict --weights conditional_gan_mnist --class 17 | no class 17
 fit dcgan_digits --model.latent_dim=eight    | --model.latent_dim is eight | a whole number
 fit vae_digits --model.likelihood gauss      | --model.likelihood is gauss | Did you mean gaussian?
