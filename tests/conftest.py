@@ -10,7 +10,7 @@ import re
 import shutil
 import warnings
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 
@@ -18,6 +18,7 @@ import pytest
 import torch
 
 from lit_models.cli import versions
+from tests.support.fixtures import Patch, Relit
 
 torch.set_num_threads(1)
 # The first backward pass starts autograd's threads, one for each kind of device that is known by then, and after that a
@@ -86,9 +87,7 @@ DRAWINGS = ("runs.curves.draw_curves", "callbacks.cells.draw_genotype", "callbac
 
 
 @pytest.fixture
-def relit(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, digits_root: Path, request: pytest.FixtureRequest
-) -> Iterator[Callable[..., int]]:
+def relit(tmp_path: Path, monkeypatch: Patch, digits_root: Path, request: pytest.FixtureRequest) -> Iterator[Relit]:
     """Runs the command in this process, in an empty folder, with the prepared digits; returns its exit code.
 
     Curves and cells are pictures of a few pixels, unless the test is marked by `draws`.
@@ -118,7 +117,7 @@ def draw_a_few_pixels(content: object, path: Path, title: str = "") -> Path:
 
 
 @pytest.fixture
-def finished(relit: Callable[..., int], uninterrupted: Path) -> Path:
+def finished(relit: Relit, uninterrupted: Path) -> Path:
     """The folder of a run of ``tests.support.tiny.TINY`` that has finished, below ``runs/`` in this test's folder."""
     folder = Path("runs/dcgan_digits") / uninterrupted.name
     shutil.copytree(uninterrupted, folder)
@@ -126,7 +125,7 @@ def finished(relit: Callable[..., int], uninterrupted: Path) -> Path:
 
 
 @pytest.fixture
-def slurm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def slurm(tmp_path: Path, monkeypatch: Patch) -> Path:
     """A Slurm job, number 17, of one process that was started without srun; returns the file that lists the calls of
     ``scontrol``."""
     programs, calls = tmp_path / "bin", tmp_path / "calls"

@@ -5,7 +5,6 @@ import os
 import random
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,12 +17,11 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 import lit_models
 from tests.methods import CASES
 from tests.support.compare import assert_alike
+from tests.support.fixtures import Patch, Relit
 from tests.support.small_data import write_autoencoder
 from tests.support.tiny import CONFIGS, TINY, assert_same_run, the_run, weights
 from tests.support.trainers import quiet_trainer
 from tests.support.two_ranks import Case, penalty_between
-
-Relit = Callable[..., int]
 
 pytestmark = [
     pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork"),
@@ -45,7 +43,7 @@ class KeepCheckpoint(Callback):
     [pytest.param(case, id=name, marks=[pytest.mark.slow] if case.slow else []) for name, case in CASES.items()],
 )
 def test_two_ranks_equal_one_process_on_the_same_global_batch(
-    digits_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, case: Case
+    digits_root: Path, tmp_path: Path, monkeypatch: Patch, case: Case
 ) -> None:
     """Weights, validation figures and checkpoints, by the strategy that the method says it needs."""
     monkeypatch.chdir(tmp_path)

@@ -6,7 +6,6 @@ import os
 import subprocess
 import sys
 import tarfile
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +16,8 @@ import lit_models
 from lit_models.support.checkpoint_files import read_checkpoint
 from tests.methods import METHODS
 from tests.support.compare import assert_alike
+from tests.support.fixtures import Patch, Relit
 
-Relit = Callable[..., int]
 REPOSITORY = Path(__file__).parents[1]
 COMMIT = "37bf220"
 OUTPUT = """
@@ -91,9 +90,7 @@ def values_of(run: Path) -> dict[str, float]:
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize("method", lit_models.METHODS)
-def test_a_method_gives_the_values_that_it_gave(
-    relit: Relit, earlier: Path, method: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_method_gives_the_values_that_it_gave(relit: Relit, earlier: Path, method: str, monkeypatch: Patch) -> None:
     """From the checkpoint and from the exported weights; and the run goes on."""
     monkeypatch.chdir(earlier)
     monkeypatch.setenv("RELIT_DATA", str(earlier / "data"))

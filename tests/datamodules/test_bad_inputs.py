@@ -18,6 +18,7 @@ import datamodules
 from datamodules import DataError, DataWarning, ImageDataModule
 from datamodules.loading import archives
 from tests.support.data_modules import set_up
+from tests.support.fixtures import Patch
 from tests.support.smallest_data import (
     SMALL,
     WRITE,
@@ -34,7 +35,7 @@ from tests.support.smallest_data import (
 
 
 @pytest.fixture(autouse=True)
-def no_network(monkeypatch: pytest.MonkeyPatch) -> None:
+def no_network(monkeypatch: Patch) -> None:
     def refuse(*_: object) -> None:
         raise OSError("no network in tests")
 

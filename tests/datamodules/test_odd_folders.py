@@ -4,7 +4,7 @@ import os
 import shutil
 import tempfile
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -15,6 +15,7 @@ from datamodules import DataError, DataWarning, FewLabels, ImageFolder
 from datamodules.loading.folders import walk
 from lit_models import VAE, TransferClassifier
 from tests.support.data_modules import sizes
+from tests.support.fixtures import Output, Patch, Relit
 from tests.support.folders import make, notes_of, prepared
 from tests.support.trainers import quiet_trainer
 
@@ -188,7 +189,7 @@ def as_user(user: int, action) -> int:  # a function without arguments
 
 
 @pytest.fixture
-def shared(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+def shared(monkeypatch: Patch) -> Iterator[Path]:
     """A folder that all users may read, unlike pytest's."""
     path = Path(tempfile.mkdtemp())
     path.chmod(0o755)
@@ -273,9 +274,7 @@ def test_size_and_channels_are_those_of_the_model(tmp_path: Path) -> None:
     assert few.image_shape == few.images.image_shape == (3, 16, 16)
 
 
-def test_prepare_makes_the_arrays_that_training_takes(
-    relit: Callable[..., int], tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_prepare_makes_the_arrays_that_training_takes(relit: Relit, tmp_path: Path, capsys: Output) -> None:
     make(tmp_path / "data", a=12, b=12)
     arguments = ["--model=VAE", "--model.image_size=16", "--model.channels=1", "--data=ImageFolder", "--data.path=data"]
     arguments += ["--data.batch_size=4", f"--data.root={tmp_path / 'root'}"]

@@ -1,5 +1,4 @@
 import warnings
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +13,7 @@ from datamodules.loading.samplers import ShuffledBatches
 from lit_models import Pix2Pix
 from lit_models.errors import ModelError
 from tests.support.data_modules import set_up, sizes
+from tests.support.fixtures import Output, Relit
 from tests.support.pairs import everything, picture, place_of_window, resized, side_by_side
 from tests.support.trainers import quiet_trainer
 
@@ -293,12 +293,7 @@ QUIET = ("--trainer.enable_progress_bar=false", "--trainer.enable_model_summary=
     [([64], (40, 30), "to 50.0 %"), ([64, 48], (43, 32), "to a shorter side of 32 pixels"), ([32], (80, 60), None)],
 )
 def test_predictions_are_at_the_scale_of_training(
-    relit: Callable[..., int],
-    tmp_path: Path,
-    capsys: pytest.CaptureFixture[str],
-    sides: list[int],
-    size: tuple[int, int],
-    words: str | None,
+    relit: Relit, tmp_path: Path, capsys: Output, sides: list[int], size: tuple[int, int], words: str | None
 ) -> None:
     for place, side in enumerate(sides):
         side_by_side(tmp_path / "pairs", 12, first=100 * place, size=side)
@@ -314,7 +309,7 @@ def test_predictions_are_at_the_scale_of_training(
     assert (words in said) if words else ("resized" not in said)
 
 
-def test_gray_pictures_are_translated_into_color(relit: Callable[..., int], tmp_path: Path) -> None:
+def test_gray_pictures_are_translated_into_color(relit: Relit, tmp_path: Path) -> None:
     two_folders(tmp_path / "pairs" / "A", tmp_path / "pairs" / "B", 12, size=32)
     save(picture(3, 32), tmp_path / "pictures" / "color.png")
     save(picture(3, 32, "L"), tmp_path / "pictures" / "gray.png")
@@ -340,7 +335,7 @@ METHODS = {
 
 
 @pytest.mark.parametrize("name", METHODS)
-def test_networks_of_one_channel_learn_three(relit: Callable[..., int], tmp_path: Path, name: str) -> None:
+def test_networks_of_one_channel_learn_three(relit: Relit, tmp_path: Path, name: str) -> None:
     """Trained, tested and used; ``PairedFolder`` takes its channels and its size from the model."""
     two_folders(tmp_path / "pairs" / "A", tmp_path / "pairs" / "B", 12, size=32)
     save(picture(3, 32), tmp_path / "pictures" / "one.png")
@@ -393,9 +388,7 @@ def test_channels_that_do_not_fit_are_refused(
         quiet_trainer(max_epochs=1).fit(small, PairedFolder(str(tmp_path / "pairs"), **data))
 
 
-def test_tiles_are_predicted_by_number(
-    relit: Callable[..., int], tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_tiles_are_predicted_by_number(relit: Relit, tmp_path: Path, capsys: Output) -> None:
     side_by_side(tmp_path / "pairs" / "train", 4, size=64)
     side_by_side(tmp_path / "pairs" / "test", 1, first=7, size=64)
     arguments = [*SMALL, "--data.path=pairs", "--data.load_size=64", "--data.val_fraction=0", *QUIET]

@@ -18,6 +18,7 @@ from lit_models.adversarial import batch_statistics, evaluating, frozen
 from lit_models.errors import ModelError
 from lit_models.losses.gan import discriminator_bce, generator_bce
 from lit_models.networks import differentiable_augmentation
+from tests.support.fixtures import Patch
 from tests.support.trainers import Rates, seeded_fit
 
 
@@ -233,7 +234,7 @@ def test_an_interval_without_a_schedule_is_refused() -> None:
         tiny(schedule_interval="batch")
 
 
-def test_augmented_images_are_all_that_the_discriminator_gets(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_augmented_images_are_all_that_the_discriminator_gets(monkeypatch: Patch) -> None:
     """A plain loop in which every image, real or generated, is cut before it gets there."""
     monkeypatch.setattr(differentiable_augmentation, "_random_cutout", top_half)
     model = tiny(augmentations=["cutout"])

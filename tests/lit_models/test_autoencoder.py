@@ -1,4 +1,3 @@
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -10,9 +9,8 @@ from torch.nn import functional
 
 from datamodules import LabeledImages
 from lit_models import DenoisingAutoencoder
+from tests.support.fixtures import Relit
 from tests.support.tiny import quick_run, the_run
-
-Relit = Callable[..., int]
 
 TINY = quick_run(
     "autoencoder_digits",

@@ -1,5 +1,4 @@
 import math
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
 
@@ -21,10 +20,9 @@ from lit_models.networks.label_maps import LearnedPattern
 from lit_models.networks.resnet_gan import ConditionalBatchNorm2d
 from lit_models.support.weights import build_model, read_weights
 from tests.lit_models.test_adversarial import fit, loader
+from tests.support.fixtures import Output, Relit
 from tests.support.tiny import CONFIGS, the_run
 from tests.support.trainers import quiet_trainer
-
-Relit = Callable[..., int]
 
 VARIANTS: list[dict[str, Any]] = [
     {"condition": "latent", "discriminator": "concat", "label_encoding": "one_hot"},
@@ -308,7 +306,7 @@ SMALL = (
 
 
 @pytest.mark.long
-def test_from_a_run_to_25_samples_of_one_digit(relit: Relit, capsys: pytest.CaptureFixture[str]) -> None:
+def test_from_a_run_to_25_samples_of_one_digit(relit: Relit, capsys: Output) -> None:
     assert relit("fit", *SMALL) == 0
     grid = Image.open(the_run() / "samples" / "epoch_0001.png")
     assert grid.size == (10 * 34 + 2, 10 * 34 + 2)

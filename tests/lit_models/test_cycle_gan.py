@@ -1,5 +1,4 @@
 import random
-from collections.abc import Callable
 from copy import deepcopy
 from pathlib import Path
 from typing import Any
@@ -16,8 +15,6 @@ from lit_models.errors import ModelError
 from tests.lit_models.test_pix2pix import loader, pairs
 from tests.support.pairs import write_maps
 from tests.support.trainers import quiet_trainer, seeded_fit
-
-Relit = Callable[..., int]
 
 pytestmark = pytest.mark.filterwarnings("ignore:.* pairs in .*; the data set has:datamodules.DataWarning")
 

@@ -1,4 +1,3 @@
-from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -14,8 +13,6 @@ from lit_models.errors import ModelError, RunError
 from tests.support.small_data import write_autoencoder
 from tests.support.tiny import quick_run
 from tests.support.trainers import quiet_trainer
-
-Relit = Callable[..., int]
 
 FIT = quick_run(
     "latent_gan_mnist",

@@ -17,6 +17,7 @@ from lit_models.errors import RunError
 from lit_models.layerwise_mlp import MLP, Decoder, mask
 from lit_models.support import phase_data
 from lit_models.support.phase_data import allocate_codes
+from tests.support.fixtures import Patch
 from tests.support.trainers import Rates, quiet_trainer, trainer_of
 
 # Layers of 2 epochs each and 3 of fine-tuning, 10 batches each.
@@ -314,7 +315,7 @@ def test_cached_codes_change_nothing_but_the_speed(digits_root: Path) -> None:
 
 
 def test_codes_in_a_file_change_nothing_and_leave_nothing(
-    digits_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    digits_root: Path, tmp_path: Path, monkeypatch: Patch
 ) -> None:
     states = []
     for limit in (1 << 30, 100):
@@ -326,9 +327,7 @@ def test_codes_in_a_file_change_nothing_and_leave_nothing(
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_codes_are_allocated_in_memory_or_in_a_file(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, dtype: torch.dtype
-) -> None:
+def test_codes_are_allocated_in_memory_or_in_a_file(tmp_path: Path, monkeypatch: Patch, dtype: torch.dtype) -> None:
     in_memory = allocate_codes((3, 5), dtype, torch.device("cpu"), tmp_path / "none")
     assert (in_memory.shape, in_memory.dtype) == ((3, 5), dtype)
     monkeypatch.setattr(phase_data, "LARGEST_IN_MEMORY", 0)

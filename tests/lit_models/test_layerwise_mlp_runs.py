@@ -2,7 +2,6 @@
 
 import multiprocessing
 import re
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,12 +17,11 @@ from lit_models import LayerwiseMLP
 from lit_models.errors import ModelError
 from lit_models.support.phase_data import labeled_rows
 from tests.lit_models.test_layerwise_mlp import TINY
+from tests.support.fixtures import Output, Relit
 from tests.support.small_data import stl10
 from tests.support.tables import rows_of, table_of
 from tests.support.tiny import assert_refused, assert_same_run, finished_run, killed_fit, killer, quick_run, the_run
 from tests.support.trainers import quiet_trainer
-
-Relit = Callable[..., int]
 
 FIT = quick_run("layerwise_mlp_digits", model=TINY)
 
@@ -46,9 +44,7 @@ def test_a_killed_run_goes_on_exactly_in_any_phase(relit: Relit, uninterrupted: 
 
 
 @pytest.mark.long
-def test_a_resumed_run_may_fine_tune_longer_but_keeps_its_phases(
-    relit: Relit, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_resumed_run_may_fine_tune_longer_but_keeps_its_phases(relit: Relit, capsys: Output) -> None:
     arguments = ["fit", *FIT, "--model.finetune_schedule=cosine", "--trainer.limit_train_batches=1"]
     assert relit(*arguments, "--trainer.max_epochs=8") == 0
     assert relit(*arguments, "--model.pretrain_epochs=1", "--ckpt_path=last") == 1
@@ -84,7 +80,7 @@ def test_fit_logs_every_phase_and_keeps_the_best_classifier(uninterrupted: Path)
 
 
 @pytest.mark.long
-def test_the_progress_bar_names_phase_and_layer(relit: Relit, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_progress_bar_names_phase_and_layer(relit: Relit, capsys: Output) -> None:
     arguments = ["fit", *FIT, "--trainer.enable_progress_bar=true"]
     killer = [
         "--trainer.callbacks+=tests.support.tiny.KillAt",
@@ -173,7 +169,7 @@ def test_predictions_name_files_classes_and_probabilities(
         ("trainer.accumulate_grad_batches=2", "in place of --trainer.accumulate_grad_batches."),
     ],
 )
-def test_errors_are_a_sentence(relit: Relit, capsys: pytest.CaptureFixture[str], argument: str, sentence: str) -> None:
+def test_errors_are_a_sentence(relit: Relit, capsys: Output, argument: str, sentence: str) -> None:
     assert relit("fit", *FIT, f"--{argument}") == 1
     error = capsys.readouterr().err
     assert sentence in error
@@ -190,16 +186,12 @@ def test_errors_are_a_sentence(relit: Relit, capsys: pytest.CaptureFixture[str],
         ("[10, x]", "--model.widths is x; it must be a whole number."),
     ],
 )
-def test_widths_that_are_no_list_of_numbers(
-    relit: Relit, capsys: pytest.CaptureFixture[str], widths: str, sentence: str
-) -> None:
+def test_widths_that_are_no_list_of_numbers(relit: Relit, capsys: Output, widths: str, sentence: str) -> None:
     assert relit("fit", *FIT, f"--model.widths={widths}") == 2
     assert capsys.readouterr().err == f"relit: {sentence}\n"
 
 
-def test_weights_of_other_layers_are_refused(
-    relit: Relit, uninterrupted: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_weights_of_other_layers_are_refused(relit: Relit, uninterrupted: Path, capsys: Output) -> None:
     checkpoint = uninterrupted / "checkpoints" / "last.ckpt"
     assert relit("test", *FIT, "--model.widths=[12, 8, 7]", f"--ckpt_path={checkpoint}") == 1
     assert "The checkpoint's weights don't fit the model" in capsys.readouterr().err
@@ -294,8 +286,6 @@ def test_stl10s_images_without_labels_are_for_pretraining(relit: Relit, tmp_path
     assert relit("fit", *FIT, *model, *data, "--data.unlabeled=true") == 0
 
 
-def test_a_fraction_that_leaves_a_class_without_labels_is_refused(
-    relit: Relit, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_fraction_that_leaves_a_class_without_labels_is_refused(relit: Relit, capsys: Output) -> None:
     sentence = "labeled_fraction is 0.001, which leaves class 0, of "
     assert_refused(relit, capsys, "fit", *FIT, "--model.labeled_fraction=0.001", sentence=sentence)

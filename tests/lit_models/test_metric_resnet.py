@@ -1,5 +1,4 @@
 import math
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any, cast
 
@@ -19,11 +18,10 @@ from lit_models.losses.triplet import batch_hard, distances
 from lit_models.networks.lenet import LeNet
 from lit_models.networks.resnet import ResNet18
 from lit_models.optimizers import one_cycle
+from tests.support.fixtures import Output, Patch, Relit
 from tests.support.tables import rows_of
 from tests.support.tiny import QUIET, assert_refused, the_run
 from tests.support.trainers import Rates, trainer_of
-
-Relit = Callable[..., int]
 
 pytestmark = pytest.mark.timeout(200)
 
@@ -237,7 +235,7 @@ COMMAND = (
 @pytest.mark.parametrize("loss", [pytest.param("center", marks=pytest.mark.slow), "triplet"])
 @pytest.mark.long
 def test_a_run_its_test_and_predictions_from_its_checkpoint_alone(
-    relit: Relit, capsys: pytest.CaptureFixture[str], digits_root: Path, loss: str
+    relit: Relit, capsys: Output, digits_root: Path, loss: str
 ) -> None:
     # oneDNN's strided 1x1 convolutions write beyond their memory with channels_last and less than 8 channels.
     options = [f"--model.loss={loss}", "--model.feature_maps=8", "--channels_last=true"]
@@ -308,11 +306,7 @@ def test_a_longer_training_stretches_the_schedule(relit: Relit) -> None:
     ],
 )
 def test_errors_are_a_sentence(
-    relit: Relit,
-    capsys: pytest.CaptureFixture[str],
-    arguments: list[str],
-    sentence: str,
-    monkeypatch: pytest.MonkeyPatch,
+    relit: Relit, capsys: Output, arguments: list[str], sentence: str, monkeypatch: Patch
 ) -> None:
     if "--data=TinyImageNet" in arguments:
         monkeypatch.setattr("datamodules.TinyImageNet.prepare_data", lambda self: None)

@@ -1,7 +1,6 @@
 """What MetricResNet measures on held-out images, on classes that it learned and on others."""
 
 import os
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +19,6 @@ from lit_models.losses.triplet import batch_hard
 from lit_models.metrics.retrieval import retrieval
 from tests.lit_models.test_metric_resnet import LOSSES, TINY
 from tests.support.trainers import trainer_of
-
-Relit = Callable[..., int]
 
 
 @pytest.mark.parametrize("loss", LOSSES)

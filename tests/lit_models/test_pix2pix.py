@@ -1,4 +1,3 @@
-from collections.abc import Callable
 from copy import deepcopy
 from pathlib import Path
 from typing import Any
@@ -18,11 +17,10 @@ from lit_models.errors import ModelError
 from lit_models.networks.resnet_generator import ResNetGenerator
 from tests.lit_models.support.test_authors_weights import AuthorsUNet, by_the_image, shaken
 from tests.support.data_modules import set_up
+from tests.support.fixtures import Output, Patch, Relit
 from tests.support.pairs import write_maps
 from tests.support.tiny import CONFIGS, the_run, weights
 from tests.support.trainers import Rates, seeded_fit
-
-Relit = Callable[..., int]
 
 pytestmark = pytest.mark.filterwarnings("ignore:.* pairs in .*; the data set has:datamodules.DataWarning")
 
@@ -241,11 +239,7 @@ def test_predict_with_the_authors_weights(relit: Relit, precision: str) -> None:
 
 @pytest.mark.parametrize("generator", ["unet", "resnet"])
 def test_batch_normalization_over_processes_is_refused(
-    relit: Relit,
-    maps_root: Path,
-    generator: str,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
+    relit: Relit, maps_root: Path, generator: str, monkeypatch: Patch, capsys: Output
 ) -> None:
     monkeypatch.setattr("torch.cuda.is_available", lambda: True)
     arguments = [f"--model.generator={generator}", "--model.blocks=1", "--trainer.sync_batchnorm=true"]

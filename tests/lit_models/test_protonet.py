@@ -1,6 +1,5 @@
 import math
 import os
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +16,10 @@ from lit_models.errors import ModelError
 from lit_models.losses.prototypical import episode_accuracy, prototypical_loss
 from lit_models.protonet import Conv4
 from tests.support import two_ranks
+from tests.support.fixtures import Output, Patch, Relit
 from tests.support.tables import rows_of
 from tests.support.tiny import QUIET, assert_refused, the_run
 from tests.support.trainers import Rates, trainer_of
-
-Relit = Callable[..., int]
 
 pytestmark = [pytest.mark.filterwarnings("ignore::datamodules.DataWarning"), pytest.mark.timeout(200)]
 
@@ -191,7 +189,7 @@ def test_one_episode_has_no_confidence_interval(digits_root: Path) -> None:
     assert set(trainer.callback_metrics) == {"test/loss", "test/accuracy", "test/error"}
 
 
-def test_lakes_runs_are_tested_with_their_own_images(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_lakes_runs_are_tested_with_their_own_images(monkeypatch: Patch) -> None:
     """20 tasks of 20 queries: the error is the wrong answers out of 400."""
     runs = episodes(count=20, ways=20, shots=1, queries=1, size=28)
     runs = Episodes(*(part.mul(255).byte() for part in runs))
@@ -238,9 +236,7 @@ TINY = (
 )
 
 
-def test_a_run_leaves_curves_and_a_checkpoint_that_stands_alone(
-    relit: Relit, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_run_leaves_curves_and_a_checkpoint_that_stands_alone(relit: Relit, capsys: Output) -> None:
     options = ["--channels_last=true", "--trainer.precision=bf16-mixed", "--data.episodes_per_batch=2"]
     assert relit("fit", *TINY, *options) == 0
     run = the_run()
@@ -267,13 +263,11 @@ def test_a_run_leaves_curves_and_a_checkpoint_that_stands_alone(
         (["--model.distance=euclidean"], "it must be squared_euclidean or cosine"),
     ],
 )
-def test_errors_are_a_sentence(
-    relit: Relit, capsys: pytest.CaptureFixture[str], arguments: list[str], sentence: str
-) -> None:
+def test_errors_are_a_sentence(relit: Relit, capsys: Output, arguments: list[str], sentence: str) -> None:
     assert_refused(relit, capsys, "fit", *TINY, *arguments, sentence=sentence)
 
 
-def test_single_images_are_refused(relit: Relit, capsys: pytest.CaptureFixture[str], digits_root: Path) -> None:
+def test_single_images_are_refused(relit: Relit, capsys: Output, digits_root: Path) -> None:
     model = ["--model=ProtoNet", "--model.image_size=32", "--run.experiment=tiny", "--trainer.accelerator=cpu"]
     assert relit("fit", *model, "--data=Digits") == 1
     sentence = (
@@ -398,8 +392,6 @@ def test_training_data_tell_whether_pictures_are_inverted(digits_root: Path) -> 
     assert OmniglotEpisodes().inverted
 
 
-def test_prediction_without_folders_says_what_is_missing(
-    relit: Relit, trained: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_prediction_without_folders_says_what_is_missing(relit: Relit, trained: Path, capsys: Output) -> None:
     assert relit("predict", *TINY, "--model.feature_maps=16", f"--ckpt_path={trained}") == 1
     assert "add --data SupportQuery --data.support FOLDER" in capsys.readouterr().err

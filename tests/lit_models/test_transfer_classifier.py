@@ -1,5 +1,4 @@
 import os
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +13,11 @@ from datamodules import Digits, FewLabels
 from lit_models import DCGAN, VAE, TransferClassifier
 from lit_models.errors import ModelError, RunError
 from lit_models.support.pretrained import find_pretrained
+from tests.support.fixtures import Output, Relit
 from tests.support.small_data import write_autoencoder
 from tests.support.tables import rows_of
 from tests.support.tiny import quick_run, the_run
 from tests.support.trainers import quiet_trainer
-
-Relit = Callable[..., int]
 
 FIT = quick_run(
     "transfer_mnist_mlp_finetuned",
@@ -150,7 +148,7 @@ def test_the_encoder_of_a_vae_serves_too(digits_root: Path, tmp_path: Path) -> N
     assert torch.allclose(model.embed(image), vae.embed(image))
 
 
-def test_the_report_is_of_train_and_test(relit: Relit, encoder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_report_is_of_train_and_test(relit: Relit, encoder: Path, capsys: Output) -> None:
     assert relit("fit", *FIT) == 0
     assert relit("test", *FIT, "--ckpt_path=best") == 0
     printed = capsys.readouterr().out

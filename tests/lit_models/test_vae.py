@@ -1,5 +1,4 @@
 import warnings
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +12,10 @@ from datamodules import Digits, LabeledImages, SampleRequest
 from lit_models import VAE
 from lit_models.errors import ModelError, RunWarning
 from lit_models.losses.vae import bits_per_dim, importance_weighted_bound
+from tests.support.fixtures import Patch, Relit
 from tests.support.tables import rows_of
 from tests.support.tiny import quick_run, the_run
 from tests.support.trainers import quiet_trainer
-
-Relit = Callable[..., int]
 
 TINY = quick_run(
     "vae_digits",
@@ -177,7 +175,7 @@ def test_a_checkpoint_restores_the_variance(variance: str) -> None:
 
 
 def test_train_and_val_weigh_alike_and_warm_up_changes_the_objective_only(
-    digits_root: Path, monkeypatch: pytest.MonkeyPatch
+    digits_root: Path, monkeypatch: Patch
 ) -> None:
     seen: dict[str, list[float]] = {"objective": [], "loss": [], "reconstruction": [], "kl": []}
 
@@ -270,7 +268,7 @@ def test_the_importance_weighted_bound_is_the_tighter() -> None:
 
 
 @pytest.mark.parametrize("count", [3, 1500])
-def test_blocks_of_draws_are_draws(count: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_blocks_of_draws_are_draws(count: int, monkeypatch: Patch) -> None:
     """Against one draw at a time, with the same noise: 3 images take blocks, 1,500 don't."""
     model = tiny(likelihood="bernoulli")
     image = images(count).round()

@@ -12,6 +12,7 @@ from PIL import Image
 from datamodules import DataError, DataWarning
 from datamodules.loading import decoding
 from tests.support.data_modules import sizes
+from tests.support.fixtures import Patch
 from tests.support.folders import make, notes_of, prepared
 
 pytestmark = pytest.mark.usefixtures("default_root")
@@ -96,9 +97,7 @@ def test_lab_becomes_gray(tmp_path: Path) -> None:
     assert abs(int(gray[0, 0, 0]) - (0.299 * 200 + 0.587 * 100 + 0.114 * 50)) <= 3
 
 
-def test_pictures_of_too_many_pixels_are_said_and_large_ones_are_not(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_pictures_of_too_many_pixels_are_said_and_large_ones_are_not(tmp_path: Path, monkeypatch: Patch) -> None:
     folder = make(tmp_path / "data", a=2)
     Image.new("L", (30, 30), 9).save(folder / "a" / "large.png")
     Image.new("L", (60, 60)).save(folder / "a" / "huge.png")
@@ -135,9 +134,7 @@ def test_values_that_are_no_numbers_are_left_out(tmp_path: Path) -> None:
     assert "a/nan.tif (some of its values are no numbers)" in notes
 
 
-def test_pictures_are_decoded_in_as_many_threads_as_there_are_processors(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_pictures_are_decoded_in_as_many_threads_as_there_are_processors(tmp_path: Path, monkeypatch: Patch) -> None:
     """Three pictures are open at once, or the barrier breaks; also if few wait for a thread."""
     make(tmp_path / "data", a=7)
     monkeypatch.setattr(decoding, "processors", lambda: 3)

@@ -8,13 +8,14 @@ import pytest
 
 from datamodules.loading.paths import locked
 from tests.support.data_modules import sizes
+from tests.support.fixtures import Patch
 from tests.support.folders import make, prepared
 
 pytestmark = pytest.mark.usefixtures("default_root")
 
 
 @pytest.fixture
-def no_flock(monkeypatch: pytest.MonkeyPatch) -> None:
+def no_flock(monkeypatch: Patch) -> None:
     def no_locks(*_: object) -> None:
         raise OSError(errno.ENOTSUP, "Operation not supported")
 
@@ -49,7 +50,7 @@ def test_without_flock_a_file_is_the_lock(tmp_path: Path) -> None:
 @pytest.mark.parametrize("has_locks", [True, False])
 def test_a_process_says_for_what_it_waits(
     tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
+    monkeypatch: Patch,
     request: pytest.FixtureRequest,
     recwarn: pytest.WarningsRecorder,
     has_locks: bool,
@@ -73,7 +74,7 @@ def test_a_process_says_for_what_it_waits(
     assert said.endswith("If there is none, remove that file.") != has_locks
 
 
-def test_a_lock_that_fails_otherwise_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_lock_that_fails_otherwise_is_an_error(tmp_path: Path, monkeypatch: Patch) -> None:
     def broken(*_: object) -> None:
         raise OSError(errno.EIO, "Input/output error")
 

@@ -8,9 +8,10 @@ import pytest
 from datamodules import DataError
 from datamodules.base import data_root
 from datamodules.loading.paths import expanded, user_cache
+from tests.support.fixtures import Patch
 
 
-def test_a_user_without_a_home_has_a_cache(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_user_without_a_home_has_a_cache(monkeypatch: Patch) -> None:
     def no_home(*_: object) -> Path:
         raise RuntimeError("Could not determine home directory.")
 
@@ -19,7 +20,7 @@ def test_a_user_without_a_home_has_a_cache(monkeypatch: pytest.MonkeyPatch) -> N
     assert user_cache().name.startswith("relit-")
 
 
-def test_paths_as_people_type_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_paths_as_people_type_them(tmp_path: Path, monkeypatch: Patch) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("HOME", "/home/me")
     monkeypatch.setenv("SCRATCH", "/scratch")
@@ -39,7 +40,7 @@ def test_paths_as_people_type_them(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert expanded("~no.one") == tmp_path / "~no.one"
 
 
-def test_a_user_without_a_home(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_a_user_without_a_home(monkeypatch: Patch, tmp_path: Path) -> None:
     for name in ("HOME", "XDG_CACHE_HOME", "RELIT_DATA"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr("os.path.expanduser", lambda path: path)  # as for a user id that has no name

@@ -19,6 +19,7 @@ from lit_models.callbacks.interpolations import paired_rows, pixel_interpolation
 from lit_models.callbacks.latent_map import plane
 from lit_models.callbacks.samples import SampleGrid, interleaved_rows
 from lit_models.errors import RunError
+from tests.support.fixtures import Patch
 from tests.support.tables import rows_of
 from tests.support.trainers import quiet_trainer
 
@@ -141,7 +142,7 @@ def test_a_classifier_that_does_not_recognize_the_real_images_judges_nothing(tmp
     assert not (tmp_path / "figures" / "interpolation.csv").exists()
 
 
-def test_figures_and_share_of_a_test(tmp_path: Path, digits_root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_figures_and_share_of_a_test(tmp_path: Path, digits_root: Path, monkeypatch: Patch) -> None:
     monkeypatch.setattr(module, "recognizing_classifier", lambda *_: Brightness())
     run = trainer(tmp_path, Interpolations(steps=5, per_pair=2, shown=[(3, 8)]))
     data = Digits(root=str(digits_root), eval_batch_size=200)

@@ -24,6 +24,7 @@ from lit_models.callbacks.classification import (
     write_report,
 )
 from lit_models.errors import RunError
+from tests.support.fixtures import Patch
 from tests.support.tables import rows_of, table_of
 from tests.support.trainers import trainer_of
 
@@ -163,7 +164,7 @@ def test_report_by_plain_loops(tmp_path: Path) -> None:
     assert len({len(line) for line in table}) == 1
 
 
-def test_dollar_signs_in_names_are_no_formulas(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_dollar_signs_in_names_are_no_formulas(tmp_path: Path, monkeypatch: Patch) -> None:
     from matplotlib import mathtext
 
     def refuse(*_: object, **__: object) -> None:

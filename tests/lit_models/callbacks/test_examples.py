@@ -13,15 +13,14 @@ from lit_models.callbacks import ClassExamples, examples
 from lit_models.callbacks.examples import chosen_label, draw_examples
 from lit_models.errors import RunError
 from tests.lit_models.callbacks.test_classification import Guesser
+from tests.support.fixtures import Patch
 from tests.support.trainers import trainer_of
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 @pytest.mark.timeout(200)
 @pytest.mark.parametrize("devices", [1, 2])
-def test_the_first_images_of_a_class(
-    tmp_path: Path, digits_root: Path, monkeypatch: pytest.MonkeyPatch, devices: int
-) -> None:
+def test_the_first_images_of_a_class(tmp_path: Path, digits_root: Path, monkeypatch: Patch, devices: int) -> None:
     def keep(image: Tensor, probability: Tensor, label: int, names: Any, path: Path) -> None:
         path.parent.mkdir(parents=True)
         torch.save((image, probability, label, list(names)), path.with_suffix(".pt"))

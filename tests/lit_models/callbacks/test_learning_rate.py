@@ -12,10 +12,9 @@ from torch.optim.lr_scheduler import CosineAnnealingLR, ExponentialLR, LambdaLR,
 from datamodules import Digits
 from lit_models import VAE
 from lit_models.callbacks.learning_rate import LearningRateScaling, Rule
+from tests.support.fixtures import Relit
 from tests.support.tiny import TINY, the_run
 from tests.support.trainers import Rates, quiet_trainer
-
-Relit = Callable[..., int]
 
 
 class Scheduled(VAE):

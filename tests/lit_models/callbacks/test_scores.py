@@ -24,6 +24,7 @@ from lit_models.metrics.variety import (
     training_distance,
 )
 from lit_models.support.weights import build_model, read_weights
+from tests.support.fixtures import Output, Patch
 from tests.support.trainers import quiet_trainer, trainer_of
 
 WEIGHTS = Path(__file__).parents[3] / "weights"
@@ -77,7 +78,7 @@ class Truth(torch.nn.Module):
 
 
 @pytest.fixture
-def truth(digits_root: Path, monkeypatch: pytest.MonkeyPatch) -> Truth:
+def truth(digits_root: Path, monkeypatch: Patch) -> Truth:
     extractor = Truth(digits_root)
     monkeypatch.setattr(scores_module, "load_extractor", lambda which: extractor)
     return extractor
@@ -134,7 +135,7 @@ def test_two_ranks_share_the_images_of_one_process(digits_root: Path, truth: Tru
 
 
 def test_the_test_tells_what_scores_can_be_and_which_classes_fail(
-    digits_root: Path, truth: Truth, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    digits_root: Path, truth: Truth, tmp_path: Path, capsys: Output
 ) -> None:
     callback = GenerationScores(extractor="digits", test_count=60, real_count=2000, batch_size=25)
     trainer = trainer_with(callback, tmp_path)
@@ -165,7 +166,7 @@ def test_the_test_tells_what_scores_can_be_and_which_classes_fail(
     assert "extractor 'digits' (sums)" in capsys.readouterr().out
 
 
-def test_due_epochs(digits_root: Path, truth: Truth, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_due_epochs(digits_root: Path, truth: Truth, tmp_path: Path, monkeypatch: Patch) -> None:
     measured: list[int] = []
     callback = GenerationScores(every_n_epochs=3)
 
@@ -178,9 +179,7 @@ def test_due_epochs(digits_root: Path, truth: Truth, tmp_path: Path, monkeypatch
     assert measured == [1, 3, 6, 7]
 
 
-def test_without_inceptions_weights_training_goes_on(
-    digits_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_without_inceptions_weights_training_goes_on(digits_root: Path, tmp_path: Path, monkeypatch: Patch) -> None:
     from torch_fidelity import feature_extractor_inceptionv3
 
     def no_network(*args: object, **kwargs: object) -> None:

@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 import yaml
 
+from tests.support.fixtures import Patch
 from tests.support.report_page import measured, picture, write_tests
 
 
@@ -47,6 +48,6 @@ def gan(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def in_a_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def in_a_folder(tmp_path: Path, monkeypatch: Patch) -> None:
     """The current folder is the test's."""
     monkeypatch.chdir(tmp_path)

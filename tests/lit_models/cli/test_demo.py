@@ -16,6 +16,7 @@ from lit_models.cli import demo, playing
 from lit_models.errors import RunError
 from lit_models.runs.reading import sample_series
 from lit_models.support.animation import sample_frames, walk_frames, write_movie
+from tests.support.fixtures import Output, Patch
 from tests.support.tiny import CONFIGS
 
 WEIGHTS = CONFIGS.parent / "weights"
@@ -131,7 +132,7 @@ def autoencoder() -> playing.Player:
     return playing.Player("autoencoder", lit_models.DenoisingAutoencoder(feature_maps=2, latent_dim=4).eval())
 
 
-def test_a_drawn_digit_is_read_reconstructed_and_compared(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_a_drawn_digit_is_read_reconstructed_and_compared(monkeypatch: Patch, tmp_path: Path) -> None:
     monkeypatch.setenv("RELIT_DATA", str(tmp_path))
     classifier, other = player(CLASSIFIER), autoencoder()
     reader = playing.DigitReader([classifier], [other])
@@ -238,7 +239,7 @@ def test_a_walk_needs_two_pictures() -> None:
         walk.between(empty, drawn_one(), ink=False)
 
 
-def test_digits_to_pick_from(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_digits_to_pick_from(monkeypatch: Patch, tmp_path: Path) -> None:
     monkeypatch.setenv("RELIT_DATA", str(tmp_path))
     walk = playing.Walk([autoencoder()])
     zero, one = (Image.open(file) for file in walk.examples(2))
@@ -260,7 +261,7 @@ def test_who_walks() -> None:
     assert [player(name).interpolates for name in ("dcgan_mnist", CLASSIFIER, AUTOENCODER)] == [False, False, True]
 
 
-def test_the_most_similar_images(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_the_most_similar_images(monkeypatch: Patch, tmp_path: Path) -> None:
     monkeypatch.setenv("RELIT_DATA", str(tmp_path))
     reader = playing.DigitReader([], [autoencoder()])
     images = reader.examples.images
@@ -272,7 +273,7 @@ def test_the_most_similar_images(monkeypatch: pytest.MonkeyPatch, tmp_path: Path
     assert expected[0] == 7
 
 
-def test_mnists_training_images_are_compared_if_they_are_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_mnists_training_images_are_compared_if_they_are_there(tmp_path: Path, monkeypatch: Patch) -> None:
     monkeypatch.setenv("RELIT_DATA", str(tmp_path))
     store = MNIST(image_size=28).store
     images = np.random.default_rng(0).integers(0, 255, (6000, 1, 28, 28), dtype=np.uint8)
@@ -329,7 +330,7 @@ def test_few_shots(tmp_path: Path) -> None:
         few.classify(drawn_shape("ring", 4), [drawn_shape("line", 0)], [str(tmp_path / "broken.png")])
 
 
-def test_a_port_in_use_is_a_sentence(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_port_in_use_is_a_sentence(capsys: Output) -> None:
     pytest.importorskip("gradio")
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
@@ -339,7 +340,7 @@ def test_a_port_in_use_is_a_sentence(capsys: pytest.CaptureFixture[str]) -> None
     assert capsys.readouterr().err == f"relit: Port {port} can't be used: choose another --port.\n"
 
 
-def test_errors_are_a_sentence(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_errors_are_a_sentence(tmp_path: Path, capsys: Output) -> None:
     assert main(["demo", str(tmp_path)]) == 1
     assert f"{tmp_path} holds no checkpoint" in capsys.readouterr().err
     assert main(["demo", "dcgan_mnst"]) == 1
@@ -355,7 +356,7 @@ def test_a_walk_is_closed_and_a_gif(tmp_path: Path) -> None:
         assert gif.size == (210, 210), "enlarged three times"
 
 
-def test_a_walk_as_a_video(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_walk_as_a_video(tmp_path: Path, monkeypatch: Patch) -> None:
     ffmpeg = pytest.importorskip("imageio_ffmpeg")
     frames = [Image.new("L", (35, 49), 30 * number) for number in range(6)]
     write_movie(frames, tmp_path / "walk.mp4", seconds=0.2, hold=0.4)

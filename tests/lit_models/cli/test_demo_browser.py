@@ -18,12 +18,13 @@ from tests.lit_models.cli.test_demo import (
     player,
 )
 from tests.support.browser import CHROMIUM, Page
+from tests.support.fixtures import Patch
 
 
 @pytest.mark.long
 @pytest.mark.browser
 @pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium")
-def test_the_playground_in_a_browser(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_playground_in_a_browser(tmp_path: Path, monkeypatch: Patch) -> None:
     """Nothing is asked of the network; images follow the seed; a drawn 1 is read; a photograph is translated."""
     pytest.importorskip("gradio")
     monkeypatch.setenv("RELIT_DATA", str(tmp_path))

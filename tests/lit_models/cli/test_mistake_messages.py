@@ -19,8 +19,8 @@ from PIL import Image
 from lit_models.cli.commands import COMMANDS
 from lit_models.cli.parsers import PARSERS
 from tests.support import mistakes
+from tests.support.fixtures import Output, Patch, Relit
 
-Relit = Callable[..., int]
 Check = Callable[[str, list[str]], None]
 
 IN_PASSING = ("relit: note: ", "relit: add --debug", "decoding ")
@@ -75,7 +75,7 @@ def things(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def check(relit: Relit, capsys: pytest.CaptureFixture[str], things: Path) -> Check:
+def check(relit: Relit, capsys: Output, things: Path) -> Check:
     """Type a line in a folder that holds `things`, and look at the message."""
     for thing in things.iterdir():
         Path(thing.name).symlink_to(thing)
@@ -96,9 +96,7 @@ def check(relit: Relit, capsys: pytest.CaptureFixture[str], things: Path) -> Che
 
 
 @each(mistakes.WITHOUT_TORCH)
-def test_told_before_torch_is_imported(
-    check: Check, monkeypatch: pytest.MonkeyPatch, line: str, words: list[str]
-) -> None:
+def test_told_before_torch_is_imported(check: Check, monkeypatch: Patch, line: str, words: list[str]) -> None:
     for module in ("command", *PARSERS):
         monkeypatch.setitem(sys.modules, f"lit_models.cli.{module}", None)  # its import would fail
     check(line, words)

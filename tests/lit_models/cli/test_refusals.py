@@ -2,7 +2,6 @@
 
 import json
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -12,10 +11,8 @@ from PIL import Image
 from lit_models.cli.refusals import require_proper_files
 from lit_models.errors import RunError
 from lit_models.runs.ownership import LOCK, Ownership
+from tests.support.fixtures import Output, Relit
 from tests.support.tiny import CONFIGS, TINY, the_run
-
-Relit = Callable[..., int]
-Output = pytest.CaptureFixture[str]
 
 
 def contents(folder: Path) -> dict[str, bytes | None]:

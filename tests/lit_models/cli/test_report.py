@@ -2,7 +2,6 @@ import base64
 import json
 import re
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -14,10 +13,9 @@ from lit_models.__main__ import main
 from lit_models.cli.report import pictures
 from lit_models.support.animation import write_movie
 from tests.support.browser import CHROMIUM, Page
+from tests.support.fixtures import Output, Patch, Relit
 from tests.support.report_page import EVIL, Parsed, measured, picture, require_self_contained, write_tests, written
 from tests.support.tiny import TINY, the_run
-
-Relit = Callable[..., int]
 
 pytestmark = pytest.mark.usefixtures("in_a_folder")
 
@@ -176,9 +174,7 @@ def test_missing_parts_are_left_out(tmp_path: Path) -> None:
     assert {"#runs", "#configuration"} == {link["href"] for link in parsed.of("a")}
 
 
-def test_pictures_that_do_not_fit_are_named(
-    gan: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_pictures_that_do_not_fit_are_named(gan: Path, monkeypatch: Patch, capsys: Output) -> None:
     rng = np.random.default_rng(0)
     for epoch in range(1, 21):
         pixels = rng.integers(256, size=(40, 40), dtype=np.uint8)
@@ -216,9 +212,7 @@ def test_a_large_picture_is_scaled_down(tmp_path: Path) -> None:
         (["{run}", "--output", "{run}/metrics.csv/page.html"], "can't be written"),
     ],
 )
-def test_errors_are_a_sentence(
-    gan: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], message: str
-) -> None:
+def test_errors_are_a_sentence(gan: Path, capsys: Output, arguments: list[str], message: str) -> None:
     assert main(["report", *(argument.format(run=gan) for argument in arguments)]) == 1
     said = capsys.readouterr().err
     assert said.startswith("relit: ")
@@ -227,7 +221,7 @@ def test_errors_are_a_sentence(
 
 
 @pytest.mark.parametrize("name", ["run.json", "config.yaml", "tests.json"])
-def test_a_broken_record_is_named(gan: Path, capsys: pytest.CaptureFixture[str], name: str) -> None:
+def test_a_broken_record_is_named(gan: Path, capsys: Output, name: str) -> None:
     (gan / name).write_text("{")
     assert main(["report", str(gan)]) == 1
     assert re.fullmatch(rf"relit: .*{name} can't be read: .*\n", capsys.readouterr().err)

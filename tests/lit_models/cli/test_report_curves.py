@@ -15,6 +15,7 @@ from lit_models.cli.report.curves import thinned
 from lit_models.cli.report.reading import read_record
 from lit_models.runs.reading import Point, read_run
 from tests.support.browser import CHROMIUM, Page
+from tests.support.fixtures import Patch
 from tests.support.report_page import written
 
 pytestmark = pytest.mark.usefixtures("in_a_folder")
@@ -106,7 +107,7 @@ def test_a_training_that_ends_within_an_epoch_ends_at_its_time(tmp_path: Path) -
 
 @pytest.mark.browser
 @pytest.mark.skipif(CHROMIUM is None, reason="no Chromium")
-def test_the_time_axis_shows_only_what_is_known(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_time_axis_shows_only_what_is_known(tmp_path: Path, monkeypatch: Patch) -> None:
     monkeypatch.chdir(tmp_path)
     records = {
         "kept": {"training_seconds": 360.0, "seconds_after_epoch": [60, 360]},

@@ -16,6 +16,7 @@ from lit_models.__main__ import main
 from lit_models.cli import processes, sweep, sweep_settings, sweep_training, sweep_worker
 from lit_models.errors import RunError
 from tests.support import fake_training
+from tests.support.fixtures import Output, Patch
 from tests.support.tables import rows_of
 from tests.support.tiny import CONFIGS
 
@@ -36,7 +37,7 @@ sys.exit(sweep.main(sys.argv[1:]))
 
 
 @pytest.fixture
-def toy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+def toy(tmp_path: Path, monkeypatch: Patch) -> Any:
     """Runs a sweep whose trainings are those of ``tests.support.fake_training``."""
 
     def resolve(arguments: Any) -> dict[str, Any]:
@@ -65,7 +66,7 @@ def rows_of_table() -> list[dict[str, str]]:
 GRID = ("--vary", "model.x", 1, 3, "--vary", "seed_everything", 0, 1, 2)
 
 
-def test_a_grid_is_sorted_with_seeds_as_mean_and_deviation(toy: Any, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_grid_is_sorted_with_seeds_as_mean_and_deviation(toy: Any, capsys: Output) -> None:
     assert toy(*GRID) == 0
     said = capsys.readouterr().out
     lines = [line for line in said.splitlines() if line.startswith("[")]
@@ -81,7 +82,7 @@ def test_a_grid_is_sorted_with_seeds_as_mean_and_deviation(toy: Any, capsys: pyt
     assert set(started()) == {f"x={x}+seed_everything={seed} new" for x in (1, 3) for seed in (0, 1, 2)}
 
 
-def test_a_sweep_that_is_repeated_trains_nothing(toy: Any, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_sweep_that_is_repeated_trains_nothing(toy: Any, capsys: Output) -> None:
     assert toy(*GRID) == 0
     before = started()
     assert toy(*GRID) == 0
@@ -96,9 +97,7 @@ def test_runs_with_other_settings_are_not_reused(toy: Any) -> None:
     assert set(started()) == {"x=1 new", "x=3 new", "x=1@2 new", "x=3@2 new"}
 
 
-def test_failures_are_listed_and_tried_again_on_demand(
-    toy: Any, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_failures_are_listed_and_tried_again_on_demand(toy: Any, capsys: Output, monkeypatch: Patch) -> None:
     monkeypatch.setenv("FAKE_FAILS", "1")
     assert toy("--vary", "model.x", 1, 2, 3) == 0
     said = capsys.readouterr().out
@@ -153,7 +152,7 @@ def test_no_two_of_the_first_proposals_are_alike(toy: Any, sampler: str) -> None
 
 
 @pytest.fixture
-def pruned_soon(monkeypatch: pytest.MonkeyPatch) -> None:
+def pruned_soon(monkeypatch: Patch) -> None:
     """Trainings are compared with the first two, and x=100 doesn't end before it is stopped."""
     monkeypatch.setattr(sweep_worker, "FEWEST_TO_PRUNE", 2)
     monkeypatch.setattr(sweep_training, "LOOK_EVERY", 0.05)
@@ -161,7 +160,7 @@ def pruned_soon(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("pruned_soon")
-def test_bad_runs_are_stopped_early(toy: Any, capsys: pytest.CaptureFixture[str]) -> None:
+def test_bad_runs_are_stopped_early(toy: Any, capsys: Output) -> None:
     assert toy("--vary", "model.x", 3, 2.9, 100, "--prune", 1) == 0
     assert "x=100: stopped early" in capsys.readouterr().out
     assert [row["model.x"] for row in rows_of_table()] == ["3", "2.9"]
@@ -169,7 +168,7 @@ def test_bad_runs_are_stopped_early(toy: Any, capsys: pytest.CaptureFixture[str]
 
 
 def test_a_run_is_stopped_after_so_many_epochs_by_trials_that_were_reused(
-    toy: Any, request: pytest.FixtureRequest, capsys: pytest.CaptureFixture[str]
+    toy: Any, request: pytest.FixtureRequest, capsys: Output
 ) -> None:
     assert toy("--vary", "model.x", 3, 2.9) == 0
     request.getfixturevalue("pruned_soon")
@@ -196,7 +195,7 @@ def test_a_run_is_stopped_after_so_many_epochs_by_trials_that_were_reused(
     ],
 )
 def test_bad_input_is_refused_before_the_first_trial(
-    toy: Any, capsys: pytest.CaptureFixture[str], arguments: tuple[Any, ...], message: str
+    toy: Any, capsys: Output, arguments: tuple[Any, ...], message: str
 ) -> None:
     assert toy(*arguments) == 1
     said = capsys.readouterr().err
@@ -205,17 +204,13 @@ def test_bad_input_is_refused_before_the_first_trial(
     assert not Path("runs").exists()
 
 
-def test_a_metric_that_is_not_logged_ends_the_sweep_after_the_first_trial(
-    toy: Any, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_metric_that_is_not_logged_ends_the_sweep_after_the_first_trial(toy: Any, capsys: Output) -> None:
     assert toy("--vary", "model.x", 1, 2, "--metric", "val/fid") == 1
     assert "No value of val/fid is logged; there are val/score." in capsys.readouterr().err
     assert sum(started().values()) == 1
 
 
-def test_a_full_disk_ends_the_sweep_and_is_no_failure(
-    toy: Any, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_full_disk_ends_the_sweep_and_is_no_failure(toy: Any, capsys: Output, monkeypatch: Patch) -> None:
     monkeypatch.setenv("FAKE_FULL", "1")
     assert toy("--vary", "model.x", 1, 2) == 1
     assert capsys.readouterr().err == "relit: last.ckpt can't be written (No space left on device): make room.\n"
@@ -225,19 +220,19 @@ def test_a_full_disk_ends_the_sweep_and_is_no_failure(
     assert [row["n"] for row in rows_of_table()] == ["1", "1"]
 
 
-def test_a_folder_that_cannot_be_written(toy: Any, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_folder_that_cannot_be_written(toy: Any, capsys: Output) -> None:
     Path("runs").write_text("a file")
     assert toy("--vary", "model.x", 1) == 1
     assert re.fullmatch(r"relit: \S+ can't be read or written \(.*\): mend that, .*\n", capsys.readouterr().err)
 
 
-def test_another_sweep_under_the_same_name_is_refused(toy: Any, capsys: pytest.CaptureFixture[str]) -> None:
+def test_another_sweep_under_the_same_name_is_refused(toy: Any, capsys: Output) -> None:
     assert toy("--vary", "model.x", 1, "--name", "mine") == 0
     assert toy("--vary", "model.x", 1, 2, "--name", "mine") == 1
     assert "has other settings: choose another --name" in capsys.readouterr().err
 
 
-def test_a_file_that_is_no_study(toy: Any, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_file_that_is_no_study(toy: Any, capsys: Output) -> None:
     Path("other.db").write_text("this is text, and no SQLite file" * 100)
     assert toy("--vary", "model.x", 1, "--storage", "other.db") == 1
     assert "The sweep's file other.db can't be used" in capsys.readouterr().err
@@ -347,9 +342,7 @@ def test_a_real_sweep_that_is_killed_goes_on(tmp_path: Path, digits_root: Path) 
         assert processes.finished(tmp_path / "runs" / "dcgan_digits" / run)
 
 
-def test_a_process_of_a_sweep_says_for_what_it_waits(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_process_of_a_sweep_says_for_what_it_waits(tmp_path: Path, monkeypatch: Patch, capsys: Output) -> None:
     monkeypatch.setattr("lit_models.cli.sweep_training.PATIENCE", 0.0)
     path = tmp_path / "study.lock"
     held = sweep_training.waited_for(path)

@@ -1,6 +1,5 @@
 import json
 import os
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +20,7 @@ from lit_models.callbacks import CellFigures
 from lit_models.darts.genotype import derive_genotype, read_genotype
 from lit_models.darts.supernet import statistics_kept
 from tests.support.darts_edgewise import edgewise_tensors, edgewise_twin
+from tests.support.fixtures import Output, Relit
 from tests.support.tables import rows_of
 from tests.support.tiny import (
     QUIET,
@@ -33,8 +33,6 @@ from tests.support.tiny import (
     the_run,
 )
 from tests.support.trainers import quiet_trainer
-
-Relit = Callable[..., int]
 
 TINY: dict[str, Any] = {"image_size": 8, "channels": 1, "num_classes": 3, "init_channels": 2, "layers": 3, "epochs": 2}
 
@@ -341,7 +339,5 @@ def test_the_second_order_in_bfloat16(tmp_path: Path) -> None:
     ],
     ids=str,
 )
-def test_errors_are_a_sentence(
-    relit: Relit, capsys: pytest.CaptureFixture[str], arguments: list[str], sentence: str
-) -> None:
+def test_errors_are_a_sentence(relit: Relit, capsys: Output, arguments: list[str], sentence: str) -> None:
     assert_refused(relit, capsys, "fit", *FIT[:2], *QUIET, *arguments, sentence=sentence)

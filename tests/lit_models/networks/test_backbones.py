@@ -1,6 +1,5 @@
 """torchvision's and timm's networks as encoders; nothing is downloaded."""
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +16,10 @@ from lit_models.errors import ModelError
 from lit_models.networks.backbones import Backbone
 from lit_models.networks.encoders import load_encoder
 from lit_models.optimizers import decayed_weights
+from tests.support.fixtures import Output, Patch, Relit
 from tests.support.tables import rows_of
 from tests.support.tiny import the_run, weights
 
-Relit = Callable[..., int]
 timm = pytest.importorskip("timm")
 SMALL = "timm:resnet10t"
 
@@ -104,7 +103,7 @@ def test_other_names_are_refused(method: str, arguments: dict[str, Any], message
         getattr(lit_models, method)(**arguments, **more)
 
 
-def test_without_timm_one_sentence_tells_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_timm_one_sentence_tells_how_to_get_it(monkeypatch: Patch) -> None:
     monkeypatch.setitem(__import__("sys").modules, "timm", None)
     with pytest.raises(ModelError, match=r"^timm:resnet18 needs timm: pip install 'relit\[timm\]'\.$"):
         lit_models.ProtoNet(encoder="timm:resnet18")
@@ -348,7 +347,7 @@ def test_pretrained_weights_are_loaded_once(method: str, reference: nn.Module, t
     assert torch.equal(again.state_dict()[f"{prefix}conv1.0.weight"], random[f"{prefix}conv1.0.weight"]), "given others"
 
 
-def test_a_head_that_has_learned_nothing_predicts_nothing(relit: Relit, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_head_that_has_learned_nothing_predicts_nothing(relit: Relit, capsys: Output) -> None:
     for method in ("MetricResNet", "TransferClassifier"):
         sizes = ("--model.image_size=32", "--model.num_classes=10", "--model.channels=3")
         model = (f"--model={method}", f"--model.encoder={SMALL}", "--model.pretrained=w.pt", *sizes)

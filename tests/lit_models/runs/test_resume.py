@@ -6,7 +6,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -14,6 +13,7 @@ import torch
 import yaml
 
 from tests.methods import METHODS, RUNS
+from tests.support.fixtures import Output, Relit
 from tests.support.small_runs import small_run
 from tests.support.tiny import (
     CONFIGS,
@@ -26,9 +26,6 @@ from tests.support.tiny import (
     the_run,
     weights,
 )
-
-Relit = Callable[..., int]
-Output = pytest.CaptureFixture[str]
 
 
 @pytest.mark.parametrize(
@@ -206,7 +203,7 @@ def test_a_checkpoint_alone_goes_on_as_its_run(relit: Relit, uninterrupted: Path
     assert "resuming with trainer.callbacks = None" in capsys.readouterr().err, "what is typed counts"
 
 
-def test_a_changed_setting_is_printed(relit: Relit, finished: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_changed_setting_is_printed(relit: Relit, finished: Path, capsys: Output) -> None:
     changes = ["--trainer.max_epochs=4", "--trainer.limit_train_batches=2", "--model.label_noise=0.1"]
     assert relit("fit", *TINY, *changes, "--ckpt_path=last") == 0
     said = capsys.readouterr().err
@@ -214,9 +211,7 @@ def test_a_changed_setting_is_printed(relit: Relit, finished: Path, capsys: pyte
     assert (finished / "config_before_resume_1.yaml").is_file()
 
 
-def test_a_cut_off_checkpoint_is_refused_in_a_sentence(
-    relit: Relit, finished: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_cut_off_checkpoint_is_refused_in_a_sentence(relit: Relit, finished: Path, capsys: Output) -> None:
     (finished / "checkpoints" / "previous.ckpt").unlink()
     checkpoint = finished / "checkpoints" / "last.ckpt"
     checkpoint.write_bytes(checkpoint.read_bytes()[:1000])

@@ -11,6 +11,7 @@ from datamodules import DataWarning, Digits, ImageFolder
 from lit_models import DigitClassifier, MetricResNet
 from lit_models.errors import ModelError
 from lit_models.support.classes import NamedClasses
+from tests.support.fixtures import Patch
 from tests.support.folders import make
 from tests.support.trainers import quiet_trainer
 
@@ -66,7 +67,7 @@ def test_another_order_is_mapped_and_said(tmp_path: Path, digits_root: Path, tra
 
 
 @pytest.mark.parametrize("stage", ["test", "fit"])
-def test_other_classes_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stage: str) -> None:
+def test_other_classes_are_refused(tmp_path: Path, monkeypatch: Patch, stage: str) -> None:
     monkeypatch.setenv("RELIT_DATA", str(tmp_path / "root"))
     sizes = {"image_size": 16, "batch_size": 4}
     model = {"image_size": 16, "num_classes": 2, "feature_maps": 8}

@@ -16,6 +16,7 @@ from datamodules import ImagePair, LabeledImages, SearchBatch
 from lit_models import DCGAN, VAE, DigitClassifier
 from lit_models.errors import ModelError
 from lit_models.support.plain_batches import reference_batches
+from tests.support.fixtures import Patch
 from tests.support.trainers import quiet_trainer
 
 SMALL: dict[str, dict[str, Any]] = {
@@ -195,7 +196,7 @@ def test_references_of_plain_data_are_the_first_of_each_class(tmp_path: Path) ->
     assert sum(len(batch.label) for batch in reference_batches(model, 4, None)) == 30
 
 
-def test_ranks_take_turns_with_references_in_batches_of_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_ranks_take_turns_with_references_in_batches_of_one(tmp_path: Path, monkeypatch: Patch) -> None:
     model = lit_models.MetricResNet(**SMALL["MetricResNet"])
     model.trainer = quiet_trainer(default_root_dir=tmp_path, max_epochs=1)
     model.trainer.datamodule = datamodule = Plain(count=5)  # type: ignore[attr-defined]
