@@ -199,7 +199,7 @@ def test_lakes_runs_are_tested_with_their_own_images(monkeypatch: Patch) -> None
     monkeypatch.setattr(data.images, "one_shot_runs", lambda: runs)
     torch.manual_seed(0)
     model = ProtoNet(feature_maps=4)
-    for _ in range(30):
+    for _ in range(10):  # for the statistics of batch normalization
         model.episode_distances(data.transform(runs, training=False))
     trainer = trainer_of(1)
     trainer.test(model, data, verbose=False)

@@ -39,8 +39,8 @@ def trained(digits_root: Path, tmp_path_factory: pytest.TempPathFactory) -> tupl
     path = tmp_path_factory.mktemp("digits") / "classifier.ckpt"
     torch.manual_seed(0)
     model = DigitClassifier(widths=[8, 8])
-    one = quiet_trainer(default_root_dir=path.parent, max_epochs=6, limit_val_batches=0)
-    one.fit(model, Digits(str(digits_root)))
+    one = quiet_trainer(default_root_dir=path.parent, max_epochs=2, limit_val_batches=0)
+    one.fit(model, Digits(str(digits_root), batch_size=16))
     one.save_checkpoint(path)
     (scores,) = one.test(model, Digits(str(digits_root)), verbose=False)
     return path, scores["test/accuracy"]
