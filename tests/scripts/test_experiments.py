@@ -1,6 +1,8 @@
 """The declared experiments: consistent, valid, and with a place for every published value."""
 
 import json
+from functools import cache
+from typing import Any
 
 import experiments
 import pytest
@@ -63,6 +65,12 @@ def test_what_a_budget_keeps_and_cuts_is_what_it_does(relit: Relit, capsys: Outp
         assert really <= {*told}
 
 
+@cache
+def tested_data(*arguments: str) -> dict[str, Any]:
+    """The settings of the data of a test, which several published values may have."""
+    return reproduce.resolved("test", *arguments)["data"]
+
+
 @pytest.mark.parametrize("published", all_published(), ids=lambda one: one.name)
 def test_a_published_value_is_cited_by_a_declared_one(relit: Relit, published: Published) -> None:
     """The report shows it with the tests that make the value, and with no others of the experiment."""
@@ -81,7 +89,7 @@ def test_a_published_value_is_cited_by_a_declared_one(relit: Relit, published: P
         own = [argument for argument in step.arguments if argument.startswith("--data.")]  # in its runs, too
         for test, arguments in step.tests.items():
             config = f"--config={CONFIGS / step.config}.yaml"
-            data = reproduce.resolved("test", config, *own, *arguments)["data"]
+            data = tested_data(config, *own, *arguments)
             assert (published in published_of(step.config, data, figure.metric)) == (test == figure.test)
 
 

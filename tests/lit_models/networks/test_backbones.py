@@ -53,14 +53,17 @@ def test_timms_features_of_normalized_images_come_back_from_a_file(reference: nn
 
 
 @pytest.mark.parametrize("name", ["resnet18", "vgg11", "mobilenet_v3_small", "vit_b_16", "inception_v3"])
-def test_torchvisions_features_are_the_input_of_the_last_layer(name: str) -> None:
+def test_torchvisions_features_are_the_input_of_the_last_layer(name: str, monkeypatch: Patch) -> None:
     if name == "vit_b_16":
         with torch.device("meta"):  # its 86 million weights don't matter
             assert Backbone("torchvision:vit_b_16", 224).out_features == 768
         return
     torch.manual_seed(0)
     size = 75 if name == "inception_v3" else 32
-    backbone = Backbone(f"torchvision:{name}", size).eval()
+    with monkeypatch.context() as patch:
+        for draw in ("kaiming_uniform_", "kaiming_normal_", "normal_", "trunc_normal_"):
+            patch.setattr(nn.init, draw, lambda tensor, *_, **__: tensor)  # all weights are replaced below
+        backbone = Backbone(f"torchvision:{name}", size).eval()
     options = {"aux_logits": False, "init_weights": False} if name == "inception_v3" else {}
     whole = torchvision.models.get_model(name, weights=None, **options).eval()
     backbone.network.load_state_dict(whole.state_dict(), strict=False)
