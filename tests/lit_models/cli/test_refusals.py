@@ -73,6 +73,7 @@ def test_a_run_that_is_being_trained_is_refused_to_others(relit: Relit, finished
     assert not (finished / LOCK).exists()
 
 
+@pytest.mark.draws
 def test_nothing_left_to_train_is_said(relit: Relit, finished: Path, capsys: Output) -> None:
     before = contents(Path())
     assert relit("fit", *TINY, "--ckpt_path=last") == 0
