@@ -27,7 +27,7 @@ from lit_models.callbacks.classification import (
 from lit_models.errors import RunError
 from tests.support.fixtures import Patch
 from tests.support.tables import rows_of, table_of
-from tests.support.trainers import trainer_of
+from tests.support.trainers import quiet_trainer, trainer_of
 
 
 class Guesser(LightningModule):
@@ -54,8 +54,7 @@ def test_equal_logits_are_the_first_class_in_the_report_and_in_the_accuracy(tmp_
     torch.nn.init.zeros_(model.classifier.bias)
     trainer = quiet_trainer(default_root_dir=tmp_path, callbacks=[ClassificationReport()])
     (values,) = trainer.test(model, Digits(root=digits_root), verbose=False)
-    with (tmp_path / "figures" / "class_accuracy.csv").open(newline="") as file:
-        zero, *_, total = csv.DictReader(file)
+    zero, *_, total = rows_of(tmp_path / "figures" / "class_accuracy.csv")
     assert zero["correct"] == total["correct"] == zero["images"]
     assert values["test/accuracy"] == pytest.approx(int(total["correct"]) / int(total["images"]))
 
