@@ -101,7 +101,7 @@ class BatchLoader(DataLoader[Any], Generic[Batch]):
     def set_epoch(self, epoch: int) -> None:
         """Chooses the epoch that the next iteration goes through."""
         for theirs in (self.sampler, self.batch_sampler) if self.batches is None else ():
-            set_epoch = getattr(theirs, "set_epoch", None)
+            set_epoch = getattr(theirs, "set_epoch", None)  # torch's samplers of distributed runs have it
             if set_epoch is not None:
                 set_epoch(epoch)
         if epoch != self.epoch:
