@@ -2,7 +2,7 @@
 
 The generator draws no pixels. A small MLP m turns z ~ N(0, I) into a code, and the decoder g of a trained autoencoder
 (:mod:`lit_models.autoencoder` or :mod:`lit_models.vae`) turns the code into an image, which a convolutional
-discriminator D tells from real ones:
+discriminator D separates from real ones:
 
     G(z) = tanh(g(m(z)) / 2),    L_D = −E log σ(D(x)) − E log(1 − σ(D(G(z)))),    L_G = −E log σ(D(G(z)))
 

@@ -54,7 +54,7 @@ from lit_models.networks.mlp import MLP, Decoder
 from lit_models.optimizers import FusedAdam
 from lit_models.support.checks import require_at_least, require_fraction
 from lit_models.support.classes import CLASSIFIER, Classifier
-from lit_models.support.lightning_internals import optimizers_of, step_schedules
+from lit_models.support.lightning_internals import is_attached, optimizers_of, step_schedules
 from lit_models.support.phase_data import (
     PhaseData,
     require_epochs_of_phases,
@@ -289,7 +289,7 @@ class LayerwiseMLP(Classifier):
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         super().on_load_checkpoint(checkpoint)
-        if self._trainer is not None and self.trainer.training:
+        if is_attached(self) and self.trainer.training:
             require_same_pretraining(self, checkpoint[self.CHECKPOINT_HYPER_PARAMS_KEY]["pretrain_epochs"])
 
 

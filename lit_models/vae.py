@@ -312,7 +312,7 @@ class VAE(Method):
             ``(n, C, H, W)`` in [0, 1], on the module's device.
         """
         if labels is not None:
-            raise ModelError("VAE knows no classes: leave the labels out.")
+            raise ModelError("VAE has no classes: leave the labels out.")
         return self.decode(torch.randn(n, self.latent_dim, generator=generator).to(self.device).type(self.dtype))
 
     def embed(self, image: Tensor) -> Tensor:

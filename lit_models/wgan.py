@@ -1,7 +1,7 @@
 """WGAN (Arjovsky, Chintala & Bottou 2017, https://arxiv.org/abs/1701.07875), WGAN-GP (Gulrajani et al. 2017,
 https://arxiv.org/abs/1704.00028) and WGAN with spectral normalization.
 
-A critic f with slopes of at most K tells real from fake images by the difference of its means,
+A critic f with slopes of at most K separates real from fake images by the difference of its means,
 ``E_x[f(x)] − E_z[f(G(z))]``, which at its largest is K times the Wasserstein-1 distance of the two distributions (eq. 3
 of the first). The critic climbs it in ``n_critic`` steps for each of the generator's, which descends. Algorithm 1,
 with the methods below that hold its lines:

@@ -10,7 +10,7 @@ from torch import Tensor
 from datamodules.errors import DataError, note
 from datamodules.loading import augment
 from datamodules.loading.folders import TEST, TRAIN, VAL, list_images, printable, split_of_name
-from datamodules.loading.samplers import BatchSampler
+from datamodules.loading.samplers import BatchSampler, share_of
 from datamodules.loading.tensors import GatherDataset, ImagePair
 
 SIDES = {"a": "a", "source": "a", "input": "a", "b": "b", "target": "b", "output": "b"}
@@ -228,7 +228,7 @@ class UnpairedBatches:
 
     def __init__(self, source: BatchSampler, target: BatchSampler) -> None:
         self.source, self.target = source, target
-        self.share = getattr(source, "share", 0)
+        self.share = share_of(source)
 
     def __len__(self) -> int:
         return max(len(self.source), len(self.target))

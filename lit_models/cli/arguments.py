@@ -1,6 +1,6 @@
 """Reads the command line before torch is imported: names become files, short forms become options, slips are refused.
 
-Everything that this can't judge is left to the parser, which knows the types.
+Everything that depends on the types of arguments is left to the parser.
 """
 
 import codecs
@@ -19,6 +19,7 @@ from lit_models.support import sources
 from lit_models.support.known_classes import classes_for, unknown_class
 from lit_models.support.renamed import new_name
 from lit_models.support.spelling import closest, did_you_mean
+from lit_models.support.yaml_loader import LOADER
 
 
 class UsageError(Exception):
@@ -510,7 +511,7 @@ def _checked_configuration(path: Path) -> dict[str, Any]:
         UsageError: It isn't a configuration of relit's.
     """
     try:
-        content = yaml.load(path.read_text(encoding="utf-8"), Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+        content = yaml.load(path.read_text(encoding="utf-8"), Loader=LOADER)
     except UnicodeDecodeError as error:
         if path.read_bytes()[:2] in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE):
             raise UsageError(f"{path} is UTF-16 text: save it as UTF-8.") from error
@@ -518,9 +519,9 @@ def _checked_configuration(path: Path) -> dict[str, Any]:
     except OSError as error:
         raise UsageError(f"{path} can't be read ({error.strerror}).") from error
     except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        place = f", line {mark.line + 1}" if mark is not None else ""
-        problem = getattr(error, "problem", None) or "it can't be read"
+        marked = error if isinstance(error, yaml.MarkedYAMLError) else yaml.MarkedYAMLError()
+        place = f", line {marked.problem_mark.line + 1}" if marked.problem_mark is not None else ""
+        problem = marked.problem or "it can't be read"
         if "'\\t'" in problem or "cannot start any token" in problem:
             problem = "a line begins with a tab or another character that YAML doesn't allow there; indent by spaces"
         raise UsageError(f"{path} isn't valid YAML{place}: {problem}.") from error

@@ -13,6 +13,7 @@ from lit_models.cli.names import experiments, published_weights
 from lit_models.cli.tables import table
 from lit_models.support import sources
 from lit_models.support.spelling import did_you_mean
+from lit_models.support.yaml_loader import LOADER
 
 IMAGES = {
     "CelebA": ("202,599", "1.4 GB, by hand"),
@@ -101,8 +102,7 @@ def list_callbacks() -> Listed:
 
 def list_experiments() -> Listed:
     """A row for each configuration."""
-    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-    contents = {name: yaml.load(path.read_text(encoding="utf-8"), loader) for name, path in experiments().items()}
+    contents = {name: yaml.load(path.read_text(encoding="utf-8"), LOADER) for name, path in experiments().items()}
     minutes = measured_minutes(contents)
     rows: list[tuple[str, ...]] = []
     for name, content in contents.items():

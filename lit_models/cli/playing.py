@@ -74,7 +74,7 @@ class Player:
 
     @property
     def classes(self) -> int:
-        """The classes of a conditional generator; 0 if it knows none."""
+        """The classes of a conditional generator; 0 if it has none."""
         return classes_of(self.model)
 
     def latent(self, seed: int | None, sliders: tuple[float, ...] = ()) -> Tensor:
@@ -338,7 +338,7 @@ def prepared(picture: Any, shape: tuple[int, int, int], ink: bool) -> Tensor | N
 
 @dataclass
 class FewShot:
-    """A ProtoNet that tells classes apart of which it has seen a few pictures.
+    """A ProtoNet that separates classes by a few pictures of each.
 
     Attributes:
         model: The model.

@@ -18,6 +18,7 @@ from lit_models.cli.names import published_weights
 from lit_models.errors import ModelError, RunError, RunWarning
 from lit_models.networks.normalization import BatchStatisticsNorm2d
 from lit_models.registry import METHODS
+from lit_models.support.lightning_internals import attribute_of
 
 SIZES = (
     *("image_size", "channels", "latent_dim", "feature_maps", "discriminator_feature_maps", "embedding_dim"),
@@ -56,7 +57,7 @@ def require_fitting_trainer(model: LightningModule, trainer: dict[str, Any], cal
             )
     for finder in callbacks:
         if isinstance(finder, LearningRateFinder):
-            attribute = finder._attr_name or "lr"
+            attribute = attribute_of(finder)
             if not model.automatic_optimization or not hasattr(model, attribute):
                 raise ModelError(
                     f"LearningRateFinder can't search for {name}, which has no attribute {attribute!r} for its only "
@@ -131,7 +132,7 @@ def _given_twice(node: yaml.Node | None) -> tuple[str, int] | None:
         for key, value in node.value:
             if isinstance(key, yaml.ScalarNode) and key.value in keys and key.value != "<<":
                 return key.value, key.start_mark.line + 1
-            keys.add(getattr(key, "value", "") if isinstance(key, yaml.ScalarNode) else "")
+            keys.add(key.value if isinstance(key, yaml.ScalarNode) else "")
             if found := _given_twice(value):
                 return found
     if isinstance(node, yaml.SequenceNode):
@@ -210,7 +211,7 @@ def _require_batch_norm(model: LightningModule) -> None:
         raise RunError("--trainer.sync_batchnorm works on GPUs only: leave it out.")
     if not any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in model.modules()):
         name = type(model).__name__
-        raise ModelError(f"{name} has no batch normalization that --trainer.sync_batchnorm knows: leave it out.")
+        raise ModelError(f"{name} has no batch normalization that --trainer.sync_batchnorm replaces: leave it out.")
     if any(isinstance(module, BatchStatisticsNorm2d) for module in model.modules()):
         raise ModelError(
             f"{type(model).__name__} normalizes each image by itself in evaluation, which --trainer.sync_batchnorm "

@@ -142,7 +142,7 @@ def remember_for_restart(options: RunOptions, run: Path) -> None:
 
 
 def announce_to_child_ranks(folder: Path | None) -> None:
-    """Tells the processes that Lightning starts for the other ranks where the run's folder is."""
+    """Passes the run's folder on to the processes that Lightning starts for the other ranks."""
     if folder is None:
         os.environ.pop(_AGREED_RUN, None)
     else:
@@ -279,7 +279,7 @@ def _unused(folder: Path) -> Path:
 
 
 def _agreed_over_torchrun(folder: Path) -> Path:
-    """Under torchrun rank 0 chooses, and tells the others through torchrun's own store (also after a restart)."""
+    """Under torchrun rank 0 chooses; the others read it from torchrun's own store (also after a restart)."""
     store, key = _torchruns_store(), _torchruns_key(folder)
     if os.environ["RANK"] == "0" and not store.check([key]):
         store.set(key, str(_unused(folder).absolute()))

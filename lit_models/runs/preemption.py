@@ -201,7 +201,8 @@ def _requeue(is_asked_for: bool) -> str:
     try:
         _scontrol("requeue", job)
     except (OSError, subprocess.SubprocessError) as error:
-        reason = getattr(error, "stderr", None) or error
+        said = error.stderr if isinstance(error, subprocess.CalledProcessError | subprocess.TimeoutExpired) else None
+        reason = said or error
         return f"Slurm's job {job} couldn't be requeued ({str(reason).strip()}); {by_hand}"
     return f"Slurm's job {job} is requeued, and goes on from there."
 

@@ -39,9 +39,10 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         except (OSError, RuntimeError) as error:
             unfinished.unlink(missing_ok=True)
             # torch's zip writer hides the error of the file system.
-            reason = error.__context__ if isinstance(error.__context__, OSError) else error
+            hidden = error.__context__ if isinstance(error.__context__, OSError) else error
+            reason = hidden.strerror if isinstance(hidden, OSError) else hidden
             raise RunError(
-                f"A checkpoint can't be written into {target.parent} ({getattr(reason, 'strerror', reason)}); the one "
+                f"A checkpoint can't be written into {target.parent} ({reason}); the one "
                 "before it is kept: make room, or make the folder writable, and go on with --ckpt_path last."
             ) from error
 

@@ -26,6 +26,7 @@ from datamodules import Digits, SearchDataModule
 from lit_models import DARTSSearch
 from lit_models.optimizers import FusedAdam
 from lit_models.runs.memory import peak_memory
+from tests.support.fixtures import Output, Patch
 from tests.support.tiny import TINY
 
 COMMANDS = runpy.run_path(str(CONFIGS.parent / "scripts" / "benchmark.py"))["COMMANDS"]
@@ -51,7 +52,7 @@ def test_the_first_steps_are_not_timed() -> None:
     assert len(moments) == WARM_UP + 5
 
 
-def test_tables(capsys: pytest.CaptureFixture[str]) -> None:
+def test_tables(capsys: Output) -> None:
     print_table(("side", "ms"), [("a", "1"), ("longer", "12.5")])
     assert capsys.readouterr().out.splitlines() == [
         "| side   |   ms |",
@@ -83,9 +84,7 @@ def test_pictures_to_read_are_all_different(tmp_path: Path) -> None:
     assert len({file.parent.name for file in files}) == read.CLASSES
 
 
-def test_reading_on_one_core_and_on_all(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_reading_on_one_core_and_on_all(tmp_path: Path, monkeypatch: Patch, capsys: Output) -> None:
     """Two starts with each number of cores, of which the second finds the arrays of the first."""
     cores_in_use = []
     monkeypatch.setattr(read, "limit_to", cores_in_use.append)
@@ -127,7 +126,7 @@ def test_a_model_is_that_of_its_configuration() -> None:
     assert model.image_shape[1] == 16
 
 
-def test_a_hook_times_the_steps_after_the_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_hook_times_the_steps_after_the_first(tmp_path: Path, monkeypatch: Patch) -> None:
     moments = iter([100.0, 101.0, 103.0, 110.0])  # of its start, the first, second and fifth step
     began = next(moments)
     watch = Watch(tmp_path / "found.json", began, skip=2, count=3)

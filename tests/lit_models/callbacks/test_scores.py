@@ -24,7 +24,8 @@ from lit_models.metrics.variety import (
     training_distance,
 )
 from lit_models.support.weights import build_model, read_weights
-from tests.support.trainers import quiet_trainer
+from tests.support.fixtures import Output, Patch
+from tests.support.trainers import quiet_trainer, trainer_of
 
 WEIGHTS = Path(__file__).parents[3] / "weights"
 
@@ -77,7 +78,7 @@ class Truth(torch.nn.Module):
 
 
 @pytest.fixture
-def truth(digits_root: Path, monkeypatch: pytest.MonkeyPatch) -> Truth:
+def truth(digits_root: Path, monkeypatch: Patch) -> Truth:
     extractor = Truth(digits_root)
     monkeypatch.setattr(scores_module, "load_extractor", lambda which: extractor)
     return extractor
@@ -90,18 +91,8 @@ def first_of(images: GatherDataset[LabeledImages], count: int, truth: Truth) -> 
 
 
 def trainer_with(callback: GenerationScores, folder: Path, devices: int = 1, epochs: int = 1) -> Trainer:
-    return quiet_trainer(
-        devices=devices,
-        strategy="auto" if devices == 1 else "ddp_fork",
-        callbacks=[callback],
-        max_epochs=epochs,
-        limit_train_batches=1,
-        limit_val_batches=1,
-        limit_test_batches=2,
-        num_sanity_val_steps=0,
-        default_root_dir=folder,
-        use_distributed_sampler=False,
-    )
+    few = {"limit_train_batches": 1, "limit_val_batches": 1, "limit_test_batches": 2, "num_sanity_val_steps": 0}
+    return trainer_of(devices, callbacks=[callback], max_epochs=epochs, default_root_dir=folder, **few)
 
 
 def test_scores_are_those_of_all_images_at_once(digits_root: Path, truth: Truth, tmp_path: Path) -> None:
@@ -144,7 +135,7 @@ def test_two_ranks_share_the_images_of_one_process(digits_root: Path, truth: Tru
 
 
 def test_the_test_tells_what_scores_can_be_and_which_classes_fail(
-    digits_root: Path, truth: Truth, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    digits_root: Path, truth: Truth, tmp_path: Path, capsys: Output
 ) -> None:
     callback = GenerationScores(extractor="digits", test_count=60, real_count=2000, batch_size=25)
     trainer = trainer_with(callback, tmp_path)
@@ -175,7 +166,7 @@ def test_the_test_tells_what_scores_can_be_and_which_classes_fail(
     assert "extractor 'digits' (sums)" in capsys.readouterr().out
 
 
-def test_due_epochs(digits_root: Path, truth: Truth, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_due_epochs(digits_root: Path, truth: Truth, tmp_path: Path, monkeypatch: Patch) -> None:
     measured: list[int] = []
     callback = GenerationScores(every_n_epochs=3)
 
@@ -188,9 +179,7 @@ def test_due_epochs(digits_root: Path, truth: Truth, tmp_path: Path, monkeypatch
     assert measured == [1, 3, 6, 7]
 
 
-def test_without_inceptions_weights_training_goes_on(
-    digits_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_without_inceptions_weights_training_goes_on(digits_root: Path, tmp_path: Path, monkeypatch: Patch) -> None:
     from torch_fidelity import feature_extractor_inceptionv3
 
     def no_network(*args: object, **kwargs: object) -> None:

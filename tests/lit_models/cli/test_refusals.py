@@ -2,7 +2,6 @@
 
 import json
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -12,10 +11,8 @@ from PIL import Image
 from lit_models.cli.refusals import require_proper_files
 from lit_models.errors import RunError
 from lit_models.runs.ownership import LOCK, Ownership
+from tests.support.fixtures import Output, Relit
 from tests.support.tiny import CONFIGS, TINY, the_run
-
-Relit = Callable[..., int]
-Output = pytest.CaptureFixture[str]
 
 
 def contents(folder: Path) -> dict[str, bytes | None]:
@@ -76,6 +73,7 @@ def test_a_run_that_is_being_trained_is_refused_to_others(relit: Relit, finished
     assert not (finished / LOCK).exists()
 
 
+@pytest.mark.draws
 def test_nothing_left_to_train_is_said(relit: Relit, finished: Path, capsys: Output) -> None:
     before = contents(Path())
     assert relit("fit", *TINY, "--ckpt_path=last") == 0

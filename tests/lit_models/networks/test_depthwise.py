@@ -7,6 +7,7 @@ from torch.nn import functional
 
 from lit_models.networks import depthwise
 from lit_models.networks.depthwise import depthwise_conv2d, weight_gradient
+from tests.support.fixtures import Patch
 
 CASES = [
     (size, kernel, stride, dilation) for size in (8, 7) for kernel in (3, 5) for stride in (1, 2) for dilation in (1, 2)
@@ -26,7 +27,7 @@ def inputs(size: int, kernel: int) -> tuple[Tensor, Tensor]:
 
 
 @pytest.fixture(params=[True, False], ids=["of 3x3", "torch's"], autouse=True)
-def gradients(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+def gradients(request: pytest.FixtureRequest, monkeypatch: Patch) -> None:
     """Both ways to the gradients in float64, which is more than bfloat16 to compare with."""
     monkeypatch.setattr(depthwise, "DTYPES", {torch.bfloat16, torch.float64} if request.param else set())
 
@@ -105,7 +106,7 @@ def test_kernel_gradients_are_exact_to_rounding(kernel: int, stride: int, dtype:
     ],
 )
 def test_only_slow_gradients_are_replaced(
-    dtype: torch.dtype, kernel: int, stride: int, learns: bool, replaced: bool, monkeypatch: pytest.MonkeyPatch
+    dtype: torch.dtype, kernel: int, stride: int, learns: bool, replaced: bool, monkeypatch: Patch
 ) -> None:
     monkeypatch.setattr(depthwise, "DTYPES", {torch.bfloat16})
     x, weight = torch.randn(2, 4, 8, 8, requires_grad=True), torch.randn(4, 1, kernel, kernel, requires_grad=learns)
