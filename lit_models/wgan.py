@@ -2,9 +2,9 @@
 https://arxiv.org/abs/1704.00028) and WGAN with spectral normalization.
 
 A critic f with slopes of at most K tells real from fake images by the difference of its means,
-``E_x[f(x)] − E_z[f(G(z))]``, which at its largest is K times the Wasserstein-1 distance of the two distributions (eq. 3
-of the first). The critic climbs it in ``n_critic`` steps for each of the generator's, which descends. Algorithm 1,
-with the methods below that hold its lines:
+``E_x[f(x)] − E_z[f(G(z))]``, which at its largest is K times the Wasserstein-1 distance of the two distributions
+(section 3 of the first). The critic climbs it in ``n_critic`` steps for each of the generator's, which descends.
+Algorithm 1, with the methods below that hold its lines:
 
     for each step of the generator:
         for n_critic steps of the critic:                                    (critic_steps)

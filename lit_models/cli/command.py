@@ -71,7 +71,7 @@ from lit_models.runs.takeover import OneOwner
 from lit_models.runs.trackers import run_loggers
 from lit_models.support.arguments import modules_named
 from lit_models.support.checkpoint_files import AtomicCheckpointIO, read_or_fall_back
-from lit_models.support.checks import facts_of
+from lit_models.support.checks import facts_of, require_precision
 from lit_models.support.lightning_internals import find_unused_parameters
 from lit_models.support.weight_sources import find_weights
 from lit_models.support.weights import WEIGHTS, digest_of
@@ -300,6 +300,8 @@ class RelitCLI(LightningCLI):
         plugins, callbacks = as_list(arguments["plugins"]), as_list(arguments["callbacks"])
         arguments["plugins"] = [*plugins, *slurm_environment(plugins), AtomicCheckpointIO()]
         require_fitting_trainer(self.model, arguments, callbacks)
+        if fits and isinstance(self.model, Method):
+            require_precision(self.model, self.model.why_not_float16, arguments["precision"])
         is_trial = bool(arguments["fast_dev_run"])
         where = (_run_options(config), fits, self.checkpoint is not None, arguments["num_nodes"])
         folder = self.claim.take_for_trial() if is_trial else self.claim.take(*where)
