@@ -35,7 +35,8 @@ Differences from the papers:
    bias, and so has the generator's last one; the first paper's code leaves them out.
 5. Optional: the warm-up of the first paper's code, in which the critic takes 100 steps before each of the generator's
    first 25 steps and before every 500th (``critic_warmup``). The paper doesn't have it. In the
-   code an epoch's end cuts the critic's steps short; here they go on in the next.
+   code an epoch's end cuts the critic's steps short; here they go on in the next. The code clips before each step, so
+   the generator learns from a critic whose last step isn't clipped; here clipping follows, as in algorithm 1.
 6. WGAN-GP with ``architecture: dcgan``: DCGAN's networks with batch normalization in the generator, weights from
    N(0, 0.02²), β₁ = 0. The authors' code for MNIST has kernels of 5x5, no batch normalization in the generator, He's
    initial weights, β₁ = 0.5, batches of 50, 200,000 steps of the generator at 1e-4, and images in [0, 1] by a sigmoid.
