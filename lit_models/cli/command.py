@@ -26,6 +26,7 @@ from lit_models.cli.output import place_of_interruption, quieten, reasons_to_sto
 from lit_models.cli.progress import progress_callbacks
 from lit_models.cli.refusals import (
     require_fitting_trainer,
+    require_numbers,
     require_proper_files,
     require_same_method,
     require_sizes,
@@ -231,6 +232,8 @@ class RelitCLI(LightningCLI):
         if config.model is None:
             raise RunError(f"`relit {command}` needs a model: --config FILE, --model CLASS, or --ckpt_path FILE.")
         require_sizes(config.model)
+        for name in ("model", "data", "trainer"):
+            require_numbers(f"--{name}", config.get(name))
         if self.checkpoint is not None:
             require_same_method(self.checkpoint, Path(config.ckpt_path), class_of(config.model.class_path))
         if command == "predict" and (config.data is None or draws_from_nothing(self.typed, config)):
