@@ -102,6 +102,8 @@ def test_an_experiment_is_consistent(name: str) -> None:
     assert len(set(steps)) == len(steps)
     assert set(experiment.budgets) == {"smoke", "cpu", "gpu", "paper"}
     assert all(figure.step in steps for figure in experiment.figures)
+    record = CONFIGS.parent / "results" / f"{name}.json"
+    assert not record.exists() or {*json.loads(record.read_text())["steps"]} <= {*steps}, "a record that no page shows"
     for figure in experiment.figures:
         assert figure.test in experiment.step(figure.step).tests
         assert (figure.epoch is None) == figure.metric.startswith("test/")
