@@ -34,8 +34,9 @@ What differs from the paper and its code (phillipi/pix2pix):
    none). The authors' Lua code keeps all biases of convolutions at 0. It halves D's loss in what it prints only; under
    Adam that makes no difference.
 9. The 1,098 published test pairs of maps are halved: 549 for validation, 549 for the test. The last epoch is tested, as
-   in the paper. The paper asks people which map is real; here tests measure distances to the true map, and the share
-   of pixels of the right kind.
+   in the paper. The paper translates images of 512x512, shows them at half the size and asks people which map is
+   real; here tests measure distances to the true map at the size of the training, and the share of pixels of the right
+   kind.
 10. ``pix2pix_maps_128`` cuts windows of 128 pixels from photographs of the paper's scale; ``pix2pix_maps_64`` squeezes
     the photographs to 64.
 11. ``generator: resnet``, ``loss: lsgan`` (Mao et al. 2017), ``ema_decay`` and ``gradient_clip_norm`` are not in the

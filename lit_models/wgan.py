@@ -2,9 +2,9 @@
 https://arxiv.org/abs/1704.00028) and WGAN with spectral normalization.
 
 A critic f with slopes of at most K separates real from fake images by the difference of its means,
-``E_x[f(x)] − E_z[f(G(z))]``, which at its largest is K times the Wasserstein-1 distance of the two distributions (eq. 3
-of the first). The critic climbs it in ``n_critic`` steps for each of the generator's, which descends. Algorithm 1,
-with the methods below that hold its lines:
+``E_x[f(x)] − E_z[f(G(z))]``, which at its largest is K times the Wasserstein-1 distance of the two distributions
+(section 3 of the first). The critic climbs it in ``n_critic`` steps for each of the generator's, which descends.
+Algorithm 1, with the methods below that hold its lines:
 
     for each step of the generator:
         for n_critic steps of the critic:                                    (critic_steps)
@@ -35,7 +35,8 @@ Differences from the papers:
    bias, and so has the generator's last one; the first paper's code leaves them out.
 5. Optional: the warm-up of the first paper's code, in which the critic takes 100 steps before each of the generator's
    first 25 steps and before every 500th (``critic_warmup``). The paper doesn't have it. In the
-   code an epoch's end cuts the critic's steps short; here they go on in the next.
+   code an epoch's end cuts the critic's steps short; here they go on in the next. The code clips before each step, so
+   the generator learns from a critic whose last step isn't clipped; here clipping follows, as in algorithm 1.
 6. WGAN-GP with ``architecture: dcgan``: DCGAN's networks with batch normalization in the generator, weights from
    N(0, 0.02²), β₁ = 0. The authors' code for MNIST has kernels of 5x5, no batch normalization in the generator, He's
    initial weights, β₁ = 0.5, batches of 50, 200,000 steps of the generator at 1e-4, and images in [0, 1] by a sigmoid.

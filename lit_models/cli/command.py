@@ -26,6 +26,7 @@ from lit_models.cli.output import place_of_interruption, quieten, reasons_to_sto
 from lit_models.cli.progress import progress_callbacks
 from lit_models.cli.refusals import (
     require_fitting_trainer,
+    require_numbers,
     require_proper_files,
     require_same_method,
     require_sizes,
@@ -71,7 +72,7 @@ from lit_models.runs.takeover import OneOwner
 from lit_models.runs.trackers import run_loggers
 from lit_models.support.arguments import modules_named
 from lit_models.support.checkpoint_files import AtomicCheckpointIO, read_or_fall_back
-from lit_models.support.checks import facts_of
+from lit_models.support.checks import facts_of, require_precision
 from lit_models.support.lightning_internals import find_unused_parameters
 from lit_models.support.weight_sources import find_weights
 from lit_models.support.weights import WEIGHTS, digest_of
@@ -231,6 +232,8 @@ class RelitCLI(LightningCLI):
         if config.model is None:
             raise RunError(f"`relit {command}` needs a model: --config FILE, --model CLASS, or --ckpt_path FILE.")
         require_sizes(config.model)
+        for name in ("model", "data", "trainer"):
+            require_numbers(f"--{name}", config.get(name))
         if self.checkpoint is not None:
             require_same_method(self.checkpoint, Path(config.ckpt_path), class_of(config.model.class_path))
         if command == "predict" and (config.data is None or draws_from_nothing(self.typed, config)):
@@ -300,6 +303,8 @@ class RelitCLI(LightningCLI):
         plugins, callbacks = as_list(arguments["plugins"]), as_list(arguments["callbacks"])
         arguments["plugins"] = [*plugins, *slurm_environment(plugins), AtomicCheckpointIO()]
         require_fitting_trainer(self.model, arguments, callbacks)
+        if fits and isinstance(self.model, Method):
+            require_precision(self.model, self.model.why_not_float16, arguments["precision"])
         is_trial = bool(arguments["fast_dev_run"])
         where = (_run_options(config), fits, self.checkpoint is not None, arguments["num_nodes"])
         folder = self.claim.take_for_trial() if is_trial else self.claim.take(*where)

@@ -1,5 +1,6 @@
 """What the command refuses, or warns of, before anything is written."""
 
+import math
 import os
 import re
 from pathlib import Path
@@ -7,6 +8,7 @@ from typing import Any
 
 import torch
 import yaml
+from jsonargparse import Namespace
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import LearningRateFinder
 from lightning.pytorch.plugins.environments import ClusterEnvironment, SLURMEnvironment, TorchElasticEnvironment
@@ -90,6 +92,22 @@ def require_sizes(model: Any) -> None:
             raise RunError(f"{name} is {value}; it must be at least 1.")
         if name in REQUIRED_SIZES and value is None:
             raise RunError(f"{name} is null; it must be a whole number of at least 1.")
+
+
+def require_numbers(option: str, value: Any) -> None:
+    """Refuses nan, which passes every comparison with a smallest or largest value.
+
+    Args:
+        option: Name of an option, such as ``--model``.
+        value: Its value, or its settings by name.
+
+    Raises:
+        RunError: It is nan, or one of its settings is.
+    """
+    if isinstance(value, float) and math.isnan(value):
+        raise RunError(f"{option.replace('.init_args', '')} is nan; it must be a number.")
+    for name, setting in value.items() if isinstance(value, dict | Namespace) else ():
+        require_numbers(f"{option}.{name}", setting)
 
 
 def require_proper_files(args: list[str]) -> None:

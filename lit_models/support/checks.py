@@ -16,6 +16,9 @@ from lit_models.support.lightning_internals import callbacks_of, data_of
 
 Kind = Literal["single images", "pairs of images", "episodes"]
 
+FLOAT16 = ("16", "16-mixed", "16-true", "transformer-engine-float16")
+"""The Trainer's precisions that compute in float16."""
+
 
 class DataFacts(NamedTuple):
     """Attributes of a data module that methods and callbacks use. A user's own data module may lack any of them, and
@@ -244,6 +247,24 @@ def require_planned_epochs(module: LightningModule, epochs: int) -> None:
     if longest is not None and longest > epochs:
         raise ModelError(
             f"epochs is {epochs}, but --trainer.max_epochs is {longest}: leave it out, or change --model.epochs."
+        )
+
+
+def require_precision(module: LightningModule, why_not_float16: str, precision: str | int | None) -> None:
+    """Refuse float16 for a method that can't be trained in it.
+
+    Args:
+        module: The method.
+        why_not_float16: The method's reason; empty if it has none.
+        precision: As it was asked for: on a CPU, Lightning takes bfloat16 for ``16-mixed``.
+
+    Raises:
+        ModelError: The precision is float16.
+    """
+    if why_not_float16 and str(precision) in FLOAT16:
+        raise ModelError(
+            f"{type(module).__name__} can't be trained in float16: {why_not_float16}. Use --trainer.precision "
+            "bf16-mixed or 32-true."
         )
 
 

@@ -79,7 +79,7 @@ class TestVariants:
 
 @pytest.mark.parametrize("loss", ["bce", "hinge"])
 def test_a_matching_aware_discriminator_sees_real_images_of_wrong_classes(loss: Literal["bce", "hinge"]) -> None:
-    """Image by image: the real pairs count in full, the two kinds of fakes half each (Reed et al., algorithm 1)."""
+    """Image by image: the real pairs count in full, the two kinds of fakes half each (Reed et al., GAN-CLS)."""
     model, data, fake = tiny(loss=loss, matching_aware=True).eval(), batch(), torch.rand(8, 1, 16, 16)
     seen: list[torch.Tensor] = []
     hook = model.discriminator.register_forward_pre_hook(lambda _, arguments: seen.append(arguments[1]))
@@ -290,7 +290,7 @@ def test_columns_of_predicted_grids(labels: Any, columns: int | None, expected: 
 
 
 def test_the_projections_embedding_is_glorots() -> None:
-    """Uniform within √(6 / (classes + features)) (Glorot & Bengio 2010, eq. 16), as the authors' code has it."""
+    """Uniform within √(6 / (classes + features)) (Glorot & Bengio 2010), as the authors' code has it."""
     weight = tiny(discriminator="projection", feature_maps=64, num_classes=50).discriminator.embedding.weight
     assert weight.shape == (50, 128)
     bound = (6 / (50 + 128)) ** 0.5

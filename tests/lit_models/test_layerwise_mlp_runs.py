@@ -289,3 +289,17 @@ def test_stl10s_images_without_labels_are_for_pretraining(relit: Relit, tmp_path
 def test_a_fraction_that_leaves_a_class_without_labels_is_refused(relit: Relit, capsys: Output) -> None:
     sentence = "labeled_fraction is 0.001, which leaves class 0, of "
     assert_refused(relit, capsys, "fit", *FIT, "--model.labeled_fraction=0.001", sentence=sentence)
+
+
+@pytest.mark.parametrize("fewest", [1, 3, 100, 122, 500, 6000])
+def test_the_fraction_that_is_recommended_is_enough(fewest: int) -> None:
+    label = torch.cat([torch.zeros(7000, dtype=torch.int64), torch.ones(fewest, dtype=torch.int64)])
+    with pytest.raises(ModelError, match=f"leaves class 1, of {fewest} labeled images") as refused:
+        labeled_rows(label, 1e-5, 0)
+    enough = float(str(refused.value).rsplit(" ", 1)[1].rstrip("."))
+    rows = labeled_rows(label, enough, 0)
+    assert rows is not None
+    assert (label[rows] == 1).sum() >= 1
+    if fewest < 500:
+        with pytest.raises(ModelError, match="without a label"):
+            labeled_rows(label, enough - 0.001, 0)

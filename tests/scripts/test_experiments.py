@@ -2,12 +2,14 @@
 
 import json
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import experiments
 import pytest
 import reproduce
 import yaml
+from experiments.claims import values_of
 from experiments.listing import changes, keeps_and_cuts, key_of
 from experiments.schedules import lengths
 
@@ -15,6 +17,8 @@ from lit_models.runs.published import Published, all_published, published_of
 from lit_models.runs.reading import flattened
 from tests.support.fixtures import Output, Relit
 from tests.support.tiny import CONFIGS
+
+REPOSITORY = Path(__file__).parents[2]
 
 
 def test_where_an_option_is_in_a_configuration() -> None:
@@ -132,3 +136,17 @@ def test_all_arguments_are_valid(relit: Relit, capsys: Output, name: str, budget
         assert {key_of(argument.partition("=")[0]) for argument in step.arguments} <= {*resolved}
         for test in step.tests.values():
             assert relit("test", f"--config={CONFIGS / config}.yaml", *test, "--print_config") == 0
+
+
+def test_reported_nats_are_fewer_than_those_of_independent_pixels() -> None:
+    """A VAE whose bound doesn't clear the histogram's bar isn't reported by its nats."""
+    steps = [figure.step for figure in experiments.EXPERIMENTS["vae"].figures if figure.metric == "test/nats_histogram"]
+    recorded = json.loads((REPOSITORY / "results" / "vae.json").read_text())["steps"]
+    compared = 0
+    for step in filter(recorded.__contains__, steps):
+        baselines = [value for value, _ in values_of(f"vae/{step} test/nats_histogram")]
+        for name in ("test/nats", "test/nats_importance_weighted"):
+            nats = [value for value, _ in values_of(f"vae/{step} {name}")]
+            assert all(value < min(baselines) for value in nats), step
+            compared += len(nats)
+    assert compared >= 3

@@ -232,6 +232,8 @@ def test_fast_dev_run_leaves_nothing(relit: Relit) -> None:
         (["--model.image_size", "33"], 1, "image_size is 33; it must be one of 16, 32, 64, 128, 256."),
         (["--model.image_size", "64"], 1, "built for images of 1x64x64, but Digits gives 1x32x32"),
         (["--model.n_critic", "0"], 1, "n_critic is 0; it must be at least 1."),
+        (["--model.gradient_clip_norm", ".nan"], 1, "--model.gradient_clip_norm is nan; it must be a number."),
+        (["--model.generator_optimizer.lr", ".nan"], 1, "--model.generator_optimizer.lr is nan; it must be a number."),
         (["--model.label_noise", "0.7"], 1, "label_noise is 0.7"),
         (["--data.batch_size", "5000"], 1, "set --data.batch_size to 1297 or less"),
         (["--ckpt_path", "missing.ckpt"], 2, "There is no checkpoint missing.ckpt"),

@@ -19,6 +19,7 @@ from lit_models import DARTSSearch
 from lit_models.callbacks import CellFigures
 from lit_models.darts.genotype import derive_genotype, read_genotype
 from lit_models.darts.supernet import statistics_kept
+from lit_models.errors import ModelError
 from tests.support.darts_edgewise import edgewise_tensors, edgewise_twin
 from tests.support.fixtures import Output, Relit
 from tests.support.tables import rows_of
@@ -327,11 +328,20 @@ def test_the_second_order_in_bfloat16(tmp_path: Path) -> None:
     assert all(parameter.dtype == torch.float32 for parameter in model.parameters())
 
 
+def test_float16_is_refused_in_python(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on a GPU; on a CPU Lightning's Trainer has bfloat16 in its place."""
+    monkeypatch.setattr(Trainer, "precision", "16-mixed")
+    with pytest.raises(ModelError, match="can't be trained in float16"):
+        searched(tmp_path, DARTSSearch(**TINY), max_epochs=1)
+
+
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
         (["--model.order=2", "--model.weight_optimizer=FusedAdam"], "The second order anticipates the step of SGD"),
         (["--trainer.precision=16-true"], "keeps the weights themselves in 16 bits"),
+        (["--trainer.precision=16-mixed"], "can't be trained in float16: α's gradient is computed by hand"),
+        (["--trainer.precision=16"], "Use --trainer.precision bf16-mixed or 32-true."),
         (["--data=Digits"], "set --data SearchDataModule --data.images Digits."),
         (["--data.batch_size=201"], "set --data.batch_size to 200 or less"),
     ],
