@@ -82,9 +82,8 @@ def description(tensors: Mapping[str, Tensor]) -> str | None:
         tensors: By the authors' names.
     """
     kernels = {name: value.shape for name, value in tensors.items() if value.ndim == 4}
-    norm = (
-        "batch" if any(value.ndim == 1 and name.endswith(".weight") for name, value in tensors.items()) else "instance"
-    )
+    scaled = any(value.ndim == 1 and name.endswith(".weight") for name, value in tensors.items())
+    norm = "batch normalization" if scaled else "instance normalization"
     if "model.model.0.weight" in kernels and "model.model.3.weight" in kernels:
         width, source_channels = kernels["model.model.0.weight"][:2]
         channels = kernels["model.model.3.weight"][1]
@@ -93,15 +92,11 @@ def description(tensors: Mapping[str, Tensor]) -> str | None:
         return f"U-Net with {parts}"
     if "model.1.weight" in kernels and any(".conv_block." in name for name in kernels):
         width, source_channels = kernels["model.1.weight"][:2]
-        channels = max((int(name.split(".")[1]), shape[0]) for name, shape in kernels.items() if name.count(".") == 2)[
-            1
-        ]
+        outer = {int(name.split(".")[1]): shape[0] for name, shape in kernels.items() if name.count(".") == 2}
         blocks = sum(name.endswith("conv_block.1.weight") for name in kernels)
         dropout = "dropout" if any(name.endswith("conv_block.6.weight") for name in kernels) else "no dropout"
-        parts = (
-            f"{norm} normalization, {dropout}, blocks {blocks}, feature_maps {width}, source_channels {source_channels}"
-        )
-        return f"ResNet with {parts} and channels {channels}"
+        parts = f"{norm}, {dropout}, blocks {blocks}, feature_maps {width}, source_channels {source_channels}"
+        return f"ResNet with {parts} and channels {outer[max(outer)]}"
     pixels = "net.0.weight" in kernels
     if pixels or "model.0.weight" in kernels:
         width, seen = kernels["net.0.weight" if pixels else "model.0.weight"][:2]
