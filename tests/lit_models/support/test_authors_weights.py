@@ -14,6 +14,7 @@ from lit_models.networks.patch_discriminator import PatchDiscriminator
 from lit_models.networks.resnet_generator import ResNetGenerator
 from lit_models.networks.unet import UNet
 from lit_models.support.authors_weights import load_authors_weights
+from lit_models.support.checkpoint_files import read_checkpoint
 
 
 class Block(nn.Module):
@@ -266,6 +267,13 @@ def test_other_files_are_refused(tmp_path: Path) -> None:
         assert refusal(UNet(32, 3, 2), nothing, tmp_path).startswith("holds no weights by name: take a file of the")
     with pytest.raises(ModelError, match=r"There is no file none.pth: --model.pretrained… names a file"):
         load_authors_weights(UNet(128, 3, 4), "none.pth")
+
+
+def test_weights_in_place_of_a_checkpoint_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "latest_net_G.pth"
+    torch.save(AuthorsUNet(5, 2).state_dict(), path)
+    with pytest.raises(RunError, match=r"is not a checkpoint of relit .*: weights of other code, .* --model\.pretrained"):
+        read_checkpoint(path)
 
 
 class Dangerous:
