@@ -6,10 +6,12 @@ Score, and FID at best and at worst. In seconds of processor time, without start
 
 # Only the standard library is imported at the top, as in all parts.
 import argparse
+import io
 import statistics
 import tempfile
 import time
 from collections.abc import Callable
+from contextlib import redirect_stdout
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -70,11 +72,12 @@ def seconds_of_a_test(callback: Callable[[int], Any], images: int, data: Any) ->
 
     model = build_model(read_weights(WEIGHTS), WEIGHTS)
     with tempfile.TemporaryDirectory() as folder:
-        quiet = dict.fromkeys(("logger", "enable_progress_bar", "enable_model_summary"), False)
+        quiet: dict[str, Any] = dict.fromkeys(("logger", "enable_progress_bar", "enable_model_summary"), False)
         trainer = Trainer(accelerator="cpu", callbacks=[callback(images)], default_root_dir=folder, **quiet)
-        start = time.process_time()
-        trainer.test(model, data, verbose=False)
-        return time.process_time() - start
+        with redirect_stdout(io.StringIO()):
+            start = time.process_time()
+            trainer.test(model, data, verbose=False)
+            return time.process_time() - start
 
 
 # --- the command line -------------------------------------------------------------------------------------------------
