@@ -152,6 +152,10 @@ class GenerationScores(Callback):
             self._extractor = load_extractor(self.extractor_name).to(trainer.strategy.root_device)
         except ExtractorUnavailableError as error:
             warnings.warn(f"{error}; the run goes on without scores.", RunWarning, stacklevel=1)
+            return
+        # Images of channels that the extractor can't take are refused here, before any training.
+        if all(shape := require_image_data(self, trainer).image_shape):
+            self._extractor(torch.zeros(1, *shape, device=trainer.strategy.root_device))
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         epoch = trainer.current_epoch + 1

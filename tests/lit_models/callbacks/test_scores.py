@@ -238,6 +238,16 @@ def test_more_neighbors_than_images_are_refused_before_any_training(digits_root:
     assert trainer.global_step > 0, "without validations nothing is measured"
 
 
+def test_channels_that_the_extractor_cannot_take_are_refused_before_any_training(
+    digits_root: Path, tmp_path: Path
+) -> None:
+    trainer = trainer_with(GenerationScores(), tmp_path)
+    sentence = "The extractor takes images of 1 channel, which can't be made of 2: set another extractor"
+    with pytest.raises(RunError, match=sentence):
+        trainer.fit(Copier(digits_root), ImagesInMemory((2, 32, 32), 24))
+    assert trainer.global_step == 0
+
+
 def test_halves_of_the_training_images_stand_in_for_small_splits(
     digits_root: Path, truth: Truth, tmp_path: Path
 ) -> None:
