@@ -53,7 +53,8 @@ Differences from the papers:
     bound is on the slopes toward the image. The projection's embedding is normalized, as in the authors' code.
 11. Initial weights from N(0, 0.02²) (DCGAN). The projection's embedding alone is Glorot's, as all layers are in Miyato
     & Koyama's code.
-12. With ``ema_decay``, an average of the generator's weights makes the samples.
+12. With ``ema_decay``, an average of the generator's weights makes the samples. Also optional: clipped gradients,
+    schedules, differentiable augmentation.
 13. MNIST at 32x32 in batches of 64, for 15 epochs, of which the one with the lowest validation FID is tested. Mirza &
     Osindero have 28x28 in batches of 100 and choose by the likelihood of validation images; Miyato & Koyama's main
     experiments are on ImageNet at 128x128, for 450,000 steps of the generator.

@@ -17,8 +17,8 @@ method. Choices:
 3. m has two hidden layers with batch normalization and ReLU, and PyTorch's default initial weights. z is drawn from
    N(0, I); Goodfellow et al. leave its distribution open.
 4. The generator's loss is the non-saturating one (Goodfellow et al., section 3).
-5. Both players take one step a batch, the generator from the same fakes as the discriminator; algorithm 1 of Goodfellow
-   et al. draws z again.
+5. Both players take one step a batch, the generator from the same fakes as the discriminator, unless
+   ``fresh_latents`` is set; algorithm 1 of Goodfellow et al. draws z again.
 6. Adam with β₁ = 0.5 for both, learning rate 1e-3 for the generator and 2e-4 for the discriminator.
 7. Held-out losses go by the batch's statistics, as in training; those of a single image by m's running means.
 8. A GAN has no encoder. The ends of its interpolations are the latent vectors whose images come nearest to the test

@@ -27,8 +27,8 @@ What differs from the paper and its code (phillipi/pix2pix):
 5. The innermost encoder layer has no batch normalization, as in the authors' public code. The paper's experiments had
    it (see the errata), which sets that layer to zero for a single image.
 6. The U-Net is built for powers of two from 32 pixels on. Dropout is in the decoder's first three layers, as in
-   the paper; in the PyTorch port it is in the second to fourth, so the innermost has none. Only layers of full width
-   have it, which below 128 pixels are fewer.
+   the paper; in the PyTorch port it is in the second to fourth (of 128 pixels, to the third), so the innermost has
+   none. Only layers of full width have it, which below 128 pixels are fewer.
 7. Patches of 34 and 142 pixels are not in the paper, which compares 1 (its PixelGAN), 16, 70 and 286.
 8. G's last layer has biases, and so have D's first and last, as in the PyTorch port (but in its PixelGAN the last has
    none). The authors' Lua code keeps all biases of convolutions at 0. It halves D's loss in what it prints only; under

@@ -81,10 +81,14 @@ def test_larger_images_make_batches_of_one_possible(image_size: int, tmp_path: P
     assert all_finite(trainer.callback_metrics)
 
 
-def test_two_processes_of_which_one_has_a_batch_of_one(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "title", [title if title == "LatentGAN" else pytest.param(title, marks=pytest.mark.long) for title in SMALL_MODELS]
+)
+def test_two_processes_of_which_one_has_a_batch_of_one(title: str, tmp_path: Path) -> None:
     """Of 13 held-out images in batches of 6, one process has 6 and 1, the other 6."""
-    model, data, trainer = small_fit(
-        "LatentGAN", tmp_path, count=13, devices=2, strategy="ddp_fork_find_unused_parameters_true"
-    )
+    strategy = "ddp_fork_find_unused_parameters_true"
+    model, data, trainer = small_fit(title, tmp_path, count=13, devices=2, strategy=strategy, limit_train_batches=1)
     trainer.fit(model, data)
+    assert all_finite(trainer.callback_metrics)
+    trainer.test(model, data, verbose=False)
     assert all_finite(trainer.callback_metrics)

@@ -58,7 +58,10 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     """
     checkpoint = load_safely(path)
     if not isinstance(checkpoint, dict) or "state_dict" not in checkpoint:
-        raise RunError(f"{path} is not a checkpoint of a model (it has no `state_dict`).")
+        raise RunError(
+            f"{path} is not a checkpoint of relit (it has no `state_dict`): weights of other code, such as pix2pix's "
+            "latest_net_G.pth, are given by --model.pretrained, next to the --config of the method."
+        )
     return checkpoint
 
 

@@ -138,11 +138,12 @@ def require_num_classes(module: LightningModule, num_classes: int) -> None:
     given = facts_of(datamodule).num_classes
     if given is None or given == num_classes:
         return
-    classes = f"of {given} classes" if given else "without classes"
+    classes = f"of {given} class{'es' * (given > 1)}" if given else "without classes"
     remedy = f"set --model.num_classes {given}, or " if given and in_training_now(module) else ""
+    built_for = f"{num_classes} class{'es' * (num_classes > 1)}"
     raise ModelError(
-        f"{type(module).__name__} is built for {num_classes} classes, but {type(datamodule).__name__} gives images "
-        f"{classes}: {remedy}choose other data."
+        f"{type(module).__name__} is built for {built_for}, but {type(datamodule).__name__} gives images {classes}: "
+        f"{remedy}choose other data."
     )
 
 

@@ -10,11 +10,12 @@ import sys
 import time
 from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 import yaml
-from benchmark import read, watch
+from benchmark import read, scores, watch
 from benchmark.bare_start import made
 from benchmark.fit import BARE, Measured, counted, fallen, rows_of, shares_of, watched
 from benchmark.race import WARM_UP, print_sides, print_table, race, ratio, require_data, timed, write_json
@@ -82,6 +83,29 @@ def test_pictures_to_read_are_all_different(tmp_path: Path) -> None:
     with Image.open(files[0]) as image:
         assert image.size == (32, 32)
     assert len({file.parent.name for file in files}) == read.CLASSES
+
+
+def test_the_cost_of_scores(digits_root: Path, tmp_path: Path, capsys: Output, monkeypatch: Patch) -> None:
+    parser = argparse.ArgumentParser()
+    scores.add_arguments(parser)
+    measured = scores.seconds_of_a_test
+    callbacks: list[str] = []
+
+    def seconds_of_a_test(side: Any, images: int, data: Any) -> float:
+        callbacks.append(type(side(images)).__name__)
+        assert measured(side, images, data) > 0
+        return 3.0 if "Three" in callbacks[-1] else 4.5
+
+    monkeypatch.setattr(scores, "seconds_of_a_test", seconds_of_a_test)
+    file = tmp_path / "scores.json"
+    options = ("--data=Digits", "--images=30", "--rounds=1", "--threads=1", f"--root={digits_root}", f"--json={file}")
+    args = parser.parse_args(options)
+    args.run(args)
+    assert callbacks == ["ThreeScores", "GenerationScores"]
+    said = capsys.readouterr().out
+    assert "| all scores                |     4.5 |" in said
+    assert "All take 1.50 times the processor time. Medians of 1 round, in turns, 1 thread, Digits." in said
+    assert json.loads(file.read_text())["seconds"]["all scores"] == [4.5]
 
 
 def test_reading_on_one_core_and_on_all(tmp_path: Path, monkeypatch: Patch, capsys: Output) -> None:
