@@ -5,6 +5,7 @@
     python scripts/benchmark.py train --threads 2
     python scripts/benchmark.py train --method sngan wgan_gp
     python scripts/benchmark.py fit dcgan_mnist --against FOLDER --script main.py
+    python scripts/benchmark.py start dcgan_mnist
     python scripts/benchmark.py protonet
     python scripts/benchmark.py layerwise
     python scripts/benchmark.py autoencoders
@@ -29,6 +30,7 @@ COMMANDS = {
     "read": "reading a folder of pictures on one core and on all, and starting again",
     "train": "training by `relit fit` against a bare loop and against the textbook's loop",
     "fit": "any configuration's speed, share of the machine's peak, start-up and memory, and a peer's",
+    "start": "time to the first optimizer step and peak of memory of every configuration",
     "protonet": "episodes against the textbook's",
     "layerwise": "cached codes against running the layers below again",
     "autoencoders": "VAE, autoencoder, latent-space GAN and transfer against bare loops",

@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from datamodules import ImageDataModule, LabeledImages
+from datamodules.base import SANITY_IMAGES
 from datamodules.loading.samplers import ClassBalancedBatches
 from lit_models.errors import ModelError
 from lit_models.losses.triplet import TripletLoss
@@ -217,6 +218,8 @@ class EmbeddingModule(Classifier):
         if isinstance(data, ImageDataModule):
             label = data.train_set.column("label")
             rows = torch.arange(len(label)) if per_class is None else first_of_each_class(label.cpu(), per_class)
+            if self.trainer.sanity_checking:  # a few show that it works
+                rows = rows[: SANITY_IMAGES * self.trainer.world_size]
             self.evaluation.start(*embedded(self, rows))
         else:
             self.evaluation.start(*embedded_of_loader(self, per_class))

@@ -1,4 +1,4 @@
-"""The least program that makes a configuration's first optimizer step: Lightning's bare Trainer, the network, the data.
+"""The least program that trains a configuration's network: Lightning's bare Trainer, the network, the data.
 
     python bare_start.py CONFIG
 

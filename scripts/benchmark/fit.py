@@ -1,6 +1,6 @@
 """The ``fit`` part of ``benchmark.py``: `relit fit` of configurations in separate processes, in fp32 and bf16: speed,
-share of this machine's measured peak, time to the first optimizer step, also against a bare script's
-(benchmark/bare_start.py), and peak of memory; and the same of a peer's script, in alternating rounds:
+share of this machine's measured peak, time to the first optimizer step and peak of memory; and the same of a bare
+program (benchmark/bare_start.py) and of a peer's script, in alternating rounds:
 
     python scripts/benchmark.py fit dcgan_mnist --against ../dcgan --script 'main.py --dataset mnist --batchSize 64'
 
@@ -37,10 +37,12 @@ from lit_models.cli.doctor import peak
 REPOSITORY = CONFIGS.parent
 WATCH, BARE = Path(__file__).with_name("watch.py"), Path(__file__).with_name("bare_start.py")
 PRECISIONS = {"float32": [], "bfloat16": ["--trainer.precision=bf16-mixed"]}
-TYPES = {"relit fit": "float32", "relit fit, bf16": "bfloat16"}
-"""By side of relit's."""
-START = "bare start"
-"""The side that only makes the first step."""
+OURS = {"relit fit": "float32", "relit fit, bf16": "bfloat16"}
+"""relit's sides and their types."""
+PROGRAM = "bare program"
+"""The side of :mod:`benchmark.bare_start`."""
+TYPES = {**OURS, PROGRAM: "float32"}
+"""By side that computes relit's network."""
 HELD = 0.9
 """Part of an earlier share of the peak that has to be reached."""
 
@@ -153,10 +155,10 @@ def counted(arguments: list[str]) -> CountedBatch:
 
 
 def shares_of(found: dict[str, list[Measured]], flops: int, gflops: dict[str, float]) -> dict[str, float]:
-    """The share of the machine's peak by side of relit's. (A peer's network may be another one.)
+    """The share of the machine's peak by side of relit's network. (A peer's may be another one.)
 
     Args:
-        found: Measurements by side: "relit fit", "relit fit, bf16" and the peer.
+        found: Measurements by side: "relit fit", "relit fit, bf16", the bare program and the peer.
         flops: Operations of a batch of relit's.
         gflops: This machine's peak by type.
     """
@@ -195,18 +197,15 @@ def rows_of(
     rows: list[tuple[str, ...]] = []
     relit = found["relit fit"]
     for side, runs in found.items():
-        speeds = ("", "")
-        if side != START:
-            each = [one.seconds / images[side] for one in runs]
-            ours = [one.seconds / images["relit fit"] for one in relit]
-            speeds = (f"{1 / statistics.median(each):,.4g}", f"{ratio(ours, each):.2f}")
+        each = [one.seconds / images[side] for one in runs]
+        ours = [one.seconds / images["relit fit"] for one in relit]
+        speeds = (f"{1 / statistics.median(each):,.4g}", f"{ratio(ours, each):.2f}")
         share = f"{100 * shares[side]:.0f} %" if side in shares else ""
         first, cpu, _, memory = (statistics.median(values) for values in zip(*runs, strict=True))
         starts = ratio([one.first_step for one in relit], [one.first_step for one in runs])
         cpus = ratio([one.first_cpu for one in relit], [one.first_cpu for one in runs])
         start = (f"{first:.1f}", f"{starts:.2f}", f"{cpu:.1f}", f"{cpus:.2f}")
-        held = "" if side == START else f"{memory / 1e6:,.0f}"
-        rows.append((side, *speeds, share, *start, held))
+        rows.append((side, *speeds, share, *start, f"{memory / 1e6:,.0f}"))
     return rows
 
 
@@ -230,7 +229,7 @@ def run_fit(args: argparse.Namespace) -> None:
             measure = partial(watched, steps=args.steps, threads=args.threads, warm_up=args.warm_up)
             sides = {
                 side: partial(measure, [*command, *PRECISIONS[dtype]], optimizer_steps=steps, folder=REPOSITORY)
-                for side, dtype in TYPES.items()
+                for side, dtype in OURS.items()
                 if dtype == "float32" or args.bf16
             }
             if args.against:
@@ -244,8 +243,7 @@ def run_fit(args: argparse.Namespace) -> None:
             if args.bare:
                 config = Path(runs, "config.yaml")
                 config.write_text(batch.config, encoding="utf-8")
-                command = [str(BARE), str(config)]
-                sides[START] = partial(watched, command, 0, steps, args.threads, REPOSITORY)
+                sides[PROGRAM] = partial(measure, [str(BARE), str(config)], optimizer_steps=steps, folder=REPOSITORY)
             found = race(sides, args.rounds)
         counts = {
             side: args.their_images or images if args.against and side == args.against.name else images
@@ -272,7 +270,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("config", nargs="+", help="names of configurations in configs/, or files")
     parser.add_argument("--set", default="", metavar="ARGUMENTS", help="further arguments of `relit fit`, in quotes")
     parser.add_argument("--bf16", action=argparse.BooleanOptionalAction, default=True, help="measure bf16, too")
-    parser.add_argument("--bare", action=argparse.BooleanOptionalAction, default=True, help="measure a bare start, too")
+    parser.add_argument(
+        "--bare", action=argparse.BooleanOptionalAction, default=True, help="measure a bare program, too"
+    )
     parser.add_argument("--warm_up", type=int, default=WARM_UP, help="batches before the timed (default: %(default)s)")
     parser.add_argument(
         "--held",

@@ -1,3 +1,4 @@
+from collections import Counter
 from copy import deepcopy
 from pathlib import Path
 from typing import Any
@@ -9,11 +10,13 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from PIL import Image
 from torch import Tensor, nn
 from torch.optim import SGD
+from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.data import DataLoader
 
 from datamodules import Digits, ImagePair, Maps
 from lit_models import Pix2Pix
 from lit_models.errors import ModelError
+from lit_models.networks import few_pixels
 from lit_models.networks.resnet_generator import ResNetGenerator
 from tests.lit_models.support.test_authors_weights import AuthorsUNet, by_the_image, shaken
 from tests.support.data_modules import set_up
@@ -142,6 +145,34 @@ def test_evaluation_in_bf16(generator: str) -> None:
         rough = model.translate(source)
     assert rough.dtype == torch.float32
     assert torch.allclose(rough, model.translate(source), atol=0.05)
+
+
+class Casts(TorchDispatchMode):
+    """Counts by name how often parameters are made bfloat16."""
+
+    def __init__(self, module: nn.Module) -> None:
+        super().__init__()
+        self.names = {parameter.data_ptr(): name for name, parameter in module.named_parameters()}
+        self.counts: Counter[str] = Counter()
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        if func is torch.ops.aten._to_copy.default and kwargs.get("dtype") == torch.bfloat16:
+            name = self.names.get(args[0].data_ptr())
+            self.counts.update([name] if name else [])
+        return func(*args, **kwargs)
+
+
+def test_weights_are_cast_once_for_each_value(monkeypatch: Patch) -> None:
+    """The generator's once a batch; the discriminator's before and after its step, and not for each image."""
+    monkeypatch.setattr(few_pixels, "WEIGHTS", 0)
+    model = tiny()
+    with Casts(model) as casts:
+        seeded_fit(model, loader(2, size=1), precision="bf16-mixed")
+    kernels = {name for name, parameter in model.named_parameters() if parameter.ndim == 4}
+    assert {name: casts.counts[name] for name in kernels} == {
+        name: 2 if name.startswith("generator") else 4 for name in kernels
+    }
 
 
 def test_the_learning_rates_fall_over_the_second_half() -> None:

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 import torch
 import yaml
-from benchmark import read, scores, watch
+from benchmark import read, scores, start, watch
 from benchmark.bare_start import made
 from benchmark.fit import BARE, Measured, counted, fallen, rows_of, shares_of, watched
 from benchmark.race import WARM_UP, print_sides, print_table, race, ratio, require_data, timed, write_json
@@ -170,7 +170,7 @@ def test_shares_of_the_peak() -> None:
         "relit fit": [Measured(5.0, 4.0, 0.5, 1e9), Measured(7.0, 6.0, 0.5, 3e9), Measured(6.0, 5.0, 0.5, 2e9)],
         "relit fit, bf16": [Measured(5.0, 4.0, 0.5, 1e9)] * 3,
         "peer": [Measured(2.0, 1.0, 0.5, 1e9)] * 3,
-        "bare start": [Measured(4.0, 4.0, 0.0, 5e8)] * 3,
+        "bare program": [Measured(4.0, 4.0, 0.4, 5e8)] * 3,
     }
     shares = shares_of(found, 2_000_000_000, {"float32": 10.0, "bfloat16": 20.0})
     rows = rows_of(found, shares, {**dict.fromkeys(found, 8), "peer": 4})
@@ -178,11 +178,43 @@ def test_shares_of_the_peak() -> None:
         ("relit fit", "16", "1.00", "40 %", "6.0", "1.00", "5.0", "1.00", "2,000"),
         ("relit fit, bf16", "16", "1.00", "20 %", "5.0", "1.20", "4.0", "1.25", "1,000"),
         ("peer", "8", "0.50", "", "2.0", "3.00", "1.0", "5.00", "1,000"),
-        ("bare start", "", "", "", "4.0", "1.50", "4.0", "1.25", ""),
+        ("bare program", "20", "1.25", "50 %", "4.0", "1.50", "4.0", "1.25", "500"),
     ]
     assert fallen({"a": shares}, {"a": {"relit fit": 0.44, "relit fit, bf16": 0.23}, "b": {"relit fit": 1.0}}) == [
         "a, relit fit, bf16: 20 % of the peak, before 23 %."
     ]
+
+
+def test_starts_of_configurations(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A row for each, medians over the rounds; one that fails is named at the end, and the others are measured."""
+    cpu_times = {"lit_models": [9.0, 4.0, 6.0, 5.0], str(BARE): [4.0, 5.0, 2.0]}  # the first only prepares the data
+
+    def watched(command: list[str], steps: int, optimizer_steps: int, threads: int, *_: object, **__: object) -> object:
+        if command[0] == str(BARE):
+            assert (Path(command[1]).read_text(), steps) == ("a: 1", 0)
+            return Measured(8.0, cpu_times[command[0]].pop(0), 0.0, 1e8)
+        config = Path(command[command.index("--config") + 1])
+        if config.stem == "vae_mnist":
+            raise SystemExit("ended before\nMNIST isn't there")
+        runs = Path(command[-1].removeprefix("--run.root="), "run")
+        runs.mkdir(exist_ok=True)
+        (runs / "config.yaml").write_text("a: 1")
+        return Measured(10.0, cpu_times[command[1]].pop(0), 0.3, 2e9)
+
+    monkeypatch.setattr(start, "watched", watched)
+    parser = argparse.ArgumentParser()
+    start.add_arguments(parser)
+    options = ["--bare", "--prepare", "--rounds", "3", "--threads", "1", "--json", str(tmp_path / "x.json")]
+    with pytest.raises(SystemExit, match=r"Not measured: vae_mnist\."):
+        start.run_start(parser.parse_args(["vae_mnist", "dcgan_mnist", *options]))
+    said = capsys.readouterr()
+    assert "vae_mnist: MNIST isn't there" in said.err
+    cells = [re.sub(r"[| ]+", " ", line).strip() for line in said.out.splitlines() if "dcgan" in line]
+    assert cells == ["`dcgan_mnist` 10.0 5.0 2,000 4.0 1.20"]
+    assert json.loads((tmp_path / "x.json").read_text())["configurations"].keys() == {"dcgan_mnist"}
+    assert {"vae_mnist", "dcgan_mnist"} < set(start.shipped())
 
 
 SCRIPT = """

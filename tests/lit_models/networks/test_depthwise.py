@@ -26,10 +26,12 @@ def inputs(size: int, kernel: int) -> tuple[Tensor, Tensor]:
     return x.requires_grad_(), torch.randn(3, 1, kernel, kernel, dtype=torch.float64, requires_grad=True)
 
 
-@pytest.fixture(params=[True, False], ids=["of 3x3", "torch's"], autouse=True)
+@pytest.fixture(params=[True, False], ids=["of others", "torch's"], autouse=True)
 def gradients(request: pytest.FixtureRequest, monkeypatch: Patch) -> None:
     """Both ways to the gradients in float64, which is more than bfloat16 to compare with."""
-    monkeypatch.setattr(depthwise, "DTYPES", {torch.bfloat16, torch.float64} if request.param else set())
+    least = {torch.float64: 0} if request.param else {}
+    monkeypatch.setattr(depthwise, "KERNELS", depthwise.KERNELS | least)
+    monkeypatch.setattr(depthwise, "INPUTS", depthwise.INPUTS | least.keys())
 
 
 @pytest.mark.parametrize(("size", "kernel", "stride", "dilation"), CASES)
@@ -81,7 +83,7 @@ def test_kernel_gradients_are_exact_to_rounding(kernel: int, stride: int, dtype:
     """Against sums over pixels, one for each place of the kernel."""
     torch.manual_seed(0)
     x, gradient = (
-        torch.randn(4, 16, size, size).to(dtype).contiguous(memory_format=torch.channels_last)
+        torch.randn(8, 16, size, size).to(dtype).contiguous(memory_format=torch.channels_last)
         for size in (32, 32 // stride)
     )
     found = weight_gradient(x, gradient, kernel, stride)
@@ -98,7 +100,10 @@ def test_kernel_gradients_are_exact_to_rounding(kernel: int, stride: int, dtype:
 @pytest.mark.parametrize(
     ("dtype", "kernel", "stride", "learns", "replaced"),
     [
+        (torch.float32, 5, 1, True, True),
         (torch.float32, 5, 1, True, False),
+        (torch.float32, 5, 2, False, False),
+        (torch.float32, 3, 2, True, False),
         (torch.bfloat16, 5, 1, True, True),
         (torch.bfloat16, 5, 1, False, False),
         (torch.bfloat16, 5, 2, False, True),
@@ -108,7 +113,9 @@ def test_kernel_gradients_are_exact_to_rounding(kernel: int, stride: int, dtype:
 def test_only_slow_gradients_are_replaced(
     dtype: torch.dtype, kernel: int, stride: int, learns: bool, replaced: bool, monkeypatch: Patch
 ) -> None:
-    monkeypatch.setattr(depthwise, "DTYPES", {torch.bfloat16})
+    """In float32 those of many numbers."""
+    monkeypatch.setattr(depthwise, "KERNELS", {torch.float32: 500 if replaced else 1000, torch.bfloat16: 0})
+    monkeypatch.setattr(depthwise, "INPUTS", {torch.bfloat16})
     x, weight = torch.randn(2, 4, 8, 8, requires_grad=True), torch.randn(4, 1, kernel, kernel, requires_grad=learns)
     found = depthwise_conv2d(x.to(dtype), weight.to(dtype), stride)
     assert ("_Depthwise" in type(found.grad_fn).__name__) == replaced
