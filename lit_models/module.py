@@ -193,7 +193,7 @@ class Method(LightningModule):
             RunError: There are no such weights, or they can't be read.
             ModelError: They are of another method.
         """
-        from lit_models.support.weight_sources import read_source
+        from lit_models.support.checkpoint_files import read_source
         from lit_models.support.weights import model_of
 
         return model_of(cls, *read_source(source), source)

@@ -4,7 +4,6 @@ Everything that this can't judge is left to the parser, which knows the types.
 """
 
 import codecs
-import os
 import re
 import sys
 from collections.abc import Iterator
@@ -13,17 +12,20 @@ from typing import Any
 
 import yaml
 
+from lit_models.cli.attribution import with_its_file
+from lit_models.cli.checked_paths import RUN, require_checkpoint, require_one_to_load, weights_file
 from lit_models.cli.commands import COMMANDS, GROUPS, OPTIONS, SWITCHES, SYNONYMS, TRAINER_COMMANDS
-from lit_models.cli.names import configuration, configurations, experiments, published_weights
+from lit_models.cli.given_classes import GivenClasses
+from lit_models.cli.names import configuration, configurations, experiments
+from lit_models.cli.needs import missing_from
+from lit_models.cli.proper_files import require_proper_files
+from lit_models.errors import UsageError
+from lit_models.runs.folder import checked_name
 from lit_models.support import sources
 from lit_models.support.known_classes import classes_for, unknown_class
+from lit_models.support.parser_messages import value_of_group
 from lit_models.support.renamed import new_name
 from lit_models.support.spelling import closest, did_you_mean
-
-
-class UsageError(Exception):
-    """Arguments that can't be meant so; the message says what to type."""
-
 
 TRAINERS = {
     **dict.fromkeys(("epochs", "epoch", "num_epochs", "n_epochs", "max_epoch"), "max_epochs"),
@@ -96,13 +98,17 @@ def read_arguments(args: list[str]) -> list[str]:
     command = checked_command(args)
     read: list[str] = [command]
     appended: list[str] = []
-    data_is_given = any(word.partition("=")[0] == "--data" for word in args)
-    is_shown_only = any(word.partition("=")[0] == "--print_config" for word in args)
-    samples = any(word.partition("=")[0] in ("--class", "--count", "--data.labels") for word in args)
+    typed = {word.partition("=")[0] for word in args}
+    data_is_given = "--data" in typed
+    is_shown_only = "--print_config" in typed
+    samples = not typed.isdisjoint(("--class", "--count", "--data.labels"))
     option: str | None = None
     named: str | None = None
     rest = args[1:]
     config: list[dict[str, Any]] = []
+    files: list[str] = []
+    loaded: dict[str, str] = {}
+    classes = GivenClasses()
     while rest:
         word = rest.pop(0)
         if not word.startswith("-") or re.fullmatch(r"-\d[\d.e-]*", word):
@@ -111,7 +117,8 @@ def read_arguments(args: list[str]) -> list[str]:
                 if named is not None:
                     raise UsageError(f"{named} and {stem} are two experiments: one at a time.")
                 named = stem
-            config.append(_checked_configuration(path))
+            files.append(path.stem)
+            config.append(_checked_configuration(path, classes))
             read += ["--config", str(path)]
             continue
         option, equals, value = word.partition("=")
@@ -139,21 +146,32 @@ def read_arguments(args: list[str]) -> list[str]:
         if name == "config":
             path_or_text = _config_file(value if given else None)
             if isinstance(path_or_text, Path):
-                config.append(_checked_configuration(path_or_text))
+                files.append(path_or_text.stem)
+                config.append(_checked_configuration(path_or_text, classes))
+            else:
+                classes.leave_to_the_parser()
             read += ["--config", str(path_or_text)]
             continue
         if name == "weights" and given:
-            value = _weights_file(value)
+            value = weights_file(value)
         if name == "ckpt_path" and given and not is_shown_only:
-            _require_checkpoint(value)
+            require_checkpoint(value)
+        if name in ("ckpt_path", "weights", *RUN) and given:
+            loaded[name] = value
+        if name in ("run.experiment", "run.id") and given and value not in ("null", "none"):
+            checked_name(value, option)
         if name == "data.labels" and LABELS.fullmatch(value):
             value = f"[{value}]"
         if name in ("debug", "help", "print_config"):
             read.append(word)
         elif given and command == "predict" and name.startswith("data.") and samples and not data_is_given:
             appended += [option, value]
+        elif given and _own_options(name) and not (value.startswith("{") or Path(value).is_file()):
+            raise UsageError(value_of_group(name))
         elif given:
             _check_class(name, value)
+            if told := classes.unknown_option(name, value):
+                raise UsageError(told)
             read.append(f"{option}={value}") if equals else read.extend([option, value])
         elif name.endswith(".help"):
             read.append(word)
@@ -161,6 +179,15 @@ def read_arguments(args: list[str]) -> list[str]:
             raise UsageError(f"--{name} is a group of options, which are given one by one, such as --{name}.{own[0]}.")
         else:
             raise UsageError(f"--{name} needs a value.")
+    require_proper_files(read)
+    asks_only = is_shown_only or any(option.split(".")[-1] in ("--help", "-h", "help") for option in typed)
+    loads = not typed.isdisjoint(("--ckpt_path", "--weights")) or any(
+        content.get(name) for content in config for name in ("ckpt_path", "weights")
+    )
+    if not asks_only and (told := missing_from(command, classes, loads, files)):
+        raise UsageError(with_its_file(told, read))
+    if not asks_only and loaded.get("ckpt_path") not in (None, "none", "null"):
+        require_one_to_load(loaded, config, typed, classes)
     if appended:
         read += [*([] if data_is_given else ["--data", "Samples"]), *appended]
     return read
@@ -373,31 +400,6 @@ def _no_configuration(value: str) -> str:
     return f"There is no configuration {value}.{guess} `relit list experiments` lists those that come with relit."
 
 
-def _weights_file(value: str) -> str:
-    known = published_weights()
-    if Path(value).exists() or "/" in value:  # hf:OWNER/NAME, too
-        return value
-    name = value.removesuffix(".safetensors")
-    if name in known:
-        return str(known[name])
-    meant = did_you_mean(name, known)
-    raise UsageError(
-        f"There are no weights {value}.{meant} --weights takes a .safetensors file, a run's folder, hf:OWNER/NAME, or "
-        f"one of {', '.join(known)}."
-    )
-
-
-def _require_checkpoint(value: str) -> None:
-    """Refuses a checkpoint that doesn't exist, unless a restarted job may go on with the one of its own run."""
-    restarts = os.environ.keys() & {"SLURM_JOB_ID", "TORCHELASTIC_RUN_ID"}
-    if value in ("last", "best", "none", "null") or restarts or Path(value).expanduser().exists():
-        return
-    weights = f" Weights that come with relit are given by --weights {value}." if value in published_weights() else ""
-    raise UsageError(
-        f"There is no checkpoint {value}: --ckpt_path takes a file, a run's folder, `last` or `best`.{weights}"
-    )
-
-
 def _samples(name: str, value: str, given: bool) -> list[str]:
     option = {"class": "data.labels", "count": "data.count"}[name]
     if not given or not LABELS.fullmatch(value) or (name == "count" and not value.isdecimal()):
@@ -503,7 +505,7 @@ def _below(kind: type[Any]) -> Iterator[type[Any]]:
         yield from _below(other)
 
 
-def _checked_configuration(path: Path) -> dict[str, Any]:
+def _checked_configuration(path: Path, classes: GivenClasses) -> dict[str, Any]:
     """What a configuration holds, of which the outline is checked: the parser judges the values.
 
     Raises:
@@ -543,6 +545,11 @@ def _checked_configuration(path: Path) -> dict[str, Any]:
         name = part.get("class_path") if isinstance(part, dict) else part
         if isinstance(name, str):
             _check_class_in(path, key, name)
+        arguments = part.get("init_args") if isinstance(part, dict) else None
+        for argument, value in arguments.items() if isinstance(arguments, dict) else ():
+            name = value.get("class_path") if isinstance(value, dict) else value
+            if isinstance(name, str) and str(argument).endswith(("optimizer", "scheduler")):
+                _check_class_in(path, f"{key}.{argument}", name)
     trainer = content.get("trainer")
     if isinstance(trainer, dict):
         for key in trainer:
@@ -550,11 +557,14 @@ def _checked_configuration(path: Path) -> dict[str, Any]:
                 raise UsageError(
                     f"{path}: {_unknown_trainer_option(str(key), f'trainer.{key}').replace('option', 'setting', 1)}"
                 )
-        callbacks = trainer.get("callbacks")
-        for callback in callbacks if isinstance(callbacks, list) else [callbacks]:
-            name = callback.get("class_path") if isinstance(callback, dict) else callback
-            if isinstance(name, str):
-                _check_class_in(path, "trainer.callbacks", name)
+        for key in ("callbacks", "logger"):
+            given = trainer.get(key)
+            for one in given if isinstance(given, list) else [given]:
+                name = one.get("class_path") if isinstance(one, dict) else one
+                if isinstance(name, str):
+                    _check_class_in(path, f"trainer.{key}", name)
+    if told := classes.unknown_in(path, content):
+        raise UsageError(told)
     return content
 
 

@@ -21,12 +21,12 @@ from lit_models.callbacks import LearningRateScaling, PredictionWriter
 from lit_models.cli.attribution import with_its_file
 from lit_models.cli.from_checkpoint import with_model_and_data, with_training_settings
 from lit_models.cli.messages import sentence_of
+from lit_models.cli.needs import USES_WEIGHTS, two_to_load, unnamed_experiment, without_data, without_model
 from lit_models.cli.options import add_options
 from lit_models.cli.output import place_of_interruption, quieten, reasons_to_stop, shown_path
 from lit_models.cli.progress import progress_callbacks
 from lit_models.cli.refusals import (
     require_fitting_trainer,
-    require_proper_files,
     require_same_method,
     require_sizes,
     require_something_to_load,
@@ -71,19 +71,16 @@ from lit_models.runs.takeover import OneOwner
 from lit_models.runs.trackers import run_loggers
 from lit_models.support.arguments import modules_named
 from lit_models.support.checkpoint_files import AtomicCheckpointIO, read_or_fall_back
+from lit_models.support.checkpoint_paths import WEIGHTS
 from lit_models.support.checks import facts_of
 from lit_models.support.lightning_internals import find_unused_parameters
 from lit_models.support.weight_sources import find_weights
-from lit_models.support.weights import WEIGHTS, digest_of
+from lit_models.support.weights import digest_of
 
 # Short class names (`--model DCGAN`) are looked up among the classes that are imported.
 for _package in (lit_models, lit_models.callbacks, datamodules):
     for _name in _package.__all__:
         getattr(_package, _name)
-
-
-USES_WEIGHTS = ("validate", "test", "predict")
-"""The commands that need no more of a checkpoint than its weights."""
 
 
 class RelitCLI(LightningCLI):
@@ -184,7 +181,6 @@ class RelitCLI(LightningCLI):
         return parser
 
     def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
-        require_proper_files(list(args or ()))
         find_typed_modules(self.typed)
         self.config = parser.parse_args(args)  # type: ignore[arg-type]
 
@@ -211,7 +207,7 @@ class RelitCLI(LightningCLI):
         if config.run.experiment is None or (swapped and not typed(self.typed, "run.experiment")):
             config.run.experiment = experiment_name(config)
         if config.ckpt_path in ("last", "best") and config.run.experiment is None:
-            raise RunError(f"`--ckpt_path {config.ckpt_path}` of which experiment? Add --config or --run.experiment.")
+            raise RunError(unnamed_experiment(config.ckpt_path))
         if command == "fit" and config.run.experiment is not None:
             config.ckpt_path = self._checkpoint_before_restart() or config.ckpt_path
         if config.ckpt_path is not None:
@@ -229,7 +225,7 @@ class RelitCLI(LightningCLI):
             self._complete_from_checkpoint(self.starting_weights[1].get("config") or {})
         config = self._settings
         if config.model is None:
-            raise RunError(f"`relit {command}` needs a model: --config FILE, --model CLASS, or --ckpt_path FILE.")
+            raise RunError(without_model(command))
         require_sizes(config.model)
         if self.checkpoint is not None:
             require_same_method(self.checkpoint, Path(config.ckpt_path), class_of(config.model.class_path))
@@ -238,14 +234,14 @@ class RelitCLI(LightningCLI):
             samples = {self.config.subcommand: {"data": {"class_path": "datamodules.Samples"}}}
             self.config = self.parser.parse_object(samples, self.config)
         if self._settings.data is None:
-            raise RunError(f"`relit {command}` needs data: --config FILE or --data CLASS.")
+            raise RunError(without_data(command))
         if self._settings.run.experiment is None:
             self._settings.run.experiment = experiment_name(self._settings)
 
     def _take_weights(self, config: Namespace) -> None:
         """Finds the weights that a training starts from, or that the other commands use in place of a checkpoint."""
         if config.ckpt_path is not None:
-            raise RunError("--weights and --ckpt_path name two things to load: leave one of them out.")
+            raise RunError(two_to_load())
         path = find_weights(config.weights)
         if self.config.subcommand == "fit":
             self.starting_weights = read_or_fall_back(path)

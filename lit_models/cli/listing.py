@@ -6,11 +6,11 @@ from typing import Any
 import yaml
 
 from lit_models.cli import runs_table
-from lit_models.cli.arguments import UsageError
 from lit_models.cli.command_parser import CommandParser
 from lit_models.cli.minutes import measured_minutes, minutes_text
 from lit_models.cli.names import experiments, published_weights
 from lit_models.cli.tables import table
+from lit_models.errors import UsageError
 from lit_models.support import sources
 from lit_models.support.spelling import did_you_mean
 

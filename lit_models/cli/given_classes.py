@@ -1,0 +1,100 @@
+"""The method and the data set that a command line gives, whose arguments are checked before torch is imported."""
+
+import re
+from pathlib import Path
+from typing import Any
+
+from lit_models.support import sources
+from lit_models.support.parser_messages import Refusal, sentence_of_refused
+from lit_models.support.renamed import with_new_names
+
+PARTS = ("model", "data")
+OF_ANY_CLASS = ("class_path", "init_args", "dict_kwargs", "help")
+
+
+class GivenClasses:
+    """Follows the configurations and options of a command line in their order, as the parser does.
+
+    Only classes of relit are followed. What else is given (a user's own class, settings in place of a file's name) is
+    left to the parser.
+    """
+
+    def __init__(self) -> None:
+        self.chosen: dict[str, str | None] = dict.fromkeys(PARTS)
+        self.given: dict[str, set[str]] = {part: set() for part in PARTS}
+        self.is_given = dict.fromkeys(PARTS, False)
+        self.before_any: dict[str, str] = {}
+
+    def leave_to_the_parser(self) -> None:
+        """After something that isn't read here, any class may be given with any argument."""
+        self.chosen = dict.fromkeys(PARTS)
+        self.is_given = dict.fromkeys(PARTS, True)
+
+    def unknown_in(self, path: Path, content: dict[str, Any]) -> str | None:
+        """A sentence on the first argument in a configuration that its class doesn't have."""
+        if any(key not in PARTS and isinstance(value, dict) and PARTS & value.keys() for key, value in content.items()):
+            self.leave_to_the_parser()  # such as `fit: {model: ...}`
+        for part in PARTS:
+            section = content.get(part)
+            if section is None:
+                continue
+            self._choose(part, section.get("class_path", self.chosen[part]) if isinstance(section, dict) else section)
+            arguments = with_new_names(section).get("init_args") if isinstance(section, dict) else None
+            for name in arguments if isinstance(arguments, dict) else ():
+                if told := self._unknown(part, str(name)):
+                    return f"{path}: {told.replace('--', '')}"
+        return None
+
+    def unknown_option(self, name: str, value: str) -> str | None:
+        """A sentence on an option whose argument its class doesn't have."""
+        part, _, argument = name.partition(".")
+        if part not in PARTS:
+            return None
+        if argument in ("", "class_path"):
+            self._choose(part, value)
+        first = re.split(r"[.\[+]", argument.removeprefix("init_args."))[0]
+        return None if first in ("", *OF_ANY_CLASS) else self._unknown(part, first)
+
+    def missing(self, part: str) -> str | None:
+        """A sentence on the arguments that a class needs and that nothing has given."""
+        name = self.chosen[part]
+        arguments = sources.describe(_module_of(part, name), name).arguments if name is not None else ()
+        required = [one.name for one in arguments if one.default is None and one.name not in self.given[part]]
+        return self._told(part, required=required) if required else None
+
+    def without_owner(self, part: str) -> str | None:
+        """A sentence on an argument of which no class was given; None if there is no such argument."""
+        base = {"model": "LightningModule", "data": "LightningDataModule"}[part]
+        argument = self.before_any.get(part)
+        return None if argument is None else sentence_of_refused(Refusal((part,), base, unknown=argument))
+
+    def may_be_pretrained(self) -> bool:
+        """Whether the model may be given weights by an argument."""
+        return "pretrained" in self.given["model"] or (self.is_given["model"] and self.chosen["model"] is None)
+
+    def _choose(self, part: str, name: Any) -> None:
+        package, _, last = str(name).rpartition(".")
+        is_ours = package.partition(".")[0] in ("", *sources.OURS) and last in _classes(part)
+        self.chosen[part], self.is_given[part] = last if is_ours else None, True
+
+    def _unknown(self, part: str, argument: str) -> str | None:
+        name = self.chosen[part]
+        if not self.is_given[part]:
+            self.before_any.setdefault(part, argument)
+        if name is None:
+            return None
+        self.given[part].add(argument)
+        known = {one.name for one in sources.describe(_module_of(part, name), name).arguments}
+        return None if argument in known else self._told(part, unknown=argument)
+
+    def _told(self, part: str, **what: Any) -> str | None:
+        name = str(self.chosen[part])
+        return sentence_of_refused(Refusal((part,), f"{_module_of(part, name)}.{name}", **what))
+
+
+def _classes(part: str) -> dict[str, str]:
+    return sources.methods() if part == "model" else sources.data_sets()
+
+
+def _module_of(part: str, name: str) -> str:
+    return _classes(part)[name]
