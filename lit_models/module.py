@@ -100,6 +100,8 @@ class Method(LightningModule):
 
     exports: ClassVar[tuple[Export, ...]] = ()
     """Its networks that ``relit export --format onnx`` writes."""
+    compilation: ClassVar[str] = "half a minute or more"
+    """How long ``--compile`` takes to start on one core of a CPU."""
     training_only: ClassVar[frozenset[str]] = frozenset()
     """Keys that it adds to a checkpoint for resuming only: no weight card has them."""
     older_arguments: ClassVar[Mapping[str, Any]] = {}

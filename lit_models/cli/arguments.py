@@ -186,11 +186,21 @@ def read_arguments(args: list[str]) -> list[str]:
     )
     if not asks_only and (told := missing_from(command, classes, loads, files)):
         raise UsageError(with_its_file(told, read))
+    if is_shown_only and not loads and loaded.get("run.experiment") is None:
+        read += _experiment(classes, config)
     if not asks_only and loaded.get("ckpt_path") not in (None, "none", "null"):
         require_one_to_load(loaded, config, typed, classes)
     if appended:
         read += [*([] if data_is_given else ["--data", "Samples"]), *appended]
     return read
+
+
+def _experiment(classes: GivenClasses, config: list[dict[str, Any]]) -> list[str]:
+    """The option that names the experiment of a run, for a configuration that is only printed."""
+    sections = [values["run"] for values in config if isinstance(values.get("run"), dict)]
+    named = next((str(section["experiment"]) for section in reversed(sections) if section.get("experiment")), None)
+    name = classes.experiment(named)
+    return [] if name == named else [f"--run.experiment={name}"]
 
 
 def checked_command(args: list[str]) -> str:
@@ -485,6 +495,11 @@ def _check_class(key: str, value: str) -> None:
     if Path(value).is_file() or key.count(".") > 1:
         return
     kind, known = classes_for(key)
+    if kind == "schedule" and value == "ReduceLROnPlateau":  # torch's can't go by a metric that is logged
+        raise UsageError(
+            f"Write --{key} lightning.pytorch.cli.ReduceLROnPlateau, with the metric that it goes by as its monitor: "
+            f"--{key}.monitor val/loss."
+        )
     if known and value not in known and not _is_loaded(value, kind):
         raise UsageError(unknown_class(key, value) or f"There is no {kind} {value}.")
 

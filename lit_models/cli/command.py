@@ -33,6 +33,7 @@ from lit_models.cli.refusals import (
     slurm_environment,
     warn_of_slow_bf16,
 )
+from lit_models.cli.rehearsal import rehearse
 from lit_models.cli.swaps import (
     class_of,
     draws_from_nothing,
@@ -227,6 +228,8 @@ class RelitCLI(LightningCLI):
         if config.model is None:
             raise RunError(without_model(command))
         require_sizes(config.model)
+        if command == "fit" and config.model.get("init_args") is not None:
+            rehearse(config.model.init_args, _steps_of_schedules(config))
         if self.checkpoint is not None:
             require_same_method(self.checkpoint, Path(config.ckpt_path), class_of(config.model.class_path))
         if command == "predict" and (config.data is None or draws_from_nothing(self.typed, config)):
@@ -340,9 +343,9 @@ class RelitCLI(LightningCLI):
             find_unused_parameters(trainer)
         warn_of_slow_bf16(trainer)
         if config.compile and trainer.strategy.root_device.type == "cpu":
+            takes = self.model.compilation if isinstance(self.model, Method) else Method.compilation
             rank_zero_warn(
-                "--compile takes half a minute or more to start and gains nothing on a CPU: leave it out.",
-                category=RunWarning,
+                f"--compile takes {takes} to start and gains nothing on a CPU: leave it out.", category=RunWarning
             )
         return trainer
 
@@ -436,6 +439,14 @@ def _import_encoder_of(model: Namespace | None) -> None:
     name = (model.get("init_args") or {}).get("encoder")
     if isinstance(name, str) and is_user_encoder(name):
         import_encoder(name)
+
+
+def _steps_of_schedules(config: Namespace) -> int:
+    """How often a schedule will be stepped, if it is stepped after each epoch and their number is given; else once."""
+    trainer, arguments = config.trainer, config.model.init_args
+    known = trainer.max_epochs is not None and trainer.max_steps in (None, -1) and trainer.max_time is None
+    by_epoch = arguments.get("schedule_interval", "epoch") == "epoch"
+    return max(1, trainer.max_epochs) if known and by_epoch else 1
 
 
 def _run_options(config: Namespace) -> RunOptions:

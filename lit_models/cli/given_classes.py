@@ -9,6 +9,10 @@ from lit_models.support.parser_messages import Refusal, sentence_of_refused
 from lit_models.support.renamed import with_new_names
 
 PARTS = ("model", "data")
+IMAGES = "data.images"
+"""The data module that another one is made of, as an option."""
+ONLY_PREDICTED = ("Pictures", "Samples", "SupportQuery")
+"""Data modules that stand for what is predicted, not for what a model was trained on."""
 OF_ANY_CLASS = ("class_path", "init_args", "dict_kwargs", "help")
 
 
@@ -24,6 +28,8 @@ class GivenClasses:
         self.given: dict[str, set[str]] = {part: set() for part in PARTS}
         self.is_given = dict.fromkeys(PARTS, False)
         self.before_any: dict[str, str] = {}
+        self.in_files: dict[str, str] = {}
+        self.typed: dict[str, str] = {}
 
     def leave_to_the_parser(self) -> None:
         """After something that isn't read here, any class may be given with any argument."""
@@ -38,6 +44,7 @@ class GivenClasses:
             section = content.get(part)
             if section is None:
                 continue
+            self._note_files(part, section)
             self._choose(part, section.get("class_path", self.chosen[part]) if isinstance(section, dict) else section)
             arguments = with_new_names(section).get("init_args") if isinstance(section, dict) else None
             for name in arguments if isinstance(arguments, dict) else ():
@@ -52,6 +59,8 @@ class GivenClasses:
             return None
         if argument in ("", "class_path"):
             self._choose(part, value)
+        if name in (*PARTS, IMAGES):
+            self.typed[name] = value.rpartition(".")[2]
         first = re.split(r"[.\[+]", argument.removeprefix("init_args."))[0]
         return None if first in ("", *OF_ANY_CLASS) else self._unknown(part, first)
 
@@ -71,6 +80,29 @@ class GivenClasses:
     def may_be_pretrained(self) -> bool:
         """Whether the model may be given weights by an argument."""
         return "pretrained" in self.given["model"] or (self.is_given["model"] and self.chosen["model"] is None)
+
+    def experiment(self, named: str | None) -> str | None:
+        """The experiment of a run: the name that a file gives it, unless the command line has put another class in the
+        place of one of the file's; then that of its model with that of its data.
+
+        Args:
+            named: The name that the files give.
+        """
+        is_swapped = any(
+            name not in ONLY_PREDICTED and self.in_files.get(part, name) != name for part, name in self.typed.items()
+        )
+        if named is not None and not is_swapped:
+            return named
+        names = {**self.in_files, **self.typed}
+        return "_".join(names[part].lower() for part in PARTS if part in names) if "model" in names else named
+
+    def _note_files(self, part: str, section: Any) -> None:
+        name = section.get("class_path") if isinstance(section, dict) else section
+        if isinstance(name, str):
+            self.in_files[part] = name.rpartition(".")[2]
+        images = (section.get("init_args") or {}).get("images") if isinstance(section, dict) else None
+        if part == "data" and isinstance(images, dict) and "class_path" in images:
+            self.in_files[IMAGES] = str(images["class_path"]).rpartition(".")[2]
 
     def _choose(self, part: str, name: Any) -> None:
         package, _, last = str(name).rpartition(".")

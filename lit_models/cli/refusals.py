@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
-from lightning.pytorch.callbacks import LearningRateFinder
+from lightning.pytorch.callbacks import EarlyStopping, LearningRateFinder
 from lightning.pytorch.plugins.environments import ClusterEnvironment, SLURMEnvironment, TorchElasticEnvironment
 from lightning.pytorch.strategies import SingleDeviceStrategy
 from lightning.pytorch.utilities import rank_zero_warn
@@ -53,6 +53,9 @@ def require_fitting_trainer(model: LightningModule, trainer: dict[str, Any], cal
                 f"{name} steps its optimizers itself, so the Trainer can't accumulate gradients: use a larger "
                 "--data.batch_size in place of --trainer.accumulate_grad_batches."
             )
+    for stopping in callbacks:
+        if isinstance(stopping, EarlyStopping) and not stopping.patience >= 0:
+            raise RunError(f"--trainer.callbacks.patience is {stopping.patience}; it must be at least 0.")
     for finder in callbacks:
         if isinstance(finder, LearningRateFinder):
             attribute = finder._attr_name or "lr"

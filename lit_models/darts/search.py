@@ -100,6 +100,7 @@ class DARTSSearch(Classifier):
 
     training_only: ClassVar = frozenset(("genotype",))
     training_callbacks = ("CellFigures",)
+    compilation = "more than 7 minutes for 3 cells on one core"
 
     def __init__(
         self,

@@ -244,6 +244,7 @@ fit vae_digits --trainer.logger+ WandLogger  | WandbLogger
 fit vae_digits --trainer.profiler simpel     | simple
 fit vae_digits --model.optimizer Adamm       | Did you mean Adam?
 fit vae_digits --model.optimizer sdg         | SGD
+fit vae_digits --model.lr_scheduler ReduceLROnPlateau | Write --model.lr_scheduler lightning.pytorch.cli.ReduceLROnPlateau | .monitor val/loss
 fit vae_digits --model.lr_scheduler StepLRR  | Did you mean StepLR?
 fit --model.help dcgan                       | DCGAN
 prepare --data MNST                          | no data set 'MNST' | Did you mean MNIST?
@@ -395,6 +396,11 @@ fit dcgan_digits --compile maybe             | --compile is maybe | true or fals
 fit resnet18_digits --model.loss tripplet    | --model.loss is tripplet | Did you mean triplet?
 fit vae_digits --model.likelihood poisson    | --model.likelihood is poisson | gaussian or bernoulli
 fit vae_digits --model.importance_samples none_ | --model.importance_samples is none_ | a whole number
+fit vae_digits --model.lr_scheduler StepLR --model.lr_scheduler.step_size 0 | --model.lr_scheduler.step_size is 0 | at least 1
+fit vae_digits --model.lr_scheduler OneCycleLR --model.lr_scheduler.max_lr 0.1 | --model.lr_scheduler OneCycleLR (max_lr 0.1) can't work | total_steps
+fit dcgan_digits --model.generator_optimizer SGD --model.generator_optimizer.momentum -1 | --model.generator_optimizer.momentum is -1.0 | at least 0
+fit dcgan_digits --model.generator_optimizer SparseAdam | --model.generator_optimizer SparseAdam can't work | dense gradients
+fit schedule.yaml                            | schedule.yaml: model.lr_scheduler.T_max is 0 | at least 1
 fit vae_digits --model.latent_dim null       | latent_dim is null | a whole number of at least 1
 predict --weights dcgan_mnist --class 7 --count 3 | DCGAN knows no classes
 predict --weights conditional_gan_mnist --class 17 | no class 17
@@ -513,10 +519,10 @@ fit dcgan_digits --config accelerator.yaml   | accelerator.yaml: trainer.acceler
 fit dcgan_digits --model.image_size 0        | image_size is 0 | at least 1
 fit dcgan_digits --model.channels 0          | channels is 0 | at least 1
 fit vae_digits --model.latent_dim 0          | latent_dim is 0 | at least 1
-fit vae_digits --model.optimizer.lr -1       | lr is -1.0 | not be negative
-fit vae_digits --model.optimizer.beta1 2     | beta of the optimizer is 2.0 | less than 1
-fit vae_digits --model.optimizer.eps -1      | eps is -1.0 | not be negative
-fit vae_digits --model.optimizer.weight_decay -1 | weight_decay is -1.0 | not be negative
+fit vae_digits --model.optimizer.lr -1       | lr is -1.0 | at least 0
+fit vae_digits --model.optimizer.beta1 2     | --model.optimizer.beta1 is 2.0 | less than 1
+fit vae_digits --model.optimizer.eps -1      | eps is -1.0 | at least 0
+fit vae_digits --model.optimizer.weight_decay -1 | weight_decay is -1.0 | at least 0
 fit vae_digits --model.importance_samples 0  | importance_samples is 0 | at least 1
 fit wgan_gp_digits --model.clip_value -1     | clip_value is -1.0 | null for no clipping
 fit dcgan_digits --model.gradient_clip_norm -1 | gradient_clip_norm is -1.0 | null for no clipping
@@ -532,6 +538,7 @@ fit dcgan_digits --data.batch_size -1        | --data.batch_size is -1 | at leas
 fit dcgan_digits --trainer.max_steps -5      | --trainer.max_steps is -5 | -1 for no limit
 fit dcgan_digits --trainer.check_val_every_n_epoch 0 | --trainer.check_val_every_n_epoch is 0 | at least 1
 fit dcgan_digits --trainer.log_every_n_steps -1 | --trainer.log_every_n_steps is -1 | at least 0
+fit dcgan_digits --trainer.callbacks+ EarlyStopping --trainer.callbacks.monitor val/loss --trainer.callbacks.patience -1 | --trainer.callbacks.patience is -1 | at least 0
 fit dcgan_digits --trainer.min_epochs -1 | --trainer.min_epochs is -1 | at least 0
 fit dcgan_digits --trainer.val_check_interval 0 | --trainer.val_check_interval is 0 | a share above 0.0
 fit resnet18_digits --data.classes_per_batch 100 --data.samples_per_class 2 | 100 classes | set --data.classes_per_batch to 10 or less
@@ -597,6 +604,7 @@ FILES = {
     "twice.yaml": "seed_everything: 1\nseed_everything: 2\n",
     "adam.yaml": "model: {class_path: VAE, init_args: {optimizer: {class_path: Adamm}}}\ndata: Digits\n",
     "sgd.yaml": "model: {class_path: VAE, init_args: {optimizer: SDG}}\ndata: Digits\n",
+    "schedule.yaml": "model: {class_path: VAE, init_args: {lr_scheduler: {class_path: CosineAnnealingLR, init_args: {T_max: 0}}}}\ndata: Digits\n",
     "rate.yaml": "model: {class_path: VAE, init_args: {optimizer: {class_path: FusedAdam, init_args: {lr: fast}}}}\ndata: Digits\n",
     "learning.yaml": "model: {class_path: VAE, init_args: {lr: 0.1}}\ndata: Digits\n",
     "mnist.yaml": "model: DCGAN\ndata: {class_path: MNISTT}\n",
