@@ -22,6 +22,7 @@ from lit_models.cli.proper_files import require_proper_files
 from lit_models.errors import UsageError
 from lit_models.runs.folder import checked_name
 from lit_models.support import sources
+from lit_models.support.checkpoint_paths import checkpoint_in
 from lit_models.support.known_classes import classes_for, unknown_class
 from lit_models.support.parser_messages import value_of_group
 from lit_models.support.renamed import new_name
@@ -134,14 +135,14 @@ def read_arguments(args: list[str]) -> list[str]:
             value = rest.pop(0)
             given = True
         else:
-            given = bool(equals)
+            given = bool(equals and value)
         if command == "predict" and name in ("class", "count"):
             appended += _samples(name, value, given)
             continue
         if command == "predict" and name == "grid":
             name, option, value, given = "predictions.grid", "--predictions.grid", value or "true", True
         _check_option(name, value, command, config)
-        if not given and name in SWITCHES:
+        if not given and not equals and name in SWITCHES:
             value, given = "true", True
         if name == "config":
             path_or_text = _config_file(value if given else None)
@@ -365,6 +366,8 @@ def _stray(word: str, option: str | None, command: str) -> Path:
         raise UsageError(f"{word} isn't a configuration. A data set is given by --data {data}.")
     if path.suffix == ".ckpt":
         raise UsageError(f"{word} isn't a configuration. A checkpoint is given by --ckpt_path {word}.")
+    if checkpoint_in(path) or (path.parts[:1] == ("runs",) and len(path.parts) > 1):
+        raise UsageError(f"{word} isn't a configuration. A run is given by --ckpt_path {word}.")
     if path.suffix == ".safetensors":
         raise UsageError(f"{word} isn't a configuration. Weights are given by --weights {word}.")
     if (path / "config.yaml").is_file():
@@ -490,6 +493,8 @@ def _check_class(key: str, value: str) -> None:
     if key in ("model", "data") and value.endswith(".py"):
         module = value.removesuffix(".py").removeprefix("./").replace("/", ".")
         raise UsageError(f"--{key} takes a class, not a file: --{key} {module}.NAME for the class NAME in {value}.")
+    if key in ("model", "data") and value in experiments():
+        raise UsageError(f"--{key} takes a class, and {value} is a configuration: relit fit {value}")
     if not re.fullmatch(r"[A-Za-z_]\w*", value) or value.lower() in ("null", "none", "true", "false"):
         return
     if Path(value).is_file() or key.count(".") > 1:

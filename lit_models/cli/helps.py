@@ -45,6 +45,8 @@ def main(args: list[str]) -> int:
         print(overview(), end="")
         return 0
     topic = args[0]
+    if len(args) > 1:
+        raise UsageError(f"`relit help` explains one thing at a time: relit help {topic}, then {args[1]}.")
     known = [*COMMANDS, "trainer", "callbacks", *sources.methods(), *sources.data_sets(), *sources.callbacks()]
     if topic in COMMANDS and COMMANDS[topic].module is not None:
         from lit_models.__main__ import main as relit

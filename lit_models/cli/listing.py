@@ -65,6 +65,8 @@ def main(args: list[str]) -> int:
             "callbacks": list_callbacks,
         }[one]()
         rows = [row for row in rows if all(word.lower() in " ".join(row).lower() for word in given.words)]
+        if not rows and given.words:
+            raise UsageError(f"No line of `relit list {one}` has {' and '.join(given.words)}: leave some words out.")
         print("\n" * (number > 0) + table(head, rows), end="")
     if kind in (None, "experiments"):
         print("\nrelit fit NAME trains; relit copy NAME writes the file for editing; relit help NAME prints it.")

@@ -118,6 +118,13 @@ sweep nowhere --vary model.latent_dim 8      | no configuration nowhere | relit 
 compare nowhere                              | no folder nowhere | relit runs
 report text.txt                              | text.txt is not the folder of a run | `relit runs`
 fit sgd.yaml                                 | sgd.yaml: There is no optimizer 'SDG' | Did you mean SGD?
+fit --model dcgan_digits                     | dcgan_digits is a configuration | relit fit dcgan_digits
+fit --data dcgan_digits                      | dcgan_digits is a configuration | --data takes a class
+list data sets                               | has sets | `relit list data`
+help Digits MNIST                            | one thing at a time | relit help Digits
+export a_run b_run                           | no use for b_run | `relit export --help`
+doctor x                                     | no use for x | `relit doctor --help`
+test runs/dcgan_digits                       | runs/dcgan_digits isn't a configuration | --ckpt_path runs/dcgan_digits
 # flags
 fit dcgan_digits model.latent_dim=8          | --model.latent_dim=8
 fit dcgan_digits -model DCGAN                | --model
@@ -300,6 +307,10 @@ prepare --data Pictures                      | Pictures needs --data.path: the f
 fit                                          | `relit fit` needs a model: --config FILE
 prepare                                      | `relit prepare` needs data: --config FILE or --data CLASS
 sweep dcgan_digits                           | --vary NAME VALUE
+fit dcgan_digits --model=                    | --model needs a value
+fit dcgan_digits --run.root=                 | --run.root needs a value
+fit dcgan_digits --compile=                  | --compile needs a value
+sweep dcgan_digits --vary model.latent_dim=8,16 | has no value | --vary model.latent_dim 8 16
 # checkpoints and weights
 predict --ckpt_path nothing.ckpt             | no checkpoint nothing.ckpt
 fit dcgan_digits --ckpt_path missing.ckpt    | no checkpoint missing.ckpt | `last` or `best`
