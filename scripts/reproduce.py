@@ -337,7 +337,8 @@ class Chain:
 
     def _write(self, results: Settings) -> None:
         order = [other.name for other in self.experiment.steps]
-        steps = dict(sorted(results["steps"].items(), key=lambda item: order.index(item[0])))
+        declared = {name: results["steps"][name] for name in order if name in results["steps"]}
+        steps = declared | results["steps"]  # steps that the experiment no longer declares come last
         self.path.parent.mkdir(parents=True, exist_ok=True)
         content = {"experiment": self.name, "title": self.experiment.title, "steps": steps}
         text = json.dumps(content, indent=1, ensure_ascii=False)
@@ -362,12 +363,16 @@ class Chain:
                 self.failed.append(f"{command[0]} has failed.")
 
     def draw(self) -> None:
-        """Draws the curves of all recorded steps into one figure, if there are several: those of this call's settings,
-        or else of a step's first ones; several seeds as their mean and a band of one standard deviation."""
+        """Draws the curves of all declared and recorded steps into one figure, if there are several.
+
+        They are those of this call's settings, or else of a step's first ones. Several seeds are drawn as their mean
+        and a band of one standard deviation."""
         steps = json.loads(self.path.read_text(encoding="utf-8"))["steps"] if self.path.is_file() else {}
         of_this_call = {f"{folder.parent.name}/{folder.name}": folder for folder in self.runs.values()}
         runs = []
         for step, entries in steps.items():
+            if all(step != declared.name for declared in self.experiment.steps):
+                continue
             chosen = (e for e in entries if any(record["run"] in of_this_call for record in e["seeds"].values()))
             seeds = next(chosen, entries[0])["seeds"]
             members = [

@@ -209,7 +209,11 @@ def test_a_run_by_hand_is_recorded(start: Callable[..., int], relit: Relit, capf
     mine, noisy = "runs/dcgan_digits/mine", "runs/dcgan_digits/noisy"
     assert start("toy", "--results", "results", "--take", f"plain={mine}") == 0
     capfd.readouterr()
+    recorded = results()
+    recorded["steps"] |= {"of_old": recorded["steps"]["plain"]}
+    Path("results/toy.json").write_text(json.dumps(recorded))
     assert start("toy", "--results", "results", "--take", f"noisy={noisy}", "--take", f"plain={mine}") == 0
+    assert [*results()["steps"]] == ["plain", "noisy", "of_old"], "what is no longer declared is left alone, at the end"
     said = capfd.readouterr().out
     assert "== relit fit" not in said
     assert said.count("== relit test") == 1, "what has been tested isn't again"

@@ -241,9 +241,10 @@ class EmbeddingModule(Classifier):
         if self.loss != "triplet":
             values[f"{stage}/loss"] = self.classification_loss(feature, score, label)
         for name, by in {"": score, **self.evaluation.scores(embedding)}.items():
-            ranked = by.topk(min(5, self.num_classes)).indices
             kind = f"{stage}/{name}_accuracy" if name else f"{stage}/accuracy"
-            values |= {kind: share_of_hits(ranked[:, :1], label), f"{kind}_top5": share_of_hits(ranked, label)}
+            # Logits in bfloat16 are often equal; `argmax` takes the first of them, as the reports do, `topk` any.
+            values[kind] = share_of_hits(by.argmax(1, keepdim=True), label)
+            values[f"{kind}_top5"] = share_of_hits(by.topk(min(5, self.num_classes)).indices, label)
         size = batch_weight(len(label))
         accuracy = f"{stage}/accuracy"
         self.log(accuracy, values.pop(accuracy), batch_size=size, sync_dist=True, prog_bar=stage == "val")

@@ -12,18 +12,13 @@ EXPERIMENT = Experiment(
     steps=tuple(
         Step(name, method, page, f"{name}_lfw", LFW, checkpoint="last") for name, (method, page) in GANS.items()
     ),
-    figures=tuple(
-        Figure(name, f"FID ({IMAGENET}) of 2,000", "test/fid", features=IMAGENET) for name in ("dcgan", "sngan")
-    ),
+    figures=tuple(Figure(name, f"FID ({IMAGENET}) of 2,000", "test/fid", features=IMAGENET) for name in GANS),
     budgets={
         "smoke": Budget(
             {"*": (*FEW_BATCHES, "--model.feature_maps=4", '--trainer.callbacks=[{"class_path": "SampleGrid"}]')},
             only=("dcgan", "sngan"),
         ),
-        "cpu": Budget(
-            {"*": ("--model.feature_maps=32", "--trainer.max_epochs=100")},
-            only=("dcgan", "sngan"),
-        ),
+        "cpu": Budget({"*": ("--model.feature_maps=32", "--trainer.precision=bf16-mixed")}),
         "gpu": Budget({"*": GPU}),
         "paper": Budget(),
     },

@@ -1,5 +1,6 @@
 """The declared experiments: consistent, valid, and with a place for every published value."""
 
+import json
 from collections.abc import Callable
 
 import experiments
@@ -98,6 +99,8 @@ def test_an_experiment_is_consistent(name: str) -> None:
     assert len(set(steps)) == len(steps)
     assert set(experiment.budgets) == {"smoke", "cpu", "gpu", "paper"}
     assert all(figure.step in steps for figure in experiment.figures)
+    record = CONFIGS.parent / "results" / f"{name}.json"
+    assert not record.exists() or {*json.loads(record.read_text())["steps"]} <= {*steps}, "a record that no page shows"
     for figure in experiment.figures:
         assert figure.test in experiment.step(figure.step).tests
         assert (figure.epoch is None) == figure.metric.startswith("test/")

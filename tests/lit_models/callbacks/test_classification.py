@@ -10,6 +10,7 @@ from PIL import Image
 from torch import Tensor
 
 from datamodules import Digits, LabeledImages
+from lit_models import MetricResNet
 from lit_models.callbacks import ClassificationReport
 from lit_models.callbacks.classification import (
     as_table,
@@ -44,6 +45,18 @@ def test_confusion_counts_by_a_loop() -> None:
     counts = confusion_counts(logits, label)
     assert counts.tolist() == expected.tolist()
     assert counts[3].sum() == 0
+
+
+def test_equal_logits_are_the_first_class_in_the_report_and_in_the_accuracy(tmp_path: Path, digits_root: Path) -> None:
+    model = MetricResNet(image_size=32, channels=1, num_classes=10, feature_maps=2, mean=[0.5], std=[0.5])
+    torch.nn.init.zeros_(model.classifier.weight)
+    torch.nn.init.zeros_(model.classifier.bias)
+    trainer = quiet_trainer(default_root_dir=tmp_path, callbacks=[ClassificationReport()])
+    (values,) = trainer.test(model, Digits(root=digits_root), verbose=False)
+    with (tmp_path / "figures" / "class_accuracy.csv").open(newline="") as file:
+        zero, *_, total = csv.DictReader(file)
+    assert zero["correct"] == total["correct"] == zero["images"]
+    assert values["test/accuracy"] == pytest.approx(int(total["correct"]) / int(total["images"]))
 
 
 def test_tables_and_a_class_without_images(tmp_path: Path) -> None:
