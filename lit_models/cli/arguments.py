@@ -6,7 +6,7 @@ Everything that this can't judge is left to the parser, which knows the types.
 import codecs
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from lit_models.cli.commands import COMMANDS, GROUPS, OPTIONS, SWITCHES, SYNONYM
 from lit_models.cli.given_classes import GivenClasses
 from lit_models.cli.names import configuration, configurations, experiments
 from lit_models.cli.needs import missing_from
+from lit_models.cli.plain_values import wrong_word
 from lit_models.cli.proper_files import require_proper_files
 from lit_models.errors import UsageError
 from lit_models.runs.folder import checked_name
@@ -82,6 +83,12 @@ OF_PREDICT = {
 }
 """The same, of ``relit predict``."""
 OPTIMIZER_ARGUMENTS = ("beta1", "beta2", "betas", "eps", "momentum", "weight_decay")
+OF_TOP_LEVEL = {
+    "seed_everything": "bool | int",
+    **dict.fromkeys(("compile", "channels_last"), "bool"),
+    "lr_scaling": "Literal['none', 'linear', 'sqrt']",
+}
+"""The types of options without a group."""
 RATES = ("lr", "learning_rate", "learning-rate", "lrate", "base_lr")
 SCHEDULES = ("lr_scheduler", "scheduler", "schedule", "lr_schedule")
 LABELS = re.compile(r"\d+(,\d+)*")
@@ -171,13 +178,15 @@ def read_arguments(args: list[str]) -> list[str]:
             raise UsageError(value_of_group(name))
         elif given:
             _check_class(name, value)
-            if told := classes.unknown_option(name, value):
+            if told := classes.unknown_option(name, value) or _wrong_word(name, value):
                 raise UsageError(told)
             read.append(f"{option}={value}") if equals else read.extend([option, value])
         elif name.endswith(".help"):
             read.append(word)
         elif name in GROUPS and (own := _own_options(name)):
-            raise UsageError(f"--{name} is a group of options, which are given one by one, such as --{name}.{own[0]}.")
+            raise UsageError(
+                f"--{name} is a group of options, which are given one by one, such as --{name}.{next(iter(own))}."
+            )
         else:
             raise UsageError(f"--{name} needs a value.")
     require_proper_files(read)
@@ -296,7 +305,7 @@ def trainer_arguments() -> dict[str, sources.Argument]:
     return {argument.name: argument for argument in described.arguments if argument.name not in own}
 
 
-def _own_options(group: str) -> list[str]:
+def _own_options(group: str) -> dict[str, sources.Argument]:
     classes = {
         "run": ("lit_models.runs.folder", "RunOptions"),
         "checkpoint": ("lit_models.runs.checkpoints", "Checkpoints"),
@@ -304,8 +313,18 @@ def _own_options(group: str) -> list[str]:
         "wandb": ("lit_models.runs.loggers", "WandbOptions"),
     }
     if group == "trainer":
-        return list(trainer_arguments())
-    return [argument.name for argument in sources.describe(*classes[group]).arguments] if group in classes else []
+        return trainer_arguments()
+    described = sources.describe(*classes[group]).arguments if group in classes else ()
+    return {argument.name: argument for argument in described}
+
+
+def _wrong_word(name: str, value: object) -> str | None:
+    """A sentence on a word where a top-level setting, or one of a group, takes none."""
+    group, _, leaf = name.partition(".")
+    annotation = OF_TOP_LEVEL.get(name, "")
+    if leaf and (argument := _own_options(group).get(leaf)):
+        annotation = argument.type
+    return wrong_word((group, leaf) if leaf else (group,), annotation, value)
 
 
 def _arguments_by_group(group: str, method: str | None) -> set[str]:
@@ -448,7 +467,7 @@ def _check_option(name: str, value: str, command: str, config: list[dict[str, An
     raise UsageError(unknown_setting(name, command, method=_method_of(config)))
 
 
-def _unknown_in_group(group: str, name: str, known: list[str], dashes: str = "--") -> str:
+def _unknown_in_group(group: str, name: str, known: Iterable[str], dashes: str = "--") -> str:
     names = [f"{dashes}{group}.{own}" for own in known]
     meant = f"{dashes}{OTHERS[name]}" if OTHERS.get(name, "").startswith(f"{group}.") else None
     guess = f" Did you mean {meant}?" if meant else did_you_mean(f"{dashes}{group}.{name}", names)
@@ -585,6 +604,13 @@ def _checked_configuration(path: Path, classes: GivenClasses) -> dict[str, Any]:
                     _check_class_in(path, f"trainer.{key}", name)
     if told := classes.unknown_in(path, content):
         raise UsageError(told)
+    leaves = {name: value for name, value in content.items() if name in OF_TOP_LEVEL}
+    for group in ("trainer", "run", "checkpoint", "predictions", "wandb"):
+        part = content.get(group)
+        leaves |= {f"{group}.{name}": value for name, value in part.items()} if isinstance(part, dict) else {}
+    for name, value in leaves.items():
+        if told := _wrong_word(name, value):
+            raise UsageError(f"{path}: {told.replace('--', '')}")
     return content
 
 

@@ -4,6 +4,7 @@ import re
 from pathlib import Path
 from typing import Any
 
+from lit_models.cli.plain_values import wrong_word
 from lit_models.support import sources
 from lit_models.support.parser_messages import Refusal, sentence_of_refused
 from lit_models.support.renamed import with_new_names
@@ -47,8 +48,8 @@ class GivenClasses:
             self._note_files(part, section)
             self._choose(part, section.get("class_path", self.chosen[part]) if isinstance(section, dict) else section)
             arguments = with_new_names(section).get("init_args") if isinstance(section, dict) else None
-            for name in arguments if isinstance(arguments, dict) else ():
-                if told := self._unknown(part, str(name)):
+            for name, value in arguments.items() if isinstance(arguments, dict) else ():
+                if told := self._unknown(part, str(name)) or self._wrong_word(part, str(name), value):
                     return f"{path}: {told.replace('--', '')}"
         return None
 
@@ -62,7 +63,9 @@ class GivenClasses:
         if name in (*PARTS, IMAGES):
             self.typed[name] = value.rpartition(".")[2]
         first = re.split(r"[.\[+]", argument.removeprefix("init_args."))[0]
-        return None if first in ("", *OF_ANY_CLASS) else self._unknown(part, first)
+        if first in ("", *OF_ANY_CLASS):
+            return None
+        return self._unknown(part, first) or (self._wrong_word(part, first, value) if first == argument else None)
 
     def missing(self, part: str) -> str | None:
         """A sentence on the arguments that a class needs and that nothing has given."""
@@ -118,6 +121,12 @@ class GivenClasses:
         self.given[part].add(argument)
         known = {one.name for one in sources.describe(_module_of(part, name), name).arguments}
         return None if argument in known else self._told(part, unknown=argument)
+
+    def _wrong_word(self, part: str, argument: str, value: object) -> str | None:
+        name = self.chosen[part]
+        known = sources.describe(_module_of(part, name), name).arguments if name is not None else ()
+        annotation = next((one.type for one in known if one.name == argument), "")
+        return wrong_word((part, argument), annotation, value)
 
     def _told(self, part: str, **what: Any) -> str | None:
         name = str(self.chosen[part])

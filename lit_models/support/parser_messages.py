@@ -97,6 +97,21 @@ def sentence_of_refused(refusal: Refusal) -> str | None:
     return _unknown(refusal, option, name) if refusal.unknown else None
 
 
+def sentence_of_wrong_value(refusal: Refusal) -> str:
+    """A sentence on a value of another type than the setting's."""
+    option = "--" + ".".join(refusal.key) if refusal.key else refusal.class_path.rsplit(".", 1)[-1]
+    value = _one_line(refusal.value)
+    if option == "--trainer.precision":
+        meant = PRECISIONS.get(value.lower()) or closest(value, dict.fromkeys(PRECISIONS.values()), cutoff=0.5)
+        guess = f" Did you mean {meant}?" if meant else ""
+        return f"{option} is {value}; it must be 32-true, 16-mixed, bf16-mixed or 64-true.{guess}"
+    types = _types(refusal.expected)
+    meant = closest(value, _choices(refusal.expected), cutoff=0.5)
+    guess = f" Did you mean {meant}?" if meant else ""
+    example = f" Write it as '[{value}]'." if types == "a list" and not value.startswith("[") else ""
+    return f"{option} is {value}; it must be {types}.{guess}{example}"
+
+
 def sentence_of_value(message: str) -> str | None:
     """A sentence on a refused value; None if the message isn't about one."""
     if 'Parser key "' not in message and UNION not in message:
@@ -118,16 +133,7 @@ def sentence_of_value(message: str) -> str | None:
     if told := _not_found(message, option, refusal.class_path or _one_line(refusal.value)):
         return told
     if refusal.expected:
-        value = _one_line(refusal.value)
-        if option == "--trainer.precision":
-            meant = PRECISIONS.get(value.lower()) or closest(value, dict.fromkeys(PRECISIONS.values()), cutoff=0.5)
-            guess = f" Did you mean {meant}?" if meant else ""
-            return f"{option} is {value}; it must be 32-true, 16-mixed, bf16-mixed or 64-true.{guess}"
-        types = _types(refusal.expected)
-        meant = closest(value, _choices(refusal.expected), cutoff=0.5)
-        guess = f" Did you mean {meant}?" if meant else ""
-        example = f" Write it as '[{value}]'." if types == "a list" and not value.startswith("[") else ""
-        return f"{option or name} is {value}; it must be {types}.{guess}{example}"
+        return sentence_of_wrong_value(refusal)
     if found := re.search(r"negative dimension (-\d+)", refusal.reason):
         argument = re.search(rf"\b(\w+)={found[1]}\b", refusal.value or message)
         what = f"{argument[1]} is {found[1]}; it" if argument else f"A size is {found[1]}; it"

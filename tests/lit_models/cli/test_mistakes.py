@@ -125,6 +125,11 @@ help Digits MNIST                            | one thing at a time | relit help 
 export a_run b_run                           | no use for b_run | `relit export --help`
 doctor x                                     | no use for x | `relit doctor --help`
 test runs/dcgan_digits                       | runs/dcgan_digits isn't a configuration | --ckpt_path runs/dcgan_digits
+fit value.yaml                               | value.yaml: data.batch_size is large | a whole number
+fit dcgan_digits --config three.yaml         | three.yaml: trainer.max_epochs is three | a whole number
+fit dcgan_digits --config mode.yaml          | mode.yaml: checkpoint.mode is biggest | min or max
+fit dcgan_digits --config abc.yaml           | abc.yaml: seed_everything is abc | a whole number
+fit dcgan_digits --config compile.yaml       | compile.yaml: compile is maybe | true or false
 # flags
 fit dcgan_digits model.latent_dim=8          | --model.latent_dim=8
 fit dcgan_digits -model DCGAN                | --model
@@ -276,6 +281,26 @@ sweep dcgan_digits --vary model.latent_dim 8 --trials 0 | --trials is 0 | at lea
 sweep dcgan_digits --range model.latent_dim 64 8 --sampler tpe | --range model.latent_dim 64 8 is no range | LOW HIGH
 demo --port 99999                            | Port 99999 can't be used | choose another --port
 fit dcgan_digits --run.id ../x               | --run.id is '../x' | use letters, digits
+fit dcgan_digits --seed_everything abc       | --seed_everything is abc | whole number
+fit dcgan_digits --data.batch_size large     | --data.batch_size is large | a whole number
+fit dcgan_digits --trainer.max_epochs three  | --trainer.max_epochs is three | a whole number
+fit dcgan_digits --checkpoint.mode biggest   | --checkpoint.mode is biggest | min or max
+fit dcgan_digits --lr_scaling square         | --lr_scaling is square | none, linear, sqrt
+fit dcgan_digits --compile maybe             | --compile is maybe | true or false
+fit resnet18_digits --model.loss tripplet    | --model.loss is tripplet | Did you mean triplet?
+fit vae_digits --model.likelihood poisson    | --model.likelihood is poisson | gaussian or bernoulli
+fit vae_digits --model.importance_samples none_ | --model.importance_samples is none_ | a whole number
+fit dcgan_digits --model.latent_dim=eight    | --model.latent_dim is eight | a whole number
+fit vae_digits --model.likelihood gauss      | --model.likelihood is gauss | Did you mean gaussian?
+fit vae_digits --model.variance best         | --model.variance is best | one of fixed, learned, optimal
+fit dcgan_digits --data.on_device maybe      | --data.on_device is maybe | true, false, null
+fit dcgan_digits --trainer.max_steps many    | --trainer.max_steps is many | a whole number
+fit dcgan_digits --trainer.gradient_clip_val abc | --trainer.gradient_clip_val is abc | a number or null
+fit dcgan_digits --checkpoint.every_n_steps x | --checkpoint.every_n_steps is x | a whole number or null
+fit dcgan_digits --checkpoint.diverged continue | --checkpoint.diverged is continue | stop or go_on
+fit dcgan_digits --wandb.enabled perhaps     | --wandb.enabled is perhaps | true or false
+fit dcgan_digits --data ImageFolder --data.path own --data.split_by klass | --data.split_by is klass | Did you mean class?
+fit dcgan_digits --data ImageFolder --data.path own --data.background blue | --data.background is blue | white or black
 # missing arguments
 fit --config= | --config needs the name
 fit --config                                 | --config needs the name
@@ -354,6 +379,8 @@ test dcgan_digits --ckpt_path last --run.id monday | The run runs/dcgan_digits/m
 # machine
 fit dcgan_digits --trainer.plugins SLURMEnvironmen | Did you mean SLURMEnvironment?
 fit dcgan_digits --wandb true                | --wandb.enabled true
+fit dcgan_digits --trainer.num_nodes x       | --trainer.num_nodes is x | a whole number
+fit dcgan_digits --trainer.benchmark x       | --trainer.benchmark is x | true, false
 # own files
 init bad                                     | None of the pictures in | a/1.png (not an image) | Save them as PNG or JPEG files
 init nowhere                                 | There is no folder | name one that holds pictures
@@ -362,17 +389,12 @@ report a_run                                 | a_run is not the folder of a run 
 """
 BY_THE_PARSER = """
 # commands and files
-fit value.yaml                               | value.yaml: data.batch_size is large | a whole number
 fit size.yaml                                | size.yaml: model.latent_dim is 8.5 | a whole number
 fit rate.yaml                                | rate.yaml: model.optimizer.lr is fast | a number
 fit negative.yaml                            | negative.yaml: latent_dim is -3 | at least 1
 fit dcgan_digits --config precision.yaml     | precision.yaml: trainer.precision is fp16 | Did you mean 16-mixed?
-fit dcgan_digits --config three.yaml         | three.yaml: trainer.max_epochs is three | a whole number
-fit dcgan_digits --config mode.yaml          | mode.yaml: checkpoint.mode is biggest | min or max
 fit dcgan_digits --config every.yaml         | every.yaml: SampleGrid has no argument 'every_n_epoch' | every_n_epochs?
 fit dcgan_digits --config save_dir.yaml      | save_dir.yaml: TensorBoardLogger needs trainer.logger.save_dir | --config logger/tensorboard
-fit dcgan_digits --config abc.yaml           | abc.yaml: seed_everything is abc | a whole number
-fit dcgan_digits --config compile.yaml       | compile.yaml: compile is maybe | true or false
 # flags
 fit dcgan_digits --model.generator_optimizer.lrr 3 | FusedAdam | --model.generator_optimizer.lr?
 fit dcgan_digits --model.generator_scheduler.gamma 3 | add --model.generator_scheduler CLASS
@@ -387,50 +409,30 @@ fit dcgan_digits --model mine.Nothing        | mine.Nothing | no module 'mine', 
 fit dcgan_digits --model lit_models.Nothing  | lit_models.Nothing | has no Nothing
 fit dcgan_digits --trainer.callbacks+ mine.Callback | --trainer.callbacks is mine.Callback | as mine.py
 # values
-fit dcgan_digits --seed_everything abc       | --seed_everything is abc | whole number
+fit vae_digits --model.latent_dim null       | latent_dim is null | a whole number of at least 1
 fit dcgan_digits --seed_everything -1        | from 0 to 4294967295
 fit resnet18_digits --model.margin hard      | --model.margin is hard | a number or soft
 fit dcgan_digits --model.latent_dim -3       | latent_dim is -3 | at least 1
 fit dcgan_digits --model.latent_dim 8.5      | --model.latent_dim is 8.5 | a whole number
 fit dcgan_digits --model.generator_optimizer.lr fast | --model.generator_optimizer.lr is fast | a number
-fit dcgan_digits --data.batch_size large     | --data.batch_size is large | a whole number
-fit dcgan_digits --trainer.max_epochs three  | --trainer.max_epochs is three | a whole number
 fit dcgan_digits --trainer.max_epochs -5     | --trainer.max_epochs is -5 | at least 0
 fit dcgan_digits --trainer.limit_train_batches -1 | --trainer.limit_train_batches is -1 | 0.0 to 1.0
 fit dcgan_digits --trainer.val_check_interval 7.5 | --trainer.val_check_interval is 7.5 | 0.0 to 1.0
 fit dcgan_digits --trainer.max_time soon     | --trainer.max_time is soon | DD:HH:MM:SS
 fit dcgan_digits --trainer.gradient_clip_algorithm foo | --trainer.gradient_clip_algorithm is foo | value or norm
 fit dcgan_digits --trainer.callbacks.every_n_epochs x | --trainer.callbacks.every_n_epochs is x | a whole number
-fit dcgan_digits --checkpoint.mode biggest   | --checkpoint.mode is biggest | min or max
-fit dcgan_digits --lr_scaling square         | --lr_scaling is square | none, linear, sqrt
-fit dcgan_digits --compile maybe             | --compile is maybe | true or false
-fit resnet18_digits --model.loss tripplet    | --model.loss is tripplet | Did you mean triplet?
-fit vae_digits --model.likelihood poisson    | --model.likelihood is poisson | gaussian or bernoulli
-fit vae_digits --model.importance_samples none_ | --model.importance_samples is none_ | a whole number
 fit vae_digits --model.lr_scheduler StepLR --model.lr_scheduler.step_size 0 | --model.lr_scheduler.step_size is 0 | at least 1
 fit vae_digits --model.lr_scheduler OneCycleLR --model.lr_scheduler.max_lr 0.1 | --model.lr_scheduler OneCycleLR (max_lr 0.1) can't work | total_steps
 fit dcgan_digits --model.generator_optimizer SGD --model.generator_optimizer.momentum -1 | --model.generator_optimizer.momentum is -1.0 | at least 0
-fit dcgan_digits --model.generator_optimizer SparseAdam | --model.generator_optimizer SparseAdam can't work | dense gradients
+fit dcgan_digits --model.generator_optimizer SparseAdam | --model.generator_optimizer SparseAdam (lr 0.0002) can't work | dense gradients
 fit schedule.yaml                            | schedule.yaml: model.lr_scheduler.T_max is 0 | at least 1
-fit vae_digits --model.latent_dim null       | latent_dim is null | a whole number of at least 1
 predict --weights dcgan_mnist --class 7 --count 3 | DCGAN knows no classes
 predict --weights conditional_gan_mnist --class 17 | no class 17
-fit dcgan_digits --model.latent_dim=eight    | --model.latent_dim is eight | a whole number
-fit vae_digits --model.likelihood gauss      | --model.likelihood is gauss | Did you mean gaussian?
-fit vae_digits --model.variance best         | --model.variance is best | one of fixed, learned, optimal
 fit layerwise_mlp_digits --model.widths 100  | --model.widths is 100 | '[100]'
 fit dcgan_digits --data.batch_size 8.5       | --data.batch_size is 8.5 | a whole number
-fit dcgan_digits --data.on_device maybe      | --data.on_device is maybe | true, false, null
-fit dcgan_digits --trainer.max_steps many    | --trainer.max_steps is many | a whole number
-fit dcgan_digits --trainer.gradient_clip_val abc | --trainer.gradient_clip_val is abc | a number or null
 fit dcgan_digits --trainer.deterministic maybe | --trainer.deterministic is maybe | warn, true, false
-fit dcgan_digits --checkpoint.every_n_steps x | --checkpoint.every_n_steps is x | a whole number or null
-fit dcgan_digits --checkpoint.diverged continue | --checkpoint.diverged is continue | stop or go_on
-fit dcgan_digits --wandb.enabled perhaps     | --wandb.enabled is perhaps | true or false
 fit dcgan_digits --trainer.callbacks+ SampleGrid --trainer.callbacks.count x | --trainer.callbacks.count is x | a whole number
 fit dcgan_digits --data ImageFolder --data.path own --data.augmentation flipp | --data.augmentation is flipp | Did you mean flip?
-fit dcgan_digits --data ImageFolder --data.path own --data.split_by klass | --data.split_by is klass | Did you mean class?
-fit dcgan_digits --data ImageFolder --data.path own --data.background blue | --data.background is blue | white or black
 fit dcgan_digits --data ImageFolder --data.path own --data.value_range 3 | --data.value_range is 3 | a list
 # missing arguments
 fit dcgan_digits --trainer.callbacks+=EarlyStopping | EarlyStopping needs --trainer.callbacks.monitor
@@ -450,8 +452,6 @@ fit dcgan_digits --trainer.devices many      | --trainer.devices | whole number
 fit dcgan_digits --trainer.strategy dpp      | --trainer.strategy is dpp | Did you mean ddp?
 fit dcgan_digits --trainer.num_nodes 0       | --trainer.num_nodes is 0 | at least 1
 fit dcgan_digits --trainer.precision bf17    | --trainer.precision is bf17 | bf16-mixed
-fit dcgan_digits --trainer.num_nodes x       | --trainer.num_nodes is x | a whole number
-fit dcgan_digits --trainer.benchmark x       | --trainer.benchmark is x | true, false
 """
 WHEN_IT_STARTS = """
 # values
