@@ -161,7 +161,7 @@ def read_arguments(args: list[str]) -> list[str]:
             read += ["--config", str(path_or_text)]
             continue
         if name == "weights" and given:
-            value = weights_file(value)
+            value = weights_file(value, must_exist=not is_shown_only)
         if name == "ckpt_path" and given and not is_shown_only:
             require_checkpoint(value)
         if name in ("ckpt_path", "weights", *RUN) and given:
@@ -190,19 +190,39 @@ def read_arguments(args: list[str]) -> list[str]:
         else:
             raise UsageError(f"--{name} needs a value.")
     require_proper_files(read)
-    asks_only = is_shown_only or any(option.split(".")[-1] in ("--help", "-h", "help") for option in typed)
-    loads = not typed.isdisjoint(("--ckpt_path", "--weights")) or any(
-        content.get(name) for content in config for name in ("ckpt_path", "weights")
-    )
-    if not asks_only and (told := missing_from(command, classes, loads, files)):
+    if told := _lacks(command, typed, config, files, loaded, classes):
         raise UsageError(with_its_file(told, read))
-    if is_shown_only and not loads and loaded.get("run.experiment") is None:
+    if is_shown_only and loaded.keys().isdisjoint(("ckpt_path", "weights", "run.experiment")):
         read += _experiment(classes, config)
-    if not asks_only and loaded.get("ckpt_path") not in (None, "none", "null"):
-        require_one_to_load(loaded, config, typed, classes)
     if appended:
         read += [*([] if data_is_given else ["--data", "Samples"]), *appended]
     return read
+
+
+def _lacks(
+    command: str,
+    typed: set[str],
+    config: list[dict[str, Any]],
+    files: list[str],
+    loaded: dict[str, str],
+    classes: GivenClasses,
+) -> str | None:
+    """A sentence on what a command that runs lacks, as a whole; None for one that only shows or explains something.
+
+    Raises:
+        UsageError: It is given two things to load, or a checkpoint of no experiment.
+        RunError: The experiment has no such checkpoint.
+    """
+    if any(option.split(".")[-1].lstrip("-") in ("print_config", "help", "h") for option in typed):
+        return None
+    loads = not loaded.keys().isdisjoint(("ckpt_path", "weights")) or any(
+        content.get(name) for content in config for name in ("ckpt_path", "weights")
+    )
+    if told := missing_from(command, classes, loads, files):
+        return told
+    if loaded.get("ckpt_path") not in (None, "none", "null"):
+        require_one_to_load(loaded, config, typed, classes)
+    return None
 
 
 def _experiment(classes: GivenClasses, config: list[dict[str, Any]]) -> list[str]:

@@ -16,8 +16,12 @@ RUN = ("run.experiment", "run.id", "run.root")
 """The options that say where a run lies."""
 
 
-def weights_file(value: str) -> str:
+def weights_file(value: str, must_exist: bool = True) -> str:
     """What ``--weights`` names, as the parser takes it: shipped weights become their file.
+
+    Args:
+        value: The option's value.
+        must_exist: Whether a path is refused that leads nowhere.
 
     Raises:
         UsageError: There are no shipped weights of that name.
@@ -25,7 +29,8 @@ def weights_file(value: str) -> str:
     """
     path = _as_in_a_shell(value)
     if Path(path).exists() or "/" in path:  # hf:OWNER/NAME, too
-        require_weights(path)
+        if must_exist:
+            require_weights(path)
         return value
     known = published_weights()
     name = value.removesuffix(".safetensors")
