@@ -168,6 +168,8 @@ def read_arguments(args: list[str]) -> list[str]:
             loaded[name] = value
         if name in ("run.experiment", "run.id") and given and value not in ("null", "none"):
             checked_name(value, option)
+        if name == "predictions.folder" and Path(value).is_file():
+            raise UsageError(f"--predictions.folder is {value}, which is a file: name a folder.")
         if name == "data.labels" and LABELS.fullmatch(value):
             value = f"[{value}]"
         if name in ("debug", "help", "print_config"):
@@ -529,6 +531,9 @@ def _with_new_name(option: str, args: list[str], config: list[dict[str, Any]]) -
 
 def _check_class(key: str, value: str) -> None:
     """Refuses the name of a class that is none of those that the setting takes."""
+    if key in ("trainer.callbacks", "trainer.logger") and re.fullmatch(r"\w+(,\w+)+", value):
+        each = " ".join(f"--{key}+ {name}" for name in value.split(","))
+        raise UsageError(f"--{key} takes one class at a time: {each}")
     if key in ("model", "data") and value.endswith(".py"):
         module = value.removesuffix(".py").removeprefix("./").replace("/", ".")
         raise UsageError(f"--{key} takes a class, not a file: --{key} {module}.NAME for the class NAME in {value}.")
@@ -589,8 +594,11 @@ def _checked_configuration(path: Path, classes: GivenClasses) -> dict[str, Any]:
         raise UsageError(f"{path} is empty; a configuration has settings such as `model:` and `data:`.")
     if not isinstance(content, dict):
         raise UsageError(f"{path} isn't a configuration: it holds {_kind_of(content)} in place of settings.")
+    for key in TRAINER_COMMANDS:
+        if key in content:
+            raise UsageError(f"{path}: There is no setting {key}: what is below it belongs to the top level.")
     for key in content:
-        if str(key).split(".")[0] not in OPTIONS and key not in TRAINER_COMMANDS:
+        if str(key).split(".")[0] not in OPTIONS:
             raise UsageError(f"{path}: {unknown_setting(str(key), dashes='')}")
     for group in ("run", "checkpoint", "predictions", "wandb"):
         part = content.get(group)

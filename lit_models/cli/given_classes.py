@@ -39,8 +39,6 @@ class GivenClasses:
 
     def unknown_in(self, path: Path, content: dict[str, Any]) -> str | None:
         """A sentence on the first argument in a configuration that its class doesn't have."""
-        if any(key not in PARTS and isinstance(value, dict) and PARTS & value.keys() for key, value in content.items()):
-            self.leave_to_the_parser()  # such as `fit: {model: ...}`
         for part in PARTS:
             section = content.get(part)
             if section is None:

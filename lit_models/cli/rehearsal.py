@@ -94,7 +94,8 @@ def _try_optimizer(name: str, value: Namespace) -> None:
     parameters = _parameters()
     with _told_by(name, value):
         optimizer: Optimizer = _made(value, parameters)
-        if _arguments(value).get("capturable"):  # on a GPU only
+        # A step asks CUDA for its state, and so would start it in this process; a capturable one needs it.
+        if _arguments(value).get("capturable") or torch.cuda.is_available():
             return
         for _ in range(3):
             optimizer.step(lambda: 0.0)

@@ -130,6 +130,7 @@ fit dcgan_digits --config three.yaml         | three.yaml: trainer.max_epochs is
 fit dcgan_digits --config mode.yaml          | mode.yaml: checkpoint.mode is biggest | min or max
 fit dcgan_digits --config abc.yaml           | abc.yaml: seed_everything is abc | a whole number
 fit dcgan_digits --config compile.yaml       | compile.yaml: compile is maybe | true or false
+fit below.yaml                               | below.yaml: There is no setting fit | the top level
 # flags
 fit dcgan_digits model.latent_dim=8          | --model.latent_dim=8
 fit dcgan_digits -model DCGAN                | --model
@@ -266,6 +267,7 @@ fit dcgan_digits --model.generator_optimizer FusedAdamm | no optimizer 'FusedAda
 fit dcgan_digits --trainer.logger WandbLoger | no logger 'WandbLoger' | Did you mean WandbLogger?
 fit dcgan_digits --trainer.profiler advnced  | no profiler 'advnced' | Did you mean advanced?
 export a_run --format onxx                   | --format is onxx | Did you mean onnx?
+fit dcgan_digits --trainer.callbacks SampleGrid,EarlyStopping | one class at a time | --trainer.callbacks+ EarlyStopping
 # values
 fit vae_digits --wandb.tags a b              | '[a,b]'
 predict --weights conditional_gan_mnist --data Samples --data.labels 1 2 3 | '[1,2]'
@@ -386,6 +388,7 @@ init bad                                     | None of the pictures in | a/1.png
 init nowhere                                 | There is no folder | name one that holds pictures
 init nothing                                 | nothing holds no pictures | name a folder that does
 report a_run                                 | a_run is not the folder of a run | `relit runs`
+predict --weights dcgan_mnist --predictions.folder text.txt | --predictions.folder is text.txt | name a folder
 """
 BY_THE_PARSER = """
 # commands and files
@@ -616,6 +619,7 @@ FILES = {
     "adam.yaml": "model: {class_path: VAE, init_args: {optimizer: {class_path: Adamm}}}\ndata: Digits\n",
     "sgd.yaml": "model: {class_path: VAE, init_args: {optimizer: SDG}}\ndata: Digits\n",
     "schedule.yaml": "model: {class_path: VAE, init_args: {lr_scheduler: {class_path: CosineAnnealingLR, init_args: {T_max: 0}}}}\ndata: Digits\n",
+    "below.yaml": "fit: {model: {class_path: DCGAN}}\n",
     "rate.yaml": "model: {class_path: VAE, init_args: {optimizer: {class_path: FusedAdam, init_args: {lr: fast}}}}\ndata: Digits\n",
     "learning.yaml": "model: {class_path: VAE, init_args: {lr: 0.1}}\ndata: Digits\n",
     "mnist.yaml": "model: DCGAN\ndata: {class_path: MNISTT}\n",
