@@ -101,6 +101,8 @@ class Method(LightningModule):
 
     exports: ClassVar[tuple[Export, ...]] = ()
     """Its networks that ``relit export --format onnx`` writes."""
+    compilation: ClassVar[str] = "half a minute or more"
+    """How long ``--compile`` takes to start on one core of a CPU."""
     training_only: ClassVar[frozenset[str]] = frozenset()
     """Keys that it adds to a checkpoint for resuming only: no weight card has them."""
     older_arguments: ClassVar[Mapping[str, Any]] = {}
@@ -194,7 +196,7 @@ class Method(LightningModule):
             RunError: There are no such weights, or they can't be read.
             ModelError: They are of another method.
         """
-        from lit_models.support.weight_sources import read_source
+        from lit_models.support.checkpoint_files import read_source
         from lit_models.support.weights import model_of
 
         return model_of(cls, *read_source(source), source)

@@ -16,7 +16,7 @@ from lightning.pytorch.callbacks import Checkpoint
 from lit_models.runs.checkpoints import checkpoints_of
 from lit_models.runs.folder import slurm_job
 from lit_models.runs.loggers import finish_wandb
-from lit_models.support.checkpoint_files import CHECKPOINTS, LAST
+from lit_models.support.checkpoint_paths import CHECKPOINTS, LAST
 from lit_models.support.lightning_internals import accumulates, leave_signals_alone, validation_follows
 
 WARNING: signal.Signals | None = getattr(signal, "SIGUSR1", None)

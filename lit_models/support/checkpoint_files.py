@@ -10,11 +10,10 @@ from lightning.pytorch.utilities import rank_zero_warn
 
 from lit_models.errors import RunError, RunWarning
 from lit_models.networks.weight_files import is_undamaged, load_tensors
+from lit_models.support.checkpoint_paths import LAST, PREVIOUS, WEIGHTS
 from lit_models.support.renamed import checkpoint_with_new_names
-from lit_models.support.weights import WEIGHTS, read_weights
-
-CHECKPOINTS = "checkpoints"
-LAST, PREVIOUS, BEST = "last.ckpt", "previous.ckpt", "best.ckpt"
+from lit_models.support.weight_sources import find_weights
+from lit_models.support.weights import read_weights
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
@@ -65,6 +64,21 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     return checkpoint
 
 
+def read_source(source: str | Path) -> tuple[Path, dict[str, Any]]:
+    """Finds weights by name and reads them as a checkpoint.
+
+    Args:
+        source: See :func:`lit_models.support.weight_sources.find_weights`.
+
+    Returns:
+        The file, and the checkpoint in it.
+
+    Raises:
+        RunError: There are none, or they can't be read.
+    """
+    return read_or_fall_back(find_weights(str(source)))
+
+
 def read_or_fall_back(path: Path) -> tuple[Path, dict[str, Any]]:
     """Reads a model's checkpoint; where a run's ``last.ckpt`` can't be read, the one before it, with a warning.
 
@@ -109,26 +123,3 @@ def load_safely(path: Path) -> Any:
         return read_weights(path)
     content = load_tensors(path)
     return checkpoint_with_new_names(content) if isinstance(content, dict) else content
-
-
-def checkpoint_in(folder: Path) -> Path | None:
-    """Of a run's folder its ``best.ckpt``, or ``last.ckpt`` if it has no best; of an experiment's folder that of its
-    newest run; None if there is none."""
-
-    def newest(run: Path) -> float:
-        return max((file.stat().st_mtime for file in (run / CHECKPOINTS).glob("*.ckpt")), default=0.0)
-
-    run = max((folder, *folder.glob("*")), key=newest)
-    return checkpoint_of(run, "best") or last_checkpoint(run)
-
-
-def last_checkpoint(run: Path) -> Path | None:
-    """The checkpoint that a run goes on from, None if it has none yet."""
-    return checkpoint_of(run, "last")
-
-
-def checkpoint_of(run: Path, which: str) -> Path | None:
-    """A run's ``last`` or ``best`` checkpoint, None if it has none yet."""
-    # A process that is killed just between two renames leaves `previous.ckpt` alone.
-    names = (LAST, PREVIOUS) if which == "last" else (BEST,)
-    return next(filter(Path.is_file, (run / CHECKPOINTS / name for name in names)), None)

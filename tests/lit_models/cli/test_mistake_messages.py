@@ -4,6 +4,7 @@ A message must also name a part of the line that was typed, and must not hold an
 """
 
 import contextlib
+import json
 import re
 import shlex
 import subprocess
@@ -17,9 +18,8 @@ import pytest
 from PIL import Image
 
 from lit_models.cli.commands import COMMANDS
-from lit_models.cli.parsers import PARSERS
 from tests.support import mistakes
-from tests.support.fixtures import Output, Patch, Relit
+from tests.support.fixtures import Output, Relit
 
 Check = Callable[[str, list[str]], None]
 
@@ -74,6 +74,19 @@ def things(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+def faults(line: str, words: list[str], told: str) -> list[str]:
+    """What is wrong with a message."""
+    told = "\n".join(line for line in told.splitlines() if line.strip() and not line.startswith(IN_PASSING))
+    dumps = ("Namespace", "<class", " object at ", "jsonargparse", "Union", "Exception", "Traceback")
+    found = [f"{word} is missing" for word in words if word not in told]
+    found += [f"{dump} is in it" for dump in dumps if dump in told]
+    if not told.startswith("relit: ") or len(told.splitlines()[0]) >= 400:
+        found.append("it isn't a sentence of relit's")
+    if not any(word.lower() in told.lower() for word in typed(line)):
+        found.append("it names nothing that was typed")
+    return [f"{line}: {fault}: {told}" for fault in found]
+
+
 @pytest.fixture
 def check(relit: Relit, capsys: Output, things: Path) -> Check:
     """Type a line in a folder that holds `things`, and look at the message."""
@@ -83,23 +96,26 @@ def check(relit: Relit, capsys: Output, things: Path) -> Check:
     def check_line(line: str, words: list[str]) -> None:
         with contextlib.suppress(SystemExit):  # as argparse ends
             assert relit(*shlex.split(line)) != 0
-        said = capsys.readouterr().err.splitlines()
-        told = "\n".join(line for line in said if line.strip() and not line.startswith(IN_PASSING))
-        assert told.startswith("relit: ")
-        assert [word for word in words if word not in told] == [], told
-        assert any(word.lower() in told.lower() for word in typed(line)), told
-        for dump in ("Namespace", "<class", " object at ", "jsonargparse", "Union", "Exception", "Traceback"):
-            assert dump not in told
-        assert len(told.splitlines()[0]) < 400
+        assert faults(line, words, capsys.readouterr().err) == []
 
     return check_line
 
 
-@each(mistakes.WITHOUT_TORCH)
-def test_told_before_torch_is_imported(check: Check, monkeypatch: Patch, line: str, words: list[str]) -> None:
-    for module in ("command", *PARSERS):
-        monkeypatch.setitem(sys.modules, f"lit_models.cli.{module}", None)  # its import would fail
-    check(line, words)
+def test_told_before_torch_is_imported(things: Path) -> None:
+    """All in one process, in which an import of torch fails."""
+    rows = table(mistakes.WITHOUT_TORCH)
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.support.without_torch"],
+        input=json.dumps([[shlex.split(line) for line, _ in rows], str(things)]),
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=Path(__file__).parents[3],
+    )
+    assert done.returncode == 0, done.stderr
+    told = json.loads(done.stdout)
+    assert [line for (line, _), (code, _) in zip(rows, told, strict=True) if code == 0] == []
+    assert [fault for row, (_, text) in zip(rows, told, strict=True) for fault in faults(*row, text)] == []
 
 
 @each(mistakes.BY_THE_PARSER)

@@ -8,8 +8,8 @@ import pytest
 import torch
 from PIL import Image
 
-from lit_models.cli.refusals import require_proper_files
-from lit_models.errors import RunError
+from lit_models.cli.proper_files import require_proper_files
+from lit_models.errors import UsageError
 from lit_models.runs.ownership import LOCK, Ownership
 from tests.support.fixtures import Output, Relit
 from tests.support.tiny import CONFIGS, TINY, the_run
@@ -150,7 +150,7 @@ def test_a_training_without_a_batch_leaves_no_folder(relit: Relit, capsys: Outpu
 
 def test_an_untrained_network_is_used_if_that_is_asked_for(relit: Relit, capsys: Output) -> None:
     for command in ("validate", "test", "predict"):
-        assert relit(command, *TINY) == 1
+        assert relit(command, *TINY) == 2
         assert f"`relit {command}` needs a trained model" in capsys.readouterr().err
     assert relit("test", *TINY, "--ckpt_path=none", "--trainer.limit_test_batches=1") == 0
 
@@ -188,10 +188,10 @@ def test_a_configuration_file_that_would_be_misread(
     relit: Relit, content: bytes, sentence: str, option: tuple[str, ...], capsys: Output
 ) -> None:
     Path("more.yaml").write_bytes(content)
-    with pytest.raises(RunError, match=sentence):
+    with pytest.raises(UsageError, match=sentence):
         require_proper_files(["fit", *TINY, *option])
     if option[0] == "-c" and b"batch" in content:
-        assert relit("fit", *TINY, *option) == 1
+        assert relit("fit", *TINY, *option) == 2
         assert sentence in capsys.readouterr().err
 
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from lit_models import DCGAN, DARTSSearch
 from lit_models.adversarial import AdversarialModule
 from tests.support.fixtures import Output, Patch, Relit
 from tests.support.tiny import TINY
@@ -47,8 +48,11 @@ def test_compile_on_a_cpu_is_advised_against(relit: Relit, capsys: Output, monke
     short = (*SHORT, "--trainer.max_steps=1", "--trainer.num_sanity_val_steps=0")
     assert relit("fit", *short, "--compile=true") == 0
     assert "note: --compile takes half a minute or more to start and gains nothing on a CPU" in capsys.readouterr().err
+    monkeypatch.setattr(DCGAN, "compilation", DARTSSearch.compilation)
     assert relit("fit", *short) == 0
     assert "--compile" not in capsys.readouterr().err
+    assert relit("fit", *short, "--compile=true") == 0
+    assert "--compile takes more than 7 minutes for 3 cells on one core to start" in capsys.readouterr().err
 
 
 def test_a_notebooks_drawing_backend_is_not_taken_on() -> None:

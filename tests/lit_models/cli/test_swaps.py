@@ -10,6 +10,7 @@ from PIL import Image
 
 from datamodules.loading.decoding import Reading, central_square
 from lit_models import VAE, DenoisingAutoencoder
+from lit_models.cli.given_classes import GivenClasses
 from lit_models.cli.processes import fit_command
 from lit_models.cli.swaps import typed
 from tests.support.fixtures import Output, Patch, Relit
@@ -48,11 +49,41 @@ def test_arguments_that_are_kept_and_dropped_are_said(relit: Relit, pictures: Pa
     assert "crop = 30, image_size = 32 kept; " in err
     assert "min_images = 2, people = ['George W Bush'] dropped" in err
     assert [path.name for path in Path("runs").iterdir()] == ["dcgan_imagefolder"]
+    assert experiment_shown(relit, capsys, *swap, *run) == "dcgan_imagefolder"
+    assert experiment_shown(relit, capsys, *swap, *run, "--run.experiment=mine") == "mine"
     assert relit("fit", *swap, *run, "--run.experiment=mine") == 0
     assert Path("runs/mine").is_dir()
     folder = Path("runs/dcgan_lfw/one").absolute()  # where a sweep or a script has planned it
     assert relit(*fit_command(folder, [*swap, *run])) == 0
     assert (folder / "run.json").is_file()
+
+
+def experiment_shown(relit: Relit, capsys: Output, *arguments: str) -> str | None:
+    """The experiment that ``--print_config`` shows."""
+    capsys.readouterr()
+    assert relit("fit", *arguments, "--print_config") == 0
+    return yaml.safe_load(capsys.readouterr().out)["run"]["experiment"]
+
+
+@pytest.mark.parametrize(
+    ("typed", "shown"),
+    [
+        ({}, "protonet_episodes"),
+        ({"data": "EpisodeDataModule"}, "protonet_episodes"),
+        ({"data.images": "datamodules.Digits"}, "protonet_episodedatamodule"),
+        ({"data": "OmniglotEpisodes"}, "protonet_omniglotepisodes"),
+        ({"model": "mine.Net", "data": "Digits"}, "net_digits"),
+        ({"data": "SupportQuery"}, "protonet_episodes"),
+    ],
+)
+def test_the_experiment_is_known_before_torch_is_imported(typed: dict[str, str], shown: str) -> None:
+    classes = GivenClasses()
+    images = {"class_path": "datamodules.ImageFolder", "init_args": {"path": "x"}}
+    data = {"class_path": "EpisodeDataModule", "init_args": {"images": images}}
+    assert classes.unknown_in(Path("mine.yaml"), {"model": {"class_path": "ProtoNet"}, "data": data}) is None
+    for option, name in typed.items():
+        assert classes.unknown_option(option, name) is None
+    assert classes.experiment("protonet_episodes") == shown
 
 
 def test_nothing_is_said_where_nothing_is_swapped(relit: Relit, capsys: Output) -> None:

@@ -14,7 +14,7 @@ from lit_models.runs.folder import (
     remove_if_empty_handed,
     run_of,
 )
-from lit_models.support.checkpoint_files import checkpoint_in
+from lit_models.support.checkpoint_paths import checkpoint_in
 from tests.support.fixtures import Patch
 
 
