@@ -34,7 +34,7 @@ from lit_models.cli.refusals import (
     slurm_environment,
     warn_of_slow_bf16,
 )
-from lit_models.cli.rehearsal import rehearse
+from lit_models.cli.rehearsal import rehearse, steps_of_schedules
 from lit_models.cli.swaps import (
     class_of,
     draws_from_nothing,
@@ -232,7 +232,7 @@ class RelitCLI(LightningCLI):
         for name in ("model", "data", "trainer"):
             require_numbers(f"--{name}", config.get(name))
         if command == "fit" and config.model.get("init_args") is not None:
-            rehearse(config.model.init_args, _steps_of_schedules(config))
+            rehearse(config.model.init_args, steps_of_schedules(config))
         if self.checkpoint is not None:
             require_same_method(self.checkpoint, Path(config.ckpt_path), class_of(config.model.class_path))
         if command == "predict" and (config.data is None or draws_from_nothing(self.typed, config)):
@@ -444,14 +444,6 @@ def _import_encoder_of(model: Namespace | None) -> None:
     name = (model.get("init_args") or {}).get("encoder")
     if isinstance(name, str) and is_user_encoder(name):
         import_encoder(name)
-
-
-def _steps_of_schedules(config: Namespace) -> int:
-    """How often a schedule will be stepped, if it is stepped after each epoch and their number is given; else once."""
-    trainer, arguments = config.trainer, config.model.init_args
-    known = trainer.max_epochs is not None and trainer.max_steps in (None, -1) and trainer.max_time is None
-    by_epoch = arguments.get("schedule_interval", "epoch") == "epoch"
-    return max(1, trainer.max_epochs) if known and by_epoch else 1
 
 
 def _run_options(config: Namespace) -> RunOptions:

@@ -54,6 +54,18 @@ def rehearse(arguments: Namespace, epochs: int) -> None:
             _try_schedule(name, value, made, min(epochs, MOST_EPOCHS))
 
 
+def steps_of_schedules(config: Namespace) -> int:
+    """How often a schedule will be stepped, if it is stepped after each epoch and their number is given; else once.
+
+    Args:
+        config: A training's settings.
+    """
+    trainer, arguments = config.trainer, config.model.init_args
+    known = trainer.max_epochs is not None and trainer.max_steps in (None, -1) and trainer.max_time is None
+    by_epoch = arguments.get("schedule_interval", "epoch") == "epoch"
+    return max(1, trainer.max_epochs) if known and by_epoch else 1
+
+
 def _is_tried(value: Any) -> bool:
     return isinstance(value, Namespace) and str(value.get("class_path")).startswith(TRIED)
 
