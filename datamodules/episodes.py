@@ -103,7 +103,7 @@ class EpisodeDataModule(ImageDataModule):
         self.train_batches(), self.val_batches(1), self.test_batches(1)
         if torch.isin(self.test_set.column("label"), self.train_set.column("label")).any():
             note(
-                f"The test images of {self.name} are of classes that are trained on, so that the test tells nothing "
+                f"The test images of {self.name} are of classes that are trained on, so the test measures nothing "
                 "about new classes."
             )
 

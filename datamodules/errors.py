@@ -12,5 +12,5 @@ class DataWarning(UserWarning):
 
 
 def note(message: str) -> None:
-    """Tells the user something about the data that doesn't stop the run."""
+    """Warns of something about the data that doesn't stop the run."""
     warnings.warn(message, DataWarning, stacklevel=3)

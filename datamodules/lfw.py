@@ -147,8 +147,8 @@ class LFW(ImageFolder):
         if not people:
             most = max(len(files[name]) for name in self.people or files)
             raise DataError(
-                f"Nobody in {self.source()} who is asked for has {self.min_images} images (the most are {most}): lower "
-                "--data.min_images."
+                f"No person that was asked for has {self.min_images} images in {self.source()} (the most are {most}): "
+                "lower --data.min_images."
             )
         chosen = [(name, label) for label, person in enumerate(people) for name in files[person]]
         names, labels = ([*column] for column in zip(*chosen, strict=True))

@@ -10,7 +10,7 @@ from datamodules.base import split_rows
 from datamodules.errors import DataError, note
 from datamodules.loading.archives import RemoteFile, extract, fetch
 from datamodules.loading.folders import TRAIN, VAL, list_images
-from datamodules.loading.pairs import PairFiles
+from datamodules.loading.pair_files import PairFiles
 from datamodules.loading.tensors import ArrayWriter, GatherDataset, TensorStore
 from datamodules.paired_folder import RULES, Evaluation, PairedFolder
 

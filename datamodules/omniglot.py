@@ -102,7 +102,7 @@ class Omniglot(ImageDataModule):
         batch_size: Images in a training batch of one process.
         eval_batch_size: Images in an evaluation batch of one process; if None, ``batch_size``.
         split: Which characters are for training, validation and testing; see above.
-        train_on_val: Train on the validation characters, too (validation then tells nothing about new characters).
+        train_on_val: Train on the validation characters, too (validation then measures nothing about new characters).
         rotations: Have every drawing in four positions, turned by 0, 90, 180 and 270 degrees counterclockwise, each a
             separate class: the label is four times the character's plus the number of quarter turns.
         image_size: Side of the images that the model gets, at most the drawings' 105.

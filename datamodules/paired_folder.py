@@ -27,14 +27,8 @@ from datamodules.loading import augment
 from datamodules.loading.archives import extract
 from datamodules.loading.decoding import Reading, as_array, as_looked_at, decode
 from datamodules.loading.folders import TEST, TRAIN, VAL, printable
-from datamodules.loading.pairs import (
-    PairFiles,
-    UnpairedBatches,
-    UnpairedDataset,
-    list_pairs,
-    shift_target,
-    tile_starts,
-)
+from datamodules.loading.pair_files import PairFiles, list_pairs
+from datamodules.loading.pairs import UnpairedBatches, UnpairedDataset, shift_target, tile_starts
 from datamodules.loading.paths import expanded
 from datamodules.loading.samplers import BatchSampler, ShuffledBatches
 from datamodules.loading.tensors import ArrayWriter, GatherDataset, ImagePair, TensorStore

@@ -48,7 +48,7 @@ class Reconstructs(HasImageShape, Protocol):
 
 @runtime_checkable
 class Resizes(Protocol):
-    """A model that knows the scale and the channels of the pictures that it was trained on."""
+    """A model that holds the scale and the channels of the pictures that it was trained on."""
 
     source_scale: float | None
     source_side: int | None

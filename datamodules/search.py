@@ -10,7 +10,7 @@ from torch import Tensor
 from datamodules.base import ImageDataModule, prepare_images, run_seed, set_up_images
 from datamodules.errors import DataError
 from datamodules.loading.loaders import BatchLoader
-from datamodules.loading.samplers import BatchSampler, ShuffledBatches
+from datamodules.loading.samplers import BatchSampler, ShuffledBatches, share_of
 from datamodules.loading.tensors import GatherDataset, LabeledImages, SearchBatch
 
 
@@ -27,7 +27,7 @@ class PairedBatches:
 
     def __init__(self, first: BatchSampler, second: BatchSampler) -> None:
         self.first, self.second = first, second
-        self.share = getattr(first, "share", 0)
+        self.share = share_of(first)
 
     def __len__(self) -> int:
         return len(self.first)

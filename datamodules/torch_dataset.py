@@ -140,7 +140,7 @@ class TorchDataset(ImageDataModule):
     def _build(self, writer: ArrayWriter) -> None:
         dataset = self._made(self.train, self.train_args, for_training=True)
         shape = self._write_split(writer, "train", dataset, None)
-        names = getattr(dataset, "classes", None)
+        names = getattr(dataset, "classes", None)  # torchvision's classifications have them
         if self.test is not None or self.has_test_args or {"train", "split"} & arguments_of(dataset_class(self.train)):
             test_set = self._made(self.test or self.train, self.test_args, for_training=False)
             self._write_split(writer, "test", test_set, shape)

@@ -14,6 +14,7 @@ def main(args: list[str] | None = None) -> int:
     """Runs ``relit``; returns the exit code: 0 on success, 2 if the arguments are wrong, 1 for any other error."""
     from lit_models.cli import arguments, helps, parsers
     from lit_models.cli.commands import COMMANDS, NEED_EVERY_PACKAGE
+    from lit_models.errors import RunError, UsageError
 
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper) and stream.errors == "strict":  # Windows: pipes of a few letters only
@@ -46,9 +47,12 @@ def main(args: list[str] | None = None) -> int:
         from lit_models.cli.command import run
 
         return run(args)
-    except arguments.UsageError as error:
+    except UsageError as error:
         print(f"relit: {error}", file=sys.stderr)
         return 2
+    except RunError as error:  # a file or folder that isn't there
+        print(f"relit: {error}", file=sys.stderr)
+        return 1
     except BrokenPipeError:  # `relit … | head`
         sys.stderr.close()
         return 0

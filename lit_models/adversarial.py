@@ -312,7 +312,7 @@ class UnconditionalGAN(AdversarialModule):
             ``(n, C, H, W)`` in [0, 1], on the module's device.
         """
         if labels is not None:
-            raise ModelError(f"{type(self).__name__} knows no classes: leave the labels out.")
+            raise ModelError(f"{type(self).__name__} has no classes: leave the labels out.")
         latent = torch.randn(n, self.latent_dim, generator=generator).to(self.device).type(self.dtype)
         with evaluating(self.sampling_generator):
             return self.images_of(latent)

@@ -15,7 +15,7 @@ It enters the discriminator in one of two ways:
 
 - ``discriminator: concat``: maps that encode the class are joined to the image's channels;
 - ``discriminator: projection``: ``D(x, y) = ψ(φ(x)) + e_y · φ(x)`` with φ the last feature maps, summed over their
-  places, and ψ linear (Miyato & Koyama, figure 1d).
+  places, and ψ linear (Miyato & Koyama).
 
 ``label_encoding`` chooses the maps:
 
@@ -25,7 +25,7 @@ It enters the discriminator in one of two ways:
   an image with the pattern as with a template; the generator then nearly ignores z.
 
 With ``matching_aware``, the discriminator also sees real images under a wrong class y' as fakes (Reed et al. 2016,
-https://arxiv.org/abs/1605.05396, algorithm 1): ``L_D = ½ [L(D(x, y), D(G(z, y), y)) + L(D(x, y), D(x, y'))]``.
+https://arxiv.org/abs/1605.05396, GAN-CLS): ``L_D = ½ [L(D(x, y), D(G(z, y), y)) + L(D(x, y), D(x, y'))]``.
 
 Differences from the papers:
 
@@ -53,7 +53,8 @@ Differences from the papers:
     bound is on the slopes toward the image. The projection's embedding is normalized, as in the authors' code.
 11. Initial weights from N(0, 0.02²) (DCGAN). The projection's embedding alone is Glorot's, as all layers are in Miyato
     & Koyama's code.
-12. With ``ema_decay``, an average of the generator's weights makes the samples.
+12. With ``ema_decay``, an average of the generator's weights makes the samples. Also optional: clipped gradients,
+    schedules, differentiable augmentation.
 13. MNIST at 32x32 in batches of 64, for 15 epochs, of which the one with the lowest validation FID is tested. Mirza &
     Osindero have 28x28 in batches of 100 and choose by the likelihood of validation images; Miyato & Koyama's main
     experiments are on ImageNet at 128x128, for 450,000 steps of the generator.
@@ -162,7 +163,7 @@ class ConcatDiscriminator(nn.Module):
 
 
 class ProjectionDiscriminator(nn.Module):
-    """``ψ(φ(x)) + e_y · φ(x)`` on the features φ of DCGAN's discriminator (Miyato & Koyama 2018, figure 1d).
+    """``ψ(φ(x)) + e_y · φ(x)`` on the features φ of DCGAN's discriminator (Miyato & Koyama 2018).
 
     Shapes: ``(N, channels, image_size, image_size)`` and ``(N,)`` int64 to ``(N,)`` float32.
     """

@@ -19,7 +19,9 @@ Differences from the paper:
    from before the discriminator's step; the Theano code has both players learn from different batches.
 6. The layers next to the image and the discriminator's last one have a bias. In both codes no convolution has one.
 7. The losses are computed on logits, which is the same but for rounding.
-8. The scales of batch normalization start from N(1, 0.02²), as in the Torch code; the paper doesn't say.
+8. The scales of batch normalization start from N(1, 0.02²), as in both codes; the paper doesn't say. The Theano code
+   normalizes each unit of the generator's first layer by itself, here and in the Torch code a channel at a time, and
+   adds 1e-8 to the variance, here 1e-5.
 9. MNIST and scikit-learn's digits at 32x32, and faces of one person (LFW); the paper has LSUN's bedrooms, ImageNet and
    other faces, and judges features and pictures. Here samples get scores over a classifier's features, and on MNIST the
    epoch with the lowest validation FID is tested.

@@ -9,5 +9,9 @@ class RunError(Exception):
     """A run folder or checkpoint that can't be used as asked; the message names the remedy."""
 
 
+class UsageError(Exception):
+    """Arguments that can't be meant so; the message says what to type."""
+
+
 class RunWarning(UserWarning):
     """What a run does otherwise than asked, and why."""

@@ -2,7 +2,7 @@
 
 The generator draws no pixels. A small MLP m turns z ~ N(0, I) into a code, and the decoder g of a trained autoencoder
 (:mod:`lit_models.autoencoder` or :mod:`lit_models.vae`) turns the code into an image, which a convolutional
-discriminator D tells from real ones:
+discriminator D separates from real ones:
 
     G(z) = tanh(g(m(z)) / 2),    L_D = −E log σ(D(x)) − E log(1 − σ(D(G(z)))),    L_G = −E log σ(D(G(z)))
 
@@ -17,8 +17,8 @@ method. Choices:
 3. m has two hidden layers with batch normalization and ReLU, and PyTorch's default initial weights. z is drawn from
    N(0, I); Goodfellow et al. leave its distribution open.
 4. The generator's loss is the non-saturating one (Goodfellow et al., section 3).
-5. Both players take one step a batch, the generator from the same fakes as the discriminator; algorithm 1 of Goodfellow
-   et al. draws z again.
+5. Both players take one step a batch, the generator from the same fakes as the discriminator, unless
+   ``fresh_latents`` is set; algorithm 1 of Goodfellow et al. draws z again.
 6. Adam with β₁ = 0.5 for both, learning rate 1e-3 for the generator and 2e-4 for the discriminator.
 7. Held-out losses go by the batch's statistics, as in training; those of a single image by m's running means.
 8. A GAN has no encoder. The ends of its interpolations are the latent vectors whose images come nearest to the test

@@ -19,8 +19,8 @@ What differs from the papers:
    the first layer is trained by cross-entropy on the pixels in [0, 1], as in the papers; codes of ReLU units have no
    upper bound, so the other decoders are linear.
 3. A decoder starts as the transpose of its layer. The papers' start at random (or are tied).
-4. Each image is first brought to mean 0 and variance 1 (Coates, Lee & Ng 2011, section 3.1.1, "contrast
-   normalization"). On the validation images of CIFAR-10 this is worth more than any other choice here.
+4. Each image is first brought to mean 0 and variance 1 (Coates, Lee & Ng 2011). On the validation images of
+   CIFAR-10 this is worth more than any other choice here.
 5. Dropout in fine-tuning (Srivastava et al. 2014), and a falling learning rate if asked for.
 6. All layers are pretrained for the same number of epochs; Vincent et al. choose it, and the learning rates, by
    validation. The codes that a layer is pretrained on are of images without augmentation.
@@ -54,7 +54,7 @@ from lit_models.networks.mlp import MLP, Decoder
 from lit_models.optimizers import FusedAdam
 from lit_models.support.checks import require_at_least, require_fraction
 from lit_models.support.classes import CLASSIFIER, Classifier
-from lit_models.support.lightning_internals import optimizers_of, step_schedules
+from lit_models.support.lightning_internals import is_attached, optimizers_of, step_schedules
 from lit_models.support.phase_data import (
     PhaseData,
     require_epochs_of_phases,
@@ -289,7 +289,7 @@ class LayerwiseMLP(Classifier):
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         super().on_load_checkpoint(checkpoint)
-        if self._trainer is not None and self.trainer.training:
+        if is_attached(self) and self.trainer.training:
             require_same_pretraining(self, checkpoint[self.CHECKPOINT_HYPER_PARAMS_KEY]["pretrain_epochs"])
 
 

@@ -22,26 +22,33 @@ Differences from the papers:
 3. The triplet loss: one cycle of the learning rate and clipped gradients. The paper's rate of Adam is constant for
    15,000 steps and decays until step 25,000, with β₁ = 0.5 while it does. Images are cropped after padding, where the
    paper crops images enlarged by 1/8; nothing is augmented in the test. An epoch has as many batches as would show
-   every image once; the authors' shows each person once.
+   every image once; the authors' shows each person once. A class with fewer than K images is refused; the paper
+   repeats them.
 4. The center loss: the paper's features are 512 outputs of a linear layer, ``--model.embedding_dim 512``. By default
    they are the encoder's averaged features. One cycle, 15 epochs in batches of 128, clipped gradients and label
    smoothing replace batches of 256 and a rate of 0.1 that is divided by 10 after 16,000 and 24,000 of 28,000 steps.
+   Images are cropped after padding and mirrored, in the paper only mirrored.
 5. The center loss: the paper joins the features of an image and of its mirror image, reduces them by PCA and compares
    by the cosine. Here they are compared by Euclidean distance, as they are.
 6. The losses are means over images, so the learning rate need not change with the batch size. As both sums of eq. 5
    become means, λ is the paper's. (The authors' code has 0.008.) Centers start at 0 and follow by eq. 4; in the
-   authors' code they start as Xavier's weights and are moved by SGD, with the network's rate and momentum as α.
+   authors' code they start as Xavier's weights and are moved by SGD, with the network's rate and momentum as α, for
+   faces with weight decay.
 7. Under DDP the triplets are those of all ranks' images together, and so are the batches that the centers follow:
    several processes do what one would with their joined batch.
 8. Probabilities of a network trained by triplets are softmax(−β ‖f − centroid‖²), β being fitted to training images.
 9. Weight decay is for the weights of convolutions and linear layers only, not for biases and batch normalization (He
    et al. 2019, https://arxiv.org/abs/1812.01187, section 3.1).
 10. The center loss's toy (``encoder: lenet``, section 3.1): no activation follows the layer of two features, where the
-    authors' code has a PReLU, and the classifier after it has biases, which the code leaves out. Gradients
-    are clipped. The configuration has a quarter of the width, λ = 0.1 (the code 0.01) and 5 epochs at a constant rate
-    (the code 10,000 steps, 21 epochs, with a rate that falls by a fifth twice), and images in [0, 1].
-11. The encoder starts with He's initial weights, or pretrained ones, and batch normalization's scales at 1, as in
-    torchvision. The checkpoint is chosen by validation accuracy; the papers train for a fixed number of steps.
+    authors' code has a PReLU, and the classifier after it has biases, which the code leaves out. The last pooling has
+    windows of 2x2, in the code of 3x3. Weights start as PyTorch's; the code starts from Xavier's and trains biases at
+    twice the rate. Gradients are clipped. The configuration has a quarter of the width, λ = 0.1 (the code 0.01), 5
+    epochs at a constant rate (the code 10,000 steps, 21 epochs, with a rate that falls by a fifth twice), and images
+    in [0, 1] (in the code [−1, 1]).
+11. The ResNet starts with He's initial weights, or pretrained ones, and batch normalization's scales at 1, as in
+    torchvision. Images are normalized by ImageNet's mean and deviation; the authors' code of the triplet loss subtracts
+    the mean only, and Wen et al. bring images to [−1, 1]. The checkpoint is chosen by validation accuracy; the papers
+    train for a fixed number of steps.
 """
 
 from collections.abc import Sequence

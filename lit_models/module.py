@@ -1,8 +1,7 @@
 """The contract between a method and everything that runs it.
 
-A method is a LightningModule that derives from :class:`Method`. The command, the callbacks and the export use what this
-file declares, and nothing else. What a method can do beyond training is a protocol: a method has the ability if it has
-the protocol's methods, so ``isinstance(model, Generative)`` finds those that generate.
+A method is a LightningModule that derives from :class:`Method`. The command, the callbacks and the export use only what
+this file declares. Abilities beyond training are protocols: ``isinstance(model, Generative)`` finds models that draw.
 """
 
 from collections.abc import Mapping, Sequence
@@ -93,6 +92,8 @@ class Method(LightningModule):
 
     needs_find_unused_parameters: ClassVar[bool] = False
     """Whether a step reaches some of the parameters only, which DDP must then look for."""
+    why_not_float16: ClassVar[str] = ""
+    """Why it can't be trained in float16; empty if it can."""
     later_metrics: ClassVar[tuple[str, ...]] = ()
     """Metrics that it doesn't log in every epoch, so that a checkpoint's monitor waits for them."""
     training_callbacks: ClassVar[tuple[str, ...]] = ()
@@ -100,6 +101,8 @@ class Method(LightningModule):
 
     exports: ClassVar[tuple[Export, ...]] = ()
     """Its networks that ``relit export --format onnx`` writes."""
+    compilation: ClassVar[str] = "half a minute or more"
+    """How long ``--compile`` takes to start on one core of a CPU."""
     training_only: ClassVar[frozenset[str]] = frozenset()
     """Keys that it adds to a checkpoint for resuming only: no weight card has them."""
     older_arguments: ClassVar[Mapping[str, Any]] = {}
@@ -193,7 +196,7 @@ class Method(LightningModule):
             RunError: There are no such weights, or they can't be read.
             ModelError: They are of another method.
         """
-        from lit_models.support.weight_sources import read_source
+        from lit_models.support.checkpoint_files import read_source
         from lit_models.support.weights import model_of
 
         return model_of(cls, *read_source(source), source)

@@ -27,15 +27,16 @@ What differs from the paper and its code (phillipi/pix2pix):
 5. The innermost encoder layer has no batch normalization, as in the authors' public code. The paper's experiments had
    it (see the errata), which sets that layer to zero for a single image.
 6. The U-Net is built for powers of two from 32 pixels on. Dropout is in the decoder's first three layers, as in
-   the paper; in the PyTorch port it is in the second to fourth, so the innermost has none. Only layers of full width
-   have it, which below 128 pixels are fewer.
+   the paper; in the PyTorch port it is in the second to fourth (of 128 pixels, to the third), so the innermost has
+   none. Only layers of full width have it, which below 128 pixels are fewer.
 7. Patches of 34 and 142 pixels are not in the paper, which compares 1 (its PixelGAN), 16, 70 and 286.
 8. G's last layer has biases, and so have D's first and last, as in the PyTorch port (but in its PixelGAN the last has
    none). The authors' Lua code keeps all biases of convolutions at 0. It halves D's loss in what it prints only; under
    Adam that makes no difference.
 9. The 1,098 published test pairs of maps are halved: 549 for validation, 549 for the test. The last epoch is tested, as
-   in the paper. The paper asks people which map is real; here tests measure distances to the true map, and the share
-   of pixels of the right kind.
+   in the paper. The paper translates images of 512x512, shows them at half the size and asks people which map is
+   real; here tests measure distances to the true map at the size of the training, and the share of pixels of the right
+   kind.
 10. ``pix2pix_maps_128`` cuts windows of 128 pixels from photographs of the paper's scale; ``pix2pix_maps_64`` squeezes
     the photographs to 64.
 11. ``generator: resnet``, ``loss: lsgan`` (Mao et al. 2017), ``ema_decay`` and ``gradient_clip_norm`` are not in the

@@ -22,7 +22,7 @@ Differences from the paper and the authors' code (https://github.com/jakesnell/p
 """
 
 import math
-from typing import Any, Literal, Self, cast
+from typing import Any, Literal, Self
 
 import torch
 from lightning.pytorch.cli import OptimizerCallable
@@ -117,7 +117,7 @@ class ProtoNet(StartsFromWeights):
         if stage == "predict":
             if not isinstance(self.data, SupportQuery):
                 raise ModelError(
-                    "ProtoNet tells apart the classes of a folder of examples: add --data SupportQuery --data.support "
+                    "ProtoNet predicts the classes of a folder of examples: add --data SupportQuery --data.support "
                     "FOLDER (with a sub-folder of images for each class) --data.query FOLDER (with the images in "
                     "question)."
                 )
@@ -189,7 +189,7 @@ class ProtoNet(StartsFromWeights):
         self.log_dict(figures, sync_dist=True)
 
     def configure_optimizers(self) -> Any:
-        optimizer = self.optimizer_callable(cast(Any, encoder_groups(self, self.encoder, self.encoder_lr)))
+        optimizer = self.optimizer_callable(encoder_groups(self, self.encoder, self.encoder_lr))
         every = self.lr_halving_episodes
         if every is None:
             return optimizer

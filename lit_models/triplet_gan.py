@@ -18,7 +18,8 @@ share f's weights, hence "siamese". There is no paper of this very method. Choic
 4. ``generator_objective: norm`` and ``negative_norm`` are L_G = ±E[‖f(G(z))‖²], which know nothing of where real images
    are embedded: the one draws fakes to the origin, the other away from it.
 5. Distances are squared, and embeddings are not brought to length 1 as FaceNet's are; no triplets are mined.
-6. The generator learns from the same fakes as f has just learned from, and sees the updated f.
+6. The generator learns from the same fakes as f has just learned from, unless ``fresh_latents`` is set, and sees the
+   updated f.
 7. The networks are DCGAN's, with f's logit replaced by ``embedding_dim`` outputs; weights are drawn from N(0, 0.02²),
    and both players' optimizer is Adam with learning rate 2e-4 and β₁ = 0.5.
 8. z is drawn from N(0, I).

@@ -136,11 +136,11 @@ class VAE(Method):
     ) -> None:
         super().__init__()
         require_at_least(1, latent_dim=latent_dim, importance_samples=importance_samples)
-        if not 0 < x_sigma2 < math.inf:
-            raise ModelError(f"x_sigma2 is {x_sigma2}; it must be greater than 0, and finite.")
-        if kl_weight < 0 or kl_warmup_steps < 0:
+        if not 1e-20 <= x_sigma2 <= 1e20:  # what float32 holds with the squares of its gradients
+            raise ModelError(f"x_sigma2 is {x_sigma2}; it must be positive, from 1e-20 to 1e20.")
+        if not 0 <= kl_weight < math.inf or kl_warmup_steps < 0:
             raise ModelError(
-                f"kl_weight is {kl_weight} and kl_warmup_steps {kl_warmup_steps}; neither may be less than 0."
+                f"kl_weight is {kl_weight} and kl_warmup_steps {kl_warmup_steps}; both must be finite, at least 0."
             )
         require_one_of(("gaussian", "bernoulli"), likelihood=likelihood)
         require_one_of(("fixed", "learned", "optimal"), variance=variance)
@@ -312,7 +312,7 @@ class VAE(Method):
             ``(n, C, H, W)`` in [0, 1], on the module's device.
         """
         if labels is not None:
-            raise ModelError("VAE knows no classes: leave the labels out.")
+            raise ModelError("VAE has no classes: leave the labels out.")
         return self.decode(torch.randn(n, self.latent_dim, generator=generator).to(self.device).type(self.dtype))
 
     def embed(self, image: Tensor) -> Tensor:

@@ -1,10 +1,10 @@
 """WGAN (Arjovsky, Chintala & Bottou 2017, https://arxiv.org/abs/1701.07875), WGAN-GP (Gulrajani et al. 2017,
 https://arxiv.org/abs/1704.00028) and WGAN with spectral normalization.
 
-A critic f with slopes of at most K tells real from fake images by the difference of its means,
-``E_x[f(x)] − E_z[f(G(z))]``, which at its largest is K times the Wasserstein-1 distance of the two distributions (eq. 3
-of the first). The critic climbs it in ``n_critic`` steps for each of the generator's, which descends. Algorithm 1,
-with the methods below that hold its lines:
+A critic f with slopes of at most K separates real from fake images by the difference of its means,
+``E_x[f(x)] − E_z[f(G(z))]``, which at its largest is K times the Wasserstein-1 distance of the two distributions
+(section 3 of the first). The critic climbs it in ``n_critic`` steps for each of the generator's, which descends.
+Algorithm 1, with the methods below that hold its lines:
 
     for each step of the generator:
         for n_critic steps of the critic:                                    (critic_steps)
@@ -32,13 +32,17 @@ Differences from the papers:
 4. The critic has batch normalization if it is held by clipping alone, as in the first paper's experiments. With a
    penalty it must have none, because the slope at one image would depend on all the others (section 4 of the second),
    and with spectral normalization it has none because that would undo the bound. Its first and last layers have a
-   bias, and so has the generator's last one; the first paper's code leaves them out.
+   bias, and so has the generator's last one; the first paper's code leaves them out. That code clips before each of
+   the critic's steps, here and in algorithm 1 after it, and draws as many fakes for an epoch's smaller last batch as
+   for the others.
 5. Optional: the warm-up of the first paper's code, in which the critic takes 100 steps before each of the generator's
    first 25 steps and before every 500th (``critic_warmup``). The paper doesn't have it. In the
-   code an epoch's end cuts the critic's steps short; here they go on in the next.
+   code an epoch's end cuts the critic's steps short; here they go on in the next. The code clips before each step, so
+   the generator learns from a critic whose last step isn't clipped; here clipping follows, as in algorithm 1.
 6. WGAN-GP with ``architecture: dcgan``: DCGAN's networks with batch normalization in the generator, weights from
    N(0, 0.02²), β₁ = 0. The authors' code for MNIST has kernels of 5x5, no batch normalization in the generator, He's
-   initial weights, β₁ = 0.5, batches of 50, 200,000 steps of the generator at 1e-4, and images in [0, 1] by a sigmoid.
+   initial weights, β₁ = 0.5, batches of 50, 200,000 steps of the generator at 1e-4, and images of 28x28 in [0, 1] by a
+   sigmoid.
    The configurations for MNIST and digits take about 5,000 and 2,000 steps at 5e-4, which falls linearly to 0.
 7. WGAN-GP with ``architecture: resnet``, the network of the CIFAR-10 experiments: the authors' code adds uniform noise
    of one gray level to the real images, takes the generator's step with 128 images instead of 64, and is by default

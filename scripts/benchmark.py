@@ -12,6 +12,7 @@
     python scripts/benchmark.py resnet
     python scripts/benchmark.py darts
     python scripts/benchmark.py scale --methods DCGAN VAE
+    python scripts/benchmark.py scores
     python scripts/benchmark.py translation
 
 Ratios within a run mean something anywhere; absolute values hold for the machine that they come from.
@@ -36,6 +37,7 @@ COMMANDS = {
     "translation": "pix2pix's step and its loader against the textbook's",
     "resnet": "ResNet18 and its losses against the textbook's",
     "darts": "a step of DARTS's search against a port of the public code",
+    "scores": "all scores of generated images against FID, KID and Inception Score alone",
     "scale": "one process and two, and on paper 8 and 64 GPUs",
 }
 

@@ -221,7 +221,8 @@ class Chain:
             if flattened(planned)[key] == before[key] != length:
                 arguments.append(f"--{key.replace('.init_args', '')}={length}")
         planned = resolved("fit", *arguments)
-        folder = root / planned["run"]["experiment"] / f"{step.name}-{run_id}"
+        # The configuration's experiment, also if a budget takes other data: steps of two experiments may have one name.
+        folder = root / resolved("fit", arguments[0])["run"]["experiment"] / f"{step.name}-{run_id}"
         if finished(folder) and (other := changes(read_settings(folder), planned, step)):
             raise RunError(
                 f"{folder} was trained with other settings ({_listed(other)}): name another --root, or record it with "

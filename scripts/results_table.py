@@ -385,7 +385,7 @@ def measured(row: Row, step: Step, figure: Figure, entry: dict[str, Any]) -> Row
     values = [value for run in runs if (value := value_of(figure, run)) is not None]
     half = [run["tests"][figure.test]["figures"][figure.interval] for run in runs] if figure.interval else []
     seconds = [run["training_seconds"] for run in runs if run["training_seconds"] is not None]
-    # Beside the paper's figure stands what is cut from the paper's configuration, not from a budget's small one.
+    # Next to the paper's value: what is cut from the paper's configuration, not from a budget's small one.
     changed = entry.get("changed_from_own", entry["changed"])
     cut, others = _settings(step, changed)
     return replace(

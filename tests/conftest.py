@@ -10,7 +10,7 @@ import re
 import shutil
 import warnings
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 
@@ -18,6 +18,7 @@ import pytest
 import torch
 
 from lit_models.cli import versions
+from tests.support.fixtures import Patch, Relit
 
 torch.set_num_threads(1)
 # The first backward pass starts autograd's threads, one for each kind of device that is known by then, and after that a
@@ -81,11 +82,21 @@ def uninterrupted(tmp_path_factory: pytest.TempPathFactory, digits_root: Path) -
     return finished_run(tmp_path_factory.mktemp("whole"), *TINY, f"--data.root={digits_root}")
 
 
+DRAWINGS = ("runs.curves.draw_curves", "callbacks.cells.draw_genotype", "callbacks.cells.draw_search")
+"""What draws a picture at the end of each training, or of each epoch of DARTS, in a good part of a short run's time."""
+
+
 @pytest.fixture
-def relit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, digits_root: Path) -> Iterator[Callable[..., int]]:
-    """Runs the command in this process, in an empty folder, with the prepared digits; returns its exit code."""
+def relit(tmp_path: Path, monkeypatch: Patch, digits_root: Path, request: pytest.FixtureRequest) -> Iterator[Relit]:
+    """Runs the command in this process, in an empty folder, with the prepared digits; returns its exit code.
+
+    Curves and cells are pictures of a few pixels, unless the test is marked by `draws`.
+    """
     from lit_models.__main__ import main
 
+    if request.node.get_closest_marker("draws") is None:
+        for name in DRAWINGS:
+            monkeypatch.setattr(f"lit_models.{name}", draw_a_few_pixels)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("RELIT_DATA", str(digits_root))
     monkeypatch.delenv("PL_GLOBAL_SEED", raising=False)
@@ -96,8 +107,17 @@ def relit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, digits_root: Path) ->
         os.environ.pop(name, None)
 
 
+def draw_a_few_pixels(content: object, path: Path, title: str = "") -> Path:
+    """Takes the place of a function that draws a picture."""
+    from PIL import Image
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.new("RGB", (8, 8)).save(path)
+    return path
+
+
 @pytest.fixture
-def finished(relit: Callable[..., int], uninterrupted: Path) -> Path:
+def finished(relit: Relit, uninterrupted: Path) -> Path:
     """The folder of a run of ``tests.support.tiny.TINY`` that has finished, below ``runs/`` in this test's folder."""
     folder = Path("runs/dcgan_digits") / uninterrupted.name
     shutil.copytree(uninterrupted, folder)
@@ -105,7 +125,7 @@ def finished(relit: Callable[..., int], uninterrupted: Path) -> Path:
 
 
 @pytest.fixture
-def slurm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def slurm(tmp_path: Path, monkeypatch: Patch) -> Path:
     """A Slurm job, number 17, of one process that was started without srun; returns the file that lists the calls of
     ``scontrol``."""
     programs, calls = tmp_path / "bin", tmp_path / "calls"

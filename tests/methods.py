@@ -307,7 +307,7 @@ METHODS: dict[str, Method] = {
     "CycleGAN": Method(
         "cycle_gan",
         {**TRANSLATOR, "image_size": 16, "blocks": 1},
-        (("cyclegan_maps_64", *TRANSLATION_RUN),),
+        (("cyclegan_maps_64", *TRANSLATION_RUN, "--model.buffer_size=3"),),
         translated,
         Scale("cyclegan_maps", (*SMALL_PAIRS, "--model.blocks=3"), pairs=True),
         # Each rank has a separate buffer of generated images; they aren't full by then.
@@ -417,7 +417,7 @@ METHODS: dict[str, Method] = {
         (
             (
                 *("protonet_omniglot_5way1shot", "--model.feature_maps=2", "--data.n_way=5"),
-                *("--data.test_episodes=4", NO_CALLBACKS),
+                *("--model.lr_halving_episodes=3", "--data.test_episodes=4", NO_CALLBACKS),
             ),
         ),
         classified,

@@ -83,6 +83,16 @@ def test_nothing_is_looked_up_that_the_contract_declares() -> None:
             assert not re.search(looked_up, path.read_text()), path
 
 
+def test_lightnings_private_names_are_behind_the_door() -> None:
+    """Of modules, trainers and what belongs to them; a class of relit's may use its own."""
+    private = (
+        r"\b(module|pl_module|model|trainer|\w+_loop|loop|finder|callback|logger|connector)\._[a-z]|self\._trainer\b"
+    )
+    for path in [*REPOSITORY.glob("lit_models/**/*.py"), *REPOSITORY.glob("datamodules/**/*.py")]:
+        if path.name != "lightning_internals.py":
+            assert not re.search(private, path.read_text()), path
+
+
 def imported_before(module: str, path: Path, modules: Collection[str]) -> set[str]:
     """The modules of relit that must be complete before a module is."""
     needed: set[str] = set()

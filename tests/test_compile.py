@@ -1,6 +1,5 @@
 """``--compile=true``, for every method."""
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,19 +11,16 @@ from torch import nn
 import lit_models
 from lit_models.cli.trainer import compile_networks
 from tests.methods import METHODS, SMALL_MODELS
+from tests.support.fixtures import Output, Patch, Relit
 from tests.support.small_fits import small_fit
 from tests.support.small_runs import small_run
 from tests.support.tiny import TINY, the_run
-
-Relit = Callable[..., int]
 
 
 @pytest.mark.long
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("title", [title for title in SMALL_MODELS if "," not in title])
-def test_a_compiled_method_computes_what_the_plain_one_does(
-    title: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_compiled_method_computes_what_the_plain_one_does(title: str, tmp_path: Path, monkeypatch: Patch) -> None:
     """All networks are captured by ``torch.compile``, but run as they are, which takes seconds in place of a minute.
     Each that has something to learn is called as a whole: its parts alone wouldn't be compiled."""
     captured: list[nn.Module] = []
@@ -75,7 +71,7 @@ def test_a_compiled_method_trains_and_leaves_an_ordinary_checkpoint(
 
 @pytest.mark.long
 def test_without_a_compiler_one_sentence_says_so(
-    relit: Relit, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    relit: Relit, tmp_path: Path, monkeypatch: Patch, capsys: Output
 ) -> None:
     import torch._inductor.config as inductor
 

@@ -10,17 +10,17 @@ import yaml
 
 import datamodules
 from tests.methods import METHODS
+from tests.support.fixtures import Output, Relit
 from tests.support.small_data import SMALL_DATA
 from tests.support.small_runs import autoencoder_for
 from tests.support.tiny import CONFIGS
 
-Relit = Callable[..., int]
 EXPERIMENTS = sorted(CONFIGS.glob("*.yaml"))
 OVERLAYS = sorted(CONFIGS.glob("*/*.yaml"))
 
 
 @pytest.mark.parametrize("path", EXPERIMENTS, ids=lambda path: path.stem)
-def test_prints(relit: Relit, capsys: pytest.CaptureFixture[str], path: Path) -> None:
+def test_prints(relit: Relit, capsys: Output, path: Path) -> None:
     assert relit("fit", "--config", path, "--print_config") == 0
     config = yaml.safe_load(capsys.readouterr().out)
     assert config["run"]["experiment"] == path.stem
@@ -49,7 +49,7 @@ def test_one_step(relit: Relit, path: Path, digits_root: Path) -> None:
 
 
 @pytest.mark.parametrize("path", OVERLAYS, ids=lambda path: f"{path.parent.name}/{path.stem}")
-def test_overlays_fit_on_an_experiment(relit: Relit, capsys: pytest.CaptureFixture[str], path: Path) -> None:
+def test_overlays_fit_on_an_experiment(relit: Relit, capsys: Output, path: Path) -> None:
     assert relit("fit", "--config", CONFIGS / "dcgan_digits.yaml", "--config", path, "--print_config") == 0
     assert yaml.safe_load(capsys.readouterr().out)["run"]["experiment"] == "dcgan_digits"
 

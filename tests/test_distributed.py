@@ -5,7 +5,6 @@ import os
 import random
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,16 +13,15 @@ import pytest
 import torch
 from benchmark.scale import arguments_of
 from lightning.pytorch import Callback, LightningModule, Trainer
-from torch import Tensor
 
 import lit_models
 from tests.methods import CASES
+from tests.support.compare import assert_alike
+from tests.support.fixtures import Patch, Relit
 from tests.support.small_data import write_autoencoder
-from tests.support.tiny import CONFIGS, TINY, the_run, weights
+from tests.support.tiny import CONFIGS, TINY, assert_same_run, the_run, weights
 from tests.support.trainers import quiet_trainer
 from tests.support.two_ranks import Case, penalty_between
-
-Relit = Callable[..., int]
 
 pytestmark = [
     pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork"),
@@ -45,7 +43,7 @@ class KeepCheckpoint(Callback):
     [pytest.param(case, id=name, marks=[pytest.mark.slow] if case.slow else []) for name, case in CASES.items()],
 )
 def test_two_ranks_equal_one_process_on_the_same_global_batch(
-    digits_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, case: Case
+    digits_root: Path, tmp_path: Path, monkeypatch: Patch, case: Case
 ) -> None:
     """Weights, validation figures and checkpoints, by the strategy that the method says it needs."""
     monkeypatch.chdir(tmp_path)
@@ -77,30 +75,12 @@ def test_two_ranks_equal_one_process_on_the_same_global_batch(
     alone, together = checkpoints
     assert alone["global_step"] == together["global_step"] > 0
     for part in ("state_dict", "optimizer_states", "lr_schedulers"):
-        assert_close(alone[part], together[part], case.tolerance, part)
+        assert_alike(together[part], alone[part], part, rtol=1e-3, atol=case.tolerance)
     for name, value in alone["state_dict"].items():
         if name.endswith(("weight", "original")) and not name.startswith(case.frozen or "nothing"):
             assert not torch.equal(value, start[name]), f"{name} was not trained"
     assert figures[0]
     assert figures[1] == pytest.approx(figures[0], rel=1e-3, abs=1e-6)
-
-
-def assert_close(value: Any, other: Any, tolerance: float, where: str) -> None:
-    """Numbers and tensors differ by no more than rounding; all else is equal."""
-    if isinstance(value, dict):
-        assert value.keys() == other.keys(), where
-        for key in value:
-            assert_close(value[key], other[key], tolerance, f"{where}.{key}")
-    elif isinstance(value, list | tuple):
-        assert len(value) == len(other), where
-        for number, (a, b) in enumerate(zip(value, other, strict=True)):
-            assert_close(a, b, tolerance, f"{where}.{number}")
-    elif isinstance(value, Tensor) and value.is_floating_point():
-        torch.testing.assert_close(other, value, rtol=1e-3, atol=tolerance, msg=lambda text: f"{where}: {text}")
-    elif isinstance(value, float):
-        assert other == pytest.approx(value, rel=1e-4), where
-    else:
-        assert torch.equal(value, other) if isinstance(value, Tensor) else value == other, where
 
 
 @pytest.mark.long
@@ -109,10 +89,7 @@ def test_a_resumed_run_of_two_ranks_equals_the_uninterrupted_one(relit: Relit) -
     assert relit("fit", *TINY, *two, "--run.root=whole") == 0
     assert relit("fit", *TINY, *two, "--trainer.max_epochs=1") == 0
     assert relit("fit", *TINY, *two, "--ckpt_path=last") == 0
-    run, whole = the_run(), the_run(Path("whole"))
-    state, expected = weights(run), weights(whole)
-    assert all(torch.equal(state[name], expected[name]) for name in expected)
-    assert (run / "metrics.csv").read_text() == (whole / "metrics.csv").read_text()
+    assert_same_run(the_run(), the_run(Path("whole")))
 
 
 class KeepNumbers(Callback):

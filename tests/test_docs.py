@@ -18,10 +18,10 @@ from results_table import methods_index, with_tables
 
 import lit_models
 from tests.methods import RUNS
+from tests.support.fixtures import Output, Patch, Relit
 from tests.support.small_runs import small_run
 from tests.support.tiny import CONFIGS
 
-Relit = Callable[..., int]
 REPOSITORY = CONFIGS.parent
 METHODS = sorted((REPOSITORY / "docs" / "methods").glob("*.md"))
 PAGES = [REPOSITORY / "README.md", *sorted((REPOSITORY / "docs").rglob("*.md"))]
@@ -94,7 +94,7 @@ def blocks_of_python(page: str) -> list[str]:
 
 
 @pytest.mark.parametrize("page", ["README.md", "docs/python_api.md"])
-def test_python_examples_run(page: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_python_examples_run(page: str, monkeypatch: Patch, tmp_path: Path) -> None:
     """The blocks of a page, one after the other, as a reader would paste them; trainings are cut to two batches."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / "weights").symlink_to(REPOSITORY / "weights")
@@ -180,7 +180,7 @@ def test_configurations_in_commands_exist() -> None:
 
 
 @pytest.mark.parametrize("words", list(of_relit()), ids=lambda words: " ".join(words)[:100])
-def test_a_command_of_relit_is_valid(relit: Relit, words: tuple[str, ...], capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_command_of_relit_is_valid(relit: Relit, words: tuple[str, ...], capsys: Output) -> None:
     arguments = [str(REPOSITORY / word) if word.startswith("configs/") else word for word in words[1:]]
     if words[1] in ("compare", "demo", "export", "init", "push", "report", "sweep"):  # these have other parsers
         with suppress(SystemExit):

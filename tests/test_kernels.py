@@ -12,6 +12,7 @@ from benchmark.sides import CONFIGS, model_of
 from torch import nn
 
 from tests.methods import METHODS
+from tests.support.fixtures import Patch
 from tests.support.kernels import check, error_of, recorded
 
 EXTRA = {
@@ -56,7 +57,7 @@ def test_every_convolution_is_right(group: str) -> None:
     assert not faults, "\n".join(faults)
 
 
-def test_a_wrong_kernel_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_wrong_kernel_is_noticed(monkeypatch: Patch) -> None:
     calls = recorded(nn.Conv2d(2, 3, 3), lambda network: network(torch.rand(2, 2, 8, 8)), False)
     (call,) = [one for one in calls if "backward" in one]
     assert error_of(call) < 1

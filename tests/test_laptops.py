@@ -16,6 +16,7 @@ from lit_models.losses.precision import in_float64
 from lit_models.registry import METHODS
 from tests.methods import METHODS as RECORDS
 from tests.methods import SMALL_MODELS
+from tests.support.fixtures import Patch
 from tests.support.small_fits import small_fit
 from tests.support.small_runs import small_run
 
@@ -243,7 +244,7 @@ class WithoutDouble(TorchDispatchMode):
 @pytest.mark.long
 @pytest.mark.parametrize("title", SMALL_MODELS)
 def test_on_a_device_without_double_precision_every_method_trains_and_is_tested(
-    title: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    title: str, tmp_path: Path, monkeypatch: Patch
 ) -> None:
     """As Apple's GPUs are, which raise a TypeError."""
     model, data, trainer = small_fit(title, tmp_path)
@@ -276,7 +277,7 @@ def test_double_precision_is_asked_for_in_one_place() -> None:
                 assert node.func.attr != "double", f"{path}:{node.lineno}"
 
 
-def test_double_precision_moves_to_the_cpu_where_the_device_has_none(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_double_precision_moves_to_the_cpu_where_the_device_has_none(monkeypatch: Patch) -> None:
     monkeypatch.setattr("lit_models.losses.precision.WITHOUT_FLOAT64", {"meta"})
     with pytest.raises(NotImplementedError, match="Cannot copy out of meta tensor"):  # it tries to leave the device
         in_float64(torch.zeros(2, device="meta"))

@@ -9,15 +9,15 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.lit_models.runs.test_resume import assert_same_run
+from tests.support.fixtures import Relit
 from tests.support.tiny import CONFIGS, TINY, Pace
 
-Relit = Callable[..., int]
 FIT = (*TINY, "--trainer.max_epochs=2", "--trainer.log_every_n_steps=1", "--checkpoint.every_n_steps=1")
 PATIENCE = 300
 """Seconds to wait for anything; it takes about 30 on a quiet machine."""

@@ -2,7 +2,6 @@
 
 import re
 import shlex
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +12,7 @@ from PIL import Image
 from torch.utils.data import TensorDataset
 
 from tests.datamodules.test_torch_dataset import FakeFashion
+from tests.support.fixtures import Patch, Relit
 from tests.support.tiny import CONFIGS
 
 PAGE = CONFIGS.parent / "docs" / "your_own_images.md"
@@ -47,7 +47,7 @@ def write_folders(root: Path) -> None:
 
 
 @pytest.fixture
-def folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def folders(tmp_path: Path, monkeypatch: Patch) -> Path:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.setattr(torchvision.datasets, "FashionMNIST", FakeFashion)
     write_folders(tmp_path)
@@ -73,7 +73,7 @@ def test_the_page_names_every_method() -> None:
 
 @pytest.mark.long
 @pytest.mark.parametrize("command", TRAININGS)
-def test_training(folders: Path, relit: Callable[..., int], monkeypatch: pytest.MonkeyPatch, command: str) -> None:
+def test_training(folders: Path, relit: Relit, monkeypatch: Patch, command: str) -> None:
     monkeypatch.setenv("RELIT_DATA", str(folders / "root"))
     assert relit(*small(words_of(command))) == 0
     assert len(list(folders.glob("runs/*/*/checkpoints/last.ckpt"))) == 1
@@ -81,7 +81,7 @@ def test_training(folders: Path, relit: Callable[..., int], monkeypatch: pytest.
 
 @pytest.mark.long
 @pytest.mark.parametrize("command", USES)
-def test_use(folders: Path, relit: Callable[..., int], monkeypatch: pytest.MonkeyPatch, command: str) -> None:
+def test_use(folders: Path, relit: Relit, monkeypatch: Patch, command: str) -> None:
     monkeypatch.setenv("RELIT_DATA", str(folders / "root"))
     words = words_of(command)
     experiment = words[words.index("--run.experiment") + 1]
@@ -99,7 +99,7 @@ def test_use(folders: Path, relit: Callable[..., int], monkeypatch: pytest.Monke
 
 
 @pytest.mark.long
-def test_the_first_commands(folders: Path, relit: Callable[..., int], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_first_commands(folders: Path, relit: Relit, monkeypatch: Patch) -> None:
     monkeypatch.setenv("RELIT_DATA", str(folders / "root"))
     (block,) = re.findall(r"```shell\n(.*?)```", PAGE.read_text(), re.DOTALL)
     look, prepare, fit = map(words_of, block.splitlines())
@@ -109,7 +109,7 @@ def test_the_first_commands(folders: Path, relit: Callable[..., int], monkeypatc
     assert relit(*fit, *LIMITS, "--trainer.max_epochs=1", "--model.feature_maps=8") == 0
 
 
-def test_the_python_example(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_python_example(tmp_path: Path, monkeypatch: Patch) -> None:
     monkeypatch.chdir(tmp_path)
     (block,) = re.findall(r"```python\n(.*?)```", PAGE.read_text(), re.DOTALL)
     block = block.replace("max_epochs=10", "fast_dev_run=True, accelerator='cpu', enable_progress_bar=False")

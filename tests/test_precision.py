@@ -1,6 +1,5 @@
 """``--trainer.precision`` for every method: 64-true computes in double precision, 16 bits throughout are refused."""
 
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -10,10 +9,9 @@ from lightning.pytorch import LightningModule
 from lit_models.losses.gan import generator_linear
 from lit_models.support.abilities import classes_of
 from tests.methods import SMALL_MODELS
+from tests.support.fixtures import Output, Relit
 from tests.support.small_fits import small_fit
 from tests.support.tiny import TINY
-
-Relit = Callable[..., int]
 
 
 @pytest.mark.parametrize("title", SMALL_MODELS)
@@ -42,9 +40,7 @@ def test_losses_of_doubles_are_doubles() -> None:
 
 @pytest.mark.parametrize("precision", ["16-true", "bf16-true"])
 @pytest.mark.parametrize("command", ["fit", "test"])
-def test_weights_of_16_bits_are_refused(
-    relit: Relit, capsys: pytest.CaptureFixture[str], precision: str, command: str
-) -> None:
+def test_weights_of_16_bits_are_refused(relit: Relit, capsys: Output, precision: str, command: str) -> None:
     assert relit(command, *TINY, "--ckpt_path=none", f"--trainer.precision={precision}") == 1
     sentence = f"--trainer.precision {precision} keeps the weights themselves in 16 bits"
     assert sentence in capsys.readouterr().err

@@ -3,7 +3,6 @@
 import os
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +17,11 @@ from lit_models.cli import versions
 from lit_models.cli.commands import NEED_EVERY_PACKAGE
 from lit_models.errors import ModelError
 from tests.methods import SMALL_MODELS
+from tests.support.fixtures import Output, Patch, Relit
 from tests.support.small_fits import small_fit
 from tests.support.small_models import called, small_model
 from tests.support.tiny import QUIET, TINY, assert_same_run, the_run
 
-Relit = Callable[..., int]
 REPOSITORY = Path(__file__).parents[1]
 REFUSED = "relit needs lightning <2.8,>=2.6, and 2.9.1 is installed: pip install 'lightning<2.8,>=2.6'."
 
@@ -102,7 +101,7 @@ def test_lightnings_average_of_weights_is_right_or_refused(title: str, tmp_path:
 
 @pytest.mark.parametrize("average", [("EMAWeightAveraging",), ("StochasticWeightAveraging", "swa_lrs=0.01")])
 def test_lightnings_averages_of_weights_are_refused_for_gans(
-    relit: Relit, capsys: pytest.CaptureFixture[str], average: tuple[str, ...]
+    relit: Relit, capsys: Output, average: tuple[str, ...]
 ) -> None:
     name, *arguments = average
     more = [f"--trainer.callbacks.{argument}" for argument in arguments]
@@ -131,9 +130,7 @@ def test_lightnings_average_goes_on_in_a_resumed_run_and_is_what_is_exported(rel
 
 
 @pytest.mark.parametrize("command", NEED_EVERY_PACKAGE)
-def test_a_version_that_does_not_fit_is_one_sentence(
-    command: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_version_that_does_not_fit_is_one_sentence(command: str, monkeypatch: Patch, capsys: Output) -> None:
     from lit_models.__main__ import main
 
     monkeypatch.setattr(versions, "requires", lambda name: ["lightning<2.8,>=2.6", 'wandb>=0.19; extra == "wandb"'])
@@ -146,7 +143,7 @@ def test_a_version_that_does_not_fit_is_one_sentence(
     assert versions.refusal() == "relit needs the package lightning: pip install 'lightning<2.8,>=2.6'."
 
 
-def test_a_version_that_an_import_fails_with_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_version_that_an_import_fails_with_is_named(monkeypatch: Patch) -> None:
     def fail(module: str) -> None:
         raise ImportError("cannot import name 'WeightAveraging' from 'lightning.pytorch.callbacks'")
 

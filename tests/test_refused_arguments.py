@@ -74,10 +74,15 @@ REFUSED: dict[str, list[tuple[Settings, str]]] = {
         ({"buffer_size": -1}, "lambda_cycle is 10.0, lambda_identity 0.5 and buffer_size -1; none may be negative."),
     ],
     "VAE": [
-        ({"x_sigma2": 0.0}, "x_sigma2 is 0.0; it must be greater than 0, and finite."),
-        ({"x_sigma2": float("nan")}, "x_sigma2 is nan; it must be greater than 0, and finite."),
+        *(
+            ({"x_sigma2": value}, f"x_sigma2 is {value}; it must be positive, from 1e-20 to 1e20.")
+            for value in (0.0, -1.0, 1e-45, float("inf"), float("nan"))
+        ),
         ({"latent_dim": 0}, "latent_dim is 0; it must be at least 1."),
-        ({"kl_weight": -1.0}, "kl_weight is -1.0 and kl_warmup_steps 0; neither may be less than 0."),
+        *(
+            ({"kl_weight": value}, f"kl_weight is {value} and kl_warmup_steps 0; both must be finite, at least 0.")
+            for value in (-1.0, float("inf"), float("nan"))
+        ),
         ({"importance_samples": 0}, "importance_samples is 0; it must be at least 1."),
         ({"likelihood": "laplace"}, "likelihood is 'laplace'; it must be gaussian or bernoulli."),
         ({"variance": "none"}, "variance is 'none'; it must be fixed, learned or optimal."),

@@ -1,6 +1,5 @@
 """`scripts/reproduce.py`: what is run, and what is left alone."""
 
-import csv
 import json
 import shutil
 import subprocess
@@ -22,14 +21,14 @@ from experiments.listing import changes
 
 from datamodules import DataWarning, Digits
 from lit_models.runs import loggers
+from tests.support.fixtures import Output, Patch, Relit
+from tests.support.tables import rows_of
 from tests.support.tiny import CONFIGS
 from tests.support.toy_experiment import COMMIT, DIGITS, QUICK, TOY, row_of
 
-Relit = Callable[..., int]
-
 
 @pytest.fixture
-def start(relit: Relit, monkeypatch: pytest.MonkeyPatch) -> Callable[..., int]:
+def start(relit: Relit, monkeypatch: Patch) -> Callable[..., int]:
     """Runs the script, and what it would start as processes in this one."""
     start_process = subprocess.run
 
@@ -55,7 +54,7 @@ def results() -> dict[str, Any]:
 
 
 @pytest.mark.long
-def test_a_chain_is_run_once_and_recorded(start: Callable[..., int], capfd: pytest.CaptureFixture[str]) -> None:
+def test_a_chain_is_run_once_and_recorded(start: Relit, capfd: Output) -> None:
     command = ("toy", "--seeds", "2", "--steps", "plain", "--results", "results")
     assert start(*command) == 0
     assert capfd.readouterr().out.count("== relit fit") == 2
@@ -86,8 +85,7 @@ def test_a_chain_is_run_once_and_recorded(start: Callable[..., int], capfd: pyte
         assert run["peak_memory_bytes"]["process"] > 2**27
         (test,) = json.loads((folder / "tests.json").read_text())
         assert run["tests"]["test"]["figures"] == test["figures"]
-        with (folder / "metrics.csv").open() as file:
-            logged = [float(value) for row in csv.DictReader(file) if (value := row["test/generator_loss"])]
+        logged = [float(value) for row in rows_of(folder / "metrics.csv") if (value := row["test/generator_loss"])]
         assert logged == [pytest.approx(test["figures"]["test/generator_loss"])]
         assert [epoch for epoch, _ in run["curves"]["val/generator_loss"]] == [1]
     figures = [run["tests"]["test"]["figures"]["test/generator_loss"] for run in plain["seeds"].values()]
@@ -103,7 +101,7 @@ def test_a_chain_is_run_once_and_recorded(start: Callable[..., int], capfd: pyte
 
 
 @pytest.mark.long
-def test_a_killed_run_goes_on(start: Callable[..., int], relit: Relit, capfd: pytest.CaptureFixture[str]) -> None:
+def test_a_killed_run_goes_on(start: Relit, relit: Relit, capfd: Output) -> None:
     config = ("--config", CONFIGS / "dcgan_digits.yaml", *QUICK)
     assert relit("fit", *config, "--trainer.max_epochs=1", "--run.id=plain-cpu-seed0") == 0
     path = Path("runs/dcgan_digits/plain-cpu-seed0/run.json")
@@ -116,9 +114,7 @@ def test_a_killed_run_goes_on(start: Callable[..., int], relit: Relit, capfd: py
     assert [epoch for epoch, _ in plain["seeds"]["0"]["curves"]["val/generator_loss"]] == [1, 2]
 
 
-def test_a_failed_step_leaves_out_what_needs_it(
-    start: Callable[..., int], monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
-) -> None:
+def test_a_failed_step_leaves_out_what_needs_it(start: Relit, monkeypatch: Patch, capfd: Output) -> None:
     steps = (
         Step("first", "", "", "dcgan_digits", DIGITS),
         Step("second", "", "", "latent_gan_mnist", DIGITS, uses={"--model.decoder_checkpoint": "first"}),
@@ -132,9 +128,7 @@ def test_a_failed_step_leaves_out_what_needs_it(
     assert not Path("results").exists()
 
 
-def test_an_earlier_run_fixes_the_length_of_a_step(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_an_earlier_run_fixes_the_length_of_a_step(tmp_path: Path, monkeypatch: Patch, capsys: Output) -> None:
     """The authors of Prototypical Networks: `val.loss.argmin() + patience` of the losses by epoch."""
     loss = [0.9, 0.3, 0.5, 0.3, 0.4]
     lines = [f"{epoch},{10 * epoch + 9},{value}" for epoch, value in enumerate(loss)]
@@ -193,16 +187,14 @@ def test_pairs_that_are_evaluated_in_tiles_count_as_photographs() -> None:
     assert reproduce.photographs({"data": data}) == whole
 
 
-def test_a_step_whose_runs_keep_no_best_checkpoint(
-    start: Callable[..., int], monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
-) -> None:
+def test_a_step_whose_runs_keep_no_best_checkpoint(start: Relit, monkeypatch: Patch, capfd: Output) -> None:
     step = Step("plain", "DCGAN", "dcgan", "dcgan_digits", DIGITS)
     monkeypatch.setitem(experiments.EXPERIMENTS, "toy", Experiment("", (step,), (), TOY.budgets))
     assert start("toy", "--results", "results") == 1
     assert "kept no best.ckpt to be tested: name a metric" in capfd.readouterr().err
 
 
-def test_a_run_by_hand_is_recorded(start: Callable[..., int], relit: Relit, capfd: pytest.CaptureFixture[str]) -> None:
+def test_a_run_by_hand_is_recorded(start: Relit, relit: Relit, capfd: Output) -> None:
     config = ("--config", CONFIGS / "dcgan_digits.yaml", *QUICK, "--trainer.max_epochs=1", "--seed_everything=7")
     assert relit("fit", *config, "--run.id=mine") == 0
     assert relit("fit", *config, "--run.id=noisy", "--model.label_noise=0.1") == 0
@@ -226,8 +218,7 @@ def test_a_run_by_hand_is_recorded(start: Callable[..., int], relit: Relit, capf
     shutil.rmtree("results/toy")
     shutil.move(mine, "elsewhere")
     assert start("toy", "--results", "results", "--take", f"noisy={noisy}") == 0
-    with Path("results/toy/comparison.csv").open() as file:
-        drawn = {row["run"]: float(row["final"]) for row in csv.DictReader(file)}
+    drawn = {row["run"]: float(row["final"]) for row in rows_of(Path("results/toy/comparison.csv"))}
     curves = {name: entry["seeds"]["7"]["curves"] for name, entry in (("plain", plain), ("noisy", other))}
     assert drawn == {name: curve["val/generator_loss"][-1][1] for name, curve in curves.items()}, (
         "what is recorded is drawn, its run being there or not"
@@ -244,9 +235,7 @@ def test_a_run_by_hand_is_recorded(start: Callable[..., int], relit: Relit, capf
     assert "hasn't finished" in capfd.readouterr().err
 
 
-def test_uncommitted_changes_are_refused_or_said(
-    start: Callable[..., int], monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
-) -> None:
+def test_uncommitted_changes_are_refused_or_said(start: Relit, monkeypatch: Patch, capfd: Output) -> None:
     command = ("toy", "--steps", "plain", "--results", "results")
     for commit, reason in ((f"{COMMIT}+changes", "has uncommitted changes"), (None, "is of an unknown commit")):
         monkeypatch.setattr(loggers, "git_commit", lambda commit=commit: commit)
@@ -262,9 +251,7 @@ def test_uncommitted_changes_are_refused_or_said(
     assert "The training runs/dcgan_digits/plain-cpu-seed0 has uncommitted changes" in capfd.readouterr().err
 
 
-def test_remarks_on_the_data_make_it_a_subset(
-    start: Callable[..., int], monkeypatch: pytest.MonkeyPatch, relit: Relit
-) -> None:
+def test_remarks_on_the_data_make_it_a_subset(start: Relit, monkeypatch: Patch, relit: Relit) -> None:
     """Another checksum, though the numbers of images are right."""
 
     def prepare(self: Any) -> None:
@@ -284,9 +271,7 @@ def test_remarks_on_the_data_make_it_a_subset(
     assert row.data == "digits, **subset**: x.gz has the checksum md5:1, not the published md5:2"
 
 
-def test_a_cut_of_the_epochs_shortens_a_schedule_of_steps(
-    start: Callable[..., int], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_cut_of_the_epochs_shortens_a_schedule_of_steps(start: Relit, monkeypatch: Patch) -> None:
     """Whether a budget cuts them or the command line does; a length that is asked for stays."""
     step = Step("gp", "WGAN-GP", "wgan", "wgan_gp_digits", DIGITS)
     config = yaml.safe_load((CONFIGS / "wgan_gp_digits.yaml").read_text())
@@ -315,7 +300,7 @@ def test_a_cut_of_the_epochs_shortens_a_schedule_of_steps(
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("name", ["gans_mnist", "autoencoders_transfer", "darts", "resnet18"])
-def test_smoke(start: Callable[..., int], name: str) -> None:
+def test_smoke(start: Relit, name: str) -> None:
     """The whole chain of the smallest budget, in this process; scikit-learn's digits stand in for the data."""
     on_cpu = ("--trainer.accelerator=cpu", "--trainer.enable_progress_bar=false")
     assert start(name, "--budget", "smoke", "--", *on_cpu) == 0

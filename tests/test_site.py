@@ -12,6 +12,7 @@ from nbclient import NotebookClient
 
 import lit_models
 from tests.support.browser import CHROMIUM, Page
+from tests.support.fixtures import Patch
 from tests.support.tiny import CONFIGS
 
 REPOSITORY = CONFIGS.parent
@@ -81,7 +82,7 @@ def test_a_page_fits_a_phone(site: Path, name: str) -> None:
 
 
 @pytest.mark.timeout(180)
-def test_the_notebook_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_notebook_runs(tmp_path: Path, monkeypatch: Patch) -> None:
     """From top to bottom; the drawings are then classified."""
     monkeypatch.setenv("PYTHONPATH", str(REPOSITORY))
     monkeypatch.delenv("MPLBACKEND", raising=False)  # relit's command sets it, and the notebook draws inline

@@ -6,17 +6,17 @@ pytest -m slurm tests/test_slurm.py       (needs `apt-get install slurm-wlm mung
 import shutil
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import torch
 
 from tests.lit_models.runs.test_resume import assert_same_run
+from tests.support.fixtures import Patch, Relit
 from tests.support.slurm_cluster import Cluster, ClusterError, missing
 from tests.support.tiny import CONFIGS, TINY, Pace
 
-Relit = Callable[..., int]
 SCRIPTS = CONFIGS.parent / "scripts" / "slurm"
 # The scripts lay configs/trainer/gpu.yaml below; here are no GPUs.
 ON_CPU = ("--trainer.accelerator=cpu", "--trainer.precision=32-true", "--trainer.benchmark=false")
@@ -59,7 +59,7 @@ def cluster() -> Iterator[Cluster]:
 
 
 @pytest.fixture
-def place(tmp_path: Path, relit: Relit, monkeypatch: pytest.MonkeyPatch, digits_root: Path) -> Path:
+def place(tmp_path: Path, relit: Relit, monkeypatch: Patch, digits_root: Path) -> Path:
     """An empty folder to submit jobs from, with the repository's configurations and an environment that has relit."""
     repository = CONFIGS.parent
     (tmp_path / "configs").symlink_to(CONFIGS)

@@ -13,6 +13,8 @@ from tests.methods import SMALL_MODELS
 from tests.support.small_fits import ImagesInMemory, small_fit, small_trainer
 from tests.support.small_models import small_model
 
+ALL_HELD_OUT = {"limit_val_batches": 1.0, "limit_test_batches": 1.0}
+
 
 def all_finite(values: dict[str, torch.Tensor]) -> bool:
     return bool(values) and all(value.isfinite().all() for value in values.values())
@@ -20,7 +22,7 @@ def all_finite(values: dict[str, torch.Tensor]) -> bool:
 
 @pytest.mark.parametrize("title", SMALL_MODELS)
 def test_a_last_held_out_batch_of_one(title: str, tmp_path: Path) -> None:
-    model, data, trainer = small_fit(title, tmp_path, count=13, limit_train_batches=1)
+    model, data, trainer = small_fit(title, tmp_path, count=13, limit_train_batches=1, **ALL_HELD_OUT)
     trainer.fit(model, data)
     assert all_finite(trainer.callback_metrics)
     trainer.test(model, data, verbose=False)
@@ -30,7 +32,7 @@ def test_a_last_held_out_batch_of_one(title: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize("title", sorted(set(SMALL_MODELS) - {"ProtoNet", "MetricResNet, triplet", "LatentGAN"}))
 def test_batches_of_one(title: str, tmp_path: Path) -> None:
     """Without ProtoNet, whose batches are episodes, and the triplet loss, which needs several images of a class."""
-    model, data, trainer = small_fit(title, tmp_path, batch_size=1, eval_batch_size=1, count=7)
+    model, data, trainer = small_fit(title, tmp_path, batch_size=1, eval_batch_size=1, count=7, **ALL_HELD_OUT)
     trainer.fit(model, data)
     assert all_finite(trainer.callback_metrics)
     assert all(parameter.isfinite().all() for parameter in model.parameters())
@@ -74,15 +76,19 @@ def test_training_batches_of_one_are_refused(kind: Any, arguments: dict[str, Any
 def test_larger_images_make_batches_of_one_possible(image_size: int, tmp_path: Path) -> None:
     model = MetricResNet(**{**SMALL_RESNET, "image_size": image_size})  # type: ignore[arg-type]
     data = ImagesInMemory((3, image_size, image_size), 6, root=str(tmp_path), batch_size=1)
-    trainer = small_trainer(model, tmp_path)
+    trainer = small_trainer(model, tmp_path, **ALL_HELD_OUT)
     trainer.fit(model, data)
     assert all_finite(trainer.callback_metrics)
 
 
-def test_two_processes_of_which_one_has_a_batch_of_one(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "title", [title if title == "LatentGAN" else pytest.param(title, marks=pytest.mark.long) for title in SMALL_MODELS]
+)
+def test_two_processes_of_which_one_has_a_batch_of_one(title: str, tmp_path: Path) -> None:
     """Of 13 held-out images in batches of 6, one process has 6 and 1, the other 6."""
-    model, data, trainer = small_fit(
-        "LatentGAN", tmp_path, count=13, devices=2, strategy="ddp_fork_find_unused_parameters_true"
-    )
+    strategy = "ddp_fork_find_unused_parameters_true"
+    model, data, trainer = small_fit(title, tmp_path, count=13, devices=2, strategy=strategy, limit_train_batches=1)
     trainer.fit(model, data)
+    assert all_finite(trainer.callback_metrics)
+    trainer.test(model, data, verbose=False)
     assert all_finite(trainer.callback_metrics)

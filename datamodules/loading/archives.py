@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from http.client import HTTPException, HTTPResponse
 from pathlib import Path, PureWindowsPath
 from typing import IO, Any
-from urllib.error import HTTPError
+from urllib.error import HTTPError, URLError
 from urllib.parse import quote
 from urllib.request import Request, urlopen
 
@@ -222,7 +222,7 @@ def _transfer(url: str, part: Path) -> None:
         reason = " ".join(f"{error.code} {error.reason}".split())
         raise (_LostConnectionError if passing else _UselessMirrorError)(reason) from error
     except (OSError, HTTPException) as error:
-        raise _LostConnectionError(str(getattr(error, "reason", error))) from error
+        raise _LostConnectionError(str(error.reason if isinstance(error, URLError) else error)) from error
     except ValueError as error:
         raise _UselessMirrorError(str(error)) from error
     with response:

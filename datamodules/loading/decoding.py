@@ -150,7 +150,7 @@ def decode(
     def attempt(row: int) -> str:
         try:
             with Image.open(folder / files[row]) as image:
-                if getattr(image, "is_animated", False):
+                if getattr(image, "is_animated", False):  # only of formats that hold several frames
                     several_frames.append(files[row])
                     image.seek(0)  # the question may have gone on to the second
                 if image.mode.startswith("I;16"):

@@ -191,7 +191,7 @@ def files_below(folder: Path) -> list[str]:
 def list_images(folder: Path, source: Path | None = None) -> tuple[list[str], list[str]]:
     """The names of all files below a folder, and of those that are images by their suffix.
 
-    What looks like a picture and isn't taken is said.
+    What looks like a picture and isn't taken is noted.
 
     Args:
         folder: Where to look.

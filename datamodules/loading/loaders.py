@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.utils.data import BatchSampler as TorchBatchSampler
 from torch.utils.data import DataLoader, DistributedSampler, Sampler, SequentialSampler
 
-from datamodules.loading.samplers import BatchSampler, ContinuingSampler, draws_epochs
+from datamodules.loading.samplers import BatchSampler, ContinuingSampler, draws_epochs, share_of, size_of
 from datamodules.loading.tensors import Batch
 
 BatchOut = TypeVar("BatchOut", bound=tuple[Tensor, ...], covariant=True)
@@ -101,7 +101,7 @@ class BatchLoader(DataLoader[Any], Generic[Batch]):
     def set_epoch(self, epoch: int) -> None:
         """Chooses the epoch that the next iteration goes through."""
         for theirs in (self.sampler, self.batch_sampler) if self.batches is None else ():
-            set_epoch = getattr(theirs, "set_epoch", None)
+            set_epoch = getattr(theirs, "set_epoch", None)  # torch's samplers of distributed runs have it
             if set_epoch is not None:
                 set_epoch(epoch)
         if epoch != self.epoch:
@@ -146,11 +146,11 @@ class BatchLoader(DataLoader[Any], Generic[Batch]):
     @property
     def _share(self) -> int:
         """Rows, or episodes, of a batch of all ranks together."""
-        return getattr(self.batches, "share", 0)
+        return share_of(self.batches)
 
     @property
     def _rows(self) -> int:
-        return getattr(self.batches, "size", 0)
+        return size_of(self.batches)
 
     def state_dict(self) -> dict[str, Any]:
         return {
@@ -167,7 +167,7 @@ class BatchLoader(DataLoader[Any], Generic[Batch]):
 
         If a batch of all processes has another size by now (another batch size or number of processes), the epoch goes
         on behind the rows that were used; a last part of less than a batch is left out. If the data have another number
-        of rows, or the sampler knows no such place, the epoch starts over. :attr:`change` says which.
+        of rows, or the sampler can't start there, the epoch starts over. :attr:`change` says which.
         """
         self.epoch, self._resumed, self.change = state["epoch"], True, None
         # Earlier versions knew neither of some samplers.
@@ -215,7 +215,7 @@ class EpochBatches(TorchBatchSampler):
 
     Args:
         sampler: Draws the batches.
-        batch_size: Not used: the sampler knows it. (Lightning builds batch samplers again by these names.)
+        batch_size: Not used: the sampler has it. (Lightning builds batch samplers again by these names.)
         drop_last: Not used.
     """
 

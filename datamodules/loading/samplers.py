@@ -2,8 +2,8 @@
 
 A sampler has ``len(sampler)``, the batches an epoch on this rank, and ``sampler.epoch(e)``, an iterator over the
 int64 index tensors of epoch ``e``. As an epoch's order depends on nothing but its number, a resumed run only has to
-know the epoch and how many batches of it were used. ``sampler.share``, the rows of a batch of all ranks, tells it
-whether those batches were of the same size.
+know the epoch and how many batches of it were used. ``sampler.share``, the rows of a batch of all ranks, shows whether
+those batches were of the same size.
 """
 
 import math
@@ -28,20 +28,44 @@ class BatchSampler(Protocol):
 
 
 @runtime_checkable
-class ContinuingSampler(BatchSampler, Protocol):
-    """A sampler whose epoch can go on behind any number of rows, so also with batches of another size.
+class SharedSampler(Protocol):
+    """A sampler whose batches are all of one size.
+
+    Attributes:
+        share: Rows, or episodes, of a batch of all ranks together.
+    """
+
+    share: int
+
+
+@runtime_checkable
+class SizedSampler(Protocol):
+    """A sampler of a known number of rows.
 
     Attributes:
         size: Rows, or episodes, in an epoch.
-        share: Those of a batch of all ranks together.
     """
 
     size: int
-    share: int
+
+
+@runtime_checkable
+class ContinuingSampler(BatchSampler, SharedSampler, SizedSampler, Protocol):
+    """A sampler whose epoch can go on behind any number of rows, so also with batches of another size."""
 
     def epoch_after(self, epoch: int, seen: int) -> Iterator[Tensor]:
         """The rows of the batches that follow the first ``seen`` rows or episodes of that epoch."""
         ...
+
+
+def share_of(sampler: object) -> int:
+    """The rows, or episodes, of a batch of all ranks together; 0 if they aren't known."""
+    return sampler.share if isinstance(sampler, SharedSampler) else 0
+
+
+def size_of(sampler: object) -> int:
+    """The rows, or episodes, in an epoch; 0 if they aren't known."""
+    return sampler.size if isinstance(sampler, SizedSampler) else 0
 
 
 def draws_epochs(sampler: object) -> TypeGuard[BatchSampler]:

@@ -14,7 +14,7 @@ class LearningRateScaling(Callback):
 
     For n batches they are multiplied by n (``linear``: Goyal et al. 2017, https://arxiv.org/abs/1706.02677, section
     2.1, for SGD; they also warm up for five epochs) or by √n (``sqrt``: Krizhevsky 2014,
-    https://arxiv.org/abs/1404.5997, section 5; the usual one for Adam). Schedules start from the new rates. A run that
+    https://arxiv.org/abs/1404.5997, page 5; the usual one for Adam). Schedules start from the new rates. A run that
     is resumed goes on with the rates of its checkpoint.
 
     Args:

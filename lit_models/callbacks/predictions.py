@@ -197,7 +197,12 @@ class PredictionWriter(Callback):
 
     def _made_folder(self, trainer: Trainer) -> Path:
         folder = self._written
-        folder.mkdir(parents=True, exist_ok=True)
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise RunError(
+                f"The folder {folder} can't be made ({error.strerror}): choose another --predictions.folder."
+            ) from error
         return folder
 
     def _chosen_folder(self, trainer: Trainer) -> Path:

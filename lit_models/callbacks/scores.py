@@ -152,6 +152,10 @@ class GenerationScores(Callback):
             self._extractor = load_extractor(self.extractor_name).to(trainer.strategy.root_device)
         except ExtractorUnavailableError as error:
             warnings.warn(f"{error}; the run goes on without scores.", RunWarning, stacklevel=1)
+            return
+        # Images of channels that the extractor can't take are refused here, before any training.
+        if all(shape := require_image_data(self, trainer).image_shape):
+            self._extractor(torch.zeros(1, *shape, device=trainer.strategy.root_device))
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         epoch = trainer.current_epoch + 1
@@ -240,9 +244,10 @@ class GenerationScores(Callback):
         if not trainer.is_global_zero:
             return
         label, other = reference.training_label, reference.other
-        # One of each class, as far as there are ten.
-        ten = other[:10] if label is None else other[_first_of_each(label[other])][:10]
-        rows = {"other real images": other[:count], "ten training images repeated": ten.repeat(-(-count // 10))[:count]}
+        rows = {"other real images": other[:count]}
+        if len(other) >= 10:
+            ten = (other if label is None else other[_classes_in_turn(label[other])])[:10]
+            rows["ten training images repeated"] = ten.repeat(-(-count // 10))[:count]
         calibration = {}
         for name, chosen in rows.items():
             features = Features(*(column[chosen] for column in reference.training))
@@ -251,7 +256,8 @@ class GenerationScores(Callback):
             scores = self._scores(reference, features, None if label is None else label[chosen])
             # Other real images are training images here; what held-out ones score stands for them.
             memory = reference.held_out if name == "other real images" else torch.zeros(len(chosen))
-            calibration[name] = scores | {"memorized": memorized_share(memory, reference.held_out)}
+            scores["memorized"] = memorized_share(memory, reference.held_out)
+            calibration[name] = scores | {"generated_images": float(len(chosen))}
         folder = Path(trainer.default_root_dir)
         folder.mkdir(parents=True, exist_ok=True)
         judge = read_judge(folder)
@@ -316,9 +322,10 @@ class GenerationScores(Callback):
             size, split = min(training // 2, self.real_count), "training"
         if size <= self.neighbors:
             are, images_of = ("is", "image") if size == 1 else ("are", "images")
+            remedies = ["lower it"] * (size > 1) + ["set compare_with to training"] * (self.compare_with != "training")
             raise RunError(
                 f"GenerationScores: neighbors is {self.neighbors}, but there {are} only {size} {split} {images_of} to "
-                "compare with: lower it, or set compare_with to training."
+                f"compare with: {', or '.join(remedies) or 'choose data with more images'}."
             )
 
     def _dataset_features(
@@ -357,9 +364,12 @@ def _compared(datamodule: ImageDataModule, stage: str) -> tuple[GatherDataset[La
     return (datamodule.val_set, "validation") if stage == "val" else (datamodule.test_set, "test")
 
 
-def _first_of_each(label: Tensor) -> Tensor:
-    """The row of the first image of each class, ``(classes,)``."""
-    return torch.stack([(label == one).nonzero()[0, 0] for one in label.unique()])
+def _classes_in_turn(label: Tensor) -> Tensor:
+    """The rows of all images: the first of each class, then the second of each class that has two, and so on."""
+    order = label.argsort(stable=True)
+    sizes = label.unique(return_counts=True)[1]
+    place_in_class = torch.cat([torch.arange(size) for size in sizes.tolist()])
+    return order[place_in_class.argsort(stable=True)]
 
 
 def _log(pl_module: LightningModule, scores: dict[str, float], stage: str, prog_bar: bool = False) -> None:

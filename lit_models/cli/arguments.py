@@ -1,29 +1,34 @@
 """Reads the command line before torch is imported: names become files, short forms become options, slips are refused.
 
-Everything that this can't judge is left to the parser, which knows the types.
+Everything that depends on the types of arguments is left to the parser.
 """
 
 import codecs
-import os
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+from lit_models.cli.attribution import with_its_file
+from lit_models.cli.checked_paths import RUN, require_checkpoint, require_one_to_load, weights_file
 from lit_models.cli.commands import COMMANDS, GROUPS, OPTIONS, SWITCHES, SYNONYMS, TRAINER_COMMANDS
-from lit_models.cli.names import configuration, configurations, experiments, published_weights
+from lit_models.cli.given_classes import GivenClasses
+from lit_models.cli.names import configuration, configurations, experiments
+from lit_models.cli.needs import missing_from
+from lit_models.cli.plain_values import wrong_word
+from lit_models.cli.proper_files import require_proper_files
+from lit_models.errors import UsageError
+from lit_models.runs.folder import checked_name
 from lit_models.support import sources
+from lit_models.support.checkpoint_paths import checkpoint_in
 from lit_models.support.known_classes import classes_for, unknown_class
+from lit_models.support.parser_messages import value_of_group
 from lit_models.support.renamed import new_name
 from lit_models.support.spelling import closest, did_you_mean
-
-
-class UsageError(Exception):
-    """Arguments that can't be meant so; the message says what to type."""
-
+from lit_models.support.yaml_loader import LOADER
 
 TRAINERS = {
     **dict.fromkeys(("epochs", "epoch", "num_epochs", "n_epochs", "max_epoch"), "max_epochs"),
@@ -79,6 +84,12 @@ OF_PREDICT = {
 }
 """The same, of ``relit predict``."""
 OPTIMIZER_ARGUMENTS = ("beta1", "beta2", "betas", "eps", "momentum", "weight_decay")
+OF_TOP_LEVEL = {
+    "seed_everything": "bool | int",
+    **dict.fromkeys(("compile", "channels_last"), "bool"),
+    "lr_scaling": "Literal['none', 'linear', 'sqrt']",
+}
+"""The types of options without a group."""
 RATES = ("lr", "learning_rate", "learning-rate", "lrate", "base_lr")
 SCHEDULES = ("lr_scheduler", "scheduler", "schedule", "lr_schedule")
 LABELS = re.compile(r"\d+(,\d+)*")
@@ -96,13 +107,17 @@ def read_arguments(args: list[str]) -> list[str]:
     command = checked_command(args)
     read: list[str] = [command]
     appended: list[str] = []
-    data_is_given = any(word.partition("=")[0] == "--data" for word in args)
-    is_shown_only = any(word.partition("=")[0] == "--print_config" for word in args)
-    samples = any(word.partition("=")[0] in ("--class", "--count", "--data.labels") for word in args)
+    typed = {word.partition("=")[0] for word in args}
+    data_is_given = "--data" in typed
+    is_shown_only = "--print_config" in typed
+    samples = not typed.isdisjoint(("--class", "--count", "--data.labels"))
     option: str | None = None
     named: str | None = None
     rest = args[1:]
     config: list[dict[str, Any]] = []
+    files: list[str] = []
+    loaded: dict[str, str] = {}
+    classes = GivenClasses()
     while rest:
         word = rest.pop(0)
         if not word.startswith("-") or re.fullmatch(r"-\d[\d.e-]*", word):
@@ -111,7 +126,8 @@ def read_arguments(args: list[str]) -> list[str]:
                 if named is not None:
                     raise UsageError(f"{named} and {stem} are two experiments: one at a time.")
                 named = stem
-            config.append(_checked_configuration(path))
+            files.append(path.stem)
+            config.append(_checked_configuration(path, classes))
             read += ["--config", str(path)]
             continue
         option, equals, value = word.partition("=")
@@ -127,43 +143,97 @@ def read_arguments(args: list[str]) -> list[str]:
             value = rest.pop(0)
             given = True
         else:
-            given = bool(equals)
+            given = bool(equals and value)
         if command == "predict" and name in ("class", "count"):
             appended += _samples(name, value, given)
             continue
         if command == "predict" and name == "grid":
             name, option, value, given = "predictions.grid", "--predictions.grid", value or "true", True
         _check_option(name, value, command, config)
-        if not given and name in SWITCHES:
+        if not given and not equals and name in SWITCHES:
             value, given = "true", True
         if name == "config":
             path_or_text = _config_file(value if given else None)
             if isinstance(path_or_text, Path):
-                config.append(_checked_configuration(path_or_text))
+                files.append(path_or_text.stem)
+                config.append(_checked_configuration(path_or_text, classes))
+            else:
+                classes.leave_to_the_parser()
             read += ["--config", str(path_or_text)]
             continue
         if name == "weights" and given:
-            value = _weights_file(value)
+            value = weights_file(value, must_exist=not is_shown_only)
         if name == "ckpt_path" and given and not is_shown_only:
-            _require_checkpoint(value)
+            require_checkpoint(value)
+        if name in ("ckpt_path", "weights", *RUN) and given:
+            loaded[name] = value
+        if name in ("run.experiment", "run.id") and given and value not in ("null", "none"):
+            checked_name(value, option)
+        if name == "predictions.folder" and Path(value).is_file():
+            raise UsageError(f"--predictions.folder is {value}, which is a file: name a folder.")
         if name == "data.labels" and LABELS.fullmatch(value):
             value = f"[{value}]"
         if name in ("debug", "help", "print_config"):
             read.append(word)
         elif given and command == "predict" and name.startswith("data.") and samples and not data_is_given:
             appended += [option, value]
+        elif given and _own_options(name) and not (value.startswith("{") or Path(value).is_file()):
+            raise UsageError(value_of_group(name))
         elif given:
             _check_class(name, value)
+            if told := classes.unknown_option(name, value) or _wrong_word(name, value):
+                raise UsageError(told)
             read.append(f"{option}={value}") if equals else read.extend([option, value])
         elif name.endswith(".help"):
             read.append(word)
         elif name in GROUPS and (own := _own_options(name)):
-            raise UsageError(f"--{name} is a group of options, which are given one by one, such as --{name}.{own[0]}.")
+            raise UsageError(
+                f"--{name} is a group of options, which are given one by one, such as --{name}.{next(iter(own))}."
+            )
         else:
             raise UsageError(f"--{name} needs a value.")
+    require_proper_files(read)
+    if told := _lacks(command, typed, config, files, loaded, classes):
+        raise UsageError(with_its_file(told, read))
+    if is_shown_only and loaded.keys().isdisjoint(("ckpt_path", "weights", "run.experiment")):
+        read += _experiment(classes, config)
     if appended:
         read += [*([] if data_is_given else ["--data", "Samples"]), *appended]
     return read
+
+
+def _lacks(
+    command: str,
+    typed: set[str],
+    config: list[dict[str, Any]],
+    files: list[str],
+    loaded: dict[str, str],
+    classes: GivenClasses,
+) -> str | None:
+    """A sentence on what a command that runs lacks, as a whole; None for one that only shows or explains something.
+
+    Raises:
+        UsageError: It is given two things to load, or a checkpoint of no experiment.
+        RunError: The experiment has no such checkpoint.
+    """
+    if any(option.split(".")[-1].lstrip("-") in ("print_config", "help", "h") for option in typed):
+        return None
+    loads = not loaded.keys().isdisjoint(("ckpt_path", "weights")) or any(
+        content.get(name) for content in config for name in ("ckpt_path", "weights")
+    )
+    if told := missing_from(command, classes, loads, files):
+        return told
+    if loaded.get("ckpt_path") not in (None, "none", "null"):
+        require_one_to_load(loaded, config, typed, classes)
+    return None
+
+
+def _experiment(classes: GivenClasses, config: list[dict[str, Any]]) -> list[str]:
+    """The option that names the experiment of a run, for a configuration that is only printed."""
+    sections = [values["run"] for values in config if isinstance(values.get("run"), dict)]
+    named = next((str(section["experiment"]) for section in reversed(sections) if section.get("experiment")), None)
+    name = classes.experiment(named)
+    return [] if name == named else [f"--run.experiment={name}"]
 
 
 def checked_command(args: list[str]) -> str:
@@ -258,7 +328,7 @@ def trainer_arguments() -> dict[str, sources.Argument]:
     return {argument.name: argument for argument in described.arguments if argument.name not in own}
 
 
-def _own_options(group: str) -> list[str]:
+def _own_options(group: str) -> dict[str, sources.Argument]:
     classes = {
         "run": ("lit_models.runs.folder", "RunOptions"),
         "checkpoint": ("lit_models.runs.checkpoints", "Checkpoints"),
@@ -266,8 +336,18 @@ def _own_options(group: str) -> list[str]:
         "wandb": ("lit_models.runs.loggers", "WandbOptions"),
     }
     if group == "trainer":
-        return list(trainer_arguments())
-    return [argument.name for argument in sources.describe(*classes[group]).arguments] if group in classes else []
+        return trainer_arguments()
+    described = sources.describe(*classes[group]).arguments if group in classes else ()
+    return {argument.name: argument for argument in described}
+
+
+def _wrong_word(name: str, value: object) -> str | None:
+    """A sentence on a word where a top-level setting, or one of a group, takes none."""
+    group, _, leaf = name.partition(".")
+    annotation = OF_TOP_LEVEL.get(name, "")
+    if leaf and (argument := _own_options(group).get(leaf)):
+        annotation = argument.type
+    return wrong_word((group, leaf) if leaf else (group,), annotation, value)
 
 
 def _arguments_by_group(group: str, method: str | None) -> set[str]:
@@ -328,6 +408,8 @@ def _stray(word: str, option: str | None, command: str) -> Path:
         raise UsageError(f"{word} isn't a configuration. A data set is given by --data {data}.")
     if path.suffix == ".ckpt":
         raise UsageError(f"{word} isn't a configuration. A checkpoint is given by --ckpt_path {word}.")
+    if checkpoint_in(path) or (path.parts[:1] == ("runs",) and len(path.parts) > 1):
+        raise UsageError(f"{word} isn't a configuration. A run is given by --ckpt_path {word}.")
     if path.suffix == ".safetensors":
         raise UsageError(f"{word} isn't a configuration. Weights are given by --weights {word}.")
     if (path / "config.yaml").is_file():
@@ -373,31 +455,6 @@ def _no_configuration(value: str) -> str:
     return f"There is no configuration {value}.{guess} `relit list experiments` lists those that come with relit."
 
 
-def _weights_file(value: str) -> str:
-    known = published_weights()
-    if Path(value).exists() or "/" in value:  # hf:OWNER/NAME, too
-        return value
-    name = value.removesuffix(".safetensors")
-    if name in known:
-        return str(known[name])
-    meant = did_you_mean(name, known)
-    raise UsageError(
-        f"There are no weights {value}.{meant} --weights takes a .safetensors file, a run's folder, hf:OWNER/NAME, or "
-        f"one of {', '.join(known)}."
-    )
-
-
-def _require_checkpoint(value: str) -> None:
-    """Refuses a checkpoint that doesn't exist, unless a restarted job may go on with the one of its own run."""
-    restarts = os.environ.keys() & {"SLURM_JOB_ID", "TORCHELASTIC_RUN_ID"}
-    if value in ("last", "best", "none", "null") or restarts or Path(value).expanduser().exists():
-        return
-    weights = f" Weights that come with relit are given by --weights {value}." if value in published_weights() else ""
-    raise UsageError(
-        f"There is no checkpoint {value}: --ckpt_path takes a file, a run's folder, `last` or `best`.{weights}"
-    )
-
-
 def _samples(name: str, value: str, given: bool) -> list[str]:
     option = {"class": "data.labels", "count": "data.count"}[name]
     if not given or not LABELS.fullmatch(value) or (name == "count" and not value.isdecimal()):
@@ -433,7 +490,7 @@ def _check_option(name: str, value: str, command: str, config: list[dict[str, An
     raise UsageError(unknown_setting(name, command, method=_method_of(config)))
 
 
-def _unknown_in_group(group: str, name: str, known: list[str], dashes: str = "--") -> str:
+def _unknown_in_group(group: str, name: str, known: Iterable[str], dashes: str = "--") -> str:
     names = [f"{dashes}{group}.{own}" for own in known]
     meant = f"{dashes}{OTHERS[name]}" if OTHERS.get(name, "").startswith(f"{group}.") else None
     guess = f" Did you mean {meant}?" if meant else did_you_mean(f"{dashes}{group}.{name}", names)
@@ -475,14 +532,24 @@ def _with_new_name(option: str, args: list[str], config: list[dict[str, Any]]) -
 
 def _check_class(key: str, value: str) -> None:
     """Refuses the name of a class that is none of those that the setting takes."""
+    if key in ("trainer.callbacks", "trainer.logger") and re.fullmatch(r"\w+(,\w+)+", value):
+        each = " ".join(f"--{key}+ {name}" for name in value.split(","))
+        raise UsageError(f"--{key} takes one class at a time: {each}")
     if key in ("model", "data") and value.endswith(".py"):
         module = value.removesuffix(".py").removeprefix("./").replace("/", ".")
         raise UsageError(f"--{key} takes a class, not a file: --{key} {module}.NAME for the class NAME in {value}.")
+    if key in ("model", "data") and value in experiments():
+        raise UsageError(f"--{key} takes a class, and {value} is a configuration: relit fit {value}")
     if not re.fullmatch(r"[A-Za-z_]\w*", value) or value.lower() in ("null", "none", "true", "false"):
         return
     if Path(value).is_file() or key.count(".") > 1:
         return
     kind, known = classes_for(key)
+    if kind == "schedule" and value == "ReduceLROnPlateau":  # torch's can't go by a metric that is logged
+        raise UsageError(
+            f"Write --{key} lightning.pytorch.cli.ReduceLROnPlateau, with the metric that it goes by as its monitor: "
+            f"--{key}.monitor val/loss."
+        )
     if known and value not in known and not _is_loaded(value, kind):
         raise UsageError(unknown_class(key, value) or f"There is no {kind} {value}.")
 
@@ -503,14 +570,14 @@ def _below(kind: type[Any]) -> Iterator[type[Any]]:
         yield from _below(other)
 
 
-def _checked_configuration(path: Path) -> dict[str, Any]:
+def _checked_configuration(path: Path, classes: GivenClasses) -> dict[str, Any]:
     """What a configuration holds, of which the outline is checked: the parser judges the values.
 
     Raises:
         UsageError: It isn't a configuration of relit's.
     """
     try:
-        content = yaml.load(path.read_text(encoding="utf-8"), Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+        content = yaml.load(path.read_text(encoding="utf-8"), Loader=LOADER)
     except UnicodeDecodeError as error:
         if path.read_bytes()[:2] in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE):
             raise UsageError(f"{path} is UTF-16 text: save it as UTF-8.") from error
@@ -518,9 +585,9 @@ def _checked_configuration(path: Path) -> dict[str, Any]:
     except OSError as error:
         raise UsageError(f"{path} can't be read ({error.strerror}).") from error
     except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        place = f", line {mark.line + 1}" if mark is not None else ""
-        problem = getattr(error, "problem", None) or "it can't be read"
+        marked = error if isinstance(error, yaml.MarkedYAMLError) else yaml.MarkedYAMLError()
+        place = f", line {marked.problem_mark.line + 1}" if marked.problem_mark is not None else ""
+        problem = marked.problem or "it can't be read"
         if "'\\t'" in problem or "cannot start any token" in problem:
             problem = "a line begins with a tab or another character that YAML doesn't allow there; indent by spaces"
         raise UsageError(f"{path} isn't valid YAML{place}: {problem}.") from error
@@ -528,8 +595,11 @@ def _checked_configuration(path: Path) -> dict[str, Any]:
         raise UsageError(f"{path} is empty; a configuration has settings such as `model:` and `data:`.")
     if not isinstance(content, dict):
         raise UsageError(f"{path} isn't a configuration: it holds {_kind_of(content)} in place of settings.")
+    for key in TRAINER_COMMANDS:
+        if key in content:
+            raise UsageError(f"{path}: There is no setting {key}: what is below it belongs to the top level.")
     for key in content:
-        if str(key).split(".")[0] not in OPTIONS and key not in TRAINER_COMMANDS:
+        if str(key).split(".")[0] not in OPTIONS:
             raise UsageError(f"{path}: {unknown_setting(str(key), dashes='')}")
     for group in ("run", "checkpoint", "predictions", "wandb"):
         part = content.get(group)
@@ -543,6 +613,11 @@ def _checked_configuration(path: Path) -> dict[str, Any]:
         name = part.get("class_path") if isinstance(part, dict) else part
         if isinstance(name, str):
             _check_class_in(path, key, name)
+        arguments = part.get("init_args") if isinstance(part, dict) else None
+        for argument, value in arguments.items() if isinstance(arguments, dict) else ():
+            name = value.get("class_path") if isinstance(value, dict) else value
+            if isinstance(name, str) and str(argument).endswith(("optimizer", "scheduler")):
+                _check_class_in(path, f"{key}.{argument}", name)
     trainer = content.get("trainer")
     if isinstance(trainer, dict):
         for key in trainer:
@@ -550,11 +625,21 @@ def _checked_configuration(path: Path) -> dict[str, Any]:
                 raise UsageError(
                     f"{path}: {_unknown_trainer_option(str(key), f'trainer.{key}').replace('option', 'setting', 1)}"
                 )
-        callbacks = trainer.get("callbacks")
-        for callback in callbacks if isinstance(callbacks, list) else [callbacks]:
-            name = callback.get("class_path") if isinstance(callback, dict) else callback
-            if isinstance(name, str):
-                _check_class_in(path, "trainer.callbacks", name)
+        for key in ("callbacks", "logger"):
+            given = trainer.get(key)
+            for one in given if isinstance(given, list) else [given]:
+                name = one.get("class_path") if isinstance(one, dict) else one
+                if isinstance(name, str):
+                    _check_class_in(path, f"trainer.{key}", name)
+    if told := classes.unknown_in(path, content):
+        raise UsageError(told)
+    leaves = {name: value for name, value in content.items() if name in OF_TOP_LEVEL}
+    for group in ("trainer", "run", "checkpoint", "predictions", "wandb"):
+        part = content.get(group)
+        leaves |= {f"{group}.{name}": value for name, value in part.items()} if isinstance(part, dict) else {}
+    for name, value in leaves.items():
+        if told := _wrong_word(name, value):
+            raise UsageError(f"{path}: {told.replace('--', '')}")
     return content
 
 

@@ -21,18 +21,20 @@ from lit_models.callbacks import LearningRateScaling, PredictionWriter
 from lit_models.cli.attribution import with_its_file
 from lit_models.cli.from_checkpoint import with_model_and_data, with_training_settings
 from lit_models.cli.messages import sentence_of
+from lit_models.cli.needs import USES_WEIGHTS, two_to_load, unnamed_experiment, without_data, without_model
 from lit_models.cli.options import add_options
 from lit_models.cli.output import place_of_interruption, quieten, reasons_to_stop, shown_path
 from lit_models.cli.progress import progress_callbacks
 from lit_models.cli.refusals import (
     require_fitting_trainer,
-    require_proper_files,
+    require_numbers,
     require_same_method,
     require_sizes,
     require_something_to_load,
     slurm_environment,
     warn_of_slow_bf16,
 )
+from lit_models.cli.rehearsal import rehearse, steps_of_schedules
 from lit_models.cli.swaps import (
     class_of,
     draws_from_nothing,
@@ -71,19 +73,16 @@ from lit_models.runs.takeover import OneOwner
 from lit_models.runs.trackers import run_loggers
 from lit_models.support.arguments import modules_named
 from lit_models.support.checkpoint_files import AtomicCheckpointIO, read_or_fall_back
-from lit_models.support.checks import facts_of
+from lit_models.support.checkpoint_paths import WEIGHTS
+from lit_models.support.checks import facts_of, require_precision
 from lit_models.support.lightning_internals import find_unused_parameters
 from lit_models.support.weight_sources import find_weights
-from lit_models.support.weights import WEIGHTS, digest_of
+from lit_models.support.weights import digest_of
 
 # Short class names (`--model DCGAN`) are looked up among the classes that are imported.
 for _package in (lit_models, lit_models.callbacks, datamodules):
     for _name in _package.__all__:
         getattr(_package, _name)
-
-
-USES_WEIGHTS = ("validate", "test", "predict")
-"""The commands that need no more of a checkpoint than its weights."""
 
 
 class RelitCLI(LightningCLI):
@@ -184,7 +183,6 @@ class RelitCLI(LightningCLI):
         return parser
 
     def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
-        require_proper_files(list(args or ()))
         find_typed_modules(self.typed)
         self.config = parser.parse_args(args)  # type: ignore[arg-type]
 
@@ -211,7 +209,7 @@ class RelitCLI(LightningCLI):
         if config.run.experiment is None or (swapped and not typed(self.typed, "run.experiment")):
             config.run.experiment = experiment_name(config)
         if config.ckpt_path in ("last", "best") and config.run.experiment is None:
-            raise RunError(f"`--ckpt_path {config.ckpt_path}` of which experiment? Add --config or --run.experiment.")
+            raise RunError(unnamed_experiment(config.ckpt_path))
         if command == "fit" and config.run.experiment is not None:
             config.ckpt_path = self._checkpoint_before_restart() or config.ckpt_path
         if config.ckpt_path is not None:
@@ -229,8 +227,12 @@ class RelitCLI(LightningCLI):
             self._complete_from_checkpoint(self.starting_weights[1].get("config") or {})
         config = self._settings
         if config.model is None:
-            raise RunError(f"`relit {command}` needs a model: --config FILE, --model CLASS, or --ckpt_path FILE.")
+            raise RunError(without_model(command))
         require_sizes(config.model)
+        for name in ("model", "data", "trainer"):
+            require_numbers(f"--{name}", config.get(name))
+        if command == "fit" and config.model.get("init_args") is not None:
+            rehearse(config.model.init_args, steps_of_schedules(config))
         if self.checkpoint is not None:
             require_same_method(self.checkpoint, Path(config.ckpt_path), class_of(config.model.class_path))
         if command == "predict" and (config.data is None or draws_from_nothing(self.typed, config)):
@@ -238,14 +240,14 @@ class RelitCLI(LightningCLI):
             samples = {self.config.subcommand: {"data": {"class_path": "datamodules.Samples"}}}
             self.config = self.parser.parse_object(samples, self.config)
         if self._settings.data is None:
-            raise RunError(f"`relit {command}` needs data: --config FILE or --data CLASS.")
+            raise RunError(without_data(command))
         if self._settings.run.experiment is None:
             self._settings.run.experiment = experiment_name(self._settings)
 
     def _take_weights(self, config: Namespace) -> None:
         """Finds the weights that a training starts from, or that the other commands use in place of a checkpoint."""
         if config.ckpt_path is not None:
-            raise RunError("--weights and --ckpt_path name two things to load: leave one of them out.")
+            raise RunError(two_to_load())
         path = find_weights(config.weights)
         if self.config.subcommand == "fit":
             self.starting_weights = read_or_fall_back(path)
@@ -300,6 +302,8 @@ class RelitCLI(LightningCLI):
         plugins, callbacks = as_list(arguments["plugins"]), as_list(arguments["callbacks"])
         arguments["plugins"] = [*plugins, *slurm_environment(plugins), AtomicCheckpointIO()]
         require_fitting_trainer(self.model, arguments, callbacks)
+        if fits and isinstance(self.model, Method):
+            require_precision(self.model, self.model.why_not_float16, arguments["precision"])
         is_trial = bool(arguments["fast_dev_run"])
         where = (_run_options(config), fits, self.checkpoint is not None, arguments["num_nodes"])
         folder = self.claim.take_for_trial() if is_trial else self.claim.take(*where)
@@ -344,9 +348,9 @@ class RelitCLI(LightningCLI):
             find_unused_parameters(trainer)
         warn_of_slow_bf16(trainer)
         if config.compile and trainer.strategy.root_device.type == "cpu":
+            takes = self.model.compilation if isinstance(self.model, Method) else Method.compilation
             rank_zero_warn(
-                "--compile takes half a minute or more to start and gains nothing on a CPU: leave it out.",
-                category=RunWarning,
+                f"--compile takes {takes} to start and gains nothing on a CPU: leave it out.", category=RunWarning
             )
         return trainer
 

@@ -20,6 +20,8 @@ class CommandParser(argparse.ArgumentParser):
         if found := re.match(r"the following arguments are required: (.+)", message):
             names = [name if name.startswith("-") else name.upper() for name in found[1].split(", ")]
             return f"`{self.prog}` needs {' and '.join(names)}{example}"
+        if found := re.match(r"unrecognized arguments: ([^-\s]\S*)", message):
+            return f"`{self.prog}` has no use for {found[1]}. `{self.prog} --help` shows what it takes."
         if found := re.match(r"unrecognized arguments: (\S+)", message):
             options = [option for action in self._actions for option in action.option_strings]
             guess = did_you_mean(found[1].partition("=")[0], options)

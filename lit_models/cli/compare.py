@@ -210,7 +210,7 @@ def write_values(runs: list[Run], metrics: list[str], path: Path) -> None:
 
 def markdown_table(runs: list[Run], metrics: list[str]) -> str:
     """A row for each run: each metric's smallest – largest value over the epochs and its final one, or the test's. What
-    was tested on a part of the batches, or on other numbers of images, is said below."""
+    was tested on a part of the batches, or on other numbers of images, is noted below."""
     rows = [["run", *metrics, "training time"]]
     for run in runs:
         cells = []

@@ -3,9 +3,9 @@
 import shutil
 from pathlib import Path
 
-from lit_models.cli.arguments import UsageError
 from lit_models.cli.command_parser import CommandParser
 from lit_models.cli.names import configuration, configurations
+from lit_models.errors import UsageError
 from lit_models.support.spelling import did_you_mean
 
 

@@ -9,7 +9,7 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
-from lit_models.cli.parsers import demo_parser
+from lit_models.cli.parsers import demo_parser, unusable_port
 from lit_models.cli.playing import DigitReader, FewShot, Player, Walk, load_models
 from lit_models.errors import ModelError, RunError
 from lit_models.module import Translating
@@ -58,7 +58,7 @@ def launch(app: Any, port: int) -> str:
             footer_links=[],
         )
     except (OSError, OverflowError) as error:
-        raise RunError(f"Port {port} can't be used: choose another --port.") from error
+        raise unusable_port(port) from error
     return str(address)
 
 

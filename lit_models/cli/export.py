@@ -24,17 +24,17 @@ from torch import Tensor, nn
 import lit_models
 from lit_models.cli.hub_card import hub_card_text
 from lit_models.cli.messages import sentence_of
-from lit_models.cli.parsers import export_parser
+from lit_models.cli.parsers import export_parser, require_fitting_options
 from lit_models.errors import ModelError, RunError
 from lit_models.module import Export, Method
 from lit_models.networks.user_network import import_encoder
 from lit_models.runs.folder import run_of
 from lit_models.runs.reading import LIMIT, differences, flattened, read_logged, read_mapping, read_tests
 from lit_models.support.arguments import error_of_ours
-from lit_models.support.checkpoint_files import checkpoint_in, read_checkpoint
+from lit_models.support.checkpoint_files import read_checkpoint
+from lit_models.support.checkpoint_paths import WEIGHTS, require_checkpoint
 from lit_models.support.current_folder import import_from_current_folder
 from lit_models.support.weights import (
-    WEIGHTS,
     build_model,
     digest_of,
     method_of,
@@ -134,13 +134,8 @@ def export(
         RunError: The checkpoint can't be read, or the files can't be written.
         ModelError: The method has no such part.
     """
-    if kind == "safetensors" and part is not None:
-        raise RunError("--part chooses a network for --format onnx; safetensors hold all of them.")
-    if kind != "safetensors" and hub_card is not None:
-        raise RunError("--hub-card describes safetensors: leave --format out.")
-    found = checkpoint_in(checkpoint_path) if checkpoint_path.is_dir() else checkpoint_path
-    if found is None or not found.is_file():
-        raise RunError(f"There is no checkpoint in {checkpoint_path}: name a run's folder, or a checkpoint (.ckpt).")
+    require_fitting_options(kind, part, hub_card)
+    found = require_checkpoint(checkpoint_path)
     checkpoint = read_checkpoint(found)
     card = about(checkpoint, found, command, note)
     name = Path(output or card["experiment"] or card["method"].lower())

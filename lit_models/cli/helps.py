@@ -5,9 +5,10 @@ import textwrap
 from collections.abc import Iterable
 from itertools import pairwise
 
-from lit_models.cli.arguments import UsageError, trainer_arguments
+from lit_models.cli.arguments import trainer_arguments
 from lit_models.cli.commands import COMMANDS, OPTIONS
 from lit_models.cli.names import experiments
+from lit_models.errors import UsageError
 from lit_models.support import sources
 from lit_models.support.spelling import did_you_mean
 
@@ -44,6 +45,8 @@ def main(args: list[str]) -> int:
         print(overview(), end="")
         return 0
     topic = args[0]
+    if len(args) > 1:
+        raise UsageError(f"`relit help` explains one thing at a time: relit help {topic}, then {args[1]}.")
     known = [*COMMANDS, "trainer", "callbacks", *sources.methods(), *sources.data_sets(), *sources.callbacks()]
     if topic in COMMANDS and COMMANDS[topic].module is not None:
         from lit_models.__main__ import main as relit

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 from datamodules.errors import DataError
 from datamodules.loading.decoding import Look, look_at, power_of_two
 from datamodules.loading.folders import EXTRA, TEST, TRAIN, UNLABELED, VAL, list_classes, list_images, printable
-from datamodules.loading.pairs import PairListing, list_pairs
+from datamodules.loading.pair_files import PairListing, list_pairs
 from datamodules.loading.paths import expanded
 from lit_models.cli.parsers import init_parser
 from lit_models.errors import RunError

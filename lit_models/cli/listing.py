@@ -6,13 +6,14 @@ from typing import Any
 import yaml
 
 from lit_models.cli import runs_table
-from lit_models.cli.arguments import UsageError
 from lit_models.cli.command_parser import CommandParser
 from lit_models.cli.minutes import measured_minutes, minutes_text
 from lit_models.cli.names import experiments, published_weights
 from lit_models.cli.tables import table
+from lit_models.errors import UsageError
 from lit_models.support import sources
 from lit_models.support.spelling import did_you_mean
+from lit_models.support.yaml_loader import LOADER
 
 IMAGES = {
     "CelebA": ("202,599", "1.4 GB, by hand"),
@@ -65,6 +66,8 @@ def main(args: list[str]) -> int:
             "callbacks": list_callbacks,
         }[one]()
         rows = [row for row in rows if all(word.lower() in " ".join(row).lower() for word in given.words)]
+        if not rows and given.words:
+            raise UsageError(f"No line of `relit list {one}` has {' and '.join(given.words)}: leave some words out.")
         print("\n" * (number > 0) + table(head, rows), end="")
     if kind in (None, "experiments"):
         print("\nrelit fit NAME trains; relit copy NAME writes the file for editing; relit help NAME prints it.")
@@ -101,8 +104,7 @@ def list_callbacks() -> Listed:
 
 def list_experiments() -> Listed:
     """A row for each configuration."""
-    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-    contents = {name: yaml.load(path.read_text(encoding="utf-8"), loader) for name, path in experiments().items()}
+    contents = {name: yaml.load(path.read_text(encoding="utf-8"), LOADER) for name, path in experiments().items()}
     minutes = measured_minutes(contents)
     rows: list[tuple[str, ...]] = []
     for name, content in contents.items():

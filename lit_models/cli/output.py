@@ -13,7 +13,7 @@ from lightning.pytorch.callbacks.early_stopping import EarlyStoppingReason
 
 from datamodules import DataWarning
 from lit_models.errors import RunWarning
-from lit_models.support.checkpoint_files import last_checkpoint
+from lit_models.support.checkpoint_paths import last_checkpoint
 
 STOPPED = {
     EarlyStoppingReason.PATIENCE_EXHAUSTED: "hasn't become better than {best} in {wait_count} checks",

@@ -4,16 +4,25 @@ import argparse
 from pathlib import Path
 
 from lit_models.cli.command_parser import CommandParser
+from lit_models.errors import RunError
+from lit_models.support.checkpoint_paths import WEIGHTS, require_card, require_checkpoint
+from lit_models.support.weight_sources import require_weights
 
 INIT_METHODS = ("cycle_gan", "dcgan", "pix2pix", "protonet", "resnet18", "vae")
 """The methods for which `relit init` writes configurations."""
 
 
 def check(command: str, args: list[str]) -> None:
-    """Ends the program with a sentence if one of these commands can't take its arguments, or with its help."""
+    """Ends the program with a sentence if one of these commands can't take its arguments, or with its help.
+
+    Raises:
+        RunError: A file or folder that it is given isn't there, or two arguments don't go together.
+    """
     if command in PARSERS:
         end = args.index("--") if command == "sweep" and "--" in args else len(args)
-        PARSERS[command]().parse_args(args[:end])
+        given = PARSERS[command]().parse_args(args[:end])
+        if command in CHECKS:
+            CHECKS[command](given)
 
 
 def init_parser() -> argparse.ArgumentParser:
@@ -133,3 +142,52 @@ PARSERS = {
     "demo": demo_parser,
     "sweep": sweep_parser,
 }
+
+
+def require_fitting_options(kind: str, part: str | None, hub_card: str | None) -> None:
+    """Refuses options of ``relit export`` that are of the other format.
+
+    Raises:
+        RunError: One is.
+    """
+    if kind == "safetensors" and part is not None:
+        raise RunError("--part chooses a network for --format onnx; safetensors hold all of them.")
+    if kind != "safetensors" and hub_card is not None:
+        raise RunError("--hub-card describes safetensors: leave --format out.")
+
+
+def require_repository(name: str) -> None:
+    """Refuses what is no name of a repository on the Hugging Face Hub.
+
+    Raises:
+        RunError: It isn't ``OWNER/NAME``.
+    """
+    if name.count("/") != 1 or not all(name.split("/")):
+        raise RunError(f"{name!r} names no repository of the Hub: write OWNER/NAME.")
+
+
+def unusable_port(port: int) -> RunError:
+    """The error of a port that isn't free, or isn't one."""
+    return RunError(f"Port {port} can't be used: choose another --port.")
+
+
+def _check_export(given: argparse.Namespace) -> None:
+    require_fitting_options(given.format, given.part, given.hub_card)
+    if (path := require_checkpoint(Path(given.checkpoint))).suffix == WEIGHTS:
+        require_card(path)
+
+
+def _check_push(given: argparse.Namespace) -> None:
+    require_repository(given.repository)
+    require_weights(given.weights)
+
+
+def _check_demo(given: argparse.Namespace) -> None:
+    if not 0 <= given.port < 2**16:
+        raise unusable_port(given.port)
+    for source in given.models:
+        require_weights(source)
+
+
+CHECKS = {"export": _check_export, "push": _check_push, "demo": _check_demo}
+"""Checks of paths and names. (`relit init` and `relit sweep` do theirs without torch.)"""

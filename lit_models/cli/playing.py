@@ -22,11 +22,12 @@ from lit_models.module import Embedding, Generative, Interpolating, Method, Reco
 from lit_models.support.abilities import HasLatents, class_names_of, classes_of
 from lit_models.support.animation import images_of, require_latent_dim, walk_frames, write_movie
 from lit_models.support.checkpoint_files import read_checkpoint
+from lit_models.support.checkpoint_paths import WEIGHTS
 from lit_models.support.interpolation import Path as Way
 from lit_models.support.interpolation import slerp
 from lit_models.support.tiling import apply_at_any_size
 from lit_models.support.weight_sources import find_weights, shipped_folders
-from lit_models.support.weights import WEIGHTS, build_model
+from lit_models.support.weights import build_model
 
 LARGEST_PHOTOGRAPH = 1024
 """Pixels of a photograph's longer side; larger ones are scaled down."""
@@ -74,7 +75,7 @@ class Player:
 
     @property
     def classes(self) -> int:
-        """The classes of a conditional generator; 0 if it knows none."""
+        """The classes of a conditional generator; 0 if it has none."""
         return classes_of(self.model)
 
     def latent(self, seed: int | None, sliders: tuple[float, ...] = ()) -> Tensor:
@@ -338,7 +339,7 @@ def prepared(picture: Any, shape: tuple[int, int, int], ink: bool) -> Tensor | N
 
 @dataclass
 class FewShot:
-    """A ProtoNet that tells classes apart of which it has seen a few pictures.
+    """A ProtoNet that separates classes by a few pictures of each.
 
     Attributes:
         model: The model.

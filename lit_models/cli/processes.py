@@ -79,7 +79,7 @@ def last_words(output: str) -> str | None:
 
 def fit_command(folder: Path, arguments: Iterable[str]) -> list[str]:
     """The arguments of relit that train in this run folder, from its last checkpoint if it has one."""
-    from lit_models.support.checkpoint_files import last_checkpoint
+    from lit_models.support.checkpoint_paths import last_checkpoint
 
     place = {"root": folder.parent.parent, "experiment": folder.parent.name, "id": folder.name}
     command = ["fit", *arguments, *(f"--run.{name}={value}" for name, value in place.items())]

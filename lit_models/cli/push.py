@@ -12,13 +12,14 @@ from pathlib import Path
 
 from lit_models.cli.export import export, write_hub_card
 from lit_models.cli.messages import sentence_of
-from lit_models.cli.parsers import push_parser
+from lit_models.cli.parsers import push_parser, require_repository
 from lit_models.errors import RunError
 from lit_models.networks.user_network import import_encoder
 from lit_models.support.arguments import error_of_ours
+from lit_models.support.checkpoint_paths import WEIGHTS
 from lit_models.support.current_folder import import_from_current_folder
 from lit_models.support.weight_sources import find_weights, hub_reason, require_hub
-from lit_models.support.weights import WEIGHTS, read_weights
+from lit_models.support.weights import read_weights
 
 
 def main(args: list[str]) -> int:
@@ -51,8 +52,7 @@ def push(weights: str, repository: str, private: bool = False, note: str | None 
     Raises:
         RunError: The weights can't be read, the package ``huggingface_hub`` isn't installed, or the Hub refuses.
     """
-    if repository.count("/") != 1 or not all(repository.split("/")):
-        raise RunError(f"{repository!r} names no repository of the Hub: write OWNER/NAME.")
+    require_repository(repository)
     api = require_hub().HfApi()
     path = find_weights(weights)
     with tempfile.TemporaryDirectory(prefix="relit-") as name:

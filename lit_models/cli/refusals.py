@@ -1,23 +1,25 @@
 """What the command refuses, or warns of, before anything is written."""
 
+import math
 import os
 import re
 from pathlib import Path
 from typing import Any
 
 import torch
-import yaml
+from jsonargparse import Namespace
 from lightning.pytorch import Callback, LightningModule, Trainer
-from lightning.pytorch.callbacks import LearningRateFinder
+from lightning.pytorch.callbacks import EarlyStopping, LearningRateFinder
 from lightning.pytorch.plugins.environments import ClusterEnvironment, SLURMEnvironment, TorchElasticEnvironment
 from lightning.pytorch.strategies import SingleDeviceStrategy
 from lightning.pytorch.utilities import rank_zero_warn
 from torch import nn
 
-from lit_models.cli.names import published_weights
+from lit_models.cli.needs import untrained
 from lit_models.errors import ModelError, RunError, RunWarning
 from lit_models.networks.normalization import BatchStatisticsNorm2d
 from lit_models.registry import METHODS
+from lit_models.support.lightning_internals import attribute_of
 
 SIZES = (
     *("image_size", "channels", "latent_dim", "feature_maps", "discriminator_feature_maps", "embedding_dim"),
@@ -54,9 +56,12 @@ def require_fitting_trainer(model: LightningModule, trainer: dict[str, Any], cal
                 f"{name} steps its optimizers itself, so the Trainer can't accumulate gradients: use a larger "
                 "--data.batch_size in place of --trainer.accumulate_grad_batches."
             )
+    for stopping in callbacks:
+        if isinstance(stopping, EarlyStopping) and not stopping.patience >= 0:
+            raise RunError(f"--trainer.callbacks.patience is {stopping.patience}; it must be at least 0.")
     for finder in callbacks:
         if isinstance(finder, LearningRateFinder):
-            attribute = finder._attr_name or "lr"
+            attribute = attribute_of(finder)
             if not model.automatic_optimization or not hasattr(model, attribute):
                 raise ModelError(
                     f"LearningRateFinder can't search for {name}, which has no attribute {attribute!r} for its only "
@@ -91,52 +96,20 @@ def require_sizes(model: Any) -> None:
             raise RunError(f"{name} is null; it must be a whole number of at least 1.")
 
 
-def require_proper_files(args: list[str]) -> None:
-    """Refuses configuration files that the parser would read otherwise than they were meant.
+def require_numbers(option: str, value: Any) -> None:
+    """Refuses nan, which passes every comparison with a smallest or largest value.
+
+    Args:
+        option: Name of an option, such as ``--model``.
+        value: Its value, or its settings by name.
 
     Raises:
-        RunError: One is empty, isn't UTF-8, or gives a setting twice, of which only the last would count.
+        RunError: It is nan, or one of its settings is.
     """
-    for given, following in zip(args, [*args[1:], ""], strict=True):
-        option, _, value = given.partition("=")
-        name = value or (following if given.startswith("-") else "")
-        is_meant = option in ("--config", "-c") or name.endswith((".yaml", ".yml"))  # such as --model FILE
-        if not (is_meant and name and Path(name).is_file()):
-            continue
-        path = Path(name)
-        content = path.read_bytes()
-        if not content.strip():
-            raise RunError(f"The configuration file {path} is empty.")
-        try:
-            text = content.decode("utf-8-sig")
-        except UnicodeDecodeError as error:
-            kind = "UTF-16" if content[:2] in (b"\xff\xfe", b"\xfe\xff") else "not UTF-8"
-            raise RunError(f"The configuration file {path} is {kind} text: save it as UTF-8.") from error
-        try:
-            node = yaml.compose(text, Loader=yaml.SafeLoader)
-        except yaml.YAMLError:
-            continue  # the parser says what is wrong
-        if twice := _given_twice(node):
-            key, line = twice
-            raise RunError(
-                f"The configuration file {path} gives {key!r} twice, the second time in line {line}, of which only the "
-                "last would count: put them together."
-            )
-
-
-def _given_twice(node: yaml.Node | None) -> tuple[str, int] | None:
-    """The first key of a YAML document that stands twice in one mapping, with its line."""
-    if isinstance(node, yaml.MappingNode):
-        keys: set[str] = set()
-        for key, value in node.value:
-            if isinstance(key, yaml.ScalarNode) and key.value in keys and key.value != "<<":
-                return key.value, key.start_mark.line + 1
-            keys.add(getattr(key, "value", "") if isinstance(key, yaml.ScalarNode) else "")
-            if found := _given_twice(value):
-                return found
-    if isinstance(node, yaml.SequenceNode):
-        return next(filter(None, map(_given_twice, node.value)), None)
-    return None
+    if isinstance(value, float) and math.isnan(value):
+        raise RunError(f"{option.replace('.init_args', '')} is nan; it must be a number.")
+    for name, setting in value.items() if isinstance(value, dict | Namespace) else ():
+        require_numbers(f"{option}.{name}", setting)
 
 
 def require_same_method(checkpoint: dict[str, Any], path: Path, model_class: type) -> None:
@@ -196,12 +169,7 @@ def require_something_to_load(command: str, config: Any) -> None:
     """
     arguments = (config.model.get("init_args") if config.model is not None else None) or {}
     if config.ckpt_path is None and config.get("weights") is None and not arguments.get("pretrained"):
-        named = [name for path in config.config or () if (name := Path(str(path)).stem) in published_weights()]
-        shipped = f" `relit {command} --weights {named[-1]}` uses weights that come with relit." if named else ""
-        raise RunError(
-            f"`relit {command}` needs a trained model: add --ckpt_path last, --ckpt_path FILE or --weights FILE "
-            f"(--ckpt_path none takes the untrained network).{shipped}"
-        )
+        raise RunError(untrained(command, (Path(str(path)).stem for path in config.config or ())))
 
 
 def _require_batch_norm(model: LightningModule) -> None:
@@ -210,7 +178,7 @@ def _require_batch_norm(model: LightningModule) -> None:
         raise RunError("--trainer.sync_batchnorm works on GPUs only: leave it out.")
     if not any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in model.modules()):
         name = type(model).__name__
-        raise ModelError(f"{name} has no batch normalization that --trainer.sync_batchnorm knows: leave it out.")
+        raise ModelError(f"{name} has no batch normalization that --trainer.sync_batchnorm replaces: leave it out.")
     if any(isinstance(module, BatchStatisticsNorm2d) for module in model.modules()):
         raise ModelError(
             f"{type(model).__name__} normalizes each image by itself in evaluation, which --trainer.sync_batchnorm "

@@ -11,14 +11,10 @@ from lightning.pytorch.utilities import rank_zero_warn
 
 from datamodules import Samples
 from datamodules.loading.paths import expanded
+from lit_models.cli.given_classes import IMAGES, ONLY_PREDICTED
 from lit_models.errors import RunWarning
 from lit_models.module import Generative, Reconstructing
 from lit_models.support.renamed import with_new_names
-
-IMAGES = "data.images"
-"""The data module that another one is made of, as an option."""
-ONLY_PREDICTED = ("Pictures", "Samples", "SupportQuery")
-"""Data modules that stand for what is predicted, not for what a model was trained on."""
 
 
 def typed(args: list[str], option: str) -> bool:

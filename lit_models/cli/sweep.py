@@ -96,7 +96,9 @@ def _check_arguments(given: argparse.Namespace, choices: dict[str, list[str]], r
     if not names:
         raise RunError("`relit sweep` needs --vary NAME VALUE …: an argument and the values to train with.")
     if short := [name for name, values in choices.items() if not values]:
-        raise RunError(f"--vary {short[0]} has no value: add at least one.")
+        name, _, joined = short[0].partition("=")
+        example = f", such as --vary {name} {' '.join(joined.split(','))}" if joined else ""
+        raise RunError(f"--vary {short[0]} has no value: add at least one{example}.")
     if twice := [name for name in names if names.count(name) > 1]:
         raise RunError(f"{twice[0]} is varied twice: give all of its values in one --vary.")
     if ranges and given.sampler == "grid":

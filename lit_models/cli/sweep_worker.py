@@ -151,7 +151,7 @@ class Worker:
         return found
 
     def _train_trial(self, trial: Any) -> None:
-        """Trains a trial's runs and tells the study their mean; a failure is noted, and the sweep goes on."""
+        """Trains a trial's runs and reports their mean to the study; a failure is noted, and the sweep goes on."""
         optuna = import_optuna()
         settings = {name: text_of(value) for name, value in trial.params.items()}
         seeds = [{SEED: seed} for seed in self.sweep.seeds] or [{}]

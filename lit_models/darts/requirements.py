@@ -1,4 +1,4 @@
-"""What a search needs of its data, its precision and its optimizer."""
+"""What a search needs of its data and its optimizer."""
 
 from torch.optim import SGD, Optimizer
 
@@ -17,19 +17,6 @@ def require_halves(module: Method) -> None:
         raise ModelError(
             "DARTSSearch learns from two halves of the training images at once: set --data SearchDataModule "
             f"--data.images {type(module.data).__name__}."
-        )
-
-
-def require_precision(module: Method) -> None:
-    """Refuse float16.
-
-    Raises:
-        ModelError: The trainer computes in it.
-    """
-    if module.trainer.precision in ("16-mixed", "16-true", "transformer-engine-float16"):
-        raise ModelError(
-            "DARTSSearch can't be trained in float16: α's gradient is computed by hand, without loss scaling. "
-            "Use --trainer.precision bf16-mixed or 32-true."
         )
 
 

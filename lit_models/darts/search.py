@@ -18,7 +18,7 @@ Differences from the paper and the authors' code (https://github.com/quark0/dart
 1. The supernet is computed in wide operations (:mod:`lit_models.darts.supernet`), which changes its speed only.
 2. The mixed second derivative of the second order is computed exactly. The paper's finite difference, which is far off
    on ReLU and max-pooling, is an option (``mixed_product``). The step of w that it anticipates has momentum and
-   weight decay, as in the authors' code; that of eq. 6 has neither.
+   weight decay, as in the authors' code; eq. 6 has neither, though the paper notes that momentum changes it.
 3. In training and in evaluation, batch normalization uses the statistics of the batch, as in the paper (A.1.1). The
    authors' code evaluates with running means, which the passes for α move, too. Here only w's passes do; with
    ``eval_statistics: running`` they are used in evaluation. The configurations for CIFAR-10 evaluate in batches of 256.
@@ -55,12 +55,12 @@ from torchmetrics import MeanMetric
 from datamodules import SearchBatch
 from lit_models.darts.genotype import EDGES, OPERATIONS, Genotype, derive_genotype
 from lit_models.darts.hypergradient import Hypergradient, detached
-from lit_models.darts.requirements import require_halves, require_plain_sgd, require_precision
+from lit_models.darts.requirements import require_halves, require_plain_sgd
 from lit_models.darts.supernet import Supernet
 from lit_models.darts.supernet_gradient import supernet_hypergradient
 from lit_models.errors import ModelError
 from lit_models.optimizers import FusedAdam
-from lit_models.support.checks import require_at_least, require_one_of, require_planned_epochs
+from lit_models.support.checks import require_at_least, require_one_of, require_planned_epochs, require_precision
 from lit_models.support.classes import Classifier
 from lit_models.support.lightning_internals import optimizers_of, step_schedules
 
@@ -98,8 +98,10 @@ class DARTSSearch(Classifier):
         arch_optimizer: Optimizer of α.
     """
 
+    why_not_float16 = "α's gradient is computed by hand, without loss scaling"
     training_only: ClassVar = frozenset(("genotype",))
     training_callbacks = ("CellFigures",)
+    compilation = "more than 7 minutes for 3 cells on one core"
 
     def __init__(
         self,
@@ -174,7 +176,7 @@ class DARTSSearch(Classifier):
         super().setup(stage)
         if stage == "fit":
             require_halves(self)
-            require_precision(self)
+            require_precision(self, self.why_not_float16, self.trainer.precision)
             require_planned_epochs(self, self.epochs)
 
     # --- one step -----------------------------------------------------------------------------------------------------

@@ -47,7 +47,9 @@ def generator_bce(fake_logits: Tensor, data_label: float = 1.0) -> Tensor:
 
 
 def discriminator_least_squares(real_score: Tensor, fake_score: Tensor) -> Tensor:
-    """``E_x[(D(x) − 1)²] + E_z[D(G(z))²]`` (Mao et al. 2017, arXiv:1611.04076, eq. 9, without its factor of a half).
+    """``E_x[(D(x) − 1)²] + E_z[D(G(z))²]`` (Mao et al. 2017, arXiv:1611.04076, with targets 0 and 1).
+
+    Their factor of a half is left out.
 
     Args:
         real_score: The discriminator's outputs for real images, of any shape.
@@ -60,7 +62,7 @@ def discriminator_least_squares(real_score: Tensor, fake_score: Tensor) -> Tenso
 
 
 def generator_least_squares(fake_score: Tensor) -> Tensor:
-    """``E_z[(D(G(z)) − 1)²]`` (Mao et al. 2017, eq. 9, without its factor of a half).
+    """``E_z[(D(G(z)) − 1)²]`` (Mao et al. 2017, with target 1 and without their factor of a half).
 
     Args:
         fake_score: The discriminator's outputs for generated images, of any shape.
@@ -103,7 +105,7 @@ def generator_linear(fake_score: Tensor) -> Tensor:
 
 
 def wasserstein_distance(real_score: Tensor, fake_score: Tensor) -> Tensor:
-    """``E_x[f(x)] − E_z[f(G(z))]``, which WGAN's critic f maximizes (Arjovsky et al. 2017, eq. 3).
+    """``E_x[f(x)] − E_z[f(G(z))]``, which WGAN's critic f maximizes (Arjovsky et al. 2017, section 3).
 
     If f is the best of all functions with slopes of at most K, it is K times the Wasserstein-1 distance.
 

@@ -119,7 +119,7 @@ def bits_per_dim_floor(variance: Tensor) -> Tensor:
 
 
 def log_importance_weight(log_likelihood: Tensor, latent: Tensor, mean: Tensor, log_variance: Tensor) -> Tensor:
-    """log w = log p(x|z) + log p(z) − log q(z|x) in nats (Burda, Grosse & Salakhutdinov 2015, arXiv:1509.00519, eq. 8).
+    """log w = log p(x|z) + log p(z) − log q(z|x) in nats (Burda, Grosse & Salakhutdinov 2015, arXiv:1509.00519).
 
     Args:
         log_likelihood: log p(x|z), ``(..., N)``.
@@ -133,7 +133,7 @@ def log_importance_weight(log_likelihood: Tensor, latent: Tensor, mean: Tensor, 
 
 
 def importance_weighted_bound(log_weight: Tensor) -> Tensor:
-    """log (1/k) Σᵢ wᵢ, at most log P(x) on average and tighter the larger k is (Burda et al. 2015, eq. 8).
+    """log (1/k) Σᵢ wᵢ, at most log P(x) on average and tighter the larger k is (Burda et al. 2015).
 
     Args:
         log_weight: log w of k draws of z for each image, ``(k, N)``.

@@ -20,7 +20,7 @@ KID_SUBSET_SIZE = 1000
 
 
 def frechet_distance(real: Tensor, fake: Tensor) -> float:
-    """FID (Heusel et al. 2017, arXiv:1706.08500, eq. 6): ``‖m − m'‖² + Tr(C + C' − 2 (C C')^½)`` of the means and
+    """FID (Heusel et al. 2017, arXiv:1706.08500): ``‖m − m'‖² + Tr(C + C' − 2 (C C')^½)`` of the means and
     covariances of both sets of features; 0 at best. It is biased upwards for few images.
 
     Args:
@@ -67,7 +67,7 @@ def kernel_distance(real: Tensor, fake: Tensor, seed: int = 0) -> float:
 
 
 def inception_score(logits: Tensor) -> float:
-    """IS (Salimans et al. 2016, arXiv:1606.03498, section 4): ``exp E_x KL(p(y | x) ‖ p(y))``, from 1 to the number of
+    """IS (Salimans et al. 2016, arXiv:1606.03498): ``exp E_x KL(p(y | x) ‖ p(y))``, from 1 to the number of
     classes; high if each image is surely of one class and all classes are equally frequent.
 
     It is taken over all images at once, not as a mean over ten parts of them, which is lower the fewer there are.

@@ -78,7 +78,7 @@ def eight_bit(image: Tensor) -> Tensor:
 
 
 def structural_similarity(image: Tensor, other: Tensor) -> Tensor:
-    """SSIM (Wang, Bovik, Sheikh & Simoncelli 2004, eq. 13) of each pair of images, a mean over windows and channels.
+    """SSIM (Wang, Bovik, Sheikh & Simoncelli 2004) of each pair of images, a mean over windows and channels.
 
     Windows are Gaussian, 11x11 pixels with σ = 1.5, and lie within the image completely, as in the authors' code and in
     scikit-image. (torchmetrics mirrors the borders, which gives other values.) K₁ = 0.01 and K₂ = 0.03.

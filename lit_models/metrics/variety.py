@@ -169,5 +169,5 @@ def require_features(features: Tensor, kind: str, least: int) -> None:
     if wrong:
         raise RunError(
             f"The features of {wrong:,} of {len(features):,} {kind} images aren't finite, so they can't be scored: "
-            "look for NaN or infinite pixels."
+            "look for NaN or infinite pixels, or weights of the extractor."
         )

@@ -113,7 +113,7 @@ def _built(name: str, image_size: int) -> tuple[nn.Module, int, Any, Any]:
         usual = get_model_weights(model).DEFAULT.transforms()
         return network, _without_classifier(network, name), usual.mean, usual.std
     network = _timms(model, image_size, pretrained=False)
-    features = getattr(network, "head_hidden_size", None) or network.num_features
+    features = getattr(network, "head_hidden_size", None) or network.num_features  # only some heads have a hidden layer
     from timm.data import resolve_model_data_config
 
     usual = resolve_model_data_config(network)

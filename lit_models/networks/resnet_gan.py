@@ -196,7 +196,7 @@ class ResidualGenerator(nn.Module):
 
 class ResidualDiscriminator(nn.Module):
     """Residual blocks, a sum or mean over all places, a dense layer; with classes, the projection discriminator
-    ``ψ(φ(x)) + e_y · φ(x)`` (Miyato & Koyama 2018, figure 1d).
+    ``ψ(φ(x)) + e_y · φ(x)`` (Miyato & Koyama 2018).
 
     Shapes: ``(N, channels, H, W)``, and ``(N,)`` int64 with classes, to ``(N,)`` float32.
 

@@ -59,7 +59,7 @@ def register_encoder(make: Callable[[], nn.Module]) -> str:
     Raises:
         ModelError: It isn't, so that a checkpoint couldn't name it.
     """
-    name = f"{make.__module__}.{getattr(make, '__qualname__', '')}"
+    name = f"{make.__module__}.{getattr(make, '__qualname__', '')}"  # an object that can be called may have none
     if not CLASS_PATH.fullmatch(name):
         raise ModelError(f"{name} can't be named in a checkpoint: define it at the top level of a module.")
     _MAKERS[name] = make

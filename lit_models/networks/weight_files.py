@@ -1,5 +1,6 @@
 """Files of weights, read without executing anything in them."""
 
+import warnings
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,10 @@ def load_tensors(path: Path) -> Any:
     """
     require_undamaged(path)
     try:
-        return torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():
+            # Of files by other programs, which are read or refused below.
+            warnings.filterwarnings("ignore", message="Detected pickle protocol")
+            return torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError as error:
         raise RunError(f"There is no checkpoint {path}.") from error
     except Exception as error:  # torch.load raises whatever its zip reader and unpickler raise

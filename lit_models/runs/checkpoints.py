@@ -13,7 +13,8 @@ from lit_models.errors import RunError, RunWarning
 from lit_models.module import Method
 from lit_models.runs.finite import losses_are_finite, training_losses, weights_are_finite
 from lit_models.runs.loggers import rows_of
-from lit_models.support.checkpoint_files import BEST, CHECKPOINTS, LAST, put_in_place, with_rows
+from lit_models.support.checkpoint_files import put_in_place, with_rows
+from lit_models.support.checkpoint_paths import BEST, CHECKPOINTS, LAST
 from lit_models.support.lightning_internals import accumulates, ends_epoch, logs_this_batch, validation_follows
 
 

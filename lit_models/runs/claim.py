@@ -18,7 +18,7 @@ from lit_models.runs.folder import (
     require_writable,
 )
 from lit_models.runs.ownership import PATIENCE, Ownership
-from lit_models.support.checkpoint_files import last_checkpoint
+from lit_models.support.checkpoint_paths import last_checkpoint
 
 
 class Claim:

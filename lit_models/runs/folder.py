@@ -11,12 +11,14 @@ from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-
-import torch
+from typing import TYPE_CHECKING
 
 from lit_models.errors import RunError
-from lit_models.support.checkpoint_files import CHECKPOINTS, checkpoint_of, last_checkpoint
+from lit_models.support.checkpoint_paths import CHECKPOINTS, checkpoint_of, last_checkpoint
 from lit_models.support.files import write_atomically
+
+if TYPE_CHECKING:
+    from torch.distributed import TCPStore
 
 WORTH_KEEPING = (CHECKPOINTS, "metrics.csv", "tests.json", "samples", "figures", "predictions")
 """What makes a run's folder worth keeping, whatever became of the run."""
@@ -55,7 +57,7 @@ def new_run_folder(options: RunOptions, for_training: bool = True) -> Path:
         return Path(agreed)
     folder = _experiment_folder(options)
     if options.id is not None:
-        run = folder / _checked_name(options.id, "--run.id")
+        run = folder / checked_name(options.id, "--run.id")
         if for_training and not is_restarted() and last_checkpoint(run) is not None:
             raise RunError(
                 f"There is a run {run} already: go on with it by --ckpt_path last, or choose another --run.id."
@@ -115,7 +117,7 @@ def checkpoint_before_restart(options: RunOptions, began_by_going_on: bool) -> P
         return None
     folder = _experiment_folder(options)
     if options.id is not None:
-        return last_checkpoint(folder / _checked_name(options.id, "--run.id"))
+        return last_checkpoint(folder / checked_name(options.id, "--run.id"))
     if name := _name_in_job():
         note = folder / f".{name}"
         return last_checkpoint(
@@ -142,7 +144,7 @@ def remember_for_restart(options: RunOptions, run: Path) -> None:
 
 
 def announce_to_child_ranks(folder: Path | None) -> None:
-    """Tells the processes that Lightning starts for the other ranks where the run's folder is."""
+    """Passes the run's folder on to the processes that Lightning starts for the other ranks."""
     if folder is None:
         os.environ.pop(_AGREED_RUN, None)
     else:
@@ -241,10 +243,15 @@ def _name_in_job() -> str | None:
 
 def _experiment_folder(options: RunOptions) -> Path:
     assert options.experiment is not None, "the command fills in the experiment's name"
-    return Path(options.root).expanduser() / _checked_name(options.experiment, "--run.experiment")
+    return Path(options.root).expanduser() / checked_name(options.experiment, "--run.experiment")
 
 
-def _checked_name(name: str, option: str) -> str:
+def checked_name(name: str, option: str) -> str:
+    """The name of a run or an experiment.
+
+    Raises:
+        RunError: It can't name a folder.
+    """
     if not re.fullmatch(r"[\w.+=@-]+", name) or name.strip(".") == "":
         raise RunError(f"{option} is {name!r}, which can't name a folder: use letters, digits and . _ - + = @ only.")
     return name
@@ -279,7 +286,7 @@ def _unused(folder: Path) -> Path:
 
 
 def _agreed_over_torchrun(folder: Path) -> Path:
-    """Under torchrun rank 0 chooses, and tells the others through torchrun's own store (also after a restart)."""
+    """Under torchrun rank 0 chooses; the others read it from torchrun's own store (also after a restart)."""
     store, key = _torchruns_store(), _torchruns_key(folder)
     if os.environ["RANK"] == "0" and not store.check([key]):
         store.set(key, str(_unused(folder).absolute()))
@@ -290,8 +297,10 @@ def _has_torchruns_store() -> bool:
     return os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
 
 
-def _torchruns_store() -> torch.distributed.TCPStore:
-    return torch.distributed.TCPStore(os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"]), is_master=False)
+def _torchruns_store() -> "TCPStore":
+    from torch.distributed import TCPStore
+
+    return TCPStore(os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"]), is_master=False)
 
 
 def _torchruns_key(folder: Path) -> str:

@@ -21,7 +21,7 @@ from lightning.pytorch.loggers.logger import DummyExperiment, rank_zero_experime
 
 from lit_models.errors import RunError
 from lit_models.runs.reading import flattened
-from lit_models.support.checkpoint_files import BEST, CHECKPOINTS, LAST
+from lit_models.support.checkpoint_paths import BEST, CHECKPOINTS, LAST
 from lit_models.support.files import locked, write_atomically
 from lit_models.support.lightning_internals import ExperimentWriter
 

@@ -16,7 +16,7 @@ from lightning.pytorch.callbacks import Checkpoint
 from lit_models.runs.checkpoints import checkpoints_of
 from lit_models.runs.folder import slurm_job
 from lit_models.runs.loggers import finish_wandb
-from lit_models.support.checkpoint_files import CHECKPOINTS, LAST
+from lit_models.support.checkpoint_paths import CHECKPOINTS, LAST
 from lit_models.support.lightning_internals import accumulates, leave_signals_alone, validation_follows
 
 WARNING: signal.Signals | None = getattr(signal, "SIGUSR1", None)
@@ -201,7 +201,8 @@ def _requeue(is_asked_for: bool) -> str:
     try:
         _scontrol("requeue", job)
     except (OSError, subprocess.SubprocessError) as error:
-        reason = getattr(error, "stderr", None) or error
+        said = error.stderr if isinstance(error, subprocess.CalledProcessError | subprocess.TimeoutExpired) else None
+        reason = said or error
         return f"Slurm's job {job} couldn't be requeued ({str(reason).strip()}); {by_hand}"
     return f"Slurm's job {job} is requeued, and goes on from there."
 

@@ -19,6 +19,7 @@ import yaml
 
 from lit_models.errors import RunError
 from lit_models.support.judge import calibration_rows, printed_name, read_judge
+from lit_models.support.yaml_loader import LOADER
 
 Curve = list[tuple[float, float]]
 T = TypeVar("T")
@@ -36,7 +37,6 @@ FEWEST_NOISY_POINTS = 60
 FEWEST_FOR_A_TREND = 5
 NO_SETTINGS = ("run.", "wandb.", "ckpt_path", "config", "predictions.", "trainer.logger")
 """Beginnings of the names of what makes no other training."""
-_YAML_LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
 # --- metrics.csv ------------------------------------------------------------------------------------------------------
@@ -188,7 +188,7 @@ def read_mapping(path: Path) -> dict[str, Any]:
         return {}
     try:
         text = path.read_text(encoding="utf-8")
-        content = json.loads(text) if path.suffix == ".json" else yaml.load(text, _YAML_LOADER)
+        content = json.loads(text) if path.suffix == ".json" else yaml.load(text, LOADER)
     except (OSError, ValueError, yaml.YAMLError) as error:
         raise RunError(f"{path} can't be read: repair it, or remove it to do without.") from error
     if not isinstance(content, dict):

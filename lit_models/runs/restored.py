@@ -13,6 +13,7 @@ from torch.optim.lr_scheduler import CosineAnnealingLR, OneCycleLR, ReduceLROnPl
 
 from datamodules import ImageDataModule
 from datamodules.loading.loaders import BatchLoader
+from datamodules.loading.samplers import size_of
 from lit_models.adversarial import AdversarialModule
 from lit_models.errors import ModelError, RunError, RunWarning
 from lit_models.runs.reading import flattened
@@ -78,7 +79,7 @@ class RestoredSettings(Callback):
         datamodule = data_of(trainer)
         finders = [one for one in callbacks_of(trainer) if isinstance(one, BatchSizeFinder)]
         if stage == "fit" and finders and isinstance(datamodule, ImageDataModule):
-            rows = getattr(datamodule.train_batches(), "size", len(datamodule.train_set))
+            rows = size_of(datamodule.train_batches()) or len(datamodule.train_set)
             limit_batch_size_finders(trainer, rows // trainer.world_size)
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from lightning.pytorch.utilities import rank_zero_only
 
 from lit_models.runs import reading
 from lit_models.runs.reading import flattened
@@ -21,6 +20,10 @@ def tell_changes(run: Path, now: dict[str, Any], restored: Sequence[str] = ()) -
         now: The configuration.
         restored: Arguments of the model that a checkpoint overrides (:attr:`lit_models.module.Method`).
     """
+    from lightning.pytorch.utilities import (
+        rank_zero_only,  # torch with it, which the rest of the module needn't wait for
+    )
+
     if rank_zero_only.rank != 0:  # type: ignore[attr-defined]
         return
     for key, (before, after) in changes(run, now).items():

@@ -10,11 +10,10 @@ from lightning.pytorch.utilities import rank_zero_warn
 
 from lit_models.errors import RunError, RunWarning
 from lit_models.networks.weight_files import is_undamaged, load_tensors
+from lit_models.support.checkpoint_paths import LAST, PREVIOUS, WEIGHTS
 from lit_models.support.renamed import checkpoint_with_new_names
-from lit_models.support.weights import WEIGHTS, read_weights
-
-CHECKPOINTS = "checkpoints"
-LAST, PREVIOUS, BEST = "last.ckpt", "previous.ckpt", "best.ckpt"
+from lit_models.support.weight_sources import find_weights
+from lit_models.support.weights import read_weights
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
@@ -39,9 +38,10 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         except (OSError, RuntimeError) as error:
             unfinished.unlink(missing_ok=True)
             # torch's zip writer hides the error of the file system.
-            reason = error.__context__ if isinstance(error.__context__, OSError) else error
+            hidden = error.__context__ if isinstance(error.__context__, OSError) else error
+            reason = hidden.strerror if isinstance(hidden, OSError) else hidden
             raise RunError(
-                f"A checkpoint can't be written into {target.parent} ({getattr(reason, 'strerror', reason)}); the one "
+                f"A checkpoint can't be written into {target.parent} ({reason}); the one "
                 "before it is kept: make room, or make the folder writable, and go on with --ckpt_path last."
             ) from error
 
@@ -57,8 +57,26 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     """
     checkpoint = load_safely(path)
     if not isinstance(checkpoint, dict) or "state_dict" not in checkpoint:
-        raise RunError(f"{path} is not a checkpoint of a model (it has no `state_dict`).")
+        raise RunError(
+            f"{path} is not a checkpoint of relit (it has no `state_dict`): weights of other code, such as pix2pix's "
+            "latest_net_G.pth, are given by --model.pretrained, next to the --config of the method."
+        )
     return checkpoint
+
+
+def read_source(source: str | Path) -> tuple[Path, dict[str, Any]]:
+    """Finds weights by name and reads them as a checkpoint.
+
+    Args:
+        source: See :func:`lit_models.support.weight_sources.find_weights`.
+
+    Returns:
+        The file, and the checkpoint in it.
+
+    Raises:
+        RunError: There are none, or they can't be read.
+    """
+    return read_or_fall_back(find_weights(str(source)))
 
 
 def read_or_fall_back(path: Path) -> tuple[Path, dict[str, Any]]:
@@ -105,26 +123,3 @@ def load_safely(path: Path) -> Any:
         return read_weights(path)
     content = load_tensors(path)
     return checkpoint_with_new_names(content) if isinstance(content, dict) else content
-
-
-def checkpoint_in(folder: Path) -> Path | None:
-    """Of a run's folder its ``best.ckpt``, or ``last.ckpt`` if it has no best; of an experiment's folder that of its
-    newest run; None if there is none."""
-
-    def newest(run: Path) -> float:
-        return max((file.stat().st_mtime for file in (run / CHECKPOINTS).glob("*.ckpt")), default=0.0)
-
-    run = max((folder, *folder.glob("*")), key=newest)
-    return checkpoint_of(run, "best") or last_checkpoint(run)
-
-
-def last_checkpoint(run: Path) -> Path | None:
-    """The checkpoint that a run goes on from, None if it has none yet."""
-    return checkpoint_of(run, "last")
-
-
-def checkpoint_of(run: Path, which: str) -> Path | None:
-    """A run's ``last`` or ``best`` checkpoint, None if it has none yet."""
-    # A process that is killed just between two renames leaves `previous.ckpt` alone.
-    names = (LAST, PREVIOUS) if which == "last" else (BEST,)
-    return next(filter(Path.is_file, (run / CHECKPOINTS / name for name in names)), None)

@@ -16,6 +16,9 @@ from lit_models.support.lightning_internals import callbacks_of, data_of
 
 Kind = Literal["single images", "pairs of images", "episodes"]
 
+FLOAT16 = ("16", "16-mixed", "16-true", "transformer-engine-float16")
+"""The Trainer's precisions that compute in float16."""
+
 
 class DataFacts(NamedTuple):
     """Attributes of a data module that methods and callbacks use. A user's own data module may lack any of them, and
@@ -135,11 +138,12 @@ def require_num_classes(module: LightningModule, num_classes: int) -> None:
     given = facts_of(datamodule).num_classes
     if given is None or given == num_classes:
         return
-    classes = f"of {given} classes" if given else "without classes"
+    classes = f"of {given} class{'es' * (given > 1)}" if given else "without classes"
     remedy = f"set --model.num_classes {given}, or " if given and in_training_now(module) else ""
+    built_for = f"{num_classes} class{'es' * (num_classes > 1)}"
     raise ModelError(
-        f"{type(module).__name__} is built for {num_classes} classes, but {type(datamodule).__name__} gives images "
-        f"{classes}: {remedy}choose other data."
+        f"{type(module).__name__} is built for {built_for}, but {type(datamodule).__name__} gives images {classes}: "
+        f"{remedy}choose other data."
     )
 
 
@@ -244,6 +248,24 @@ def require_planned_epochs(module: LightningModule, epochs: int) -> None:
     if longest is not None and longest > epochs:
         raise ModelError(
             f"epochs is {epochs}, but --trainer.max_epochs is {longest}: leave it out, or change --model.epochs."
+        )
+
+
+def require_precision(module: LightningModule, why_not_float16: str, precision: str | int | None) -> None:
+    """Refuse float16 for a method that can't be trained in it.
+
+    Args:
+        module: The method.
+        why_not_float16: The method's reason; empty if it has none.
+        precision: As it was asked for: on a CPU, Lightning takes bfloat16 for ``16-mixed``.
+
+    Raises:
+        ModelError: The precision is float16.
+    """
+    if why_not_float16 and str(precision) in FLOAT16:
+        raise ModelError(
+            f"{type(module).__name__} can't be trained in float16: {why_not_float16}. Use --trainer.precision "
+            "bf16-mixed or 32-true."
         )
 
 

@@ -14,6 +14,7 @@ from lit_models.errors import ModelError
 from lit_models.losses.precision import at_least_float32
 from lit_models.module import Export, Method
 from lit_models.support.checks import require_image_shape, require_labels, require_num_classes
+from lit_models.support.lightning_internals import is_attached
 from lit_models.support.outputs import ClassProbabilities
 
 CLASSIFIER = (
@@ -48,7 +49,7 @@ class NamedClasses(Method):
         if not known:
             return
         self.class_names = known
-        if self._trainer is not None and self.trainer.state.fn != TrainerFn.PREDICTING:
+        if is_attached(self) and self.trainer.state.fn != TrainerFn.PREDICTING:
             self._match_classes()
 
     def _match_classes(self) -> None:

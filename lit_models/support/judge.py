@@ -2,7 +2,7 @@
 
 By stage, ``val`` and ``test``: ``features`` and ``classifier`` (their names), ``data``, ``real_images``,
 ``generated_images``, and ``calibration``: the scores of other real images and of ten training images repeated, over the
-same features, data and counts.
+same features, data and counts (``generated_images`` among a row's scores, if there are fewer).
 """
 
 import json
@@ -24,7 +24,17 @@ def read_judge(folder: Path) -> dict[str, dict[str, Any]]:
         content = json.loads((folder / JUDGE).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return {}
-    return content if isinstance(content, dict) else {}
+    return {stage: of for stage, of in content.items() if _is_readable(of)} if isinstance(content, dict) else {}
+
+
+def _is_readable(of: Any) -> bool:
+    """Whether an entry has what :func:`calibration_rows` takes of it; somebody may have edited the file."""
+    if not isinstance(of, dict):
+        return False
+    rows = of.get("calibration", {})
+    counts = [of.get("real_images"), of.get("generated_images")]
+    readable = isinstance(rows, dict) and all(isinstance(scores, dict) for scores in rows.values())
+    return readable and (not rows or ("data" in of and all(isinstance(count, int | float) for count in counts)))
 
 
 def printed_name(metric: str, judge: dict[str, dict[str, Any]]) -> str:
@@ -45,9 +55,8 @@ def printed_name(metric: str, judge: dict[str, dict[str, Any]]) -> str:
 def calibration_rows(judge: dict[str, dict[str, Any]]) -> dict[str, dict[str, float]]:
     """The calibration's scores, by a row's name and a metric's printed name."""
     return {
-        f"{of['data']}: {kind}, {of['generated_images']:,} to {of['real_images']:,}": {
-            printed_name(f"{stage}/{name}", judge): value for name, value in scores.items()
-        }
+        f"{of['data']}: {kind}, {scores.get('generated_images', of['generated_images']):,.0f} to "
+        f"{of['real_images']:,.0f}": {printed_name(f"{stage}/{name}", judge): value for name, value in scores.items()}
         for stage, of in judge.items()
         for kind, scores in of.get("calibration", {}).items()
     }

@@ -7,7 +7,7 @@ from typing import Any, cast
 
 from lightning.fabric.loggers.csv_logs import _ExperimentWriter as ExperimentWriter
 from lightning.pytorch import Callback, LightningDataModule, LightningModule, Trainer
-from lightning.pytorch.callbacks import BatchSizeFinder
+from lightning.pytorch.callbacks import BatchSizeFinder, LearningRateFinder
 from lightning.pytorch.core.optimizer import LightningOptimizer
 from lightning.pytorch.strategies import DDPStrategy
 from torch.optim.lr_scheduler import ReduceLROnPlateau
@@ -21,6 +21,7 @@ __all__ = [
     "USED",
     "ExperimentWriter",
     "accumulates",
+    "attribute_of",
     "awaits_row",
     "callbacks_of",
     "data_of",
@@ -28,6 +29,7 @@ __all__ = [
     "epochs_done",
     "find_unused_parameters",
     "goes_on_within_epoch",
+    "is_attached",
     "is_trial",
     "last_schedule_step",
     "leave_signals_alone",
@@ -35,6 +37,7 @@ __all__ = [
     "logs_this_batch",
     "optimizers_of",
     "overfits",
+    "plain_training_loader",
     "resume_after_epoch",
     "set_batches_done",
     "step_schedules",
@@ -47,11 +50,14 @@ SEEN_IN = "2.6.6"
 
 USED = {
     "lightning.pytorch.callbacks.BatchSizeFinder": ("_init_val", "_max_trials"),
+    "lightning.pytorch.callbacks.LearningRateFinder": ("_attr_name",),
+    "lightning.pytorch.core.module.LightningModule": ("_trainer",),
     "lightning.pytorch.trainer.connectors.logger_connector.logger_connector._LoggerConnector": ("should_update_logs",),
     "lightning.pytorch.trainer.connectors.signal_connector._SignalConnector": ("register_signal_handlers",),
     "lightning.pytorch.loops.fit_loop._FitLoop": (
         "_can_stop_early",
         "_combined_loader",
+        "_data_source",
         "_iteration_based_training",
         "_should_accumulate",
         "restarted_mid_epoch",
@@ -92,6 +98,22 @@ one, too, once there is a data module."""
 def data_of(trainer: Trainer) -> LightningDataModule | None:
     """The trainer's data module; None for plain loaders."""
     return vars(trainer).get("datamodule")
+
+
+def is_attached(module: LightningModule) -> bool:
+    """Whether the module belongs to a trainer."""
+    return module._trainer is not None
+
+
+def plain_training_loader(trainer: Trainer) -> Any:
+    """A fresh loader of the training data that ``fit`` was given without a data module; None if it was given none."""
+    source = trainer.fit_loop._data_source
+    return source.dataloader() if source.is_defined() else None
+
+
+def attribute_of(finder: LearningRateFinder) -> str:
+    """The attribute of the model in which Lightning's finder looks for the learning rate."""
+    return finder._attr_name or "lr"
 
 
 def callbacks_of(trainer: Trainer) -> list[Callback]:

@@ -35,7 +35,7 @@ def _send_picture(trainer: Trainer, key: str, picture: Image.Image) -> None:
         return
     step = trainer.global_step
     for logger in trainer.loggers:
-        experiment: Any = getattr(logger, "experiment", None)
+        experiment: Any = getattr(logger, "experiment", None)  # most loggers have one, by no common class
         if isinstance(logger, MLFlowLogger):
             logger.experiment.log_image(logger.run_id, picture, key=key, step=step)
         elif hasattr(logger, "log_image"):  # W&B's way, which Lightning documents for other loggers
@@ -55,7 +55,7 @@ def log_table(trainer: Trainer, path: Path) -> None:
     with path.open(newline="", encoding="utf-8") as file:
         header, *rows = csv.reader(file)
     for logger in trainer.loggers:
-        experiment: Any = getattr(logger, "experiment", None)
+        experiment: Any = getattr(logger, "experiment", None)  # most loggers have one, by no common class
         if isinstance(logger, MLFlowLogger):
             logger.experiment.log_artifact(logger.run_id, str(path), "tables")
         elif hasattr(logger, "log_table"):

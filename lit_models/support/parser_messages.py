@@ -88,17 +88,39 @@ def read_refusal(message: str, key: tuple[str, ...] = (), class_path: str = "", 
     return Refusal(key, class_path, value=value, reason=" ".join(text.split()))
 
 
+def sentence_of_refused(refusal: Refusal) -> str | None:
+    """A sentence on arguments that are missing or don't exist; None if the refusal is about something else."""
+    option = "--" + ".".join(refusal.key) if refusal.key else ""
+    name = refusal.class_path.rsplit(".", 1)[-1]
+    if refusal.required:
+        return _required(refusal, option, name)
+    return _unknown(refusal, option, name) if refusal.unknown else None
+
+
+def sentence_of_wrong_value(refusal: Refusal) -> str:
+    """A sentence on a value of another type than the setting's."""
+    option = "--" + ".".join(refusal.key) if refusal.key else refusal.class_path.rsplit(".", 1)[-1]
+    value = _one_line(refusal.value)
+    if option == "--trainer.precision":
+        meant = PRECISIONS.get(value.lower()) or closest(value, dict.fromkeys(PRECISIONS.values()), cutoff=0.5)
+        guess = f" Did you mean {meant}?" if meant else ""
+        return f"{option} is {value}; it must be 32-true, 16-mixed, bf16-mixed or 64-true.{guess}"
+    types = _types(refusal.expected)
+    meant = closest(value, _choices(refusal.expected), cutoff=0.5)
+    guess = f" Did you mean {meant}?" if meant else ""
+    example = f" Write it as '[{value}]'." if types == "a list" and not value.startswith("[") else ""
+    return f"{option} is {value}; it must be {types}.{guess}{example}"
+
+
 def sentence_of_value(message: str) -> str | None:
     """A sentence on a refused value; None if the message isn't about one."""
     if 'Parser key "' not in message and UNION not in message:
         return None
     refusal = read_refusal(message)
+    if told := sentence_of_refused(refusal):
+        return told
     option = "--" + ".".join(refusal.key) if refusal.key else ""
     name = refusal.class_path.rsplit(".", 1)[-1]
-    if refusal.required:
-        return _required(refusal, option, name)
-    if refusal.unknown:
-        return _unknown(refusal, option, name)
     if missing := missing_package(message):
         return f"{name or option or 'This'} needs a package that isn't installed: {install_command(missing)}."
     if "cannot represent an object" in message:
@@ -111,16 +133,7 @@ def sentence_of_value(message: str) -> str | None:
     if told := _not_found(message, option, refusal.class_path or _one_line(refusal.value)):
         return told
     if refusal.expected:
-        value = _one_line(refusal.value)
-        if option == "--trainer.precision":
-            meant = PRECISIONS.get(value.lower()) or closest(value, dict.fromkeys(PRECISIONS.values()), cutoff=0.5)
-            guess = f" Did you mean {meant}?" if meant else ""
-            return f"{option} is {value}; it must be 32-true, 16-mixed, bf16-mixed or 64-true.{guess}"
-        types = _types(refusal.expected)
-        meant = closest(value, _choices(refusal.expected), cutoff=0.5)
-        guess = f" Did you mean {meant}?" if meant else ""
-        example = f" Write it as '[{value}]'." if types == "a list" and not value.startswith("[") else ""
-        return f"{option or name} is {value}; it must be {types}.{guess}{example}"
+        return sentence_of_wrong_value(refusal)
     if found := re.search(r"negative dimension (-\d+)", refusal.reason):
         argument = re.search(rf"\b(\w+)={found[1]}\b", refusal.value or message)
         what = f"{argument[1]} is {found[1]}; it" if argument else f"A size is {found[1]}; it"
@@ -130,15 +143,18 @@ def sentence_of_value(message: str) -> str | None:
         largest = f" ({max(sizes)[1]} is {max(sizes)[0]})" if sizes else ""
         return f"The model needs more memory than there is: lower its sizes{largest}."
     if (len(refusal.key) == 1 and "Unable to load config" in message) or "Unable to load config" in refusal.reason:
-        group = ".".join(refusal.key)
-        own = {"wandb": "--wandb.enabled true", "trainer": "--trainer.max_epochs 3", "run": "--run.experiment NAME"}
-        own["checkpoint"] = "--checkpoint.monitor val/loss"
-        hint = own.get(group, f"--{group}.NAME VALUE")
-        return f"--{group} is a group of options, which are given one by one: {hint}."
+        return value_of_group(".".join(refusal.key))
     reason = refusal.reason or "it can't be used"
     named_class = re.search(r"class_path='([\w.]+)'", refusal.value or "")
     name = name or (named_class[1].rsplit(".", 1)[-1] if named_class else "A value")
     return f"{option or name}: {_short(reason)}"
+
+
+def value_of_group(group: str) -> str:
+    """A sentence on a group of options that is given a value, such as ``--run x``."""
+    own = {"wandb": "--wandb.enabled true", "trainer": "--trainer.max_epochs 3", "run": "--run.experiment NAME"}
+    own |= {"checkpoint": "--checkpoint.monitor val/loss", "predictions": "--predictions.folder FOLDER"}
+    return f"--{group} is a group of options, which are given one by one: {own.get(group, f'--{group}.NAME VALUE')}."
 
 
 def missing_package(message: str) -> str | None:
@@ -214,6 +230,9 @@ def _unknown(refusal: Refusal, option: str, name: str) -> str:
 def _arguments_of(class_path: str) -> tuple[sources.Argument, ...]:
     """The arguments of a class as its source has them; none if it can't be found."""
     module, _, name = class_path.rpartition(".")
+    ours = {**sources.methods(), **sources.data_sets()}
+    if module.partition(".")[0] in sources.OURS and name in ours:
+        return sources.describe(ours[name], name).arguments
     try:
         kind = getattr(import_module(module), name)
         return sources.describe(kind.__module__, kind.__name__).arguments

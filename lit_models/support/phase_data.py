@@ -86,17 +86,17 @@ def labeled_rows(label: Tensor, fraction: float, seed: int, names: tuple[str, ..
         raise ModelError("No training image has a label, so the classifier can't be fine-tuned: choose other data.")
     if fraction == 1 and len(label) == int(sizes.sum()):
         return None
+    fewest, one = min(zip(sizes.tolist(), classes.tolist(), strict=True))
+    if round(fraction * fewest) == 0:
+        enough = math.floor(500 / fewest + 1) / 1000  # the first thousandth that doesn't round to 0 images
+        raise ModelError(
+            f"labeled_fraction is {fraction}, which leaves class {names[one] if names else one}, of {fewest} labeled "
+            f"images, without a label: set --model.labeled_fraction to at least {enough:g}."
+        )
     shuffled = torch.randperm(len(label), generator=torch.Generator().manual_seed(seed))
     rows = []
     for one, size in zip(classes.tolist(), sizes.tolist(), strict=True):
-        count = round(fraction * size)
-        if count == 0:
-            name = names[one] if names else one
-            raise ModelError(
-                f"labeled_fraction is {fraction}, which leaves class {name}, of {size} labeled images, without a "
-                f"label: set --model.labeled_fraction to at least {math.ceil(1000 / size) / 1000:g}."
-            )
-        rows.append(shuffled[label[shuffled] == one][:count])
+        rows.append(shuffled[label[shuffled] == one][: round(fraction * size)])
     return torch.cat(rows).sort().values
 
 

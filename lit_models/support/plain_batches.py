@@ -11,7 +11,7 @@ from datamodules import ImagePair, LabeledImages
 from datamodules.base import in_precision, to_unit_interval
 from lit_models.errors import ModelError
 from lit_models.support.checks import shape_text
-from lit_models.support.lightning_internals import data_of
+from lit_models.support.lightning_internals import data_of, is_attached, plain_training_loader
 
 if TYPE_CHECKING:
     from lit_models.module import Method
@@ -33,7 +33,7 @@ def with_named_parts(module: "Method", batch: Any) -> Any:
     """A batch of any loader with named parts; one of relit's data modules as it is."""
     if not hasattr(batch, "_fields"):
         return named_parts(module, batch)
-    given_by_data_module = module._trainer is None or module.data is not None
+    given_by_data_module = not is_attached(module) or module.data is not None
     return batch if given_by_data_module else as_transformed(module, batch)
 
 
@@ -125,8 +125,7 @@ def _train_loader_of(trainer: Trainer) -> Any:
     datamodule = data_of(trainer)
     if datamodule is not None:
         return datamodule.train_dataloader()
-    source = trainer.fit_loop._data_source
-    return source.dataloader() if source.is_defined() else None
+    return plain_training_loader(trainer)
 
 
 def _room_for(label: Tensor, taken: Tensor, per_class: int) -> Tensor:

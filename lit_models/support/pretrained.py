@@ -9,7 +9,8 @@ from torch import Tensor
 from lit_models.errors import ModelError, RunError
 from lit_models.module import Method
 from lit_models.networks.convolutional import Decoder, Encoder
-from lit_models.support.checkpoint_files import checkpoint_in, read_or_fall_back
+from lit_models.support.checkpoint_files import read_or_fall_back
+from lit_models.support.checkpoint_paths import checkpoint_in
 
 
 class StartsFromWeights(Method):

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
+from typing import TypeGuard
 
 from lit_models.registry import METHODS
 
@@ -72,11 +73,7 @@ def data_sets() -> dict[str, str]:
 def callbacks() -> dict[str, str]:
     """The module of each callback of relit that a configuration may name."""
     module = _tree(_source_of("lit_models.callbacks"))
-    value = next(
-        node.value
-        for node in module.body
-        if isinstance(node, ast.Assign) and getattr(node.targets[0], "id", None) == "_MODULES"
-    )
+    value = next(node.value for node in module.body if _assigns(node, "_MODULES"))
     added_by_relit = (
         "Checkpoints",
         "ExactResume",
@@ -92,11 +89,15 @@ def exported_names(module: str) -> list[str]:
     """The classes that a package exports by ``__all__`` or, without it, imports (``lightning.pytorch.callbacks``)."""
     body = _tree(_source_of(module)).body
     for node in body:
-        if isinstance(node, ast.Assign) and getattr(node.targets[0], "id", None) == "__all__":
+        if _assigns(node, "__all__"):
             names = [element.value for element in ast.walk(node.value) if isinstance(element, ast.Constant)]
             return sorted(str(name) for name in names if str(name)[:1].isupper())
     imported = [alias.name for node in body if isinstance(node, ast.ImportFrom) for alias in node.names]
     return sorted(name for name in imported if name[:1].isupper())
+
+
+def _assigns(node: ast.stmt, name: str) -> TypeGuard[ast.Assign]:
+    return isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name) and node.targets[0].id == name
 
 
 def optimizers() -> list[str]:

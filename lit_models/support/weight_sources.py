@@ -12,8 +12,7 @@ from typing import Any
 
 import lit_models
 from lit_models.errors import RunError
-from lit_models.support.checkpoint_files import checkpoint_in, read_or_fall_back
-from lit_models.support.weights import WEIGHTS
+from lit_models.support.checkpoint_paths import WEIGHTS, checkpoint_in, require_card
 
 HUB = "hf:"
 HUB_REASONS = {
@@ -25,21 +24,6 @@ HUB_REASONS = {
 HUB_NAME = re.compile(
     r"(?P<repository>[\w.-]+/[\w.-]+)(?:/(?P<file>[\w-][\w.-]*\.safetensors))?(?:@(?P<revision>[\w./-]+))?"
 )
-
-
-def read_source(source: str | Path) -> tuple[Path, dict[str, Any]]:
-    """Finds weights by name and reads them as a checkpoint.
-
-    Args:
-        source: See :func:`find_weights`.
-
-    Returns:
-        The file, and the checkpoint in it.
-
-    Raises:
-        RunError: There are none, or they can't be read.
-    """
-    return read_or_fall_back(find_weights(str(source)))
 
 
 def find_weights(source: str) -> Path:
@@ -93,9 +77,7 @@ def _only_weights(folder: Path, source: str, wanted: str | None = None) -> Path:
 
 
 def _from_hub(source: str) -> Path:
-    given = HUB_NAME.fullmatch(source.removeprefix(HUB))
-    if given is None:
-        raise RunError(f"{source} names no weights on the Hub: write {HUB}OWNER/NAME.")
+    given = hub_name(source)
     file = given["file"]
     patterns = [f"*{WEIGHTS}", "*.json"] if file is None else [file, str(Path(file).with_suffix(".json"))]
     hub = require_hub()
@@ -107,6 +89,30 @@ def _from_hub(source: str) -> Path:
             "download it elsewhere and name its folder."
         ) from error
     return _only_weights(Path(folder), source, file)
+
+
+def hub_name(source: str) -> re.Match[str]:
+    """The parts of ``hf:owner/name[/FILE.safetensors][@revision]``: ``repository``, ``file`` and ``revision``.
+
+    Raises:
+        RunError: It isn't of that form.
+    """
+    given = HUB_NAME.fullmatch(source.removeprefix(HUB))
+    if given is None:
+        raise RunError(f"{source} names no weights on the Hub: write {HUB}OWNER/NAME.")
+    return given
+
+
+def require_weights(source: str) -> None:
+    """Refuses weights that aren't there, or have no card, without asking the Hub.
+
+    Raises:
+        RunError: There are none of that name.
+    """
+    if source.startswith(HUB):
+        hub_name(source)
+    elif (path := find_weights(source)).suffix == WEIGHTS:
+        require_card(path)
 
 
 def require_hub() -> Any:

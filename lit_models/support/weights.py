@@ -29,11 +29,11 @@ from lit_models.module import Method
 from lit_models.networks.weight_files import require_undamaged
 from lit_models.registry import METHODS
 from lit_models.support.arguments import parse_as_data, sentence_of_refusal
+from lit_models.support.checkpoint_paths import require_card
 from lit_models.support.renamed import with_new_names
 
 Model = TypeVar("Model", bound=LightningModule)
 
-WEIGHTS = ".safetensors"
 FORMAT = "relit weights 1"
 RESERVED = {
     "state_dict",
@@ -238,11 +238,7 @@ def read_card(path: Path) -> dict[str, Any]:
     Raises:
         RunError: There is no such file or no card, or it isn't one.
     """
-    card_path = path.with_suffix(".json")
-    if not path.is_file():
-        raise RunError(f"There are no weights {path}: name a {WEIGHTS} file that `relit export` wrote.")
-    if not card_path.is_file():
-        raise RunError(f"{path} has no card: put {card_path.name}, which was exported with it, into the same folder.")
+    card_path = require_card(path)
     try:
         card = json.loads(card_path.read_text(encoding="utf-8"))
     except ValueError as error:

@@ -5,8 +5,8 @@
         --retrain configs/darts_retrain_cifar10_small.yaml --short_epochs 5 --root runs/darts_selection_small
 
 1. Searches with several seeds.
-2. Trains the cells of each search for a short while, on half of the training images. The cells with the highest
-   accuracy on the other half, at the end of that training, are chosen.
+2. Trains the cells of each search for a short while, on the half of the training images from which the search's weights
+   learned. The cells with the highest accuracy on the other half, at the end of that training, are chosen.
 3. Trains random cells for the same short while, until they have cost as much as steps 1 and 2, and chooses among them
    in the same way (Li & Talwalkar 2019, https://arxiv.org/abs/1902.07638).
 4. Trains both choices in full, with one or several seeds, and tests them at the end of the training.

@@ -1,4 +1,4 @@
-"""Count modules that a method loads, untyped look-ups, lines of files, and framework in the methods' files.
+"""Count modules that a method loads, untyped look-ups, lines of files, framework in the methods' files, and tests.
 
     python scripts/analyses/house_counts.py [TREE ...]
 
@@ -65,6 +65,14 @@ def framework(text: str) -> tuple[int, int]:
     return count, len(lines)
 
 
+def tests(tree: Path) -> tuple[int, int, list[str]]:
+    """Lines of the files of tests, their functions, and the files above 500 lines."""
+    texts = [(path.stem, text) for path, text in sources(tree, "tests") if path.stem.startswith("test_")]
+    lines = [(name, len(text.splitlines())) for name, text in texts]
+    functions = sum(len(re.findall(r"^\s*def test_", text, re.MULTILINE)) for _, text in texts)
+    return sum(count for _, count in lines), functions, [f"{name} {count}" for name, count in lines if count > 500]
+
+
 def method_files(tree: Path) -> list[Path]:
     """The files of the methods and of the loops that they share."""
     paths = [tree / "lit_models" / f"{name.replace('.', '/')}.py" for name in {*METHODS, "adversarial", "translation"}]
@@ -88,6 +96,9 @@ def counts(tree: Path) -> dict[str, str]:
     parts = [framework(path.read_text(encoding="utf-8")) for path in method_files(tree)]
     inside, total = (sum(column) for column in zip(*parts, strict=True))
     found["framework in the methods' files"] = f"{inside} of {total} lines ({100 * inside / total:.1f} %)"
+    lines, functions, longest = tests(tree)
+    found["lines of tests"] = f"{lines} ({lines / functions:.1f} for each of {functions} functions)"
+    found["files of tests above 500 lines"] = ", ".join(longest) or "none"
     return found
 
 
@@ -96,7 +107,7 @@ def main(trees: list[str]) -> None:
     columns = [counts(Path(tree).resolve()) for tree in trees or [str(REPOSITORY)]]
     width = max(map(len, columns[0]))
     for name in columns[0]:
-        print(f"{name:{width}}  {'   '.join(f'{column[name]:>30}' for column in columns)}")
+        print(f"{name:{width}}  {'   '.join(f'{column[name]:>40}' for column in columns)}")
 
 
 if __name__ == "__main__":

@@ -155,7 +155,7 @@ def run_darts(args: argparse.Namespace) -> None:
         rows.append((name, f"{1000 * step:,.0f}", f"{faster:.2f}", f"{hours:.1f}", used))
     header = ("side", "ms/step", "times as fast as the textbook", "50 epochs of 25,000, hours", "GPU memory, MiB")
     print_table(header, rows)
-    print_conditions(args)
+    print_conditions(args, cuda=args.cuda)
     write_json(args, seconds=seconds)
 
 

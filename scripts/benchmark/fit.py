@@ -31,6 +31,7 @@ from torch.optim.optimizer import register_optimizer_step_post_hook
 from benchmark.estimate import CountedStep
 from benchmark.race import WARM_UP, add_common_arguments, begin, print_conditions, print_table, race, ratio, write_json
 from benchmark.sides import CONFIGS, fit_with
+from lit_models.adversarial import AdversarialModule
 from lit_models.cli.doctor import peak
 
 REPOSITORY = CONFIGS.parent
@@ -129,7 +130,7 @@ class CountedBatch(CountedStep):
         self.config = ""
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if getattr(pl_module, "n_critic", 1) > 1:
+        if isinstance(pl_module, AdversarialModule) and pl_module.n_critic > 1:
             raise SystemExit("With several critic steps, batches differ: add --set '--model.n_critic 1'.")
         super().on_train_start(trainer, pl_module)
 
@@ -140,7 +141,7 @@ class CountedBatch(CountedStep):
 
 def counted(arguments: list[str]) -> CountedBatch:
     """What a batch of `relit fit` takes."""
-    hook = register_optimizer_step_post_hook(lambda *_: CountedBatch.last.count())
+    hook = register_optimizer_step_post_hook(lambda *_: CountedBatch.last and CountedBatch.last.count())
     try:
         with tempfile.TemporaryDirectory() as folder:
             # Without what monitors validation: checkpoints, early stopping.

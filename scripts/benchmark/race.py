@@ -93,11 +93,11 @@ def print_sides(seconds: Mapping[str, Sequence[float]], done: int, unit: str) ->
         print(f"\nAgainst the textbook, relit fit is {faster:.2f} times as fast.")
 
 
-def print_conditions(args: argparse.Namespace, *remarks: str) -> None:
+def print_conditions(args: argparse.Namespace, *remarks: str, cuda: bool = False) -> None:
     """How the values above came about."""
     import torch
 
-    place = torch.cuda.get_device_name() if getattr(args, "cuda", False) else f"{os.cpu_count()} processors"
+    place = torch.cuda.get_device_name() if cuda else f"{os.cpu_count()} processors"
     threads = f"{args.threads} thread{'s' if args.threads > 1 else ''} on {place}"
     length = f"{args.rounds} rounds of {args.steps} steps each, in turns"
     print(f"\nMedians of {', '.join([length, *remarks, threads])}, torch {torch.__version__}.")

@@ -24,7 +24,7 @@ CONFIGS = Path(__file__).parents[2] / "configs"
 class Observer(Callback):
     """A callback that the benchmark can look at once the training that made it is over."""
 
-    last: ClassVar[Any]
+    last: ClassVar[Any] = None
 
     def __init__(self) -> None:
         Observer.last = self

@@ -25,8 +25,7 @@ from datamodules import (
     SearchDataModule,
     UnseenClasses,
 )
-from datamodules.base import data_root, first_of
-from datamodules.loading.paths import expanded, user_cache
+from datamodules.base import first_of
 
 
 class Few(ImageDataModule):
@@ -115,35 +114,6 @@ def test_classes_in_another_order(digits_root: Path) -> None:
     assert torch.equal(data.train_set.column("label"), 9 - label)
     assert data.class_names == tuple("9876543210")
     assert data.test_set.column("label")[0] == -1
-
-
-def test_paths_as_people_type_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("HOME", "/home/me")
-    monkeypatch.setenv("SCRATCH", "/scratch")
-    assert expanded("~/a") == Path("/home/me/a")
-    assert expanded("${SCRATCH}/$SCRATCH") == Path("/scratch//scratch")
-    assert expanded("a/../b") == tmp_path / "b"
-    (tmp_path / "$5").mkdir()
-    assert expanded("$5") == tmp_path / "$5"
-    monkeypatch.delenv("SCRATCH")
-    with pytest.raises(DataError, match=r"The path \$SCRATCH/data holds \$SCRATCH, but there is no such environment"):
-        data_root("$SCRATCH/data")
-    with pytest.raises(DataError, match="A path is empty: name a file or folder"):
-        expanded("")
-    with pytest.raises(DataError, match=r"The path ~no\.one/a begins with ~no\.one, but there is no such home folder"):
-        expanded("~no.one/a")
-    (tmp_path / "~no.one").mkdir()
-    assert expanded("~no.one") == tmp_path / "~no.one"
-
-
-def test_a_user_without_a_home(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    for name in ("HOME", "XDG_CACHE_HOME", "RELIT_DATA"):
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.setattr("os.path.expanduser", lambda path: path)  # as for a user id that has no name
-    monkeypatch.chdir(tmp_path)
-    assert user_cache().is_absolute()
-    assert tmp_path not in data_root().parents
 
 
 def test_the_first_entries_of_batches_within_batches() -> None:

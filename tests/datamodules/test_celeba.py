@@ -7,6 +7,7 @@ from PIL import Image
 
 from datamodules import CelebA, DataError, DataWarning
 from tests.support.data_modules import set_up
+from tests.support.fixtures import Patch
 
 # Two images at each border between the official splits.
 NUMBERS = [1, 2, 162_769, 162_770, 162_771, 182_637, 182_638, 202_599]
@@ -64,7 +65,7 @@ def test_a_placed_archive(tmp_path: Path) -> None:
 
 
 @only_a_subset
-def test_torchvision_downloads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_torchvision_downloads(tmp_path: Path, monkeypatch: Patch) -> None:
     calls = []
 
     def download(root: str, split: str, download: bool) -> None:

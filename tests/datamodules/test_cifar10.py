@@ -17,6 +17,7 @@ from datamodules import DataError, DataWarning, cifar10
 from datamodules.cifar10 import CIFAR10, MEAN, read_batch
 from datamodules.loading.archives import RemoteFile
 from tests.support.data_modules import real_root, set_up
+from tests.support.fixtures import Patch
 from tests.support.trainers import quiet_trainer
 
 Serve = Callable[[Path], tuple[str, list[str]]]
@@ -108,7 +109,7 @@ def test_reads_archives_and_leaves_nothing_unpacked(tmp_path: Path, version: str
     assert {path.suffix for path in data.store.folder.iterdir()} == {".npy", ".json"}
 
 
-def test_downloads_the_binary_version(tmp_path: Path, serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_downloads_the_binary_version(tmp_path: Path, serve: Serve, monkeypatch: Patch) -> None:
     write_archive(tmp_path / "site" / "cifar-10-binary.tar.gz", "bin", tmp_path / "scratch")
     url, _ = serve(tmp_path / "site")
     monkeypatch.setattr(cifar10, "BINARY", RemoteFile("cifar-10-binary.tar.gz", (url,)))

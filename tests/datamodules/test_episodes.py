@@ -9,6 +9,7 @@ from torch import Tensor
 from datamodules import DataError, DataWarning, Digits, EpisodeDataModule, Episodes, ImageDataModule, ImageFolder
 from datamodules.episodes import EpisodeDataset
 from datamodules.loading.tensors import GatherDataset, LabeledImages
+from tests.support.fixtures import Patch
 
 
 class Numbered(ImageDataModule):
@@ -85,7 +86,7 @@ def test_the_shot_of_evaluation_is_that_of_training_unless_said_otherwise() -> N
     assert batch.support.shape == (1, 5, 3, 1, 1, 1)
 
 
-def test_evaluation_episodes_are_always_the_same_and_training_episodes_never(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_evaluation_episodes_are_always_the_same_and_training_episodes_never(monkeypatch: Patch) -> None:
     names = ("train_dataloader", "val_dataloader", "test_dataloader", "predict_dataloader")
     first = {name: all_rows(getattr(episodes(), name)()) for name in names}
     monkeypatch.setenv("PL_GLOBAL_SEED", "7")

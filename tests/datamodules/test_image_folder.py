@@ -16,6 +16,7 @@ from datamodules import DataError, DataWarning, ImageFolder
 from datamodules.base import to_unit_interval
 from datamodules.loading.decoding import Reading, _drafted, central_square
 from tests.support.data_modules import real_root, set_up
+from tests.support.fixtures import Patch
 
 Serve = Callable[[Path], tuple[str, list[str]]]
 COLORS = {"red": (255, 0, 0), "green": (0, 255, 0), "blue": (0, 0, 255)}
@@ -290,7 +291,7 @@ def test_addresses_of_no_archive(tmp_path: Path, serve: Serve) -> None:
 # --- prepared once, until something changes ---------------------------------------------------------------------------
 
 
-def test_prepared_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_prepared_once(tmp_path: Path, monkeypatch: Patch) -> None:
     write_classes(tmp_path / "data")
     prepared(tmp_path / "data")
     monkeypatch.setattr(Image, "open", None)  # would be called to decode

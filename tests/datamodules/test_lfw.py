@@ -11,6 +11,7 @@ from torchvision import transforms
 from datamodules import LFW, DataError, DataWarning, lfw
 from datamodules.loading import archives
 from tests.support.data_modules import real_root, set_up, sizes
+from tests.support.fixtures import Patch
 
 PEOPLE = {"Ann_Able": 1, "Bob_Brown": 3, "Cid": 12}
 only_a_subset = pytest.mark.filterwarnings("ignore:.* holds .* images of .* people:datamodules.DataWarning")
@@ -123,7 +124,7 @@ BAD_ROOTS = {
     "too many images": (
         lambda root: write_people(root / "lfw" / "lfw-deepfunneled"),
         {"min_images": 13},
-        r"Nobody in .*lfw-deepfunneled who is asked for has 13 images \(the most are 12\): lower --data\.min_images",
+        r"No person that was asked for has 13 images in .*lfw-deepfunneled \(the most are 12\): lower --data\.min",
     ),
 }
 
@@ -131,7 +132,7 @@ BAD_ROOTS = {
 @only_a_subset
 @pytest.mark.filterwarnings("ignore:.*checksum:datamodules.DataWarning")
 @pytest.mark.parametrize(("make", "arguments", "sentence"), BAD_ROOTS.values(), ids=BAD_ROOTS)
-def test_bad_roots(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, make, arguments: dict, sentence: str) -> None:
+def test_bad_roots(tmp_path: Path, monkeypatch: Patch, make, arguments: dict, sentence: str) -> None:
     nowhere = {
         alignment: archives.RemoteFile(file.name, ("http://127.0.0.1:9/",), file.checksum)
         for alignment, file in lfw.ARCHIVES.items()

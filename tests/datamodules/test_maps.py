@@ -2,7 +2,6 @@ import tarfile
 from pathlib import Path
 from types import SimpleNamespace
 
-import numpy as np
 import pytest
 import torch
 from lightning.pytorch.plugins import Precision
@@ -17,50 +16,13 @@ from datamodules.loading.augment import horizontal_flip
 from datamodules.loading.pairs import UnpairedBatches, shift_target
 from datamodules.loading.samplers import ShuffledBatches
 from tests.support.data_modules import real_root, set_up
+from tests.support.pairs import everything, only_a_subset, place_of_window, resized, write_maps
 
-only_a_subset = pytest.mark.filterwarnings("ignore:.* pairs in .*; the data set has:datamodules.DataWarning")
-pytestmark = only_a_subset
-
-
-@pytest.fixture(autouse=True)
-def seeds(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("PL_GLOBAL_SEED", "7")
-    torch.manual_seed(0)
-
-
-def smooth(seed: int, size: tuple[int, int]) -> Image.Image:
-    """A picture without sharp edges, another one for each seed."""
-    rough = np.random.default_rng(seed).integers(0, 256, (6, 6, 3), np.uint8)
-    return Image.fromarray(rough).resize(size, Image.Resampling.BICUBIC)
-
-
-def write_pair(path: Path, seed: int, height: int = 60) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    pair = Image.new("RGB", (2 * height, height))
-    pair.paste(smooth(2 * seed, (height, height)), (0, 0))
-    pair.paste(smooth(2 * seed + 1, (height, height)), (height, 0))
-    pair.save(path, format="PNG")  # under the official name, but lossless, so that pixels can be compared
-
-
-def write_maps(folder: Path, train: int = 12, val: int = 5, height: int = 60) -> Path:
-    for number in range(1, train + 1):
-        write_pair(folder / "train" / f"{number}.jpg", number, height)
-    for number in range(1, val + 1):
-        write_pair(folder / "val" / f"{number}.jpg", 100 + number, height)
-    return folder
+pytestmark = [only_a_subset, pytest.mark.usefixtures("seeds")]
 
 
 def prepared(root: Path, **arguments) -> Maps:
     return set_up(Maps(root=str(root), **{"batch_size": 4, "image_size": 32, **arguments}))
-
-
-def everything(split) -> ImagePair:
-    return split.__getitems__(range(len(split)))
-
-
-def resized(seed: int, size: int, height: int = 60) -> torch.Tensor:
-    resize = transforms.Resize((size, size), transforms.InterpolationMode.BICUBIC)
-    return functional.pil_to_tensor(resize(smooth(seed, (height, height))))
 
 
 # --- what is stored ---------------------------------------------------------------------------------------------------
@@ -140,21 +102,6 @@ def test_a_subset_is_noted(tmp_path: Path) -> None:
 
 
 # --- training batches -------------------------------------------------------------------------------------------------
-
-
-def place_of_window(image: torch.Tensor, window: torch.Tensor) -> tuple[int, int, bool]:
-    """Where ``window`` was cut out of ``image``, and whether it was mirrored; found by trying all places."""
-    size = window.shape[-1]
-    margin = image.shape[-1] - size
-    found = [
-        (top, left, mirrored)
-        for top in range(margin + 1)
-        for left in range(margin + 1)
-        for mirrored in (False, True)
-        if torch.equal(image[:, top : top + size, left : left + size], window.flip(-1) if mirrored else window)
-    ]
-    assert len(found) == 1
-    return found[0]
 
 
 def seen_in_training(data: Maps, epochs: int = 1) -> list[tuple[torch.Tensor, torch.Tensor]]:
@@ -243,8 +190,8 @@ def test_unpaired_batches_have_two_orders(tmp_path: Path) -> None:
     assert sum(source_place[2] == target_place[2] for *_, source_place, target_place in seen) < 40
     batch = next(iter(data.val_dataloader()))  # evaluation is paired
     for number, source, target in zip(data.val_set.rows[:4] + 101, *batch, strict=True):
-        assert torch.equal(source, resized(2 * int(number), 32))
-        assert torch.equal(target, resized(2 * int(number) + 1, 32))
+        assert torch.equal(source, resized(2 * int(number), 32, 60))
+        assert torch.equal(target, resized(2 * int(number) + 1, 32, 60))
 
 
 @pytest.mark.parametrize("pairing", ["paired", "loose", "unpaired"])
@@ -274,16 +221,16 @@ def test_two_ranks_share_out_the_unpaired_batches_of_one() -> None:
 def test_an_unpaired_sample_by_its_number_is_a_pair(tmp_path: Path) -> None:
     write_maps(tmp_path / "maps")
     sample = prepared(tmp_path, pairing="unpaired").train_set[3]
-    assert torch.equal(sample.source, resized(8, 36))
-    assert torch.equal(sample.target, resized(9, 36))
+    assert torch.equal(sample.source, resized(8, 36, 60))
+    assert torch.equal(sample.target, resized(9, 36, 60))
 
 
 def test_an_unpaired_data_set_on_another_device_stays_unpaired(tmp_path: Path) -> None:
     write_maps(tmp_path / "maps")
     data = prepared(tmp_path, pairing="unpaired").train_set.to(torch.device("cpu"))
     batch = data.__getitems__(torch.tensor([[0, 1]]))
-    assert torch.equal(batch.source[0], resized(2, 36))
-    assert torch.equal(batch.target[0], resized(5, 36))
+    assert torch.equal(batch.source[0], resized(2, 36, 60))
+    assert torch.equal(batch.target[0], resized(5, 36, 60))
 
 
 def test_evaluation_is_not_augmented(tmp_path: Path) -> None:
@@ -368,7 +315,7 @@ def test_a_truncated_pair_is_left_out(tmp_path: Path) -> None:
     assert f"1 of the 12 images in {tmp_path}/maps can't be read and are left out: train/3.jpg (" in texts
     assert f"1 of the 5 images in {tmp_path}/maps can't be read and are left out: val/1.jpg (" in texts
     assert data.train_set.rows.tolist() == [0, 1, *range(3, 12)]
-    assert torch.equal(everything(data.train_set).source[2], resized(8, 36))
+    assert torch.equal(everything(data.train_set).source[2], resized(8, 36, 60))
     assert sorted(data.val_set.rows.tolist() + data.test_set.rows.tolist()) == [1, 2, 3, 4]
 
 

@@ -14,6 +14,7 @@ from datamodules.loading.archives import RemoteFile
 from datamodules.loading.tensors import GatherDataset, LabeledImages
 from datamodules.omniglot import CHARACTERS, QuarterTurns, split_of
 from tests.support.data_modules import real_root, set_up
+from tests.support.fixtures import Patch
 
 # Some characters of each split of Vinyals et al.: two alphabets for training, one each for validation and testing.
 CHOSEN = {
@@ -26,12 +27,12 @@ pytestmark = pytest.mark.filterwarnings("ignore::datamodules.DataWarning")
 
 
 @pytest.fixture(autouse=True)
-def no_network(monkeypatch: pytest.MonkeyPatch) -> None:
+def no_network(monkeypatch: Patch) -> None:
     monkeypatch.setattr("datamodules.loading.archives.RETRY_DELAYS", ())
     serve_from(monkeypatch, "http://127.0.0.1:1/")
 
 
-def serve_from(monkeypatch: pytest.MonkeyPatch, address: str) -> None:
+def serve_from(monkeypatch: Patch, address: str) -> None:
     for part, file in omniglot.FILES.items():
         monkeypatch.setitem(omniglot.FILES, part, RemoteFile(file.name, (address,)))
     monkeypatch.setattr(omniglot, "RUNS_FILE", RemoteFile("all_runs.zip", (address,)))
@@ -365,7 +366,7 @@ def test_unpacked_folders_are_used(root: Path, tmp_path: Path, folder: str) -> N
 
 
 def test_files_that_are_not_there_are_downloaded(
-    root: Path, tmp_path: Path, serve: Callable[[Path], tuple[str, list[str]]], monkeypatch: pytest.MonkeyPatch
+    root: Path, tmp_path: Path, serve: Callable[[Path], tuple[str, list[str]]], monkeypatch: Patch
 ) -> None:
     serve_from(monkeypatch, serve(root / "omniglot")[0])
     assert_is_there(tmp_path / "other")
@@ -373,7 +374,7 @@ def test_files_that_are_not_there_are_downloaded(
 
 
 @pytest.mark.filterwarnings("default")
-def test_a_subset_and_another_checksum_are_notes(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_subset_and_another_checksum_are_notes(root: Path, monkeypatch: Patch) -> None:
     file = RemoteFile("images_background.zip", ("http://127.0.0.1:1/",), f"md5:{'0' * 32}")
     monkeypatch.setitem(omniglot.FILES, "background", file)
     with pytest.warns(DataWarning) as notes:

@@ -1,48 +1,28 @@
 import warnings
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from lightning.pytorch import Trainer
 from PIL import Image
-from torchvision import transforms
 from torchvision.transforms import functional
 
-from datamodules import DataError, DataWarning, ImagePair, PairedFolder
+from datamodules import DataError, DataWarning, PairedFolder
 from datamodules.loading.pairs import UnpairedBatches, UnpairedDataset, tile_starts
 from datamodules.loading.samplers import ShuffledBatches
 from lit_models import Pix2Pix
 from lit_models.errors import ModelError
 from tests.support.data_modules import set_up, sizes
+from tests.support.fixtures import Output, Relit
+from tests.support.pairs import everything, picture, place_of_window, resized, side_by_side
+from tests.support.trainers import quiet_trainer
 
-pytestmark = pytest.mark.usefixtures("default_root")
-
-
-@pytest.fixture(autouse=True)
-def seeds(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("PL_GLOBAL_SEED", "7")
-    torch.manual_seed(0)
-
-
-def picture(seed: int, size: int = 40, mode: str = "RGB") -> Image.Image:
-    rough = np.random.default_rng(seed).integers(0, 256, (5, 5, 3), np.uint8)
-    return Image.fromarray(rough).resize((size, size), Image.Resampling.BICUBIC).convert(mode)
+pytestmark = pytest.mark.usefixtures("default_root", "seeds")
 
 
 def save(image: Image.Image, path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     image.save(path)
-
-
-def side_by_side(folder: Path, count: int, first: int = 0, size: int = 40) -> Path:
-    for number in range(first, first + count):
-        pair = Image.new("RGB", (2 * size, size))
-        pair.paste(picture(2 * number, size), (0, 0))
-        pair.paste(picture(2 * number + 1, size), (size, 0))
-        save(pair, folder / f"{number}.png")
-    return folder
 
 
 def two_folders(a: Path, b: Path, count: int, size: int = 40, mode: str = "RGB", first: int = 0) -> None:
@@ -53,15 +33,6 @@ def two_folders(a: Path, b: Path, count: int, size: int = 40, mode: str = "RGB",
 
 def prepared(path: Path, **arguments) -> PairedFolder:
     return set_up(PairedFolder(str(path), **{"image_size": 32, "batch_size": 2, "eval_batch_size": 3, **arguments}))
-
-
-def everything(split) -> ImagePair:
-    return split.__getitems__(range(len(split)))
-
-
-def resized(seed: int, size: int, side: int = 40) -> torch.Tensor:
-    resize = transforms.Resize((size, size), transforms.InterpolationMode.BICUBIC)
-    return functional.pil_to_tensor(resize(picture(seed, side)))
 
 
 # --- layouts ----------------------------------------------------------------------------------------------------------
@@ -153,13 +124,6 @@ def test_pairs_in_an_archive(tmp_path: Path) -> None:
 # --- sizes and channels -----------------------------------------------------------------------------------------------
 
 
-def place_of(window: torch.Tensor, image: torch.Tensor) -> bool:
-    """Whether a window, or its mirror image, is cut out of an image."""
-    size = window.shape[-1]
-    views = image.unfold(1, size, 1).unfold(2, size, 1)  # (C, y, x, size, size)
-    return any((views == one[:, None, None]).flatten(3).all(-1).all(0).any() for one in (window, window.flip(-1)))
-
-
 def test_windows_at_a_larger_scale(tmp_path: Path) -> None:
     side_by_side(tmp_path / "d" / "train", 2)
     side_by_side(tmp_path / "d" / "val", 1, first=5)
@@ -169,7 +133,8 @@ def test_windows_at_a_larger_scale(tmp_path: Path) -> None:
     images = everything(data.train_set).source
     batch = data.augment(everything(data.train_set))
     assert batch.source.shape == (2, 3, 16, 16)
-    assert all(place_of(window, image) for window, image in zip(batch.source, images, strict=True))
+    for window, image in zip(batch.source, images, strict=True):
+        place_of_window(image, window)  # there is one
     assert tile_starts(36, 16) == [0, 10, 20]
     assert sizes(data) == [2, 9, 18]
     full = resized(20, 36)
@@ -328,12 +293,7 @@ QUIET = ("--trainer.enable_progress_bar=false", "--trainer.enable_model_summary=
     [([64], (40, 30), "to 50.0 %"), ([64, 48], (43, 32), "to a shorter side of 32 pixels"), ([32], (80, 60), None)],
 )
 def test_predictions_are_at_the_scale_of_training(
-    relit: Callable[..., int],
-    tmp_path: Path,
-    capsys: pytest.CaptureFixture[str],
-    sides: list[int],
-    size: tuple[int, int],
-    words: str | None,
+    relit: Relit, tmp_path: Path, capsys: Output, sides: list[int], size: tuple[int, int], words: str | None
 ) -> None:
     for place, side in enumerate(sides):
         side_by_side(tmp_path / "pairs", 12, first=100 * place, size=side)
@@ -349,7 +309,7 @@ def test_predictions_are_at_the_scale_of_training(
     assert (words in said) if words else ("resized" not in said)
 
 
-def test_gray_pictures_are_translated_into_color(relit: Callable[..., int], tmp_path: Path) -> None:
+def test_gray_pictures_are_translated_into_color(relit: Relit, tmp_path: Path) -> None:
     two_folders(tmp_path / "pairs" / "A", tmp_path / "pairs" / "B", 12, size=32)
     save(picture(3, 32), tmp_path / "pictures" / "color.png")
     save(picture(3, 32, "L"), tmp_path / "pictures" / "gray.png")
@@ -375,7 +335,7 @@ METHODS = {
 
 
 @pytest.mark.parametrize("name", METHODS)
-def test_networks_of_one_channel_learn_three(relit: Callable[..., int], tmp_path: Path, name: str) -> None:
+def test_networks_of_one_channel_learn_three(relit: Relit, tmp_path: Path, name: str) -> None:
     """Trained, tested and used; ``PairedFolder`` takes its channels and its size from the model."""
     two_folders(tmp_path / "pairs" / "A", tmp_path / "pairs" / "B", 12, size=32)
     save(picture(3, 32), tmp_path / "pictures" / "one.png")
@@ -424,14 +384,11 @@ def test_channels_that_do_not_fit_are_refused(
 ) -> None:
     two_folders(tmp_path / "pairs" / "A", tmp_path / "pairs" / "B", 8, size=32)
     small = Pix2Pix(image_size=32, feature_maps=2, discriminator_feature_maps=2, patch_size=16, **model)
-    quiet = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False}
     with pytest.raises(ModelError, match=sentence):
-        Trainer(accelerator="cpu", max_epochs=1, **quiet).fit(small, PairedFolder(str(tmp_path / "pairs"), **data))
+        quiet_trainer(max_epochs=1).fit(small, PairedFolder(str(tmp_path / "pairs"), **data))
 
 
-def test_tiles_are_predicted_by_number(
-    relit: Callable[..., int], tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_tiles_are_predicted_by_number(relit: Relit, tmp_path: Path, capsys: Output) -> None:
     side_by_side(tmp_path / "pairs" / "train", 4, size=64)
     side_by_side(tmp_path / "pairs" / "test", 1, first=7, size=64)
     arguments = [*SMALL, "--data.path=pairs", "--data.load_size=64", "--data.val_fraction=0", *QUIET]

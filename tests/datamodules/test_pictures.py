@@ -1,4 +1,3 @@
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +11,9 @@ from torch import Tensor
 import lit_models
 from datamodules import DataError, DataWarning, Picture, Pictures
 from datamodules.pictures import png_names
+from tests.support.fixtures import Output, Relit
 from tests.support.small_data import write_autoencoder
 from tests.support.trainers import quiet_trainer
-
-Relit = Callable[..., int]
 
 
 @pytest.fixture
@@ -63,7 +61,7 @@ def predict_with(method: str, checkpoint: Path, **arguments: Any) -> list[str]:
 
 @pytest.mark.parametrize("title", METHODS)
 def test_predict_writes_every_picture_that_can_be_read(
-    relit: Relit, folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], title: str
+    relit: Relit, folder: Path, tmp_path: Path, capsys: Output, title: str
 ) -> None:
     method, arguments, tile, reason = METHODS[title]
     checkpoint = write_checkpoint(tmp_path / "model.ckpt", method, **arguments)
@@ -101,7 +99,7 @@ def test_predict_writes_every_picture_that_can_be_read(
 
 @pytest.mark.parametrize("method", ["Pix2Pix", "CycleGAN"])
 def test_other_data_are_refused_by_the_name_of_these(
-    relit: Relit, folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], method: str
+    relit: Relit, folder: Path, tmp_path: Path, capsys: Output, method: str
 ) -> None:
     checkpoint = write_checkpoint(tmp_path / "model.ckpt", method)
     run = predict_with(method, checkpoint)
@@ -188,9 +186,7 @@ def test_faults_are_told(tmp_path: Path, folder: Path) -> None:
             Pictures(str(folder), **wrong)
 
 
-def test_a_model_of_other_things_is_told_apart(
-    relit: Relit, folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_model_of_other_things_is_told_apart(relit: Relit, folder: Path, tmp_path: Path, capsys: Output) -> None:
     path = write_autoencoder(tmp_path / "classifier.ckpt", lit_models.DigitClassifier)
     pictures = ["--data=Pictures", f"--data.path={folder}"]
     assert relit("predict", "--model=DigitClassifier", f"--ckpt_path={path}", *pictures) == 1

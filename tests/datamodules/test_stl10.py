@@ -13,6 +13,7 @@ from datamodules import DataError, DataWarning, stl10
 from datamodules.loading.tensors import ArrayWriter
 from datamodules.stl10 import STL10, count_images, read_folds, read_images, read_labels
 from tests.support.data_modules import real_root, set_up
+from tests.support.fixtures import Patch
 
 COUNTS = {"train": 40, "test": 30, "unlabeled": 50}
 
@@ -68,7 +69,7 @@ def test_pixels_and_labels_are_where_the_format_says(root: Path) -> None:
     assert data.image_shape == (3, 96, 96)
 
 
-def test_equals_torchvisions_reader(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_equals_torchvisions_reader(root: Path, monkeypatch: Patch) -> None:
     monkeypatch.setattr(datasets.STL10, "_check_integrity", lambda self: True)
     data = prepared(root, unlabeled=True)
     theirs = datasets.STL10(root / "stl10", split="train+unlabeled")
@@ -108,7 +109,7 @@ def test_unlabeled_images_follow_the_labeled_ones_in_training_only(root: Path) -
     assert len(prepared(root).train_set) == 36
 
 
-def test_preparing_holds_one_chunk_in_memory(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_preparing_holds_one_chunk_in_memory(root: Path, tmp_path: Path, monkeypatch: Patch) -> None:
     monkeypatch.setattr(stl10, "CHUNK", 10)
     source = root / "stl10" / "stl10_binary"
     (tmp_path / "out").mkdir()

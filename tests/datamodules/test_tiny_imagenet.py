@@ -15,6 +15,7 @@ from torchvision.datasets import ImageFolder
 from datamodules import DataError, DataWarning, tiny_imagenet
 from datamodules.tiny_imagenet import TinyImageNet, Tree, decode, train_files, val_files
 from tests.support.data_modules import real_root
+from tests.support.fixtures import Patch
 
 # The order of the real wnids.txt isn't that of the labels either.
 WNIDS = [f"n{number:08d}" for number in np.random.default_rng(0).permutation(200) + 1_440_000]
@@ -180,7 +181,7 @@ def test_images_that_come_later_are_noticed(tmp_path: Path, official: dict[str, 
         data.prepare_data()
 
 
-def test_the_real_zip(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_the_real_zip(monkeypatch: Patch, tmp_path: Path) -> None:
     name = "tiny-imagenet-200/tiny-imagenet-200.zip"
     real = real_root(name) / name
     with Tree(real) as tree:  # without decoding everything: it takes seconds
@@ -354,7 +355,7 @@ def test_bad_files(tmp_path: Path, official: dict[str, bytes], case: str) -> Non
     assert [path.name for path in (tmp_path / "tiny-imagenet-200" / "prepared").iterdir()] == [".64x64.lock"]
 
 
-def test_more_images_than_official_are_refused(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_more_images_than_official_are_refused(root: Path, tmp_path: Path, monkeypatch: Patch) -> None:
     monkeypatch.setattr(tiny_imagenet, "TRAIN_IMAGES_A_CLASS", 3)
     (tmp_path / "tiny-imagenet-200.zip").symlink_to(root / "tiny-imagenet-200" / "tiny-imagenet-200.zip")
     with pytest.raises(DataError, match="has 800 train images, not 600"):

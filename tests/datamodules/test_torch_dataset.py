@@ -16,7 +16,6 @@ import pytest
 import scipy.io
 import torch
 import torchvision
-from lightning.pytorch import Trainer
 from PIL import Image
 from torch.utils.data import Dataset
 from torchvision.transforms import functional
@@ -25,6 +24,8 @@ from datamodules import DataError, DataWarning, EpisodeDataModule, FewLabels, To
 from datamodules.torch_dataset import as_picture
 from lit_models import VAE
 from tests.support.data_modules import set_up, sizes
+from tests.support.fixtures import Patch
+from tests.support.trainers import quiet_trainer
 
 HERE = __name__
 Pixels = dict[str, np.ndarray]
@@ -127,7 +128,7 @@ def prepared(**arguments: Any) -> TorchDataset:
     return set_up(TorchDataset(**{"batch_size": 4, **arguments}))
 
 
-def test_a_data_set_of_torchvisions(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_data_set_of_torchvisions(monkeypatch: Patch) -> None:
     monkeypatch.setattr(torchvision.datasets, "FashionMNIST", FakeFashion)
     data = prepared(train="FashionMNIST", val_fraction=0.2)
     assert data.image_shape == (1, 28, 28)
@@ -152,8 +153,8 @@ def md5(path: Path) -> str:
     return hashlib.md5(path.read_bytes(), usedforsecurity=False).hexdigest()
 
 
-def write_as_mnist(name: str) -> Callable[[Path, Pixels, pytest.MonkeyPatch], None]:
-    def write(root: Path, pixels: Pixels, _: pytest.MonkeyPatch) -> None:
+def write_as_mnist(name: str) -> Callable[[Path, Pixels, Patch], None]:
+    def write(root: Path, pixels: Pixels, _: Patch) -> None:
         for split, start in (("train", "train"), ("test", "t10k")):
             write_idx(root / name / "raw" / f"{start}-images-idx3-ubyte", pixels[split][:, 0])
             write_idx(
@@ -163,7 +164,7 @@ def write_as_mnist(name: str) -> Callable[[Path, Pixels, pytest.MonkeyPatch], No
     return write
 
 
-def write_svhn(root: Path, pixels: Pixels, monkeypatch: pytest.MonkeyPatch) -> None:
+def write_svhn(root: Path, pixels: Pixels, monkeypatch: Patch) -> None:
     root.mkdir()
     facts = {}
     for split, image in pixels.items():
@@ -174,7 +175,7 @@ def write_svhn(root: Path, pixels: Pixels, monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setattr(torchvision.datasets.SVHN, "split_list", facts)
 
 
-def write_cifar100(root: Path, pixels: Pixels, monkeypatch: pytest.MonkeyPatch) -> None:
+def write_cifar100(root: Path, pixels: Pixels, monkeypatch: Patch) -> None:
     folder = root / "cifar-100-python"
     folder.mkdir(parents=True)
     for split, image in pixels.items():
@@ -196,7 +197,7 @@ FILES = {
 
 
 @pytest.mark.parametrize("name", FILES)
-def test_torchvisions_files_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+def test_torchvisions_files_by_name(tmp_path: Path, monkeypatch: Patch, name: str) -> None:
     """Its classes read files in their published formats; nothing is downloaded."""
     write, shape, num_classes, first_class = FILES[name]
     pixels = {
@@ -216,7 +217,7 @@ def test_torchvisions_files_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
 
 @pytest.fixture
-def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[str, Path]]:
+def site(tmp_path: Path, monkeypatch: Patch) -> Iterator[tuple[str, Path]]:
     """A server of files on this machine: its address and its folder."""
     for name in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"):
         monkeypatch.delenv(name, raising=False)
@@ -229,7 +230,7 @@ def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[str,
     server.server_close()
 
 
-def publish(name: str, address: str, site: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def publish(name: str, address: str, site: Path, monkeypatch: Patch) -> None:
     """Puts the files of a data set onto the site as its authors do, and directs torchvision's class to them."""
     made: Any = getattr(torchvision.datasets, name)
     if name == "SVHN":
@@ -255,7 +256,7 @@ def publish(name: str, address: str, site: Path, monkeypatch: pytest.MonkeyPatch
 
 @pytest.mark.parametrize("name", FILES)
 def test_torchvision_downloads_files_and_they_are_read(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, site: tuple[str, Path], name: str
+    tmp_path: Path, monkeypatch: Patch, site: tuple[str, Path], name: str
 ) -> None:
     """By its own code, from a server on this machine; without the server one sentence is left."""
     write, shape, *_ = FILES[name]
@@ -398,9 +399,7 @@ def test_a_share_for_a_split_that_is_there_is_said() -> None:
         prepared(train=f"{HERE}.Cells", test_fraction=0.3)
 
 
-def test_another_file_of_the_class_or_of_its_arguments_is_noticed(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_another_file_of_the_class_or_of_its_arguments_is_noticed(tmp_path: Path, monkeypatch: Patch) -> None:
     monkeypatch.syspath_prepend(tmp_path)
     text = Path(__file__).read_text().partition("class Odd")[2].partition("class Drawings")[0]
     imports = ("import numpy as np, torch", "from typing import Any", "from PIL import Image")
@@ -423,8 +422,7 @@ def test_another_file_of_the_class_or_of_its_arguments_is_noticed(
 
 
 def test_size_and_channels_are_those_of_the_model() -> None:
-    quiet = {"accelerator": "cpu", "logger": False, "enable_checkpointing": False, "enable_progress_bar": False}
     data = TorchDataset(f"{HERE}.Odd", batch_size=4)
-    trainer = Trainer(max_epochs=1, limit_train_batches=1, limit_val_batches=0, enable_model_summary=False, **quiet)
+    trainer = quiet_trainer(max_epochs=1, limit_train_batches=1, limit_val_batches=0)
     trainer.fit(VAE(image_size=16, channels=3, latent_dim=2, feature_maps=2), data)
     assert data.image_shape == (3, 16, 16)

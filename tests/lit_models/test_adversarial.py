@@ -7,7 +7,7 @@ import pytest
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.plugins import MixedPrecision
-from torch import Tensor
+from torch import Tensor, nn
 from torch.optim import SGD
 from torch.optim.lr_scheduler import LinearLR
 from torch.utils.data import DataLoader
@@ -18,7 +18,8 @@ from lit_models.adversarial import batch_statistics, evaluating, frozen
 from lit_models.errors import ModelError
 from lit_models.losses.gan import discriminator_bce, generator_bce
 from lit_models.networks import differentiable_augmentation
-from tests.support.trainers import quiet_trainer
+from tests.support.fixtures import Patch
+from tests.support.trainers import Rates, seeded_fit
 
 
 def tiny(**arguments: Any) -> DCGAN:
@@ -38,11 +39,14 @@ def loader(batches: int) -> DataLoader:
 
 
 def fit(model: DCGAN, batches: int, *callbacks: Callback, **arguments: Any) -> Trainer:
-    arguments = {"max_epochs": 1, **arguments}
-    trainer = quiet_trainer(callbacks=list(callbacks), **arguments)
-    torch.manual_seed(3)
-    trainer.fit(model, loader(batches))
-    return trainer
+    return seeded_fit(model, loader(batches), *callbacks, **arguments)
+
+
+def assert_trained_alike(model: DCGAN, generator: nn.Module, discriminator: nn.Module) -> None:
+    """The networks of a model are those that a plain loop has trained."""
+    for ours, plain in ((model.generator, generator), (model.discriminator, discriminator)):
+        for name, parameter in plain.named_parameters():
+            assert torch.allclose(ours.get_parameter(name), parameter, atol=1e-6), name
 
 
 @pytest.mark.parametrize("fresh_latents", [False, True])
@@ -66,9 +70,7 @@ def test_equals_a_plain_loop(n_critic: int, fresh_latents: bool) -> None:
             optimizers[0].zero_grad()
             generator_bce(discriminator(fake)).backward()
             optimizers[0].step()
-    for ours, plain in ((model.generator, generator), (model.discriminator, discriminator)):
-        for name, parameter in plain.named_parameters():
-            assert torch.allclose(ours.get_parameter(name), parameter, atol=1e-6), name
+    assert_trained_alike(model, generator, discriminator)
 
 
 def test_critic_rounds_go_on_across_epochs() -> None:
@@ -216,16 +218,13 @@ def test_schedules_are_stepped_each_epoch() -> None:
 
 def test_schedules_are_stepped_with_the_generator() -> None:
     """Five batches an epoch and n_critic 2 make two steps of the generator, then three."""
-    rates: list[list[float]] = []
-
-    class Rates(Callback):
-        def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
-            rates.append([optimizer.param_groups[0]["lr"] for optimizer in trainer.optimizers])
-
     decay = {f"{player}_scheduler": lambda o: LinearLR(o, 1.0, 0.0, 5) for player in ("generator", "discriminator")}
-    fit(tiny(n_critic=2, schedule_interval="step", **decay), 5, Rates(), max_epochs=2)
-    steps = [(batch + 1) // 2 for batch in range(10)]
-    assert torch.allclose(torch.tensor(rates), 0.1 * (1 - torch.tensor(steps)[:, None] / 5).expand(-1, 2), atol=1e-8)
+    rates = Rates()
+    fit(tiny(n_critic=2, schedule_interval="step", **decay), 5, rates, max_epochs=2)
+    steps = [batch // 2 for batch in range(10)]
+    assert torch.allclose(
+        torch.tensor(rates.all), 0.1 * (1 - torch.tensor(steps)[:, None] / 5).expand(-1, 2), atol=1e-8
+    )
 
 
 def test_an_interval_without_a_schedule_is_refused() -> None:
@@ -235,7 +234,7 @@ def test_an_interval_without_a_schedule_is_refused() -> None:
         tiny(schedule_interval="batch")
 
 
-def test_augmented_images_are_all_that_the_discriminator_gets(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_augmented_images_are_all_that_the_discriminator_gets(monkeypatch: Patch) -> None:
     """A plain loop in which every image, real or generated, is cut before it gets there."""
     monkeypatch.setattr(differentiable_augmentation, "_random_cutout", top_half)
     model = tiny(augmentations=["cutout"])
@@ -256,9 +255,7 @@ def test_augmented_images_are_all_that_the_discriminator_gets(monkeypatch: pytes
         optimizers[0].zero_grad()
         generator_bce(discriminator(top_half(fake))).backward()
         optimizers[0].step()
-    for ours, plain in ((model.generator, generator), (model.discriminator, discriminator)):
-        for name, parameter in plain.named_parameters():
-            assert torch.allclose(ours.get_parameter(name), parameter, atol=1e-6), name
+    assert_trained_alike(model, generator, discriminator)
 
 
 def top_half(image: Tensor) -> Tensor:

@@ -1,5 +1,3 @@
-from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,9 +9,8 @@ from torch.nn import functional
 
 from datamodules import LabeledImages
 from lit_models import DenoisingAutoencoder
-from tests.support.tiny import quick_run, the_run, weights
-
-Relit = Callable[..., int]
+from tests.support.fixtures import Relit
+from tests.support.tiny import quick_run, the_run
 
 TINY = quick_run(
     "autoencoder_digits",
@@ -77,17 +74,10 @@ def test_interpolation_decodes_codes_on_the_way() -> None:
 
 
 @pytest.mark.long
-def test_a_run_resumed_its_pictures_and_its_predictions(relit: Relit) -> None:
-    assert relit("fit", *TINY, "--run.root=whole") == 0
-    assert relit("fit", *TINY, "--trainer.max_epochs=1") == 0
-    assert relit("fit", *TINY, "--ckpt_path=last") == 0
-    run, whole = the_run(), the_run(Path("whole"))
-    expected = weights(whole)
-    assert all(torch.equal(value, expected[name]) for name, value in weights(run).items())
-    assert (run / "metrics.csv").read_text() == (whole / "metrics.csv").read_text()
-    picture = run / "samples" / "reconstructions_0002.png"
-    assert picture.read_bytes() == (whole / "samples" / picture.name).read_bytes()
-    assert np.asarray(Image.open(picture)).std() > 0
+def test_a_run_its_pictures_and_its_predictions(relit: Relit) -> None:
+    assert relit("fit", *TINY) == 0
+    run = the_run()
+    assert np.asarray(Image.open(run / "samples" / "reconstructions_0002.png")).std() > 0
 
     arguments = ["--trainer.accelerator=cpu", "--trainer.enable_progress_bar=false"]
     assert relit("predict", "--ckpt_path", run / "checkpoints" / "best.ckpt", *arguments) == 0

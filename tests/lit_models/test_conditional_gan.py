@@ -1,5 +1,4 @@
 import math
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
 
@@ -21,10 +20,9 @@ from lit_models.networks.label_maps import LearnedPattern
 from lit_models.networks.resnet_gan import ConditionalBatchNorm2d
 from lit_models.support.weights import build_model, read_weights
 from tests.lit_models.test_adversarial import fit, loader
+from tests.support.fixtures import Output, Relit
 from tests.support.tiny import CONFIGS, the_run
 from tests.support.trainers import quiet_trainer
-
-Relit = Callable[..., int]
 
 VARIANTS: list[dict[str, Any]] = [
     {"condition": "latent", "discriminator": "concat", "label_encoding": "one_hot"},
@@ -81,7 +79,7 @@ class TestVariants:
 
 @pytest.mark.parametrize("loss", ["bce", "hinge"])
 def test_a_matching_aware_discriminator_sees_real_images_of_wrong_classes(loss: Literal["bce", "hinge"]) -> None:
-    """Image by image: the real pairs count in full, the two kinds of fakes half each (Reed et al., algorithm 1)."""
+    """Image by image: the real pairs count in full, the two kinds of fakes half each (Reed et al., GAN-CLS)."""
     model, data, fake = tiny(loss=loss, matching_aware=True).eval(), batch(), torch.rand(8, 1, 16, 16)
     seen: list[torch.Tensor] = []
     hook = model.discriminator.register_forward_pre_hook(lambda _, arguments: seen.append(arguments[1]))
@@ -196,8 +194,7 @@ def test_checkpoints_without_an_encoding_are_read_as_patterns(condition: str, tm
     images = [m.sample(5, generator=torch.Generator().manual_seed(0)) for m in (old, new)]
     assert torch.equal(*images)
     resumed = tiny(condition=condition, ema_decay=0.9)
-    options: dict[str, Any] = {"enable_progress_bar": False, "enable_model_summary": False}
-    trainer = quiet_trainer(max_epochs=2, **options)
+    trainer = quiet_trainer(max_epochs=2)
     trainer.fit(resumed, loader(2), ckpt_path=tmp_path / "old.ckpt")
     assert trainer.global_step == 4
     assert not torch.equal(resumed.discriminator.body.layers[0].weight, old.discriminator.body.layers[0].weight)
@@ -280,8 +277,7 @@ def test_columns_of_the_grid_are_classes(tmp_path: Path) -> None:
 def test_columns_of_predicted_grids(labels: Any, columns: int | None, expected: int, tmp_path: Path) -> None:
     model, data = tiny(), Samples(count=12, labels=labels)
     writer = PredictionWriter(str(tmp_path), grid=True, columns=columns)
-    options: dict[str, Any] = {"enable_progress_bar": False, "enable_model_summary": False}
-    trainer = quiet_trainer(callbacks=[writer], **options)
+    trainer = quiet_trainer(callbacks=[writer])
     trainer.predict(model, data, return_predictions=False)
     grid = torch.from_numpy(np.array(Image.open(tmp_path / "grid.png"))).float()[..., 0] / 255
     assert grid.shape == (-(-12 // expected) * 18 + 2, expected * 18 + 2)
@@ -294,7 +290,7 @@ def test_columns_of_predicted_grids(labels: Any, columns: int | None, expected: 
 
 
 def test_the_projections_embedding_is_glorots() -> None:
-    """Uniform within √(6 / (classes + features)) (Glorot & Bengio 2010, eq. 16), as the authors' code has it."""
+    """Uniform within √(6 / (classes + features)) (Glorot & Bengio 2010), as the authors' code has it."""
     weight = tiny(discriminator="projection", feature_maps=64, num_classes=50).discriminator.embedding.weight
     assert weight.shape == (50, 128)
     bound = (6 / (50 + 128)) ** 0.5
@@ -310,7 +306,7 @@ SMALL = (
 
 
 @pytest.mark.long
-def test_from_a_run_to_25_samples_of_one_digit(relit: Relit, capsys: pytest.CaptureFixture[str]) -> None:
+def test_from_a_run_to_25_samples_of_one_digit(relit: Relit, capsys: Output) -> None:
     assert relit("fit", *SMALL) == 0
     grid = Image.open(the_run() / "samples" / "epoch_0001.png")
     assert grid.size == (10 * 34 + 2, 10 * 34 + 2)

@@ -1,5 +1,4 @@
 import random
-from collections.abc import Callable
 from copy import deepcopy
 from pathlib import Path
 from typing import Any
@@ -13,12 +12,9 @@ from datamodules import ImagePair, Maps
 from lit_models import CycleGAN
 from lit_models.cycle_gan import ImageBuffer
 from lit_models.errors import ModelError
-from tests.datamodules.test_maps import write_maps
-from tests.lit_models.test_pix2pix import fit, loader, pairs
-from tests.support.tiny import CONFIGS, the_run, weights
-from tests.support.trainers import quiet_trainer
-
-Relit = Callable[..., int]
+from tests.lit_models.test_pix2pix import loader, pairs
+from tests.support.pairs import write_maps
+from tests.support.trainers import quiet_trainer, seeded_fit
 
 pytestmark = pytest.mark.filterwarnings("ignore:.* pairs in .*; the data set has:datamodules.DataWarning")
 
@@ -73,7 +69,7 @@ def test_training_equals_a_plain_loop() -> None:
     sgd = {f"{player}_optimizer": lambda p: SGD(p, lr=0.01) for player in ("generator", "discriminator")}
     model = tiny(buffer_size=3, **sgd)
     plain = deepcopy(model)
-    fit(model, loader(5))
+    seeded_fit(model, loader(5))
     torch.manual_seed(3)
     optimizers = SGD(plain.generator.parameters(), lr=0.01), SGD(plain.discriminator.parameters(), lr=0.01)
     buffers: tuple[list[Tensor], list[Tensor]] = ([], [])
@@ -196,7 +192,7 @@ def test_pairing_does_not_matter_to_the_generators() -> None:
 @pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
 def test_a_checkpoint_stands_alone(precision: str, tmp_path: Path) -> None:
     model = tiny(ema_decay=0.9)
-    fit(model, loader(2), precision=precision).save_checkpoint(tmp_path / "x.ckpt")
+    seeded_fit(model, loader(2), precision=precision).save_checkpoint(tmp_path / "x.ckpt")
     again = CycleGAN.load_from_checkpoint(tmp_path / "x.ckpt", weights_only=True)
     images = [one.translate(pairs().source) for one in (model, again)]
     assert torch.equal(*images)
@@ -204,37 +200,7 @@ def test_a_checkpoint_stands_alone(precision: str, tmp_path: Path) -> None:
     assert not torch.equal(images[0], (model.generator["to_target"](pairs().source * 2 - 1).float() + 1) / 2), "EMA"
 
 
-@pytest.mark.long
-def test_a_resumed_run_has_its_buffers(relit: Relit, tmp_path: Path) -> None:
-    """Two epochs of 6 batches, interrupted after the first, with buffers that are full by then."""
-    write_maps(tmp_path / "data" / "maps", train=6, val=3)
-    run = [
-        *("fit", "--config", CONFIGS / "cyclegan_maps_64.yaml", f"--data.root={tmp_path / 'data'}"),
-        *("--model.image_size=32", "--data.image_size=32", "--model.feature_maps=2", "--model.patch_size=16"),
-        *("--model.discriminator_feature_maps=2", "--model.blocks=1", "--model.buffer_size=3"),
-        *("--trainer.accelerator=cpu", "--trainer.enable_progress_bar=false", "--trainer.enable_model_summary=false"),
-        *("--trainer.max_epochs=2", "--trainer.callbacks=null", "--trainer.log_every_n_steps=1"),
-        "--checkpoint.every_n_steps=2",
-    ]
-    assert relit(*run, "--run.root=whole") == 0
-    stopped = ["--trainer.callbacks+=tests.support.tiny.InterruptAt", "--trainer.callbacks.batch=9"]
-    assert relit(*run, *stopped) == 130
-    reached = torch.load(the_run() / "checkpoints" / "last.ckpt", weights_only=True)
-    assert reached["global_step"] == 8
-    assert [len(images) for images in reached["image_buffers"][0]] == [3, 3]
-    assert relit(*run, "--ckpt_path=last") == 0
-    state, expected = (
-        torch.load(the_run(Path(root)) / "checkpoints" / "last.ckpt", weights_only=True) for root in ("runs", "whole")
-    )
-    for name, value in expected["state_dict"].items():
-        assert torch.equal(state["state_dict"][name], value), name
-    for images, others in zip(state["image_buffers"][0], expected["image_buffers"][0], strict=True):
-        assert torch.equal(images, others)
-    assert (the_run() / "metrics.csv").read_text() == (the_run(Path("whole")) / "metrics.csv").read_text()
-    assert weights(the_run()).keys() == tiny().state_dict().keys()
-
-
 def test_a_buffer_smaller_than_a_batch_is_refused(tmp_path: Path) -> None:
     write_maps(tmp_path / "maps", train=6, val=3)
     with pytest.raises(ModelError, match="buffer_size is 2; it must be 0, or at least the batch size, 4"):
-        fit(tiny(buffer_size=2), Maps(root=str(tmp_path), image_size=32, batch_size=4))
+        seeded_fit(tiny(buffer_size=2), Maps(root=str(tmp_path), image_size=32, batch_size=4))

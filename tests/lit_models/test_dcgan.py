@@ -76,5 +76,5 @@ def test_samples() -> None:
     assert torch.equal(images, model.sample(5, generator=torch.Generator().manual_seed(1)))
     assert model.generator.training, "sampling puts the network back into training mode"
     assert not images.requires_grad
-    with pytest.raises(ModelError, match="knows no classes"):
+    with pytest.raises(ModelError, match="has no classes"):
         model.sample(2, labels=torch.zeros(2, dtype=torch.long))

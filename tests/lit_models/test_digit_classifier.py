@@ -1,4 +1,3 @@
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -7,10 +6,10 @@ from torch import nn
 
 from datamodules import Digits
 from lit_models import DigitClassifier
+from tests.support.fixtures import Relit
 from tests.support.tiny import quick_run, the_run
 from tests.support.trainers import quiet_trainer
 
-Relit = Callable[..., int]
 TINY = quick_run(
     "digit_classifier_mnist",
     "--data=Digits",

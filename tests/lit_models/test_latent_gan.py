@@ -1,4 +1,3 @@
-from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -12,10 +11,8 @@ from datamodules import Digits
 from lit_models import DenoisingAutoencoder, LatentGAN
 from lit_models.errors import ModelError, RunError
 from tests.support.small_data import write_autoencoder
-from tests.support.tiny import quick_run, the_run, weights
+from tests.support.tiny import quick_run
 from tests.support.trainers import quiet_trainer
-
-Relit = Callable[..., int]
 
 FIT = quick_run(
     "latent_gan_mnist",
@@ -95,23 +92,6 @@ def test_interpolation(decoder: Path, path: str) -> None:
     model.generator.eval()
     assert torch.allclose(way[:, 0], (model.generator(model.project(start)) + 1) / 2, atol=1e-5)
     assert torch.allclose(way[:, -1], (model.generator(model.project(end)) + 1) / 2, atol=1e-5)
-
-
-@pytest.mark.long
-def test_a_run_its_resumption_and_its_checkpoint_without_the_decoders(relit: Relit, decoder: Path) -> None:
-    assert relit("fit", *FIT, "--run.root=whole") == 0
-    assert relit("fit", *FIT, "--trainer.max_epochs=1") == 0
-    decoder.unlink()
-    assert relit("fit", *FIT, "--ckpt_path=last") == 0
-    run, whole = the_run(), the_run(Path("whole"))
-    expected = weights(whole)
-    assert all(torch.equal(value, expected[name]) for name, value in weights(run).items())
-    assert [file.name for file in (run / "samples").iterdir()] == ["epoch_0002.png"]
-    last = run / "checkpoints" / "last.ckpt"
-    assert LatentGAN.load_from_checkpoint(last, weights_only=True).sample(2).shape == (2, 1, 32, 32)
-    quiet = ["--trainer.accelerator=cpu", "--trainer.enable_progress_bar=false"]
-    assert relit("predict", "--ckpt_path", last, *quiet) == 0
-    assert len(list((run / "predictions").glob("*.png"))) == 64
 
 
 def test_no_decoder_and_one_of_another_size(tmp_path: Path, digits_root: Path, decoder: Path) -> None:

@@ -17,7 +17,8 @@ from lit_models.errors import RunError
 from lit_models.layerwise_mlp import MLP, Decoder, mask
 from lit_models.support import phase_data
 from lit_models.support.phase_data import allocate_codes
-from tests.support.trainers import quiet_trainer
+from tests.support.fixtures import Patch
+from tests.support.trainers import Rates, quiet_trainer, trainer_of
 
 # Layers of 2 epochs each and 3 of fine-tuning, 10 batches each.
 TINY: dict[str, Any] = {
@@ -314,7 +315,7 @@ def test_cached_codes_change_nothing_but_the_speed(digits_root: Path) -> None:
 
 
 def test_codes_in_a_file_change_nothing_and_leave_nothing(
-    digits_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    digits_root: Path, tmp_path: Path, monkeypatch: Patch
 ) -> None:
     states = []
     for limit in (1 << 30, 100):
@@ -326,9 +327,7 @@ def test_codes_in_a_file_change_nothing_and_leave_nothing(
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_codes_are_allocated_in_memory_or_in_a_file(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, dtype: torch.dtype
-) -> None:
+def test_codes_are_allocated_in_memory_or_in_a_file(tmp_path: Path, monkeypatch: Patch, dtype: torch.dtype) -> None:
     in_memory = allocate_codes((3, 5), dtype, torch.device("cpu"), tmp_path / "none")
     assert (in_memory.shape, in_memory.dtype) == ((3, 5), dtype)
     monkeypatch.setattr(phase_data, "LARGEST_IN_MEMORY", 0)
@@ -384,15 +383,10 @@ def test_without_our_data_modules_the_layers_below_run_again(digits_root: Path) 
 
 def test_the_schedule_is_for_fine_tuning(digits_root: Path) -> None:
     model = LayerwiseMLP(**TINY, finetune_schedule="cosine")
-    rates = []
-
-    class Rates(Callback):
-        def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-            rates.append(tuple(optimizer.param_groups[0]["lr"] for optimizer in trainer.optimizers))
-
-    trained(digits_root, model, Rates(), limit_train_batches=1)
-    assert [rate[-1] for rate in rates] == pytest.approx([1e-3] * 7 + [7.5e-4, 2.5e-4])
-    assert {rate[:3] for rate in rates} == {(1e-3,) * 3}
+    rates = Rates()
+    trained(digits_root, model, rates, limit_train_batches=1)
+    assert [rate[-1] for rate in rates.all] == pytest.approx([1e-3] * 7 + [7.5e-4, 2.5e-4])
+    assert all(rate[:3] == [1e-3] * 3 for rate in rates.all)
 
 
 def test_bfloat16_codes_take_half_the_memory(digits_root: Path) -> None:
@@ -424,9 +418,6 @@ def test_two_ranks_with_unequal_shares_measure_what_one_process_measures(digits_
     model = LayerwiseMLP(**TINY)
     results = []
     for devices in (1, 2):
-        trainer = quiet_trainer(
-            devices=devices, strategy="auto" if devices == 1 else "ddp_fork", use_distributed_sampler=False
-        )
-        results.append(trainer.test(model, Seven(root=str(digits_root), batch_size=3), verbose=False)[0])
+        results.append(trainer_of(devices).test(model, Seven(root=str(digits_root), batch_size=3), verbose=False)[0])
     assert results[1] == pytest.approx(results[0], rel=1e-5)
     assert 0 < results[0]["test/accuracy"] < 1

@@ -1,9 +1,7 @@
 """Runs of LayerwiseMLP, as a user meets them."""
 
-import csv
 import multiprocessing
 import re
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -19,11 +17,11 @@ from lit_models import LayerwiseMLP
 from lit_models.errors import ModelError
 from lit_models.support.phase_data import labeled_rows
 from tests.lit_models.test_layerwise_mlp import TINY
+from tests.support.fixtures import Output, Relit
 from tests.support.small_data import stl10
+from tests.support.tables import rows_of, table_of
 from tests.support.tiny import assert_refused, assert_same_run, finished_run, killed_fit, killer, quick_run, the_run
 from tests.support.trainers import quiet_trainer
-
-Relit = Callable[..., int]
 
 FIT = quick_run("layerwise_mlp_digits", model=TINY)
 
@@ -46,9 +44,7 @@ def test_a_killed_run_goes_on_exactly_in_any_phase(relit: Relit, uninterrupted: 
 
 
 @pytest.mark.long
-def test_a_resumed_run_may_fine_tune_longer_but_keeps_its_phases(
-    relit: Relit, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_resumed_run_may_fine_tune_longer_but_keeps_its_phases(relit: Relit, capsys: Output) -> None:
     arguments = ["fit", *FIT, "--model.finetune_schedule=cosine", "--trainer.limit_train_batches=1"]
     assert relit(*arguments, "--trainer.max_epochs=8") == 0
     assert relit(*arguments, "--model.pretrain_epochs=1", "--ckpt_path=last") == 1
@@ -62,8 +58,7 @@ def test_a_resumed_run_may_fine_tune_longer_but_keeps_its_phases(
 
 
 def test_fit_logs_every_phase_and_keeps_the_best_classifier(uninterrupted: Path) -> None:
-    with (uninterrupted / "metrics.csv").open(newline="") as file:
-        rows = list(csv.DictReader(file))
+    rows = rows_of(uninterrupted / "metrics.csv")
     logged: dict[str, set[int]] = {}
     for row in rows:
         for name, value in row.items():
@@ -85,7 +80,7 @@ def test_fit_logs_every_phase_and_keeps_the_best_classifier(uninterrupted: Path)
 
 
 @pytest.mark.long
-def test_the_progress_bar_names_phase_and_layer(relit: Relit, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_progress_bar_names_phase_and_layer(relit: Relit, capsys: Output) -> None:
     arguments = ["fit", *FIT, "--trainer.enable_progress_bar=true"]
     killer = [
         "--trainer.callbacks+=tests.support.tiny.KillAt",
@@ -123,13 +118,11 @@ def test_tests_write_tables_and_figures(relit: Relit, uninterrupted: Path, digit
     with torch.no_grad():
         guesses = model(batch.image).argmax(1).tolist()
     pairs = list(zip(batch.label.tolist(), guesses, strict=True))
-    with (figures / "confusion_matrix.csv").open(newline="") as file:
-        table = list(csv.reader(file))
+    table = table_of(figures / "confusion_matrix.csv")
     assert table[0] == ["class", *"0123456789"]
     for true in range(10):
         assert table[true + 1] == [str(true), *(str(pairs.count((true, guess))) for guess in range(10))]
-    with (figures / "class_accuracy.csv").open(newline="") as file:
-        last = list(csv.reader(file))[-1]
+    last = table_of(figures / "class_accuracy.csv")[-1]
     correct = sum(true == guess for true, guess in pairs)
     assert last == ["all", "300", str(correct), f"{correct / 300:.4f}"]
     for name in ("class_accuracy", "confusion_matrix", "embedding"):
@@ -149,8 +142,7 @@ def test_predictions_name_files_classes_and_probabilities(
     arguments = ["--data=ImageFolder", f"--data.path={folder}", "--data.image_size=32", "--data.channels=1"]
     checkpoint = uninterrupted / "checkpoints" / "last.ckpt"
     assert relit("predict", f"--ckpt_path={checkpoint}", *arguments, "--predictions.folder=told") == 0
-    with Path("told/classes.csv").open(newline="") as file:
-        rows = list(csv.reader(file))
+    rows = table_of(Path("told/classes.csv"))
     model = LayerwiseMLP.load_from_checkpoint(checkpoint).eval()
     with torch.no_grad():
         highest, label = model(batch.image).softmax(1).max(1)
@@ -177,7 +169,7 @@ def test_predictions_name_files_classes_and_probabilities(
         ("trainer.accumulate_grad_batches=2", "in place of --trainer.accumulate_grad_batches."),
     ],
 )
-def test_errors_are_a_sentence(relit: Relit, capsys: pytest.CaptureFixture[str], argument: str, sentence: str) -> None:
+def test_errors_are_a_sentence(relit: Relit, capsys: Output, argument: str, sentence: str) -> None:
     assert relit("fit", *FIT, f"--{argument}") == 1
     error = capsys.readouterr().err
     assert sentence in error
@@ -194,16 +186,12 @@ def test_errors_are_a_sentence(relit: Relit, capsys: pytest.CaptureFixture[str],
         ("[10, x]", "--model.widths is x; it must be a whole number."),
     ],
 )
-def test_widths_that_are_no_list_of_numbers(
-    relit: Relit, capsys: pytest.CaptureFixture[str], widths: str, sentence: str
-) -> None:
+def test_widths_that_are_no_list_of_numbers(relit: Relit, capsys: Output, widths: str, sentence: str) -> None:
     assert relit("fit", *FIT, f"--model.widths={widths}") == 2
     assert capsys.readouterr().err == f"relit: {sentence}\n"
 
 
-def test_weights_of_other_layers_are_refused(
-    relit: Relit, uninterrupted: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_weights_of_other_layers_are_refused(relit: Relit, uninterrupted: Path, capsys: Output) -> None:
     checkpoint = uninterrupted / "checkpoints" / "last.ckpt"
     assert relit("test", *FIT, "--model.widths=[12, 8, 7]", f"--ckpt_path={checkpoint}") == 1
     assert "The checkpoint's weights don't fit the model" in capsys.readouterr().err
@@ -298,8 +286,20 @@ def test_stl10s_images_without_labels_are_for_pretraining(relit: Relit, tmp_path
     assert relit("fit", *FIT, *model, *data, "--data.unlabeled=true") == 0
 
 
-def test_a_fraction_that_leaves_a_class_without_labels_is_refused(
-    relit: Relit, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_fraction_that_leaves_a_class_without_labels_is_refused(relit: Relit, capsys: Output) -> None:
     sentence = "labeled_fraction is 0.001, which leaves class 0, of "
     assert_refused(relit, capsys, "fit", *FIT, "--model.labeled_fraction=0.001", sentence=sentence)
+
+
+@pytest.mark.parametrize("fewest", [1, 3, 100, 122, 500, 6000])
+def test_the_fraction_that_is_recommended_is_enough(fewest: int) -> None:
+    label = torch.cat([torch.zeros(7000, dtype=torch.int64), torch.ones(fewest, dtype=torch.int64)])
+    with pytest.raises(ModelError, match=f"leaves class 1, of {fewest} labeled images") as refused:
+        labeled_rows(label, 1e-5, 0)
+    enough = float(str(refused.value).rsplit(" ", 1)[1].rstrip("."))
+    rows = labeled_rows(label, enough, 0)
+    assert rows is not None
+    assert (label[rows] == 1).sum() >= 1
+    if fewest < 500:
+        with pytest.raises(ModelError, match="without a label"):
+            labeled_rows(label, enough - 0.001, 0)

@@ -1,34 +1,27 @@
-import csv
 import math
-import os
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any, cast
 
-import numpy as np
 import pytest
 import torch
-from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch import LightningModule
 from PIL import Image
-from sklearn.neighbors import KNeighborsClassifier, NearestCentroid
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.optim import SGD
 from torch.optim.lr_scheduler import OneCycleLR
 
-from datamodules import DataError, DataWarning, Digits, EpisodeDataModule, ImageFolder, LabeledImages, UnseenClasses
-from datamodules.loading.samplers import BatchSampler, ClassBalancedBatches
+from datamodules import DataWarning, Digits, EpisodeDataModule, ImageFolder, LabeledImages
 from lit_models import MetricResNet
 from lit_models.errors import ModelError
 from lit_models.losses.triplet import batch_hard, distances
-from lit_models.metrics.retrieval import retrieval
 from lit_models.networks.lenet import LeNet
 from lit_models.networks.resnet import ResNet18
 from lit_models.optimizers import one_cycle
+from tests.support.fixtures import Output, Patch, Relit
+from tests.support.tables import rows_of
 from tests.support.tiny import QUIET, assert_refused, the_run
-from tests.support.trainers import quiet_trainer
-
-Relit = Callable[..., int]
+from tests.support.trainers import Rates, trainer_of
 
 pytestmark = pytest.mark.timeout(200)
 
@@ -47,16 +40,6 @@ TINY: dict[str, Any] = {
 def batch_of(size: int = 24) -> LabeledImages:
     generator = torch.Generator().manual_seed(1)
     return LabeledImages(torch.rand(size, 1, 32, 32, generator=generator), torch.arange(size) % 5)
-
-
-def a_trainer(processes: int = 1, *callbacks: Callback, **arguments: Any) -> Trainer:
-    return quiet_trainer(
-        devices=processes,
-        strategy="auto" if processes == 1 else "ddp_fork",
-        callbacks=list(callbacks),
-        use_distributed_sampler=False,
-        **arguments,
-    )
 
 
 def step_of(model: MetricResNet, batch: LabeledImages) -> Tensor:
@@ -174,13 +157,13 @@ def test_lenet_is_that_of_the_papers_table_1() -> None:
 
 def test_a_checkpoint_of_another_head_is_refused(tmp_path: Path, digits_root: Path) -> None:
     model = MetricResNet(**TINY, head="mlp")
-    trainer = a_trainer(max_epochs=1, limit_train_batches=1, limit_val_batches=0)
+    trainer = trainer_of(1, max_epochs=1, limit_train_batches=1, limit_val_batches=0)
     trainer.fit(model, Digits(root=str(digits_root)))
     trainer.save_checkpoint(tmp_path / "model.ckpt")
     assert MetricResNet.load_from_checkpoint(tmp_path / "model.ckpt").head == "mlp, 128"
     sentence = "head is mlp, 128 outputs, the model's linear, 16: leave --model.head and --model.embedding_dim as they"
     with pytest.raises(ModelError, match=sentence):
-        a_trainer().test(MetricResNet(**TINY), Digits(root=str(digits_root)), ckpt_path=tmp_path / "model.ckpt")
+        trainer_of(1).test(MetricResNet(**TINY), Digits(root=str(digits_root)), ckpt_path=tmp_path / "model.ckpt")
     old = torch.load(tmp_path / "model.ckpt", weights_only=True)
     del old["head"]
     del old["hyper_parameters"]["encoder"]
@@ -188,86 +171,15 @@ def test_a_checkpoint_of_another_head_is_refused(tmp_path: Path, digits_root: Pa
     MetricResNet.load_from_checkpoint(tmp_path / "old.ckpt")
 
 
-# --- unseen classes ---------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("loss", LOSSES)
-def test_retrieval_on_unseen_classes(digits_root: Path, loss: Any) -> None:
-    torch.manual_seed(0)
-    model = MetricResNet(**TINY | {"num_classes": 4}, loss=loss)
-    data = UnseenClasses(Digits(root=str(digits_root)), classes_per_batch=4, samples_per_class=3)
-    trainer = a_trainer(max_epochs=1, limit_train_batches=2)
-    trainer.fit(model, data)
-    names = ["map_at_r", "mean_average_precision", "r_precision", *(f"recall_at_{k}" for k in (1, 5, 10))]
-    names += ["loss"] if loss == "triplet" else []
-    assert {n for n in trainer.callback_metrics if n.startswith("val/")} == {f"val/{name}" for name in names}
-    splits = [set(split.column("label").tolist()) for split in (data.train_set, data.val_set, data.test_set)]
-    assert splits == [{0, 1, 2, 3}, {4}, {5, 6, 7, 8, 9}]
-    trainer.test(model, data, verbose=False)
-    image, label = data.transform(data.test_set.__getitems__(torch.arange(len(data.test_set))), training=False)
-    with torch.no_grad():
-        embedding = model.eval().embed(image)
-    expected = retrieval(embedding, label, embedding, label, torch.arange(len(label)))["map_at_r"].mean().item()
-    assert float(trainer.callback_metrics["test/map_at_r"]) == pytest.approx(expected, rel=1e-4)
-
-
-def test_a_split_by_class_needs_classes(digits_root: Path) -> None:
-    data = UnseenClasses(Digits(root=str(digits_root)), train_classes=8, val_classes=2)
-    with pytest.raises(DataError, match="train_classes is 8 and val_classes 2; of 10 classes at least 2 are for train"):
-        data.setup("fit")
-
-
 # --- training ---------------------------------------------------------------------------------------------------------
-
-
-class Balanced(Digits):
-    """Batches of P classes x K digits."""
-
-    def __init__(self, root: Path, classes: int, samples: int, **arguments: Any) -> None:
-        super().__init__(root=str(root), **arguments)
-        self.classes_per_batch, self.samples = classes, samples
-
-    def train_batches(self) -> BatchSampler:
-        label = self.train_set.column("label")
-        return ClassBalancedBatches(label, self.classes_per_batch, self.samples, 0, *self._rank_and_world_size())
-
-
-class WithoutBatchNorm(MetricResNet):
-    """Each image's embedding then depends on nothing but the image, and how a batch is shared out must not matter."""
-
-    def __init__(self, **arguments: Any) -> None:
-        arguments = {"center_weight": 0.1, "references_per_class": 7, "knn_neighbors": 5} | arguments
-        # Slow steps: without normalization, rounding errors grow where a maximum changes its place.
-        super().__init__(**TINY, optimizer=lambda p: SGD(p, lr=0.005), **arguments)
-        for module in list(self.encoder.modules()):
-            for name, child in list(module.named_children()):
-                if isinstance(child, nn.BatchNorm2d):
-                    setattr(module, name, nn.Identity())
-
-
-def test_mining_sees_the_other_ranks_images(digits_root: Path) -> None:
-    """Each rank's batch is of one class: alone it would have no negative at all."""
-    if not hasattr(os, "fork"):
-        pytest.skip("needs fork")
-    torch.manual_seed(0)
-    model = WithoutBatchNorm(loss="triplet")
-    trainer = a_trainer(2, max_epochs=1, limit_train_batches=2, limit_val_batches=0)
-    trainer.fit(model, Balanced(digits_root, 1, 4))
-    assert float(trainer.callback_metrics["train/loss"]) > 0.1
-
-
-class Recorder(MetricResNet):
-    """Keeps the learning rate of every step."""
-
-    def on_train_batch_start(self, *_: Any) -> None:
-        self.__dict__.setdefault("rates", []).append(self.trainer.optimizers[0].param_groups[0]["lr"])
 
 
 @pytest.mark.parametrize("schedule", ["constant", "one_cycle"])
 def test_the_schedule_is_torchs(digits_root: Path, schedule: Any) -> None:
-    model = Recorder(**TINY, schedule=schedule, optimizer=lambda p: SGD(p, lr=0.5))
-    a_trainer(max_epochs=2, limit_train_batches=10, limit_val_batches=0).fit(model, Digits(root=str(digits_root)))
-    rates = model.__dict__["rates"]
+    model, seen = MetricResNet(**TINY, schedule=schedule, optimizer=lambda p: SGD(p, lr=0.5)), Rates()
+    trainer = trainer_of(1, max_epochs=2, limit_train_batches=10, limit_val_batches=0, callbacks=[seen])
+    trainer.fit(model, Digits(root=str(digits_root)))
+    rates = seen.first
     if schedule == "constant":
         assert rates == [0.5] * 20
         return
@@ -284,7 +196,7 @@ def test_the_schedule_is_torchs(digits_root: Path, schedule: Any) -> None:
 def test_a_schedule_without_an_end_is_refused(digits_root: Path) -> None:
     model = MetricResNet(**TINY, schedule="one_cycle")
     with pytest.raises(ModelError, match=r"set --trainer.max_epochs or max_steps"):
-        a_trainer(max_epochs=-1).fit(model, Digits(root=str(digits_root)))
+        trainer_of(1, max_epochs=-1).fit(model, Digits(root=str(digits_root)))
 
 
 def test_pretrained_weights_are_loaded_for_training_only(digits_root: Path, tmp_path: Path) -> None:
@@ -292,131 +204,13 @@ def test_pretrained_weights_are_loaded_for_training_only(digits_root: Path, tmp_
     source = ResNet18(1, 2, "7x7")
     torch.save(source.state_dict(), tmp_path / "w.pth")
     model = MetricResNet(**TINY, pretrained=str(tmp_path / "w.pth"), optimizer=lambda p: SGD(p, lr=0.0))
-    trainer = a_trainer(max_epochs=1, limit_train_batches=1, limit_val_batches=0)
+    trainer = trainer_of(1, max_epochs=1, limit_train_batches=1, limit_val_batches=0)
     trainer.fit(model, Digits(root=str(digits_root)))
     assert torch.equal(model.encoder.layer4[1].conv2.weight, source.layer4[1].conv2.weight)
     trainer.save_checkpoint(tmp_path / "model.ckpt")
     (tmp_path / "w.pth").unlink()
     MetricResNet.load_from_checkpoint(tmp_path / "model.ckpt")
-    a_trainer(max_epochs=1).fit(model, Digits(root=str(digits_root)), ckpt_path=tmp_path / "model.ckpt")
-
-
-# --- evaluation -------------------------------------------------------------------------------------------------------
-
-
-class Noisy(MetricResNet):
-    """Embeddings that are known: some pixels of the image, so that no training is needed."""
-
-    def features(self, image: Tensor) -> Tensor:
-        return functional.avg_pool2d(image, 8).flatten(1)
-
-
-@pytest.mark.parametrize("processes", [1, 2])
-@pytest.mark.parametrize("loss", LOSSES)
-def test_evaluation_by_scikit_learn(digits_root: Path, loss: Any, processes: int) -> None:
-    """Every figure of a test, of one process and of two with batches of different sizes, against scikit-learn's of all
-    images at once."""
-    if processes == 2 and not hasattr(os, "fork"):
-        pytest.skip("needs fork")
-    torch.manual_seed(0)
-    model = Noisy(**TINY, loss=loss, knn_neighbors=9, center_weight=0.5)
-    if loss != "triplet":
-        nn.init.normal_(model.classifier.weight)
-    if loss == "center":
-        model.center.normal_()
-    data = Digits(root=str(digits_root), eval_batch_size=37)
-    trainer = a_trainer(processes)
-    trainer.test(model, data, verbose=False)
-    found = {name.removeprefix("test/"): float(value) for name, value in trainer.callback_metrics.items()}
-
-    data.setup("test")  # the ranks are other processes
-    (train, train_label), (test, label) = (
-        data.transform(split.__getitems__(torch.arange(len(split))), training=False)
-        for split in (data.train_set, data.test_set)
-    )
-    x, y, z, t = model.features(train).numpy(), train_label.numpy(), model.features(test).numpy(), label.numpy()
-    centroids = NearestCentroid().fit(x, y).centroids_
-    square = ((z[:, None] - centroids) ** 2).sum(-1)
-    votes = KNeighborsClassifier(9, weights="distance").fit(x, y).predict_proba(z)
-    neighbors = KNeighborsClassifier(1).fit(z, t).kneighbors(n_neighbors=5, return_distance=False)
-
-    def top(score: np.ndarray, k: int) -> float:
-        return float(
-            np.mean([label in np.argsort(-row, kind="stable")[:k] for row, label in zip(score, t, strict=True)])
-        )
-
-    expected = {
-        "centroid_accuracy": top(-square, 1),
-        "centroid_accuracy_top5": top(-square, 5),
-        "knn_accuracy": top(votes, 1),
-        "recall_at_1": np.mean(t[neighbors[:, 0]] == t),
-        "recall_at_5": np.mean((t[neighbors] == t[:, None]).any(1)),
-    }
-    retrieved = retrieval(torch.from_numpy(z), label, torch.from_numpy(z), label, torch.arange(len(z)))
-    expected |= {name: value.mean().item() for name, value in retrieved.items() if name not in expected}
-    if loss == "triplet":
-        expected |= {"accuracy": expected["centroid_accuracy"], "accuracy_top5": expected["centroid_accuracy_top5"]}
-        own = ((x[:, None] - centroids) ** 2).sum(-1)
-
-        def surprise(beta: float, distance: np.ndarray, label: np.ndarray) -> float:
-            score = -beta * distance
-            return float(np.mean(np.log(np.exp(score).sum(1)) - score[np.arange(len(label)), label]))
-
-        betas = np.linspace(0.1, 40, 1000)
-        best = betas[np.argmin([surprise(beta, own, y) for beta in betas])]
-        assert 1 < best < 39
-        assert found["cross_entropy"] == pytest.approx(surprise(best, square, t), rel=2e-2)
-        assert found.pop("loss") > 0
-    else:
-        logits = model.classifier(torch.from_numpy(z)).detach()
-        expected |= {"accuracy": top(logits.numpy(), 1), "accuracy_top5": top(logits.numpy(), 5)}
-        expected["cross_entropy"] = expected["loss"] = functional.cross_entropy(logits, label).item()
-    if loss == "center":
-        expected["loss"] += 0.25 * (torch.from_numpy(z) - model.center[label]).square().sum(1).mean().item()
-    for name, value in expected.items():
-        assert found[name] == pytest.approx(value, abs=2e-5), name
-    assert 0.3 < found["centroid_accuracy"] < found["centroid_accuracy_top5"] < 1
-    assert found["knn_accuracy"] <= found["knn_accuracy_top5"] <= 1
-    assert {"loss", "cross_entropy", "accuracy", "accuracy_top5", "knn_accuracy_top5", *expected} >= set(found)
-
-
-def test_the_triplet_loss_of_a_split_is_that_of_balanced_batches() -> None:
-    torch.manual_seed(0)
-    model = MetricResNet(**TINY, loss="triplet")
-    embedding, label = torch.randn(60, 4), torch.arange(60) % 6
-    label[label == 5] = 0
-    label[3] = 5  # a class with one image is left out
-    rows = (label != 5).nonzero().flatten()
-    expected = []
-    for batch in ClassBalancedBatches(label[rows], 5, 4).epoch(0):
-        assert len(batch) == 20
-        chosen = rows[batch]
-        expected.append(batch_hard(torch.cdist(embedding[chosen], embedding[chosen]), label[chosen], "soft").loss)
-    assert len(expected) == 2
-    found = model._split_triplet_loss(embedding, label)
-    assert found.item() == pytest.approx(torch.stack(expected).mean().item(), rel=1e-5)
-    assert model._split_triplet_loss(embedding[:5], torch.arange(5)).item() == 0, "no class has two images"
-
-
-@pytest.mark.parametrize("loss", LOSSES)
-def test_validation_takes_few_references_and_says_how_training_images_fare(digits_root: Path, loss: Any) -> None:
-    seen: list[int] = []
-
-    class Counting(MetricResNet):
-        def _embed_references(self, per_class: int | None) -> None:
-            super()._embed_references(per_class)
-            seen.append(len(self.evaluation.reference))
-
-    torch.manual_seed(0)
-    model = Counting(**TINY, loss=loss, references_per_class=3)
-    data = Digits(root=str(digits_root), batch_size=128)
-    trainer = a_trainer(max_epochs=1, limit_train_batches=2, num_sanity_val_steps=1)
-    trainer.fit(model, data)
-    assert {"train/accuracy", "train/centroid_accuracy", "val/accuracy"} <= set(trainer.callback_metrics)
-    trainer.test(model, data, verbose=False)
-    assert seen == [2, 30, 1297]
-    trainer.validate(model, data, verbose=False)
-    assert not {"train/accuracy", "train/centroid_accuracy"} & set(trainer.callback_metrics)
+    trainer_of(1, max_epochs=1).fit(model, Digits(root=str(digits_root)), ckpt_path=tmp_path / "model.ckpt")
 
 
 # --- the command ------------------------------------------------------------------------------------------------------
@@ -441,7 +235,7 @@ COMMAND = (
 @pytest.mark.parametrize("loss", [pytest.param("center", marks=pytest.mark.slow), "triplet"])
 @pytest.mark.long
 def test_a_run_its_test_and_predictions_from_its_checkpoint_alone(
-    relit: Relit, capsys: pytest.CaptureFixture[str], digits_root: Path, loss: str
+    relit: Relit, capsys: Output, digits_root: Path, loss: str
 ) -> None:
     # oneDNN's strided 1x1 convolutions write beyond their memory with channels_last and less than 8 channels.
     options = [f"--model.loss={loss}", "--model.feature_maps=8", "--channels_last=true"]
@@ -472,8 +266,7 @@ def test_a_run_its_test_and_predictions_from_its_checkpoint_alone(
     folder = ["--data=ImageFolder", "--data.path=pictures", "--data.image_size=32", "--data.channels=1"]
     quiet = ["--trainer.enable_progress_bar=false", "--trainer.accelerator=cpu", "--predictions.folder=out"]
     assert relit("predict", f"--ckpt_path={run}/checkpoints/last.ckpt", *folder, *quiet) == 0
-    with open("out/classes.csv", newline="") as file:
-        rows = list(csv.DictReader(file))
+    rows = rows_of(Path("out/classes.csv"))
     model = MetricResNet.load_from_checkpoint(run / "checkpoints" / "last.ckpt").eval()
     with torch.no_grad():
         probability = model(image / 255).softmax(1)
@@ -513,11 +306,7 @@ def test_a_longer_training_stretches_the_schedule(relit: Relit) -> None:
     ],
 )
 def test_errors_are_a_sentence(
-    relit: Relit,
-    capsys: pytest.CaptureFixture[str],
-    arguments: list[str],
-    sentence: str,
-    monkeypatch: pytest.MonkeyPatch,
+    relit: Relit, capsys: Output, arguments: list[str], sentence: str, monkeypatch: Patch
 ) -> None:
     if "--data=TinyImageNet" in arguments:
         monkeypatch.setattr("datamodules.TinyImageNet.prepare_data", lambda self: None)
@@ -534,38 +323,25 @@ def test_episodes_are_refused(digits_root: Path, stage: str) -> None:
         pytest.warns(DataWarning, match="classes that are trained on"),
         pytest.raises(ModelError, match="takes single images, but EpisodeDataModule gives episodes: set --data Digits"),
     ):
-        getattr(a_trainer(max_epochs=1), stage)(MetricResNet(**TINY), data)
+        getattr(trainer_of(1, max_epochs=1), stage)(MetricResNet(**TINY), data)
 
 
 def test_a_trained_model_asks_for_other_data_not_for_another_model(digits_root: Path, tmp_path: Path) -> None:
     Image.new("L", (40, 40)).save(tmp_path / "1.png")
     folder = ImageFolder(str(tmp_path), root=str(tmp_path / "root"), image_size=64, channels=3)
     with pytest.raises(ModelError, match=r"gives 3x64x64 .*: set --data.image_size 32 and --data.channels 1, or"):
-        a_trainer().predict(MetricResNet(**TINY), folder)
+        trainer_of(1).predict(MetricResNet(**TINY), folder)
     digits = Digits(root=str(digits_root))
     for change, fault in (
         ({"image_size": 64}, "images of 1x64x64, but Digits gives 1x32x32 (channels x height x width)"),
         ({"num_classes": 12}, "12 classes, but Digits gives images of 10 classes"),
     ):
         with pytest.raises(ModelError) as error:
-            a_trainer().test(MetricResNet(**{**TINY, **change}), digits)
+            trainer_of(1).test(MetricResNet(**{**TINY, **change}), digits)
         assert str(error.value) == f"MetricResNet is built for {fault}: choose other data."
-
-
-def test_predictions_by_triplets_need_the_centroids_of_a_validation(digits_root: Path) -> None:
-    torch.manual_seed(0)
-    model, data = MetricResNet(**TINY, loss="triplet"), Digits(root=str(digits_root), batch_size=64)
-    few = {"max_epochs": 1, "limit_train_batches": 1, "limit_predict_batches": 1}
-    for without in ({"limit_val_batches": 0}, {"check_val_every_n_epoch": 2}):
-        a_trainer(**few, **without).fit(model, data)
-        with pytest.raises(ModelError, match="has had none: train it for one more epoch, without"):
-            a_trainer(**few).predict(model, data)
-    a_trainer(**few).fit(model, data)
-    (batch,) = a_trainer(**few).predict(model, data)
-    assert batch.probability.max() > 0.11
 
 
 def test_loaders_of_other_things_are_refused() -> None:
     loader = torch.utils.data.DataLoader([0])  # type: ignore[arg-type]
     with pytest.raises(ModelError, match="takes batches of"):
-        a_trainer(max_epochs=1).fit(cast(LightningModule, MetricResNet(**TINY)), loader)
+        trainer_of(1, max_epochs=1).fit(cast(LightningModule, MetricResNet(**TINY)), loader)

@@ -14,6 +14,7 @@ from lit_models import METHODS, module
 from lit_models.module import Export, Method
 from lit_models.support.lightning_internals import data_of
 from lit_models.support.weights import hyperparameter_names, state_of
+from tests.support.fixtures import Patch
 from tests.support.small_models import checkpoint_of, small_model
 
 REPOSITORY = Path(__file__).parents[2]
@@ -102,7 +103,7 @@ def test_what_a_checkpoint_restores_goes_into_the_next_one() -> None:
     assert dict(model.hparams) == {"width": 5, "rate": 0.3}
 
 
-def test_means_are_logged_below_their_stage(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_means_are_logged_below_their_stage(monkeypatch: Patch) -> None:
     logged: list[Any] = []
     model = Restoring()
     monkeypatch.setattr(model, "log_dict", lambda values, **options: logged.append((values, options)))

@@ -1,5 +1,4 @@
 from collections import Counter
-from collections.abc import Callable
 from copy import deepcopy
 from pathlib import Path
 from typing import Any
@@ -16,16 +15,15 @@ from torch.utils.data import DataLoader
 
 from datamodules import Digits, ImagePair, Maps
 from lit_models import Pix2Pix
-from lit_models.adversarial import AdversarialModule
 from lit_models.errors import ModelError
 from lit_models.networks import few_pixels
 from lit_models.networks.resnet_generator import ResNetGenerator
-from tests.datamodules.test_maps import write_maps
 from tests.lit_models.support.test_authors_weights import AuthorsUNet, by_the_image, shaken
 from tests.support.data_modules import set_up
+from tests.support.fixtures import Output, Patch, Relit
+from tests.support.pairs import write_maps
 from tests.support.tiny import CONFIGS, the_run, weights
-
-Relit = Callable[..., int]
+from tests.support.trainers import Rates, seeded_fit
 
 pytestmark = pytest.mark.filterwarnings("ignore:.* pairs in .*; the data set has:datamodules.DataWarning")
 
@@ -45,15 +43,6 @@ def pairs(count: int = 2, source_channels: int | None = None) -> ImagePair:
 def loader(batches: int, size: int = 2, source_channels: int | None = None) -> DataLoader:
     rows = [ImagePair(*row) for row in zip(*pairs(batches * size, source_channels), strict=True)]
     return DataLoader(rows, batch_size=size, generator=torch.Generator())  # type: ignore[arg-type]
-
-
-def fit(model: AdversarialModule, data: Any, *callbacks: Callback, **arguments: Any) -> Trainer:
-    quiet = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False}
-    arguments = {"max_epochs": 1, **quiet, "enable_model_summary": False, **arguments}
-    trainer = Trainer(accelerator="cpu", callbacks=list(callbacks), **arguments)
-    torch.manual_seed(3)
-    trainer.fit(model, data)
-    return trainer
 
 
 def plain_discriminator_loss(model: Pix2Pix, batch: ImagePair, fake: Tensor) -> Tensor:
@@ -106,7 +95,7 @@ class TestMethods:
         model = tiny(**method, **sgd, dropout=0.0)
         plain = deepcopy(model)
         batches = loader(3, source_channels=method.get("source_channels"))
-        fit(model, batches)
+        seeded_fit(model, batches)
         optimizers = SGD(plain.generator.parameters(), lr=0.02), SGD(plain.discriminator.parameters(), lr=0.02)
         for batch in batches:
             fake = plain.generator(batch.source * 2 - 1)
@@ -174,39 +163,31 @@ class Casts(TorchDispatchMode):
         return func(*args, **kwargs)
 
 
-def test_the_generators_weights_are_cast_once_a_batch(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_generators_weights_are_cast_once_a_batch(monkeypatch: Patch) -> None:
     """In layers of few pixels, too. (The discriminator's weights, far fewer, are cast for each of its passes.)"""
     monkeypatch.setattr(few_pixels, "WEIGHTS", 0)
     model = tiny()
     with Casts(model) as casts:
-        fit(model, loader(2, size=1), precision="bf16-mixed")
+        seeded_fit(model, loader(2, size=1), precision="bf16-mixed")
     of_generator = [name for name, one in model.named_parameters() if one.ndim == 4 and name.startswith("generator.")]
     assert len(of_generator) == 10
     assert {casts.counts[name] for name in of_generator} == {2}
 
 
-class LearningRates(Callback):
-    def __init__(self) -> None:
-        self.rates: list[list[float]] = []
-
-    def on_train_batch_end(self, trainer: Trainer, *_: Any) -> None:
-        self.rates.append([optimizer.param_groups[0]["lr"] for optimizer in trainer.optimizers])
-
-
 def test_the_learning_rates_fall_over_the_second_half() -> None:
     """The authors' rule, at 4 + 4 epochs: 1 − max(0, epoch + 1 − 4) / 5."""
-    rates = LearningRates()
-    fit(tiny(), loader(1), rates, max_epochs=8)
+    rates = Rates()
+    seeded_fit(tiny(), loader(1), rates, max_epochs=8)
     expected = [2e-4 * part for part in (1, 1, 1, 1, 0.8, 0.6, 0.4, 0.2)]
-    assert rates.rates == [pytest.approx([rate, rate]) for rate in expected]
-    constant = LearningRates()
-    fit(tiny(decay_start=1.0), loader(1), constant, max_epochs=3)
-    assert constant.rates == [[2e-4, 2e-4]] * 3
+    assert rates.all == [pytest.approx([rate, rate]) for rate in expected]
+    constant = Rates()
+    seeded_fit(tiny(decay_start=1.0), loader(1), constant, max_epochs=3)
+    assert constant.all == [[2e-4, 2e-4]] * 3
 
 
 @pytest.fixture
 def maps_root(tmp_path: Path) -> Path:
-    write_maps(tmp_path / "data" / "maps", train=6, val=5, height=600)
+    write_maps(tmp_path / "data" / "maps", train=6, val=5, height=120)
     return tmp_path / "data"
 
 
@@ -256,7 +237,7 @@ def test_test_predict_and_a_resumed_run(relit: Relit, maps_root: Path) -> None:
     numbers = (data.test_set.rows + 1).tolist()
     for row, number in enumerate(numbers):
         with Image.open(maps_root / "maps" / "val" / f"{number}.jpg") as pair:
-            pair.crop((0, 0, 600, 600)).save(f"photographs/{row}.png")
+            pair.crop((0, 0, 120, 120)).save(f"photographs/{row}.png")
     pictures = ["--data=Pictures", "--data.path=photographs"]
     assert relit("predict", checkpoint, *pictures, "--predictions.folder=maps") == 0
     model = Pix2Pix.load_from_checkpoint(whole / "checkpoints" / "last.ckpt", weights_only=True)
@@ -288,11 +269,7 @@ def test_predict_with_the_authors_weights(relit: Relit, precision: str) -> None:
 
 @pytest.mark.parametrize("generator", ["unet", "resnet"])
 def test_batch_normalization_over_processes_is_refused(
-    relit: Relit,
-    maps_root: Path,
-    generator: str,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
+    relit: Relit, maps_root: Path, generator: str, monkeypatch: Patch, capsys: Output
 ) -> None:
     monkeypatch.setattr("torch.cuda.is_available", lambda: True)
     arguments = [f"--model.generator={generator}", "--model.blocks=1", "--trainer.sync_batchnorm=true"]
@@ -305,4 +282,4 @@ def test_batch_normalization_over_processes_is_refused(
 def test_other_data_are_refused(digits_root: Path) -> None:
     model = tiny(channels=1)
     with pytest.raises(ModelError, match="learns from pairs of images, which Digits doesn't give: set --data Paired"):
-        fit(model, Digits(root=str(digits_root)))
+        seeded_fit(model, Digits(root=str(digits_root)))

@@ -1,27 +1,25 @@
-import csv
 import math
 import os
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from lightning.pytorch import Trainer
+from lightning.pytorch import Callback, Trainer
 from PIL import Image
 from torch import nn
-from torch.optim import SGD
 
 from datamodules import Digits, EpisodeDataModule, Episodes, LabeledImages, OmniglotEpisodes
 from lit_models import ProtoNet
 from lit_models.errors import ModelError
 from lit_models.losses.prototypical import episode_accuracy, prototypical_loss
 from lit_models.protonet import Conv4
-from tests.support.tiny import QUIET, assert_refused, killed_fit, killer, the_run
-from tests.support.trainers import quiet_trainer
-
-Relit = Callable[..., int]
+from tests.support import two_ranks
+from tests.support.fixtures import Output, Patch, Relit
+from tests.support.tables import rows_of
+from tests.support.tiny import QUIET, assert_refused, the_run
+from tests.support.trainers import Rates, trainer_of
 
 pytestmark = [pytest.mark.filterwarnings("ignore::datamodules.DataWarning"), pytest.mark.timeout(200)]
 
@@ -125,51 +123,25 @@ def test_distances_are_taken_in_float32_under_autocast() -> None:
 # --- training ---------------------------------------------------------------------------------------------------------
 
 
-class Recorder(ProtoNet):
-    """Keeps the learning rate of every step."""
-
-    def on_train_batch_start(self, *_: Any) -> None:
-        self.__dict__.setdefault("rates", []).append(self.trainer.optimizers[0].param_groups[0]["lr"])
-
-
-def fit(model: ProtoNet, root: Path, **arguments: Any) -> tuple[ProtoNet, Trainer]:
+def fit(model: ProtoNet, root: Path, *callbacks: Callback, **arguments: Any) -> tuple[ProtoNet, Trainer]:
     settings = {"n_way": 5, "k_shot": 1, "n_query": 2, "test_way": 5, "test_query": 2, "val_episodes": 4} | arguments
-    trainer = a_trainer(max_epochs=1)
+    trainer = trainer_of(1, max_epochs=1, callbacks=list(callbacks))
     trainer.fit(model, EpisodeDataModule(Digits(root=str(root)), **settings))
     return model, trainer
 
 
-def a_trainer(processes: int = 1, **arguments: Any) -> Trainer:
-    return quiet_trainer(
-        devices=processes, strategy="auto" if processes == 1 else "ddp_fork", use_distributed_sampler=False, **arguments
-    )
-
-
 @pytest.mark.parametrize("per_batch", [1, 2, 4])
 def test_the_learning_rate_is_halved_by_episodes_not_steps(digits_root: Path, per_batch: int) -> None:
-    model = Recorder(image_size=32, feature_maps=2, lr_halving_episodes=4)
-    fit(model, digits_root, train_episodes=16, episodes_per_batch=per_batch)
-    rates = model.__dict__["rates"]
-    assert rates == [1e-3 * 0.5 ** (step * per_batch // 4) for step in range(16 // per_batch)]
+    model, rates = ProtoNet(image_size=32, feature_maps=2, lr_halving_episodes=4), Rates()
+    fit(model, digits_root, rates, train_episodes=16, episodes_per_batch=per_batch)
+    assert rates.first == [1e-3 * 0.5 ** (step * per_batch // 4) for step in range(16 // per_batch)]
     assert model.episodes_seen == 16
 
 
 def test_the_learning_rate_may_stay(digits_root: Path) -> None:
-    model = Recorder(image_size=32, feature_maps=2, lr_halving_episodes=None)
-    fit(model, digits_root, train_episodes=5)
-    assert model.__dict__["rates"] == [1e-3] * 5
-
-
-class WithoutBatchNorm(ProtoNet):
-    """Each image's embedding then depends on nothing but the image, and how a batch is shared out must not matter."""
-
-    def __init__(self) -> None:
-        super().__init__(image_size=32, feature_maps=4, lr_halving_episodes=4, optimizer=lambda p: SGD(p, lr=0.01))
-        for i, layer in enumerate(self.encoder):
-            if isinstance(layer, nn.BatchNorm2d):
-                self.encoder[i] = nn.Identity()
-            elif isinstance(layer, nn.Conv2d):
-                nn.init.normal_(layer.weight, 0, 0.3)
+    model, rates = ProtoNet(image_size=32, feature_maps=2, lr_halving_episodes=None), Rates()
+    fit(model, digits_root, rates, train_episodes=5)
+    assert rates.first == [1e-3] * 5
 
 
 # --- evaluation -------------------------------------------------------------------------------------------------------
@@ -179,12 +151,12 @@ class WithoutBatchNorm(ProtoNet):
 @pytest.mark.parametrize("test_episodes", [8, 7])
 def test_the_confidence_interval_is_that_of_all_episodes_of_all_ranks(digits_root: Path, test_episodes: int) -> None:
     torch.manual_seed(0)
-    model = WithoutBatchNorm()
+    model = two_ranks.protonet()
     settings = {"test_way": 4, "test_shot": 1, "test_query": 5, "test_episodes": test_episodes}
     found = []
     for processes, per_batch in ((1, 1), (1, 3), (2, 2)):
         data = EpisodeDataModule(Digits(root=str(digits_root)), eval_episodes_per_batch=per_batch, **settings)
-        trainer = a_trainer(processes)
+        trainer = trainer_of(processes)
         trainer.test(model, data, verbose=False)
         found.append({name: float(value) for name, value in trainer.callback_metrics.items()})
 
@@ -212,12 +184,12 @@ def test_the_confidence_interval_is_that_of_all_episodes_of_all_ranks(digits_roo
 
 def test_one_episode_has_no_confidence_interval(digits_root: Path) -> None:
     data = EpisodeDataModule(Digits(root=str(digits_root)), test_query=5, test_episodes=1)
-    trainer = a_trainer()
+    trainer = trainer_of(1)
     trainer.test(ProtoNet(image_size=32, feature_maps=2), data, verbose=False)
     assert set(trainer.callback_metrics) == {"test/loss", "test/accuracy", "test/error"}
 
 
-def test_lakes_runs_are_tested_with_their_own_images(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_lakes_runs_are_tested_with_their_own_images(monkeypatch: Patch) -> None:
     """20 tasks of 20 queries: the error is the wrong answers out of 400."""
     runs = episodes(count=20, ways=20, shots=1, queries=1, size=28)
     runs = Episodes(*(part.mul(255).byte() for part in runs))
@@ -227,9 +199,9 @@ def test_lakes_runs_are_tested_with_their_own_images(monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(data.images, "one_shot_runs", lambda: runs)
     torch.manual_seed(0)
     model = ProtoNet(feature_maps=4)
-    for _ in range(30):
+    for _ in range(10):  # for the statistics of batch normalization
         model.episode_distances(data.transform(runs, training=False))
-    trainer = a_trainer()
+    trainer = trainer_of(1)
     trainer.test(model, data, verbose=False)
     model.eval()
     wrong = 0
@@ -264,23 +236,7 @@ TINY = (
 )
 
 
-@pytest.mark.long
-def test_a_killed_run_that_is_resumed_equals_the_one_that_was_not(relit: Relit) -> None:
-    assert relit("fit", *TINY, "--run.root=whole") == 0
-    # After 17 of 36 batches, in mid-epoch, five batches after a halving.
-    killed_fit(relit, *TINY, *killer(batch=18), "--checkpoint.every_n_steps=17")
-    assert relit("fit", *TINY, "--ckpt_path=last") == 0
-    run, whole = the_run(), the_run(Path("whole"))
-    last = [torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True) for folder in (run, whole)]
-    assert all(torch.equal(value, last[1]["state_dict"][name]) for name, value in last[0]["state_dict"].items())
-    assert last[0]["protonet"] == last[1]["protonet"] == {"episodes_seen": 36, "inverted": False}
-    assert last[0]["optimizer_states"][0]["param_groups"][0]["lr"] == 1e-3 * 0.5**5
-    assert (run / "metrics.csv").read_text() == (whole / "metrics.csv").read_text()
-
-
-def test_a_run_leaves_curves_and_a_checkpoint_that_stands_alone(
-    relit: Relit, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_run_leaves_curves_and_a_checkpoint_that_stands_alone(relit: Relit, capsys: Output) -> None:
     options = ["--channels_last=true", "--trainer.precision=bf16-mixed", "--data.episodes_per_batch=2"]
     assert relit("fit", *TINY, *options) == 0
     run = the_run()
@@ -307,13 +263,11 @@ def test_a_run_leaves_curves_and_a_checkpoint_that_stands_alone(
         (["--model.distance=euclidean"], "it must be squared_euclidean or cosine"),
     ],
 )
-def test_errors_are_a_sentence(
-    relit: Relit, capsys: pytest.CaptureFixture[str], arguments: list[str], sentence: str
-) -> None:
+def test_errors_are_a_sentence(relit: Relit, capsys: Output, arguments: list[str], sentence: str) -> None:
     assert_refused(relit, capsys, "fit", *TINY, *arguments, sentence=sentence)
 
 
-def test_single_images_are_refused(relit: Relit, capsys: pytest.CaptureFixture[str], digits_root: Path) -> None:
+def test_single_images_are_refused(relit: Relit, capsys: Output, digits_root: Path) -> None:
     model = ["--model=ProtoNet", "--model.image_size=32", "--run.experiment=tiny", "--trainer.accelerator=cpu"]
     assert relit("fit", *model, "--data=Digits") == 1
     sentence = (
@@ -321,7 +275,7 @@ def test_single_images_are_refused(relit: Relit, capsys: pytest.CaptureFixture[s
     )
     assert sentence in capsys.readouterr().err
     with pytest.raises(ModelError, match=sentence):
-        a_trainer().test(ProtoNet(image_size=32, feature_maps=2), Digits(root=str(digits_root)))
+        trainer_of(1).test(ProtoNet(image_size=32, feature_maps=2), Digits(root=str(digits_root)))
 
 
 # --- prediction -------------------------------------------------------------------------------------------------------
@@ -349,7 +303,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory, digits_root: Path) -> Path
     torch.manual_seed(0)
     model = ProtoNet(image_size=32, feature_maps=16)
     data = EpisodeDataModule(Low(root=str(digits_root)), k_shot=2, n_query=5, test_query=2, train_episodes=60)
-    trainer = a_trainer(max_epochs=1, limit_val_batches=0)
+    trainer = trainer_of(1, max_epochs=1, limit_val_batches=0)
     trainer.fit(model, data)
     path = tmp_path_factory.mktemp("trained") / "model.ckpt"
     trainer.save_checkpoint(path)
@@ -380,8 +334,7 @@ def test_prediction_of_classes_never_seen(
     folders = ["--data=SupportQuery", "--data.support=known", "--data.query=asked", "--data.batch_size=7"]
     quiet = ["--trainer.enable_progress_bar=false", "--trainer.accelerator=cpu", "--predictions.folder=out"]
     assert relit("predict", *model, *folders, *quiet) == 0
-    with open("out/classes.csv", newline="") as file:
-        rows = list(csv.DictReader(file))
+    rows = rows_of(Path("out/classes.csv"))
     assert [row["image"] for row in rows] == sorted(row["image"] for row in rows)
     assert len(rows) == 30
     assert {row["class"] for row in rows} <= {f"digit {d}" for d in range(5, 10)}
@@ -439,8 +392,6 @@ def test_training_data_tell_whether_pictures_are_inverted(digits_root: Path) -> 
     assert OmniglotEpisodes().inverted
 
 
-def test_prediction_without_folders_says_what_is_missing(
-    relit: Relit, trained: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_prediction_without_folders_says_what_is_missing(relit: Relit, trained: Path, capsys: Output) -> None:
     assert relit("predict", *TINY, "--model.feature_maps=16", f"--ckpt_path={trained}") == 1
     assert "add --data SupportQuery --data.support FOLDER" in capsys.readouterr().err

@@ -1,6 +1,4 @@
-import csv
 import os
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +13,11 @@ from datamodules import Digits, FewLabels
 from lit_models import DCGAN, VAE, TransferClassifier
 from lit_models.errors import ModelError, RunError
 from lit_models.support.pretrained import find_pretrained
+from tests.support.fixtures import Output, Relit
 from tests.support.small_data import write_autoencoder
-from tests.support.tiny import quick_run, the_run, weights
+from tests.support.tables import rows_of
+from tests.support.tiny import quick_run, the_run
 from tests.support.trainers import quiet_trainer
-
-Relit = Callable[..., int]
 
 FIT = quick_run(
     "transfer_mnist_mlp_finetuned",
@@ -150,36 +148,13 @@ def test_the_encoder_of_a_vae_serves_too(digits_root: Path, tmp_path: Path) -> N
     assert torch.allclose(model.embed(image), vae.embed(image))
 
 
-@pytest.mark.long
-def test_a_checkpoint_needs_the_encoders_no_more(relit: Relit, encoder: Path) -> None:
-    """Neither in Python nor on the command line; and it isn't read again when training goes on."""
-    assert relit("fit", *FIT, "--run.root=whole") == 0
-    assert relit("fit", *FIT, "--trainer.max_epochs=1") == 0
-    encoder.unlink()
-    assert relit("fit", *FIT, "--ckpt_path=last") == 0
-    run, whole = the_run(), the_run(Path("whole"))
-    expected = weights(whole)
-    assert all(torch.equal(value, expected[name]) for name, value in weights(run).items())
-    assert (run / "metrics.csv").read_text() == (whole / "metrics.csv").read_text()
-
-    best = run / "checkpoints" / "best.ckpt"
-    model = TransferClassifier.load_from_checkpoint(best, weights_only=True)
-    assert model(torch.rand(2, 1, 32, 32)).shape == (2, 10)
-    quiet = ["--trainer.accelerator=cpu", "--trainer.enable_progress_bar=false"]
-    assert relit("test", "--ckpt_path", best, *quiet) == 0
-    assert relit("predict", "--ckpt_path", best, *quiet) == 0
-    rows = (run / "predictions" / "classes.csv").read_text().splitlines()
-    assert len(rows) == 301
-
-
-def test_the_report_is_of_train_and_test(relit: Relit, encoder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_report_is_of_train_and_test(relit: Relit, encoder: Path, capsys: Output) -> None:
     assert relit("fit", *FIT) == 0
     assert relit("test", *FIT, "--ckpt_path=best") == 0
     printed = capsys.readouterr().out
     figures = the_run() / "figures"
     for suffix, count in (("", 300), ("_train", 40)):
-        with (figures / f"classification_report{suffix}.csv").open(newline="") as file:
-            rows = list(csv.DictReader(file))
+        rows = rows_of(figures / f"classification_report{suffix}.csv")
         assert sum(int(row["support"]) for row in rows[:10]) == count
         assert [row["class"] for row in rows[10:]] == ["macro average", "weighted average"]
         counts = np.loadtxt(figures / f"confusion_matrix{suffix}.csv", delimiter=",", skiprows=1)[:, 1:]

@@ -1,5 +1,3 @@
-import csv
-from collections.abc import Callable
 from copy import deepcopy
 from functools import partial
 from itertools import pairwise
@@ -17,7 +15,9 @@ from datamodules import LabeledImages
 from lit_models import WGAN
 from lit_models.cli.trainer import compile_networks
 from lit_models.losses.gan import gradient_penalty
-from tests.lit_models.test_adversarial import fit, loader
+from tests.lit_models.test_adversarial import assert_trained_alike, fit, loader
+from tests.support.fixtures import Patch, Relit
+from tests.support.tables import rows_of
 from tests.support.tiny import CONFIGS, the_run
 from tests.support.trainers import quiet_trainer
 
@@ -58,7 +58,7 @@ def test_clip_bounds_hold_after_each_step(precision: str) -> None:
 
 
 @pytest.mark.parametrize("weight", [0.0, 10.0])
-def test_equals_a_plain_loop(weight: float, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_equals_a_plain_loop(weight: float, monkeypatch: Patch) -> None:
     """Algorithm 1 of either paper, written down again, with SGD and the mixing weights fixed to 0.3."""
     monkeypatch.setattr("lit_models.wgan.gradient_penalty", partial(gradient_penalty, mix=torch.full((4,), 0.3)))
     optimizer = {f"{player}_optimizer": lambda p: SGD(p, lr=0.05) for player in ("generator", "discriminator")}
@@ -85,9 +85,7 @@ def test_equals_a_plain_loop(weight: float, monkeypatch: pytest.MonkeyPatch) -> 
             optimizers[0].zero_grad()
             (-critic(fake).mean()).backward()
             optimizers[0].step()
-    for ours, plain in ((model.generator, generator), (model.discriminator, critic)):
-        for name, parameter in plain.named_parameters():
-            assert torch.allclose(ours.get_parameter(name), parameter, atol=1e-6), name
+    assert_trained_alike(model, generator, critic)
 
 
 @pytest.mark.parametrize("arguments", VARIANTS, ids=str)
@@ -111,7 +109,7 @@ def test_the_whole_loss_is_logged_in_any_grad_mode(mode: Any) -> None:
 
 
 @pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
-def test_what_a_run_logs(relit: Callable[..., int], precision: str) -> None:
+def test_what_a_run_logs(relit: Relit, precision: str) -> None:
     code = relit(
         *("fit", "--config", CONFIGS / "wgan_gp_digits.yaml", "--model.feature_maps=2", "--model.latent_dim=4"),
         *("--trainer.max_epochs=1", "--trainer.limit_train_batches=5", "--trainer.log_every_n_steps=5"),
@@ -119,8 +117,7 @@ def test_what_a_run_logs(relit: Callable[..., int], precision: str) -> None:
         *("--trainer.limit_val_batches=2", "--data.batch_size=8"),
     )
     assert code == 0
-    with (the_run() / "metrics.csv").open() as file:
-        rows = {key: float(value) for row in csv.DictReader(file) for key, value in row.items() if value}
+    rows = {key: float(value) for row in rows_of(the_run() / "metrics.csv") for key, value in row.items() if value}
     for stage in ("train", "val"):
         distance, penalty = rows[f"{stage}/wasserstein_distance"], rows[f"{stage}/gradient_penalty"]
         assert rows[f"{stage}/discriminator_loss"] == pytest.approx(10 * penalty - distance, rel=1e-4)
@@ -129,9 +126,7 @@ def test_what_a_run_logs(relit: Callable[..., int], precision: str) -> None:
 
 
 @pytest.mark.parametrize(("arguments", "compiled"), [({}, True), (PENALTY, False)])
-def test_a_critic_with_a_penalty_is_not_compiled(
-    arguments: dict[str, Any], compiled: bool, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_critic_with_a_penalty_is_not_compiled(arguments: dict[str, Any], compiled: bool, monkeypatch: Patch) -> None:
     seen: list[nn.Module] = []
 
     def note(network: nn.Module) -> None:

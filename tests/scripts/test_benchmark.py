@@ -10,11 +10,12 @@ import sys
 import time
 from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 import yaml
-from benchmark import read, start, watch
+from benchmark import read, scores, start, watch
 from benchmark.bare_start import made
 from benchmark.fit import BARE, Measured, counted, fallen, rows_of, shares_of, watched
 from benchmark.race import WARM_UP, print_sides, print_table, race, ratio, require_data, timed, write_json
@@ -26,6 +27,7 @@ from datamodules import Digits, SearchDataModule
 from lit_models import DARTSSearch
 from lit_models.optimizers import FusedAdam
 from lit_models.runs.memory import peak_memory
+from tests.support.fixtures import Output, Patch
 from tests.support.tiny import TINY
 
 COMMANDS = runpy.run_path(str(CONFIGS.parent / "scripts" / "benchmark.py"))["COMMANDS"]
@@ -51,7 +53,7 @@ def test_the_first_steps_are_not_timed() -> None:
     assert len(moments) == WARM_UP + 5
 
 
-def test_tables(capsys: pytest.CaptureFixture[str]) -> None:
+def test_tables(capsys: Output) -> None:
     print_table(("side", "ms"), [("a", "1"), ("longer", "12.5")])
     assert capsys.readouterr().out.splitlines() == [
         "| side   |   ms |",
@@ -83,9 +85,30 @@ def test_pictures_to_read_are_all_different(tmp_path: Path) -> None:
     assert len({file.parent.name for file in files}) == read.CLASSES
 
 
-def test_reading_on_one_core_and_on_all(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_the_cost_of_scores(digits_root: Path, tmp_path: Path, capsys: Output, monkeypatch: Patch) -> None:
+    parser = argparse.ArgumentParser()
+    scores.add_arguments(parser)
+    measured = scores.seconds_of_a_test
+    callbacks: list[str] = []
+
+    def seconds_of_a_test(side: Any, images: int, data: Any) -> float:
+        callbacks.append(type(side(images)).__name__)
+        assert measured(side, images, data) > 0
+        return 3.0 if "Three" in callbacks[-1] else 4.5
+
+    monkeypatch.setattr(scores, "seconds_of_a_test", seconds_of_a_test)
+    file = tmp_path / "scores.json"
+    options = ("--data=Digits", "--images=30", "--rounds=1", "--threads=1", f"--root={digits_root}", f"--json={file}")
+    args = parser.parse_args(options)
+    args.run(args)
+    assert callbacks == ["ThreeScores", "GenerationScores"]
+    said = capsys.readouterr().out
+    assert "| all scores                |     4.5 |" in said
+    assert "All take 1.50 times the processor time. Medians of 1 round, in turns, 1 thread, Digits." in said
+    assert json.loads(file.read_text())["seconds"]["all scores"] == [4.5]
+
+
+def test_reading_on_one_core_and_on_all(tmp_path: Path, monkeypatch: Patch, capsys: Output) -> None:
     """Two starts with each number of cores, of which the second finds the arrays of the first."""
     cores_in_use = []
     monkeypatch.setattr(read, "limit_to", cores_in_use.append)
@@ -127,7 +150,7 @@ def test_a_model_is_that_of_its_configuration() -> None:
     assert model.image_shape[1] == 16
 
 
-def test_a_hook_times_the_steps_after_the_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_hook_times_the_steps_after_the_first(tmp_path: Path, monkeypatch: Patch) -> None:
     moments = iter([100.0, 101.0, 103.0, 110.0])  # of its start, the first, second and fifth step
     began = next(moments)
     watch = Watch(tmp_path / "found.json", began, skip=2, count=3)

@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 
 from lit_models.runs.reading import read_run
+from tests.support.fixtures import Output, Patch, Relit
 from tests.support.tiny import CONFIGS
 
-Relit = Callable[..., int]
 SCRIPTS = CONFIGS.parent / "scripts" / "analyses"
 CONFIG = """
 run: {experiment: small}
@@ -24,7 +24,7 @@ checkpoint: {monitor: val/accuracy, mode: max}
 
 
 @pytest.fixture
-def control(relit: Relit, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
+def control(relit: Relit, monkeypatch: Patch) -> Callable[..., Any]:
     """Runs the script, and what it would start as processes in this one."""
     start_process = subprocess.run
 
@@ -45,9 +45,7 @@ def control(relit: Relit, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]
 
 
 @pytest.mark.slow
-def test_all_genotypes_are_trained_alike_and_only_once(
-    control: Callable[..., Any], capfd: pytest.CaptureFixture[str]
-) -> None:
+def test_all_genotypes_are_trained_alike_and_only_once(control: Callable[..., Any], capfd: Output) -> None:
     Path("small.yaml").write_text(CONFIG)
     given = ("--config", "small.yaml", "--genotypes", "DARTS_V1", "--random", "2", "--csv", "control.csv")
     assert control(*given) == 0
@@ -78,7 +76,7 @@ def test_all_genotypes_are_trained_alike_and_only_once(
     ],
 )
 def test_what_cannot_be_compared_is_refused(
-    control: Callable[..., Any], given: tuple[str, ...], message: str, capfd: pytest.CaptureFixture[str]
+    control: Callable[..., Any], given: tuple[str, ...], message: str, capfd: Output
 ) -> None:
     assert control(*given) == 2
     assert message in capfd.readouterr().err

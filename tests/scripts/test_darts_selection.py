@@ -8,9 +8,8 @@ import pytest
 from analyses import darts_selection
 
 from lit_models.darts.genotype import random_genotype
+from tests.support.fixtures import Output, Patch, Relit
 from tests.support.tiny import CONFIGS
-
-Relit = Callable[..., int]
 
 SECONDS = {"search": 100.0, "short": 30.0}
 VALIDATION = {"search0": 0.5, "search1": 0.7, "search2": 0.6}
@@ -57,7 +56,7 @@ class FakeRelit:
 
 
 @pytest.fixture
-def fake(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> FakeRelit:
+def fake(monkeypatch: Patch, tmp_path: Path) -> FakeRelit:
     monkeypatch.chdir(tmp_path)
     fake = FakeRelit()
     monkeypatch.setattr(darts_selection, "train", fake.train)
@@ -66,7 +65,7 @@ def fake(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> FakeRelit:
 
 
 @pytest.fixture
-def select(monkeypatch: pytest.MonkeyPatch) -> Callable[..., int]:
+def select(monkeypatch: Patch) -> Callable[..., int]:
     def run(*arguments: str) -> int:
         monkeypatch.setattr(sys, "argv", ["darts_selection.py", *arguments])
         return darts_selection.main()
@@ -78,7 +77,7 @@ def recorded(root: str = "runs/darts_selection") -> dict[str, Any]:
     return json.loads(Path(root, "selection.json").read_text())
 
 
-def test_the_papers_selection(fake: FakeRelit, select: Callable[..., int], capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_papers_selection(fake: FakeRelit, select: Callable[..., int], capsys: Output) -> None:
     assert select("--seeds", "3", "--repeats", "2", "--", "--trainer.accelerator=cpu") == 0
     names = [name for name, _ in fake.fits]
     assert names[:6] == ["search0", "short_search0", "search1", "short_search1", "search2", "short_search2"]
@@ -142,9 +141,7 @@ def test_the_cost_is_equal_to_the_nearest_candidate(
     assert len(recorded()["sides"]["random"]["candidates"]) == count
 
 
-def test_other_settings_need_another_folder(
-    fake: FakeRelit, select: Callable[..., int], capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_other_settings_need_another_folder(fake: FakeRelit, select: Callable[..., int], capsys: Output) -> None:
     assert select("--seeds", "1") == 0
     assert select("--seeds", "1", "--short_epochs", "5") == 1
     assert "holds a selection with other settings (short): choose another --root." in capsys.readouterr().err
@@ -162,11 +159,7 @@ def test_other_settings_need_another_folder(
     ],
 )
 def test_bad_arguments_are_a_sentence(
-    fake: FakeRelit,
-    select: Callable[..., int],
-    given: tuple[str, ...],
-    message: str,
-    capsys: pytest.CaptureFixture[str],
+    fake: FakeRelit, select: Callable[..., int], given: tuple[str, ...], message: str, capsys: Output
 ) -> None:
     with pytest.raises(SystemExit):
         select(*given)
@@ -175,9 +168,7 @@ def test_bad_arguments_are_a_sentence(
 
 
 @pytest.mark.slow
-def test_a_selection_on_the_digits(
-    relit: Relit, select: Callable[..., int], monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
-) -> None:
+def test_a_selection_on_the_digits(relit: Relit, select: Callable[..., int], monkeypatch: Patch, capfd: Output) -> None:
     """All of it with relit itself, each command in this process."""
     common = "trainer: {accelerator: cpu, limit_train_batches: 2, limit_val_batches: 1, limit_test_batches: 1}\n"
     sizes = "image_size: 32, channels: 1, init_channels: 2, layers: 3, epochs: 1"

@@ -1,20 +1,24 @@
 """The declared experiments: consistent, valid, and with a place for every published value."""
 
 import json
-from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+from typing import Any
 
 import experiments
 import pytest
 import reproduce
 import yaml
+from experiments.claims import values_of
 from experiments.listing import changes, keeps_and_cuts, key_of
 from experiments.schedules import lengths
 
 from lit_models.runs.published import Published, all_published, published_of
 from lit_models.runs.reading import flattened
+from tests.support.fixtures import Output, Relit
 from tests.support.tiny import CONFIGS
 
-Relit = Callable[..., int]
+REPOSITORY = Path(__file__).parents[2]
 
 
 def test_where_an_option_is_in_a_configuration() -> None:
@@ -40,7 +44,7 @@ def test_schedules_end_with_the_training() -> None:
     assert set(lengths(cosine, cosine | {"trainer.max_epochs": 6, "data.init_args.batch_size": 8}).values()) == {6}
 
 
-def test_what_a_budget_keeps_and_cuts_is_what_it_does(relit: Relit, capsys: pytest.CaptureFixture[str]) -> None:
+def test_what_a_budget_keeps_and_cuts_is_what_it_does(relit: Relit, capsys: Output) -> None:
     """Each change that the list names is one of the resolved configurations."""
     experiment = experiments.EXPERIMENTS["gans_mnist"]
     assert keeps_and_cuts(experiment, experiment.budgets["cpu"]) == [
@@ -65,6 +69,12 @@ def test_what_a_budget_keeps_and_cuts_is_what_it_does(relit: Relit, capsys: pyte
         assert really <= {*told}
 
 
+@cache
+def tested_data(*arguments: str) -> dict[str, Any]:
+    """The settings of the data of a test, which several published values may have."""
+    return reproduce.resolved("test", *arguments)["data"]
+
+
 @pytest.mark.parametrize("published", all_published(), ids=lambda one: one.name)
 def test_a_published_value_is_cited_by_a_declared_one(relit: Relit, published: Published) -> None:
     """The report shows it with the tests that make the value, and with no others of the experiment."""
@@ -83,7 +93,7 @@ def test_a_published_value_is_cited_by_a_declared_one(relit: Relit, published: P
         own = [argument for argument in step.arguments if argument.startswith("--data.")]  # in its runs, too
         for test, arguments in step.tests.items():
             config = f"--config={CONFIGS / step.config}.yaml"
-            data = reproduce.resolved("test", config, *own, *arguments)["data"]
+            data = tested_data(config, *own, *arguments)
             assert (published in published_of(step.config, data, figure.metric)) == (test == figure.test)
 
 
@@ -115,7 +125,7 @@ def test_an_experiment_is_consistent(name: str) -> None:
 @pytest.mark.parametrize("budget", ["smoke", "cpu", "gpu", "paper"])
 @pytest.mark.parametrize("name", experiments.EXPERIMENTS)
 @pytest.mark.slow
-def test_all_arguments_are_valid(relit: Relit, capsys: pytest.CaptureFixture[str], name: str, budget: str) -> None:
+def test_all_arguments_are_valid(relit: Relit, capsys: Output, name: str, budget: str) -> None:
     experiment = experiments.EXPERIMENTS[name]
     for step in experiment.steps:
         config = experiment.budgets[budget].configs.get(step.name, step.config)
@@ -126,3 +136,17 @@ def test_all_arguments_are_valid(relit: Relit, capsys: pytest.CaptureFixture[str
         assert {key_of(argument.partition("=")[0]) for argument in step.arguments} <= {*resolved}
         for test in step.tests.values():
             assert relit("test", f"--config={CONFIGS / config}.yaml", *test, "--print_config") == 0
+
+
+def test_reported_nats_are_fewer_than_those_of_independent_pixels() -> None:
+    """A VAE whose bound doesn't clear the histogram's bar isn't reported by its nats."""
+    steps = [figure.step for figure in experiments.EXPERIMENTS["vae"].figures if figure.metric == "test/nats_histogram"]
+    recorded = json.loads((REPOSITORY / "results" / "vae.json").read_text())["steps"]
+    compared = 0
+    for step in filter(recorded.__contains__, steps):
+        baselines = [value for value, _ in values_of(f"vae/{step} test/nats_histogram")]
+        for name in ("test/nats", "test/nats_importance_weighted"):
+            nats = [value for value, _ in values_of(f"vae/{step} {name}")]
+            assert all(value < min(baselines) for value in nats), step
+            compared += len(nats)
+    assert compared >= 3

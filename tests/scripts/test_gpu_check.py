@@ -10,6 +10,7 @@ from analyses import gpu_check
 from analyses.gpu_check import MODES, Row, as_expected, ending, runs_of
 
 from tests.methods import METHODS
+from tests.support.fixtures import Output, Patch
 
 
 def test_every_run_of_every_method_is_checked() -> None:
@@ -51,7 +52,7 @@ def test_how_a_process_has_ended(tmp_path: Path, code: int | None, said: str, ex
 
 
 @pytest.mark.long
-def test_a_rehearsal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_rehearsal(tmp_path: Path, monkeypatch: Patch, capsys: Output) -> None:
     """A run that is killed and goes on, two processes as two nodes, and one that fails."""
     for name in ("PYTHONPATH", "RELIT_DATA"):
         monkeypatch.setenv(name, "")  # what the check sets is taken back

@@ -15,6 +15,7 @@ from experiments import Figure, claims
 from experiments.listing import listing
 
 from lit_models.runs.published import Citation, Published
+from tests.support.fixtures import Patch
 from tests.support.toy_experiment import TOY, entry, row_of
 
 
@@ -34,9 +35,7 @@ from tests.support.toy_experiment import TOY, entry, row_of
         ("1<!-- = nothing/plain test/accuracy -->", "there is no such record"),
     ],
 )
-def test_numbers_in_prose_have_records(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str, fault: str | None
-) -> None:
+def test_numbers_in_prose_have_records(tmp_path: Path, monkeypatch: Patch, text: str, fault: str | None) -> None:
     monkeypatch.setattr(claims, "REPOSITORY", tmp_path)
     (tmp_path / "results").mkdir()
     entries = [entry([0.9, 0.92]), entry([0.6])]
@@ -49,7 +48,7 @@ def test_numbers_in_prose_have_records(
     assert fault is None or re.search(fault, found[0])
 
 
-def test_pictures_name_what_made_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_pictures_name_what_made_them(tmp_path: Path, monkeypatch: Patch) -> None:
     monkeypatch.setattr(claims, "REPOSITORY", tmp_path)
     monkeypatch.setattr(claims, "MADE_BY", tmp_path / "made_by.yaml")
     (tmp_path / "made_by.yaml").write_text(
@@ -121,7 +120,7 @@ def recorded(tmp_path: Path) -> None:
 
 
 @pytest.fixture
-def toy(monkeypatch: pytest.MonkeyPatch) -> None:
+def toy(monkeypatch: Patch) -> None:
     """The toy is the only experiment, and has a published figure."""
     monkeypatch.setattr(results_table, "EXPERIMENTS", {"toy": TOY})
     monkeypatch.setattr(reproduce, "EXPERIMENTS", {"toy": TOY})
@@ -213,9 +212,7 @@ def test_the_list_of_methods_has_a_value_and_the_papers(tmp_path: Path) -> None:
     assert row().endswith("| digits | loss: 0.25† / [0.5](https://x.org) |")
 
 
-def test_scores_over_other_features_are_not_shown_and_calibration_rows_are(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_scores_over_other_features_are_not_shown_and_calibration_rows_are(tmp_path: Path, monkeypatch: Patch) -> None:
     figure = Figure("plain", "FID (digits, block 2)", "test/accuracy", features="digits, block 2")
     toy = dataclasses.replace(TOY, steps=TOY.steps[:1], figures=(figure,))
     monkeypatch.setattr(results_table, "EXPERIMENTS", {"toy": toy})
@@ -235,7 +232,7 @@ def test_scores_over_other_features_are_not_shown_and_calibration_rows_are(
 
 
 def test_a_record_from_before_the_argument_on_which_a_figure_depends_is_not_shown(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: Patch
 ) -> None:
     arguments = {"by any means": "model.mean", "by tiles": "data.tiles"}
     figures = tuple(Figure("plain", label, "test/accuracy", argument=name) for label, name in arguments.items())

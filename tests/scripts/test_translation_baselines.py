@@ -8,7 +8,7 @@ from analyses import translation_baselines
 
 from datamodules import ImagePair
 from lit_models.metrics.image_errors import MAP_COLORS
-from tests.datamodules.test_maps import write_maps
+from tests.support.pairs import write_maps
 
 pytestmark = pytest.mark.filterwarnings("ignore:.* pairs in .*; the data set has:datamodules.DataWarning")
 

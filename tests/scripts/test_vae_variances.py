@@ -3,11 +3,11 @@
 import sys
 from pathlib import Path
 
-import pytest
 import torch
 from analyses import vae_variances
 
 from lit_models import VAE
+from tests.support.fixtures import Patch
 from tests.support.small_data import write_autoencoder
 
 SIZES = {"latent_dim": 2, "feature_maps": 2}
@@ -20,7 +20,7 @@ def with_data(path: Path) -> Path:
     return path
 
 
-def test_a_row_for_each_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_row_for_each_model(tmp_path: Path, monkeypatch: Patch) -> None:
     first = with_data(write_autoencoder(tmp_path / "fixed.ckpt", VAE, x_sigma2=2e-5, **SIZES))
     second = write_autoencoder(tmp_path / "optimal.ckpt", VAE, variance="optimal", kl_weight=0.0, **SIZES)
     drawn = {}

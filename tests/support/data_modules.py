@@ -30,3 +30,8 @@ def real_root(path: str) -> Path:
     if REAL_ROOT is None or not Path(REAL_ROOT, path).exists():
         pytest.skip(f"set RELIT_DATA to a folder with {path}")
     return Path(REAL_ROOT)
+
+
+def visible_files(folder: Path) -> list[str]:
+    """The names of the files and folders in a folder, but for locks."""
+    return sorted(path.name for path in folder.iterdir() if not path.name.endswith(".lock"))

@@ -103,11 +103,11 @@ def small_fit(
 
 
 def small_trainer(model: LightningModule, folder: Path, **arguments: Any) -> Trainer:
-    """A silent trainer on the CPU, of two batches an epoch and as many epochs as the model plans, or 1."""
+    """A silent trainer on the CPU, of two batches an epoch and a split, and as many epochs as the model plans, or 1."""
     return quiet_trainer(
         **{
             "max_epochs": getattr(model, "planned_epochs", None) or 1,
-            "limit_train_batches": 2,
+            **dict.fromkeys(("limit_train_batches", "limit_val_batches", "limit_test_batches"), 2),
             "num_sanity_val_steps": 0,
             "use_distributed_sampler": False,
             "default_root_dir": str(folder),

@@ -13,6 +13,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 
 from lit_models.runs.folder import is_restarted
 from lit_models.support.files import write_atomically
+from tests.support.compare import assert_alike
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 
@@ -172,3 +173,16 @@ def assert_same_run(run: Path, other: Path) -> None:
     assert (run / "metrics.csv").read_text() == (other / "metrics.csv").read_text()
     for grid in other.glob("samples/*.png"):
         assert (run / "samples" / grid.name).read_bytes() == grid.read_bytes()
+
+
+NOT_OF_THE_TRAINING = {"callbacks", "config", "loops"}
+"""Of a checkpoint: folders, what killed the run, and batches that were begun before the kill."""
+
+
+def assert_same_training(run: Path, other: Path) -> None:
+    """As `assert_same_run`; and the last checkpoints are equal in optimizers, schedules and what a method adds."""
+    assert_same_run(run, other)
+    last, expected = (torch.load(one / "checkpoints" / "last.ckpt", weights_only=True) for one in (run, other))
+    assert last.keys() == expected.keys()
+    for name in expected.keys() - NOT_OF_THE_TRAINING:
+        assert_alike(last[name], expected[name], name)

@@ -3,7 +3,8 @@
 from typing import Any
 from unittest.mock import patch
 
-from lightning.pytorch import Trainer
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
 
 
 class QuietTrainer(Trainer):
@@ -19,3 +20,32 @@ def quiet_trainer(**arguments: Any) -> QuietTrainer:
     """A trainer on one CPU that prints and writes nothing, with further arguments of Lightning's ``Trainer``."""
     quiet = dict.fromkeys(("logger", "enable_checkpointing", "enable_progress_bar", "enable_model_summary"), False)
     return QuietTrainer(**{"accelerator": "cpu", "devices": 1, **quiet, **arguments})
+
+
+def trainer_of(processes: int, **arguments: Any) -> QuietTrainer:
+    """A quiet trainer of one process, or of several that are forked."""
+    strategy = "auto" if processes == 1 else "ddp_fork"
+    return quiet_trainer(devices=processes, strategy=strategy, use_distributed_sampler=False, **arguments)
+
+
+def seeded_fit(model: LightningModule, data: Any, *callbacks: Callback, **arguments: Any) -> Trainer:
+    """Trains for an epoch, unless the arguments say otherwise, with seed 3; returns the trainer."""
+    trainer = quiet_trainer(callbacks=list(callbacks), **{"max_epochs": 1, **arguments})
+    torch.manual_seed(3)
+    trainer.fit(model, data)
+    return trainer
+
+
+class Rates(Callback):
+    """Keeps the optimizers' learning rates as each training batch begins."""
+
+    def __init__(self) -> None:
+        self.all: list[list[float]] = []
+
+    def on_train_batch_start(self, trainer: Trainer, *_: Any) -> None:
+        self.all.append([optimizer.param_groups[0]["lr"] for optimizer in trainer.optimizers])
+
+    @property
+    def first(self) -> list[float]:
+        """Those of the first optimizer."""
+        return [rates[0] for rates in self.all]

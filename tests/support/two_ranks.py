@@ -39,7 +39,7 @@ from lit_models import (
 )
 from lit_models.adversarial import AdversarialModule
 from lit_models.losses.gan import gradient_penalty
-from tests.datamodules.test_maps import write_maps
+from tests.support.pairs import write_maps
 
 
 def without_batch_norm(model: LightningModule) -> LightningModule:

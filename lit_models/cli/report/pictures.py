@@ -166,7 +166,7 @@ def _epoch_pictures(title: str, paths: dict[str, dict[int, Path]], room: int, bu
     left_out = 0
     for number, (run, files) in enumerate(paths.items()):
         share = room // (len(paths) - number)
-        # Pictures of one series are alike, so that the last one tells how many there is room for.
+        # Pictures of one series are alike: the size of the last one gives the number that fits.
         epochs = sorted(files)
         last = budget.read(files[epochs[-1]])
         count = 1 if last is None else min(len(epochs), max(1, share // len(last.source)))

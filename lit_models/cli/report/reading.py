@@ -59,7 +59,7 @@ class MeasurementRows:
     """The same test of each run; a run that hasn't been tested so has no values.
 
     Attributes:
-        label: What tells it from other tests of the same run; empty if no run has another.
+        label: What distinguishes it from other tests of the same run; empty if no run has another.
         tested: The test of each run.
     """
 
@@ -86,7 +86,7 @@ class MeasurementRows:
 
 @dataclass
 class Record:
-    """A run with all that its folder tells.
+    """A run with all that its folder holds.
 
     Attributes:
         run: Its name, folder and training time.
@@ -110,7 +110,7 @@ class Record:
 
 
 def read_record(run: Run) -> Record:
-    """All that a run's folder tells; parts that aren't there are empty.
+    """All that a run's folder holds; parts that aren't there are empty.
 
     Raises:
         RunError: ``config.yaml``, ``run.json`` or ``tests.json`` can't be read.

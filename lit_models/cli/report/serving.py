@@ -41,7 +41,7 @@ class Server(ThreadingHTTPServer):
         try:
             super().__init__((HOST, port), Handler)
         except (OSError, OverflowError) as error:
-            reason = getattr(error, "strerror", None) or error
+            reason = (error.strerror if isinstance(error, OSError) else None) or error
             raise RunError(f"Port {port} can't be used ({reason}): choose another --port, or 0 for any.") from error
 
     def handle_error(self, request: Any, client_address: Any) -> None:

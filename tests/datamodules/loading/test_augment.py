@@ -8,6 +8,7 @@ from torchvision import transforms
 from torchvision.transforms.v2 import functional as tv
 
 from datamodules.loading import augment
+from tests.support.fixtures import Patch
 
 # Every random function, as one of an image and a generator.
 RANDOM: dict[str, Callable[[Tensor, Generator | None], Tensor]] = {
@@ -302,7 +303,7 @@ def test_jitter_factors_are_uniform(strength: float, low: float) -> None:
     assert stats.kstest(factors.numpy(), stats.uniform(low, 1 + strength - low).cdf).pvalue > 0.001
 
 
-def test_jitter_order_is_uniform(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_jitter_order_is_uniform(monkeypatch: Patch) -> None:
     drawn = []
     monkeypatch.setattr(augment, "adjust_color", lambda image, factors, order: drawn.append((factors, order)) or image)
     augment.color_jitter(images(6000, 2), 0.4, 0.4, 0.4, generator=rng())

@@ -18,6 +18,7 @@ from datamodules import DataError, DataWarning
 from datamodules.loading import tensors
 from datamodules.loading.folders import files_below
 from datamodules.loading.tensors import ArrayWriter, Episodes, GatherDataset, LabeledImages, TensorStore
+from tests.support.fixtures import Patch
 
 needs_fork = pytest.mark.skipif(sys.platform != "linux", reason="the test forks")
 
@@ -142,7 +143,7 @@ def test_arrays_of_other_settings_are_stale(folder: Path) -> None:
     assert_whole(other)
 
 
-def test_arrays_of_another_version_are_stale(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_arrays_of_another_version_are_stale(folder: Path, monkeypatch: Patch) -> None:
     TensorStore(folder, {}).prepare(build)
     monkeypatch.setattr("datamodules.loading.tensors.FORMAT", 2)
     with pytest.warns(DataWarning, match="out of date"):
@@ -282,7 +283,7 @@ FULL = (
 
 
 @pytest.mark.skipif(not hasattr(os, "posix_fallocate"), reason="only where blocks can be reserved")
-def test_a_full_disk_is_one_error_and_leaves_nothing(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_disk_is_one_error_and_leaves_nothing(folder: Path, monkeypatch: Patch) -> None:
     def full(*args: int) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
@@ -387,7 +388,7 @@ def test_the_description_names_what_the_arrays_were_made_from(folder: Path) -> N
     assert meta["arrays"].keys() == {"image", "label"}
 
 
-def test_bytes_are_compared_only_if_the_time_of_change_differs(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_bytes_are_compared_only_if_the_time_of_change_differs(folder: Path, monkeypatch: Patch) -> None:
     """So that a second start needn't read the arrays; those of an earlier version, and copies, are read."""
     store = TensorStore(folder, {})
     store.prepare(build)

@@ -1,6 +1,5 @@
 """Reconstructions, interpolations and the latent map."""
 
-import csv
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +19,8 @@ from lit_models.callbacks.interpolations import paired_rows, pixel_interpolation
 from lit_models.callbacks.latent_map import plane
 from lit_models.callbacks.samples import SampleGrid, interleaved_rows
 from lit_models.errors import RunError
+from tests.support.fixtures import Patch
+from tests.support.tables import rows_of
 from tests.support.trainers import quiet_trainer
 
 
@@ -141,7 +142,7 @@ def test_a_classifier_that_does_not_recognize_the_real_images_judges_nothing(tmp
     assert not (tmp_path / "figures" / "interpolation.csv").exists()
 
 
-def test_figures_and_share_of_a_test(tmp_path: Path, digits_root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_figures_and_share_of_a_test(tmp_path: Path, digits_root: Path, monkeypatch: Patch) -> None:
     monkeypatch.setattr(module, "recognizing_classifier", lambda *_: Brightness())
     run = trainer(tmp_path, Interpolations(steps=5, per_pair=2, shown=[(3, 8)]))
     data = Digits(root=str(digits_root), eval_batch_size=200)
@@ -154,8 +155,7 @@ def test_figures_and_share_of_a_test(tmp_path: Path, digits_root: Path, monkeypa
         for step in range(5):
             expected = start + (end - start) * step / 4
             assert np.allclose(picture[2:34, 2 + 34 * step : 34 + 34 * step], expected, atol=0.003)
-    with (tmp_path / "figures" / "interpolation.csv").open(newline="") as file:
-        rows = list(csv.DictReader(file))
+    rows = rows_of(tmp_path / "figures" / "interpolation.csv")
     # 45 pairs of classes, 2 pairs of images of each, 3 images in between
     assert [(row["path"], row["images"]) for row in rows] == [("lerp", "270"), ("slerp", "270"), ("pixels", "270")]
     assert float(rows[0]["share_sure"]) == pytest.approx(result["test/sure_between_lerp"], abs=1e-4)

@@ -15,6 +15,7 @@ from lit_models.runs.curves import draw_curves
 from lit_models.runs.reading import read_steps
 from lit_models.runs.resume import ExactResume
 from lit_models.support.checkpoint_files import AtomicCheckpointIO, load_safely
+from tests.support.fixtures import Patch
 
 
 @pytest.mark.parametrize(
@@ -43,7 +44,7 @@ def test_curves_are_read_and_drawn(tmp_path: Path) -> None:
     assert read_steps(tmp_path / "none.csv") == {}
 
 
-def test_a_failed_save_keeps_the_checkpoint_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failed_save_keeps_the_checkpoint_before(tmp_path: Path, monkeypatch: Patch) -> None:
     path = tmp_path / "checkpoints" / "last.ckpt"
     AtomicCheckpointIO().save_checkpoint({"n": 1}, path)
 

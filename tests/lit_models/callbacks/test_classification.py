@@ -1,4 +1,3 @@
-import csv
 import os
 from pathlib import Path
 
@@ -26,7 +25,9 @@ from lit_models.callbacks.classification import (
     write_report,
 )
 from lit_models.errors import RunError
-from tests.support.trainers import quiet_trainer
+from tests.support.fixtures import Patch
+from tests.support.tables import rows_of, table_of
+from tests.support.trainers import quiet_trainer, trainer_of
 
 
 class Guesser(LightningModule):
@@ -53,8 +54,7 @@ def test_equal_logits_are_the_first_class_in_the_report_and_in_the_accuracy(tmp_
     torch.nn.init.zeros_(model.classifier.bias)
     trainer = quiet_trainer(default_root_dir=tmp_path, callbacks=[ClassificationReport()])
     (values,) = trainer.test(model, Digits(root=digits_root), verbose=False)
-    with (tmp_path / "figures" / "class_accuracy.csv").open(newline="") as file:
-        zero, *_, total = csv.DictReader(file)
+    zero, *_, total = rows_of(tmp_path / "figures" / "class_accuracy.csv")
     assert zero["correct"] == total["correct"] == zero["images"]
     assert values["test/accuracy"] == pytest.approx(int(total["correct"]) / int(total["images"]))
 
@@ -63,22 +63,20 @@ def test_tables_and_a_class_without_images(tmp_path: Path) -> None:
     counts = torch.tensor([[3, 1, 0], [0, 2, 0], [0, 0, 0]])
     names = ["cat", "dog, small", "emu"]
     write_class_accuracy(counts, names, tmp_path / "a.csv")
-    with (tmp_path / "a.csv").open(newline="") as file:
-        assert list(csv.reader(file)) == [
-            ["class", "images", "correct", "accuracy"],
-            ["cat", "4", "3", "0.7500"],
-            ["dog, small", "2", "2", "1.0000"],
-            ["emu", "0", "0", ""],
-            ["all", "6", "5", "0.8333"],
-        ]
+    assert table_of(tmp_path / "a.csv") == [
+        ["class", "images", "correct", "accuracy"],
+        ["cat", "4", "3", "0.7500"],
+        ["dog, small", "2", "2", "1.0000"],
+        ["emu", "0", "0", ""],
+        ["all", "6", "5", "0.8333"],
+    ]
     write_confusion(counts, names, tmp_path / "c.csv")
-    with (tmp_path / "c.csv").open(newline="") as file:
-        assert list(csv.reader(file)) == [
-            ["class", *names],
-            ["cat", "3", "1", "0"],
-            [names[1], "0", "2", "0"],
-            ["emu", *"000"],
-        ]
+    assert table_of(tmp_path / "c.csv") == [
+        ["class", *names],
+        ["cat", "3", "1", "0"],
+        [names[1], "0", "2", "0"],
+        ["emu", *"000"],
+    ]
     draw_class_accuracy(counts, names, tmp_path / "a.png")
     draw_confusion(counts, names, tmp_path / "c.png")
     for name in "ac":
@@ -108,8 +106,7 @@ def test_most_confused_pairs_by_a_loop(tmp_path: Path) -> None:
 
     names = [f"class {label}" for label in range(7)]
     write_confused_pairs(pairs[:1], names, tmp_path / "p.csv")
-    with (tmp_path / "p.csv").open(newline="") as file:
-        (row,) = csv.DictReader(file)
+    (row,) = rows_of(tmp_path / "p.csv")
     first = pairs[0]
     assert row["class"] == names[first.first]
     assert row["taken for"] == names[first.second]
@@ -140,15 +137,10 @@ def test_at_least_one_pair() -> None:
 def test_two_ranks_write_what_one_process_writes(tmp_path: Path, digits_root: Path) -> None:
     tables = []
     for devices in (1, 2):
-        trainer = quiet_trainer(
-            devices=devices,
-            strategy="auto" if devices == 1 else "ddp_fork",
-            callbacks=[ClassificationReport()],
-            use_distributed_sampler=False,
-            default_root_dir=tmp_path / str(devices),
-        )
+        folder = tmp_path / str(devices)
+        trainer = trainer_of(devices, callbacks=[ClassificationReport()], default_root_dir=folder)
         trainer.test(Guesser(), Digits(root=str(digits_root), batch_size=32), verbose=False)
-        tables.append((tmp_path / str(devices) / "figures" / "confusion_matrix.csv").read_text())
+        tables.append((folder / "figures" / "confusion_matrix.csv").read_text())
     assert tables[0] == tables[1]
     numbers = [list(map(int, line.split(",")[1:])) for line in tables[0].splitlines()[1:]]
     assert np.sum(numbers) == 300
@@ -176,8 +168,7 @@ def test_report_by_plain_loops(tmp_path: Path) -> None:
     assert report[5][2] == pytest.approx(8 / 14), "the weighted recall is the accuracy"
 
     write_report(report, tmp_path / "report.csv")
-    with (tmp_path / "report.csv").open(newline="") as file:
-        rows = list(csv.DictReader(file))
+    rows = rows_of(tmp_path / "report.csv")
     assert rows[0] == {"class": "a", "precision": "0.6250", "recall": "0.6250", "f1": "0.6250", "support": "8"}
     table = as_table(report).splitlines()
     assert table[0].split() == ["precision", "recall", "f1", "support"]
@@ -185,7 +176,7 @@ def test_report_by_plain_loops(tmp_path: Path) -> None:
     assert len({len(line) for line in table}) == 1
 
 
-def test_dollar_signs_in_names_are_no_formulas(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_dollar_signs_in_names_are_no_formulas(tmp_path: Path, monkeypatch: Patch) -> None:
     from matplotlib import mathtext
 
     def refuse(*_: object, **__: object) -> None:

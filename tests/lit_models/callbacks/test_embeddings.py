@@ -14,7 +14,8 @@ from lit_models.callbacks import EmbeddingPlot, embeddings
 from lit_models.callbacks.embeddings import draw_embedding
 from lit_models.errors import RunError
 from lit_models.metrics.retrieval import first_of_each_class
-from tests.support.trainers import quiet_trainer
+from tests.support.fixtures import Patch
+from tests.support.trainers import trainer_of
 
 
 class Embedder(LightningModule):
@@ -29,13 +30,8 @@ class Embedder(LightningModule):
 
 
 def run_test(root: Path, folder: Path, model: LightningModule, plot: EmbeddingPlot, devices: int = 1) -> None:
-    quiet_trainer(
-        devices=devices,
-        strategy="auto" if devices == 1 else "ddp_fork",
-        callbacks=[plot],
-        use_distributed_sampler=False,
-        default_root_dir=folder,
-    ).test(model, Digits(root=str(root), batch_size=32), verbose=False)
+    trainer = trainer_of(devices, callbacks=[plot], default_root_dir=folder)
+    trainer.test(model, Digits(root=str(root), batch_size=32), verbose=False)
 
 
 def test_the_first_of_each_class_by_a_loop() -> None:
@@ -55,7 +51,7 @@ def test_the_first_of_each_class_by_a_loop() -> None:
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 @pytest.mark.timeout(200)
 def test_one_process_and_two_draw_the_first_of_each_class(
-    tmp_path: Path, digits_root: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, digits_root: Path, monkeypatch: Patch
 ) -> None:
     def keep(embedding: Tensor, label: Tensor, names: Any, path: Path, perplexity: float, seed: int) -> None:
         path.parent.mkdir(parents=True)

@@ -5,7 +5,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from lightning.pytorch import LightningModule
 from PIL import Image
 from torch import Tensor
 
@@ -13,35 +12,23 @@ from datamodules import Digits, LabeledImages
 from lit_models.callbacks import ClassExamples, examples
 from lit_models.callbacks.examples import chosen_label, draw_examples
 from lit_models.errors import RunError
-from tests.support.trainers import quiet_trainer
-
-
-class Guesser(LightningModule):
-    """Sees the sum of the pixels."""
-
-    def test_step(self, batch: LabeledImages, batch_idx: int) -> Tensor:
-        return torch.nn.functional.one_hot(batch.image.mul(255).round().sum((1, 2, 3)).long() % 10, 10).float()
+from tests.lit_models.callbacks.test_classification import Guesser
+from tests.support.fixtures import Patch
+from tests.support.trainers import trainer_of
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 @pytest.mark.timeout(200)
 @pytest.mark.parametrize("devices", [1, 2])
-def test_the_first_images_of_a_class(
-    tmp_path: Path, digits_root: Path, monkeypatch: pytest.MonkeyPatch, devices: int
-) -> None:
+def test_the_first_images_of_a_class(tmp_path: Path, digits_root: Path, monkeypatch: Patch, devices: int) -> None:
     def keep(image: Tensor, probability: Tensor, label: int, names: Any, path: Path) -> None:
         path.parent.mkdir(parents=True)
         torch.save((image, probability, label, list(names)), path.with_suffix(".pt"))
         Image.new("RGB", (1, 1)).save(path)
 
     monkeypatch.setattr(examples, "draw_examples", keep)
-    quiet_trainer(
-        devices=devices,
-        strategy="auto" if devices == 1 else "ddp_fork",
-        callbacks=[ClassExamples("7", count=11)],
-        use_distributed_sampler=False,
-        default_root_dir=tmp_path,
-    ).test(Guesser(), Digits(root=str(digits_root), batch_size=23), verbose=False)
+    trainer = trainer_of(devices, callbacks=[ClassExamples("7", count=11)], default_root_dir=tmp_path)
+    trainer.test(Guesser(), Digits(root=str(digits_root), batch_size=23), verbose=False)
     image, probability, label, names = torch.load(tmp_path / "figures" / "examples_7.pt")
     data = Digits(root=str(digits_root))
     data.setup("test")

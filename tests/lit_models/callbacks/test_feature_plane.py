@@ -3,7 +3,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from lightning.pytorch import Trainer
 from PIL import Image
 
 from datamodules import Digits
@@ -11,20 +10,11 @@ from lit_models import MetricResNet
 from lit_models.callbacks import FeaturePlane
 from lit_models.callbacks.feature_plane import spread
 from lit_models.errors import RunError
+from tests.support.trainers import trainer_of
 
 
 def fit(model: MetricResNet, callback: FeaturePlane, root: Path, data_root: Path) -> None:
-    quiet = {f"enable_{part}": False for part in ("progress_bar", "model_summary", "checkpointing")}
-    trainer = Trainer(
-        accelerator="cpu",
-        max_epochs=2,
-        limit_train_batches=2,
-        callbacks=[callback],
-        use_distributed_sampler=False,
-        logger=False,
-        default_root_dir=root,
-        **quiet,  # type: ignore[arg-type]
-    )
+    trainer = trainer_of(1, max_epochs=2, limit_train_batches=2, callbacks=[callback], default_root_dir=root)
     trainer.fit(model, Digits(root=str(data_root)))
 
 

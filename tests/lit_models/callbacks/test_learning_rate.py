@@ -5,27 +5,16 @@ from typing import Any
 
 import pytest
 import torch
-from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch import LightningModule
 from torch.optim import SGD
 from torch.optim.lr_scheduler import CosineAnnealingLR, ExponentialLR, LambdaLR, LRScheduler, OneCycleLR
 
 from datamodules import Digits
 from lit_models import VAE
 from lit_models.callbacks.learning_rate import LearningRateScaling, Rule
+from tests.support.fixtures import Relit
 from tests.support.tiny import TINY, the_run
-from tests.support.trainers import quiet_trainer
-
-Relit = Callable[..., int]
-
-
-class Rates(Callback):
-    """Keeps the learning rate of every step."""
-
-    def __init__(self) -> None:
-        self.rates: list[float] = []
-
-    def on_train_batch_start(self, trainer: Trainer, *_: Any) -> None:
-        self.rates.append(trainer.optimizers[0].param_groups[0]["lr"])
+from tests.support.trainers import Rates, quiet_trainer
 
 
 class Scheduled(VAE):
@@ -52,7 +41,7 @@ def rates(root: Path, model: LightningModule, rule: Rule, **trainer: Any) -> lis
     quiet_trainer(
         max_epochs=1, limit_train_batches=8, limit_val_batches=0, callbacks=[LearningRateScaling(rule), keep], **trainer
     ).fit(model, Digits(root=str(root), batch_size=4))
-    return keep.rates
+    return keep.first
 
 
 @pytest.mark.parametrize(

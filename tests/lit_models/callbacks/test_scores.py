@@ -24,7 +24,9 @@ from lit_models.metrics.variety import (
     training_distance,
 )
 from lit_models.support.weights import build_model, read_weights
-from tests.support.trainers import quiet_trainer
+from tests.support.fixtures import Output, Patch
+from tests.support.small_fits import ImagesInMemory
+from tests.support.trainers import quiet_trainer, trainer_of
 
 WEIGHTS = Path(__file__).parents[3] / "weights"
 
@@ -77,7 +79,7 @@ class Truth(torch.nn.Module):
 
 
 @pytest.fixture
-def truth(digits_root: Path, monkeypatch: pytest.MonkeyPatch) -> Truth:
+def truth(digits_root: Path, monkeypatch: Patch) -> Truth:
     extractor = Truth(digits_root)
     monkeypatch.setattr(scores_module, "load_extractor", lambda which: extractor)
     return extractor
@@ -90,18 +92,8 @@ def first_of(images: GatherDataset[LabeledImages], count: int, truth: Truth) -> 
 
 
 def trainer_with(callback: GenerationScores, folder: Path, devices: int = 1, epochs: int = 1) -> Trainer:
-    return quiet_trainer(
-        devices=devices,
-        strategy="auto" if devices == 1 else "ddp_fork",
-        callbacks=[callback],
-        max_epochs=epochs,
-        limit_train_batches=1,
-        limit_val_batches=1,
-        limit_test_batches=2,
-        num_sanity_val_steps=0,
-        default_root_dir=folder,
-        use_distributed_sampler=False,
-    )
+    few = {"limit_train_batches": 1, "limit_val_batches": 1, "limit_test_batches": 2, "num_sanity_val_steps": 0}
+    return trainer_of(devices, callbacks=[callback], max_epochs=epochs, default_root_dir=folder, **few)
 
 
 def test_scores_are_those_of_all_images_at_once(digits_root: Path, truth: Truth, tmp_path: Path) -> None:
@@ -144,7 +136,7 @@ def test_two_ranks_share_the_images_of_one_process(digits_root: Path, truth: Tru
 
 
 def test_the_test_tells_what_scores_can_be_and_which_classes_fail(
-    digits_root: Path, truth: Truth, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    digits_root: Path, truth: Truth, tmp_path: Path, capsys: Output
 ) -> None:
     callback = GenerationScores(extractor="digits", test_count=60, real_count=2000, batch_size=25)
     trainer = trainer_with(callback, tmp_path)
@@ -175,7 +167,7 @@ def test_the_test_tells_what_scores_can_be_and_which_classes_fail(
     assert "extractor 'digits' (sums)" in capsys.readouterr().out
 
 
-def test_due_epochs(digits_root: Path, truth: Truth, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_due_epochs(digits_root: Path, truth: Truth, tmp_path: Path, monkeypatch: Patch) -> None:
     measured: list[int] = []
     callback = GenerationScores(every_n_epochs=3)
 
@@ -188,9 +180,7 @@ def test_due_epochs(digits_root: Path, truth: Truth, tmp_path: Path, monkeypatch
     assert measured == [1, 3, 6, 7]
 
 
-def test_without_inceptions_weights_training_goes_on(
-    digits_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_without_inceptions_weights_training_goes_on(digits_root: Path, tmp_path: Path, monkeypatch: Patch) -> None:
     from torch_fidelity import feature_extractor_inceptionv3
 
     def no_network(*args: object, **kwargs: object) -> None:
@@ -218,27 +208,40 @@ def test_only_generative_models_are_measured(digits_root: Path, tmp_path: Path) 
 
 def test_more_neighbors_than_images_are_refused_before_any_training(digits_root: Path, tmp_path: Path) -> None:
     trainer = trainer_with(GenerationScores(neighbors=250), tmp_path)
-    sentence = "there are only {} images to compare with: lower it, or set compare_with to training"
-    with pytest.raises(RunError, match=sentence.format("200 validation")):
+    sentence = "there are only {} images to compare with: lower it"
+    with pytest.raises(RunError, match=sentence.format("200 validation") + r", or set compare_with to training\.$"):
         trainer.fit(Copier(digits_root), Digits(root=str(digits_root)))
     assert trainer.global_step == 0
     trainer = trainer_with(GenerationScores(neighbors=300), tmp_path)
     with pytest.raises(RunError, match=sentence.format("300 test")):
         trainer.test(Copier(digits_root), Digits(root=str(digits_root)), verbose=False)
     trainer = trainer_with(GenerationScores(neighbors=700, compare_with="training"), tmp_path)
-    with pytest.raises(RunError, match=sentence.format("648 training")):
+    with pytest.raises(RunError, match=sentence.format("648 training") + r"\.$"):
         trainer.fit(Copier(digits_root), Digits(root=str(digits_root)))
+    one = r"there is only 1 validation image to compare with: set compare_with to training\.$"
+    with pytest.raises(RunError, match=one):
+        trainer_with(GenerationScores(), tmp_path).fit(Copier(digits_root), ImagesInMemory((1, 32, 32), 1))
     callback = GenerationScores(neighbors=250)
     trainer = quiet_trainer(callbacks=[callback], max_epochs=1, limit_train_batches=1, limit_val_batches=0)
     trainer.fit(Copier(digits_root), Digits(root=str(digits_root)))
     assert trainer.global_step > 0, "without validations nothing is measured"
 
 
+def test_channels_that_the_extractor_cannot_take_are_refused_before_any_training(
+    digits_root: Path, tmp_path: Path
+) -> None:
+    trainer = trainer_with(GenerationScores(), tmp_path)
+    sentence = "The extractor takes images of 1 channel, which can't be made of 2: set another extractor"
+    with pytest.raises(RunError, match=sentence):
+        trainer.fit(Copier(digits_root), ImagesInMemory((2, 32, 32), 24))
+    assert trainer.global_step == 0
+
+
 def test_halves_of_the_training_images_stand_in_for_small_splits(
     digits_root: Path, truth: Truth, tmp_path: Path
 ) -> None:
     """Chosen by one half, tested against the other, which have no image in common."""
-    callback = GenerationScores(count=50, test_count=50, batch_size=20, compare_with="training", inception_splits=5)
+    callback = GenerationScores(count=50, test_count=700, batch_size=50, compare_with="training", inception_splits=5)
     trainer = trainer_with(callback, tmp_path)
     trainer.fit(Copier(digits_root), Digits(root=str(digits_root)))
     val = callback._references["val"]
@@ -251,6 +254,17 @@ def test_halves_of_the_training_images_stand_in_for_small_splits(
     training, _ = first_of(data.train_set, 1297, truth)
     assert torch.equal(val.real.embedding, training.embedding[0::2])
     assert torch.equal(test.real.embedding, training.embedding[1::2])
+    judge = json.loads((tmp_path / "judge.json").read_text())["test"]["calibration"]
+    counts = {kind: scores["generated_images"] for kind, scores in judge.items()}
+    assert counts == {"other real images": 649, "ten training images repeated": 700}, "there are no more others"
+
+
+def test_ten_training_images_are_of_all_classes_in_turn() -> None:
+    label = torch.randint(4, (30,), generator=torch.Generator().manual_seed(0))
+    rows = [(label == one).nonzero().flatten().tolist() for one in range(4)]
+    expected = [of[turn] for turn in range(30) for of in rows if turn < len(of)]
+    assert scores_module._classes_in_turn(label).tolist() == expected
+    assert label[scores_module._classes_in_turn(label)[:8]].tolist() == [0, 1, 2, 3] * 2
 
 
 def test_images_that_are_not_finite_are_refused(digits_root: Path, truth: Truth, tmp_path: Path) -> None:

@@ -1,4 +1,3 @@
-import csv
 import json
 import math
 import os
@@ -18,7 +17,8 @@ from lit_models.errors import RunError
 from lit_models.metrics.generation import frechet_distance
 from lit_models.metrics.image_errors import MAP_COLORS, TranslationMetrics, nearest_colors
 from lit_models.support.named_extractors import load_extractor
-from tests.datamodules.test_maps import write_maps
+from tests.support.pairs import write_maps
+from tests.support.tables import table_of
 from tests.support.trainers import quiet_trainer
 
 pytestmark = pytest.mark.filterwarnings("ignore:.* pairs in .*; the data set has:datamodules.DataWarning")
@@ -95,8 +95,7 @@ def test_scores_of_a_split(data: Maps, tmp_path: Path) -> None:
     scores = json.loads((tmp_path / "run" / "scores.json").read_text())
     assert scores["l1"] == pytest.approx(found["test"]["l1"], rel=1e-5)
     assert scores["extractor"] is None
-    with (tmp_path / "run" / "figures" / "map_colors.csv").open() as file:
-        table = list(csv.reader(file))
+    table = table_of(tmp_path / "run" / "figures" / "map_colors.csv")
     assert [row[0] for row in table] == ["true", *MAP_COLORS]
     assert sum(int(cell) for row in table[1:] for cell in row[1:]) == 8 * 32 * 32
 

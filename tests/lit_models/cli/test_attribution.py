@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from lit_models.cli.attribution import with_its_file
+from tests.support.fixtures import Patch
 
 SIZE = "--model.latent_dim is 8.5; it must be a whole number."
 
@@ -27,7 +28,7 @@ SIZE = "--model.latent_dim is 8.5; it must be a whole number."
     ],
 )  # fmt: skip
 def test_the_last_file_with_the_value_is_named(
-    sentence: str, arguments: list[str], told: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    sentence: str, arguments: list[str], told: str, tmp_path: Path, monkeypatch: Patch
 ) -> None:
     monkeypatch.chdir(tmp_path)
     Path("mine.yaml").write_text(

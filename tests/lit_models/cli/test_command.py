@@ -4,7 +4,6 @@ import json
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -14,10 +13,8 @@ from PIL import Image
 import lit_models
 from lit_models.__main__ import main
 from lit_models.errors import ModelError
+from tests.support.fixtures import Output, Patch, Relit
 from tests.support.tiny import CONFIGS, TINY, the_run
-
-Relit = Callable[..., int]
-Output = pytest.CaptureFixture[str]
 
 
 def test_version_and_help_need_no_torch() -> None:
@@ -101,7 +98,8 @@ def test_fit_leaves_a_run_folder_that_speaks_for_itself(relit: Relit, capsys: Ou
 
 def test_the_record_keeps_the_time_of_each_epoch(relit: Relit) -> None:
     """Epochs that are trained again have the time of the second training, later by what the first one took."""
-    assert relit("fit", *TINY, "--trainer.max_epochs=2") == 0
+    short = (*TINY, "--trainer.limit_train_batches=2", "--trainer.limit_val_batches=1")
+    assert relit("fit", *short, "--trainer.max_epochs=2") == 0
     path = the_run() / "run.json"
     record = json.loads(path.read_text())
     first, second = record["seconds_after_epoch"]
@@ -110,14 +108,14 @@ def test_the_record_keeps_the_time_of_each_epoch(relit: Relit) -> None:
 
     killed = {**record, "seconds_after_epoch": [1.0, 2.0, 9.0], "training_seconds": 9.5}  # after the last checkpoint
     path.write_text(json.dumps(killed))
-    assert relit("fit", *TINY, "--trainer.max_epochs=3", "--ckpt_path=last") == 0
+    assert relit("fit", *short, "--trainer.max_epochs=3", "--ckpt_path=last") == 0
     *before, third = json.loads(path.read_text())["seconds_after_epoch"]
     assert before == [1.0, 2.0]
     assert third > 9.5
 
     older = {name: value for name, value in json.loads(path.read_text()).items() if name != "seconds_after_epoch"}
     path.write_text(json.dumps({**older, "training_seconds": 20.0}))
-    assert relit("fit", *TINY, "--trainer.max_epochs=4", "--ckpt_path=last") == 0
+    assert relit("fit", *short, "--trainer.max_epochs=4", "--ckpt_path=last") == 0
     *unknown, third, fourth = json.loads(path.read_text())["seconds_after_epoch"]
     assert unknown == [None, None]
     assert 20.0 <= third <= 20.5
@@ -140,9 +138,7 @@ def test_a_run_that_was_killed_when_nothing_was_left_to_train_is_finished_by_res
     assert json.loads(path.read_text()) == record
 
 
-def test_a_test_that_fails_leaves_the_record_of_the_training(
-    relit: Relit, finished: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_test_that_fails_leaves_the_record_of_the_training(relit: Relit, finished: Path, monkeypatch: Patch) -> None:
     record = (finished / "run.json").read_text()
 
     def fail(*_: object) -> None:
@@ -236,6 +232,8 @@ def test_fast_dev_run_leaves_nothing(relit: Relit) -> None:
         (["--model.image_size", "33"], 1, "image_size is 33; it must be one of 16, 32, 64, 128, 256."),
         (["--model.image_size", "64"], 1, "built for images of 1x64x64, but Digits gives 1x32x32"),
         (["--model.n_critic", "0"], 1, "n_critic is 0; it must be at least 1."),
+        (["--model.gradient_clip_norm", ".nan"], 1, "--model.gradient_clip_norm is nan; it must be a number."),
+        (["--model.generator_optimizer.lr", ".nan"], 1, "--model.generator_optimizer.lr is nan; it must be a number."),
         (["--model.label_noise", "0.7"], 1, "label_noise is 0.7"),
         (["--data.batch_size", "5000"], 1, "set --data.batch_size to 1297 or less"),
         (["--ckpt_path", "missing.ckpt"], 2, "There is no checkpoint missing.ckpt"),
@@ -261,9 +259,7 @@ def test_errors_are_a_sentence_and_leave_nothing(
 
 
 @pytest.mark.parametrize("argument", ["--data.batch_size", "--model.latent_dim"])
-def test_an_argument_of_no_class_is_one_sentence(
-    relit: Relit, argument: str, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_an_argument_of_no_class_is_one_sentence(relit: Relit, argument: str, capsys: Output) -> None:
     part = argument.removeprefix("--").partition(".")[0]
     Path("file.ckpt").touch()
     assert relit("test", "--ckpt_path=file.ckpt", f"{argument}=3") == 2
@@ -301,7 +297,7 @@ def test_a_monitor_of_a_validation_that_comes_every_other_epoch_is_waited_for(re
 
 @pytest.mark.parametrize(("flags", "warns"), [("fma avx2", True), ("avx512_bf16 amx_tile", False)])
 def test_bf16_on_a_processor_without_it(
-    relit: Relit, capsys: Output, monkeypatch: pytest.MonkeyPatch, flags: str, warns: bool
+    relit: Relit, capsys: Output, monkeypatch: Patch, flags: str, warns: bool
 ) -> None:
     read = Path.read_text
     monkeypatch.setattr(
@@ -327,7 +323,7 @@ def test_compiled_networks_train_and_leave_an_ordinary_checkpoint(relit: Relit) 
 
 
 @pytest.mark.long
-def test_interrupted_from_the_keyboard(relit: Relit, capsys: Output, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_interrupted_from_the_keyboard(relit: Relit, capsys: Output, monkeypatch: Patch) -> None:
     monkeypatch.setattr(signal, "signal", lambda *_: None)  # Lightning would have pytest ignore Ctrl-C from here on
     assert (
         relit("fit", *TINY, "--trainer.callbacks+=tests.support.tiny.InterruptAt", "--trainer.callbacks.batch=25")
@@ -338,7 +334,7 @@ def test_interrupted_from_the_keyboard(relit: Relit, capsys: Output, monkeypatch
 
 
 def test_batch_normalization_over_processes_is_refused_where_it_cannot_be(
-    relit: Relit, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    relit: Relit, monkeypatch: Patch, capsys: Output
 ) -> None:
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     assert relit("fit", *TINY, "--trainer.sync_batchnorm=true") == 1

@@ -1,8 +1,6 @@
-import csv
 import json
 import os
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -12,9 +10,9 @@ from PIL import Image
 from lit_models.__main__ import main
 from lit_models.cli.compare import shortest_ends
 from lit_models.runs.reading import read_run
+from tests.support.fixtures import Output, Patch, Relit
+from tests.support.tables import rows_of
 from tests.support.tiny import TINY, the_run
-
-Relit = Callable[..., int]
 
 
 @pytest.fixture
@@ -34,15 +32,14 @@ def runs(tmp_path: Path) -> list[Path]:
     return [first, second]
 
 
-def test_table_and_figures(runs: list[Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_table_and_figures(runs: list[Path], tmp_path: Path, capsys: Output) -> None:
     output = tmp_path / "out"
     assert main(["compare", *map(str, runs), "--output", str(output)]) == 0
     said = capsys.readouterr().out.splitlines()
     assert said[0].split() == ["|", "run", "|", "test/fid", "|", "val/fid", "|", "training", "time", "|"]
     assert said[2].split() == ["|", "a", "|", "3.25", "|", "4.5", "(4", "–", "8)", "|", "1.5", "min", "|"]
     assert said[3].split() == ["|", "b", "|", "|", "7", "|", "|"]
-    with (output / "comparison.csv").open(newline="") as file:
-        table = list(csv.DictReader(file))
+    table = rows_of(output / "comparison.csv")
     assert {(row["run"], row["metric"], row["smallest"], row["largest"], row["final"]) for row in table} == {
         ("a", "test/fid", "3.25", "3.25", "3.25"),
         ("a", "val/fid", "4.0", "8.0", "4.5"),
@@ -53,7 +50,7 @@ def test_table_and_figures(runs: list[Path], tmp_path: Path, capsys: pytest.Capt
     assert pixels[pixels.shape[0] // 2, pixels.shape[1] // 2] == 255, "the sample grid, not the black reconstructions"
 
 
-def test_chosen_metrics_and_names(runs: list[Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_chosen_metrics_and_names(runs: list[Path], tmp_path: Path, capsys: Output) -> None:
     arguments = ["--output", str(tmp_path / "out"), "--metrics", "train/loss", "--names", "DCGAN", "WGAN"]
     assert main(["compare", *map(str, runs), *arguments]) == 0
     assert "| DCGAN | 5.5 (0.5 – 5.5) | 1.5 min" in capsys.readouterr().out
@@ -66,7 +63,7 @@ def test_the_last_test_counts(runs: list[Path]) -> None:
 
 
 def test_a_test_of_some_batches_stands_beside_others_only_with_a_mark(
-    runs: list[Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    runs: list[Path], tmp_path: Path, capsys: Output
 ) -> None:
     def write_tests(run: Path, *tests: tuple[float, int | None]) -> None:
         entries = [
@@ -84,8 +81,7 @@ def test_a_test_of_some_batches_stands_beside_others_only_with_a_mark(
     assert [line.split()[3] for line in said.splitlines()[2:4]] == ["3.25", "2.25†"], "a test of all batches goes first"
     assert "† Tested on some batches only: b (limit_test_batches 1)." in said
     assert said.startswith((output / "comparison.md").read_text())
-    with (output / "comparison.csv").open(newline="") as file:
-        limits = {(row["run"], row["metric"]): row["limit_test_batches"] for row in csv.DictReader(file)}
+    limits = {(row["run"], row["metric"]): row["limit_test_batches"] for row in rows_of(output / "comparison.csv")}
     assert limits == {("a", "test/fid"): "", ("a", "val/fid"): "", ("b", "test/fid"): "1", ("b", "val/fid"): ""}
     write_tests(runs[1], (2.5, None))
     assert main(command) == 0
@@ -110,14 +106,12 @@ def test_names_are_the_shortest_ends_that_differ() -> None:
         (["{run}", "--output", "/proc/here"], "The folder /proc/here can't be written into"),
     ],
 )
-def test_errors_are_a_sentence(
-    runs: list[Path], capsys: pytest.CaptureFixture[str], arguments: list[str], message: str
-) -> None:
+def test_errors_are_a_sentence(runs: list[Path], capsys: Output, arguments: list[str], message: str) -> None:
     assert main(["compare", *(argument.format(run=runs[0]) for argument in arguments)]) == 1
     assert message in capsys.readouterr().err
 
 
-def test_a_real_run_is_found_by_its_experiment(relit: Relit, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_real_run_is_found_by_its_experiment(relit: Relit, capsys: Output) -> None:
     assert relit("fit", *TINY, "--trainer.max_epochs=2", "--trainer.limit_train_batches=2") == 0
     record = json.loads((the_run() / "run.json").read_text())
     assert record["training_seconds"] > 0
@@ -128,9 +122,7 @@ def test_a_real_run_is_found_by_its_experiment(relit: Relit, capsys: pytest.Capt
     assert Path("comparison/samples.png").is_file()
 
 
-def test_scores_carry_their_features_and_what_a_value_means(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_scores_carry_their_features_and_what_a_value_means(tmp_path: Path, capsys: Output, monkeypatch: Patch) -> None:
     """Runs that were scored over other features have other columns."""
     monkeypatch.chdir(tmp_path)
     calibration = {"other real images": {"fid": 0.5}, "ten training images repeated": {"fid": 9.5}}
@@ -153,9 +145,7 @@ def test_scores_carry_their_features_and_what_a_value_means(
     assert ten == ["MNIST: ten training images repeated, 1,000 to 5,000", "", "9.5", ""]
 
 
-def test_a_folder_that_is_no_run_is_left_out(
-    runs: list[Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_folder_that_is_no_run_is_left_out(runs: list[Path], tmp_path: Path, capsys: Output) -> None:
     (tmp_path / "comparison").mkdir()
     (tmp_path / "begun").mkdir()
     (tmp_path / "begun" / "run.json").write_text("{}")

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from lit_models.cli import completion
+from tests.support.fixtures import Patch
 
 CASES = {
     "relit f": "fit",
@@ -100,7 +101,7 @@ def completed_in_a_terminal(shell: Sequence[str], lines: Sequence[str], setting_
 
 
 @pytest.fixture
-def whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
+def whole(tmp_path: Path, monkeypatch: Patch) -> dict[str, str]:
     """The lines as they should become, in a folder with the file that one of them names."""
     monkeypatch.chdir(tmp_path)
     Path("some_file.yaml").touch()

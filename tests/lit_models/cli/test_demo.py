@@ -1,7 +1,5 @@
 import json
-import re
 import socket
-import time
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +16,7 @@ from lit_models.cli import demo, playing
 from lit_models.errors import RunError
 from lit_models.runs.reading import sample_series
 from lit_models.support.animation import sample_frames, walk_frames, write_movie
-from tests.support.browser import CHROMIUM, Page
+from tests.support.fixtures import Output, Patch
 from tests.support.tiny import CONFIGS
 
 WEIGHTS = CONFIGS.parent / "weights"
@@ -134,7 +132,7 @@ def autoencoder() -> playing.Player:
     return playing.Player("autoencoder", lit_models.DenoisingAutoencoder(feature_maps=2, latent_dim=4).eval())
 
 
-def test_a_drawn_digit_is_read_reconstructed_and_compared(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_a_drawn_digit_is_read_reconstructed_and_compared(monkeypatch: Patch, tmp_path: Path) -> None:
     monkeypatch.setenv("RELIT_DATA", str(tmp_path))
     classifier, other = player(CLASSIFIER), autoencoder()
     reader = playing.DigitReader([classifier], [other])
@@ -241,7 +239,7 @@ def test_a_walk_needs_two_pictures() -> None:
         walk.between(empty, drawn_one(), ink=False)
 
 
-def test_digits_to_pick_from(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_digits_to_pick_from(monkeypatch: Patch, tmp_path: Path) -> None:
     monkeypatch.setenv("RELIT_DATA", str(tmp_path))
     walk = playing.Walk([autoencoder()])
     zero, one = (Image.open(file) for file in walk.examples(2))
@@ -263,7 +261,7 @@ def test_who_walks() -> None:
     assert [player(name).interpolates for name in ("dcgan_mnist", CLASSIFIER, AUTOENCODER)] == [False, False, True]
 
 
-def test_the_most_similar_images(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_the_most_similar_images(monkeypatch: Patch, tmp_path: Path) -> None:
     monkeypatch.setenv("RELIT_DATA", str(tmp_path))
     reader = playing.DigitReader([], [autoencoder()])
     images = reader.examples.images
@@ -275,7 +273,7 @@ def test_the_most_similar_images(monkeypatch: pytest.MonkeyPatch, tmp_path: Path
     assert expected[0] == 7
 
 
-def test_mnists_training_images_are_compared_if_they_are_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_mnists_training_images_are_compared_if_they_are_there(tmp_path: Path, monkeypatch: Patch) -> None:
     monkeypatch.setenv("RELIT_DATA", str(tmp_path))
     store = MNIST(image_size=28).store
     images = np.random.default_rng(0).integers(0, 255, (6000, 1, 28, 28), dtype=np.uint8)
@@ -332,127 +330,7 @@ def test_few_shots(tmp_path: Path) -> None:
         few.classify(drawn_shape("ring", 4), [drawn_shape("line", 0)], [str(tmp_path / "broken.png")])
 
 
-@pytest.mark.long
-@pytest.mark.browser
-@pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium")
-def test_the_playground_in_a_browser(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nothing is asked of the network; images follow the seed; a drawn 1 is read; a photograph is translated."""
-    pytest.importorskip("gradio")
-    monkeypatch.setenv("RELIT_DATA", str(tmp_path))
-    translator = player("pix2pix_maps_128_small")
-    few_shot = player("protonet_omniglot_1shot")
-    another = playing.Player("another", translator.model)
-    app = demo.build_app([player("dcgan_mnist"), player(CLASSIFIER), autoencoder(), translator, another, few_shot])
-    try:
-        with Page(demo.launch(app, 0), width=1280) as page:
-            image = "document.querySelector('img[src*=\"/file=\"]')?.src"
-            before = wait_for(page, image)
-            fill(page, "seed", 5)
-            wait_for(page, f"{image} !== {before!r}")
-            click(page, "walk")
-            wait_for(page, "document.querySelectorAll('img[src*=\"/file=\"]').length > 1")
-
-            click(page, "draw a digit")
-            wait_for(page, "document.querySelector('canvas')?.getBoundingClientRect().width > 100")
-            wait_for(page, "!!document.querySelector('button[aria-label=Brush]')")
-            page.evaluate("document.querySelector('button[aria-label=Brush]').click()")
-            x, y, width, height = page.evaluate(
-                "(({x, y, width, height}) => [x, y, width, height])"
-                "(document.querySelector('canvas').getBoundingClientRect())"
-            )
-            stroke(page, x + width / 2, y + 0.2 * height, y + 0.8 * height)
-            wait_for(page, f"/{CLASSIFIER}: class[^]*?1[^]*%/.test(document.body.innerText)")
-
-            click(page, WALK)
-            (tmp_path / "broken.png").write_bytes(b"\x89PNG cut off")
-            upload(page, "first picture", tmp_path / "broken.png")
-            click(page, "walk between them")
-            wait_for(page, "document.body.innerText.includes('The first picture is missing or blank')")
-            for label, kind in (("first picture", "line"), ("second picture", "ring")):
-                drawn_shape(kind, 0).save(tmp_path / f"{kind}.png")
-                upload(page, label, tmp_path / f"{kind}.png")
-                wait_for(page, f"!{block_of(label)}.innerText.includes('Upload an image')")
-            click(page, "walk between them")
-            wait_for(page, "document.querySelector('img[src*=\"between.gif\"]')?.naturalWidth === 256")
-            row = f"image.naturalWidth === {7 * (2 + 11 * 34)} && image.naturalHeight === {7 * 36}"
-            wait_for(page, f"[...document.images].some((image) => image.checkVisibility() && {row})")
-
-            click(page, translator.name)
-            photograph = tmp_path / "photograph.png"
-            Image.fromarray(np.random.default_rng(0).integers(0, 255, (420, 600, 3), dtype=np.uint8)).save(photograph)
-            upload(page, "photograph", photograph)
-            sized = "[...document.images].filter((image) => image.checkVisibility()).map((image) => image.naturalWidth)"
-            wait_for(page, f"{sized}.includes(286)")
-
-            click(page, "another")
-            upload(page, "photograph", tmp_path / "broken.png")
-            wait_for(page, "document.body.innerText.includes('broken.png can\\'t be read as a picture.')")
-
-            click(page, few_shot.name)
-            for label, kind, shift in (("class 1", "line", 0), ("class 2", "ring", 0), ("which class", "ring", 4)):
-                drawn_shape(kind, shift).save(tmp_path / f"{kind}_{shift}.png")
-                upload(page, label, tmp_path / f"{kind}_{shift}.png")
-            click(page, "ask")
-            wait_for(page, r"/class 2\s+(100|9\d)%/.test(document.body.innerText)")
-        assert [url for url in page.requests if not re.match(r"(http://127\.0\.0\.1:|data:|blob:|about:)", url)] == []
-    finally:
-        app.close()
-
-
-def wait_for(page: Page, expression: str) -> Any:
-    """The value of a JavaScript expression as soon as it is true."""
-    deadline = time.monotonic() + 40
-    while not (value := page.evaluate(expression)):
-        assert time.monotonic() < deadline, (expression, page.evaluate("document.body.innerText"))
-        time.sleep(0.1)
-    return value
-
-
-def click(page: Page, text: str) -> None:
-    """Clicks the tab or button with this text."""
-    found = (
-        "[...document.querySelectorAll('button')]"
-        f".find((one) => one.innerText.trim() === {text!r} && one.tabIndex >= 0 && one.offsetHeight > 10)"
-    )
-    wait_for(page, f"!!{found}")
-    page.evaluate(f"{found}.click()")
-
-
-def block_of(label: str) -> str:
-    """JavaScript for the visible place whose label begins so."""
-    return (
-        "[...document.querySelectorAll('.block')].find((block) => block.checkVisibility()"
-        f" && block.querySelector('[data-testid=block-label]')?.textContent.trim().startsWith({label!r}))"
-    )
-
-
-def upload(page: Page, label: str, file: Path) -> None:
-    """Gives a file to the place whose label begins so, and waits until it is there."""
-    place = block_of(label)
-    wait_for(page, f"!!{place}?.querySelector('input[type=file]')")
-    node = page.send("Runtime.evaluate", expression=f"{place}.querySelector('input[type=file]')")["result"]
-    page.send("DOM.setFileInputFiles", files=[str(file)], objectId=node["objectId"])
-    wait_for(page, f"!{place}.innerText.includes('Click to Upload')")
-
-
-def fill(page: Page, label: str, value: int) -> None:
-    """Types a number into the field with this label."""
-    page.evaluate(
-        f"{{ const field = document.querySelector('input[aria-label={label}]'); field.focus(); field.select(); }}"
-    )
-    page.send("Input.insertText", text=str(value))
-
-
-def stroke(page: Page, x: float, top: float, bottom: float) -> None:
-    """Draws a line from top to bottom with the left button."""
-    mouse = {"x": x, "button": "left", "buttons": 1, "clickCount": 1}
-    page.send("Input.dispatchMouseEvent", type="mousePressed", y=top, **mouse)
-    for step in range(1, 21):
-        page.send("Input.dispatchMouseEvent", type="mouseMoved", y=top + (bottom - top) * step / 20, **mouse)
-    page.send("Input.dispatchMouseEvent", type="mouseReleased", y=bottom, **mouse)
-
-
-def test_a_port_in_use_is_a_sentence(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_port_in_use_is_a_sentence(capsys: Output) -> None:
     pytest.importorskip("gradio")
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
@@ -462,7 +340,7 @@ def test_a_port_in_use_is_a_sentence(capsys: pytest.CaptureFixture[str]) -> None
     assert capsys.readouterr().err == f"relit: Port {port} can't be used: choose another --port.\n"
 
 
-def test_errors_are_a_sentence(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_errors_are_a_sentence(tmp_path: Path, capsys: Output) -> None:
     assert main(["demo", str(tmp_path)]) == 1
     assert f"{tmp_path} holds no checkpoint" in capsys.readouterr().err
     assert main(["demo", "dcgan_mnst"]) == 1
@@ -478,7 +356,7 @@ def test_a_walk_is_closed_and_a_gif(tmp_path: Path) -> None:
         assert gif.size == (210, 210), "enlarged three times"
 
 
-def test_a_walk_as_a_video(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_walk_as_a_video(tmp_path: Path, monkeypatch: Patch) -> None:
     ffmpeg = pytest.importorskip("imageio_ffmpeg")
     frames = [Image.new("L", (35, 49), 30 * number) for number in range(6)]
     write_movie(frames, tmp_path / "walk.mp4", seconds=0.2, hold=0.4)

@@ -3,7 +3,6 @@
 import json
 import os
 import signal
-from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -14,8 +13,8 @@ from torch import Tensor, nn
 from lit_models.cli import doctor, kernels
 from lit_models.cli.doctor import Line, precision
 from lit_models.cli.kernels import Fault, Kernel, errors_of, faults, problem_of
+from tests.support.fixtures import Output, Patch, Relit
 
-Relit = Callable[..., int]
 NAMES = [
     *("relit", "packages", "processor", "threads", "memory", "GPU", "data", "extras", "kernels", "peak", "precision")
 ]
@@ -23,12 +22,12 @@ USED = [kernel for kernel in kernels.KERNELS if not kernel.avoided]
 LINEAR = Kernel("a linear layer", partial(nn.Linear, 3, 2), (4, 3), False)
 
 
-def quick(monkeypatch: pytest.MonkeyPatch, found: list[Fault]) -> None:
+def quick(monkeypatch: Patch, found: list[Fault]) -> None:
     monkeypatch.setattr(kernels, "faults", lambda *_: found)
     monkeypatch.setattr(doctor, "peak", lambda *_: Line("peak", "", values={"gflops": {"float32": 1, "bfloat16": 2}}))
 
 
-def test_a_line_each(relit: Relit, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_line_each(relit: Relit, capsys: Output, monkeypatch: Patch) -> None:
     quick(monkeypatch, [])
     assert relit("doctor") == 0
     lines = capsys.readouterr().out.splitlines()
@@ -40,12 +39,7 @@ def test_a_line_each(relit: Relit, capsys: pytest.CaptureFixture[str], monkeypat
 
 @pytest.mark.parametrize(("avoided", "code", "status"), [("", 1, "wrong"), ("in another way", 0, "note")])
 def test_a_wrong_kernel_that_relit_uses_fails(
-    relit: Relit,
-    capsys: pytest.CaptureFixture[str],
-    monkeypatch: pytest.MonkeyPatch,
-    avoided: str,
-    code: int,
-    status: str,
+    relit: Relit, capsys: Output, monkeypatch: Patch, avoided: str, code: int, status: str
 ) -> None:
     quick(monkeypatch, [Fault("a kernel", "bfloat16", "output off by 7", avoided)])
     assert relit("doctor", "--json") == code
@@ -57,9 +51,7 @@ def test_a_wrong_kernel_that_relit_uses_fails(
     assert content["precision"]["precision"] == ("32-true" if code else "bf16-mixed")
 
 
-def test_a_package_that_fails_to_load_is_wrong(
-    relit: Relit, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_package_that_fails_to_load_is_wrong(relit: Relit, capsys: Output, monkeypatch: Patch) -> None:
     monkeypatch.setattr(doctor, "NEEDED", ("numpy", "no_such_package"))
     assert relit("doctor") == 1
     assert "wrong  packages   no_such_package can't be imported (ModuleNotFoundError" in capsys.readouterr().out
@@ -114,7 +106,7 @@ def refuse() -> nn.Module:
 @pytest.mark.parametrize("size", [1, 4])
 def test_a_crash_is_a_fault_and_the_others_are_checked(size: int) -> None:
     """Each in a separate process, as on a CPU, or all in one, as on a GPU."""
-    table = (LINEAR, Kernel("crash", crash, (1,)), Kernel("refusal", refuse, (1,), avoided="no"), LINEAR)
+    table = (Kernel("crash", crash, (1,)), Kernel("refusal", refuse, (1,), avoided="no"), LINEAR)
     found = kernels.check_in_groups(table, ("float32",), "cpu", size)
     assert found == [
         Fault("crash", "float32", "crashed with SIGSEGV", ""),

@@ -1,6 +1,5 @@
 import json
 import re
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -20,17 +19,17 @@ from lit_models.support.checkpoint_files import read_checkpoint
 from lit_models.support.named_extractors import load_classifier
 from lit_models.support.weights import build_model, digest_of, is_function, sha256
 from tests.methods import SMALL_MODELS
+from tests.support.fixtures import Output, Patch, Relit
 from tests.support.small_models import checkpoint_of, small_model
 from tests.support.tiny import TINY, the_run
 
-Relit = Callable[..., int]
 WEIGHTS = Path(__file__).parents[3] / "weights"
 QUICK = ("ConditionalGAN", "DigitClassifier", "Pix2Pix")
 """Models that are exported to ONNX in the default tests, too."""
 
 
 @pytest.fixture(autouse=True)
-def _there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def _there(tmp_path: Path, monkeypatch: Patch) -> None:
     monkeypatch.chdir(tmp_path)
 
 
@@ -101,9 +100,7 @@ def test_the_card(tmp_path: Path) -> None:
     assert card["numbers"] == sum(value.numel() for value in load_file(path).values())
 
 
-def test_a_card_has_no_values_of_other_data_other_weights_or_a_partial_test(
-    capsys: pytest.CaptureFixture[str],
-) -> None:
+def test_a_card_has_no_values_of_other_data_other_weights_or_a_partial_test(capsys: Output) -> None:
     """Other weights: of a run that went back to an earlier checkpoint, and trained on to the same step."""
     run = Path("runs/digits/1")
     (run / "checkpoints").mkdir(parents=True)
@@ -230,9 +227,7 @@ def _ends(path: Path) -> list[str]:
         (["fit", "--ckpt_path", "w.safetensors"], "w.safetensors holds weights only"),
     ],
 )
-def test_the_command_says_what_it_takes(
-    relit: Relit, capsys: pytest.CaptureFixture[str], arguments: list[str], message: str
-) -> None:
+def test_the_command_says_what_it_takes(relit: Relit, capsys: Output, arguments: list[str], message: str) -> None:
     _, path = exported("DCGAN")
     for file in (path, path.with_suffix(".json")):
         file.rename(f"w{file.suffix}")
@@ -366,7 +361,7 @@ def test_the_generator_that_is_exported_is_the_one_that_samples() -> None:
 
 
 @pytest.mark.slow
-def test_onnx_files_and_cards(capsys: pytest.CaptureFixture[str]) -> None:
+def test_onnx_files_and_cards(capsys: Output) -> None:
     torch.save(checkpoint_of(small_model("VAE")), "model.ckpt")
     assert main(["export", "model.ckpt", "--format", "onnx"]) == 0
     assert sorted(path.name for path in Path().glob("*.*n*")) == [
@@ -400,7 +395,7 @@ def test_the_kinds_of_tensors_are_known() -> None:
         (["model.ckpt", "--output", "model.ckpt/x"], "can't be written"),
     ],
 )
-def test_errors_are_a_sentence(capsys: pytest.CaptureFixture[str], arguments: list[str], message: str) -> None:
+def test_errors_are_a_sentence(capsys: Output, arguments: list[str], message: str) -> None:
     torch.save(checkpoint_of(small_model("DCGAN")), "model.ckpt")
     torch.save({"state_dict": {}}, "foreign.ckpt")
     if arguments[0] == "search.ckpt":

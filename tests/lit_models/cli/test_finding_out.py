@@ -22,8 +22,7 @@ from lit_models.cli.commands import COMMANDS, TRAINER_COMMANDS
 from lit_models.cli.listing import IMAGES
 from lit_models.cli.names import experiments, published_weights
 from lit_models.support import sources
-
-Output = pytest.CaptureFixture[str]
+from tests.support.fixtures import Output, Patch
 
 
 def printed(capsys: Output, *args: str) -> list[str]:
@@ -49,7 +48,7 @@ def environment() -> dict[str, str]:
     return {**os.environ, "PYTHONPATH": str(Path(lit_models.__file__).parents[1])}
 
 
-def test_every_method_and_data_set_is_listed_with_a_sentence(capsys: Output, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_method_and_data_set_is_listed_with_a_sentence(capsys: Output, monkeypatch: Patch) -> None:
     monkeypatch.setenv("COLUMNS", "400")
     for kind, known in (("methods", lit_models.METHODS), ("data", sources.data_sets())):
         _, *lines = printed(capsys, "list", kind)
@@ -72,7 +71,7 @@ def test_every_experiment_is_listed_with_method_data_and_minutes(capsys: Output)
     assert " 15 " in rows["dcgan_mnist"], "epochs"
 
 
-def test_lists_fit_a_terminal(capsys: Output, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_lists_fit_a_terminal(capsys: Output, monkeypatch: Patch) -> None:
     whole = " ".join("\n".join(printed(capsys, "list", "methods")).split())
     monkeypatch.setenv("COLUMNS", "80")
     lines = printed(capsys, "list", "methods")
@@ -86,7 +85,7 @@ def test_words_choose_lines(capsys: Output) -> None:
     assert "dcgan_digits" not in names
 
 
-def test_weights_are_listed_with_what_was_tested(capsys: Output, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_weights_are_listed_with_what_was_tested(capsys: Output, monkeypatch: Patch) -> None:
     monkeypatch.setenv("COLUMNS", "400")
     rows = {line.split()[0]: line for line in printed(capsys, "list", "weights")}
     assert set(published_weights()) < set(rows)
@@ -95,7 +94,7 @@ def test_weights_are_listed_with_what_was_tested(capsys: Output, monkeypatch: py
     assert "squared_error 0.0" in rows["autoencoder_mnist"]
 
 
-def test_minutes_count_only_with_the_settings_of_today(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_minutes_count_only_with_the_settings_of_today(tmp_path: Path, monkeypatch: Patch) -> None:
     today = {"model": {"class_path": "VAE", "init_args": {"latent_dim": 8}}, "trainer": {"max_epochs": 3}}
     settings = {"model": {"class_path": "lit_models.VAE", "init_args": {"latent_dim": 8, "channels": 1}}}
 
@@ -120,9 +119,7 @@ def test_minutes_count_only_with_the_settings_of_today(tmp_path: Path, monkeypat
     assert measured(record([60], epochs=1), record([120])) == 2
 
 
-def test_copy_writes_the_file_and_replaces_none(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Output
-) -> None:
+def test_copy_writes_the_file_and_replaces_none(tmp_path: Path, monkeypatch: Patch, capsys: Output) -> None:
     monkeypatch.chdir(tmp_path)
     source = experiments()["dcgan_digits"].read_bytes()
     assert printed(capsys, "copy", "dcgan_digits") == [
@@ -151,7 +148,7 @@ def make_run(folder: Path, epochs: int = 2, finished: bool | None = True, monito
         (folder / "run.json").write_text(json.dumps({"finished": finished, "training_seconds": 90.4}))
 
 
-def test_runs_with_state_best_value_and_age(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Output) -> None:
+def test_runs_with_state_best_value_and_age(tmp_path: Path, monkeypatch: Patch, capsys: Output) -> None:
     monkeypatch.chdir(tmp_path)
     assert printed(capsys, "runs") == ["There are no runs in runs/. Start one: relit fit dcgan_digits"]
     elsewhere = ["There are no runs of other in runs/: --root names another folder."]

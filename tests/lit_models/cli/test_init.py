@@ -13,10 +13,11 @@ from datamodules import ImageFolder
 from datamodules.loading.folders import printable
 from lit_models.cli.init import RECIPES, look, main
 from lit_models.cli.parsers import INIT_METHODS
+from tests.support.fixtures import Output, Patch, Relit
 
 
 @pytest.fixture(autouse=True)
-def roots(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def roots(tmp_path: Path, monkeypatch: Patch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.setenv("RELIT_DATA", str(tmp_path / "root"))
     monkeypatch.chdir(tmp_path)
@@ -92,7 +93,7 @@ KINDS: dict[str, tuple[Callable[[Path], None], str, list[str]]] = {
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_kinds_of_folders(tmp_path: Path, capsys: pytest.CaptureFixture[str], kind: str) -> None:
+def test_kinds_of_folders(tmp_path: Path, capsys: Output, kind: str) -> None:
     make, method, sentences = KINDS[kind]
     make(tmp_path / "it's mine: $5 #1")
     assert main(["it's mine: $5 #1"]) == 0
@@ -103,7 +104,7 @@ def test_kinds_of_folders(tmp_path: Path, capsys: pytest.CaptureFixture[str], ki
     assert data.get("images", {}).get("init_args", data)["path"] == str(tmp_path / "it's mine: $5 #1")
 
 
-def test_folders_a_and_b_may_be_classes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_folders_a_and_b_may_be_classes(tmp_path: Path, capsys: Output) -> None:
     write(tmp_path / "letters" / "A", 20)
     write(tmp_path / "letters" / "B", 20)
     assert main(["letters"]) == 0
@@ -114,7 +115,7 @@ def test_folders_a_and_b_may_be_classes(tmp_path: Path, capsys: pytest.CaptureFi
     assert yaml.safe_load((tmp_path / "resnet18.yaml").read_text())["model"]["init_args"]["num_classes"] == 2
 
 
-def test_a_table_of_classes_is_not_read_and_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_table_of_classes_is_not_read_and_said(tmp_path: Path, capsys: Output) -> None:
     flat(tmp_path / "pictures")
     (tmp_path / "pictures" / "labels.csv").write_text("file,label")
     assert main(["pictures"]) == 0
@@ -135,7 +136,7 @@ def every_fitting() -> list[tuple[str, str]]:
 
 @pytest.mark.long
 @pytest.mark.parametrize(("kind", "method"), every_fitting())
-def test_what_is_written_runs(tmp_path: Path, relit: Callable[..., int], kind: str, method: str) -> None:
+def test_what_is_written_runs(tmp_path: Path, relit: Relit, kind: str, method: str) -> None:
     KINDS[kind][0](tmp_path / "pictures")
     assert main(["pictures", "--method", method, "--output", "mine.yaml"]) == 0
     assert relit("prepare", "--config", "mine.yaml", "--picture", "batch.png") == 0
@@ -158,7 +159,7 @@ def test_what_is_written_runs(tmp_path: Path, relit: Callable[..., int], kind: s
 
 
 @pytest.mark.parametrize("name", [b"caf\xe9", "two\nlines 🐈".encode(), "\u202eright to left".encode()])
-def test_folders_of_any_name(tmp_path: Path, capsys: pytest.CaptureFixture[str], name: bytes) -> None:
+def test_folders_of_any_name(tmp_path: Path, capsys: Output, name: bytes) -> None:
     folder = tmp_path / os.fsdecode(name)
     write(folder, 8)
     assert main([folder.name]) == 0
@@ -168,7 +169,7 @@ def test_folders_of_any_name(tmp_path: Path, capsys: pytest.CaptureFixture[str],
     assert ImageFolder(yaml.safe_load(text)["data"]["init_args"]["path"]).source() == folder
 
 
-def test_gray_halves_make_networks_of_one_channel(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_gray_halves_make_networks_of_one_channel(tmp_path: Path, capsys: Output) -> None:
     write(tmp_path / "pairs" / "A", 8, mode="L")
     write(tmp_path / "pairs" / "B", 8)
     assert main(["pairs"]) == 0
@@ -182,7 +183,7 @@ def test_gray_halves_make_networks_of_one_channel(tmp_path: Path, capsys: pytest
     assert (model["source_channels"], model["lambda_identity"]) == (1, 0)
 
 
-def test_refusals(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_refusals(tmp_path: Path, capsys: Output) -> None:
     assert main(["nowhere"]) == 1
     assert "There is no folder" in capsys.readouterr().err
     (tmp_path / "empty").mkdir()
@@ -205,7 +206,7 @@ def test_refusals(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert "No method fits" in capsys.readouterr().err
 
 
-def test_a_thousand_pictures_are_looked_at_in_part(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_thousand_pictures_are_looked_at_in_part(tmp_path: Path, monkeypatch: Patch) -> None:
     flat(tmp_path / "flat")
     monkeypatch.setattr("datamodules.loading.decoding.LOOKED_AT", 15)
     folder = look(tmp_path / "flat")

@@ -2,7 +2,6 @@
 
 import importlib.metadata
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -10,10 +9,10 @@ import pytest
 import torch
 
 from lit_models.support.extras import packages_by_extra
+from tests.support.fixtures import Output, Patch, Relit
 from tests.support.small_models import checkpoint_of, small_model
 from tests.support.tiny import TINY
 
-Relit = Callable[..., int]
 FIT = ("fit", *TINY)
 ONNX = ("export", "gan.ckpt", "--format=onnx")
 METRIC = ("--metric=val/generator_loss", "--direction=minimize")
@@ -53,7 +52,7 @@ SAID_ELSEWHERE = {
 }
 
 
-def hide(monkeypatch: pytest.MonkeyPatch, module: str) -> None:
+def hide(monkeypatch: Patch, module: str) -> None:
     """Makes a module impossible to import, and its package unknown to those who look for its version."""
     for name in {module, *(name for name in sys.modules if name.startswith(f"{module}."))}:
         monkeypatch.setitem(sys.modules, name, None)
@@ -99,12 +98,7 @@ def test_every_extra_has_a_command() -> None:
     [(extra, *row) for extra, rows in COMMANDS.items() for row in rows],
 )
 def test_a_missing_extra_is_one_sentence(
-    relit: Relit,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-    extra: str,
-    module: str,
-    command: tuple[str, ...],
+    relit: Relit, monkeypatch: Patch, capsys: Output, extra: str, module: str, command: tuple[str, ...]
 ) -> None:
     if command == ONNX:
         torch.save(checkpoint_of(small_model("DCGAN")), "gan.ckpt")
@@ -120,7 +114,7 @@ def test_a_missing_extra_is_one_sentence(
 
 @pytest.mark.long
 def test_without_its_extractor_a_training_goes_on_without_scores(
-    relit: Relit, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    relit: Relit, monkeypatch: Patch, capsys: Output
 ) -> None:
     """The shipped configurations of color images name it, and run without an extra."""
     hide(monkeypatch, "efficientnet_lite_pytorch")
@@ -132,7 +126,7 @@ def test_without_its_extractor_a_training_goes_on_without_scores(
     )
 
 
-def test_a_package_that_is_in_no_extra_has_a_line_of_pip_too(relit: Relit, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_package_that_is_in_no_extra_has_a_line_of_pip_too(relit: Relit, capsys: Output) -> None:
     assert relit(*FIT, "--trainer.logger=CometLogger") == 1
     assert capsys.readouterr().err == (
         "relit: CometLogger needs a package that isn't installed: pip install comet-ml.\n"

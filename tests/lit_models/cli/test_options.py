@@ -1,6 +1,5 @@
 """Lightning's own options work with every method, or are refused in a sentence."""
 
-import csv
 import os
 import re
 import shutil
@@ -20,11 +19,10 @@ from lit_models.cli.refusals import require_fitting_trainer
 from lit_models.errors import RunError
 from lit_models.support.lightning_internals import find_unused_parameters
 from tests.methods import RUNS
+from tests.support.fixtures import Output, Patch, Relit
 from tests.support.small_runs import small_run
+from tests.support.tables import rows_of
 from tests.support.tiny import TINY, the_run
-
-Relit = Callable[..., int]
-Output = pytest.CaptureFixture[str]
 
 
 def exits_well(run: Path, said: str) -> bool:
@@ -230,7 +228,7 @@ DDP = [f"{start}{unused}" for start in ("ddp", "ddp_fork", "ddp_notebook") for u
 @pytest.mark.long
 @pytest.mark.parametrize("method", GANS)
 def test_every_strategy_of_ddp_looks_for_unused_parameters_of_a_gan(
-    relit: Relit, digits_root: Path, method: str, monkeypatch: pytest.MonkeyPatch
+    relit: Relit, digits_root: Path, method: str, monkeypatch: Patch
 ) -> None:
     """Whatever its name says, as each backward pass reaches one of the networks only."""
     made: list[Any] = []
@@ -264,7 +262,7 @@ def test_a_strategy_that_cannot_work_is_a_sentence(relit: Relit, strategy: str, 
 
 
 @pytest.mark.parametrize("strategy", ["single_device", SingleDeviceStrategy()])
-def test_one_device_is_not_several(strategy: str | SingleDeviceStrategy, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_one_device_is_not_several(strategy: str | SingleDeviceStrategy, monkeypatch: Patch) -> None:
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 4)
     model = LightningModule()
     others = {"strategy": strategy, "sync_batchnorm": False, "precision": None}
@@ -296,8 +294,7 @@ def test_ddp_by_name_with_a_gan(relit: Relit, digits_root: Path, method: str, st
     environment = {**os.environ, "PYTHONPATH": str(Path(TINY[1]).parents[1])}
     ran = subprocess.run(command, capture_output=True, text=True, timeout=200, check=False, env=environment)
     assert ran.returncode == 0, ran.stderr
-    with (the_run() / "metrics.csv").open() as file:
-        assert list(csv.DictReader(file))
+    assert rows_of(the_run() / "metrics.csv")
 
 
 class Sums(Callback):

@@ -1,7 +1,6 @@
 """`relit predict`: classes and counts as people type them, and the run that is predicted from."""
 
 import shlex
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -16,9 +15,9 @@ from lit_models.callbacks import PredictionWriter
 from lit_models.cli.arguments import read_arguments
 from lit_models.errors import ModelError
 from lit_models.support.animation import walk_frames
+from tests.support.fixtures import Output, Relit
 from tests.support.tiny import QUIET, TINY, the_run
 
-Relit = Callable[..., int]
 WEIGHTS = "predict --weights conditional_gan_mnist"
 
 
@@ -46,7 +45,7 @@ def test_a_configuration_before_them_does_not_replace_them() -> None:
     assert read[-4:] == ["--data", "Samples", "--data.labels", "[7]"]
 
 
-def test_samples_come_from_the_configurations_run(relit: Relit, capsys: pytest.CaptureFixture[str]) -> None:
+def test_samples_come_from_the_configurations_run(relit: Relit, capsys: Output) -> None:
     assert relit("fit", *TINY, "--trainer.max_epochs=1", "--trainer.limit_train_batches=1") == 0
     run = the_run().resolve()
     capsys.readouterr()

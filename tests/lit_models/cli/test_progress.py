@@ -6,16 +6,14 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from lit_models.__main__ import main
+from tests.support.fixtures import Output, Patch, Relit
 from tests.support.tiny import CONFIGS, the_run
 
-Relit = Callable[..., int]
-Output = pytest.CaptureFixture[str]
 SMALL = (
     *("vae_digits", "--model.feature_maps=2", "--model.latent_dim=4", "--trainer.limit_train_batches=3"),
     *("--trainer.limit_val_batches=1", "--trainer.accelerator=cpu", "--trainer.callbacks=null"),
@@ -23,9 +21,7 @@ SMALL = (
 
 
 @pytest.mark.parametrize("columns", [80, 120])
-def test_the_header_and_a_line_an_epoch(
-    relit: Relit, columns: int, capsys: Output, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_header_and_a_line_an_epoch(relit: Relit, columns: int, capsys: Output, monkeypatch: Patch) -> None:
     monkeypatch.setenv("COLUMNS", str(columns))
     assert relit("fit", *SMALL, "--trainer.max_epochs=2") == 0
     captured = capsys.readouterr()
@@ -90,7 +86,7 @@ def test_ctrl_c_names_the_folder_and_a_command_that_continues(saved: bool, tmp_p
 
 
 @pytest.mark.parametrize("columns", [80, 120])
-def test_the_bar_on_a_terminal(relit: Relit, columns: int, capsys: Output, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_bar_on_a_terminal(relit: Relit, columns: int, capsys: Output, monkeypatch: Patch) -> None:
     """Epochs from 1 of N with the time left, and the values of validation, on one line of the terminal."""
     monkeypatch.setenv("COLUMNS", str(columns))
     monkeypatch.setenv("LINES", "30")
@@ -106,7 +102,7 @@ def test_the_bar_on_a_terminal(relit: Relit, columns: int, capsys: Output, monke
     assert states[0].startswith("VAE, ")
 
 
-def test_a_command_that_is_interrupted_before_it_begins(capsys: Output, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_command_that_is_interrupted_before_it_begins(capsys: Output, monkeypatch: Patch) -> None:
     def interrupt(*_: object) -> None:
         raise KeyboardInterrupt
 

@@ -2,20 +2,17 @@
 
 import json
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
 from PIL import Image
 
-from lit_models.cli.refusals import require_proper_files
-from lit_models.errors import RunError
+from lit_models.cli.proper_files import require_proper_files
+from lit_models.errors import UsageError
 from lit_models.runs.ownership import LOCK, Ownership
+from tests.support.fixtures import Output, Relit
 from tests.support.tiny import CONFIGS, TINY, the_run
-
-Relit = Callable[..., int]
-Output = pytest.CaptureFixture[str]
 
 
 def contents(folder: Path) -> dict[str, bytes | None]:
@@ -76,6 +73,7 @@ def test_a_run_that_is_being_trained_is_refused_to_others(relit: Relit, finished
     assert not (finished / LOCK).exists()
 
 
+@pytest.mark.draws
 def test_nothing_left_to_train_is_said(relit: Relit, finished: Path, capsys: Output) -> None:
     before = contents(Path())
     assert relit("fit", *TINY, "--ckpt_path=last") == 0
@@ -152,7 +150,7 @@ def test_a_training_without_a_batch_leaves_no_folder(relit: Relit, capsys: Outpu
 
 def test_an_untrained_network_is_used_if_that_is_asked_for(relit: Relit, capsys: Output) -> None:
     for command in ("validate", "test", "predict"):
-        assert relit(command, *TINY) == 1
+        assert relit(command, *TINY) == 2
         assert f"`relit {command}` needs a trained model" in capsys.readouterr().err
     assert relit("test", *TINY, "--ckpt_path=none", "--trainer.limit_test_batches=1") == 0
 
@@ -190,10 +188,10 @@ def test_a_configuration_file_that_would_be_misread(
     relit: Relit, content: bytes, sentence: str, option: tuple[str, ...], capsys: Output
 ) -> None:
     Path("more.yaml").write_bytes(content)
-    with pytest.raises(RunError, match=sentence):
+    with pytest.raises(UsageError, match=sentence):
         require_proper_files(["fit", *TINY, *option])
     if option[0] == "-c" and b"batch" in content:
-        assert relit("fit", *TINY, *option) == 1
+        assert relit("fit", *TINY, *option) == 2
         assert sentence in capsys.readouterr().err
 
 

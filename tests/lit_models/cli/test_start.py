@@ -3,19 +3,20 @@
 import os
 import subprocess
 import sys
-from collections.abc import Callable
 from typing import Any
 
 import pytest
 
+from lit_models import DCGAN, DARTSSearch
 from lit_models.adversarial import AdversarialModule
+from tests.support.fixtures import Output, Patch, Relit
 from tests.support.tiny import TINY
 
 SHORT = (*TINY, "--trainer.limit_train_batches=2", "--trainer.limit_val_batches=3", "--trainer.callbacks=null")
 
 
 @pytest.fixture
-def sanity_batches(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, int]]:
+def sanity_batches(monkeypatch: Patch) -> list[tuple[int, int]]:
     """The number and the images of each batch that sanity checks have seen."""
     seen: list[tuple[int, int]] = []
     true = AdversarialModule.validation_step
@@ -30,7 +31,7 @@ def sanity_batches(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, int]]:
 
 
 def test_the_sanity_check_takes_one_small_batch_and_none_on_resume(
-    relit: Callable[..., int], sanity_batches: list[tuple[int, int]]
+    relit: Relit, sanity_batches: list[tuple[int, int]]
 ) -> None:
     small = (*SHORT, "--data.eval_batch_size=16")
     assert relit("fit", *small, "--trainer.max_epochs=1") == 0
@@ -42,15 +43,16 @@ def test_the_sanity_check_takes_one_small_batch_and_none_on_resume(
     assert sanity_batches == [(0, 2), (0, 1), (1, 1)]
 
 
-def test_compile_on_a_cpu_is_advised_against(
-    relit: Callable[..., int], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_compile_on_a_cpu_is_advised_against(relit: Relit, capsys: Output, monkeypatch: Patch) -> None:
     monkeypatch.setattr("lit_models.cli.command.compile_networks", lambda _: None)
     short = (*SHORT, "--trainer.max_steps=1", "--trainer.num_sanity_val_steps=0")
     assert relit("fit", *short, "--compile=true") == 0
     assert "note: --compile takes half a minute or more to start and gains nothing on a CPU" in capsys.readouterr().err
+    monkeypatch.setattr(DCGAN, "compilation", DARTSSearch.compilation)
     assert relit("fit", *short) == 0
     assert "--compile" not in capsys.readouterr().err
+    assert relit("fit", *short, "--compile=true") == 0
+    assert "--compile takes more than 7 minutes for 3 cells on one core to start" in capsys.readouterr().err
 
 
 def test_a_notebooks_drawing_backend_is_not_taken_on() -> None:

@@ -1,6 +1,5 @@
 """Own pictures by the command: what is kept of a configuration, where results go, and what is predicted."""
 
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -11,15 +10,17 @@ from PIL import Image
 
 from datamodules.loading.decoding import Reading, central_square
 from lit_models import VAE, DenoisingAutoencoder
+from lit_models.cli.given_classes import GivenClasses
 from lit_models.cli.processes import fit_command
 from lit_models.cli.swaps import typed
+from tests.support.fixtures import Output, Patch, Relit
 from tests.support.tiny import CONFIGS, TINY, the_run
 
 QUIET = ("--trainer.enable_progress_bar=false", "--trainer.enable_model_summary=false", "--trainer.accelerator=cpu")
 
 
 @pytest.fixture
-def pictures(tmp_path: Path, relit: Callable[..., int], monkeypatch: pytest.MonkeyPatch) -> Path:
+def pictures(tmp_path: Path, relit: Relit, monkeypatch: Patch) -> Path:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     folder = tmp_path / "pictures"
     rng = np.random.default_rng(0)
@@ -30,9 +31,7 @@ def pictures(tmp_path: Path, relit: Callable[..., int], monkeypatch: pytest.Monk
     return folder
 
 
-def test_arguments_that_are_kept_and_dropped_are_said(
-    relit: Callable[..., int], pictures: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_arguments_that_are_kept_and_dropped_are_said(relit: Relit, pictures: Path, capsys: Output) -> None:
     config = {
         "model": {"class_path": "DCGAN", "init_args": {"image_size": 32, "channels": 1, "feature_maps": 2}},
         "data": {
@@ -50,6 +49,8 @@ def test_arguments_that_are_kept_and_dropped_are_said(
     assert "crop = 30, image_size = 32 kept; " in err
     assert "min_images = 2, people = ['George W Bush'] dropped" in err
     assert [path.name for path in Path("runs").iterdir()] == ["dcgan_imagefolder"]
+    assert experiment_shown(relit, capsys, *swap, *run) == "dcgan_imagefolder"
+    assert experiment_shown(relit, capsys, *swap, *run, "--run.experiment=mine") == "mine"
     assert relit("fit", *swap, *run, "--run.experiment=mine") == 0
     assert Path("runs/mine").is_dir()
     folder = Path("runs/dcgan_lfw/one").absolute()  # where a sweep or a script has planned it
@@ -57,9 +58,35 @@ def test_arguments_that_are_kept_and_dropped_are_said(
     assert (folder / "run.json").is_file()
 
 
-def test_nothing_is_said_where_nothing_is_swapped(
-    relit: Callable[..., int], capsys: pytest.CaptureFixture[str]
-) -> None:
+def experiment_shown(relit: Relit, capsys: Output, *arguments: str) -> str | None:
+    """The experiment that ``--print_config`` shows."""
+    capsys.readouterr()
+    assert relit("fit", *arguments, "--print_config") == 0
+    return yaml.safe_load(capsys.readouterr().out)["run"]["experiment"]
+
+
+@pytest.mark.parametrize(
+    ("typed", "shown"),
+    [
+        ({}, "protonet_episodes"),
+        ({"data": "EpisodeDataModule"}, "protonet_episodes"),
+        ({"data.images": "datamodules.Digits"}, "protonet_episodedatamodule"),
+        ({"data": "OmniglotEpisodes"}, "protonet_omniglotepisodes"),
+        ({"model": "mine.Net", "data": "Digits"}, "net_digits"),
+        ({"data": "SupportQuery"}, "protonet_episodes"),
+    ],
+)
+def test_the_experiment_is_known_before_torch_is_imported(typed: dict[str, str], shown: str) -> None:
+    classes = GivenClasses()
+    images = {"class_path": "datamodules.ImageFolder", "init_args": {"path": "x"}}
+    data = {"class_path": "EpisodeDataModule", "init_args": {"images": images}}
+    assert classes.unknown_in(Path("mine.yaml"), {"model": {"class_path": "ProtoNet"}, "data": data}) is None
+    for option, name in typed.items():
+        assert classes.unknown_option(option, name) is None
+    assert classes.experiment("protonet_episodes") == shown
+
+
+def test_nothing_is_said_where_nothing_is_swapped(relit: Relit, capsys: Output) -> None:
     assert relit("fit", *TINY, "--data=Digits", "--trainer.max_epochs=1", "--trainer.limit_train_batches=1") == 0
     assert "in place of" not in capsys.readouterr().err
     assert the_run().parent.name == "dcgan_digits"
@@ -70,7 +97,7 @@ def test_nothing_is_said_where_nothing_is_swapped(
 
 @pytest.mark.parametrize("method", ["vae", "autoencoder"])
 def test_given_pictures_are_reconstructed(
-    relit: Callable[..., int], pictures: Path, tmp_path: Path, method: str, monkeypatch: pytest.MonkeyPatch
+    relit: Relit, pictures: Path, tmp_path: Path, method: str, monkeypatch: Patch
 ) -> None:
     config = CONFIGS / f"{method}_digits.yaml"
     small = ("--config", config, "--model.feature_maps=2", "--trainer.callbacks=null", *QUIET)
@@ -96,9 +123,7 @@ def test_given_pictures_are_reconstructed(
         assert np.abs(np.asarray(image.convert("L"), int) - expected).max() <= 1
 
 
-def test_a_gan_says_that_it_uses_no_pictures(
-    relit: Callable[..., int], pictures: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_gan_says_that_it_uses_no_pictures(relit: Relit, pictures: Path, capsys: Output) -> None:
     assert relit("fit", *TINY, "--trainer.max_epochs=1", "--trainer.limit_train_batches=1") == 0
     checkpoint = the_run() / "checkpoints" / "last.ckpt"
     data = ("--data=ImageFolder", f"--data.path={pictures}")
@@ -107,9 +132,7 @@ def test_a_gan_says_that_it_uses_no_pictures(
     assert len(list(the_run().glob("predictions/*.png"))) == 64
 
 
-def test_swapped_images_within_other_data_are_said(
-    relit: Callable[..., int], pictures: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_swapped_images_within_other_data_are_said(relit: Relit, pictures: Path, capsys: Output) -> None:
     config = {
         "model": {"class_path": "DigitClassifier", "init_args": {"image_size": 32, "channels": 1, "num_classes": 2}},
         "data": {

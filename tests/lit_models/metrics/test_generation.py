@@ -8,6 +8,7 @@ from scipy.linalg import sqrtm
 from lit_models.errors import RunError
 from lit_models.metrics import generation
 from lit_models.metrics.generation import frechet_distance, inception_score, kernel_distance
+from tests.support.fixtures import Patch
 
 
 def features(count: int, dimensions: int, seed: int) -> torch.Tensor:
@@ -47,7 +48,7 @@ def test_kernel_distance_is_the_unbiased_estimate() -> None:
     assert kernel_distance(real, fake) == pytest.approx(within - 2 * across, rel=1e-6)
 
 
-def test_kernel_distance_draws_its_subsets_by_its_seed(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_kernel_distance_draws_its_subsets_by_its_seed(monkeypatch: Patch) -> None:
     monkeypatch.setattr(generation, "KID_SUBSET_SIZE", 20)
     real, fake = features(30, 4, 6), features(25, 4, 7)
     for device in (torch.cuda, torch.mps):

@@ -21,6 +21,7 @@ from lit_models.metrics.retrieval import (
     neighbor_votes,
     share_of_hits,
 )
+from tests.support.fixtures import Patch
 
 
 def points(count: int, seed: int, classes: int = 5) -> tuple[Tensor, Tensor]:
@@ -31,7 +32,7 @@ def points(count: int, seed: int, classes: int = 5) -> tuple[Tensor, Tensor]:
 
 
 @pytest.mark.parametrize("block", [1, 100, 1 << 20])
-def test_neighbors_in_blocks_are_those_of_the_whole_matrix(monkeypatch: pytest.MonkeyPatch, block: int) -> None:
+def test_neighbors_in_blocks_are_those_of_the_whole_matrix(monkeypatch: Patch, block: int) -> None:
     monkeypatch.setattr(retrieval, "BLOCK", block)
     query, reference = points(13, 0)[0], points(40, 1)[0]
     square, row = nearest(query, reference, 7)
@@ -41,7 +42,7 @@ def test_neighbors_in_blocks_are_those_of_the_whole_matrix(monkeypatch: pytest.M
     assert torch.allclose(square, expected.values[:, :7], atol=1e-5)
 
 
-def test_no_more_distances_than_a_block_are_held(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_more_distances_than_a_block_are_held(monkeypatch: Patch) -> None:
     sizes = []
 
     def recorded(query: Tensor, reference: Tensor) -> Tensor:
@@ -160,9 +161,7 @@ def by_plain_loops(query: Tensor, label: Tensor, reference: Tensor, own: list[in
 
 
 @pytest.mark.parametrize("block", [1, 500, 1 << 25])
-def test_retrieval_is_pytorch_metric_learnings_and_that_of_plain_loops(
-    monkeypatch: pytest.MonkeyPatch, block: int
-) -> None:
+def test_retrieval_is_pytorch_metric_learnings_and_that_of_plain_loops(monkeypatch: Patch, block: int) -> None:
     monkeypatch.setattr(retrieval, "BLOCK", block)
     embedding, label = points(70, 4)
     label[3] = 7  # the only image of its class

@@ -16,6 +16,7 @@ from lit_models.metrics.variety import (
     spread_share,
     training_distance,
 )
+from tests.support.fixtures import Patch
 
 
 def features(count: int, seed: int, scale: float = 1.0) -> Tensor:
@@ -43,7 +44,7 @@ def by_loops(real: Tensor, fake: Tensor, k: int) -> dict[str, float]:
 @pytest.mark.parametrize("block", [1 << 21, 100])
 @pytest.mark.parametrize(("reals", "fakes", "k"), [(40, 30, 3), (20, 50, 5), (6, 6, 5)])
 def test_the_four_shares_are_those_of_plain_loops(
-    monkeypatch: pytest.MonkeyPatch, block: int, reals: int, fakes: int, k: int
+    monkeypatch: Patch, block: int, reals: int, fakes: int, k: int
 ) -> None:
     monkeypatch.setattr(variety, "BLOCK", block)
     real, fake = features(reals, 1), features(fakes, 2, 0.8)

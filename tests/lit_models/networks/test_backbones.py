@@ -1,7 +1,5 @@
 """torchvision's and timm's networks as encoders; nothing is downloaded."""
 
-import csv
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +16,10 @@ from lit_models.errors import ModelError
 from lit_models.networks.backbones import Backbone
 from lit_models.networks.encoders import load_encoder
 from lit_models.optimizers import decayed_weights
+from tests.support.fixtures import Output, Patch, Relit
+from tests.support.tables import rows_of
 from tests.support.tiny import the_run, weights
 
-Relit = Callable[..., int]
 timm = pytest.importorskip("timm")
 SMALL = "timm:resnet10t"
 
@@ -54,14 +53,17 @@ def test_timms_features_of_normalized_images_come_back_from_a_file(reference: nn
 
 
 @pytest.mark.parametrize("name", ["resnet18", "vgg11", "mobilenet_v3_small", "vit_b_16", "inception_v3"])
-def test_torchvisions_features_are_the_input_of_the_last_layer(name: str) -> None:
+def test_torchvisions_features_are_the_input_of_the_last_layer(name: str, monkeypatch: Patch) -> None:
     if name == "vit_b_16":
         with torch.device("meta"):  # its 86 million weights don't matter
             assert Backbone("torchvision:vit_b_16", 224).out_features == 768
         return
     torch.manual_seed(0)
     size = 75 if name == "inception_v3" else 32
-    backbone = Backbone(f"torchvision:{name}", size).eval()
+    with monkeypatch.context() as patch:
+        for draw in ("kaiming_uniform_", "kaiming_normal_", "normal_", "trunc_normal_"):
+            patch.setattr(nn.init, draw, lambda tensor, *_, **__: tensor)  # all weights are replaced below
+        backbone = Backbone(f"torchvision:{name}", size).eval()
     options = {"aux_logits": False, "init_weights": False} if name == "inception_v3" else {}
     whole = torchvision.models.get_model(name, weights=None, **options).eval()
     backbone.network.load_state_dict(whole.state_dict(), strict=False)
@@ -104,7 +106,7 @@ def test_other_names_are_refused(method: str, arguments: dict[str, Any], message
         getattr(lit_models, method)(**arguments, **more)
 
 
-def test_without_timm_one_sentence_tells_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_timm_one_sentence_tells_how_to_get_it(monkeypatch: Patch) -> None:
     monkeypatch.setitem(__import__("sys").modules, "timm", None)
     with pytest.raises(ModelError, match=r"^timm:resnet18 needs timm: pip install 'relit\[timm\]'\.$"):
         lit_models.ProtoNet(encoder="timm:resnet18")
@@ -312,8 +314,7 @@ def test_protonet_with_a_backbone_trains_resumes_tests_exports_and_predicts(
     assert not torch.equal(first["encoder.network.conv1.0.weight"], learned)
     assert torch.allclose(learned, reference.state_dict()["conv1.0.weight"], atol=1e-3), "it began with the file's"
     assert relit("test", "--ckpt_path", the_run(), *QUIET) == 0
-    with (the_run() / "metrics.csv").open() as file:
-        assert any(row.get("test/accuracy") for row in csv.DictReader(file))
+    assert any(row.get("test/accuracy") for row in rows_of(the_run() / "metrics.csv"))
     support = ("--data=SupportQuery", "--data.support=pictures", "--data.query=pictures/class0")
     assert relit("predict", "--ckpt_path", the_run(), *support, *QUIET, "--predictions.folder=out") == 0
     assert relit("export", the_run(), "--output", "net") == 0
@@ -349,7 +350,7 @@ def test_pretrained_weights_are_loaded_once(method: str, reference: nn.Module, t
     assert torch.equal(again.state_dict()[f"{prefix}conv1.0.weight"], random[f"{prefix}conv1.0.weight"]), "given others"
 
 
-def test_a_head_that_has_learned_nothing_predicts_nothing(relit: Relit, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_head_that_has_learned_nothing_predicts_nothing(relit: Relit, capsys: Output) -> None:
     for method in ("MetricResNet", "TransferClassifier"):
         sizes = ("--model.image_size=32", "--model.num_classes=10", "--model.channels=3")
         model = (f"--model={method}", f"--model.encoder={SMALL}", "--model.pretrained=w.pt", *sizes)
@@ -383,8 +384,7 @@ def test_a_pretrained_network_is_measured_untrained(relit: Relit, reference: nn.
     model = ("--model=MetricResNet", f"--model.encoder={SMALL}", "--model.pretrained=w.pt", "--model.image_size=32")
     data = ("--data=ImageFolder", "--data.path=pictures", "--data.image_size=32", "--data.val_fraction=0")
     assert relit("test", *model, "--model.num_classes=3", *data, *QUIET, "--run.experiment=measured") == 0
-    with (the_run() / "metrics.csv").open() as file:
-        (row,) = csv.DictReader(file)
+    (row,) = rows_of(the_run() / "metrics.csv")
     assert float(row["test/centroid_accuracy"]) == pytest.approx(float(torch.cat(right).float().mean()))
 
 
@@ -419,8 +419,7 @@ def test_pictures_of_new_classes_need_no_training(relit: Relit, reference: nn.Mo
     shape = ("--model.image_size=32", "--model.channels=3")
     data = ("--data=SupportQuery", "--data.support=support", "--data.query=query")
     assert relit("predict", *model, *shape, *data, *QUIET, "--predictions.folder=out") == 0
-    with next(Path("out").rglob("classes.csv")).open(newline="") as file:
-        found = [row["class"] for row in csv.DictReader(file)]
+    found = [row["class"] for row in rows_of(next(Path("out").rglob("classes.csv")))]
     mean, std = (torch.tensor(reference.default_cfg[name]).view(3, 1, 1) for name in ("mean", "std"))  # type: ignore[index,arg-type]
 
     def features(folder: str) -> torch.Tensor:

@@ -7,6 +7,7 @@ from torch.nn import functional
 
 from lit_models.networks import depthwise
 from lit_models.networks.depthwise import depthwise_conv2d, weight_gradient
+from tests.support.fixtures import Patch
 
 CASES = [
     (size, kernel, stride, dilation) for size in (8, 7) for kernel in (3, 5) for stride in (1, 2) for dilation in (1, 2)
@@ -26,7 +27,7 @@ def inputs(size: int, kernel: int) -> tuple[Tensor, Tensor]:
 
 
 @pytest.fixture(params=[True, False], ids=["of others", "torch's"], autouse=True)
-def gradients(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+def gradients(request: pytest.FixtureRequest, monkeypatch: Patch) -> None:
     """Both ways to the gradients in float64, which is more than bfloat16 to compare with."""
     least = {torch.float64: 0} if request.param else {}
     monkeypatch.setattr(depthwise, "KERNELS", depthwise.KERNELS | least)
@@ -110,7 +111,7 @@ def test_kernel_gradients_are_exact_to_rounding(kernel: int, stride: int, dtype:
     ],
 )
 def test_only_slow_gradients_are_replaced(
-    dtype: torch.dtype, kernel: int, stride: int, learns: bool, replaced: bool, monkeypatch: pytest.MonkeyPatch
+    dtype: torch.dtype, kernel: int, stride: int, learns: bool, replaced: bool, monkeypatch: Patch
 ) -> None:
     """In float32 those of many numbers."""
     monkeypatch.setattr(depthwise, "KERNELS", {torch.float32: 500 if replaced else 1000, torch.bfloat16: 0})

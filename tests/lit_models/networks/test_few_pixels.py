@@ -9,6 +9,7 @@ from torch.nn import functional
 
 from lit_models.networks import few_pixels
 from lit_models.networks.few_pixels import DoublingConv2d, HalvingConv2d
+from tests.support.fixtures import Patch
 
 KINDS: dict[str, tuple[type[Any], Any]] = {
     "halving": (HalvingConv2d, lambda x, weight: functional.conv2d(x, weight, None, 2, 1)),
@@ -19,7 +20,7 @@ CASES = [(kind, size) for kind in KINDS for size in SIZES[kind]]
 
 
 @pytest.fixture
-def any_layer(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+def any_layer(monkeypatch: Patch) -> list[str]:
     """Matrix products for few weights and in float64, too; returns the list of those that were computed."""
     monkeypatch.setattr(few_pixels, "WEIGHTS", 0)
     computed: list[str] = []

@@ -9,6 +9,7 @@ from torchvision.models import resnet18
 from lit_models.errors import ModelError, RunError
 from lit_models.networks import resnet
 from lit_models.networks.resnet import ResNet18, load_weights
+from tests.support.fixtures import Patch
 
 
 @pytest.fixture(scope="module")
@@ -92,7 +93,7 @@ def test_another_stem_keeps_its_own_weights(torchvisions: nn.Module, tmp_path: P
         assert torch.equal(value, before[name] if name in kept else torchvisions.state_dict()[name]), name
 
 
-def test_torchvisions_weights_are_asked_for_safely(monkeypatch: pytest.MonkeyPatch, torchvisions: nn.Module) -> None:
+def test_torchvisions_weights_are_asked_for_safely(monkeypatch: Patch, torchvisions: nn.Module) -> None:
     asked: dict[str, Any] = {}
 
     def download(self: Any, **arguments: Any) -> dict[str, torch.Tensor]:
@@ -107,7 +108,7 @@ def test_torchvisions_weights_are_asked_for_safely(monkeypatch: pytest.MonkeyPat
     assert torch.equal(encoder.conv1.weight, torchvisions.conv1.weight)
 
 
-def test_no_network_is_a_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_network_is_a_sentence(monkeypatch: Patch) -> None:
     def offline(self: Any, **_: Any) -> None:
         raise OSError("Network is unreachable")
 
@@ -121,7 +122,7 @@ class Evil:
         return (Path.touch, (Path("evil"),))
 
 
-def test_unfit_files_are_refused_in_a_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unfit_files_are_refused_in_a_sentence(tmp_path: Path, monkeypatch: Patch) -> None:
     monkeypatch.chdir(tmp_path)
     encoder = ResNet18(feature_maps=4)
     with pytest.raises(ModelError, match=r"There is no file .*none\.pth"):

@@ -14,9 +14,9 @@ import lit_models
 from lit_models.errors import ModelError, RunError
 from lit_models.networks import user_network
 from lit_models.networks.user_network import import_encoder, register_encoder
+from tests.support.fixtures import Output, Patch, Relit
 from tests.support.tiny import the_run, weights
 
-Relit = Callable[..., int]
 METHODS = ("ProtoNet", "MetricResNet", "TransferClassifier")
 QUIET = ("--trainer.enable_progress_bar=false", "--trainer.enable_model_summary=false", "--trainer.accelerator=cpu")
 LIMITS = ("--trainer.limit_train_batches=1", "--trainer.limit_val_batches=1", "--trainer.limit_test_batches=1")
@@ -43,7 +43,7 @@ class Vectors(nn.Linear):
 
 
 @pytest.fixture(autouse=True)
-def unregistered(monkeypatch: pytest.MonkeyPatch) -> None:
+def unregistered(monkeypatch: Patch) -> None:
     """Each test begins without registered networks."""
     monkeypatch.setattr(user_network, "_MAKERS", {})
 
@@ -131,7 +131,7 @@ class Small(nn.Module):
 
 
 @pytest.fixture
-def mine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[], None]]:
+def mine(tmp_path: Path, monkeypatch: Patch) -> Iterator[Callable[[], None]]:
     """A module ``my_networks`` on the path; called, it forgets that the module was imported, as a new process."""
     (tmp_path / "modules").mkdir()
     (tmp_path / "modules" / "my_networks.py").write_text(MODULE)
@@ -147,7 +147,7 @@ def mine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[
 
 
 def test_a_run_trains_resumes_tests_and_exports_and_no_file_imports_it(
-    relit: Relit, mine: Callable[[], None], capsys: pytest.CaptureFixture[str]
+    relit: Relit, mine: Callable[[], None], capsys: Output
 ) -> None:
     model = ("--model=MetricResNet", "--model.encoder=my_networks.Small", "--model.channels=1", "--model.image_size=32")
     shape = ("--model.num_classes=10", "--model.mean=[0]", "--model.std=[1]", "--model.references_per_class=2")
@@ -186,7 +186,7 @@ def test_a_run_trains_resumes_tests_and_exports_and_no_file_imports_it(
     assert lit_models.MetricResNet.from_pretrained("net.safetensors")(torch.rand(2, 1, 32, 32)).shape == (2, 10)
 
 
-def test_an_encoder_that_is_not_there_is_one_sentence(relit: Relit, capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_encoder_that_is_not_there_is_one_sentence(relit: Relit, capsys: Output) -> None:
     model = ("--model=ProtoNet", "--model.encoder=no_such.Net", "--data=Digits")
     assert relit("fit", *model) == 1
     assert capsys.readouterr().err == (

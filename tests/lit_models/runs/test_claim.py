@@ -8,19 +8,20 @@ import pytest
 from lit_models.errors import RunError
 from lit_models.runs.claim import Claim
 from lit_models.runs.folder import RunOptions
+from tests.support.fixtures import Patch
 
 ONE = RunOptions("x", id="one")
 
 
 @pytest.fixture(autouse=True)
-def _in_an_empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def _in_an_empty_folder(tmp_path: Path, monkeypatch: Patch) -> None:
     monkeypatch.chdir(tmp_path)
     for name in list(os.environ):
         if name.startswith(("SLURM_", "TORCHELASTIC_", "RELIT_")) or name in ("NODE_RANK", "GROUP_RANK"):
             monkeypatch.delenv(name)
 
 
-def test_of_several_nodes_only_the_first_owns_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_of_several_nodes_only_the_first_owns_the_run(monkeypatch: Patch) -> None:
     first, second = Claim(), Claim()
     monkeypatch.setenv("NODE_RANK", "1")
     folder = second.take(ONE, for_training=True, goes_on=False, nodes=2)
@@ -35,7 +36,7 @@ def test_of_several_nodes_only_the_first_owns_the_run(monkeypatch: pytest.Monkey
     assert first.ownership is None
 
 
-def test_a_training_on_one_node_owns_its_run_whatever_the_nodes_rank(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_training_on_one_node_owns_its_run_whatever_the_nodes_rank(monkeypatch: Patch) -> None:
     """As where each node of a cluster trains a run."""
     monkeypatch.setenv("NODE_RANK", "1")
     claim, other = Claim(), Claim()
@@ -45,7 +46,7 @@ def test_a_training_on_one_node_owns_its_run_whatever_the_nodes_rank(monkeypatch
     claim.release()
 
 
-def test_nodes_agree_by_a_name_or_by_slurm_or_not_at_all(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_nodes_agree_by_a_name_or_by_slurm_or_not_at_all(monkeypatch: Patch) -> None:
     with pytest.raises(RunError, match="several nodes"):
         Claim().take(RunOptions("x"), for_training=False, goes_on=False, nodes=2)
     assert not Path("runs").exists()

@@ -1,7 +1,6 @@
 """A run that is killed at any moment at which it writes goes on as if nothing had happened."""
 
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +11,10 @@ from torch import Tensor, nn
 
 from datamodules import LabeledImages
 from tests.lit_models.runs.test_resume import ALL_RUNS
+from tests.support.fixtures import Relit
 from tests.support.moments import Moments
 from tests.support.small_runs import FEW, small_run
 from tests.support.tiny import CONFIGS, assert_same_run, the_run
-
-Relit = Callable[..., int]
 
 OFTEN = ("--run.id=one", "--run.root=runs", "--checkpoint.every_n_steps=1", "--channels_last=false")
 VAE = ("--config", str(CONFIGS / "vae_digits.yaml"), "--model.feature_maps=2", *FEW, "--trainer.max_epochs=2")

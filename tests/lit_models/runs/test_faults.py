@@ -1,6 +1,5 @@
 """What goes wrong around a run: it is said in a sentence, and what was reached is kept."""
 
-import csv
 import multiprocessing
 import os
 import pickle
@@ -19,9 +18,9 @@ from lit_models.errors import RunError, RunWarning
 from lit_models.runs.loggers import MetricsCSV
 from lit_models.support.checkpoint_files import put_in_place, read_checkpoint, read_or_fall_back
 from tests.lit_models.runs.test_resume import assert_same_run
+from tests.support.fixtures import Output, Relit
+from tests.support.tables import rows_of
 from tests.support.tiny import CONFIGS, TINY, the_run, weights
-
-Relit = Callable[..., int]
 
 
 def in_a_process(relit: Relit, *args: str, before: Callable[[], object] = lambda: None) -> int | None:
@@ -42,7 +41,7 @@ def in_a_process(relit: Relit, *args: str, before: Callable[[], object] = lambda
 
 @pytest.mark.long
 def test_a_damaged_last_checkpoint_gives_way_to_the_one_before(
-    relit: Relit, uninterrupted: Path, capfd: pytest.CaptureFixture[str]
+    relit: Relit, uninterrupted: Path, capfd: Output
 ) -> None:
     assert relit("fit", *TINY, "--trainer.max_epochs=2") == 0
     run = the_run()
@@ -165,9 +164,7 @@ def test_killed_while_preparing_data(relit: Relit, uninterrupted: Path) -> None:
 # --- full disks and read-only folders ---------------------------------------------------------------------------------
 
 
-def test_a_full_disk_stops_the_run_and_loses_nothing(
-    relit: Relit, uninterrupted: Path, capfd: pytest.CaptureFixture[str]
-) -> None:
+def test_a_full_disk_stops_the_run_and_loses_nothing(relit: Relit, uninterrupted: Path, capfd: Output) -> None:
     """Files that may not grow fail like those on a full disk: half-way, by an OSError."""
     limit = ("--trainer.callbacks+=tests.support.tiny.LimitFilesAt", "--trainer.callbacks.batch=30")
     assert in_a_process(relit, *limit, "--trainer.callbacks.size=20000") == 1
@@ -209,8 +206,7 @@ def test_a_test_of_a_run_that_is_still_training_and_the_training_write_into_one_
     training.save()
     training.log_metrics({"epoch": 0, "val/loss": 2.5}, 19)
     training.save()
-    with (tmp_path / "metrics.csv").open(newline="") as file:
-        rows = [{name: value for name, value in row.items() if value} for row in csv.DictReader(file)]
+    rows = [{name: value for name, value in row.items() if value} for row in rows_of(tmp_path / "metrics.csv")]
     assert rows == [
         {"epoch": "0", "step": "9", "train/loss": "1.5"},
         {"epoch": "0", "step": "9", "test/loss": "0.5"},
@@ -246,7 +242,7 @@ def small_disk() -> Iterator[Path]:
 
 @pytest.mark.slow
 def test_a_disk_that_is_full_and_then_read_only(
-    relit: Relit, small_disk: Path, uninterrupted: Path, capsys: pytest.CaptureFixture[str]
+    relit: Relit, small_disk: Path, uninterrupted: Path, capsys: Output
 ) -> None:
     assert relit("fit", *TINY, f"--run.root={small_disk}", "--trainer.max_epochs=1") == 0
     run = the_run(small_disk)
@@ -278,7 +274,7 @@ def test_a_disk_that_is_full_and_then_read_only(
     ("every", "noticed", "kept"), [("null", 40, 20), (5, 35, 30)], ids=["by a loss", "by the weights"]
 )
 def test_a_diverged_training_stops_and_keeps_the_checkpoint_before(
-    relit: Relit, capsys: pytest.CaptureFixture[str], every: object, noticed: int, kept: int
+    relit: Relit, capsys: Output, every: object, noticed: int, kept: int
 ) -> None:
     poison = ("--trainer.callbacks+=tests.support.tiny.PoisonAt", "--trainer.callbacks.batch=33")
     assert relit("fit", *TINY, *poison, "--trainer.max_epochs=2", f"--checkpoint.every_n_steps={every}") == 1
@@ -291,7 +287,7 @@ def test_a_diverged_training_stops_and_keeps_the_checkpoint_before(
     assert all(value.isfinite().all() for value in weights(run).values())
 
 
-def test_a_diverged_training_goes_on_if_asked_to(relit: Relit, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_diverged_training_goes_on_if_asked_to(relit: Relit, capsys: Output) -> None:
     poison = ("--trainer.callbacks+=tests.support.tiny.PoisonAt", "--trainer.callbacks.batch=33")
     assert relit("fit", *TINY, *poison, "--trainer.max_epochs=2", "--checkpoint.diverged=go_on") == 0
     said = capsys.readouterr().err
@@ -300,7 +296,7 @@ def test_a_diverged_training_goes_on_if_asked_to(relit: Relit, capsys: pytest.Ca
     assert torch.load(the_run() / "checkpoints/last.ckpt", weights_only=True)["global_step"] == 20
 
 
-def test_a_training_that_diverges_before_its_first_checkpoint(relit: Relit, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_training_that_diverges_before_its_first_checkpoint(relit: Relit, capsys: Output) -> None:
     assert relit("fit", *TINY, "--trainer.callbacks+=tests.support.tiny.PoisonAt", "--trainer.callbacks.batch=1") == 1
     assert "at step 10 it has train/discriminator_loss nan" in (said := capsys.readouterr().err)
     assert "Nothing was saved before; or start again" in said
@@ -343,7 +339,7 @@ def malicious(tmp_path: Path) -> Path:
 
 @pytest.mark.parametrize("arguments", LOADED_BY.values(), ids=LOADED_BY)
 def test_a_malicious_file_is_not_executed(
-    relit: Relit, malicious: Path, arguments: tuple[str, ...], capsys: pytest.CaptureFixture[str]
+    relit: Relit, malicious: Path, arguments: tuple[str, ...], capsys: Output
 ) -> None:
     assert relit(*arguments) == 1
     assert "malicious.ckpt can't be read as a checkpoint" in capsys.readouterr().err

@@ -14,11 +14,12 @@ from lit_models.runs.folder import (
     remove_if_empty_handed,
     run_of,
 )
-from lit_models.support.checkpoint_files import checkpoint_in
+from lit_models.support.checkpoint_paths import checkpoint_in
+from tests.support.fixtures import Patch
 
 
 @pytest.fixture(autouse=True)
-def _in_an_empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def _in_an_empty_folder(tmp_path: Path, monkeypatch: Patch) -> None:
     monkeypatch.chdir(tmp_path)
     for name in list(os.environ):
         if name.startswith(("SLURM_", "TORCHELASTIC_", "RELIT_", "WANDB_")):
@@ -40,7 +41,7 @@ def test_runs_started_in_the_same_second_get_folders_of_their_own() -> None:
     assert all(folder.is_dir() and folder.parent == Path("runs/x") for folder in folders)
 
 
-def test_a_requeued_slurm_job_finds_its_folder_and_array_tasks_have_their_own(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_requeued_slurm_job_finds_its_folder_and_array_tasks_have_their_own(monkeypatch: Patch) -> None:
     monkeypatch.setenv("SLURM_JOB_ID", "17")
     assert new_run_folder(RunOptions("x")) == new_run_folder(RunOptions("x")) == Path("runs/x/slurm-17")
     monkeypatch.setenv("SLURM_ARRAY_JOB_ID", "16")
@@ -48,7 +49,7 @@ def test_a_requeued_slurm_job_finds_its_folder_and_array_tasks_have_their_own(mo
     assert new_run_folder(RunOptions("x")) == Path("runs/x/slurm-16_3")
 
 
-def test_the_runs_of_a_sweep_within_a_job_have_their_own(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_runs_of_a_sweep_within_a_job_have_their_own(monkeypatch: Patch) -> None:
     monkeypatch.setenv("SLURM_JOB_ID", "17")
     monkeypatch.setenv("WANDB_SWEEP_ID", "s")
     for run in ("a", "b"):
@@ -57,7 +58,7 @@ def test_the_runs_of_a_sweep_within_a_job_have_their_own(monkeypatch: pytest.Mon
         made_checkpoint(f"slurm-17-{run}", "last.ckpt", age=0)
 
 
-def test_a_run_that_has_begun_is_not_trained_again_under_its_name(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_run_that_has_begun_is_not_trained_again_under_its_name(monkeypatch: Patch) -> None:
     options = RunOptions("x", id="a")
     assert new_run_folder(options) == new_run_folder(options)
     made_checkpoint("a", "previous.ckpt", age=0)

@@ -18,10 +18,9 @@ import pytest
 from lit_models.errors import RunError
 from lit_models.runs import ownership
 from lit_models.runs.ownership import LOCK, Ownership
+from tests.support.fixtures import Output, Patch, Relit
 from tests.support.tiny import TINY
 
-Relit = Callable[..., int]
-Output = pytest.CaptureFixture[str]
 NO_LOCKS = ("ENOLCK", "ENOTSUP", "EOPNOTSUPP", "ENOSYS", "EINVAL")
 OTHER = {"host": "elsewhere", "process": 1, "since": "yesterday"}
 
@@ -34,17 +33,17 @@ def failing(number: int) -> Callable[..., None]:
 
 
 @pytest.fixture
-def lockless(monkeypatch: pytest.MonkeyPatch) -> None:
+def lockless(monkeypatch: Patch) -> None:
     monkeypatch.setattr("fcntl.flock", failing(errno.ENOLCK))
 
 
 @pytest.fixture(autouse=True)
-def soon(monkeypatch: pytest.MonkeyPatch) -> None:
+def soon(monkeypatch: Patch) -> None:
     for name, seconds in (("HEARTBEAT", 0.05), ("WATCH", 0.5), ("SETTLE", 0.3), ("GLANCE", 0.0)):
         monkeypatch.setattr(ownership, name, seconds)
 
 
-def on(host: str, run: Path, monkeypatch: pytest.MonkeyPatch) -> Ownership:
+def on(host: str, run: Path, monkeypatch: Patch) -> Ownership:
     """The lock, taken by this process as if it ran on another host."""
     with monkeypatch.context() as patch:
         patch.setattr(socket, "gethostname", lambda: host)
@@ -66,7 +65,7 @@ def ended() -> int:
 
 @pytest.mark.parametrize("number", NO_LOCKS)
 def test_without_locks_two_hosts_still_have_one_owner(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: str, capsys: Output
+    tmp_path: Path, monkeypatch: Patch, number: str, capsys: Output
 ) -> None:
     monkeypatch.setattr("fcntl.flock", failing(getattr(errno, number)))
     first = on("a", tmp_path, monkeypatch)
@@ -95,7 +94,7 @@ def test_without_locks_a_process_of_this_host_is_asked(tmp_path: Path) -> None:
     assert time.monotonic() - started < ownership.SETTLE + ownership.WATCH, "without watching its lock"
 
 
-def test_locks_that_each_host_keeps_to_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_locks_that_each_host_keeps_to_itself(tmp_path: Path, monkeypatch: Patch) -> None:
     """Lustre with ``localflock``: every host can lock the file."""
     monkeypatch.setattr("fcntl.flock", lambda *_: None)
     first = on("a", tmp_path, monkeypatch)
@@ -105,9 +104,7 @@ def test_locks_that_each_host_keeps_to_itself(tmp_path: Path, monkeypatch: pytes
     on("b", tmp_path, monkeypatch).release()
 
 
-def test_an_owner_without_locks_is_seen_from_a_host_that_has_them(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_owner_without_locks_is_seen_from_a_host_that_has_them(tmp_path: Path, monkeypatch: Patch) -> None:
     with monkeypatch.context() as patch:
         patch.setattr("fcntl.flock", failing(errno.ENOLCK))
         first = on("a", tmp_path, monkeypatch)
@@ -130,7 +127,7 @@ def test_a_lock_that_was_left_is_taken_over(
     assert not (tmp_path / LOCK).exists()
 
 
-def test_one_that_stood_still_ends_when_it_was_replaced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_one_that_stood_still_ends_when_it_was_replaced(tmp_path: Path, monkeypatch: Patch) -> None:
     with monkeypatch.context() as patch:
         patch.setattr("fcntl.flock", failing(errno.ENOLCK))
         patch.setattr(ownership, "HEARTBEAT", 2.0)
@@ -177,7 +174,7 @@ def test_of_several_at_the_same_moment_one_owns_the_run(tmp_path: Path, left: bo
     assert sorted(results) == ["owner", "refused", "refused", "refused"]
 
 
-def test_a_reader_that_looks_at_the_lock_delays_it_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_reader_that_looks_at_the_lock_delays_it_only(tmp_path: Path, monkeypatch: Patch) -> None:
     """As `relit report` does, which locks the file for a moment."""
     import fcntl
 
@@ -193,7 +190,7 @@ def test_a_reader_that_looks_at_the_lock_delays_it_only(tmp_path: Path, monkeypa
     Ownership(tmp_path).release()
 
 
-def test_what_else_fails_is_a_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_else_fails_is_a_sentence(tmp_path: Path, monkeypatch: Patch) -> None:
     monkeypatch.setattr("fcntl.flock", failing(errno.EIO))
     with pytest.raises(RunError, match=r"\.lock can't be locked \(Input/output error\)"):
         Ownership(tmp_path)
@@ -216,7 +213,7 @@ def test_a_training_without_locks(relit: Relit, capsys: Output) -> None:
 
 
 def test_a_refused_start_leaves_alone_what_another_process_began_at_that_moment(
-    relit: Relit, monkeypatch: pytest.MonkeyPatch, capsys: Output
+    relit: Relit, monkeypatch: Patch, capsys: Output
 ) -> None:
     """It has made its lock after this one found the folder empty, or has even saved a checkpoint."""
     folder = Path("runs/dcgan_digits/one")

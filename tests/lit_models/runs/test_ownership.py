@@ -15,10 +15,9 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 from lit_models.runs.ownership import LOCK
+from tests.support.fixtures import Output, Patch, Relit
 from tests.support.tiny import TINY, Pace, assert_same_run, the_run
 
-Relit = Callable[..., int]
-Output = pytest.CaptureFixture[str]
 SLOW = (
     "--trainer.callbacks+=tests.support.tiny.Pace",
     "--trainer.callbacks.seconds=0.1",
@@ -149,9 +148,7 @@ def test_ctrl_c_before_the_first_batch_leaves_nothing(start: Callable[..., BaseP
 
 
 @pytest.mark.long
-def test_nodes_started_by_their_rank_alone_train_one_run(
-    start: Callable[..., BaseProcess], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_nodes_started_by_their_rank_alone_train_one_run(start: Callable[..., BaseProcess], monkeypatch: Patch) -> None:
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     monkeypatch.setenv("MASTER_ADDR", "127.0.0.1")
@@ -166,9 +163,7 @@ def test_nodes_started_by_their_rank_alone_train_one_run(
     assert torch.load(the_run() / "checkpoints" / "last.ckpt", weights_only=True)["global_step"] > 0
 
 
-def test_nodes_that_cannot_agree_on_a_folder_are_refused(
-    relit: Relit, capsys: Output, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_nodes_that_cannot_agree_on_a_folder_are_refused(relit: Relit, capsys: Output, monkeypatch: Patch) -> None:
     for rank in ("0", "1"):
         monkeypatch.setenv("NODE_RANK", rank)
         assert relit("fit", *TINY, "--trainer.num_nodes=2") == 1

@@ -1,13 +1,11 @@
 """A run that gets a signal goes on, in its next life, as if nothing had happened."""
 
-import csv
 import multiprocessing
 import os
 import shutil
 import signal
 import sys
 import threading
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
@@ -19,9 +17,10 @@ import torch
 from lightning.pytorch import Callback, Trainer
 
 from lit_models.runs.loggers import finish_wandb
+from tests.support.fixtures import Output, Patch, Relit
+from tests.support.tables import rows_of
 from tests.support.tiny import CONFIGS, TINY, assert_same_run, finished_run, killed_fit, the_run, weights
 
-Relit = Callable[..., int]
 USR1, TERM = 138, 143
 FIT = (*TINY, "--trainer.max_epochs=2", "--trainer.log_every_n_steps=1")
 
@@ -79,12 +78,7 @@ def uninterrupted(tmp_path_factory: pytest.TempPathFactory, digits_root: Path) -
     ids=str,
 )
 def test_a_warned_job_is_requeued_and_goes_on_at_the_next_batch(
-    relit: Relit,
-    slurm: Path,
-    uninterrupted: Path,
-    moment: dict[str, int],
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
+    relit: Relit, slurm: Path, uninterrupted: Path, moment: dict[str, int], monkeypatch: Patch, capsys: Output
 ) -> None:
     assert relit("fit", *FIT, *sending(signal.SIGUSR1, **moment)) == USR1
     assert slurm.read_text() == "requeue 17\n"
@@ -110,7 +104,7 @@ def test_a_warned_job_is_requeued_and_goes_on_at_the_next_batch(
 
 @pytest.mark.parametrize("preempted", [False, True])
 def test_sigterm_requeues_only_a_job_that_makes_room(
-    relit: Relit, slurm: Path, preempted: bool, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    relit: Relit, slurm: Path, preempted: bool, monkeypatch: Patch, capsys: Output
 ) -> None:
     monkeypatch.setenv("PREEMPT_TIME", "2026-01-01T00:00:00" if preempted else "None")
     assert relit("fit", *FIT, *sending(signal.SIGTERM, batch=3)) == TERM
@@ -121,7 +115,7 @@ def test_sigterm_requeues_only_a_job_that_makes_room(
 
 @pytest.mark.long
 def test_without_slurm_the_checkpoint_is_saved_and_the_way_on_told(
-    relit: Relit, uninterrupted: Path, capsys: pytest.CaptureFixture[str]
+    relit: Relit, uninterrupted: Path, capsys: Output
 ) -> None:
     handler = signal.getsignal(signal.SIGTERM)
     assert relit("fit", *FIT, *sending(signal.SIGTERM, batch=25)) == TERM
@@ -149,8 +143,7 @@ def test_metrics_of_a_critic_whose_round_is_cut_in_two(relit: Relit, log_every: 
     assert relit("fit", *TINY, *fit, *sending(signal.SIGUSR1, batch=31), "--ckpt_path=last") == USR1
     assert relit("fit", *TINY, *fit, "--ckpt_path=last") == 0
     assert_same_run(the_run(), the_run(Path("whole")))
-    with (the_run() / "metrics.csv").open() as file:
-        rows = [row for row in csv.DictReader(file) if row["train/discriminator_loss"]]
+    rows = [row for row in rows_of(the_run() / "metrics.csv") if row["train/discriminator_loss"]]
     assert len(rows) == 40 // log_every
     losses = [row["train/generator_loss"] for row in rows]
     rounds = [batch // 3 for batch in range(log_every, 41, log_every)]
@@ -160,7 +153,7 @@ def test_metrics_of_a_critic_whose_round_is_cut_in_two(relit: Relit, log_every: 
 
 
 @pytest.mark.long
-def test_validation_within_an_epoch(relit: Relit, slurm: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_validation_within_an_epoch(relit: Relit, slurm: Path, monkeypatch: Patch) -> None:
     """A signal in the batch before it, and one within it."""
     often = ["--trainer.val_check_interval=10", "--trainer.max_epochs=1"]
     assert relit("fit", *FIT, *often, "--run.root=whole", "--run.id=whole") == 0
@@ -197,9 +190,7 @@ def test_a_warned_test_goes_on_and_a_terminated_one_ends(relit: Relit) -> None:
     assert process.exitcode == -signal.SIGTERM
 
 
-def test_several_tasks_without_srun_are_refused(
-    relit: Relit, slurm: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_several_tasks_without_srun_are_refused(relit: Relit, slurm: Path, monkeypatch: Patch, capsys: Output) -> None:
     monkeypatch.setenv("SLURM_NTASKS", "2")
     assert relit("fit", *FIT) == 1
     assert "This Slurm job has 2 tasks" in capsys.readouterr().err
@@ -225,7 +216,7 @@ def test_accumulated_gradients_are_not_left_behind(relit: Relit) -> None:
 
 
 def test_scontrol_that_fails_or_is_missing_is_told(
-    relit: Relit, slurm: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    relit: Relit, slurm: Path, monkeypatch: Patch, capsys: Output
 ) -> None:
     (slurm.parent / "bin" / "scontrol").write_text("#!/bin/sh\necho 'Job may not be requeued' >&2; exit 1\n")
     assert relit("fit", *FIT, *sending(signal.SIGUSR1, batch=3)) == USR1
@@ -235,7 +226,7 @@ def test_scontrol_that_fails_or_is_missing_is_told(
 
 @pytest.mark.long
 def test_a_job_has_one_run_of_an_experiment_and_its_test_finds_it(
-    relit: Relit, slurm: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    relit: Relit, slurm: Path, monkeypatch: Patch, capsys: Output
 ) -> None:
     once = [*TINY, "--trainer.max_epochs=1"]
     assert relit("fit", *once) == 0
@@ -252,7 +243,7 @@ def test_a_job_has_one_run_of_an_experiment_and_its_test_finds_it(
 
 @pytest.mark.parametrize("given", ["copy.ckpt", "best", "last"])
 def test_a_requeued_job_goes_on_with_the_run_that_it_went_on_with(
-    relit: Relit, slurm: Path, uninterrupted: Path, given: str, monkeypatch: pytest.MonkeyPatch
+    relit: Relit, slurm: Path, uninterrupted: Path, given: str, monkeypatch: Patch
 ) -> None:
     """And not once more with the checkpoint that it was given, nor with another run that is newer by then."""
     monkeypatch.delenv("SLURM_JOB_ID")
@@ -264,7 +255,8 @@ def test_a_requeued_job_goes_on_with_the_run_that_it_went_on_with(
     job = ("fit", *fit, f"--ckpt_path={given}")
     assert relit(*job, *sending(signal.SIGUSR1, batch=25)) == USR1
     monkeypatch.setenv("SLURM_JOB_ID", "18")
-    assert relit("fit", *fit, "--trainer.max_epochs=1", "--seed_everything=1") == 0
+    short = ["--trainer.max_epochs=1", "--trainer.limit_train_batches=1", "--trainer.limit_val_batches=1"]
+    assert relit("fit", *fit, *short, "--seed_everything=1") == 0
     monkeypatch.setenv("SLURM_JOB_ID", "17")
     monkeypatch.setenv("SLURM_RESTART_COUNT", "1")
     saved = {path: path.read_bytes() for path in Path("runs").glob("*/slurm-18/**/*") if path.is_file()}
@@ -279,9 +271,7 @@ def test_a_requeued_job_goes_on_with_the_run_that_it_went_on_with(
     assert all(torch.equal(state[name], expected[name]) for name in expected)
 
 
-def test_a_warning_followed_by_the_time_limit_is_still_a_warning(
-    relit: Relit, slurm: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_warning_followed_by_the_time_limit_is_still_a_warning(relit: Relit, slurm: Path, capsys: Output) -> None:
     """Both signals come before the ranks get round to it."""
     both = [*sending(signal.SIGUSR1, batch=3), *sending(signal.SIGTERM, batch=3)]
     assert relit("fit", *FIT, *both) == TERM
@@ -289,7 +279,7 @@ def test_a_warning_followed_by_the_time_limit_is_still_a_warning(
     assert "is requeued" in capsys.readouterr().err
 
 
-def test_a_diverged_run_says_which_step_is_saved(relit: Relit, slurm: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_diverged_run_says_which_step_is_saved(relit: Relit, slurm: Path, capsys: Output) -> None:
     poison = ["--trainer.callbacks+=tests.support.tiny.PoisonAt", "--trainer.callbacks.batch=22"]
     warned = sending(signal.SIGUSR1, batch=25)
     assert relit("fit", *FIT, "--checkpoint.diverged=go_on", *poison, *warned) == USR1
@@ -297,7 +287,7 @@ def test_a_diverged_run_says_which_step_is_saved(relit: Relit, slurm: Path, caps
     assert "last.ckpt is of step 20." in said
 
 
-def test_a_network_that_is_gone_does_not_keep_a_job_from_being_requeued(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_network_that_is_gone_does_not_keep_a_job_from_being_requeued(monkeypatch: Patch) -> None:
     waits = threading.Event()
     fake = SimpleNamespace(run=object(), finish=lambda exit_code: waits.wait(60))
     monkeypatch.setitem(sys.modules, "wandb", fake)
@@ -307,7 +297,7 @@ def test_a_network_that_is_gone_does_not_keep_a_job_from_being_requeued(monkeypa
 
 
 @pytest.mark.long
-def test_another_job_starts_afresh(relit: Relit, slurm: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_another_job_starts_afresh(relit: Relit, slurm: Path, monkeypatch: Patch) -> None:
     """Neither a new job nor a test of another run picks up what a preempted one has left."""
     assert relit("fit", *FIT, *sending(signal.SIGUSR1, batch=5)) == USR1
     left = weights(the_run())
@@ -326,7 +316,7 @@ def test_another_job_starts_afresh(relit: Relit, slurm: Path, monkeypatch: pytes
 @pytest.mark.parametrize("moment", [{"batch": 6}, {"validation_batch": 1}], ids=str)
 @pytest.mark.long
 def test_of_two_ranks_one_gets_the_signal(
-    relit: Relit, slurm: Path, moment: dict[str, int], monkeypatch: pytest.MonkeyPatch
+    relit: Relit, slurm: Path, moment: dict[str, int], monkeypatch: Patch
 ) -> None:
     """Both save, after the same batch; with the shares of the validation images unequal."""
     monkeypatch.setattr("lit_models.runs.preemption.AGREE_EVERY", 0.0)

@@ -14,11 +14,10 @@ import pytest
 
 import lit_models.cli.command  # noqa: F401 - here rather than in each process
 from tests.lit_models.runs.test_resume import ALL_RUNS, assert_same_run
+from tests.support.fixtures import Relit
 from tests.support.small_data import SMALL_DATA, write_autoencoder
 from tests.support.small_runs import small_run
 from tests.support.tiny import CONFIGS, the_run
-
-Relit = Callable[..., int]
 
 KILLS = 20
 KILLS_OF_A_METHOD = 4

@@ -2,7 +2,6 @@
 
 import re
 from collections import Counter
-from collections.abc import Callable
 from itertools import islice
 from pathlib import Path
 from types import SimpleNamespace
@@ -26,11 +25,10 @@ from lit_models.runs.checkpoints import Checkpoints
 from lit_models.runs.restored import Difference, RestoredSettings, compared
 from lit_models.runs.settings import tell_changes
 from tests.methods import RUNS
+from tests.support.fixtures import Output, Relit
 from tests.support.small_runs import small_run
 from tests.support.tiny import CONFIGS, TINY, the_run
 
-Relit = Callable[..., int]
-Output = pytest.CaptureFixture[str]
 ROWS = 240
 
 

@@ -6,19 +6,26 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
 import yaml
 
-from tests.methods import RUNS
+from tests.methods import METHODS, RUNS
+from tests.support.fixtures import Output, Relit
 from tests.support.small_runs import small_run
-from tests.support.tiny import CONFIGS, TINY, assert_same_run, killed_fit, killer, the_run, weights
-
-Relit = Callable[..., int]
-Output = pytest.CaptureFixture[str]
+from tests.support.tiny import (
+    CONFIGS,
+    QUIET,
+    TINY,
+    assert_same_run,
+    assert_same_training,
+    killed_fit,
+    killer,
+    the_run,
+    weights,
+)
 
 
 @pytest.mark.parametrize(
@@ -45,7 +52,8 @@ ALL_RUNS = [run for runs in RUNS.values() for run in runs]
 @pytest.mark.long
 @pytest.mark.parametrize("run", ALL_RUNS, ids=lambda run: " ".join(run[:2]))
 def test_every_method_goes_on_within_an_epoch(relit: Relit, digits_root: Path, run: tuple[str, ...]) -> None:
-    """Means over the epoch that was cut in two are over all of it, too."""
+    """Means over the epoch that was cut in two are over all of it. What a method keeps beyond its weights is the same,
+    such as CycleGAN's buffers of images, which are full by then, and the episodes that ProtoNet has seen."""
     arguments = [*small_run(run, digits_root, epochs=2), "--trainer.limit_train_batches=4"]
     assert relit("fit", *arguments, "--run.root=whole") == 0
     whole = the_run(Path("whole"))
@@ -56,7 +64,24 @@ def test_every_method_goes_on_within_an_epoch(relit: Relit, digits_root: Path, r
         "epoch_loop.batch_progress"
     ]["current"]["completed"] in (1, 2), "within the epoch"
     assert relit("fit", *often, "--ckpt_path=last") == 0
-    assert_same_run(the_run(), whole)
+    assert_same_training(the_run(), whole)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("method", [name for name, record in METHODS.items() if record.starts_from])
+def test_a_run_goes_on_without_the_autoencoder_that_it_started_from(
+    relit: Relit, digits_root: Path, method: str
+) -> None:
+    """Nor is it read again to test or to predict."""
+    run = [*small_run(METHODS[method].runs[0], digits_root, epochs=2), "--checkpoint.every_n_steps=1"]
+    assert relit("fit", *run, "--run.root=whole") == 0
+    assert relit("fit", *run, "--trainer.max_epochs=1") == 0
+    (digits_root / "autoencoder.ckpt").unlink()
+    assert relit("fit", *run, "--ckpt_path=last") == 0
+    assert_same_training(the_run(), the_run(Path("whole")))
+    for command in ("test", "predict"):
+        assert relit(command, "--ckpt_path", the_run() / "checkpoints" / "last.ckpt", *QUIET) == 0
+    assert any((the_run() / "predictions").iterdir())
 
 
 @pytest.mark.long
@@ -168,16 +193,17 @@ def test_a_checkpoint_alone_goes_on_as_its_run(relit: Relit, uninterrupted: Path
     config = yaml.safe_load((killed / "config.yaml").read_text())
     assert config["checkpoint"]["every_n_steps"] == 5
     capsys.readouterr()
-    assert relit("fit", f"--ckpt_path={killed}", "--trainer.max_epochs=4", "--checkpoint.every_n_steps=3") == 0
+    short = ("--trainer.limit_train_batches=3", "--trainer.limit_val_batches=1")
+    assert relit("fit", f"--ckpt_path={killed}", "--trainer.max_epochs=4", "--checkpoint.every_n_steps=3", *short) == 0
     said = capsys.readouterr().err
     assert "resuming with trainer.max_epochs = 4 (was 3)" in said
     assert "resuming with checkpoint.every_n_steps = 3 (was 5)" in said
     capsys.readouterr()
-    assert relit("fit", f"--ckpt_path={killed}", "--trainer.max_epochs=5", "--trainer.callbacks=null") == 0
+    assert relit("fit", f"--ckpt_path={killed}", "--trainer.max_epochs=5", "--trainer.callbacks=null", *short) == 0
     assert "resuming with trainer.callbacks = None" in capsys.readouterr().err, "what is typed counts"
 
 
-def test_a_changed_setting_is_printed(relit: Relit, finished: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_changed_setting_is_printed(relit: Relit, finished: Path, capsys: Output) -> None:
     changes = ["--trainer.max_epochs=4", "--trainer.limit_train_batches=2", "--model.label_noise=0.1"]
     assert relit("fit", *TINY, *changes, "--ckpt_path=last") == 0
     said = capsys.readouterr().err
@@ -185,9 +211,7 @@ def test_a_changed_setting_is_printed(relit: Relit, finished: Path, capsys: pyte
     assert (finished / "config_before_resume_1.yaml").is_file()
 
 
-def test_a_cut_off_checkpoint_is_refused_in_a_sentence(
-    relit: Relit, finished: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_cut_off_checkpoint_is_refused_in_a_sentence(relit: Relit, finished: Path, capsys: Output) -> None:
     (finished / "checkpoints" / "previous.ckpt").unlink()
     checkpoint = finished / "checkpoints" / "last.ckpt"
     checkpoint.write_bytes(checkpoint.read_bytes()[:1000])

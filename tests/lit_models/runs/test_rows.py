@@ -3,7 +3,6 @@
 import json
 import os
 import signal
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +13,9 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lit_models.runs.loggers import MetricsCSV
 from lit_models.runs.reading import read_logged
 from tests.lit_models.runs.test_resume import assert_same_run
+from tests.support.fixtures import Output, Relit
 from tests.support.tiny import CONFIGS, TINY, killed_fit, the_run
 
-Relit = Callable[..., int]
 QUIET = ("--trainer.enable_progress_bar=false", "--trainer.enable_model_summary=false", "--trainer.accelerator=cpu")
 
 
@@ -95,9 +94,7 @@ def test_a_row_that_was_cut_off_doesnt_spoil_the_next_one(tmp_path: Path) -> Non
     ]
 
 
-def test_a_validation_by_itself_changes_nothing_of_a_run(
-    relit: Relit, finished: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_validation_by_itself_changes_nothing_of_a_run(relit: Relit, finished: Path, capsys: Output) -> None:
     before = {path: path.read_bytes() for path in Path().rglob("*") if path.is_file()}
     assert relit("validate", *TINY, "--ckpt_path=last", "--trainer.limit_val_batches=1") == 0
     assert "val/generator_loss" in capsys.readouterr().out
@@ -121,7 +118,7 @@ class MoreThreadsOnRankOne(Callback):
             torch.set_num_threads(2)
 
 
-def test_another_number_of_threads_is_said(relit: Relit, finished: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_another_number_of_threads_is_said(relit: Relit, finished: Path, capsys: Output) -> None:
     torch.set_num_threads(2)
     try:
         short = ("--trainer.max_epochs=4", "--trainer.limit_train_batches=1", "--trainer.limit_val_batches=1")

@@ -1,6 +1,5 @@
 """TensorBoard and MLflow hold what W&B holds, and a resumed run goes on in the same place."""
 
-import csv
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,16 +16,16 @@ from lit_models.errors import RunError
 from lit_models.runs.loggers import WandbOptions, wandb_logger
 from lit_models.runs.trackers import MLflow, TensorBoard
 from lit_models.support.logging import log_figure, log_image, log_table
+from tests.support.fixtures import Output, Patch, Relit
+from tests.support.tables import rows_of
 from tests.support.tiny import CONFIGS, TINY, the_run
 
-Relit = Callable[..., int]
 SHORT = ("--trainer.limit_train_batches=4", "--trainer.log_every_n_steps=2", "--trainer.limit_val_batches=1")
 
 
 def logged_rows(run: Path) -> list[int]:
     """The steps at which ``metrics.csv`` holds a training loss."""
-    with (run / "metrics.csv").open(newline="") as file:
-        return [int(row["step"]) for row in csv.DictReader(file) if row["train/generator_loss"]]
+    return [int(row["step"]) for row in rows_of(run / "metrics.csv") if row["train/generator_loss"]]
 
 
 def test_tensorboards_event_files_hold_it_all_and_are_resumed(relit: Relit) -> None:
@@ -55,7 +54,7 @@ def test_tensorboards_event_files_hold_it_all_and_are_resumed(relit: Relit) -> N
     assert "_hparams_/session_start_info" in events.PluginTagToContent("hparams")
 
 
-def test_mlflows_store_holds_it_all_and_is_resumed(relit: Relit, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_mlflows_store_holds_it_all_and_is_resumed(relit: Relit, monkeypatch: Patch) -> None:
     pytest.importorskip("mlflow")
     from mlflow.tracking import MlflowClient
 
@@ -139,7 +138,7 @@ def test_any_logger_with_a_picture_method_gets_pictures_and_tables(tmp_path: Pat
 
 
 @pytest.mark.parametrize(("logger", "extra"), [(TensorBoard, "tensorboard"), (MLflow, "mlflow")])
-def test_a_missing_package_is_one_sentence(monkeypatch: pytest.MonkeyPatch, logger: type[Logger], extra: str) -> None:
+def test_a_missing_package_is_one_sentence(monkeypatch: Patch, logger: type[Logger], extra: str) -> None:
     monkeypatch.setitem(__import__("sys").modules, extra, None)
     monkeypatch.setattr("lightning.fabric.loggers.tensorboard._TENSORBOARD_AVAILABLE", False)
     monkeypatch.setattr("lightning.fabric.loggers.tensorboard._TENSORBOARDX_AVAILABLE", False)
@@ -147,9 +146,7 @@ def test_a_missing_package_is_one_sentence(monkeypatch: pytest.MonkeyPatch, logg
         logger()
 
 
-def test_mlflow_without_a_store_or_a_server_is_one_sentence(
-    relit: Relit, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_mlflow_without_a_store_or_a_server_is_one_sentence(relit: Relit, monkeypatch: Patch, capsys: Output) -> None:
     mlflow = pytest.importorskip("mlflow")
     for name in ("MLFLOW_TRACKING_URI", "MLFLOW_ALLOW_FILE_STORE"):
         monkeypatch.delenv(name, raising=False)
@@ -168,9 +165,7 @@ def test_mlflow_without_a_store_or_a_server_is_one_sentence(
     assert not list(Path("runs").rglob("*.ckpt"))
 
 
-def test_wandbs_environment_variables_are_honored_and_options_win(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_wandbs_environment_variables_are_honored_and_options_win(tmp_path: Path, monkeypatch: Patch) -> None:
     pytest.importorskip("wandb")
     values = {"PROJECT": "mine", "ENTITY": "us", "RUN_GROUP": "ours", "TAGS": "a,b", "NOTES": "seen", "NAME": "first"}
     for name, value in values.items():

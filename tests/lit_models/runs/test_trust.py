@@ -22,9 +22,9 @@ from lit_models.errors import ModelError, RunError
 from lit_models.module import Method
 from lit_models.support.arguments import foreign_class, parse_as_data
 from lit_models.support.weights import write_weights
+from tests.support.fixtures import Output, Patch, Relit
 from tests.support.small_models import checkpoint_of, small_model
 
-Relit = Callable[..., int]
 HOSTILE: list[Any] = [
     "payload.Thing",
     "package.payload.Thing",
@@ -93,7 +93,7 @@ def with_value(place: tuple[Any, ...], value: Any, key: str | None = None) -> di
 
 
 @pytest.fixture
-def traps(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[], bool]:
+def traps(tmp_path: Path, monkeypatch: Patch) -> Callable[[], bool]:
     """Modules and files that say so if they are imported or read; returns whether one was."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(str(tmp_path))
@@ -172,12 +172,7 @@ ARGS = {"init_args": PARTS[0]}
 )
 @pytest.mark.parametrize("command", ["fit", "test", "predict"])
 def test_every_command_refuses(
-    relit: Relit,
-    traps: Callable[[], bool],
-    command: str,
-    key: str,
-    value: Any,
-    capsys: pytest.CaptureFixture[str],
+    relit: Relit, traps: Callable[[], bool], command: str, key: str, value: Any, capsys: Output
 ) -> None:
     if command != "test" and key == "model":
         pytest.skip("the same code")
@@ -341,7 +336,7 @@ def test_a_damaged_file_is_refused_in_python_too(traps: Callable[[], bool]) -> N
             load("file.ckpt")
 
 
-def test_a_card_is_data_too(relit: Relit, traps: Callable[[], bool], capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_card_is_data_too(relit: Relit, traps: Callable[[], bool], capsys: Output) -> None:
     checkpoint = copy.deepcopy(saved())
     about = {"method": "DCGAN", "experiment": "x", "state": {}, "data": None, "epoch": 0, "step": 0}
     write_weights(checkpoint, Path("w.safetensors"), {**about, "hyperparameters": checkpoint["hyper_parameters"]})

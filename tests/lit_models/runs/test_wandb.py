@@ -3,7 +3,7 @@
 import csv
 import json
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +12,11 @@ import pytest
 from lightning.pytorch.loggers import WandbLogger
 from PIL import Image
 
+from tests.support.fixtures import Output, Patch, Relit
 from tests.support.tiny import CONFIGS, TINY, the_run
 
 wandb = pytest.importorskip("wandb")
 
-Relit = Callable[..., int]
 QUIET = ("--trainer.enable_progress_bar=false", "--trainer.enable_model_summary=false", "--trainer.accelerator=cpu")
 
 
@@ -78,7 +78,7 @@ def test_an_offline_run_holds_configuration_curves_and_grids(relit: Relit, how: 
     assert all(picture.dtype == np.uint8 and picture.max() > 100 for picture in pictures), "not black"
 
 
-def test_without_a_key_it_is_offline_and_never_asks(relit: Relit, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_a_key_it_is_offline_and_never_asks(relit: Relit, monkeypatch: Patch) -> None:
     monkeypatch.delenv("WANDB_MODE")
     monkeypatch.delenv("WANDB_API_KEY", raising=False)
     monkeypatch.setenv("NETRC", "/nonexistent")
@@ -162,7 +162,7 @@ SHOWN = {
 @pytest.mark.long
 def test_all_that_is_drawn_is_shown(
     relit: Relit,
-    monkeypatch: pytest.MonkeyPatch,
+    monkeypatch: Patch,
     config: str,
     arguments: list[str],
     more: list[str],
@@ -203,7 +203,7 @@ def test_of_two_ranks_one_logs(relit: Relit) -> None:
 
 
 @pytest.mark.long
-def test_a_test_leaves_the_configuration_of_the_training(relit: Relit, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_test_leaves_the_configuration_of_the_training(relit: Relit, monkeypatch: Patch) -> None:
     recorder = Recorder()
     monkeypatch.setattr("lit_models.runs.trackers.wandb_logger", lambda *_: WandbLogger(experiment=recorder))
     fit = ["--wandb.enabled=true", "--trainer.max_epochs=1", "--trainer.limit_train_batches=1"]
@@ -217,9 +217,7 @@ def test_a_test_leaves_the_configuration_of_the_training(relit: Relit, monkeypat
 # --- the workspace ----------------------------------------------------------------------------------------------------
 
 
-def test_a_workspace_has_a_section_for_each_kind(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_workspace_has_a_section_for_each_kind(tmp_path: Path, monkeypatch: Patch, capsys: Output) -> None:
     pytest.importorskip("wandb_workspaces")
     from analyses import wandb_workspace
 

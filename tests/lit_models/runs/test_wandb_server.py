@@ -5,25 +5,25 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import yaml
 
 from tests.lit_models.runs.test_preemption import FIT, USR1, sending
+from tests.support.fixtures import Patch, Relit
 from tests.support.tiny import CONFIGS, TINY, the_run
 from tests.support.wandb_server import ENTITY, WandbServer
 
 pytest.importorskip("wandb")
 
-Relit = Callable[..., int]
 REPOSITORY = CONFIGS.parent
 SWEEPS = sorted((REPOSITORY / "scripts" / "sweeps").glob("*.yaml"))
 
 
 @pytest.fixture
-def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[WandbServer]:
+def server(tmp_path: Path, monkeypatch: Patch) -> Iterator[WandbServer]:
     """The stand-in, to which W&B's client in child processes talks."""
     with WandbServer() as server:
         for name, value in {
@@ -93,7 +93,7 @@ def test_an_interrupted_run_goes_on_as_the_same_online_run(relit: Relit, server:
 
 
 def test_a_requeued_job_goes_on_as_the_same_online_run(
-    relit: Relit, server: WandbServer, slurm: Path, monkeypatch: pytest.MonkeyPatch
+    relit: Relit, server: WandbServer, slurm: Path, monkeypatch: Patch
 ) -> None:
     """Slurm starts the same command again; no batch comes twice in the history, and none is missing."""
     online = ["fit", *FIT, "--wandb.enabled=true", *sending(signal.SIGUSR1, batch=7)]
@@ -130,7 +130,7 @@ def test_pieces_of_an_offline_run_are_sent_as_one_run(relit: Relit, server: Wand
 
 
 @pytest.mark.parametrize("path", SWEEPS, ids=lambda path: path.stem)
-def test_sweeps_are_of_arguments_that_there_are(relit: Relit, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_sweeps_are_of_arguments_that_there_are(relit: Relit, path: Path, monkeypatch: Patch) -> None:
     sweep = yaml.safe_load(path.read_text())
     monkeypatch.chdir(REPOSITORY)
     program, *command, rest = sweep["command"]
@@ -143,9 +143,7 @@ def test_sweeps_are_of_arguments_that_there_are(relit: Relit, path: Path, monkey
 
 
 @pytest.mark.slow
-def test_an_agent_runs_a_sweep(
-    server: WandbServer, tmp_path: Path, digits_root: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_agent_runs_a_sweep(server: WandbServer, tmp_path: Path, digits_root: Path, monkeypatch: Patch) -> None:
     """The sweep over n_critic, with quick runs on another data set in place of its own."""
     sweep = yaml.safe_load((REPOSITORY / "scripts" / "sweeps" / "wgan_n_critic.yaml").read_text())
     quick = [

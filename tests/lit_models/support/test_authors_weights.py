@@ -1,5 +1,6 @@
 """The authors' networks, written from their public definition, give the same images as relit's with their weights."""
 
+import pickle
 from itertools import pairwise
 from pathlib import Path
 
@@ -8,11 +9,12 @@ import torch
 from torch import Tensor, nn
 
 from lit_models import CycleGAN, Pix2Pix
-from lit_models.errors import ModelError
+from lit_models.errors import ModelError, RunError
 from lit_models.networks.patch_discriminator import PatchDiscriminator
 from lit_models.networks.resnet_generator import ResNetGenerator
 from lit_models.networks.unet import UNet
 from lit_models.support.authors_weights import load_authors_weights
+from lit_models.support.checkpoint_files import read_checkpoint
 
 
 class Block(nn.Module):
@@ -194,23 +196,108 @@ def test_the_papers_size_has_the_authors_names() -> None:
         assert sum(p.numel() for p in theirs.parameters()) == sum(p.numel() for p in ours.parameters())
 
 
-def test_files_of_other_networks_are_refused(tmp_path: Path) -> None:
+UNET = "U-Net with image_size {}, feature_maps {}, source_channels 3 and channels 3"
+RESNET = "ResNet with {} normalization, {}, blocks {}, feature_maps 4, source_channels 3 and channels 3"
+DISCRIMINATOR = (
+    "discriminator with {} normalization, patch_size {}, discriminator_feature_maps 2, for images of {} channels"
+)
+
+
+def refusal(network: UNet | ResNetGenerator | PatchDiscriminator, content: object, tmp_path: Path) -> str:
     path = str(tmp_path / "a.pth")
-    torch.save(AuthorsResNet(4, 6).state_dict(), path)
-    with pytest.raises(ModelError, match=r"isn't of this generator: the network has model\.16.conv_block"):
-        load_authors_weights(ResNetGenerator(3, 4, 9, "instance"), path)
-    with pytest.raises(ModelError, match=r"isn't of this generator: the network has model\.model.0.weight"):
-        load_authors_weights(UNet(128, 3, 4), path)
-    torch.save(AuthorsPatches(6, 2, 3, True).state_dict(), path)
-    with pytest.raises(ModelError, match=r"isn't of this discriminator: the network has model.0.weight as \(2, 3"):
-        load_authors_weights(PatchDiscriminator(64, 3, 2, 16, "batch"), path)
-    with pytest.raises(ModelError, match=r"isn't of this discriminator: the network has net.0.weight"):
-        load_authors_weights(PatchDiscriminator(64, 6, 2, 1, "batch"), path)
+    torch.save(content, path)
+    with pytest.raises(ModelError) as refused:
+        load_authors_weights(network, path)
+    return str(refused.value).removeprefix(f"{path} ")
+
+
+@pytest.mark.parametrize(
+    ("theirs", "holds", "ours", "has"),
+    [
+        (AuthorsUNet(7, 4), UNET.format(128, 4), UNet(256, 3, 4), UNET.format(256, 4)),
+        (AuthorsUNet(7, 4), UNET.format(128, 4), UNet(128, 3, 2), UNET.format(128, 2)),
+        (
+            AuthorsResNet(4, 6),
+            RESNET.format("instance", "no dropout", 6),
+            ResNetGenerator(3, 4, 9, "instance"),
+            RESNET.format("instance", "no dropout", 9),
+        ),
+        (
+            AuthorsResNet(4, 2, True, True),
+            RESNET.format("batch", "dropout", 2),
+            ResNetGenerator(3, 4, 2, "batch"),
+            RESNET.format("batch", "no dropout", 2),
+        ),
+        (AuthorsResNet(4, 2), RESNET.format("instance", "no dropout", 2), UNet(128, 3, 4), UNET.format(128, 4)),
+        (
+            AuthorsPatches(6, 2, 3, True),
+            DISCRIMINATOR.format("batch", 70, 6),
+            PatchDiscriminator(64, 3, 2, 16, "batch"),
+            DISCRIMINATOR.format("batch", 16, 3),
+        ),
+        (
+            AuthorsPixels(6, 2, False),
+            DISCRIMINATOR.format("instance", 1, 6),
+            PatchDiscriminator(64, 6, 2, 1, "batch"),
+            DISCRIMINATOR.format("batch", 1, 6),
+        ),
+        (AuthorsPixels(3, 2, False), DISCRIMINATOR.format("instance", 1, 3), UNet(32, 3, 4), UNET.format(32, 4)),
+    ],
+)
+def test_a_file_of_another_network_is_described(
+    theirs: nn.Module, holds: str, ours: UNet | ResNetGenerator | PatchDiscriminator, has: str, tmp_path: Path
+) -> None:
+    sentence = f"is of another network: it holds a {holds}, but the model has a {has}. Set the model's arguments to the"
+    assert refusal(ours, theirs.state_dict(), tmp_path).startswith(sentence)
+
+
+def test_other_files_are_refused(tmp_path: Path) -> None:
+    state = AuthorsUNet(5, 2).state_dict()
+    another = f"is of another network than {UNET.format(32, 2)}"
+    spectral = {name.replace("weight", "weight_orig"): value for name, value in state.items()}
+    sentence = refusal(UNet(32, 3, 2), spectral, tmp_path)
+    assert sentence == f"{another}: it has no model.model.0.weight of (2, 3, 4, 4). Choose another."
+    biased = {**state, "model.model.0.bias": torch.zeros(2)}  # with instance normalization
+    sentence = refusal(UNet(32, 3, 2), biased, tmp_path)
+    assert sentence == f"{another}, which has no model.model.0.bias. Choose another file."
+    broken = {**state, "model.model.3.bias": torch.full((3,), torch.nan)}
+    sentence = refusal(UNet(32, 3, 2), broken, tmp_path)
+    assert sentence == "holds values that aren't finite, in model.model.3.bias: choose another file."
+    for nothing in ([1], {"state_dict": state}):
+        assert refusal(UNet(32, 3, 2), nothing, tmp_path).startswith("holds no weights by name: take a file of the")
     with pytest.raises(ModelError, match=r"There is no file none.pth: --model.pretrained… names a file"):
         load_authors_weights(UNet(128, 3, 4), "none.pth")
-    torch.save([1], path)
-    with pytest.raises(ModelError, match="holds no weights by name"):
-        load_authors_weights(UNet(128, 3, 4), path)
+
+
+def test_weights_in_place_of_a_checkpoint_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "latest_net_G.pth"
+    torch.save(AuthorsUNet(5, 2).state_dict(), path)
+    with pytest.raises(RunError, match=r"is not a checkpoint of relit .*: weights of other code, .* --model\.pretr"):
+        read_checkpoint(path)
+
+
+class Dangerous:
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> object:
+        return Path.touch, (self.path,)
+
+
+@pytest.mark.parametrize("zipped", [True, False])
+def test_code_in_a_file_is_not_run(zipped: bool, tmp_path: Path, recwarn: pytest.WarningsRecorder) -> None:
+    path, touched = tmp_path / "latest_net_G.pth", tmp_path / "touched"
+    content = {**AuthorsUNet(5, 2).state_dict(), "more": Dangerous(touched)}
+    if zipped:
+        torch.save(content, path)
+    else:
+        path.write_bytes(pickle.dumps(content))
+    with pytest.raises(RunError, match="could run code, so it is not opened"):
+        load_authors_weights(UNet(32, 3, 2), str(path))
+    assert not touched.exists()
+    assert not recwarn.list
+    torch.load(path, weights_only=False) if zipped else pickle.loads(path.read_bytes())
+    assert touched.exists(), "the file is dangerous"
 
 
 def test_methods_start_from_files(tmp_path: Path) -> None:

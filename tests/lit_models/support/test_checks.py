@@ -7,8 +7,9 @@ from lightning.pytorch import Trainer
 
 from datamodules import DataError, EpisodeDataModule, FewLabels, ImageDataModule, Maps, SearchDataModule
 from lit_models.errors import ModelError
-from tests.datamodules.test_maps import only_a_subset, write_maps
 from tests.methods import SMALL_MODELS
+from tests.support.fixtures import Patch
+from tests.support.pairs import only_a_subset, write_maps
 from tests.support.small_models import small_model
 from tests.support.trainers import quiet_trainer
 
@@ -22,7 +23,7 @@ OF_IMAGES = [
 
 
 @pytest.fixture
-def maps(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Maps:
+def maps(tmp_path: Path, monkeypatch: Patch) -> Maps:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     write_maps(tmp_path / "maps", train=4, val=4)
     return Maps(root=str(tmp_path), image_size=32, batch_size=2)

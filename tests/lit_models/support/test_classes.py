@@ -3,17 +3,17 @@
 import inspect
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
-from lightning.pytorch import Trainer
-from PIL import Image
 
 import lit_models
 from datamodules import DataWarning, Digits, ImageFolder
 from lit_models import DigitClassifier, MetricResNet
 from lit_models.errors import ModelError
 from lit_models.support.classes import NamedClasses
+from tests.support.fixtures import Patch
+from tests.support.folders import make
+from tests.support.trainers import quiet_trainer
 
 CLASSIFIERS = (
     *("MetricResNet", "LayerwiseMLP", "TransferClassifier", "DigitClassifier"),
@@ -33,19 +33,14 @@ class ReversedDigits(Digits):
             setattr(self, name, type(split)(columns, split.rows))
 
 
-def trainer(root: Path, **arguments) -> Trainer:
-    quiet = {"enable_progress_bar": False, "enable_model_summary": False, "logger": False, "accelerator": "cpu"}
-    return Trainer(default_root_dir=root, enable_checkpointing=False, **quiet, **arguments)
-
-
 @pytest.fixture(scope="module")
 def trained(digits_root: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, float]:
     """A checkpoint of a classifier of digits, and its accuracy in the test."""
     path = tmp_path_factory.mktemp("digits") / "classifier.ckpt"
     torch.manual_seed(0)
     model = DigitClassifier(widths=[8, 8])
-    one = trainer(path.parent, max_epochs=6, limit_val_batches=0)
-    one.fit(model, Digits(str(digits_root)))
+    one = quiet_trainer(default_root_dir=path.parent, max_epochs=2, limit_val_batches=0)
+    one.fit(model, Digits(str(digits_root), batch_size=16))
     one.save_checkpoint(path)
     (scores,) = one.test(model, Digits(str(digits_root)), verbose=False)
     return path, scores["test/accuracy"]
@@ -59,38 +54,30 @@ def test_another_order_is_mapped_and_said(tmp_path: Path, digits_root: Path, tra
     path, accuracy = trained
     assert accuracy > 0.3
     with pytest.warns(DataWarning, match="classes of ReversedDigits are given the order that the model learned: 0, 1"):
-        (scores,) = trainer(tmp_path).test(
+        (scores,) = quiet_trainer(default_root_dir=tmp_path).test(
             DigitClassifier(widths=[8, 8]), ReversedDigits(str(digits_root)), ckpt_path=str(path), verbose=False
         )
     assert scores["test/accuracy"] == pytest.approx(accuracy)
     loaded = DigitClassifier.load_from_checkpoint(path, weights_only=False)
     with pytest.warns(DataWarning, match="given the order that the model learned"):
-        (again,) = trainer(tmp_path).test(loaded, ReversedDigits(str(digits_root)), verbose=False)
+        (again,) = quiet_trainer(default_root_dir=tmp_path).test(
+            loaded, ReversedDigits(str(digits_root)), verbose=False
+        )
     assert again["test/accuracy"] == pytest.approx(accuracy)
 
 
-def write_colors(folder: Path, *names: str) -> Path:
-    rng = np.random.default_rng(0)
-    for name in names:
-        (folder / name).mkdir(parents=True)
-        for number in range(10):
-            pixels = rng.integers(0, 256, (16, 16, 3), np.uint8)
-            Image.fromarray(pixels).save(folder / name / f"{number}.png")
-    return folder
-
-
 @pytest.mark.parametrize("stage", ["test", "fit"])
-def test_other_classes_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stage: str) -> None:
+def test_other_classes_are_refused(tmp_path: Path, monkeypatch: Patch, stage: str) -> None:
     monkeypatch.setenv("RELIT_DATA", str(tmp_path / "root"))
     sizes = {"image_size": 16, "batch_size": 4}
     model = {"image_size": 16, "num_classes": 2, "feature_maps": 8}
-    one = trainer(tmp_path, max_epochs=1, limit_train_batches=1, limit_val_batches=0)
-    one.fit(MetricResNet(**model), ImageFolder(str(write_colors(tmp_path / "a", "blue", "red")), **sizes))
+    one = quiet_trainer(default_root_dir=tmp_path, max_epochs=1, limit_train_batches=1, limit_val_batches=0)
+    one.fit(MetricResNet(**model), ImageFolder(str(make(tmp_path / "a", blue=10, red=10)), **sizes))
     one.save_checkpoint(tmp_path / "last.ckpt")
-    other = ImageFolder(str(write_colors(tmp_path / "b", "azure", "blue")), **sizes)
+    other = ImageFolder(str(make(tmp_path / "b", azure=10, blue=10)), **sizes)
     sentence = "learned the classes blue, red, but the classes of ImageFolder are azure, blue: azure is new"
     with pytest.raises(ModelError, match=sentence):
-        getattr(trainer(tmp_path, max_epochs=2), stage)(
+        getattr(quiet_trainer(default_root_dir=tmp_path, max_epochs=2), stage)(
             MetricResNet(**model), datamodule=other, ckpt_path=str(tmp_path / "last.ckpt")
         )
 
@@ -101,7 +88,7 @@ def test_old_checkpoints_without_names_are_not_checked(
     checkpoint = torch.load(trained[0], weights_only=False)
     del checkpoint["class_names"]
     torch.save(checkpoint, tmp_path / "old.ckpt")
-    (scores,) = trainer(tmp_path).test(
+    (scores,) = quiet_trainer(default_root_dir=tmp_path).test(
         DigitClassifier(widths=[8, 8]), Digits(str(digits_root)), ckpt_path=str(tmp_path / "old.ckpt"), verbose=False
     )
     assert scores["test/accuracy"] == pytest.approx(trained[1])

@@ -30,6 +30,7 @@ from lit_models.support.lightning_internals import (
     validation_follows,
 )
 from tests.methods import ALL_MODELS
+from tests.support.fixtures import Patch
 from tests.support.small_fits import small_fit
 
 NAMES = [(path, name) for path, names in (*USED.items(), *OVERRIDDEN.items()) for name in names]
@@ -118,7 +119,7 @@ class Asking(Callback):
         self.awaits.append(awaits_row(trainer))
 
 
-def test_the_trainer_answers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_trainer_answers(tmp_path: Path, monkeypatch: Patch) -> None:
     signals: list[int] = []
     monkeypatch.setattr("signal.signal", lambda number, handler: signals.append(number))
     asking = Asking()

@@ -16,6 +16,8 @@ from datamodules import ImagePair, LabeledImages, SearchBatch
 from lit_models import DCGAN, VAE, DigitClassifier
 from lit_models.errors import ModelError
 from lit_models.support.plain_batches import reference_batches
+from tests.support.fixtures import Patch
+from tests.support.trainers import quiet_trainer
 
 SMALL: dict[str, dict[str, Any]] = {
     "DCGAN": {"image_size": 16, "channels": 1, "latent_dim": 2, "feature_maps": 2},
@@ -87,21 +89,15 @@ class CountedVAE(VAE):
         (folder / f"rank{self.global_rank}").write_text(f"{self.trainer.num_training_batches} {self.seen}")
 
 
-def trainer(root: Path, **arguments: Any) -> Trainer:
-    quiet: dict[str, Any] = {"enable_progress_bar": False, "enable_model_summary": False, "logger": False}
-    return Trainer(
-        **{"default_root_dir": root, "max_epochs": 1, "enable_checkpointing": False, "accelerator": "cpu", **quiet},
-        **arguments,
-    )
-
-
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("name", SMALL)
 def test_every_method_learns_from_plain_loaders(tmp_path: Path, name: str) -> None:
     model = getattr(lit_models, name)(**SMALL[name])
     if name == "LayerwiseMLP":
         model = lit_models.LayerwiseMLP(**SMALL[name], pretrain_epochs=0, finetune_epochs=1)
-    one = trainer(tmp_path, limit_train_batches=2, limit_val_batches=1, limit_test_batches=1)
+    one = quiet_trainer(
+        default_root_dir=tmp_path, max_epochs=1, limit_train_batches=2, limit_val_batches=1, limit_test_batches=1
+    )
     one.fit(model, DataLoader(images(), 8), DataLoader(images(), 8))
     assert one.global_step > 0
     assert any(name.startswith("val/") for name in one.callback_metrics)
@@ -140,7 +136,7 @@ BATCHES: dict[str, tuple[Callable[[Any], Any], Callable[[Any], tuple[Tensor, Ten
 def test_kinds_of_batches(tmp_path: Path, kind: str) -> None:
     make, expected = BATCHES[kind]
     data, model = make(None), Seen()
-    trainer(tmp_path).fit(model, DataLoader(data, 8))
+    quiet_trainer(default_root_dir=tmp_path, max_epochs=1).fit(model, DataLoader(data, 8))
     (batch,) = model.batches
     assert isinstance(batch, LabeledImages)
     image, label = expected(data)
@@ -159,7 +155,7 @@ def test_a_search_batch_of_bytes_is_turned_into_floats(tmp_path: Path) -> None:
     """Its loader given without its data module: the images lie one level deeper."""
     bytes_ = LabeledImages(torch.tensor([0, 51, 255], dtype=torch.uint8).view(3, 1, 1, 1), torch.arange(3))
     model = lit_models.DARTSSearch(16, 1, 3, 2, 3)
-    model.trainer = trainer(tmp_path)
+    model.trainer = quiet_trainer(default_root_dir=tmp_path, max_epochs=1)
     for batch in model.on_before_batch_transfer(SearchBatch(bytes_, bytes_), 0):
         assert batch.image.flatten().tolist() == pytest.approx([0, 0.2, 1])
         assert batch.label.dtype == torch.int64
@@ -190,7 +186,7 @@ def test_what_is_no_batch_of_images_is_refused(batch: Any, sentence: str) -> Non
 
 def test_references_of_plain_data_are_the_first_of_each_class(tmp_path: Path) -> None:
     model = lit_models.MetricResNet(**SMALL["MetricResNet"])
-    model.trainer = trainer(tmp_path)
+    model.trainer = quiet_trainer(default_root_dir=tmp_path, max_epochs=1)
     model.trainer.datamodule = datamodule = Plain(count=30, batch_size=7)  # type: ignore[attr-defined]
     datamodule.train_dataloader = lambda: DataLoader(datamodule.data, 7)  # type: ignore[method-assign]  # in order
     batches = list(reference_batches(model, 4, 2))
@@ -200,9 +196,9 @@ def test_references_of_plain_data_are_the_first_of_each_class(tmp_path: Path) ->
     assert sum(len(batch.label) for batch in reference_batches(model, 4, None)) == 30
 
 
-def test_ranks_take_turns_with_references_in_batches_of_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_ranks_take_turns_with_references_in_batches_of_one(tmp_path: Path, monkeypatch: Patch) -> None:
     model = lit_models.MetricResNet(**SMALL["MetricResNet"])
-    model.trainer = trainer(tmp_path)
+    model.trainer = quiet_trainer(default_root_dir=tmp_path, max_epochs=1)
     model.trainer.datamodule = datamodule = Plain(count=5)  # type: ignore[attr-defined]
     datamodule.train_dataloader = lambda: DataLoader(datamodule.data, 1)  # type: ignore[method-assign]  # in order
     monkeypatch.setattr(Trainer, "world_size", 2)

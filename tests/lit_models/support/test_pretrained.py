@@ -6,6 +6,7 @@ import lit_models
 from lit_models import METHODS
 from lit_models.errors import ModelError
 from lit_models.support.pretrained import StartsFromWeights
+from tests.support.fixtures import Patch
 from tests.support.small_models import small_model
 
 REFUSED = {
@@ -19,7 +20,7 @@ REFUSED = {
 """Stages that a model can't begin with the weights that it starts from alone."""
 
 
-def starting(name: str, monkeypatch: pytest.MonkeyPatch) -> tuple[StartsFromWeights, list[str]]:
+def starting(name: str, monkeypatch: Patch) -> tuple[StartsFromWeights, list[str]]:
     """A model that has no weights yet, and a list of the times that it loads them."""
     model = small_model(name)
     assert isinstance(model, StartsFromWeights)
@@ -35,7 +36,7 @@ def test_the_methods_that_start_from_weights() -> None:
 
 @pytest.mark.parametrize("name", REFUSED)
 @pytest.mark.parametrize("stage", ["validation", "test", "predict"])
-def test_what_takes_training_is_refused_without(name: str, stage: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_takes_training_is_refused_without(name: str, stage: str, monkeypatch: Patch) -> None:
     model, _ = starting(name, monkeypatch)
     begin = getattr(StartsFromWeights, f"on_{stage}_start")
     if stage in REFUSED[name].split():
@@ -46,7 +47,7 @@ def test_what_takes_training_is_refused_without(name: str, stage: str, monkeypat
 
 
 @pytest.mark.parametrize("name", REFUSED)
-def test_weights_are_loaded_once_unless_a_checkpoint_was(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_weights_are_loaded_once_unless_a_checkpoint_was(name: str, monkeypatch: Patch) -> None:
     model, loads = starting(name, monkeypatch)
     for _ in range(2):
         model.on_fit_start()

@@ -5,11 +5,11 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
-import pytest
 import torch
 
 from lit_models.runs.resume import ExactResume
 from lit_models.support.random_states import random_state, separate_random_numbers, set_random_state
+from tests.support.fixtures import Patch
 
 
 def test_random_states_survive_a_checkpoint(tmp_path: Path) -> None:
@@ -22,7 +22,7 @@ def test_random_states_survive_a_checkpoint(tmp_path: Path) -> None:
 class AppleGPU:
     """Stands in for the generator of Apple's GPU, which ``torch.manual_seed`` seeds as it does all others."""
 
-    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def __init__(self, monkeypatch: Patch) -> None:
         self.state = torch.tensor([0, 0], dtype=torch.uint8)
         monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
         monkeypatch.setattr(torch.mps, "get_rng_state", self.get)
@@ -40,7 +40,7 @@ class AppleGPU:
         return int(self.state[0]) * 256 + int(self.state[1])
 
 
-def test_a_block_with_a_seed_leaves_the_run_its_numbers(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_block_with_a_seed_leaves_the_run_its_numbers(monkeypatch: Patch) -> None:
     gpu = AppleGPU(monkeypatch)
     for seed in (3, 4):
         torch.manual_seed(seed)
@@ -53,7 +53,7 @@ def test_a_block_with_a_seed_leaves_the_run_its_numbers(monkeypatch: pytest.Monk
         assert [*first, *torch.rand(2).tolist(), gpu.draw(), gpu.draw()] == plain
 
 
-def test_a_validation_leaves_apples_gpu_its_random_numbers(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_validation_leaves_apples_gpu_its_random_numbers(monkeypatch: Patch) -> None:
     """It draws from a seed that is the same each time; an epoch after it must not repeat the one before."""
     gpu, resume = AppleGPU(monkeypatch), ExactResume()
     trainer = SimpleNamespace(global_rank=0)
@@ -67,7 +67,7 @@ def test_a_validation_leaves_apples_gpu_its_random_numbers(monkeypatch: pytest.M
     assert drawn == [5 * 256 + 1, 5 * 256 + 2]
 
 
-def test_a_checkpoint_of_another_machine_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_checkpoint_of_another_machine_is_taken(monkeypatch: Patch) -> None:
     """Of one without Apple's GPU, or of a version that didn't keep its state; and the other way round."""
     elsewhere = random_state()
     assert elsewhere["mps"] is None

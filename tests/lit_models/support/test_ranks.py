@@ -14,7 +14,7 @@ from lit_models.callbacks import PredictionWriter
 from lit_models.errors import RunError
 from lit_models.support.outputs import ClassProbabilities
 from lit_models.support.ranks import batch_weight, gather, gather_on_device, gather_rows
-from tests.support.trainers import quiet_trainer
+from tests.support.trainers import trainer_of
 
 
 class Rows(ImageDataModule):
@@ -61,12 +61,8 @@ class Gatherer(Callback):
 @pytest.mark.parametrize("count", [7, 2])
 @pytest.mark.parametrize("devices", [1, 2])
 def test_rows_come_together_in_order(tmp_path: Path, count: int, devices: int) -> None:
-    quiet_trainer(
-        devices=devices,
-        strategy="auto" if devices == 1 else "ddp_fork",
-        callbacks=[Gatherer(tmp_path), PredictionWriter(folder=str(tmp_path))],
-        use_distributed_sampler=False,
-    ).predict(Predictor(), Rows(count), return_predictions=False)
+    trainer = trainer_of(devices, callbacks=[Gatherer(tmp_path), PredictionWriter(folder=str(tmp_path))])
+    trainer.predict(Predictor(), Rows(count), return_predictions=False)
     for rank in range(devices):
         rows, ranks = torch.load(tmp_path / f"{rank}.pt")
         assert rows.tolist() == list(range(count))

@@ -1,7 +1,6 @@
 """Arguments under their earlier names, wherever a file or a command line may hold one."""
 
 import ast
-from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -20,8 +19,8 @@ from lit_models.support import renamed
 from lit_models.support.checkpoint_files import read_checkpoint
 from lit_models.support.renamed import RENAMED, with_new_names
 from lit_models.support.weights import build_model, read_weights
+from tests.support.fixtures import Output, Patch, Relit
 
-Relit = Callable[..., int]
 SMALL = {"image_size": 16, "channels": 1, "num_classes": 3, "feature_maps": 2, "mean": [0.5], "std": [0.5]}
 
 
@@ -68,15 +67,13 @@ def test_only_arguments_of_the_classes_that_were_renamed_get_new_names() -> None
     assert with_new_names({"data": {"init_args": {"unlabelled": True}}}) == {"data": {"init_args": {"unlabeled": True}}}
 
 
-def resolved(relit: Relit, capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[dict[str, Any], str]:
+def resolved(relit: Relit, capsys: Output, *arguments: str) -> tuple[dict[str, Any], str]:
     assert relit("fit", *arguments, "--print_config") == 0
     said = capsys.readouterr()
     return yaml.safe_load(said.out), said.err
 
 
-def test_a_configuration_and_a_command_line_may_have_old_names(
-    relit: Relit, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_configuration_and_a_command_line_may_have_old_names(relit: Relit, capsys: Output) -> None:
     callback = {"class_path": "TranslationScores", "init_args": {"map_colours": False}}
     content = {
         "model": {"class_path": "MetricResNet", "init_args": {"knn_neighbours": 7}},
@@ -100,9 +97,7 @@ def test_a_configuration_and_a_command_line_may_have_old_names(
     assert config["trainer"]["callbacks"][0]["init_args"]["map_colors"] is False
 
 
-def test_a_checkpoint_and_a_card_may_have_old_names(
-    old_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_checkpoint_and_a_card_may_have_old_names(old_checkpoint: Path, tmp_path: Path, monkeypatch: Patch) -> None:
     monkeypatch.chdir(tmp_path)
     content = read_checkpoint(old_checkpoint)
     assert build_model(content, old_checkpoint).hparams["knn_neighbors"] == 7

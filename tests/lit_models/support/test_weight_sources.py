@@ -5,7 +5,6 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -22,11 +21,11 @@ from lit_models.registry import METHODS
 from lit_models.runs.starting_weights import state_of_source, take_weights
 from lit_models.support.weight_sources import find_weights
 from lit_models.support.weights import write_weights
+from tests.support.fixtures import Output, Patch, Relit
 from tests.support.hub_server import HubServer
 from tests.support.small_models import checkpoint_of, small_model
 from tests.support.tiny import TINY, the_run, weights
 
-Relit = Callable[..., int]
 REPOSITORY = Path(__file__).parents[3]
 ABOUT = {"method": "DCGAN", "experiment": "gan", "state": {}, "data": None, "epoch": 1, "step": 20, "figures": {}}
 
@@ -82,7 +81,7 @@ class Hub:
 
 
 @pytest.fixture
-def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Hub:
+def hub(tmp_path: Path, monkeypatch: Patch) -> Hub:
     huggingface_hub = pytest.importorskip("huggingface_hub")
     stand_in = Hub(tmp_path / "hub")
     monkeypatch.setattr(huggingface_hub, "HfApi", lambda: stand_in)
@@ -196,7 +195,7 @@ def test_the_real_client_pushes_to_a_server_and_fetches_from_it(tmp_path: Path) 
         assert predicted.endswith(wrong)
 
 
-def test_without_the_package_one_sentence_tells_how_to_get_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_the_package_one_sentence_tells_how_to_get_it(tmp_path: Path, monkeypatch: Patch) -> None:
     monkeypatch.setitem(__import__("sys").modules, "huggingface_hub", None)
     for call in (lambda: find_weights("hf:me/gan"), lambda: push("dcgan_mnist", "me/gan")):
         with pytest.raises(
@@ -251,7 +250,7 @@ def test_figures_are_metadata_of_the_page(tmp_path: Path) -> None:
 # --- training from weights --------------------------------------------------------------------------------------------
 
 
-def test_a_training_starts_from_weights_at_step_0(relit: Relit, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_training_starts_from_weights_at_step_0(relit: Relit, capsys: Output) -> None:
     """With a rate of 0 the weights stay what they were: those of the file, in new optimizers, from epoch 1 on."""
     short = ("--trainer.limit_train_batches=2", "--trainer.limit_val_batches=0", "--trainer.max_epochs=1")
     assert relit("fit", *TINY, *short, "--run.id=first") == 0
@@ -277,7 +276,7 @@ def test_a_training_starts_from_weights_at_step_0(relit: Relit, capsys: pytest.C
     assert (Path("runs/dcgan_digits/third") / "config.yaml").is_file(), "model and data are those of the card"
 
 
-def test_layers_that_fit_are_taken_and_the_others_are_told(relit: Relit, capsys: pytest.CaptureFixture[str]) -> None:
+def test_layers_that_fit_are_taken_and_the_others_are_told(relit: Relit, capsys: Output) -> None:
     model = small_model("DigitClassifier")
     torch.save(checkpoint_of(model), "first.ckpt")
     digits = ("--data.batch_size=64", "--trainer.enable_progress_bar=false", "--trainer.accelerator=cpu")
