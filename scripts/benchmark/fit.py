@@ -141,7 +141,12 @@ class CountedBatch(CountedStep):
 
 def counted(arguments: list[str]) -> CountedBatch:
     """What a batch of `relit fit` takes."""
-    hook = register_optimizer_step_post_hook(lambda *_: CountedBatch.last and CountedBatch.last.count())
+
+    def count(*_: Any) -> None:
+        if isinstance(CountedBatch.last, CountedBatch):  # which it isn't when the command tries its optimizers
+            CountedBatch.last.count()
+
+    hook = register_optimizer_step_post_hook(count)
     try:
         with tempfile.TemporaryDirectory() as folder:
             # Without what monitors validation: checkpoints, early stopping.
