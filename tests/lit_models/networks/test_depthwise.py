@@ -83,7 +83,7 @@ def test_kernel_gradients_are_exact_to_rounding(kernel: int, stride: int, dtype:
     """Against sums over pixels, one for each place of the kernel."""
     torch.manual_seed(0)
     x, gradient = (
-        torch.randn(8, 16, size, size).to(dtype).contiguous(memory_format=torch.channels_last)
+        torch.randn(20, 16, size, size).to(dtype).contiguous(memory_format=torch.channels_last)
         for size in (32, 32 // stride)
     )
     found = weight_gradient(x, gradient, kernel, stride)
