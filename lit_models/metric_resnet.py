@@ -31,11 +31,9 @@ Differences from the papers:
 5. The center loss: the paper joins the features of an image and of its mirror image, reduces them by PCA and compares
    by the cosine. Here they are compared by Euclidean distance, as they are.
 6. The losses are means over images, so the learning rate need not change with the batch size. As both sums of eq. 5
-   become means, λ is the paper's. (The authors' code has 0.008.) Centers start at 0 and follow by eq. 4; in the
-   authors' code they start as Xavier's weights and are moved by SGD, with the network's rate and momentum as α, for
-   faces with weight decay.
-7. Under DDP the triplets are those of all ranks' images together, and so are the batches that the centers follow:
-   several processes do what one would with their joined batch.
+   become means, λ is the paper's (0.008 in the authors' code). Centers start at 0 and follow by eq. 4; in the code they
+   start as Xavier's weights and are moved by SGD with the network's rate and momentum, for faces with weight decay.
+7. Under DDP the triplets, and the batches that the centers follow, are of all ranks' images together.
 8. Probabilities of a network trained by triplets are softmax(−β ‖f − centroid‖²), β being fitted to training images.
 9. Weight decay is for the weights of convolutions and linear layers only, not for biases and batch normalization (He
    et al. 2019, https://arxiv.org/abs/1812.01187, section 3.1).
@@ -47,8 +45,7 @@ Differences from the papers:
     in [0, 1] (in the code [−1, 1]).
 11. The ResNet starts with He's initial weights, or pretrained ones, and batch normalization's scales at 1, as in
     torchvision. Images are normalized by ImageNet's mean and deviation; the authors' code of the triplet loss subtracts
-    the mean only, and Wen et al. bring images to [−1, 1]. The checkpoint is chosen by validation accuracy; the papers
-    train for a fixed number of steps.
+    the mean only, Wen et al. bring images to [−1, 1]. The checkpoint is chosen by validation accuracy, not by length.
 """
 
 from collections.abc import Sequence

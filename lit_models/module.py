@@ -1,7 +1,6 @@
-"""The contract between a method and everything that runs it.
+"""The contract between a method, which derives from :class:`Method`, and everything that runs it.
 
-A method is a LightningModule that derives from :class:`Method`. The command, the callbacks and the export use only what
-this file declares. Abilities beyond training are protocols: ``isinstance(model, Generative)`` finds models that draw.
+Abilities beyond training are protocols: ``isinstance(model, Generative)`` finds models that draw.
 """
 
 from collections.abc import Mapping, Sequence
@@ -98,7 +97,6 @@ class Method(LightningModule):
     """Metrics that it doesn't log in every epoch, so that a checkpoint's monitor waits for them."""
     training_callbacks: ClassVar[tuple[str, ...]] = ()
     """Classes of ``lit_models.callbacks`` that each of its trainings has, with their defaults."""
-
     exports: ClassVar[tuple[Export, ...]] = ()
     """Its networks that ``relit export --format onnx`` writes."""
     compilation: ClassVar[str] = "half a minute or more"

@@ -401,6 +401,12 @@ class RelitCLI(LightningCLI):
                 print("relit: the trial run (fast_dev_run) has gone through; nothing of it is kept.", file=sys.stderr)
             self.claim.remove_if_empty_handed()  # no batch was trained, or the predictions are elsewhere
             folder = self.claim.folder
+            if subcommand == "fit" and not is_trial and folder is not None and not folder.is_dir():
+                print(
+                    "relit: no batch was trained, so there is no run: raise --trainer.max_epochs, "
+                    "--trainer.max_steps or --trainer.limit_train_batches.",
+                    file=sys.stderr,
+                )
             if folder is not None and folder.is_dir() and subcommand != "predict":
                 if subcommand == "fit":
                     print(f"relit: look at it with: relit report {shown_path(folder)}", file=sys.stderr)

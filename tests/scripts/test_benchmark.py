@@ -185,9 +185,7 @@ def test_shares_of_the_peak() -> None:
     ]
 
 
-def test_starts_of_configurations(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_starts_of_configurations(tmp_path: Path, monkeypatch: Patch, capsys: Output) -> None:
     """A row for each, medians over the rounds; one that fails is named at the end, and the others are measured."""
     cpu_times = {"lit_models": [9.0, 4.0, 6.0, 5.0], str(BARE): [4.0, 5.0, 2.0]}  # the first only prepares the data
 

@@ -447,7 +447,7 @@ fit vae_digits --model.feature_maps -2       | feature_maps is -2 | at least 1
 fit dcgan_digits --model.feature_maps 1000000 | more memory | feature_maps is 1000000
 fit dcgan_digits --model.n_critic 0          | n_critic is 0 | at least 1
 fit wgan_gp_digits --model.gradient_penalty_weight -1 | gradient_penalty_weight is -1.0 | not be negative
-fit vae_digits --model.kl_weight -1          | kl_weight is -1.0 | less than 0
+fit vae_digits --model.kl_weight -1          | kl_weight is -1.0 | at least 0
 fit --model LayerwiseMLP --data Digits --model.widths [] | widths is [] | at least one layer
 fit dcgan_digits --data FewLabels --data.images Digits --data.count 0 | count is 0 | at least 2 folds
 predict --weights dcgan_mnist --count 0      | count is 0 | at least 1
@@ -509,7 +509,7 @@ fit dcgan_digits --trainer.sync_batchnorm true | GPUs only | leave it out
 WHEN_IT_STARTS_LONG = """
 # commands and files
 fit clip.yaml                                | clip.yaml: gradient_penalty_weight is -1.0 | not be negative
-fit kl.yaml                                  | kl.yaml: kl_weight is -1.0 | less than 0
+fit kl.yaml                                  | kl.yaml: kl_weight is -1.0 | at least 0
 fit dcgan_digits --config strategy.yaml      | strategy.yaml: trainer.strategy is dpp | Did you mean ddp?
 fit dcgan_digits --config accelerator.yaml   | accelerator.yaml: trainer.accelerator is tpus | cpu
 # values

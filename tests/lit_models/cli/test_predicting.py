@@ -40,7 +40,7 @@ def test_classes_and_counts_ask_for_samples(typed: str, data: str) -> None:
 
 
 def test_a_configuration_before_them_does_not_replace_them() -> None:
-    read = read_arguments(shlex.split("predict --data.labels 7 conditional_gan_digits --ckpt_path last"))
+    read = read_arguments(shlex.split("predict --data.labels 7 conditional_gan_digits --ckpt_path none"))
     assert read[1] == "--config"
     assert read[-4:] == ["--data", "Samples", "--data.labels", "[7]"]
 

@@ -63,3 +63,8 @@ def test_a_notebooks_drawing_backend_is_not_taken_on() -> None:
         [sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=120, check=False
     )
     assert (done.stdout.strip(), done.returncode) == ("agg", 0), done.stderr
+
+
+def test_a_training_without_any_batch_says_so(relit: Relit, capsys: Output) -> None:
+    assert relit("fit", *TINY, "--trainer.max_epochs=0") == 0
+    assert "relit: no batch was trained, so there is no run: raise --trainer.max_epochs" in capsys.readouterr().err

@@ -21,7 +21,7 @@ from lit_models.darts.genotype import derive_genotype, read_genotype
 from lit_models.darts.supernet import statistics_kept
 from lit_models.errors import ModelError
 from tests.support.darts_edgewise import edgewise_tensors, edgewise_twin
-from tests.support.fixtures import Output, Relit
+from tests.support.fixtures import Output, Patch, Relit
 from tests.support.tables import rows_of
 from tests.support.tiny import (
     QUIET,
@@ -328,7 +328,7 @@ def test_the_second_order_in_bfloat16(tmp_path: Path) -> None:
     assert all(parameter.dtype == torch.float32 for parameter in model.parameters())
 
 
-def test_float16_is_refused_in_python(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_float16_is_refused_in_python(tmp_path: Path, monkeypatch: Patch) -> None:
     """As on a GPU; on a CPU Lightning's Trainer has bfloat16 in its place."""
     monkeypatch.setattr(Trainer, "precision", "16-mixed")
     with pytest.raises(ModelError, match="can't be trained in float16"):
