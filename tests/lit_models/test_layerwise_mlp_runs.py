@@ -287,7 +287,7 @@ def test_stl10s_images_without_labels_are_for_pretraining(relit: Relit, tmp_path
 
 
 def test_a_fraction_that_leaves_a_class_without_labels_is_refused(relit: Relit, capsys: Output) -> None:
-    sentence = "labeled_fraction is 0.001, which leaves class 0, of "
+    sentence = "labeled_fraction is 0.001, which leaves class "
     assert_refused(relit, capsys, "fit", *FIT, "--model.labeled_fraction=0.001", sentence=sentence)
 
 
