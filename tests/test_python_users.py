@@ -130,12 +130,17 @@ def test_lightnings_average_goes_on_in_a_resumed_run_and_is_what_is_exported(rel
 
 
 @pytest.mark.parametrize("command", NEED_EVERY_PACKAGE)
-def test_a_version_that_does_not_fit_is_one_sentence(command: str, monkeypatch: Patch, capsys: Output) -> None:
+def test_a_version_that_does_not_fit_is_one_sentence(
+    command: str, tmp_path: Path, monkeypatch: Patch, capsys: Output
+) -> None:
     from lit_models.__main__ import main
 
     monkeypatch.setattr(versions, "requires", lambda name: ["lightning<2.8,>=2.6", 'wandb>=0.19; extra == "wandb"'])
     monkeypatch.setattr(versions, "version", lambda name: "2.9.1")
-    assert main([command, "dcgan_digits", *(["owner/name"] if command == "push" else [])]) == 1
+    lines = {"fit": ["dcgan_digits"], "prepare": ["dcgan_digits"], "sweep": ["dcgan_digits"], "demo": []}
+    (tmp_path / "last.ckpt").touch()
+    lines |= {"export": [str(tmp_path / "last.ckpt")], "push": ["dcgan_mnist", "owner/name"]}
+    assert main([command, *lines.get(command, ["--weights", "dcgan_mnist"])]) == 1
     assert capsys.readouterr().err == f"relit: {REFUSED}\n"
     monkeypatch.setattr(versions, "version", lambda name: "2.7.0")
     assert versions.refusal() is None

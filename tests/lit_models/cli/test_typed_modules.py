@@ -113,7 +113,7 @@ def folder(tmp_path: Path, monkeypatch: Patch) -> Iterator[Path]:
     """The current folder: ``mine.py``, what it imports, pictures, and folders that mustn't be taken for packages."""
     monkeypatch.chdir(tmp_path)
     files = {"mine.py": MINE, "helpers.py": HELPERS, "package/later.py": LATER, "other.py": "class Thing: pass\n"}
-    files |= {f"{name}/__init__.py": TRAP for name in ("datamodules", "torchmetrics", "runs")}
+    files |= {f"{name}/__init__.py": TRAP for name in ("datamodules", "torchmetrics", "my_runs")}
     files |= {"wandb/run-1/files/code.py": TRAP, "payload.py": "raise SystemExit('a stranger runs')\n"}
     for name, text in files.items():
         Path(name).parent.mkdir(parents=True, exist_ok=True)
@@ -148,7 +148,7 @@ def test_only_typed_modules_and_what_they_import_are_found(folder: Path) -> None
     try:
         finder.allow(str(folder), ["mine"])
         assert importlib.import_module("mine").__file__ == str(folder / "mine.py")
-        for name in ("payload", "other", "wandb.run-1", "runs", "package"):
+        for name in ("payload", "other", "wandb.run-1", "my_runs", "package"):
             with pytest.raises(ModuleNotFoundError):
                 importlib.import_module(name)
         sys.modules["helpers"].pixels(np.zeros((2, 2, 3)))  # `package`, by a module that `mine` has imported
