@@ -72,6 +72,7 @@ def run_on_windows(code: str, folder: Path, root: Path) -> None:
     assert ran.returncode == 0, ran.stderr
 
 
+@pytest.mark.long
 def test_as_on_windows_everything_imports_and_a_run_trains(tmp_path: Path, digits_root: Path) -> None:
     """Every module of both packages, so every method; then a training of 2 batches, its test and its export."""
     modules = [

@@ -147,6 +147,7 @@ def gray_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder.parent
 
 
+@pytest.mark.long
 @pytest.mark.filterwarnings("ignore:.*checksum:datamodules.DataWarning")
 def test_static_binarization(gray_root: Path) -> None:
     data = {size: MNIST(str(gray_root), image_size=size, binarization="static", val_images=10_000) for size in (28, 32)}

@@ -356,6 +356,7 @@ def test_overfit_batches_are_the_same_in_every_epoch() -> None:
     assert model.seen[:2] == model.seen[2:4] == model.seen[4:]
 
 
+@pytest.mark.long
 @pytest.mark.filterwarnings("ignore")
 def test_lightnings_search_for_a_batch_size(tmp_path: Path) -> None:
     def search(**options: Any) -> int:

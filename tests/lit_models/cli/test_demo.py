@@ -29,6 +29,7 @@ def player(name: str) -> playing.Player:
     return loaded
 
 
+@pytest.mark.long
 def test_the_page_is_built_of_the_shipped_weights() -> None:
     gradio = pytest.importorskip("gradio")
     app = demo.build_app(playing.load_models([]))

@@ -103,7 +103,7 @@ def refuse() -> nn.Module:
     raise RuntimeError("no such type\nand a trace")
 
 
-@pytest.mark.parametrize("size", [1, 4])
+@pytest.mark.parametrize("size", [pytest.param(1, marks=pytest.mark.long), 4])
 def test_a_crash_is_a_fault_and_the_others_are_checked(size: int) -> None:
     """Each in a separate process, as on a CPU, or all in one, as on a GPU."""
     table = (Kernel("crash", crash, (1,)), Kernel("refusal", refuse, (1,), avoided="no"), LINEAR)

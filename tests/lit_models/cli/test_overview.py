@@ -232,6 +232,7 @@ def test_an_experiment_is_still_its_newest_run(runs: Path) -> None:
     assert "dcgan_digits" in Path("page.html").read_text()
 
 
+@pytest.mark.long
 def test_a_thousand_runs_are_read_in_seconds(tmp_path: Path) -> None:
     """The bound is for a busy machine; see docs for the measured time."""
     root = make_runs(tmp_path / "many", 1000)
@@ -389,6 +390,7 @@ def test_fifty_runs_open_within_a_second(tmp_path: Path, monkeypatch: Patch) -> 
     assert took < 1000
 
 
+@pytest.mark.long
 @pytest.mark.browser
 @browser
 def test_a_served_page_follows_a_training(server: Server) -> None:

@@ -254,6 +254,7 @@ def run_script(folder: Path, *args: str, **environment: str) -> "subprocess.Comp
     )  # fmt: skip
 
 
+@pytest.mark.long
 def test_the_console_script_finds_it(folder: Path) -> None:
     done = run_script(folder, "fit", "--data=mine.Module", "--model=MetricResNet", "--print_config")
     assert done.returncode == 0, done.stderr

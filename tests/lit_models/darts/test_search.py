@@ -83,7 +83,7 @@ def searched(root: Path, model: DARTSSearch, *callbacks: Callback, **arguments: 
 # --- one step ---------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("order", [1, 2])
+@pytest.mark.parametrize("order", [pytest.param(1, marks=pytest.mark.long), 2])
 def test_steps_by_plain_code_on_the_edgewise_network(tmp_path: Path, order: int) -> None:
     """Steps in float64, with momentum, weight decay, a schedule that hasn't begun and clipping, against torch's
     optimizers on the network written edge by edge; in second order with autograd through the unrolled step."""
@@ -133,6 +133,7 @@ def test_steps_by_plain_code_on_the_edgewise_network(tmp_path: Path, order: int)
             assert torch.allclose(found[name], value, atol=1e-8), name
 
 
+@pytest.mark.long
 def test_finite_differences_come_near_the_exact_product_where_they_can(tmp_path: Path) -> None:
     """On the whole module: same term, so the same order of size and about the same direction on float64 images."""
     gradients = []

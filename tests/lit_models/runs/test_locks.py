@@ -127,6 +127,7 @@ def test_a_lock_that_was_left_is_taken_over(
     assert not (tmp_path / LOCK).exists()
 
 
+@pytest.mark.long
 def test_one_that_stood_still_ends_when_it_was_replaced(tmp_path: Path, monkeypatch: Patch) -> None:
     with monkeypatch.context() as patch:
         patch.setattr("fcntl.flock", failing(errno.ENOLCK))

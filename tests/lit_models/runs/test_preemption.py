@@ -133,7 +133,9 @@ def test_a_signal_in_the_last_batch_of_all_lets_the_run_finish(relit: Relit, slu
     assert '"finished": true' in (the_run() / "run.json").read_text()
 
 
-@pytest.mark.parametrize("log_every", [1, pytest.param(2, marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    "log_every", [pytest.param(1, marks=pytest.mark.long), pytest.param(2, marks=pytest.mark.slow)]
+)
 def test_metrics_of_a_critic_whose_round_is_cut_in_two(relit: Relit, log_every: int) -> None:
     """The generator steps in every third batch, an epoch has 20: killed after an epoch's end, and warned in the 31st
     batch, in which the critic alone has learnt, the run logs each row once, with the generator's latest loss."""
@@ -241,7 +243,9 @@ def test_a_job_has_one_run_of_an_experiment_and_its_test_finds_it(
     assert "with seed_everything = 0, and now has 1" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("given", ["copy.ckpt", "best", "last"])
+@pytest.mark.parametrize(
+    "given", [pytest.param("copy.ckpt", marks=pytest.mark.long), pytest.param("best", marks=pytest.mark.long), "last"]
+)
 def test_a_requeued_job_goes_on_with_the_run_that_it_went_on_with(
     relit: Relit, slurm: Path, uninterrupted: Path, given: str, monkeypatch: Patch
 ) -> None:

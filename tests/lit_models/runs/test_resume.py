@@ -32,8 +32,9 @@ from tests.support.tiny import (
     "moment",
     [
         {"batch": 27},  # in mid-epoch, two batches after a checkpoint
-        {"batch": 25},  # right after a batch with a checkpoint, before its metrics are written
-        {"batch": 40},  # at an epoch's last batch, before its checkpoint
+        # Right after a batch with a checkpoint, before its metrics are written.
+        pytest.param({"batch": 25}, marks=pytest.mark.long),
+        pytest.param({"batch": 40}, marks=pytest.mark.long),  # at an epoch's last batch, before its checkpoint
         {"epoch_end": 2},  # at an epoch's end, before its checkpoint
     ],
     ids=str,

@@ -229,6 +229,7 @@ PLACES = [
 LIGHTNINGS_PARSER = "lightning.pytorch.cli.instantiate_module"
 
 
+@pytest.mark.long
 @settings(
     max_examples=100, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )

@@ -92,6 +92,7 @@ def test_an_interrupted_run_goes_on_as_the_same_online_run(relit: Relit, server:
         assert artifact["files"][f"{name}.ckpt"] == (the_run() / f"checkpoints/{name}.ckpt").read_bytes()
 
 
+@pytest.mark.long
 def test_a_requeued_job_goes_on_as_the_same_online_run(
     relit: Relit, server: WandbServer, slurm: Path, monkeypatch: Patch
 ) -> None:
