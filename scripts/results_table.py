@@ -245,14 +245,16 @@ def methods_table(rows: list[Row]) -> str:
         mine = [row for row in rows if row.page == page]
         data = list(dict.fromkeys(row.data.split(",")[0] for row in mine))
         measured = [row for row in mine if row.ours and row.main and row.command]
-        measured.sort(key=lambda row: not row.method.startswith(name))  # the method before its relatives on the page
+        # The method before its relatives on the page, whole data before a part.
+        measured.sort(key=lambda row: (not row.method.startswith(name), "**subset**" in row.data))
         value = "not recorded yet"
         if best := next((row for row in measured if row.paper), next(iter(measured), None)):
             paper = f"[{best.paper.value}]({best.paper.url})" if best.paper else "–"
             smaller = any(step.smaller for step in EXPERIMENTS[best.experiment].steps if step.name == best.step)
             mark = "†" if best.cut or smaller or "**subset**" in best.data else ""
             value = f"{best.figure.removesuffix(' / %')}{' (%)' if best.figure.endswith('/ %') else ''}: "
-            value += f"{best.ours.partition(' (')[0]}{mark} / {paper}"
+            on = f" on {best.data.split(',')[0]}" if len(data) > 1 else ""
+            value += f"{best.ours.partition(' (')[0]}{mark}{on} / {paper}"
         cells.append((f"[{name}](docs/methods/{page}.md)", does, ", ".join(data), value))
     return markdown(("method", "what it does", "data", "ours / paper"), cells)
 

@@ -5,6 +5,7 @@ import dataclasses
 import json
 import re
 import statistics
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -210,6 +211,12 @@ def test_the_list_of_methods_has_a_value_and_the_papers(tmp_path: Path) -> None:
     del only_cut["steps"]["plain"][0]
     (tmp_path / "toy.json").write_text(json.dumps(only_cut))
     assert row().endswith("| digits | loss: 0.25† / [0.5](https://x.org) |")
+    whole = only_cut["steps"]["plain"][0]
+    part = deepcopy(whole)
+    part["data"]["whole"] = False
+    part["seeds"]["0"]["tests"]["test"]["figures"]["test/generator_loss"] = 0.125
+    (tmp_path / "toy.json").write_text(json.dumps({"steps": {"plain": [part, whole]}}))
+    assert row().endswith("| loss: 0.25† / [0.5](https://x.org) |"), "of whole data before a part of them"
 
 
 def test_scores_over_other_features_are_not_shown_and_calibration_rows_are(tmp_path: Path, monkeypatch: Patch) -> None:
