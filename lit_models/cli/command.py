@@ -23,7 +23,7 @@ from lit_models.cli.from_checkpoint import with_model_and_data, with_training_se
 from lit_models.cli.messages import sentence_of
 from lit_models.cli.needs import USES_WEIGHTS, two_to_load, unnamed_experiment, without_data, without_model
 from lit_models.cli.options import add_options
-from lit_models.cli.output import place_of_interruption, quieten, reasons_to_stop, shown_path
+from lit_models.cli.output import announce_end, place_of_interruption, quieten, reasons_to_stop, shown_path
 from lit_models.cli.progress import progress_callbacks
 from lit_models.cli.refusals import (
     require_fitting_trainer,
@@ -397,20 +397,8 @@ class RelitCLI(LightningCLI):
         if self.trainer.is_global_zero:
             for reason in reasons_to_stop(self.trainer):
                 print(f"relit: {reason}", file=sys.stderr)
-            if is_trial:
-                print("relit: the trial run (fast_dev_run) has gone through; nothing of it is kept.", file=sys.stderr)
             self.claim.remove_if_empty_handed()  # no batch was trained, or the predictions are elsewhere
-            folder = self.claim.folder
-            if subcommand == "fit" and not is_trial and folder is not None and not folder.is_dir():
-                print(
-                    "relit: no batch was trained, so there is no run: raise --trainer.max_epochs, "
-                    "--trainer.max_steps or --trainer.limit_train_batches.",
-                    file=sys.stderr,
-                )
-            if folder is not None and folder.is_dir() and subcommand != "predict":
-                if subcommand == "fit":
-                    print(f"relit: look at it with: relit report {shown_path(folder)}", file=sys.stderr)
-                print(f"The run is in {shown_path(folder)}")
+            announce_end(subcommand, self.claim.folder, is_trial)
 
     def _where_interrupted(self) -> str:
         """The place of a training that Ctrl-C has ended; empty if nothing of it is kept."""

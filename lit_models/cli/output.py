@@ -68,6 +68,28 @@ def shown_path(path: Path) -> Path:
     return path.relative_to(Path.cwd()) if path.is_absolute() and path.is_relative_to(Path.cwd()) else path
 
 
+def announce_end(command: str, folder: Path | None, is_trial: bool) -> None:
+    """Says where the run is, and what to type next.
+
+    Args:
+        command: The command that has ended.
+        folder: The run's folder, which is gone if nothing of it is kept.
+        is_trial: Whether it was only tried, by ``fast_dev_run``.
+    """
+    if is_trial:
+        print("relit: the trial run (fast_dev_run) has gone through; nothing of it is kept.", file=sys.stderr)
+    elif command == "fit" and folder is not None and not folder.is_dir():
+        print(
+            "relit: no batch was trained, so there is no run: raise --trainer.max_epochs, --trainer.max_steps or "
+            "--trainer.limit_train_batches.",
+            file=sys.stderr,
+        )
+    if folder is not None and folder.is_dir() and command != "predict":
+        if command == "fit":
+            print(f"relit: look at it with: relit report {shown_path(folder)}", file=sys.stderr)
+        print(f"The run is in {shown_path(folder)}")
+
+
 def place_of_interruption(run: Path, epoch: int) -> str:
     """The place at which a training was interrupted, and how to continue it."""
     shown = shown_path(run)
