@@ -71,6 +71,7 @@ def test_a_wrong_kernel_is_noticed(monkeypatch: Patch) -> None:
     assert error_of(call) > 1
 
 
+@pytest.mark.long
 def test_a_crash_is_a_fault(tmp_path: Path) -> None:
     (fault,) = check({json.dumps(["no such kernel", []])})
     assert fault.startswith("process ended with 1 at call: ")

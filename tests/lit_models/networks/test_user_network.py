@@ -146,6 +146,7 @@ def mine(tmp_path: Path, monkeypatch: Patch) -> Iterator[Callable[[], None]]:
     forget()
 
 
+@pytest.mark.long
 def test_a_run_trains_resumes_tests_and_exports_and_no_file_imports_it(
     relit: Relit, mine: Callable[[], None], capsys: Output
 ) -> None:

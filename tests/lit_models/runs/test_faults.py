@@ -122,6 +122,10 @@ def kill_at_call(module: Any, name: str, count: int, when: Callable[..., bool] =
     setattr(module, name, killer)
 
 
+def long(*values: Any) -> Any:
+    return pytest.param(*values, marks=pytest.mark.long)
+
+
 def slow(*values: Any) -> Any:
     return pytest.param(*values, marks=pytest.mark.slow)
 
@@ -135,7 +139,7 @@ def renames_to(name: str) -> Callable[..., bool]:
     [
         # The 6th checkpoint is of step 30; every 5 steps one is saved.
         (lambda: kill_at_call(os, "fsync", 6), 25),
-        (lambda: kill_at_call(os, "replace", 6, renames_to("last.ckpt")), 25),
+        long(lambda: kill_at_call(os, "replace", 6, renames_to("last.ckpt")), 25),
         slow(lambda: kill_at_call(os, "replace", 6, renames_to(".last.ckpt.written")), 25),
         slow(lambda: kill_at_call(os, "replace", 5, renames_to("previous.ckpt")), 25),
     ],

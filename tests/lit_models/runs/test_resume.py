@@ -96,6 +96,7 @@ def test_a_run_of_so_many_steps_goes_on_after_an_epoch(relit: Relit) -> None:
     assert_same_run(the_run(), the_run(Path("whole")))
 
 
+@pytest.mark.long
 def test_a_run_killed_before_its_first_checkpoint_starts_afresh_in_its_folder(
     relit: Relit, uninterrupted: Path
 ) -> None:

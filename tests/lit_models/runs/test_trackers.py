@@ -54,6 +54,7 @@ def test_tensorboards_event_files_hold_it_all_and_are_resumed(relit: Relit) -> N
     assert "_hparams_/session_start_info" in events.PluginTagToContent("hparams")
 
 
+@pytest.mark.long
 def test_mlflows_store_holds_it_all_and_is_resumed(relit: Relit, monkeypatch: Patch) -> None:
     pytest.importorskip("mlflow")
     from mlflow.tracking import MlflowClient

@@ -58,7 +58,13 @@ def read_back(run: Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     return config, [items(record.history.item) for record in found if record.HasField("history")]
 
 
-@pytest.mark.parametrize("how", [["--wandb.enabled=true"], ["--config", str(CONFIGS / "logger/wandb.yaml")]])
+@pytest.mark.parametrize(
+    "how",
+    [
+        ["--wandb.enabled=true"],
+        pytest.param(["--config", str(CONFIGS / "logger/wandb.yaml")], marks=pytest.mark.long),
+    ],
+)
 def test_an_offline_run_holds_configuration_curves_and_grids(relit: Relit, how: list[str]) -> None:
     assert relit("fit", *TINY, *how, "--trainer.max_epochs=2", "--wandb.mode=offline") == 0
     run = the_run()
