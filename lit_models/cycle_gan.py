@@ -70,13 +70,15 @@ class ImageBuffer:
         itself, which is not put in, or else the one whose place it takes.
 
         Args:
-            images: ``(B, C, H, W)``, without a graph; B at most the buffer's size.
+            images: ``(B, C, H, W)``, without a graph. More of them than the buffer holds go in one part after another.
 
         Returns:
             ``(B, C, H, W)``.
         """
         if self.size == 0:
             return images
+        if len(images) > self.size:
+            return torch.cat([self.exchange(part) for part in images.split(self.size)])
         held = images[:0] if self.images is None else self.images.to(images)  # restored, perhaps of another precision
         room = self.size - len(held)
         self.images = torch.cat([held, images[:room]]) if room else held
@@ -177,14 +179,6 @@ class CycleGAN(ImageTranslator):
     @property
     def restored_arguments(self) -> tuple[str, ...]:
         return (*super().restored_arguments, "pretrained_to_source", "pretrained_source_discriminator")
-
-    def setup(self, stage: str) -> None:
-        super().setup(stage)
-        batch_size = self.facts.batch_size or 1
-        if stage == "fit" and 0 < self.image_buffers[0].size < batch_size:
-            raise ModelError(
-                f"buffer_size is {self.image_buffers[0].size}; it must be 0, or at least the batch size, {batch_size}."
-            )
 
     @property
     def translating_network(self) -> nn.Module:

@@ -200,7 +200,15 @@ def test_a_checkpoint_stands_alone(precision: str, tmp_path: Path) -> None:
     assert not torch.equal(images[0], (model.generator["to_target"](pairs().source * 2 - 1).float() + 1) / 2), "EMA"
 
 
-def test_a_buffer_smaller_than_a_batch_is_refused(tmp_path: Path) -> None:
+def test_a_buffer_smaller_than_a_batch_takes_it_in_parts(tmp_path: Path) -> None:
+    buffers = [ImageBuffer(2), ImageBuffer(2)]
+    images = torch.arange(15.0).view(3, 5, 1, 1, 1)
+    shown = []
+    for buffer in buffers:
+        torch.manual_seed(0)
+        sizes = [5] if buffer is buffers[0] else [2, 2, 1]
+        shown.append(torch.cat([buffer.exchange(part) for batch in images for part in batch.split(sizes)]))
+    assert torch.equal(*shown)
+    assert shown[0].unique().numel() < 15, "some are shown again"
     write_maps(tmp_path / "maps", train=6, val=3)
-    with pytest.raises(ModelError, match="buffer_size is 2; it must be 0, or at least the batch size, 4"):
-        seeded_fit(tiny(buffer_size=2), Maps(root=str(tmp_path), image_size=32, batch_size=4))
+    seeded_fit(tiny(buffer_size=2), Maps(root=str(tmp_path), image_size=32, batch_size=4))

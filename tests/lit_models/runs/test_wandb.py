@@ -166,6 +166,7 @@ SHOWN = {
 
 @pytest.mark.parametrize(("config", "arguments", "more", "pictures", "tables"), SHOWN.values(), ids=SHOWN)
 @pytest.mark.long
+@pytest.mark.draws
 def test_all_that_is_drawn_is_shown(
     relit: Relit,
     monkeypatch: Patch,
