@@ -101,7 +101,7 @@ class DARTSSearch(Classifier):
     why_not_float16 = "α's gradient is computed by hand, without loss scaling"
     training_only: ClassVar = frozenset(("genotype",))
     training_callbacks = ("CellFigures",)
-    compilation = "more than 7 minutes for 3 cells on one core"
+    compilation = "about 11 minutes for 3 cells on one core"
 
     def __init__(
         self,
