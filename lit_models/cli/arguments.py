@@ -6,7 +6,7 @@ Everything that depends on the types of arguments is left to the parser.
 import codecs
 import re
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,16 @@ from lit_models.cli.names import configuration, configurations, experiments
 from lit_models.cli.needs import missing_from
 from lit_models.cli.plain_values import wrong_word
 from lit_models.cli.proper_files import require_proper_files
+from lit_models.cli.suggestions import (
+    OPTIMIZER_ARGUMENTS,
+    RATES,
+    own_options,
+    rate_options,
+    trainer_arguments,
+    unknown_in_group,
+    unknown_setting,
+    unknown_trainer_option,
+)
 from lit_models.errors import UsageError
 from lit_models.runs.folder import checked_name
 from lit_models.support import sources
@@ -27,71 +37,15 @@ from lit_models.support.checkpoint_paths import checkpoint_in
 from lit_models.support.known_classes import classes_for, unknown_class
 from lit_models.support.parser_messages import value_of_group
 from lit_models.support.renamed import new_name
-from lit_models.support.spelling import closest, did_you_mean
+from lit_models.support.spelling import closest
 from lit_models.support.yaml_loader import LOADER
 
-TRAINERS = {
-    **dict.fromkeys(("epochs", "epoch", "num_epochs", "n_epochs", "max_epoch"), "max_epochs"),
-    **dict.fromkeys(("steps", "iterations", "max_iter"), "max_steps"),
-    **dict.fromkeys(("gpus", "gpu", "num_gpus", "ngpus", "nproc", "nproc_per_node", "world_size"), "devices"),
-    **dict.fromkeys(("val_every", "eval_every", "val_interval", "eval_interval"), "check_val_every_n_epoch"),
-    **dict.fromkeys(("cpu", "no_cuda"), "accelerator cpu"),
-    **dict.fromkeys(("cuda", "use_gpu"), "accelerator gpu"),
-    "device": "accelerator",
-    **dict.fromkeys(("ddp", "distributed"), "strategy ddp"),
-    **dict.fromkeys(("early_stopping", "early_stop", "patience"), "callbacks+ EarlyStopping"),
-    **dict.fromkeys(("sample_interval", "sample_every", "save_samples_every"), "callbacks.every_n_epochs"),
-    **dict.fromkeys(("quiet", "silent", "no_progress"), "enable_progress_bar false"),
-    **dict.fromkeys(("fp16", "amp", "half"), "precision 16-mixed"),
-    "bf16": "precision bf16-mixed",
-    "dtype": "precision",
-    **dict.fromkeys(("clip", "grad_clip", "gradient_clip"), "gradient_clip_val"),
-    **dict.fromkeys(("grad_accum", "accumulate"), "accumulate_grad_batches"),
-    **dict.fromkeys(("dry_run", "dev_run"), "fast_dev_run"),
-    **dict.fromkeys(("nodes", "nnodes"), "num_nodes"),
-    "callback": "callbacks",
-    "loggers": "logger",
-}
-OTHERS = {
-    **dict.fromkeys(("seed", "random_seed", "manual_seed"), "seed_everything"),
-    **dict.fromkeys(("resume", "checkpoint_path", "ckpt", "resume_from_checkpoint", "load", "from"), "ckpt_path"),
-    **dict.fromkeys(("default_root_dir", "root_dir", "output", "output_dir", "out", "save_dir", "logdir"), "run.root"),
-    **dict.fromkeys(("name", "experiment", "exp", "exp_name", "run_name"), "run.experiment"),
-    **dict.fromkeys(("id", "run_id", "version_id"), "run.id"),
-    **dict.fromkeys(("arch", "network", "net", "method", "model_name"), "model"),
-    **dict.fromkeys(("dataset", "datamodule", "data_set"), "data"),
-    **dict.fromkeys(("data_dir", "dataroot", "data_root", "data_path"), "data.root"),
-    **dict.fromkeys(("bs", "batch", "batchsize", "batch-size"), "data.batch_size"),
-    **dict.fromkeys(("cfg", "conf", "config_file", "yaml", "configuration", "c"), "config"),
-    **dict.fromkeys(("monitor", "save_top_k"), "checkpoint.monitor"),
-    **dict.fromkeys(("project", "tags", "wandb_project"), "wandb.project"),
-    **dict.fromkeys(("latent_size", "z_dim", "nz", "latent"), "model.latent_dim"),
-    **dict.fromkeys(("width", "channels_base", "ngf", "ndf"), "model.feature_maps"),
-    **dict.fromkeys(("img_size", "resolution", "size"), "data.image_size"),
-    **dict.fromkeys(("torch_compile", "torchcompile"), "compile"),
-    **dict.fromkeys(("pretrained", "weight"), "weights"),
-    **dict.fromkeys(("save_every", "save_interval", "save_freq", "checkpoint_every"), "checkpoint.every_n_steps"),
-    **dict.fromkeys(("tensorboard", "tb", "use_tensorboard"), "config logger/tensorboard"),
-    **dict.fromkeys(("mlflow", "use_mlflow"), "config logger/mlflow"),
-    "use_wandb": "wandb.enabled",
-    "grid": "predictions.grid",
-}
-"""Names that people try, each with the option that does it."""
-OF_PREDICT = {
-    **dict.fromkeys(("label", "labels", "classes", "digit", "digits"), "class"),
-    **dict.fromkeys(("n", "num", "number", "num_samples", "n_samples", "num_images", "samples"), "count"),
-    **dict.fromkeys(("output", "output_dir", "out", "folder", "save_dir"), "predictions.folder"),
-}
-"""The same, of ``relit predict``."""
-OPTIMIZER_ARGUMENTS = ("beta1", "beta2", "betas", "eps", "momentum", "weight_decay")
 OF_TOP_LEVEL = {
     "seed_everything": "bool | int",
     **dict.fromkeys(("compile", "channels_last"), "bool"),
     "lr_scaling": "Literal['none', 'linear', 'sqrt']",
 }
 """The types of options without a group."""
-RATES = ("lr", "learning_rate", "learning-rate", "lrate", "base_lr")
-SCHEDULES = ("lr_scheduler", "scheduler", "schedule", "lr_schedule")
 LABELS = re.compile(r"\d+(,\d+)*")
 
 
@@ -177,7 +131,7 @@ def read_arguments(args: list[str]) -> list[str]:
             read.append(word)
         elif given and command == "predict" and name.startswith("data.") and samples and not data_is_given:
             appended += [option, value]
-        elif given and _own_options(name) and not (value.startswith("{") or Path(value).is_file()):
+        elif given and own_options(name) and not (value.startswith("{") or Path(value).is_file()):
             raise UsageError(value_of_group(name))
         elif given:
             _check_class(name, value)
@@ -186,7 +140,7 @@ def read_arguments(args: list[str]) -> list[str]:
             read.append(f"{option}={value}") if equals else read.extend([option, value])
         elif name.endswith(".help"):
             read.append(word)
-        elif name in GROUPS and (own := _own_options(name)):
+        elif name in GROUPS and (own := own_options(name)):
             raise UsageError(
                 f"--{name} is a group of options, which are given one by one, such as --{name}.{next(iter(own))}."
             )
@@ -264,126 +218,13 @@ def checked_command(args: list[str]) -> str:
     raise UsageError(f"There is no command {command!r}.{guess} The commands are {', '.join(COMMANDS)}.")
 
 
-def unknown_setting(name: str, command: str = "fit", dashes: str = "--", method: str | None = None) -> str:
-    """A sentence on an option or setting that doesn't exist, with the one that was most likely meant.
-
-    Args:
-        name: The name without dashes.
-        command: The command.
-        dashes: What stands before names of options.
-        method: The method that is trained, if it is known.
-    """
-    whole = f"There is no {'option' if dashes else 'setting'} {dashes}{name}"
-    first = name.split(".")[0]
-    if name in RATES or (name.split(".")[-1] in RATES and first == "optimizer"):
-        return f"{whole}: the learning rate belongs to the optimizer. {_rate_options(method, dashes)}"
-    if name in OPTIMIZER_ARGUMENTS:
-        of_adam = {"momentum": "beta1", "betas": "beta1"}.get(name, name)
-        return f"{whole}: it belongs to the optimizer. {_rate_options(method, dashes, of_adam)}"
-    if first in ("optimizer", "optim", "optimizers"):
-        return f"{whole}: a method has its own. {_optimizer_options(method, dashes)}"
-    if first in SCHEDULES:
-        return f"{whole}: {_schedule_options(method, dashes)}"
-    if command == "predict" and name in OF_PREDICT:
-        return f"{whole}: use {dashes}{OF_PREDICT[name]}."
-    if name in OTHERS:
-        return f"{whole}: use {dashes}{OTHERS[name]}."
-    if name in ("class", "count") or OF_PREDICT.get(name) in ("class", "count"):
-        return f"{whole} of `relit {command}`: `relit predict` has --class and --count."
-    if (known := name.replace("-", "_")) in TRAINERS:
-        return f"{whole}: use {dashes}trainer.{TRAINERS[known]}."
-    if name in trainer_arguments():
-        return f"{whole}: use {dashes}trainer.{name}."
-    if name in ("shuffle", "data.shuffle"):
-        return f"{whole}: training images are always shuffled."
-    if name in ("workers", "num_workers"):
-        return f"{whole}: relit's data sets load without worker processes."
-    last = name.replace("-", "_")
-    if last in OPTIONS and last != name:
-        return f"{whole}: use {dashes}{last}."
-    for group in ("model", "data"):
-        if last in _arguments_by_group(group, method):
-            return f"{whole}: use {dashes}{group}.{last}."
-    own = ("class", "count", "grid") if command == "predict" else ()
-    known_names = [*OPTIONS, *own, *(f"{first}.{own}" for own in _own_options(first))]
-    meant = closest(name, known_names, cutoff=0.7)
-    if meant is None and "." in name and (near := closest(first, GROUPS, cutoff=0.6)):
-        meant = f"{near}.{name.partition('.')[2]}"
-    if meant is None and (leaf := closest(last, trainer_arguments(), cutoff=0.8)):
-        meant = f"trainer.{leaf}"
-    if meant is None:
-        for group in ("model", "data"):
-            if leaf := closest(last, _arguments_by_group(group, method), cutoff=0.8):
-                meant = f"{group}.{leaf}"
-                break
-    lists = f"`relit {command} --help` lists them" + (f", `relit help {method}` those of {method}" if method else "")
-    guess = f"Did you mean {dashes}{meant}?" if meant else f"{lists}."
-    return f"{whole}. {guess}"
-
-
-def trainer_arguments() -> dict[str, sources.Argument]:
-    """The Trainer's arguments that relit doesn't set itself, by name."""
-    own = ("default_root_dir", "use_distributed_sampler", "barebones", "model_registry", "enable_autolog_hparams")
-    described = sources.describe("lightning.pytorch.trainer.trainer", "Trainer")
-    return {argument.name: argument for argument in described.arguments if argument.name not in own}
-
-
-def _own_options(group: str) -> dict[str, sources.Argument]:
-    classes = {
-        "run": ("lit_models.runs.folder", "RunOptions"),
-        "checkpoint": ("lit_models.runs.checkpoints", "Checkpoints"),
-        "predictions": ("lit_models.callbacks.predictions", "PredictionWriter"),
-        "wandb": ("lit_models.runs.loggers", "WandbOptions"),
-    }
-    if group == "trainer":
-        return trainer_arguments()
-    described = sources.describe(*classes[group]).arguments if group in classes else ()
-    return {argument.name: argument for argument in described}
-
-
 def _wrong_word(name: str, value: object) -> str | None:
     """A sentence on a word where a top-level setting, or one of a group, takes none."""
     group, _, leaf = name.partition(".")
     annotation = OF_TOP_LEVEL.get(name, "")
-    if leaf and (argument := _own_options(group).get(leaf)):
+    if leaf and (argument := own_options(group).get(leaf)):
         annotation = argument.type
     return wrong_word((group, leaf) if leaf else (group,), annotation, value)
-
-
-def _arguments_by_group(group: str, method: str | None) -> set[str]:
-    """The arguments of the method (of any, if it isn't known), or of any data set."""
-    classes = sources.methods() if group == "model" else sources.data_sets()
-    chosen = {method: classes[method]} if group == "model" and method in classes else classes
-    return {
-        argument.name for name, module in chosen.items() for argument in sources.describe(module, str(name)).arguments
-    }
-
-
-def _optimizers_of(method: str | None) -> list[str]:
-    return [name for name in sorted(_arguments_by_group("model", method)) if name.endswith("optimizer")]
-
-
-def _rate_options(method: str | None, dashes: str, argument: str = "lr") -> str:
-    if method is None:
-        return f"Set {dashes}model.optimizer.{argument} (of a GAN: {dashes}model.generator_optimizer.{argument})."
-    return f"Set {' and '.join(f'{dashes}model.{name}.{argument}' for name in _optimizers_of(method))}."
-
-
-def _optimizer_options(method: str | None, dashes: str) -> str:
-    if method is None:
-        return f"Set {dashes}model.optimizer (of a GAN: {dashes}model.generator_optimizer and discriminator_optimizer)."
-    return f"Set {' and '.join(f'{dashes}model.{name}' for name in _optimizers_of(method))}."
-
-
-def _schedule_options(method: str | None, dashes: str) -> str:
-    if method is None:
-        return (
-            f"set {dashes}model.lr_scheduler (VAE) or {dashes}model.generator_scheduler (GANs); others set their own."
-        )
-    taken = [name for name in sorted(_arguments_by_group("model", method)) if name.endswith("scheduler")]
-    if not taken:
-        return f"{method} sets its schedule itself (relit help {method})."
-    return f"set {' and '.join(f'{dashes}model.{name}' for name in taken)}."
 
 
 def _is_option(word: str) -> bool:
@@ -470,39 +311,24 @@ def _check_option(name: str, value: str, command: str, config: list[dict[str, An
         if (
             first in ("run", "checkpoint", "predictions", "wandb")
             and len(group) == 2
-            and group[1] not in (known := _own_options(first))
+            and group[1] not in (known := own_options(first))
         ):
-            raise UsageError(_unknown_in_group(first, group[1], known))
+            raise UsageError(unknown_in_group(first, group[1], known))
         if first == "trainer" and len(group) >= 2 and group[1] not in (*trainer_arguments(), "help"):
             if group[1] == "default_root_dir":
                 raise UsageError(f"There is no option --{name}: runs are written below --run.root.")
             if group[1] in (*RATES, *OPTIMIZER_ARGUMENTS):
                 raise UsageError(
                     f"There is no option --{name}: it belongs to the optimizer. "
-                    f"{_rate_options(_method_of(config), '--', 'lr' if group[1] in RATES else group[1])}"
+                    f"{rate_options(_method_of(config), '--', 'lr' if group[1] in RATES else group[1])}"
                 )
-            raise UsageError(_unknown_trainer_option(group[1], f"--{name}"))
+            raise UsageError(unknown_trainer_option(group[1], f"--{name}"))
         if name == "picture" and command != "prepare":
             raise UsageError("--picture is an option of `relit prepare`.")
         if name == "verbose" and command not in ("validate", "test"):
             raise UsageError("--verbose is an option of `relit validate` and `relit test`; elsewhere, leave it out.")
         return
     raise UsageError(unknown_setting(name, command, method=_method_of(config)))
-
-
-def _unknown_in_group(group: str, name: str, known: Iterable[str], dashes: str = "--") -> str:
-    names = [f"{dashes}{group}.{own}" for own in known]
-    meant = f"{dashes}{OTHERS[name]}" if OTHERS.get(name, "").startswith(f"{group}.") else None
-    guess = f" Did you mean {meant}?" if meant else did_you_mean(f"{dashes}{group}.{name}", names)
-    kind = "option" if dashes else "setting"
-    return f"There is no {kind} {dashes}{group}.{name}.{guess} There are {', '.join(names)}."
-
-
-def _unknown_trainer_option(leaf: str, shown: str) -> str:
-    known = trainer_arguments()
-    meant = TRAINERS.get(leaf) or closest(leaf, known)
-    guess = f" Did you mean --trainer.{meant}?" if meant else ""
-    return f"There is no option {shown}.{guess} `relit fit --help=trainer` lists the Trainer's options."
 
 
 def _method_of(config: list[dict[str, Any]]) -> str | None:
@@ -604,8 +430,8 @@ def _checked_configuration(path: Path, classes: GivenClasses) -> dict[str, Any]:
     for group in ("run", "checkpoint", "predictions", "wandb"):
         part = content.get(group)
         for key in part if isinstance(part, dict) else ():
-            if key not in (known := _own_options(group)):
-                raise UsageError(f"{path}: {_unknown_in_group(group, str(key), known, dashes='')}")
+            if key not in (known := own_options(group)):
+                raise UsageError(f"{path}: {unknown_in_group(group, str(key), known, dashes='')}")
     for key in ("model", "data"):
         part = content.get(key)
         if isinstance(part, dict):
@@ -623,7 +449,7 @@ def _checked_configuration(path: Path, classes: GivenClasses) -> dict[str, Any]:
         for key in trainer:
             if str(key).split(".")[0] not in trainer_arguments() and key != "default_root_dir":
                 raise UsageError(
-                    f"{path}: {_unknown_trainer_option(str(key), f'trainer.{key}').replace('option', 'setting', 1)}"
+                    f"{path}: {unknown_trainer_option(str(key), f'trainer.{key}').replace('option', 'setting', 1)}"
                 )
         for key in ("callbacks", "logger"):
             given = trainer.get(key)

@@ -44,7 +44,7 @@ def weights_file(value: str, must_exist: bool = True) -> str:
 
 
 def require_checkpoint(value: str) -> None:
-    """Refuses a checkpoint that doesn't exist, unless a restarted job may go on with the one of its own run."""
+    """Refuses a checkpoint that doesn't exist; a restarted job goes on with its run's."""
     restarts = os.environ.keys() & {"SLURM_JOB_ID", "TORCHELASTIC_RUN_ID"}
     if value in ("last", "best", "none", "null") or restarts:
         return

@@ -10,13 +10,13 @@ from collections.abc import Callable, Iterable
 from functools import cache
 from pathlib import Path
 
-from lit_models.cli.arguments import trainer_arguments
 from lit_models.cli.command_parser import CommandParser
 from lit_models.cli.commands import COMMANDS, GROUPS, OPTIONS, TRAINER_COMMANDS
 from lit_models.cli.helps import OWN_OPTIONS
 from lit_models.cli.listing import KINDS
 from lit_models.cli.names import configurations, experiments, published_weights
 from lit_models.cli.parsers import PARSERS
+from lit_models.cli.suggestions import trainer_arguments
 from lit_models.support import sources
 from lit_models.support.known_classes import classes_for
 

@@ -5,9 +5,9 @@ import textwrap
 from collections.abc import Iterable
 from itertools import pairwise
 
-from lit_models.cli.arguments import trainer_arguments
 from lit_models.cli.commands import COMMANDS, OPTIONS
 from lit_models.cli.names import experiments
+from lit_models.cli.suggestions import trainer_arguments
 from lit_models.errors import UsageError
 from lit_models.support import sources
 from lit_models.support.spelling import did_you_mean

@@ -1,4 +1,4 @@
-"""What a command can't do without. It is told before torch is imported, if no checkpoint or weights may supply it."""
+"""What a command needs; checked before torch is imported where no checkpoint or weights can supply it."""
 
 from collections.abc import Iterable
 

@@ -3,9 +3,10 @@
 import pytest
 import yaml
 
-from lit_models.cli.arguments import OF_TOP_LEVEL, trainer_arguments
+from lit_models.cli.arguments import OF_TOP_LEVEL
 from lit_models.cli.names import configurations
 from lit_models.cli.plain_values import wrong_word
+from lit_models.cli.suggestions import trainer_arguments
 from lit_models.support import sources
 
 
