@@ -37,13 +37,17 @@ EXPERIMENT = Experiment(
         ),
     ),
     figures=(
-        Figure("classifier", "test accuracy / %", "test/accuracy", kind="percent"),
+        Figure("classifier", "test accuracy / %", "test/accuracy", kind="percent", of_images=True),
         Figure("autoencoder", "squared error of a pixel, denoised", "test/squared_error", main=False),
         *(
-            Figure(name, "test accuracy / %", "test/accuracy", kind="percent", published=f"transfer_{name}")
-            for name in TRANSFERS
+            Figure(
+                *(name, "test accuracy / %", "test/accuracy"),
+                kind="percent",
+                of_images=True,
+                published=f"transfer_{name}" if name in TRANSFERS else None,
+            )
+            for name in (*TRANSFERS, "scratch")
         ),
-        Figure("scratch", "test accuracy / %", "test/accuracy", kind="percent"),
         *(
             Figure(name, "images on the way that are surely one of both digits / %", metric, kind="percent", main=False)
             for name, metric in (
