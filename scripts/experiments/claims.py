@@ -75,7 +75,7 @@ def unsupported(text: str) -> Iterator[str]:
 
 
 def values_of(source: str) -> Iterator[tuple[float, float | None]]:
-    """The values that a source may mean, with their standard deviations over seeds, or half the interval of one seed."""
+    """The values that a source may mean, with their standard deviations over seeds or half the interval of one seed."""
     for seeds, half in _by_seed(source):
         yield statistics.mean(seeds.values()), statistics.stdev(seeds.values()) if len(seeds) > 1 else half
 
