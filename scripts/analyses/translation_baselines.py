@@ -17,6 +17,7 @@ metrics to a file, from which docs/methods/pix2pix.md takes them.
 import argparse
 import csv
 import json
+import math
 from pathlib import Path
 
 import torch
@@ -106,10 +107,11 @@ def main() -> None:
     if args.record:
         known = json.loads(args.record.read_text(encoding="utf-8")) if args.record.is_file() else {}
         counts = {"train_images": len(data.train_set), "test_images": len(data.test_set) // data.tiles_of_an_image}
+        finite = {name: {m: v for m, v in values.items() if math.isfinite(v)} for name, values in scores.items()}
         side = f"{args.image_size} of {args.load_size}" if args.load_size else str(args.image_size)
         name = f"{side}, {counts['test_images']} test pairs"
-        known[name] = {"commit": git_commit(), **counts, "baselines": scores}
-        write_atomically(args.record, json.dumps(known, indent=1) + "\n")
+        known[name] = {"commit": git_commit(), **counts, "baselines": finite}
+        write_atomically(args.record, json.dumps(known, indent=1, allow_nan=False) + "\n")
     if args.csv:
         with args.csv.open("w", newline="", encoding="utf-8") as file:
             names = list(next(iter(scores.values())))

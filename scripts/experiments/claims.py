@@ -6,8 +6,8 @@ A number in prose that is a result is followed by a comment that names its recor
     a FID of 0.032<!-- = weights/conditional_gan_mnist.json figures > test/fid -->
     2.9 points<!-- = darts/random test/accuracy - darts/retrain test/accuracy -->
 
-The first form is the mean over the seeds of a value of a step's test (or, below `val/`, of its curve's last epoch) for
-one of the recorded choices of settings; ` ± ` before the comment is their standard deviation, and of a single seed the
+The first form is the mean over the seeds of a value of a step's test (or, below `val/`, of its curve's last epoch, and
+with `@3` of the third) for one of the recorded choices of settings; ` ± ` before the comment is their standard deviation, and of a single seed the
 half interval that the test recorded. The second is a place in a JSON file. Two of them with ` - ` between are a
 difference, whose ` ± ` is the standard deviation of the seeds' differences. A share counts as itself, in percent, or as
 what it lacks to 100 %.
@@ -111,7 +111,9 @@ def _recorded(experiment: str) -> dict[str, Any]:
 def _of_a_seed(run: dict[str, Any], test: str, name: str) -> float | None:
     if name.startswith("test/"):
         return run["tests"].get(test, {}).get("figures", {}).get(name)
-    return run["curves"][name][-1][1] if run["curves"].get(name) else None
+    name, _, epoch = name.partition("@")
+    curve = run["curves"].get(name, [])
+    return dict(curve).get(int(epoch)) if epoch else curve[-1][1] if curve else None
 
 
 def _is_written(number: float, value: float, digits: int) -> bool:
