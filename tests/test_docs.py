@@ -12,7 +12,8 @@ from typing import Any
 
 import pytest
 from experiments import EXPERIMENTS
-from experiments.claims import made_by, unsourced, unsupported
+from experiments.claims import made_by, unmarked, unsourced, unsupported
+from experiments.records import altered, lost_commits
 from lightning.pytorch import Trainer
 from results_table import methods_index, with_tables
 
@@ -41,7 +42,12 @@ def test_what_is_generated_is_up_to_date(page: Path) -> None:
 @pages
 def test_results_in_prose_have_records_and_pictures_a_source(page: Path) -> None:
     text = page.read_text()
-    assert [*unsupported(text), *unsourced(page, text)] == []
+    assert [*unsupported(text), *unmarked(text), *unsourced(page, text)] == []
+
+
+def test_records_are_as_they_were_made_at_commits_of_the_history() -> None:
+    results = REPOSITORY / "results"
+    assert [*altered(results), *lost_commits(results)] == []
 
 
 def test_pictures_with_a_source_are_there() -> None:

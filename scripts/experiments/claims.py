@@ -7,10 +7,10 @@ A number in prose that is a result is followed by a comment that names its recor
     2.9 points<!-- = darts/random test/accuracy - darts/retrain test/accuracy -->
 
 The first form is the mean over the seeds of a value of a step's test (or, below `val/`, of its curve's last epoch, and
-with `@3` of the third) for one of the recorded choices of settings; ` ± ` before the comment is their standard deviation, and of a single seed the
-half interval that the test recorded. The second is a place in a JSON file. Two of them with ` - ` between are a
-difference, whose ` ± ` is the standard deviation of the seeds' differences. A share counts as itself, in percent, or as
-what it lacks to 100 %.
+with `@3` of the third) for one of the recorded choices of settings. ` ± ` before the comment is their standard
+deviation, or half the interval that the test of a single seed recorded. The second is a place in a JSON file. Two of
+them with ` - ` between are a difference, whose ` ± ` is the standard deviation of the seeds' differences. A share
+counts as itself, in percent, or as what it lacks to 100 %.
 
 Among a page's results and known failures, each decimal number, percentage and number of points is marked so, unless its
 paragraph (or item of a list) says why there is no record:
@@ -63,12 +63,13 @@ def unsupported(text: str) -> Iterator[str]:
         except (KeyError, OSError, ValueError, TypeError) as error:
             yield f"{claim[0]}: there is no such record ({error})"
             continue
-        if not any(_is_written(number, value, digits) for value, _ in found):
+        meant = [spread for value, spread in found if _is_written(number, value, digits)]
+        if not meant:
             said = ", ".join(f"{value:.6g}" for value, _ in found)
             yield f"{claim[0]}: the records say {said or 'nothing'}"
         elif claim["deviation"]:
             digits, deviation = len(claim["deviation"].partition(".")[2]), float(claim["deviation"])
-            spreads = [spread for value, spread in found if spread is not None]
+            spreads = [spread for spread in meant if spread is not None]
             if not any(round(scale * spread, digits) == deviation for spread in spreads for scale in (1, 100)):
                 said = ", ".join(f"{one:.4g}" for one in spreads)
                 yield f"{claim[0]}: the standard deviations are {said or 'unknown'}"
@@ -101,7 +102,8 @@ def _by_seed(source: str) -> Iterator[tuple[dict[str, float], float | None]]:
             found = {seed: _of_a_seed(run, test, name) for seed, run in entry["seeds"].items()}
             seeds = {seed: value for seed, value in found.items() if value is not None}
             if seeds:
-                yield seeds, _of_a_seed(entry["seeds"][next(iter(seeds))], test, f"{name}_ci95")
+                half = entry["seeds"][next(iter(seeds))]["tests"].get(test, {}).get("figures", {}).get(f"{name}_ci95")
+                yield seeds, half
 
 
 def _recorded(experiment: str) -> dict[str, Any]:
