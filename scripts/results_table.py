@@ -113,7 +113,8 @@ def main() -> int:
     outdated = [] if given.check else seal_all(results)
     wrong = [*altered(results), *lost_commits(results)]
     # The index first, by which the other pages list the methods.
-    for path in (INDEX, REPOSITORY / "README.md", *sorted({*(REPOSITORY / "docs").rglob("*.md")} - {INDEX})):
+    others = {*(REPOSITORY / "docs").rglob("*.md")} - {INDEX}
+    for path in (INDEX, REPOSITORY / "README.md", *sorted(others), REPOSITORY / "weights" / "README.md"):
         text = path.read_text(encoding="utf-8")
         new = with_tables(text, results)
         if path == INDEX:
