@@ -65,7 +65,7 @@ CUTS = {
     "total_iters": "steps of the schedule",
 }
 """Arguments that are a cut when they are smaller than in the configuration, and what they count."""
-UNTOLD = ("callbacks", "log_every_n_steps", "max_classes")
+UNTOLD = ("callbacks", "log_every_n_steps", "max_classes", "accelerator")
 """Changed arguments that a row leaves out: they change no figure, or `num_classes` and the subset imply them."""
 
 

@@ -34,6 +34,7 @@ EXPERIMENT = Experiment(
             share(name, "top-5 accuracy / %", "test/accuracy_top5"),
             share(name, "accuracy by nearest neighbors / %", "test/knn_accuracy"),
             share(name, "recall at 1 / %", "test/recall_at_1"),
+            share(name, "MAP@R / %", "test/map_at_r", of_images=False),
         )
     ),
     budgets={
