@@ -320,7 +320,6 @@ def state_of(item: Item, rows: list[Row]) -> tuple[str, str]:
         *([f"{len(best)} of {len(item.records)} trainings"] if len(best) < len(item.records) else []),
         *(["a subset of the data"] if any("**subset**" in row.data for row in kept) else []),
         *(["a commit that isn't known"] if any(map(_faulty, kept)) else []),
-        *([item.missing and f"without {item.missing}"] if item.missing else []),
     ]
     seeds = sorted({row.seeds for row in kept})
     counted = f"{seeds[0]} seed{'' if seeds == [1] else 's'}" if len(seeds) == 1 else f"{seeds[0]} to {seeds[-1]} seeds"

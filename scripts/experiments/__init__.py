@@ -2,6 +2,7 @@
 
 from experiments import (
     autoencoders_transfer,
+    center_loss,
     conditional_gan,
     darts,
     gans_cifar10,
@@ -12,6 +13,7 @@ from experiments import (
     protonet,
     resnet18,
     translation_grid,
+    triplet_losses,
     vae,
     wgan_n_critic,
 )
@@ -26,6 +28,7 @@ EXPERIMENTS: dict[str, Experiment] = {
         wgan_n_critic,
         gans_cifar10,
         conditional_gan,
+        triplet_losses,
         gans_lfw,
         pix2pix,
         translation_grid,
@@ -35,6 +38,7 @@ EXPERIMENTS: dict[str, Experiment] = {
         layerwise_mlp,
         darts,
         resnet18,
+        center_loss,
     )
 }
 """In the order of the README's table."""

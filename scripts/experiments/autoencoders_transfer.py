@@ -12,6 +12,10 @@ TRANSFERS = {
     "linear_finetuned": "linear layer, encoder trained along",
     "mlp_finetuned": "MLP, encoder trained along",
 }
+LATENT_GANS: dict[str, tuple[str, tuple[str, ...]]] = {
+    "latent_gan": ("latent-space GAN", ()),
+    "latent_gan_convolution": ("latent-space GAN, a last convolution", ("--model.extra_convolution=true",)),
+}
 
 EXPERIMENT = Experiment(
     title="What an autoencoder's codes are good for: classes from 50 labels, and ways from one digit to another",
@@ -26,14 +30,13 @@ EXPERIMENT = Experiment(
             "scratch", "transfer: the same network from scratch", "autoencoder", "transfer_mnist_scratch", FIFTY_LABELS
         ),
         VAE_MNIST,
-        Step(
-            "latent_gan",
-            "latent-space GAN",
-            "latent_gan",
-            "latent_gan_mnist",
-            MNIST,
-            uses={"--model.decoder_checkpoint": "autoencoder"},
-            checkpoint="last",
+        *(
+            Step(
+                *(name, method, "latent_gan", "latent_gan_mnist", MNIST, arguments),
+                uses={"--model.decoder_checkpoint": "autoencoder"},
+                checkpoint="last",
+            )
+            for name, (method, arguments) in LATENT_GANS.items()
         ),
     ),
     figures=(
@@ -53,7 +56,7 @@ EXPERIMENT = Experiment(
             for name, metric in (
                 ("autoencoder", "test/sure_of_either_lerp"),
                 ("vae_bernoulli", "test/sure_of_either_slerp"),
-                ("latent_gan", "test/sure_of_either_slerp"),
+                *((name, "test/sure_of_either_slerp") for name in LATENT_GANS),
             )
         ),
     ),
@@ -61,13 +64,13 @@ EXPERIMENT = Experiment(
         "smoke": Budget(
             {
                 "*": FEW_BATCHES,
-                **dict.fromkeys(("classifier", "autoencoder", "latent_gan"), ("--data=Digits",)),
+                **dict.fromkeys(("classifier", "autoencoder", *LATENT_GANS), ("--data=Digits",)),
                 "vae_bernoulli": GRAY_DIGITS,
                 **dict.fromkeys((*TRANSFERS, "scratch"), ("--data.images=Digits",)),
             },
             analysis=("--data", "Digits", "--per_pair", "1"),
         ),
-        "cpu": Budget({"latent_gan": ("--trainer.max_epochs=30",)}),
+        "cpu": Budget(dict.fromkeys(LATENT_GANS, ("--trainer.max_epochs=30",))),
         "gpu": Budget({"*": GPU}),
         "paper": Budget(),
     },

@@ -11,13 +11,11 @@ class Item:
         what: In a few words.
         page: The method's page that shows it.
         records: The steps of experiments behind it, `experiment/step`.
-        missing: What is missing beyond what the records say.
     """
 
     what: str
     page: str
     records: tuple[str, ...]
-    missing: str = ""
 
 
 def steps(experiment: str, *names: str) -> tuple[str, ...]:
@@ -42,10 +40,13 @@ ITEMS = (
     Item("WGAN-GP draws white digits", "wgan", steps("gans_mnist", "wgan_gp")),
     Item("six GANs on MNIST, their scores by epoch", "wgan", steps("gans_mnist", *SIX)),
     Item("six GANs on faces", "wgan", steps("gans_lfw", *SIX)),
+    Item("SN-GAN on CIFAR-10: the CNN with the hinge loss", "sngan", steps("gans_cifar10", "sngan_cnn")),
     Item("the ResNets of SN-GAN and WGAN-GP on CIFAR-10", "sngan", steps("gans_cifar10", "sngan", "wgan_gp")),
+    Item("siamese-triplet GAN on MNIST", "triplet_gan", steps("gans_mnist", "triplet_gan")),
     Item(
-        *("siamese-triplet GAN on MNIST", "triplet_gan", steps("gans_mnist", "triplet_gan")),
-        missing="the objectives without hinge, `norm` and `negative_norm`",
+        "siamese-triplet GAN with its literal objectives",
+        "triplet_gan",
+        ("gans_mnist/triplet_gan", *steps("triplet_losses", "no_hinge", "norm", "negative_norm")),
     ),
     Item("conditional GAN: ten different images of each digit", "conditional_gan", steps("conditional_gan", "concat")),
     Item(
@@ -75,8 +76,8 @@ ITEMS = (
         ),
     ),
     Item(
-        *("GAN in the latent space", "latent_gan", steps("autoencoders_transfer", "latent_gan")),
-        missing="the same with a last convolution",
+        *("GAN in the latent space, without and with a last convolution", "latent_gan"),
+        steps("autoencoders_transfer", "latent_gan", "latent_gan_convolution"),
     ),
     Item(
         *("ways between digits: autoencoder, VAE, GAN", "autoencoder"),
@@ -107,6 +108,7 @@ ITEMS = (
         *("ResNet18 by center and triplet losses", "metric_resnet"),
         steps("resnet18", "center", "triplet", "triplet_all"),
     ),
+    Item("center loss: features of two numbers", "metric_resnet", steps("center_loss", "center", "cross_entropy")),
     Item(
         *("layer-wise pretraining with 10 % of the labels", "layerwise_mlp"),
         steps("layerwise_mlp", "labels_10", "labels_10_scratch"),

@@ -190,10 +190,6 @@ def test_the_state_of_an_item(tmp_path: Path, monkeypatch: Patch) -> None:
     ):
         (tmp_path / "toy.json").write_text(json.dumps({"steps": steps}))
         assert results_table.state_of(item, list(results_table.all_rows(tmp_path))) == expected
-    rows = list(results_table.all_rows(tmp_path))
-    assert results_table.state_of(dataclasses.replace(item, missing="x"), rows)[1].startswith(
-        "a commit that isn't known; without x"
-    )
 
 
 @pytest.mark.parametrize(
