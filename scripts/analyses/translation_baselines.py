@@ -19,6 +19,7 @@ import csv
 import json
 import math
 from pathlib import Path
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -98,8 +99,8 @@ def main() -> None:
         "--record", type=Path, metavar="FILE", help="add all metrics, with the commit, to this JSON file"
     )
     args = parser.parse_args()
-    tiled = {} if args.load_size is None else {"load_size": args.load_size, "evaluation": "tiles"}
-    data = Maps(root=args.root, image_size=args.image_size, **tiled)
+    evaluation: Literal["tiles"] | None = "tiles" if args.load_size else None
+    data = Maps(root=args.root, image_size=args.image_size, load_size=args.load_size, evaluation=evaluation)
     scores = baseline_scores(data)
     print(f"| test pairs, {args.image_size}x{args.image_size} | {' | '.join(SHOWN)} |\n| --- |{' ---: |' * len(SHOWN)}")
     for name, values in scores.items():
