@@ -12,6 +12,8 @@ TRANSFERS = {
     "linear_finetuned": "linear layer, encoder trained along",
     "mlp_finetuned": "MLP, encoder trained along",
 }
+AS_THEY_ARE = ("--data.max_rotation=0", "--data.max_translation=0", "--data.max_scaling=0")
+"""The 50 images without augmentation, as in the runs that the pages cite."""
 LATENT_GANS: dict[str, tuple[str, tuple[str, ...]]] = {
     "latent_gan": ("latent-space GAN", ()),
     "latent_gan_convolution": ("latent-space GAN, a last convolution", ("--model.extra_convolution=true",)),
@@ -23,11 +25,12 @@ EXPERIMENT = Experiment(
         Step("classifier", "digit classifier", "digit_classifier", "digit_classifier_mnist", MNIST, checkpoint="last"),
         Step("autoencoder", "denoising autoencoder", "autoencoder", "autoencoder_mnist", MNIST),
         *(
-            Step(name, f"transfer: {method}", "autoencoder", f"transfer_mnist_{name}", FIFTY_LABELS, uses=AUTOENCODER)
-            for name, method in TRANSFERS.items()
-        ),
-        Step(
-            "scratch", "transfer: the same network from scratch", "autoencoder", "transfer_mnist_scratch", FIFTY_LABELS
+            Step(
+                *(f"{name}{end}", f"transfer: {method}{said}", "autoencoder", f"transfer_mnist_{name}", FIFTY_LABELS),
+                *(arguments, {} if name == "scratch" else AUTOENCODER),
+            )
+            for end, said, arguments in (("", "", ()), ("_plain", ", images as they are", AS_THEY_ARE))
+            for name, method in {**TRANSFERS, "scratch": "the same network from scratch"}.items()
         ),
         VAE_MNIST,
         *(
@@ -44,11 +47,12 @@ EXPERIMENT = Experiment(
         Figure("autoencoder", "squared error of a pixel, denoised", "test/squared_error", main=False),
         *(
             Figure(
-                *(name, "test accuracy / %", "test/accuracy"),
+                *(f"{name}{end}", "test accuracy / %", "test/accuracy"),
                 kind="percent",
                 of_images=True,
-                published=f"transfer_{name}" if name in TRANSFERS else None,
+                published=f"transfer_{name}" if end and name in TRANSFERS else None,
             )
+            for end in ("", "_plain")
             for name in (*TRANSFERS, "scratch")
         ),
         *(
@@ -64,10 +68,11 @@ EXPERIMENT = Experiment(
         "smoke": Budget(
             {
                 "*": FEW_BATCHES,
-                **dict.fromkeys(("classifier", "autoencoder", *LATENT_GANS), ("--data=Digits",)),
+                **dict.fromkeys(("classifier", "autoencoder", "latent_gan"), ("--data=Digits",)),
                 "vae_bernoulli": GRAY_DIGITS,
                 **dict.fromkeys((*TRANSFERS, "scratch"), ("--data.images=Digits",)),
             },
+            only=("classifier", "autoencoder", *TRANSFERS, "scratch", "vae_bernoulli", "latent_gan"),
             analysis=("--data", "Digits", "--per_pair", "1"),
         ),
         "cpu": Budget(dict.fromkeys(LATENT_GANS, ("--trainer.max_epochs=30",))),

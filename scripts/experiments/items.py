@@ -76,6 +76,14 @@ ITEMS = (
         ),
     ),
     Item(
+        *("classes from 50 labels, images as they are", "autoencoder"),
+        steps(
+            "autoencoders_transfer",
+            *(f"{head}_{encoder}_plain" for head in ("linear", "mlp") for encoder in ("frozen", "finetuned")),
+            "scratch_plain",
+        ),
+    ),
+    Item(
         *("GAN in the latent space, without and with a last convolution", "latent_gan"),
         steps("autoencoders_transfer", "latent_gan", "latent_gan_convolution"),
     ),
