@@ -37,4 +37,5 @@ EXPERIMENT = Experiment(
         "gpu": Budget({"*": GPU}),
         "paper": Budget(),
     },
+    drawn=("val/accuracy",),
 )
