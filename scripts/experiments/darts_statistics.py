@@ -5,7 +5,7 @@ from experiments.data_sets import DIGITS
 from experiments.declaration import Budget, Experiment, Figure, Step
 
 STATISTICS = {"batch": "the statistics of the batch", "running": "running means"}
-EPOCHS = (1, 2, 3, 5)
+EPOCHS = (1, 2, 3, 4, 5)
 
 EXPERIMENT = Experiment(
     title="How batch normalization is evaluated in a search, at the same weights",
