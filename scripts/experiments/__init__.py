@@ -5,6 +5,7 @@ from experiments import (
     center_loss,
     conditional_gan,
     darts,
+    darts_statistics,
     gans_cifar10,
     gans_lfw,
     gans_mnist,
@@ -37,6 +38,7 @@ EXPERIMENTS: dict[str, Experiment] = {
         protonet,
         layerwise_mlp,
         darts,
+        darts_statistics,
         resnet18,
         center_loss,
     )

@@ -5,6 +5,7 @@ A number in prose that is a result is followed by a comment that names its recor
     right for 89.2 %<!-- = autoencoders_transfer/mlp_finetuned test/accuracy --> of the test images
     a FID of 0.032<!-- = weights/conditional_gan_mnist.json figures > test/fid -->
     2.9 points<!-- = darts/random test/accuracy - darts/retrain test/accuracy -->
+    84.2 %<!-- = darts_statistics/batch val/accuracy@2 --> after two epochs
 
 The first form is the mean over the seeds of a value of a step's test (or, below `val/`, of its curve's last epoch, and
 with `@3` of the third) for one of the recorded choices of settings. ` ± ` before the comment is their standard

@@ -110,6 +110,7 @@ ITEMS = (
         ),
     ),
     Item("DARTS: searches of first and second order", "darts", steps("darts", "search", "search_2nd")),
+    Item("DARTS: the supernet by both statistics, on digits", "darts", steps("darts_statistics", "batch", "running")),
     Item("DARTS: found cells against random ones", "darts", steps("darts", "retrain", "retrain_2nd", "random")),
     Item("ResNet18 on 200 classes by cross-entropy", "metric_resnet", steps("resnet18", "strong")),
     Item(
