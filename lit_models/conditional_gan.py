@@ -57,13 +57,13 @@ Differences from the papers:
     & Koyama's code.
 12. With ``ema_decay``, an average of the generator's weights makes the samples. Also optional: clipped gradients,
     schedules, differentiable augmentation.
-13. MNIST at 32x32 in batches of 64, for 15 epochs, of which the one with the lowest validation FID is tested. Mirza &
-    Osindero have 28x28 in batches of 100 and choose by the likelihood of validation images; Miyato & Koyama's main
+13. MNIST at 32x32 in batches of 64, for 15 epochs (25 with ``condition: image``), tested after the last of them. Mirza
+    & Osindero have 28x28 in batches of 100 and choose by the likelihood of validation images; Miyato & Koyama's main
     experiments are on ImageNet at 128x128, for 450,000 steps of the generator.
 14. Scores are FID, KID, Inception Score and the share of images that a classifier assigns to the class asked for. Mirza
     & Osindero report the log-likelihood of a Parzen window, Miyato & Koyama also the FID within each class.
-15. The configurations for MNIST with ``concat`` set ``matching_aware``, which is for images of texts in Reed et al.;
-    here, a wrong class is any other one with equal probability.
+15. ``conditional_gan_mnist.yaml`` sets ``matching_aware``, which is for images of texts in Reed et al.; here, a wrong
+    class is any other one with equal probability.
 16. Left out: Mirza & Osindero's tags of photographs (section 4.2), and Miyato & Koyama's super-resolution.
 """
 
