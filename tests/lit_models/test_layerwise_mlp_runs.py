@@ -1,6 +1,5 @@
 """Runs of LayerwiseMLP, as a user meets them."""
 
-import multiprocessing
 import re
 from pathlib import Path
 from typing import Any
@@ -81,17 +80,10 @@ def test_fit_logs_every_phase_and_keeps_the_best_classifier(uninterrupted: Path)
 
 @pytest.mark.long
 def test_the_progress_bar_names_phase_and_layer(relit: Relit, capsys: Output) -> None:
-    arguments = ["fit", *FIT, "--trainer.enable_progress_bar=true"]
-    killer = [
-        "--trainer.callbacks+=tests.support.tiny.KillAt",
-        "--trainer.callbacks.batch=15",
-        "--checkpoint.every_n_steps=7",
-    ]
-    process = multiprocessing.get_context("fork").Process(target=relit, args=(*arguments, *killer))
-    process.start()
-    process.join(120)
+    arguments = [*FIT, "--trainer.enable_progress_bar=true"]
+    killed_fit(relit, *arguments, *killer(batch=15), "--checkpoint.every_n_steps=7")
     capsys.readouterr()
-    assert relit(*arguments, "--ckpt_path=last") == 0
+    assert relit("fit", *arguments, "--ckpt_path=last") == 0
     lines = [line for line in re.split(r"[\r\n]", capsys.readouterr().out) if line.startswith("Epoch ")]
     shown = {int(line[6:].split("/")[0]): line for line in lines}
     phases = [*[f"pretraining layer {layer} of 3" for layer in (1, 2, 3) for _ in range(2)], *["fine-tuning"] * 3]

@@ -1,6 +1,5 @@
 """Small runs that many tests share, and callbacks that disturb them."""
 
-import multiprocessing
 import os
 import signal
 import time
@@ -14,6 +13,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lit_models.runs.folder import is_restarted
 from lit_models.support.files import write_atomically
 from tests.support.compare import assert_alike
+from tests.support.processes import exit_code_in_a_fork
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 
@@ -148,10 +148,7 @@ def finished_run(root: Path, *arguments: str) -> Path:
 
 def killed_fit(relit: Callable[..., int], *arguments: str) -> None:
     """Runs ``relit fit`` in a forked process, which a callback or another process kills."""
-    process = multiprocessing.get_context("fork").Process(target=relit, args=("fit", *arguments))
-    process.start()
-    process.join(120)
-    assert process.exitcode == -signal.SIGKILL
+    assert exit_code_in_a_fork(relit, "fit", *arguments) == -signal.SIGKILL
 
 
 def killer(**moment: int) -> list[str]:

@@ -23,6 +23,7 @@ from lit_models.support.animation import sample_frames
 from tests.lit_models.cli.test_report import EVIL, Parsed, require_self_contained
 from tests.support.browser import CHROMIUM, Page
 from tests.support.fixtures import Output, Patch
+from tests.support.processes import wait_until
 
 browser = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium")
 
@@ -400,12 +401,7 @@ def test_a_served_page_follows_a_training(server: Server) -> None:
         page.evaluate(f"{box}.focus()")
         make_run(server.root / "dcgan_digits" / "new", dim=999, finished=False, epochs=5)
         owner = Ownership(server.root / "dcgan_digits" / "new")
-        deadline = time.monotonic() + 30
-        seen: Any = False
-        while not seen and time.monotonic() < deadline:
-            time.sleep(0.3)
-            seen = page.evaluate("document.body.innerText.includes('dcgan_digits/new')")
-        assert seen
+        wait_until(lambda: page.evaluate("document.body.innerText.includes('dcgan_digits/new')"), seconds=30)
         assert "training" in page.evaluate("document.querySelector('.run[data-id=\"dcgan_digits/new\"]').innerText")
         assert page.evaluate(focused) == "choose wgan_digits/run-0001", "other rows are not drawn again"
         owner.release()

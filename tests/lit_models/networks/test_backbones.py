@@ -18,7 +18,7 @@ from lit_models.networks.encoders import load_encoder
 from lit_models.optimizers import decayed_weights
 from tests.support.fixtures import Output, Patch, Relit
 from tests.support.tables import rows_of
-from tests.support.tiny import the_run, weights
+from tests.support.tiny import QUIET, the_run, weights
 
 timm = pytest.importorskip("timm")
 SMALL = "timm:resnet10t"
@@ -134,7 +134,6 @@ def test_the_encoder_learns_at_its_own_rate() -> None:
     assert learning == {id(parameter) for parameter in frozen.classifier.parameters()}
 
 
-QUIET = ("--trainer.enable_progress_bar=false", "--trainer.enable_model_summary=false", "--trainer.accelerator=cpu")
 LIMITS = ("--trainer.limit_train_batches=1", "--trainer.limit_val_batches=1", "--trainer.limit_test_batches=1")
 
 
