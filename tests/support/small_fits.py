@@ -20,8 +20,6 @@ from tests.support.small_data import write_autoencoder
 from tests.support.small_models import built
 from tests.support.trainers import quiet_trainer
 
-IMAGES_OF_A_CLASS = 8
-
 
 class ImagesInMemory(ImageDataModule):
     """Noise of three classes in the training, validation and test splits.
