@@ -10,7 +10,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from lightning.pytorch import LightningModule
 from torchvision.transforms.v2 import functional as tv
 
 from datamodules import DataError, DataWarning, cifar10
@@ -18,7 +17,7 @@ from datamodules.cifar10 import CIFAR10, MEAN, read_batch
 from datamodules.loading.archives import RemoteFile
 from tests.support.data_modules import real_root, set_up
 from tests.support.fixtures import Patch
-from tests.support.trainers import quiet_trainer
+from tests.support.trainers import Recorder, quiet_trainer
 
 Serve = Callable[[Path], tuple[str, list[str]]]
 NAMES = [f"data_batch_{i}" for i in range(1, 6)] + ["test_batch"]
@@ -255,35 +254,14 @@ def test_a_subset_is_noted_with_its_counts(tmp_path: Path) -> None:
         data.setup("fit")
 
 
-class _Recorder(LightningModule):
-    """Keeps what it is given."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.weight = torch.nn.Parameter(torch.zeros(()))
-        self.batches: dict[str, list[torch.Tensor]] = {"train": [], "val": []}
-
-    def training_step(self, batch: cifar10.LabeledImages) -> torch.Tensor:
-        self.batches["train"].append(batch.image)
-        return self.weight * 0
-
-    def validation_step(self, batch: cifar10.LabeledImages) -> None:
-        self.batches["val"].append(batch.image)
-
-    def configure_optimizers(self) -> torch.optim.Optimizer:
-        return torch.optim.SGD(self.parameters(), 0.1)
-
-
 @pytest.mark.filterwarnings("ignore")
 def test_only_training_images_are_augmented(tmp_path: Path) -> None:
     write_version(tmp_path / "cifar10", "bin")
     data = CIFAR10(str(tmp_path), batch_size=25, val_fraction=0.5, augmentation="standard", cutout=8)
-    model = _Recorder()
-    trainer = quiet_trainer(max_epochs=1, num_sanity_val_steps=0)
-    trainer.fit(model, data)
-    expected = data.val_set.columns.image[data.val_set.rows] / 255
-    assert torch.equal(torch.cat(model.batches["val"]), expected)
-    train = torch.cat(model.batches["train"])
+    model = Recorder()
+    quiet_trainer(max_epochs=1, num_sanity_val_steps=0).fit(model, data)
+    train, val = (torch.cat([batch.image for batch in seen]) for seen in (model.train_batches, model.val_batches))
+    assert torch.equal(val, data.val_set.columns.image[data.val_set.rows] / 255)
     originals = data.train_set.columns.image / 255
     assert train.shape == (50, 3, 32, 32)
     assert not any((image == originals).flatten(1).all(1).any() for image in train)

@@ -132,6 +132,11 @@ def weights(run: Path) -> dict[str, torch.Tensor]:
     return torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"]
 
 
+def contents(folder: Path) -> dict[str, bytes | None]:
+    """All that is in a folder: the bytes of files, None for folders."""
+    return {str(path): path.read_bytes() if path.is_file() else None for path in sorted(folder.rglob("*"))}
+
+
 def the_run(root: Path = Path("runs")) -> Path:
     """The only run below ``runs/``."""
     (run,) = root.glob("*/*")

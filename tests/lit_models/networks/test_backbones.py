@@ -257,22 +257,6 @@ def test_encoders_pass_from_method_to_method(encoder: str, tmp_path: Path) -> No
         load_encoder(lit_models.ProtoNet(**sizes).encoder, str(tmp_path / "normalizing.ckpt"))
 
 
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        ({"freeze_encoder": True}, "A frozen encoder needs weights: set --model.pretrained to a file with weights of"),
-        ({"encoder": SMALL, "freeze_encoder": True}, "set --model.pretrained to imagenet, or to a file of timm:resnet"),
-        ({"freeze_encoder": True, "pretrained": "w.pt"}, "only a layer on top of it learns: set --model.embedding_dim"),
-        ({"pretrained": "imagenet"}, "conv4 has no weights of ImageNet: set --model.pretrained to a file"),
-        ({"embedding_dim": 0}, "embedding_dim is 0; it must be at least 1"),
-        ({"image_size": 8}, "image_size is 8; four halvings need at least 16"),
-    ],
-)
-def test_protonets_that_can_not_be_are_refused(arguments: dict[str, Any], message: str) -> None:
-    with pytest.raises(ModelError, match=message):
-        episode_classifier(**arguments)
-
-
 def test_weights_that_do_not_fit_an_encoder_of_relits_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="ImageNet's weights take normalized images: set "):
         load_encoder(episode_classifier(encoder="resnet18").encoder, "imagenet")
