@@ -20,6 +20,7 @@ from lit_models.networks.label_maps import LearnedPattern
 from lit_models.networks.resnet_gan import ConditionalBatchNorm2d
 from lit_models.support.weights import build_model, read_weights
 from tests.lit_models.test_adversarial import fit, loader
+from tests.support.compare import assert_alike
 from tests.support.fixtures import Output, Relit
 from tests.support.tiny import CONFIGS, QUIET, the_run
 from tests.support.trainers import quiet_trainer
@@ -184,8 +185,7 @@ def test_checkpoints_without_an_encoding_are_read_as_patterns(condition: str, tm
     torch.save(checkpoint, tmp_path / "old.ckpt")
     new = ConditionalGAN.load_from_checkpoint(tmp_path / "old.ckpt", weights_only=True)
     assert new.hparams["label_encoding"] == "pattern"
-    for name, tensor in old.state_dict().items():
-        assert torch.equal(new.state_dict()[name], tensor), name
+    assert_alike(new.state_dict(), old.state_dict())
     images = [m.sample(5, generator=torch.Generator().manual_seed(0)) for m in (old, new)]
     assert torch.equal(*images)
     resumed = tiny(condition=condition, ema_decay=0.9)

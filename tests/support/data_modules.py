@@ -2,9 +2,13 @@
 
 import os
 from pathlib import Path
-from typing import TypeVar
+from types import SimpleNamespace
+from typing import Any, TypeVar
 
 import pytest
+import torch
+from lightning.pytorch.plugins import Precision
+from lightning.pytorch.trainer.states import TrainerState
 
 from datamodules import ImageDataModule
 
@@ -30,6 +34,14 @@ def real_root(path: str) -> Path:
     if REAL_ROOT is None or not Path(REAL_ROOT, path).exists():
         pytest.skip(f"set RELIT_DATA to a folder with {path}")
     return Path(REAL_ROOT)
+
+
+def with_trainer(data: DataModule, **facts: Any) -> DataModule:
+    """The data module with what it asks of a trainer: one process that trains, unless the facts say otherwise."""
+    one_process = {"global_rank": 0, "world_size": 1, "strategy": SimpleNamespace(root_device=torch.device("cpu"))}
+    state = {"training": True, "state": TrainerState(), "callbacks": (), "precision_plugin": Precision()}
+    data.trainer = SimpleNamespace(**{**one_process, **state, **facts})  # type: ignore[assignment]
+    return data
 
 
 def visible_files(folder: Path) -> list[str]:

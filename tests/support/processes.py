@@ -25,6 +25,18 @@ def run_relit(*arguments: object, cwd: Path | None = None, **others: object) -> 
     )
 
 
+def started_here(relit: Callable[..., int], *more: str) -> "Callable[..., subprocess.CompletedProcess[str]]":
+    """Takes the place of `subprocess.run`: commands of relit run in this process, with further arguments."""
+    start = subprocess.run
+
+    def run(command: list[str], **options: Any) -> "subprocess.CompletedProcess[str]":
+        if command[:3] != [sys.executable, "-m", "lit_models"]:
+            return start(command, **options)
+        return subprocess.CompletedProcess(command, relit(*command[3:], *more))
+
+    return run
+
+
 def exit_code_in_a_fork(target: Callable[..., object], *arguments: object) -> int | None:
     """The exit code of a forked process that calls a function and ends."""
     process = multiprocessing.get_context("fork").Process(target=target, args=arguments)

@@ -163,10 +163,7 @@ def killer(**moment: int) -> list[str]:
 
 def assert_same_run(run: Path, other: Path) -> None:
     """Weights, metrics and pictures are equal, bit for bit."""
-    state, expected = weights(run), weights(other)
-    assert state.keys() == expected.keys()
-    for name in expected:
-        assert torch.equal(state[name], expected[name]), name
+    assert_alike(weights(run), weights(other), "weights")
     best, expected_best = ((one / "checkpoints" / "best.ckpt") for one in (run, other))
     assert best.is_file() == expected_best.is_file()
     if best.is_file():

@@ -179,7 +179,7 @@ def test_without_inceptions_weights_training_goes_on(digits_root: Path, tmp_path
 
     monkeypatch.setattr(feature_extractor_inceptionv3, "load_state_dict_from_url", no_network)
     trainer = trainer_with(GenerationScores(extractor="inception"), tmp_path)
-    with pytest.warns(UserWarning, match="can't be downloaded .*; the run goes on without scores"):
+    with pytest.warns(UserWarning, match="Inception's weights can't be downloaded .*; the run goes on without"):
         trainer.fit(Copier(digits_root), Digits(root=str(digits_root)))
     assert trainer.global_step == 1
     assert "val/fid" not in trainer.callback_metrics

@@ -19,6 +19,7 @@ from lit_models.support.checkpoint_files import read_checkpoint
 from lit_models.support.named_extractors import load_classifier
 from lit_models.support.weights import build_model, digest_of, is_function, sha256
 from tests.methods import SMALL_MODELS
+from tests.support.compare import assert_alike
 from tests.support.fixtures import Output, Patch, Relit
 from tests.support.small_models import checkpoint_of, small_model
 from tests.support.tiny import TINY, the_run
@@ -59,13 +60,12 @@ def test_weights_come_back(title: str) -> None:
     """From the weights and from the checkpoint, and in no other method's name."""
     model, path = exported(title)
     method = type(model)
-    ours, expected = json.loads(json.dumps(dict(model.hparams))), model.state_dict()
+    ours = json.loads(json.dumps(dict(model.hparams)))
     for source in ("model.ckpt", path):
         again = method.from_pretrained(source)
         assert type(again) is method
         assert not again.training
-        assert again.state_dict().keys() == expected.keys()
-        assert all(torch.equal(value, expected[name]) for name, value in again.state_dict().items())
+        assert_alike(again.state_dict(), model.state_dict())
         assert json.loads(json.dumps(dict(again.hparams))) == ours
     name, other = method.__name__, lit_models.VAE if method is not lit_models.VAE else lit_models.DCGAN
     with pytest.raises(ModelError, match=rf"holds a {name}, not a {other.__name__}: call {name}.from_pretrained"):

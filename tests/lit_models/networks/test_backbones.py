@@ -106,12 +106,6 @@ def test_other_names_are_refused(method: str, arguments: dict[str, Any], message
         getattr(lit_models, method)(**arguments, **more)
 
 
-def test_without_timm_one_sentence_tells_how_to_get_it(monkeypatch: Patch) -> None:
-    monkeypatch.setitem(__import__("sys").modules, "timm", None)
-    with pytest.raises(ModelError, match=r"^timm:resnet18 needs timm: pip install 'relit\[timm\]'\.$"):
-        lit_models.ProtoNet(encoder="timm:resnet18")
-
-
 def test_weights_of_another_network_are_refused(reference: nn.Module, tmp_path: Path) -> None:
     path = tmp_path / "w.pt"
     torch.save(reference.state_dict(), path)

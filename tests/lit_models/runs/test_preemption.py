@@ -16,6 +16,7 @@ import torch
 from lightning.pytorch import Callback, Trainer
 
 from lit_models.runs.loggers import finish_wandb
+from tests.support.compare import assert_alike
 from tests.support.fixtures import Output, Patch, Relit
 from tests.support.processes import exit_code_in_a_fork
 from tests.support.tables import rows_of
@@ -208,8 +209,7 @@ def test_accumulated_gradients_are_not_left_behind(relit: Relit) -> None:
         assert relit(*fit, *goes_on, *sending(signal.SIGUSR1, **moment)) == USR1
         assert torch.load(the_run() / "checkpoints" / "last.ckpt", weights_only=True)["global_step"] == step
     assert relit(*fit, "--ckpt_path=last") == 0
-    state, expected = weights(the_run()), weights(the_run(Path("whole")))
-    assert all(torch.equal(state[name], expected[name]) for name in expected)
+    assert_alike(weights(the_run()), weights(the_run(Path("whole"))))
 
 
 def test_scontrol_that_fails_or_is_missing_is_told(
@@ -266,8 +266,7 @@ def test_a_requeued_job_goes_on_with_the_run_that_it_went_on_with(
     assert all(path.read_bytes() == content for path, content in saved.items())
     if given == "copy.ckpt":
         run = run.parent / "slurm-17"
-    state, expected = weights(run), weights(uninterrupted)
-    assert all(torch.equal(state[name], expected[name]) for name in expected)
+    assert_alike(weights(run), weights(uninterrupted))
 
 
 def test_a_warning_followed_by_the_time_limit_is_still_a_warning(relit: Relit, slurm: Path, capsys: Output) -> None:

@@ -12,6 +12,7 @@ import torch
 import yaml
 
 from tests.methods import METHODS, RUNS
+from tests.support.compare import assert_alike
 from tests.support.fixtures import Output, Relit
 from tests.support.processes import environment, wait_until
 from tests.support.small_runs import small_run
@@ -156,8 +157,7 @@ def test_resume_from_a_file_with_optimizer_state(relit: Relit, uninterrupted: Pa
     assert relit("fit", *TINY, "--trainer.max_epochs=2") == 0
     checkpoint = the_run() / "checkpoints" / "last.ckpt"
     assert relit("fit", *TINY, f"--ckpt_path={checkpoint}") == 0
-    state, expected = weights(the_run()), weights(uninterrupted)
-    assert all(torch.equal(state[name], expected[name]) for name in expected)
+    assert_alike(weights(the_run()), weights(uninterrupted))
 
 
 @pytest.mark.long
