@@ -10,7 +10,7 @@ import torch
 from lightning.pytorch.plugins import Precision
 from lightning.pytorch.trainer.states import TrainerState
 
-from datamodules import ImageDataModule
+from datamodules import ImageDataModule, LabeledImages
 
 DataModule = TypeVar("DataModule", bound=ImageDataModule)
 REAL_ROOT = os.environ.get("RELIT_DATA")
@@ -42,6 +42,11 @@ def with_trainer(data: DataModule, **facts: Any) -> DataModule:
     state = {"training": True, "state": TrainerState(), "callbacks": (), "precision_plugin": Precision()}
     data.trainer = SimpleNamespace(**{**one_process, **state, **facts})  # type: ignore[assignment]
     return data
+
+
+def noise(size: int = 4, image_size: int = 16) -> LabeledImages:
+    """A batch of random gray images of class 0."""
+    return LabeledImages(torch.rand(size, 1, image_size, image_size), torch.zeros(size, dtype=torch.long))
 
 
 def visible_files(folder: Path) -> list[str]:
