@@ -16,6 +16,7 @@ from lit_models import LayerwiseMLP
 from lit_models.errors import ModelError
 from lit_models.support.phase_data import labeled_rows
 from tests.lit_models.test_layerwise_mlp import TINY
+from tests.support.data_modules import digits_of
 from tests.support.fixtures import Output, Relit
 from tests.support.small_data import stl10
 from tests.support.tables import rows_of, table_of
@@ -104,9 +105,7 @@ def test_tests_write_tables_and_figures(relit: Relit, uninterrupted: Path, digit
     figures = uninterrupted / "figures"
     model = LayerwiseMLP.load_from_checkpoint(checkpoint).eval()
     assert model.class_names == tuple("0123456789")
-    data = Digits(root=str(digits_root))
-    data.setup("test")
-    batch = data.transform(data.test_set.__getitems__(range(300)), training=False)
+    batch = digits_of(digits_root)
     with torch.no_grad():
         guesses = model(batch.image).argmax(1).tolist()
     pairs = list(zip(batch.label.tolist(), guesses, strict=True))
@@ -124,9 +123,7 @@ def test_tests_write_tables_and_figures(relit: Relit, uninterrupted: Path, digit
 def test_predictions_name_files_classes_and_probabilities(
     relit: Relit, uninterrupted: Path, digits_root: Path, tmp_path: Path
 ) -> None:
-    data = Digits(root=str(digits_root))
-    data.setup("predict")
-    batch = data.transform(data.test_set.__getitems__(range(7)), training=False)
+    batch = digits_of(digits_root, count=7)
     folder = tmp_path / "scans"
     folder.mkdir()
     for number, image in enumerate(batch.image):

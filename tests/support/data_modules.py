@@ -10,7 +10,7 @@ import torch
 from lightning.pytorch.plugins import Precision
 from lightning.pytorch.trainer.states import TrainerState
 
-from datamodules import ImageDataModule, LabeledImages
+from datamodules import Digits, ImageDataModule, LabeledImages
 
 DataModule = TypeVar("DataModule", bound=ImageDataModule)
 REAL_ROOT = os.environ.get("RELIT_DATA")
@@ -42,6 +42,14 @@ def with_trainer(data: DataModule, **facts: Any) -> DataModule:
     state = {"training": True, "state": TrainerState(), "callbacks": (), "precision_plugin": Precision()}
     data.trainer = SimpleNamespace(**{**one_process, **state, **facts})  # type: ignore[assignment]
     return data
+
+
+def digits_of(root: Path, split: str = "test", count: int | None = None) -> LabeledImages:
+    """The first of scikit-learn's digits in a split, or all of them, as a model gets them in evaluation."""
+    data = Digits(root=str(root))
+    data.setup("fit")
+    images = getattr(data, f"{split}_set")
+    return data.transform(images.__getitems__(range(count or len(images))), training=False)
 
 
 def noise(size: int = 4, image_size: int = 16) -> LabeledImages:
