@@ -58,8 +58,9 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         items.sort(key=lambda item: (item.path.name not in LONGEST, -count[item.path], item.path))
 
 
-def pytest_collection_finish() -> None:
-    """What was imported by now stays. Garbage collections leave it out, which would take half a second each."""
+@pytest.fixture(scope="module", autouse=True)
+def _frozen_imports() -> None:
+    """What was imported by now stays. Garbage collections leave it out, which would take up to seconds each."""
     gc.collect()
     gc.freeze()
 
