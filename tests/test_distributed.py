@@ -56,14 +56,14 @@ def test_two_ranks_equal_one_process_on_the_same_global_batch(
         model = case.model()
         model = model.double() if case.double else model
         start = {name: value.clone() for name, value in model.state_dict().items()}
-        find_unused = "_find_unused_parameters_true" if getattr(model, "needs_find_unused_parameters", False) else ""
+        find_unused = "_find_unused_parameters_true" if model.needs_find_unused_parameters else ""
         path = tmp_path / f"{processes}.ckpt"
         trainer = quiet_trainer(
             devices=processes,
             strategy="auto" if processes == 1 else f"ddp_fork{find_unused}",
             precision="64-true" if case.double else "32-true",
             use_distributed_sampler=False,
-            max_epochs=getattr(model, "planned_epochs", None) or 1,
+            max_epochs=model.planned_epochs or 1,
             limit_train_batches=case.batches,
             limit_val_batches=2,
             callbacks=[KeepCheckpoint(path)],

@@ -48,7 +48,7 @@ def change_card(path: Path, **changes: Any) -> None:
 
 
 def test_every_method_has_parts_to_export() -> None:
-    without = [name for name in lit_models.METHODS if not getattr(getattr(lit_models, name), "exports", ())]
+    without = [name for name in lit_models.METHODS if not getattr(lit_models, name).exports]
     assert without == ["DARTSSearch"], "what it searches is retrained before it is used"
 
 
@@ -70,7 +70,7 @@ def test_weights_come_back(title: str) -> None:
     name, other = method.__name__, lit_models.VAE if method is not lit_models.VAE else lit_models.DCGAN
     with pytest.raises(ModelError, match=rf"holds a {name}, not a {other.__name__}: call {name}.from_pretrained"):
         other.from_pretrained(path)
-    for part in getattr(type(model), "exports", ()):
+    for part in model.exports:
         inputs = example_inputs(model, part, 3)
         assert torch.equal(getattr(again, part.method)(*inputs), getattr(model, part.method)(*inputs))
 
@@ -320,7 +320,7 @@ def onnx_cases() -> list[Any]:
     return [
         pytest.param(title, part.name, marks=[] if title in QUICK and part.name != "encoder" else pytest.mark.long)
         for title, model in SMALL_MODELS.items()
-        for part in getattr(getattr(lit_models, model.method), "exports", ())
+        for part in getattr(lit_models, model.method).exports
     ]
 
 
