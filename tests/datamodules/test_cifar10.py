@@ -17,6 +17,7 @@ from datamodules.cifar10 import CIFAR10, MEAN, read_batch
 from datamodules.loading.archives import RemoteFile
 from tests.support.data_modules import real_root, set_up
 from tests.support.fixtures import Patch
+from tests.support.malicious import Malicious
 from tests.support.trainers import Recorder, quiet_trainer
 
 Serve = Callable[[Path], tuple[str, list[str]]]
@@ -150,14 +151,6 @@ def test_real_files_equal_pythons_own_unpickling() -> None:
 # --- what is refused --------------------------------------------------------------------------------------------------
 
 
-class _Evil:
-    def __init__(self, function: object, *arguments: object) -> None:
-        self.call = function, arguments
-
-    def __reduce__(self) -> tuple:
-        return self.call
-
-
 @pytest.mark.parametrize("protocol", range(5))
 @pytest.mark.parametrize("function", [os.mkdir, exec, np.save, np.dtype])
 def test_a_malicious_pickle_runs_nothing(tmp_path: Path, function: object, protocol: int) -> None:
@@ -168,7 +161,7 @@ def test_a_malicious_pickle_runs_nothing(tmp_path: Path, function: object, proto
         np.save: [str(marker), [1]],
         np.dtype: ["u1"],  # allowed, but no array
     }[function]
-    content = pickle.dumps({"data": _Evil(function, *arguments), "labels": [1]}, protocol=protocol)
+    content = pickle.dumps({"data": Malicious(function, *arguments), "labels": [1]}, protocol=protocol)
     pickle.loads(content)  # the file does what it is made for …
     assert function is np.dtype or any(tmp_path.glob("marker*"))
     for path in tmp_path.glob("marker*"):
@@ -192,7 +185,7 @@ def test_a_batch_that_python_3_wrote_for_python_2(tmp_path: Path, protocol: int)
 
 
 def test_bytes_of_another_encoding_are_refused(tmp_path: Path) -> None:
-    (tmp_path / "test_batch").write_bytes(pickle.dumps({"data": _Evil(codecs.encode, "x", "rot13"), "labels": [1]}))
+    (tmp_path / "test_batch").write_bytes(pickle.dumps({"data": Malicious(codecs.encode, "x", "rot13"), "labels": [1]}))
     with pytest.raises(DataError, match="its bytes are encoded as rot13"):
         read_batch(tmp_path, "test_batch")
 
