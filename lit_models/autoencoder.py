@@ -11,16 +11,20 @@ of it.
 
 What differs from the paper:
 
-1. Convolutional networks with a bottleneck, trained at once, in place of stacked layers that are trained one by one.
-2. The corruption is Gaussian noise on every pixel, as one of Vincent et al. 2010, where this paper sets some pixels
-   to 0; the noisy image is not clipped.
+1. Convolutional networks with a bottleneck, trained at once, in place of dense layers that are trained one by one and
+   stacked, and may be wider than the image.
+2. The corruption is Gaussian noise on every pixel, one of the kinds in Vincent et al. 2010; this paper sets a fixed
+   number of pixels to 0. The noisy image is not clipped.
 3. Optionally the image is turned, shifted and resized at random before the noise, and the decoder has to put it
    upright again: then the code says less about where the strokes are and more about which they are. The configuration
    for MNIST does.
-4. The loss is the squared error; the paper's is the cross-entropy of pixels in [0, 1] (``loss: cross_entropy``).
+4. The loss is the squared error, a mean over pixels. The paper's is the cross-entropy of pixels in [0, 1]
+   (``loss: cross_entropy``), a sum over them.
 5. ReLUs, PyTorch's initial weights and Adam, batches of 64, and 10 epochs, of which the one with the lowest validation
    loss is kept. The paper has sigmoid units and stochastic gradient descent, and its codes serve fine-tuning on all
    labels; here they serve the transfer from 50.
+6. MNIST at 32x32 with 55,000 training images. The paper has variants of it at 28x28, and images of shapes, most with
+   10,000 training images, and compares the errors of the fine-tuned classifiers.
 """
 
 from typing import Any, Literal

@@ -37,12 +37,14 @@ Differences from the papers:
    have 100 and 128.
 3. A learned embedding of the class is joined to z. Mirza & Osindero pass z and a one-hot vector through a dense layer
    each; Miyato & Koyama have conditional batch normalization in each block of the generator.
-4. The class enters ``concat`` as image-sized maps, with the first convolution; Mirza & Osindero pass it through a
-   maxout layer first. Neither paper has ``condition: image``.
+4. The class enters ``concat`` as image-sized maps, with the first convolution. Mirza & Osindero pass it through a
+   maxout layer first. Miyato & Koyama, who compare with ``concat``, join a learned and spectrally normalized embedding
+   to the feature maps after the third block. Neither paper has ``condition: image``.
 5. The fakes are of the classes of the batch's real images. Miyato & Koyama's code draws them uniformly, as
    ``fresh_latents`` does for the generator's step.
 6. The generator learns from the fakes of the discriminator's step, unless ``fresh_latents`` is set. Algorithm 1 of
-   Goodfellow et al. (2014) and Miyato & Koyama's code draw z again.
+   Goodfellow et al. (2014) and Miyato & Koyama's code draw z again; in the latter the generator takes the first step,
+   from up to twice as many fakes as a batch has images.
 7. The cross-entropy is in the non-saturating form; eq. 2 of Mirza & Osindero is the saturating one.
 8. Adam with learning rate 2e-4, β₁ = 0.5, β₂ = 0.999, constant, and one step of the discriminator per step of the
    generator. Mirza & Osindero use SGD with momentum and a falling learning rate; Miyato & Koyama use β₁ = 0, β₂ = 0.9,
@@ -59,9 +61,10 @@ Differences from the papers:
     Osindero have 28x28 in batches of 100 and choose by the likelihood of validation images; Miyato & Koyama's main
     experiments are on ImageNet at 128x128, for 450,000 steps of the generator.
 14. Scores are FID, KID, Inception Score and the share of images that a classifier assigns to the class asked for. Mirza
-    & Osindero report the log-likelihood of a Parzen window.
+    & Osindero report the log-likelihood of a Parzen window, Miyato & Koyama also the FID within each class.
 15. The configurations for MNIST with ``concat`` set ``matching_aware``, which is for images of texts in Reed et al.;
     here, a wrong class is any other one with equal probability.
+16. Left out: Mirza & Osindero's tags of photographs (section 4.2), and Miyato & Koyama's super-resolution.
 """
 
 from collections.abc import Sequence

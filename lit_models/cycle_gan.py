@@ -15,23 +15,28 @@ newest fakes but also earlier ones, from a buffer of 50 images (Shrivastava et a
 
 What differs from the paper and its code:
 
-1. The discriminators take their step before the generators, from the same fakes; the authors' code does it the other
-   way round.
+1. The discriminators take their step before the generators, from the same fakes. In the authors' PyTorch code both
+   generators come first. Their Lua code trains one way after the other, each generator before its discriminator.
 2. In a larger batch each image is exchanged with another place of the buffer. One by one, as in the authors' code, two
    could meet in one place.
 3. The authors use the identity loss for paintings (section 5.2) and, by their code's default, for everything.
    ``lambda_identity: 0`` leaves it out.
 4. Each player's two networks share an optimizer, and L_GAN of both ways is one sum, as in the authors' PyTorch code.
 5. Instance normalization has no parameters, as in the authors' PyTorch code; the convolutions before it have biases.
-6. The generators' first and last convolutions and their residual blocks mirror the borders, as in the authors' PyTorch
-   code; the strided ones pad with zeros.
+   In the Lua code it has learned factors and shifts, and all biases of convolutions stay at 0. That code halves a
+   discriminator's loss in what it prints only; under Adam that makes no difference.
+6. The generators' first and last convolutions and their residual blocks mirror the borders, as in the authors' code;
+   the strided ones pad with zeros.
 7. An epoch has as many images of each kind as the data module has pairs, or as the larger of two sets has; each set is
-   shuffled separately. The authors' code draws the second image at random.
+   shuffled separately. The authors' PyTorch code draws the second image at random; the Lua code draws both.
 8. ``cyclegan_maps`` trains at 256x256 with 9 blocks, as the paper says; the authors' script for maps has windows of 128
-   pixels in images of 143, and 6 blocks.
+   pixels in images of 143, and 6 blocks. Photographs are resized by bicubic interpolation, as in the PyTorch code; the
+   Lua code takes bilinear interpolation.
 9. Tests are on half of the published test pairs, the other half being for validation. They compare with the true maps;
    the paper asks people.
 10. ``ema_decay`` and ``gradient_clip_norm`` are not in the paper.
+11. The configurations are for maps; ``PairedFolder`` reads the paper's other data sets from ``trainA`` and ``trainB``.
+    Left out: the FCN score of Cityscapes, and the paper's variants with a cycle in one direction or without L_GAN.
 """
 
 from typing import Any, ClassVar, cast

@@ -12,24 +12,29 @@ With h_0 the image, layer k turns the code of the layer below into h_k = f_k(h_{
    With tied weights W'_k is the transpose of W_k.
 2. Fine-tuning: all layers and a linear classifier on top of the last learn to minimize the cross-entropy E −log p(y).
 
-What differs from the papers:
+What differs from the papers and from code of their authors (``StackedAutoassociatorsNet`` of PLearn):
 
-1. ReLU units, trained by Adam, where the papers have sigmoid units and plain stochastic gradient descent.
+1. ReLU units, trained by Adam in batches of 128, where the papers have sigmoid units and plain stochastic gradient
+   descent; the authors' code takes a step after each image unless told otherwise.
 2. The squared error is a mean over components, so one learning rate fits wide and narrow layers. A sigmoid decoder of
-   the first layer is trained by cross-entropy on the pixels in [0, 1], as in the papers; codes of ReLU units have no
-   upper bound, so the other decoders are linear.
+   the first layer (``decoder: sigmoid``) is trained by cross-entropy on the pixels in [0, 1]. In the papers all
+   decoders are, and the loss is a sum; but codes of ReLU units have no upper bound, so the others are linear here.
 3. A decoder starts as the transpose of its layer. The papers' start at random (or are tied).
 4. Each image is first brought to mean 0 and variance 1 (Coates, Lee & Ng 2011). On the validation images of
    CIFAR-10 this is worth more than any other choice here.
-5. Dropout in fine-tuning (Srivastava et al. 2014), and a falling learning rate if asked for.
+5. Dropout in fine-tuning (Srivastava et al. 2014), photographs mirrored at random, and, in all configurations but the
+   digits', a learning rate of fine-tuning that falls to 0 along half a cosine.
 6. All layers are pretrained for the same number of epochs; Vincent et al. choose it, and the learning rates, by
-   validation. The codes that a layer is pretrained on are of images without augmentation.
+   validation, and the authors' code has a length for each layer. The codes that a layer is pretrained on are of images
+   without augmentation.
 7. Of Bengio et al. the autoencoders only: neither restricted Boltzmann machines nor layers pretrained with labels.
 8. Fine-tuning with few labels repeats them: its steps are as many as with all labels.
-9. Masking noise sets each component to 0 with the same probability; Vincent et al. set a fixed number of them.
-10. Layers of 1,024 down to 64 units, with PyTorch's initial weights. Vincent et al. have three layers.
-11. CIFAR-10, STL-10, and MNIST at 32x32 with 55,000 training images. The papers have MNIST at 28x28, and Vincent et al.
-    harder variants of it with 10,000 training images.
+9. Masking noise sets each component to 0 with the same probability, one of two ways in the authors' code; Vincent et
+   al. set a fixed number of them.
+10. Six layers of 1,024 down to 64 units, with PyTorch's initial weights. Vincent et al. have three layers, whose width
+    they choose by validation.
+11. CIFAR-10, STL-10, and MNIST at 32x32 with 55,000 training images. The papers have MNIST at 28x28; Vincent et al.
+    have variants of it and images of shapes, most with 10,000 training images.
 12. Fine-tuning has a fixed length, and the epoch of the highest validation accuracy is tested. The papers stop by
     validation error.
 """

@@ -23,7 +23,7 @@ What differs from the paper and its code (phillipi/pix2pix):
    paper does.
 3. Evaluation normalizes each image by its own statistics, whatever the batch, which the paper gets by batches of one.
 4. G learns from the judgment of the updated D, on the same fakes that D has just learned from, as in the authors'
-   PyTorch port.
+   PyTorch port. Their Lua code takes the judgment from before D's step, and its gradient through the updated D.
 5. The innermost encoder layer has no batch normalization, as in the authors' public code. The paper's experiments had
    it (see the errata), which sets that layer to zero for a single image.
 6. The U-Net is built for powers of two from 32 pixels on. Dropout is in the decoder's first three layers, as in
@@ -39,8 +39,12 @@ What differs from the paper and its code (phillipi/pix2pix):
    kind.
 10. ``pix2pix_maps_128`` cuts windows of 128 pixels from photographs of the paper's scale; ``pix2pix_maps_64`` squeezes
     the photographs to 64.
-11. ``generator: resnet``, ``loss: lsgan`` (Mao et al. 2017), ``ema_decay`` and ``gradient_clip_norm`` are not in the
+11. Photographs are resized by bicubic interpolation, and an epoch has each pair once, as in the PyTorch port. The Lua
+    code takes bilinear interpolation, and draws pairs with replacement.
+12. ``generator: resnet``, ``loss: lsgan`` (Mao et al. 2017), ``ema_decay`` and ``gradient_clip_norm`` are not in the
     paper.
+13. The configurations are for maps; ``PairedFolder`` reads the pairs of the paper's other tasks. Left out: G without
+    connections across ("encoder-decoder"), the L1 loss alone, coloring in L*a*b*, and the FCN score.
 """
 
 from typing import Any, Literal

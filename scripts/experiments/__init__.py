@@ -4,6 +4,7 @@ from experiments import (
     autoencoders_transfer,
     conditional_gan,
     darts,
+    darts_statistics,
     gans_cifar10,
     gans_lfw,
     gans_mnist,
@@ -34,6 +35,7 @@ EXPERIMENTS: dict[str, Experiment] = {
         protonet,
         layerwise_mlp,
         darts,
+        darts_statistics,
         resnet18,
     )
 }

@@ -5,11 +5,12 @@ A number in prose that is a result is followed by a comment that names its recor
     right for 89.2 %<!-- = autoencoders_transfer/mlp_finetuned test/accuracy --> of the test images
     a FID of 0.032<!-- = weights/conditional_gan_mnist.json figures > test/fid -->
     2.9 points<!-- = darts/random test/accuracy - darts/retrain test/accuracy -->
+    84.2 %<!-- = darts_statistics/batch val/accuracy@2 --> after two epochs
 
-The first form is the mean over the seeds of a value of a step's test (or, below `val/`, of its curve's last epoch) for
-one of the recorded choices of settings; ` ± ` before the comment is their standard deviation. The second is a place in
-a JSON file. Two of them with ` - ` between are a difference. A share counts as itself, in percent, or as what it lacks
-to 100 %.
+The first form is the mean over the seeds of a value of a step's test (or, below `val/`, of its curve's last epoch, or
+of the one behind an `@`) for one of the recorded choices of settings; ` ± ` before the comment is their standard
+deviation. The second is a place in a JSON file. Two of them with ` - ` between are a difference. A share counts as
+itself, in percent, or as what it lacks to 100 %.
 """
 
 import json
@@ -76,7 +77,11 @@ def values_of(source: str) -> Iterator[tuple[float, float | None]]:
 def _of_a_seed(run: dict[str, Any], test: str, name: str) -> float | None:
     if name.startswith("test/"):
         return run["tests"].get(test, {}).get("figures", {}).get(name)
-    return run["curves"][name][-1][1] if run["curves"].get(name) else None
+    name, _, epoch = name.partition("@")
+    curve = run["curves"].get(name)
+    if not curve:
+        return None
+    return dict(curve).get(int(epoch)) if epoch else curve[-1][1]
 
 
 def _is_written(number: float, value: float, digits: int) -> bool:
