@@ -4,6 +4,7 @@ Two of the three official versions can be read: the binary one, which is what is
 for Python, which many people have already. See https://www.cs.toronto.edu/~kriz/cifar.html.
 """
 
+import hashlib
 import io
 import pickle
 import tempfile
@@ -30,6 +31,8 @@ BATCHES = {"train": [f"data_batch_{i}" for i in range(1, 6)], "test": ["test_bat
 """The official files of each split, with the suffix ``.bin`` in the binary version."""
 ROWS_A_BATCH = 10_000
 PIXELS = 3 * 32 * 32
+TEST_LABELS = "cec8a24a1e92aa2ecaa0bbd3dbfa86bf6cd8759fbd209a832824c8cf0afca9d5"
+"""SHA-256 of the official test labels, a byte each: what tells the test split from other 10,000 images."""
 MEAN = (0.4914, 0.4822, 0.4465)
 """The training images' mean color, with which cutout fills its squares."""
 
@@ -40,7 +43,8 @@ class CIFAR10(ImageDataModule):
 
     ``cifar-10-batches-bin/``, ``cifar-10-batches-py/``, ``cifar-10-binary.tar.gz`` or ``cifar-10-python.tar.gz`` is
     looked for, in this order, in ``<root>/cifar10/`` and in ``<root>`` (where torchvision puts it); if none is there,
-    the binary version is downloaded. Files with fewer images than the official ones are used, with a note.
+    the binary version is downloaded. Files with fewer images than the official ones, or with other test images, are
+    used, with a note.
 
     Args:
         root: Folder of all data sets; if None, ``$RELIT_DATA``, else the user's cache folder.
@@ -109,6 +113,9 @@ class CIFAR10(ImageDataModule):
         size, test_size = len(train_columns.label), len(test_columns.label)
         if (size, test_size) != (50_000, 10_000):
             note(f"CIFAR10 is a subset: {size:,} of 50,000 training images and {test_size:,} of 10,000 test images.")
+        labels = test_columns.label.numpy().astype(np.uint8).tobytes()
+        if test_size == 10_000 and hashlib.sha256(labels).hexdigest() != TEST_LABELS:
+            note("CIFAR10's 10,000 test images are not the published ones: their labels differ.")
         val_size = round(self.val_fraction * size)
         train, val = split_rows(size, size - val_size, val_size, seed=self.split_seed)
         self.train_set = GatherDataset(train_columns, train)

@@ -26,7 +26,7 @@ results go to `<root>/smoke/`.
 import argparse
 import functools
 import json
-import re
+import math
 import shlex
 import sys
 import warnings
@@ -38,6 +38,7 @@ import yaml
 from analyses.best_epoch import best_epoch
 from experiments import EXPERIMENTS, Budget, Data, Experiment, Step
 from experiments.listing import keeps_and_cuts, key_of, listing
+from experiments.records import sealed, write_results
 from experiments.schedules import lengths
 from results_table import all_rows
 
@@ -55,7 +56,6 @@ from lit_models.runs.reading import (
     read_mapping,
     read_tests,
 )
-from lit_models.support.files import write_atomically
 from lit_models.support.judge import SCORES, judge_of_test, printed_name, read_judge
 
 REPOSITORY = Path(__file__).parents[1]
@@ -116,7 +116,9 @@ def print_lists(names: Iterable[str], results: Path | None) -> int:
     """Prints what is recorded of experiments; returns an exit code."""
     results = results or REPOSITORY / "results"
     for name in names:
-        missing = [(row.step, row.figure) for row in all_rows(results) if row.experiment == name and not row.ours]
+        rows = [row for row in all_rows(results) if row.experiment == name]
+        recorded = {(row.step, row.figure) for row in rows if row.ours}
+        missing = [(row.step, row.figure) for row in rows if (row.step, row.figure) not in recorded]
         print(f"{listing(name, EXPERIMENTS[name], results, missing)}\n")
     return 0
 
@@ -268,15 +270,13 @@ class Chain:
         entry = self._entry(step, folder, settings, next(iter(tests.values())))
         results = json.loads(self.path.read_text(encoding="utf-8")) if self.path.is_file() else {"steps": {}}
         entries = results["steps"].setdefault(step.name, [])
-        same = [other for other in entries if all(other[key] == entry[key] for key in ("config", "changed", "data"))]
-        if same:
-            entry["seeds"] = same[0]["seeds"]
-            entries[entries.index(same[0])] = entry
-        else:
-            entries.append(entry)
+        alike = ("config", "changed", "data")
+        place = next((n for n, o in enumerate(entries) if all(o[key] == entry[key] for key in alike)), len(entries))
         seed = settings["seed_everything"]
-        entry["seeds"][str(seed)] = self._of_a_seed(step, folder, settings, record, tests)
-        entry["seeds"] = dict(sorted(entry["seeds"].items(), key=lambda item: int(item[0])))
+        seeds = {} if place == len(entries) else entries[place]["seeds"]
+        seeds[str(seed)] = sealed(self._of_a_seed(step, folder, settings, record, tests))
+        entry["seeds"] = dict(sorted(seeds.items(), key=lambda item: int(item[0])))
+        entries[place : place + 1] = [sealed(entry)]
         self._write(results)
         print(f"{step.name}, seed {seed}, is recorded in {self.path}.")
 
@@ -330,7 +330,7 @@ class Chain:
                 for name, test in tests.items()
             },
             "curves": {
-                name: [[int(epoch), float(f"{value:.6g}")] for epoch, value in curve]
+                name: [[int(epoch), float(f"{value:.6g}")] for epoch, value in curve if math.isfinite(value)]
                 for name, curve in read_epochs(folder / "metrics.csv").items()
                 if name.startswith("val/") or name in self.experiment.drawn
             },
@@ -340,12 +340,7 @@ class Chain:
         order = [other.name for other in self.experiment.steps]
         declared = {name: results["steps"][name] for name in order if name in results["steps"]}
         steps = declared | results["steps"]  # steps that the experiment no longer declares come last
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        content = {"experiment": self.name, "title": self.experiment.title, "steps": steps}
-        text = json.dumps(content, indent=1, ensure_ascii=False)
-        # A point of a curve takes one line, not four.
-        text = re.sub(r"\[\s+([^\s,]+),\s+([^\s,]+)\s+\]", r"[\1, \2]", text)
-        write_atomically(self.path, f"{text}\n")
+        write_results(self.path, {"experiment": self.name, "title": self.experiment.title, "steps": steps})
 
     def analyze(self, budget: Budget) -> None:
         """Runs the experiment's scripts on the first seed's runs."""

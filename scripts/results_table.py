@@ -4,12 +4,15 @@ numbered differences from the papers.
     python scripts/results_table.py            # after scripts/reproduce.py
     python scripts/results_table.py --check    # exit code 1 if something is out of date or has no source
 
-It also checks the numbers in prose that are marked as results against the records (scripts/experiments/claims.py), and
-that docs/images/made_by.yaml names the run or the command behind each picture.
+It also checks that each number in the prose of a method's results is marked, and has the record that its mark names
+(scripts/experiments/claims.py); that docs/images/made_by.yaml names the run or the command behind each picture; and
+that no record was changed by hand or names a commit outside the history (scripts/experiments/records.py). Without
+--check, records that have no digest get one.
 
 Each part stands between two comments:
 
     <!-- results: dcgan --> … <!-- end of results -->          on a method's page: all its recorded trainings
+    <!-- items --> … <!-- end of items -->                     docs/results.md: what is shown of each item, and by what
     <!-- results: all --> … <!-- end of results -->            docs/results.md: the main values of all methods
     <!-- methods --> … <!-- end of methods -->                 README.md: a row for each method's page
     <!-- gallery --> … <!-- end of gallery -->                 docs/gallery.md: the pictures of the methods' pages
@@ -24,6 +27,7 @@ The values come from results/*.json and lit_models/runs/published.yaml. Training
 import argparse
 import ast
 import json
+import math
 import os
 import re
 import statistics
@@ -34,8 +38,10 @@ from pathlib import Path
 from typing import Any
 
 from experiments import EXPERIMENTS, Figure, Step
-from experiments.claims import made_by, unsourced, unsupported
+from experiments.claims import made_by, unmarked, unsourced, unsupported
+from experiments.items import ITEMS, Item
 from experiments.listing import faults_of
+from experiments.records import altered, lost_commits, seal_all
 
 from lit_models.runs.published import Citation, Published, all_published
 
@@ -43,6 +49,7 @@ REPOSITORY = Path(__file__).parents[1]
 INDEX = REPOSITORY / "docs" / "methods" / "README.md"
 MARKED = re.compile(r"<!-- results: (\w+) -->\n.*?<!-- end of results -->", re.DOTALL)
 METHODS = re.compile(r"<!-- methods -->\n.*?<!-- end of methods -->", re.DOTALL)
+ITEM_TABLE = re.compile(r"<!-- items -->\n.*?<!-- end of items -->", re.DOTALL)
 GALLERY = re.compile(r"<!-- gallery -->\n.*?<!-- end of gallery -->", re.DOTALL)
 DIFFERENCES = re.compile(r"<!-- differences: (\S+) -->\n.*?<!-- end of differences -->", re.DOTALL)
 CUTS = {
@@ -58,7 +65,7 @@ CUTS = {
     "total_iters": "steps of the schedule",
 }
 """Arguments that are a cut when they are smaller than in the configuration, and what they count."""
-UNTOLD = ("callbacks", "log_every_n_steps", "max_classes")
+UNTOLD = ("callbacks", "log_every_n_steps", "max_classes", "accelerator")
 """Changed arguments that a row leaves out: they change no figure, or `num_classes` and the subset imply them."""
 
 
@@ -75,6 +82,7 @@ class Row:
         changed: What else differs from it.
         seeds: How many.
         time: Of a training.
+        unlike: Why the published values can't be compared with ours, if they can't.
     """
 
     experiment: str
@@ -93,6 +101,7 @@ class Row:
     time: str = ""
     hardware: str = ""
     command: str = ""
+    unlike: str = ""
 
 
 def main() -> int:
@@ -100,18 +109,22 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--check", action="store_true", help="change nothing; exit code 1 if a part is out of date")
     given = parser.parse_args()
-    outdated, wrong = [], []
+    results = REPOSITORY / "results"
+    outdated = [] if given.check else seal_all(results)
+    wrong = [*altered(results), *lost_commits(results)]
     # The index first, by which the other pages list the methods.
-    for path in (INDEX, REPOSITORY / "README.md", *sorted({*(REPOSITORY / "docs").rglob("*.md")} - {INDEX})):
+    others = {*(REPOSITORY / "docs").rglob("*.md")} - {INDEX}
+    for path in (INDEX, REPOSITORY / "README.md", *sorted(others), REPOSITORY / "weights" / "README.md"):
         text = path.read_text(encoding="utf-8")
-        new = with_tables(text, REPOSITORY / "results")
+        new = with_tables(text, results)
         if path == INDEX:
             new = with_all_pages(new)
         if new != text:
             outdated.append(path)
             if not given.check:
                 path.write_text(new, encoding="utf-8")
-        wrong += [f"{path.relative_to(REPOSITORY)}: {one}" for one in (*unsupported(new), *unsourced(path, new))]
+        faults = (*unsupported(new), *unmarked(new), *unsourced(path, new))
+        wrong += [f"{path.relative_to(REPOSITORY)}: {one}" for one in faults]
     for path in outdated:
         print(f"{path.relative_to(REPOSITORY)}: {'out of date' if given.check else 'written'}")
     for one in wrong:
@@ -121,7 +134,7 @@ def main() -> int:
 
 def with_tables(text: str, results: Path) -> str:
     """The text with each generated part brought up to date."""
-    if not any(pattern.search(text) for pattern in (MARKED, METHODS, GALLERY, DIFFERENCES)):
+    if not any(pattern.search(text) for pattern in (MARKED, METHODS, ITEM_TABLE, GALLERY, DIFFERENCES)):
         return text
     rows = list(all_rows(results))
 
@@ -138,6 +151,7 @@ def with_tables(text: str, results: Path) -> str:
     def brought_up_to_date(part: str) -> str:
         part = MARKED.sub(tables, part)
         part = METHODS.sub(lambda _: f"<!-- methods -->\n{methods_table(rows)}\n<!-- end of methods -->", part)
+        part = ITEM_TABLE.sub(lambda _: f"<!-- items -->\n{items_table(rows)}\n<!-- end of items -->", part)
         part = GALLERY.sub(lambda _: f"<!-- gallery -->\n{gallery()}\n<!-- end of gallery -->", part)
         return DIFFERENCES.sub(_differences, part)
 
@@ -163,9 +177,9 @@ def page_tables(rows: list[Row]) -> list[str]:
         mine = [row for row in rows if row.ours and row.data == data]
         parts += [training_table(data, mine), commands(mine)]
     if published := [row for row in rows if not row.ours and (row.paper or row.others)]:
-        cells = [(row.method, row.data, row.figure, *_cited(row)) for row in published]
-        header = ("training", "data", "value", "paper", "others' runs")
-        parts += ["Published values without a recorded training of relit:", markdown(header, cells)]
+        cells = [(row.method, row.data, row.figure, *_cited(row), row.unlike) for row in published]
+        header = ("training", "data", "value", "paper", "others' runs", "why not")
+        parts += ["Published values that no recorded training of relit can be compared with:", markdown(header, cells)]
     return parts or ["No value has been recorded yet; `python scripts/reproduce.py --list` names what is missing."]
 
 
@@ -249,14 +263,76 @@ def methods_table(rows: list[Row]) -> str:
         measured.sort(key=lambda row: (not row.method.startswith(name), "**subset**" in row.data))
         value = "not recorded yet"
         if best := next((row for row in measured if row.paper), next(iter(measured), None)):
-            paper = f"[{best.paper.value}]({best.paper.url})" if best.paper else "–"
+            known = any(row.paper for row in mine if (row.step, row.figure) == (best.step, best.figure))
+            paper = "not comparable" if known else "–"
+            paper = f"[{best.paper.value}]({best.paper.url})" if best.paper else paper
             smaller = any(step.smaller for step in EXPERIMENTS[best.experiment].steps if step.name == best.step)
             mark = "†" if best.cut or smaller or "**subset**" in best.data else ""
             value = f"{best.figure.removesuffix(' / %')}{' (%)' if best.figure.endswith('/ %') else ''}: "
             on = f" on {best.data.split(',')[0]}" if len(data) > 1 else ""
-            value += f"{best.ours.partition(' (')[0]}{mark}{on} / {paper}"
+            ours = best.ours.partition(" ±")[0] if "CI" in best.ours else best.ours  # ± is over seeds here
+            value += f"{ours}{mark}{on} / {paper}"
         cells.append((f"[{name}](docs/methods/{page}.md)", does, ", ".join(data), value))
     return markdown(("method", "what it does", "data", "ours / paper"), cells)
+
+
+def items_table(rows: list[Row]) -> str:
+    """What is shown of each item, on which page, by which records, and the command that makes them."""
+    names, recorded = methods_index(), {(row.experiment, row.step) for row in rows if row.ours}
+    cells, counts = [], dict.fromkeys(("whole", "part", "not shown"), 0)
+    for item in ITEMS:
+        state, details = state_of(item, rows)
+        counts[state] += 1
+        steps: dict[str, list[str]] = {}
+        for record in item.records:
+            experiment, _, step = record.partition("/")
+            steps.setdefault(experiment, []).append(step)
+        files = [name for name in steps if any((name, step) in recorded for step in steps[name])]
+        cells.append(
+            (
+                *(item.what, f"[{names[item.page][0]}](methods/{item.page}.md#results)"),
+                *(f"**{state}**" if state == "whole" else state, details),
+                ", ".join(f"[{name}](../results/{name}.json)" for name in files),
+                "<br>".join(f"`reproduce.py {name} --steps {' '.join(steps[name])}`" for name in steps),
+            )
+        )
+    total = ", ".join(f"{count} {state}" for state, count in counts.items())
+    header = ("item", "page", "state", "details", "record", "command")
+    return f"Of {len(ITEMS)} items: {total}.\n\n{markdown(header, cells)}"
+
+
+def state_of(item: Item, rows: list[Row]) -> tuple[str, str]:
+    """Whether an item is shown on all of its data, in part or not at all, and why.
+
+    Of each training the best record counts: on all data before a part, without faults, with most seeds.
+    """
+    best: dict[str, Row] = {}
+    for row in rows:
+        name = f"{row.experiment}/{row.step}"
+        if row.ours and row.command and name in item.records:
+            known = best.get(name)
+            if known is None or _rank(row) > _rank(known):
+                best[name] = row
+    if not best:
+        return "not shown", "no training recorded"
+    kept = best.values()
+    lacks = [
+        *([f"{len(best)} of {len(item.records)} trainings"] if len(best) < len(item.records) else []),
+        *(["a subset of the data"] if any("**subset**" in row.data for row in kept) else []),
+        *(["a commit that isn't known"] if any(map(_faulty, kept)) else []),
+    ]
+    seeds = sorted({row.seeds for row in kept})
+    counted = f"{seeds[0]} seed{'' if seeds == [1] else 's'}" if len(seeds) == 1 else f"{seeds[0]} to {seeds[-1]} seeds"
+    smaller = ["cut"] if any(row.cut for row in kept) else []
+    return ("part" if lacks else "whole"), "; ".join([*lacks, counted, *smaller])
+
+
+def _faulty(row: Row) -> bool:
+    return any("commit" in setting for setting in row.changed)
+
+
+def _rank(row: Row) -> tuple[bool, bool, int]:
+    return "**subset**" not in row.data, not _faulty(row), row.seeds
 
 
 def with_all_pages(text: str) -> str:
@@ -362,9 +438,18 @@ def all_rows(results: Path) -> Iterator[Row]:
             ]
             for row in calibration_rows(found, runs):
                 calibrated.setdefault((row.page, row.method, row.data, row.figure), row)
-            labels = {row.figure for row in found}
-            yield from (row for row in unmeasured if row.figure not in labels)
+            yield from without_comparison(unmeasured, found)
     yield from calibrated.values()
+
+
+def without_comparison(unmeasured: list[Row], found: list[Row]) -> Iterator[Row]:
+    """The rows of a step that no record has, and those whose published values stand in none of the measured rows."""
+    for row in unmeasured:
+        ours = [one for one in found if one.figure == row.figure]
+        if not ours:
+            yield replace(row, unlike=row.unlike or "no training recorded")
+        elif (row.paper or row.others) and not any(one.paper or one.others for one in ours):
+            yield replace(row, unlike=row.unlike or "recorded on a subset only")
 
 
 def _unmeasured(experiment: str, step: Step, figure: Figure, published: Published | None) -> Row:
@@ -378,6 +463,7 @@ def _unmeasured(experiment: str, step: Step, figure: Figure, published: Publishe
         figure.label,
         paper=published.paper if published else None,
         others=published.others if published else (),
+        unlike=figure.unlike,
     )
 
 
@@ -385,7 +471,8 @@ def measured(row: Row, step: Step, figure: Figure, entry: dict[str, Any]) -> Row
     """The row with what came out for one choice of settings."""
     runs = [run for run in entry["seeds"].values() if value_of(figure, run) is not None]
     values = [value for run in runs if (value := value_of(figure, run)) is not None]
-    half = [run["tests"][figure.test]["figures"][figure.interval] for run in runs] if figure.interval else []
+    half = [half_interval(figure, run, entry["data"]["test_images"]) for run in runs]
+    comparable = entry["data"]["whole"] and not figure.unlike
     seconds = [run["training_seconds"] for run in runs if run["training_seconds"] is not None]
     # Next to the paper's value: what is cut from the paper's configuration, not from a budget's small one.
     changed = entry.get("changed_from_own", entry["changed"])
@@ -393,6 +480,8 @@ def measured(row: Row, step: Step, figure: Figure, entry: dict[str, Any]) -> Row
     return replace(
         row,
         data=_data(step, entry["data"]),
+        paper=row.paper if comparable else None,
+        others=row.others if comparable else (),
         ours=shown(figure, values, half),
         cut=cut,
         changed=(*others, *faults_of(entry)),
@@ -401,6 +490,14 @@ def measured(row: Row, step: Step, figure: Figure, entry: dict[str, Any]) -> Row
         hardware=" / ".join(dict.fromkeys(run["hardware"] for run in runs)),
         command=entry["command"],
     )
+
+
+def half_interval(figure: Figure, run: dict[str, Any], images: int) -> float | None:
+    """Half of the 95 % confidence interval of a seed's figure over its test's episodes or images, if it has one."""
+    if figure.interval:
+        return run["tests"][figure.test]["figures"][figure.interval]
+    value = value_of(figure, run)
+    return 1.96 * math.sqrt(value * (1 - value) / images) if figure.of_images and value is not None else None
 
 
 def _settings(step: Step, changed: dict[str, list[Any]]) -> tuple[tuple[str, ...], tuple[str, ...]]:
@@ -455,11 +552,11 @@ def calibration_rows(rows: list[Row], figures: list[tuple[Figure, dict[str, Any]
         for kind, scores in judge_of(figure, run).get("calibration", {}).items():
             value = scores.get(figure.metric.partition("/")[2])
             if figure.features and value is not None:
-                ours = shown(figure, [value], [])
+                ours = shown(figure, [value])
                 yield Row(row.experiment, row.step, row.page, row.main, kind, row.data, row.figure, ours=ours)
 
 
-def shown(figure: Figure, values: list[float], half_intervals: list[float]) -> str:
+def shown(figure: Figure, values: list[float], half_intervals: Sequence[float | None] = (None,)) -> str:
     """The mean with the standard deviation over the seeds; of one seed, with its confidence interval if it has one."""
     scale = 1 if figure.kind == "number" else 100
     numbers = [100 - 100 * value if figure.kind == "error" else scale * value for value in values]
@@ -471,7 +568,7 @@ def shown(figure: Figure, values: list[float], half_intervals: list[float]) -> s
     mean = f"{statistics.mean(numbers):.{digits}f}"
     if len(numbers) > 1:
         return f"{mean} ± {statistics.stdev(numbers):.{digits}f}"
-    if half_intervals:
+    if half_intervals[0] is not None:
         return f"{mean} ± {scale * half_intervals[0]:.{digits}f} (95 % CI)"
     return mean
 
@@ -485,7 +582,8 @@ def _data(step: Step, data: dict[str, Any]) -> str:
     if data["whole"]:
         return data["name"]
     if remarks := data.get("remarks"):
-        return f"{data['name']}, **subset**: {'; '.join(remarks)}"
+        told = (re.sub(r"^\w+ is a subset: ", "", remark).rstrip(".") for remark in remarks)
+        return f"{data['name']}, **subset**: {'; '.join(told)}"
     train = data["train_images"] + data["val_images"]
     return (
         f"{data['name']}, **subset**: {train:,} of {step.data.train:,} training and validation, "

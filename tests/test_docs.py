@@ -10,10 +10,13 @@ from itertools import product, takewhile
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from experiments import EXPERIMENTS
-from experiments.claims import made_by, unsourced, unsupported
+from experiments.claims import made_by, unmarked, unsourced, unsupported
+from experiments.records import altered, lost_commits
 from lightning.pytorch import Trainer
+from PIL import Image
 from results_table import methods_index, with_tables
 
 import lit_models
@@ -41,7 +44,30 @@ def test_what_is_generated_is_up_to_date(page: Path) -> None:
 @pages
 def test_results_in_prose_have_records_and_pictures_a_source(page: Path) -> None:
     text = page.read_text()
-    assert [*unsupported(text), *unsourced(page, text)] == []
+    assert [*unsupported(text), *unmarked(text), *unsourced(page, text)] == []
+
+
+def test_the_values_of_weights_are_those_of_their_cards() -> None:
+    text = (REPOSITORY / "weights" / "README.md").read_text()
+    assert text.count("<!-- = ") > 10
+    assert list(unsupported(text)) == []
+
+
+def test_records_are_as_they_were_made_at_commits_of_the_history() -> None:
+    results = REPOSITORY / "results"
+    assert [*altered(results), *lost_commits(results)] == []
+
+
+@pytest.mark.long
+def test_a_picture_is_what_its_command_draws(relit: Relit, tmp_path: Path) -> None:
+    """But for rounding, which differs between processors."""
+    name = "docs/images/conditional_gan_mnist.png"
+    _, *command = shlex.split(made_by()[name].strip("`"))
+    assert relit(*command, f"--run.root={tmp_path}", "--run.id=one") == 0
+    (drawn,) = tmp_path.glob("*/one/predictions/grid.png")
+    ours, shown = (np.asarray(Image.open(path).convert("L")).astype(int) for path in (drawn, REPOSITORY / name))
+    assert ours.shape == shown.shape
+    assert np.abs(ours - shown).mean() < 1
 
 
 def test_pictures_with_a_source_are_there() -> None:

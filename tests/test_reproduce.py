@@ -16,6 +16,7 @@ import yaml
 from analyses import best_epoch
 from experiments import Budget, Experiment, Step
 from experiments.listing import changes
+from experiments.records import altered
 
 from datamodules import DataWarning, Digits
 from lit_models.runs import loggers
@@ -82,6 +83,7 @@ def test_a_chain_is_run_once_and_recorded(start: Relit, capfd: Output) -> None:
         assert [epoch for epoch, _ in run["curves"]["val/generator_loss"]] == [1]
     figures = [run["tests"]["test"]["figures"]["test/generator_loss"] for run in plain["seeds"].values()]
     assert figures[0] != figures[1]
+    assert list(altered(Path("results"))) == [], "each record has its digest"
 
     before = results()
     capfd.readouterr()

@@ -35,13 +35,16 @@ class Triptychs(SampleGrid):
     with ``translate(source)``.
 
     Args:
-        count: Pairs: the first ones of the split.
+        count: Pairs: the first ones of the split; of images that are evaluated in tiles, the first tile of each.
         every_n_epochs: Draw after every so many epochs, too; not if null.
         epochs: Draw after these epochs (from 1) and no others.
+        across: Pairs in a row of the picture.
     """
 
-    def __init__(self, count: int = 4, every_n_epochs: int | None = None, epochs: list[int] | None = None) -> None:
-        super().__init__(count, columns=3, every_n_epochs=every_n_epochs, epochs=epochs)
+    def __init__(
+        self, count: int = 4, every_n_epochs: int | None = None, epochs: list[int] | None = None, across: int = 1
+    ) -> None:
+        super().__init__(count, columns=3 * across, every_n_epochs=every_n_epochs, epochs=epochs)
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         require_translator(type(self).__name__, trainer, pl_module)
@@ -59,15 +62,17 @@ class Triptychs(SampleGrid):
             warnings.warn(f"Triptychs draws nothing: there are no {split} pairs.", RunWarning, stacklevel=1)
             return
         images = self._drawn(trainer, pl_module, pairs)
+        assert self.columns is not None
         if split == "test":
-            self._write(trainer, images, 3, "test_triptychs", "test_triptychs")
+            self._write(trainer, images, self.columns, "test_triptychs", "test_triptychs")
         else:
-            self._write(trainer, images, 3, f"triptychs_{trainer.current_epoch + 1:04d}", "triptychs")
+            self._write(trainer, images, self.columns, f"triptychs_{trainer.current_epoch + 1:04d}", "triptychs")
 
     def _drawn(self, trainer: Trainer, pl_module: LightningModule, pairs: GatherDataset[ImagePair]) -> Tensor:
         """Source, truth, translation, source, …: ``(3 · count, C, H, W)`` in [0, 1]."""
-        rows = torch.arange(min(self.count, len(pairs)))
-        batch = require_image_data(self, trainer).transform(pairs.__getitems__(rows), training=False)
+        data = require_image_data(self, trainer)
+        tiles = getattr(data, "tiles_of_an_image", 1)  # neighbors of one image would look alike
+        batch = data.transform(pairs.__getitems__(torch.arange(0, len(pairs), tiles)[: self.count]), training=False)
         source = trainer.precision_plugin.convert_input(batch.source.to(pl_module.device))
         with trainer.precision_plugin.forward_context():
             translated = require_ability(self, pl_module, Translating).translate(source)

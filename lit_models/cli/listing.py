@@ -128,14 +128,20 @@ def list_experiments() -> Listed:
     return ("EXPERIMENT", "METHOD", "DATA", "IMAGES", "EPOCHS", "MINUTES", "MEASURED"), rows
 
 
+MAIN_FIGURES = (
+    *("test/fid", "test/accuracy", "test/label_accuracy", "test/squared_error"),
+    *("test/map_accuracy", "test/nats_importance_weighted"),
+)
+"""What a list shows of the tests on weights' cards."""
+
+
 def list_weights() -> Listed:
     """A row for each file of published weights."""
     rows: list[tuple[str, ...]] = []
     for name, path in published_weights().items():
         card = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
         figures = card.get("figures", {})
-        tested = ("test/fid", "test/accuracy", "test/label_accuracy", "test/squared_error")
-        shown = [metric for metric in tested if metric in figures]
+        shown = [metric for metric in MAIN_FIGURES if metric in figures]
         values = ", ".join(f"{metric.removeprefix('test/')} {figures[metric]:.4g}" for metric in shown)
         data = _class_in(card.get("data"))
         rows.append((name, card["method"], data, f"{card['numbers'] / 1e6:.2f} M", values or "–"))

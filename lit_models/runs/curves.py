@@ -10,6 +10,9 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lit_models.runs.reading import COLORS, FEWEST_NOISY_POINTS, Curve, color_of, read_steps, smooth
 from lit_models.support.logging import log_figure
 
+MOST_WITHIN = 4
+"""Curves up to which the legend stands within the plot."""
+
 
 class LossCurves(Callback):
     """Draws every logged loss against the step at the end of training, in ``figures/losses.png``, and every accuracy in
@@ -56,7 +59,8 @@ def draw_curves(curves: dict[str, Curve], path: Path) -> None:
             _draw(axes, curves[name], name, COLORS[color_of(number)])
         axes.set_xlabel("step")
         axes.grid(alpha=0.3)
-        axes.legend()
+        # A long legend would cover curves.
+        axes.legend(**({"loc": "center left", "bbox_to_anchor": (1, 0.5)} if len(names) > MOST_WITHIN else {}))
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=120)
 

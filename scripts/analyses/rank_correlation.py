@@ -35,9 +35,9 @@ def main() -> int:
     return 0
 
 
-def common_epochs(curves: dict[str, list[list[float]]], first: str, second: str) -> list[tuple[float, float]]:
+def common_epochs(curves: dict[str, list[tuple[float, float]]], first: str, second: str) -> list[tuple[float, float]]:
     """The two metrics' values in the epochs that have both."""
-    one, other = (dict(map(tuple, curves.get(name, []))) for name in (first, second))
+    one, other = (dict(curves.get(name, [])) for name in (first, second))
     return [(one[epoch], other[epoch]) for epoch in one if epoch in other]
 
 

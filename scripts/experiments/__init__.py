@@ -2,6 +2,7 @@
 
 from experiments import (
     autoencoders_transfer,
+    center_loss,
     conditional_gan,
     darts,
     darts_statistics,
@@ -13,6 +14,7 @@ from experiments import (
     protonet,
     resnet18,
     translation_grid,
+    triplet_losses,
     vae,
     wgan_n_critic,
 )
@@ -27,6 +29,7 @@ EXPERIMENTS: dict[str, Experiment] = {
         wgan_n_critic,
         gans_cifar10,
         conditional_gan,
+        triplet_losses,
         gans_lfw,
         pix2pix,
         translation_grid,
@@ -37,6 +40,7 @@ EXPERIMENTS: dict[str, Experiment] = {
         darts,
         darts_statistics,
         resnet18,
+        center_loss,
     )
 }
 """In the order of the README's table."""

@@ -12,6 +12,12 @@ TRANSFERS = {
     "linear_finetuned": "linear layer, encoder trained along",
     "mlp_finetuned": "MLP, encoder trained along",
 }
+AS_THEY_ARE = ("--data.max_rotation=0", "--data.max_translation=0", "--data.max_scaling=0")
+"""The 50 images without augmentation, as in the runs that the pages cite."""
+LATENT_GANS: dict[str, tuple[str, tuple[str, ...]]] = {
+    "latent_gan": ("latent-space GAN", ()),
+    "latent_gan_convolution": ("latent-space GAN, a last convolution", ("--model.extra_convolution=true",)),
+}
 
 EXPERIMENT = Experiment(
     title="What an autoencoder's codes are good for: classes from 50 labels, and ways from one digit to another",
@@ -19,37 +25,42 @@ EXPERIMENT = Experiment(
         Step("classifier", "digit classifier", "digit_classifier", "digit_classifier_mnist", MNIST, checkpoint="last"),
         Step("autoencoder", "denoising autoencoder", "autoencoder", "autoencoder_mnist", MNIST),
         *(
-            Step(name, f"transfer: {method}", "autoencoder", f"transfer_mnist_{name}", FIFTY_LABELS, uses=AUTOENCODER)
-            for name, method in TRANSFERS.items()
-        ),
-        Step(
-            "scratch", "transfer: the same network from scratch", "autoencoder", "transfer_mnist_scratch", FIFTY_LABELS
+            Step(
+                *(f"{name}{end}", f"transfer: {method}{said}", "autoencoder", f"transfer_mnist_{name}", FIFTY_LABELS),
+                *(arguments, {} if name == "scratch" else AUTOENCODER),
+            )
+            for end, said, arguments in (("", "", ()), ("_plain", ", images as they are", AS_THEY_ARE))
+            for name, method in {**TRANSFERS, "scratch": "the same network from scratch"}.items()
         ),
         VAE_MNIST,
-        Step(
-            "latent_gan",
-            "latent-space GAN",
-            "latent_gan",
-            "latent_gan_mnist",
-            MNIST,
-            uses={"--model.decoder_checkpoint": "autoencoder"},
-            checkpoint="last",
+        *(
+            Step(
+                *(name, method, "latent_gan", "latent_gan_mnist", MNIST, arguments),
+                uses={"--model.decoder_checkpoint": "autoencoder"},
+                checkpoint="last",
+            )
+            for name, (method, arguments) in LATENT_GANS.items()
         ),
     ),
     figures=(
-        Figure("classifier", "test accuracy / %", "test/accuracy", kind="percent"),
+        Figure("classifier", "test accuracy / %", "test/accuracy", kind="percent", of_images=True),
         Figure("autoencoder", "squared error of a pixel, denoised", "test/squared_error", main=False),
         *(
-            Figure(name, "test accuracy / %", "test/accuracy", kind="percent", published=f"transfer_{name}")
-            for name in TRANSFERS
+            Figure(
+                *(f"{name}{end}", "test accuracy / %", "test/accuracy"),
+                kind="percent",
+                of_images=True,
+                published=f"transfer_{name}" if end and name in TRANSFERS else None,
+            )
+            for end in ("", "_plain")
+            for name in (*TRANSFERS, "scratch")
         ),
-        Figure("scratch", "test accuracy / %", "test/accuracy", kind="percent"),
         *(
             Figure(name, "images on the way that are surely one of both digits / %", metric, kind="percent", main=False)
             for name, metric in (
                 ("autoencoder", "test/sure_of_either_lerp"),
                 ("vae_bernoulli", "test/sure_of_either_slerp"),
-                ("latent_gan", "test/sure_of_either_slerp"),
+                *((name, "test/sure_of_either_slerp") for name in LATENT_GANS),
             )
         ),
     ),
@@ -61,9 +72,10 @@ EXPERIMENT = Experiment(
                 "vae_bernoulli": GRAY_DIGITS,
                 **dict.fromkeys((*TRANSFERS, "scratch"), ("--data.images=Digits",)),
             },
+            only=("classifier", "autoencoder", *TRANSFERS, "scratch", "vae_bernoulli", "latent_gan"),
             analysis=("--data", "Digits", "--per_pair", "1"),
         ),
-        "cpu": Budget({"latent_gan": ("--trainer.max_epochs=30",)}),
+        "cpu": Budget(dict.fromkeys(LATENT_GANS, ("--trainer.max_epochs=30",))),
         "gpu": Budget({"*": GPU}),
         "paper": Budget(),
     },

@@ -64,6 +64,7 @@ EXPERIMENT = Experiment(
                 kind="percent",
                 main=name in ("concat", "projection"),
                 published="digits_asked_for" if name == "concat" else None,
+                unlike="judged by another classifier" if name == "concat" else "",
             ),
             Figure(
                 name, "spread within a class (digits, block 2) of 10,000", "test/spread", main=False, features=DIGITS
@@ -85,7 +86,7 @@ EXPERIMENT = Experiment(
             only=("concat", "concat_image", "embedding_20_latent", "embedding_20_image", "projection"),
         ),
         "cpu": Budget(
-            {"*": ("--model.feature_maps=32", "--trainer.max_epochs=6")},
+            {"*": ("--trainer.precision=bf16-mixed",)},
             only=("concat", "concat_image", "projection"),
         ),
         "gpu": Budget({"*": GPU}),

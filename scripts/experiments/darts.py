@@ -57,13 +57,14 @@ EXPERIMENT = Experiment(
     ),
     figures=(
         *(
-            Figure(name, "test error / %", "test/accuracy", kind="error", published=published)
+            Figure(name, "test error / %", "test/accuracy", kind="error", of_images=True, published=published)
             for name, published in RETRAININGS.items()
         ),
         *(
             Figure(
                 *(name, "supernet's accuracy / %", "test/accuracy"),
                 kind="percent",
+                of_images=True,
                 main=False,
                 argument="model.eval_statistics",
                 published="darts_supernet" if name == "search" else None,

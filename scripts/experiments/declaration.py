@@ -67,12 +67,15 @@ class Figure:
         epoch: The epoch (from 1) after which a metric of validation is read.
         kind: How it is shown: "number", "percent", or "error" (what a share lacks to 100 %).
         interval: Metric of half a confidence interval, which is shown where there is but one seed.
+        of_images: Whether it is a share of the test images: of one seed, the 95 % interval over them is shown.
         main: Whether the README's table has it, too, and not the method's page alone.
         digits: Decimals; chosen by size if None.
         features: Of a score of generated images, the features that it goes over; values over others aren't shown.
         argument: An argument on which the figure depends, such as "data.evaluation"; values of records from before it
             existed aren't shown.
-        published: Its published counterpart, by its name in `lit_models/runs/published.yaml`.
+        published: Its published counterpart, by its name in `lit_models/runs/published.yaml`. It stands in the row if
+            the training had all of the data, else in a list below the tables.
+        unlike: Why the published counterpart can't stand in the row at all.
     """
 
     step: str
@@ -82,11 +85,13 @@ class Figure:
     epoch: int | None = None
     kind: Literal["number", "percent", "error"] = "number"
     interval: str | None = None
+    of_images: bool = False
     main: bool = True
     digits: int | None = None
     features: str | None = None
     argument: str | None = None
     published: str | None = None
+    unlike: str = ""
 
 
 @dataclass(frozen=True)

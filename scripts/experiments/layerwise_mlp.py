@@ -64,6 +64,7 @@ EXPERIMENT = Experiment(
         Figure(
             *(name, "test accuracy / %", "test/accuracy"),
             kind="percent",
+            of_images=True,
             published="layerwise_mlp_stl10" if name == "stl10" else None,
         )
         for name in (

@@ -86,8 +86,14 @@ def _states(experiment: Experiment, step: Step, entries: list[Settings]) -> list
 
 
 def faults_of(entry: Settings) -> list[str]:
-    """What a record can't vouch for: its commit."""
-    commits = [run["commit"] for run in entry["seeds"].values()]
+    """What a record can't vouch for: the commits of its trainings and of their tests."""
+    runs = entry["seeds"].values()
+    trained = _faults([run["commit"] for run in runs])
+    tested = _faults([test["commit"] for run in runs for test in run["tests"].values()])
+    return [*trained, *(f"{fault} in the test" for fault in tested if fault not in trained)]
+
+
+def _faults(commits: list[str | None]) -> list[str]:
     return [
         *(["uncommitted changes"] if any(commit and commit.endswith("+changes") for commit in commits) else []),
         *(["unrecorded commit"] if None in commits else []),
@@ -97,7 +103,10 @@ def faults_of(entry: Settings) -> list[str]:
 def minutes_of(entry: Settings) -> str:
     """The mean training time of the seeds."""
     seconds = [run["training_seconds"] for run in entry["seeds"].values() if run["training_seconds"] is not None]
-    return f"{statistics.mean(seconds) / 60:.0f} min" if seconds else "? min"
+    if not seconds:
+        return "? min"
+    mean = statistics.mean(seconds)
+    return f"{mean:.0f} s" if mean < 60 else f"{mean / 60:.0f} min"
 
 
 def _changed(entry: Settings) -> dict[str, list[Any]]:

@@ -1,5 +1,7 @@
 """One network trained with cross-entropy, center and triplet losses."""
 
+from functools import partial
+
 from experiments.budgets import FEW_BATCHES, GPU
 from experiments.data_sets import TINY_IMAGENET
 from experiments.declaration import Budget, Experiment, Figure, Step
@@ -15,6 +17,7 @@ RESNETS: dict[str, tuple[str, str, tuple[str, ...]]] = {
         ("--model.mining=batch_all",),
     ),
 }
+share = partial(Figure, kind="percent", of_images=True, main=False)
 PUBLISHED = {"plain": "tiny_imagenet_plain", "strong": "tiny_imagenet_400_epochs"}
 
 EXPERIMENT = Experiment(
@@ -27,10 +30,11 @@ EXPERIMENT = Experiment(
         figure
         for name in RESNETS
         for figure in (
-            Figure(name, "top-1 accuracy / %", "test/accuracy", kind="percent", published=PUBLISHED.get(name)),
-            Figure(name, "top-5 accuracy / %", "test/accuracy_top5", kind="percent", main=False),
-            Figure(name, "accuracy by nearest neighbors / %", "test/knn_accuracy", kind="percent", main=False),
-            Figure(name, "recall at 1 / %", "test/recall_at_1", kind="percent", main=False),
+            share(name, "top-1 accuracy / %", "test/accuracy", main=True, published=PUBLISHED.get(name)),
+            share(name, "top-5 accuracy / %", "test/accuracy_top5"),
+            share(name, "accuracy by nearest neighbors / %", "test/knn_accuracy"),
+            share(name, "recall at 1 / %", "test/recall_at_1"),
+            share(name, "MAP@R / %", "test/map_at_r", of_images=False),
         )
     ),
     budgets={

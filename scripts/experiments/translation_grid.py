@@ -12,6 +12,11 @@ TRANSLATORS = {
 PAIRINGS = {"paired": "paired", "loose": "loosely paired", "unpaired": "unpaired"}
 
 
+def pairings_of(kind: str) -> dict[str, str]:
+    """The kinds of data, first the one that the method is made for."""
+    return dict(reversed(PAIRINGS.items())) if kind == "cyclegan" else PAIRINGS
+
+
 def map_figures(step: str) -> tuple[Figure, ...]:
     """How near the maps come to the true ones."""
     return (
@@ -31,10 +36,10 @@ EXPERIMENT = Experiment(
             checkpoint="last",
         )
         for kind, (method, page, config) in TRANSLATORS.items()
-        for pairing, name in PAIRINGS.items()
+        for pairing, name in pairings_of(kind).items()
     ),
     figures=tuple(
-        figure for kind in TRANSLATORS for pairing in PAIRINGS for figure in map_figures(f"{kind}_{pairing}")
+        figure for kind in TRANSLATORS for pairing in pairings_of(kind) for figure in map_figures(f"{kind}_{pairing}")
     ),
     budgets={
         "smoke": Budget(

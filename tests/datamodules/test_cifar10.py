@@ -1,4 +1,5 @@
 import codecs
+import hashlib
 import os
 import pickle
 import struct
@@ -6,6 +7,7 @@ import tarfile
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -91,6 +93,25 @@ def assert_whole(data: CIFAR10) -> None:
 
 
 # --- reading ----------------------------------------------------------------------------------------------------------
+
+
+def test_other_test_images_in_full_number_are_not_the_published_ones(monkeypatch: Patch) -> None:
+    """Such as 10,000 of the training images, kept for the test where the official ones are missing."""
+    labels = np.random.default_rng(0).integers(0, 10, 10_000)
+    image = torch.zeros(10_000, 1, 1, 1, dtype=torch.uint8)
+    columns = {"train_image": image, "train_label": torch.from_numpy(labels)}
+    store = SimpleNamespace(load=lambda: {**columns, "test_image": image, "test_label": torch.from_numpy(labels)})
+    monkeypatch.setattr(CIFAR10, "store", store)
+    with pytest.warns(DataWarning) as caught:
+        CIFAR10().setup("fit")
+    assert [str(one.message).partition(":")[0] for one in caught] == [
+        "CIFAR10 is a subset",
+        "CIFAR10's 10,000 test images are not the published ones",
+    ]
+    monkeypatch.setattr("datamodules.cifar10.TEST_LABELS", hashlib.sha256(bytes(labels.tolist())).hexdigest())
+    with pytest.warns(DataWarning) as caught:
+        CIFAR10().setup("fit")
+    assert len(caught) == 1
 
 
 @pytest.mark.parametrize("version", ["bin", "py"])

@@ -16,7 +16,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:.* pairs in .*; the data set has
 def test_the_lookup_against_a_plain_loop() -> None:
     numbers = torch.Generator().manual_seed(0)
     source, target, other = (torch.randint(4, (2, 3, 6, 5), generator=numbers) * 85 / 255 for _ in range(3))
-    found = translation_baselines.looked_up(other, ImagePair(source, target))
+    found = translation_baselines.looked_up(other, translation_baselines.lookup_table(ImagePair(source, target)))
 
     def key(pixel: torch.Tensor) -> tuple[int, ...]:
         return tuple(round(float(value) * 255) // 16 for value in pixel)
@@ -37,7 +37,7 @@ def test_the_lookup_against_a_plain_loop() -> None:
 
 def test_baselines_of_small_maps(tmp_path: Path) -> None:
     write_maps(tmp_path / "maps", train=6, val=5)
-    scores = translation_baselines.baseline_scores(32, str(tmp_path))
+    scores = translation_baselines.baseline_scores(translation_baselines.Maps(root=str(tmp_path), image_size=32))
     assert list(scores) == ["mean map", "nearest color of the photograph", "color lookup"]
     data = translation_baselines.Maps(root=str(tmp_path), image_size=32)
     data.setup("test")

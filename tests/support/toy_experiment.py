@@ -41,7 +41,7 @@ def entry(values: list[float], **changes: Any) -> dict[str, Any]:
                 "commit": COMMIT,
                 "training_seconds": 100.0 + 20 * seed,
                 "hardware": "a CPU",
-                "tests": {"test": {"figures": {"test/accuracy": value, "test/accuracy_ci95": 0.01}}},
+                "tests": {"test": {"commit": COMMIT, "figures": {"test/accuracy": value, "test/accuracy_ci95": 0.01}}},
                 "curves": {"val/accuracy": [[1, 0.1], [2, value]]},
             }
             for seed, value in enumerate(values)

@@ -148,6 +148,19 @@ def test_triptychs_are_of_the_same_pairs(data: Maps, tmp_path: Path) -> None:
                 assert np.array_equal(shown, (part * 255).round().byte().permute(1, 2, 0).numpy())
 
 
+def test_triptychs_of_tiles_are_of_different_images(data: Maps, tmp_path: Path) -> None:
+    """Tiles of one image overlap: the first of each is drawn. Two triptychs stand in a row if asked for."""
+    tiled = Maps(root=str(tmp_path / "data"), image_size=32, load_size=64, evaluation="tiles")
+    trainer(tmp_path / "run", Triptychs(count=2, across=2)).test(Inverter(), tiled, verbose=False)
+    source = evaluation(tiled, "test").source
+    assert tiled.tiles_of_an_image == 4
+    picture = np.asarray(Image.open(tmp_path / "run" / "samples" / "test_triptychs.png"))
+    assert picture.shape == (2 + 34, 2 + 34 * 6, 3)
+    for place, row in ((0, 0), (3, 4)):
+        shown = picture[2:34, 2 + 34 * place : 34 + 34 * place]
+        assert np.array_equal(shown, (source[row] * 255).round().byte().permute(1, 2, 0).numpy())
+
+
 def test_other_models_and_data_are_refused(data: Maps, tmp_path: Path, digits_root: Path) -> None:
     with pytest.raises(RunError, match="Triptychs is for models that translate images, which DCGAN doesn't"):
         trainer(tmp_path, Triptychs()).fit(DCGAN(image_size=32, channels=1), Digits(root=str(digits_root)))

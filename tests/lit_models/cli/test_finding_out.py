@@ -92,6 +92,7 @@ def test_weights_are_listed_with_what_was_tested(capsys: Output, monkeypatch: Pa
     card = json.loads(published_weights()["digit_classifier_mnist"].with_suffix(".json").read_text())
     assert f"accuracy {card['figures']['test/accuracy']:.4g}" in rows["digit_classifier_mnist"]
     assert "squared_error 0.0" in rows["autoencoder_mnist"]
+    assert "map_accuracy 0.8" in rows["pix2pix_maps_128_small"]
 
 
 def test_minutes_count_only_with_the_settings_of_today(tmp_path: Path, monkeypatch: Patch) -> None:
