@@ -152,10 +152,10 @@ def test_what_a_trained_model_is_for(title: str) -> None:
         model, _ = model_and_trainer(real, False)
         batch = batch_for(model)
         image = batch[0].flatten(0, 2) if isinstance(batch, Episodes) else labeled_on_device(model).image
-        for part in getattr(model, "exports", ()):
+        for part in model.exports:
             inputs = {
                 **dict.fromkeys(("image", "source"), image),
-                "latent": torch.randn(len(image), getattr(model, "latent_dim", 1), device=CUDA),
+                "latent": torch.randn(len(image), model.latent_dim, device=CUDA),
                 "label": torch.zeros(len(image), dtype=torch.int64, device=CUDA),
             }
             inputs["code"] = inputs["latent"]

@@ -425,7 +425,7 @@ METHODS: dict[str, Method] = {
         {"": Case(two_ranks.protonet, two_ranks.episodes)},
         paths={"cosine": {"distance": "cosine"}},
         batch="episodes",
-        # What a convolution adds to all pixels alike is what the batch normalization behind it takes away.
+        # What a convolution adds to all pixels alike is what the batch normalization after it takes away.
         unmoved={"": ("encoder.0.bias", "encoder.4.bias", "encoder.8.bias", "encoder.12.bias")},
     ),
     "DARTSSearch": Method(

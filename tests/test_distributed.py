@@ -18,6 +18,7 @@ import lit_models
 from tests.methods import CASES
 from tests.support.compare import assert_alike
 from tests.support.fixtures import Patch, Relit
+from tests.support.processes import environment, run_relit
 from tests.support.small_data import write_autoencoder
 from tests.support.tiny import CONFIGS, TINY, assert_same_run, the_run, weights
 from tests.support.trainers import quiet_trainer
@@ -55,14 +56,14 @@ def test_two_ranks_equal_one_process_on_the_same_global_batch(
         model = case.model()
         model = model.double() if case.double else model
         start = {name: value.clone() for name, value in model.state_dict().items()}
-        find_unused = "_find_unused_parameters_true" if getattr(model, "needs_find_unused_parameters", False) else ""
+        find_unused = "_find_unused_parameters_true" if model.needs_find_unused_parameters else ""
         path = tmp_path / f"{processes}.ckpt"
         trainer = quiet_trainer(
             devices=processes,
             strategy="auto" if processes == 1 else f"ddp_fork{find_unused}",
             precision="64-true" if case.double else "32-true",
             use_distributed_sampler=False,
-            max_epochs=getattr(model, "planned_epochs", None) or 1,
+            max_epochs=model.planned_epochs or 1,
             limit_train_batches=case.batches,
             limit_val_batches=2,
             callbacks=[KeepCheckpoint(path)],
@@ -116,8 +117,7 @@ def test_ranks_draw_different_numbers(relit: Relit) -> None:
 def test_two_devices_need_no_other_flag(relit: Relit, digits_root: Path) -> None:
     """The real command: Lightning starts the second process, both agree on one run folder, files are written once."""
     arguments = [*TINY, "--trainer.max_epochs=1", "--trainer.devices=2", f"--data.root={digits_root}"]
-    command = [sys.executable, "-m", "lit_models", "fit", *arguments]
-    result = subprocess.run(command, capture_output=True, text=True, timeout=180, check=False)
+    result = run_relit("fit", *arguments)
     assert result.returncode == 0, result.stderr
     run = the_run()
     assert result.stdout.count("The run is in") == 1
@@ -130,8 +130,7 @@ def test_the_benchmark_of_two_processes_runs(tmp_path: Path) -> None:
     benchmark = CONFIGS.parent / "scripts" / "benchmark.py"
     short = ["--methods", "VAE", "--part", "measured", "--rounds", "1", "--steps", "1", "--json", "scale.json"]
     command = [sys.executable, str(benchmark), "scale", *short]
-    environment = {**os.environ, "PYTHONPATH": str(CONFIGS.parent)}
-    subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, timeout=180, check=True)
+    subprocess.run(command, cwd=tmp_path, env=environment(), capture_output=True, timeout=180, check=True)
     measured = json.loads((tmp_path / "scale.json").read_text())["measured"]["VAE"]
     assert all(measured[side] > 0 for side in ("alone", "apart", "together", "predicted_alone"))
     assert 0 < measured["predicted_share"] < 1
@@ -148,10 +147,6 @@ def test_two_devices_need_no_other_flag_by_any_method(tmp_path: Path, method: st
     fit.remove("--trainer.enable_checkpointing=false")
     short = ["--trainer.devices=2", "--trainer.limit_train_batches=2", "--trainer.max_epochs=2"]
     short += ["--checkpoint.monitor=null"]  # scores of generated images come from callbacks, which are left out
-    environment = {**os.environ, "PYTHONPATH": f"{scripts}:{CONFIGS.parent}", "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-m", "lit_models", *fit, *short]
-    result = subprocess.run(
-        command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=180, check=False
-    )
+    result = run_relit(*fit, *short, cwd=tmp_path, PYTHONPATH=f"{scripts}:{CONFIGS.parent}")
     assert result.returncode == 0, result.stderr
     assert result.stdout.count("The run is in") == 1

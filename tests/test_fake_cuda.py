@@ -16,18 +16,8 @@ STEPS = Path(__file__).with_name("fake_cuda_steps.py")
 @pytest.mark.long
 @pytest.mark.timeout(900)
 def test_steps_on_a_fake_cuda_device() -> None:
-    command = [
-        sys.executable,
-        "-m",
-        "pytest",
-        "-q",
-        "-p",
-        "no:xdist",
-        "-p",
-        "no:cacheprovider",
-        "--tb=short",
-        str(STEPS),
-    ]
+    options = ("-q", "-p", "no:xdist", "-p", "no:cacheprovider", "--tb=short")
+    command = [sys.executable, "-m", "pytest", *options, str(STEPS)]
     ran = subprocess.run(command, capture_output=True, text=True, check=False, cwd=STEPS.parents[1])
     assert ran.returncode == 0, ran.stdout[-5000:] + ran.stderr[-2000:]
     passed = re.search(r"(\d+) passed", ran.stdout)

@@ -1,7 +1,6 @@
 """Machines without Linux's conveniences: Windows, and Apple's GPUs, which have no double precision."""
 
 import ast
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -17,10 +16,9 @@ from lit_models.registry import METHODS
 from tests.methods import METHODS as RECORDS
 from tests.methods import SMALL_MODELS
 from tests.support.fixtures import Patch
+from tests.support.processes import REPOSITORY, environment
 from tests.support.small_fits import small_fit
 from tests.support.small_runs import small_run
-
-REPOSITORY = Path(__file__).parents[1]
 
 AS_ON_WINDOWS = """
 import multiprocessing, os, signal, sys
@@ -66,9 +64,8 @@ def run_on_windows(code: str, folder: Path, root: Path) -> None:
     """Runs a script in a fresh process, in a folder, with the data in another one."""
     script = folder / "windows.py"
     script.write_text(code, encoding="utf-8")
-    environment = {**os.environ, "PYTHONPATH": str(REPOSITORY), "RELIT_DATA": str(root)}
-    command = [sys.executable, str(script)]
-    ran = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
+    options: dict[str, Any] = {"cwd": folder, "env": environment(RELIT_DATA=root), "capture_output": True}
+    ran = subprocess.run([sys.executable, str(script)], text=True, check=False, **options)
     assert ran.returncode == 0, ran.stderr
 
 
@@ -171,13 +168,9 @@ if __name__ == "__main__":
 """
     script = tmp_path / "windows.py"
     script.write_text(code, encoding="utf-8")
-    environment = {**os.environ, "PYTHONPATH": str(REPOSITORY), "RELIT_DATA": str(digits_root)}
-    processes = [
-        subprocess.Popen(
-            [sys.executable, str(script)], cwd=tmp_path, env=environment, stderr=subprocess.PIPE, text=True
-        )
-        for _ in range(2)
-    ]
+    options: dict[str, Any] = {"cwd": tmp_path, "env": environment(RELIT_DATA=digits_root), "text": True}
+    command = [sys.executable, str(script)]
+    processes = [subprocess.Popen(command, stderr=subprocess.PIPE, **options) for _ in range(2)]
     for process in processes:
         _, err = process.communicate(timeout=280)
         assert process.returncode == 0, err
@@ -216,7 +209,7 @@ def is_text(node: ast.AST) -> bool:
 def test_a_terminal_of_few_letters_is_no_error(tmp_path: Path) -> None:
     ran = subprocess.run(
         [sys.executable, "-c", "from lit_models.__main__ import main; main([]); print('\u2212')"],
-        env={**os.environ, "PYTHONPATH": str(REPOSITORY), "PYTHONIOENCODING": "ascii", "PYTHONUTF8": "0"},
+        env=environment(PYTHONIOENCODING="ascii", PYTHONUTF8=0),
         capture_output=True,
         check=False,
     )

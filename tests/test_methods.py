@@ -15,6 +15,7 @@ from lit_models.adversarial import AdversarialModule
 from lit_models.errors import ModelError
 from lit_models.support.abilities import classes_of
 from tests.methods import ALL_MODELS, METHODS
+from tests.support.compare import assert_alike
 from tests.support.small_fits import small_fit
 from tests.support.small_models import built, called
 
@@ -83,9 +84,7 @@ def test_a_checkpoint_stands_alone(title: str, precision: str, tmp_path: Path) -
     if precision == "bf16-mixed":
         again.to(memory_format=torch.channels_last)
     assert dict(again.hparams) == dict(model.hparams)
-    expected = model.state_dict()
-    assert again.state_dict().keys() == expected.keys()
-    assert all(torch.equal(value, expected[name]) for name, value in again.state_dict().items())
+    assert_alike(again.state_dict(), model.state_dict())
     with torch.no_grad():
         ours, theirs = (called(one.eval(), METHODS[ALL_MODELS[title].method].inputs) for one in (model, again))
     assert ours.isfinite().all()

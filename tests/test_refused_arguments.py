@@ -59,7 +59,10 @@ REFUSED: dict[str, list[tuple[Settings, str]]] = {
         ({"embedding_dim": 0}, "embedding_dim is 0; it must be at least 1."),
         ({"image_size": 20}, SIZES.format(20)),
         ({"num_classes": 1, "matching_aware": True}, "matching_aware needs wrong classes, but num_classes is 1: set"),
-        ({"architecture": "resnet"}, "architecture resnet has its own place for the class: set discriminator to"),
+        *(
+            ({"architecture": "resnet", **other}, "architecture resnet has its own place for the class: set discrimi")
+            for other in ({}, {"discriminator": "projection", "condition": "image"})
+        ),
     ],
     "Pix2Pix": [
         ({"image_size": 48}, "image_size is 48; it must be one of 32, 64"),
@@ -72,6 +75,7 @@ REFUSED: dict[str, list[tuple[Settings, str]]] = {
         ({"image_size": 30}, "image_size is 30; it must be a multiple of 4, and at least 16."),
         ({"lambda_cycle": -1.0}, "lambda_cycle is -1.0, lambda_identity 0.5 and buffer_size 50; none may be negative."),
         ({"buffer_size": -1}, "lambda_cycle is 10.0, lambda_identity 0.5 and buffer_size -1; none may be negative."),
+        ({"channels": 3, "source_channels": 1}, "sources have 1 channels and the targets 3: set --model.lambda_iden"),
     ],
     "VAE": [
         *(
@@ -148,6 +152,14 @@ REFUSED: dict[str, list[tuple[Settings, str]]] = {
         ({"image_size": 15}, "image_size is 15; four halvings need at least 16."),
         ({"cosine_scale": 0.0}, "cosine_scale is 0.0; it must be positive."),
         ({"lr_halving_episodes": 0}, "lr_halving_episodes is 0; it must be at least 1, or null."),
+        ({"freeze_encoder": True}, "A frozen encoder needs weights: set --model.pretrained to a file with weights of"),
+        (
+            {"encoder": "torchvision:resnet18", "freeze_encoder": True, "channels": 3},
+            "set --model.pretrained to imagenet, or to a file of torchvision:resnet18",
+        ),
+        ({"freeze_encoder": True, "pretrained": "w.pt"}, "only a layer on top of it learns: set --model.embedding_dim"),
+        ({"pretrained": "imagenet"}, "conv4 has no weights of ImageNet: set --model.pretrained to a file"),
+        ({"embedding_dim": 0}, "embedding_dim is 0; it must be at least 1"),
     ],
     "DARTSSearch": [
         ({"image_size": 30}, "image_size is 30; two halvings need a multiple of 4."),

@@ -2,8 +2,6 @@
 
 import json
 import shutil
-import subprocess
-import sys
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -23,6 +21,7 @@ from experiments.records import altered
 from datamodules import DataWarning, Digits
 from lit_models.runs import loggers
 from tests.support.fixtures import Output, Patch, Relit
+from tests.support.processes import started_here
 from tests.support.tables import rows_of
 from tests.support.tiny import CONFIGS
 from tests.support.toy_experiment import COMMIT, DIGITS, QUICK, TOY, row_of
@@ -31,15 +30,8 @@ from tests.support.toy_experiment import COMMIT, DIGITS, QUICK, TOY, row_of
 @pytest.fixture
 def start(relit: Relit, monkeypatch: Patch) -> Callable[..., int]:
     """Runs the script, and what it would start as processes in this one."""
-    start_process = subprocess.run
-
-    def run(command: list[str], **options: Any) -> subprocess.CompletedProcess[str]:
-        if command[:3] != [sys.executable, "-m", "lit_models"]:
-            return start_process(command, **options)
-        return subprocess.CompletedProcess(command, relit(*command[3:]))
-
     reproduce.resolved.cache_clear()  # tests have files of the same relative path
-    monkeypatch.setattr(subprocess, "run", run)
+    monkeypatch.setattr("subprocess.run", started_here(relit))
     monkeypatch.setitem(experiments.EXPERIMENTS, "toy", TOY)
     monkeypatch.setattr(loggers, "git_commit", lambda: COMMIT)
 

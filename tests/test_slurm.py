@@ -129,7 +129,7 @@ def test_a_job_that_makes_room_for_another_goes_on_afterwards(cluster: Cluster, 
 
 
 def test_a_cancelled_job_keeps_its_place_but_stays_cancelled(cluster: Cluster, place: Path) -> None:
-    """And nobody else takes up what it has left."""
+    """And no other job takes up what it has left."""
     job = submitted(cluster, SCRIPTS / "one_node.sbatch", ONE_TASK, *FIT, *SLOWLY)
     training(cluster, job, place)
     cluster.run("scancel", job)

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.processes import environment, wait_until
 from tests.support.tiny import CONFIGS, Pace
 
 FAST = (
@@ -40,18 +41,14 @@ def test_ctrl_c_waits_for_the_run_and_stops_the_script(
     process = subprocess.Popen(
         [sys.executable, str(CONFIGS.parent / "scripts" / name), *arguments, *training],
         cwd=tmp_path,
-        env={**os.environ, "RELIT_DATA": str(digits_root), "PYTHONPATH": str(CONFIGS.parent)},
+        env=environment(RELIT_DATA=digits_root),
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
         start_new_session=True,
     )
     try:
-        deadline = time.monotonic() + 120
-        while not list(tmp_path.glob("runs/*/*/checkpoints/last.ckpt")):
-            assert time.monotonic() < deadline
-            assert process.poll() is None
-            time.sleep(0.05)
+        wait_until(lambda: list(tmp_path.glob("runs/*/*/checkpoints/last.ckpt")), process)
         trainer, _ = Pace.read(0, tmp_path)
         os.killpg(process.pid, signal.SIGINT)
         time.sleep(0.05)

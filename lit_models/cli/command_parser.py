@@ -1,4 +1,4 @@
-"""The parser of the commands that have options of their own: refusals are a sentence, as everywhere in relit."""
+"""The parser of the commands that run without the Trainer; it refuses in one sentence, as all of relit does."""
 
 import argparse
 import re

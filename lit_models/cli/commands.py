@@ -87,7 +87,7 @@ OPTIONS = {
 }
 """The options of the Trainer's commands, by the first part of their names."""
 GROUPS = ("model", "data", "trainer", "run", "checkpoint", "predictions", "wandb")
-"""Options that are given by a dot and the name of one of their own, such as ``--run.root``."""
+"""Groups of options, each given by the group's name, a dot and its own, such as ``--run.root``."""
 SWITCHES = (
     *(
         "channels_last",

@@ -161,7 +161,7 @@ def logged_as(metric: str, printed: Iterable[str]) -> list[str]:
 
 
 def with_calibration(runs: list[Run]) -> list[Run]:
-    """The runs, and behind them their calibration's rows, each once."""
+    """The runs, followed by their calibration's rows, each once."""
     rows = {name: scores for run in runs for name, scores in run.calibration.items()}
     return [*runs, *(Run(name, Path(), {}, scores, None) for name, scores in rows.items())]
 

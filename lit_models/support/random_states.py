@@ -37,7 +37,7 @@ def set_random_state(state: dict[str, Any]) -> None:
 
 @contextmanager
 def separate_random_numbers(seed: int) -> Iterator[None]:
-    """Draws torch's random numbers from a seed within the block; the run's own go on behind it where they were."""
+    """Draws torch's random numbers from a seed within the block; the run's own then go on where they were."""
     state = random_state()
     try:
         torch.manual_seed(seed)

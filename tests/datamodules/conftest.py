@@ -1,14 +1,15 @@
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from functools import partial
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from http.server import SimpleHTTPRequestHandler
 from pathlib import Path
-from threading import Thread
 
 import pytest
 import torch
 
 from datamodules.loading import archives
 from tests.support.fixtures import Patch
+from tests.support.local_server import LocalServer, without_proxies
 
 
 @pytest.fixture(autouse=True)
@@ -36,9 +37,8 @@ def seeds(monkeypatch: Patch) -> None:
 def serve(monkeypatch: Patch) -> Iterator[Callable[[Path], tuple[str, list[str]]]]:
     """Serves a folder by HTTP. Returns the address and a list of the paths that are requested."""
     monkeypatch.setattr(archives, "RETRY_DELAYS", ())
-    for name in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"):
-        monkeypatch.delenv(name, raising=False)
-    servers: list[ThreadingHTTPServer] = []
+    without_proxies(monkeypatch)
+    servers = ExitStack()
 
     def start(folder: Path) -> tuple[str, list[str]]:
         requested: list[str] = []
@@ -50,11 +50,8 @@ def serve(monkeypatch: Patch) -> Iterator[Callable[[Path], tuple[str, list[str]]
             def log_error(self, *_: object) -> None:
                 pass
 
-        servers.append(ThreadingHTTPServer(("127.0.0.1", 0), partial(Handler, directory=str(folder))))
-        Thread(target=servers[-1].serve_forever, args=(0.01,), daemon=True).start()
-        return f"http://127.0.0.1:{servers[-1].server_port}/", requested
+        server = servers.enter_context(LocalServer(partial(Handler, directory=str(folder))))
+        return f"{server.url}/", requested
 
-    yield start
-    for server in servers:
-        server.shutdown()
-        server.server_close()
+    with servers:
+        yield start

@@ -26,6 +26,7 @@ from datamodules import (
     UnseenClasses,
 )
 from datamodules.base import first_of
+from tests.support.data_modules import with_trainer
 
 
 class Few(ImageDataModule):
@@ -39,40 +40,36 @@ class Few(ImageDataModule):
             setattr(self, name, GatherDataset(columns))
 
 
-def with_trainer(data: Few, stage: TrainerFn, world_size: int = 1, callbacks: Sequence[object] = ()) -> Few:
-    strategy = SimpleNamespace(root_device=torch.device("cpu"))
-    data.trainer = SimpleNamespace(  # type: ignore[assignment]  # all that a data module asks of it
-        state=TrainerState(fn=stage), world_size=world_size, global_rank=0, callbacks=callbacks, strategy=strategy
-    )
-    return data
+def in_stage(data: Few, stage: TrainerFn, world_size: int = 1, callbacks: Sequence[object] = ()) -> Few:
+    return with_trainer(data, state=TrainerState(fn=stage), world_size=world_size, callbacks=callbacks)
 
 
 def test_fewer_images_than_processes_are_refused() -> None:
-    data = with_trainer(Few(val=1), TrainerFn.FITTING, 2)
+    data = in_stage(Few(val=1), TrainerFn.FITTING, 2)
     with pytest.raises(DataError, match=r"Few has 1 validation image, fewer than the 2 processes: .*devices to 1 or"):
         data.val_dataloader()
-    assert len(with_trainer(Few(val=2), TrainerFn.FITTING, 2).val_dataloader()) == 1
+    assert len(in_stage(Few(val=2), TrainerFn.FITTING, 2).val_dataloader()) == 1
     with pytest.raises(DataError, match="Few has 3 prediction images, fewer than the 4 processes"):
-        with_trainer(Few(test=3), TrainerFn.PREDICTING, 4).predict_dataloader()
+        in_stage(Few(test=3), TrainerFn.PREDICTING, 4).predict_dataloader()
 
 
 def test_a_test_of_nothing_is_refused() -> None:
     with pytest.raises(DataError, match="Few has no test images: choose other data"):
-        with_trainer(Few(test=0), TrainerFn.TESTING).test_dataloader()
-    assert len(with_trainer(Few(val=0), TrainerFn.FITTING).val_dataloader()) == 0
+        in_stage(Few(test=0), TrainerFn.TESTING).test_dataloader()
+    assert len(in_stage(Few(val=0), TrainerFn.FITTING).val_dataloader()) == 0
 
 
 def test_a_monitor_without_validation_images_is_refused() -> None:
     waiting = [SimpleNamespace(monitor="val/loss")]
     with pytest.raises(DataError, match="waits for val/loss, but Few has no validation images: choose other data, or"):
-        with_trainer(Few(val=0), TrainerFn.FITTING, callbacks=waiting).train_dataloader()
+        in_stage(Few(val=0), TrainerFn.FITTING, callbacks=waiting).train_dataloader()
     for callbacks in ([SimpleNamespace(monitor="train/loss")], [SimpleNamespace(monitor=None)], [object()]):
-        assert len(with_trainer(Few(val=0), TrainerFn.FITTING, callbacks=callbacks).train_dataloader()) == 4
-    assert len(with_trainer(Few(), TrainerFn.FITTING, callbacks=waiting).train_dataloader()) == 4
+        assert len(in_stage(Few(val=0), TrainerFn.FITTING, callbacks=callbacks).train_dataloader()) == 4
+    assert len(in_stage(Few(), TrainerFn.FITTING, callbacks=waiting).train_dataloader()) == 4
 
 
 def test_a_validation_split_that_comes_out_empty_is_said() -> None:
-    data = with_trainer(Few(val=0), TrainerFn.FITTING)
+    data = in_stage(Few(val=0), TrainerFn.FITTING)
     data.val_fraction = 0.1  # type: ignore[attr-defined]
     with pytest.warns(DataWarning, match="Few has no validation images, as it has too few: choose other data"):
         data.train_dataloader()

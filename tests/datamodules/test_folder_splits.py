@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from datamodules import DataError, DataWarning, EpisodeDataModule, ImageFolder
-from datamodules.loading.folders import VAL, split_of_name
+from datamodules.loading.folders import TEST, TRAIN, VAL, split_of_name
 from lit_models import DigitClassifier
 from tests.support.data_modules import sizes
 from tests.support.folders import make, notes_of, prepared
@@ -23,6 +23,10 @@ LAYOUTS = {
     "year": ({"train2017__a": 4, "train2017__b": 4, "val2017__a": 3}, [7, 3, 1]),
     "words in one": ({"TrainSet__a": 4, "TrainSet__b": 4, "TestSet__b": 3}, [6, 2, 3]),
     "both": ({"trainval__a": 4, "trainval__b": 4, "test__b": 3}, [6, 2, 3]),
+    **{
+        name: ({"train__a": 5, "train__b": 5, f"{name}__a": 3, "test__b": 2}, [10, 3, 2])
+        for name in ("val", "valid", "validation")
+    },
     "within classes": ({"a__train": 4, "a__test": 2, "b__train": 4, "b__test": 2}, [6, 2, 4]),
 }
 """Folders with their numbers of images, and the sizes of the three splits."""
@@ -37,11 +41,15 @@ def test_splits_by_their_usual_names(tmp_path: Path, layout: str) -> None:
     assert sizes(data) == expected
     has_val = any(split_of_name(name.partition("__")[0]) == VAL for name in counts)
     assert notes == f"--data.val_fraction has no effect: {folder} has a split of these images." * has_val
-    for split in (data.train_set, data.val_set, data.test_set):
-        assert split.rows is not None
-        names = [data.file_names[row] for row in split.rows.tolist()]
-        for name, label in zip(names, split.column("label"), strict=True):
-            assert data.class_names[label] in name.split("/")
+    paths = [name.split("/") for name in data.file_names]
+    named = [next(kind for part in path if (kind := split_of_name(part)) is not None) for path in paths]
+    shown: list[int] = []
+    for kind, split in ((TRAIN, data.train_set), (VAL, data.val_set), (TEST, data.test_set)):
+        for row, label in zip(split.rows.tolist(), split.column("label"), strict=True):
+            assert named[row] == (kind if kind in named else TRAIN), "what has no folder is drawn from training"
+            assert data.class_names[label] in paths[row]
+            shown.append(row)
+    assert sorted(shown) == list(range(len(paths))) == data.predict_set.rows.tolist()
 
 
 def test_folders_beside_splits_are_left_out_and_said(tmp_path: Path) -> None:

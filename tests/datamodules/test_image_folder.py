@@ -98,33 +98,6 @@ def test_a_flat_folder_has_no_classes(tmp_path: Path) -> None:
     assert batch.image[:, 0, 0, 0].tolist() == [0, 1, 2, 3, 4]  # in the order of the names
 
 
-@pytest.mark.parametrize("val_name", ["val", "valid", "validation"])
-def test_split_folders(tmp_path: Path, val_name: str) -> None:
-    for split, counts in {"train": {"red": 5, "blue": 5}, val_name: {"blue": 3}, "test": {"red": 2}}.items():
-        write_classes(tmp_path / "data" / split, counts)
-    data = prepared(tmp_path / "data")
-    assert data.class_names == ("blue", "red")
-    files = {
-        name: [data.file_names[row] for row in rows]
-        for name, rows in zip(
-            ("train", val_name, "test"), rows_of(data.train_set, data.val_set, data.test_set), strict=True
-        )
-    }
-    assert {name: len(rows) for name, rows in files.items()} == {"train": 10, val_name: 3, "test": 2}
-    assert all(file.startswith(f"{name}/") for name, rows in files.items() for file in rows)
-    assert len(data.predict_set) == 15
-
-
-def test_a_missing_split_folder_is_drawn_from_training(tmp_path: Path) -> None:
-    write_classes(tmp_path / "data" / "train", {"red": 10, "blue": 10})
-    write_classes(tmp_path / "data" / "test", {"red": 2})
-    data = prepared(tmp_path / "data", val_fraction=0.25)
-    train, val, test = rows_of(data.train_set, data.val_set, data.test_set)
-    assert [len(train), len(val), len(test)] == [15, 5, 2]
-    assert all(data.file_names[row].startswith("train/") for row in train + val)
-    assert not set(train) & set(val)
-
-
 def test_folders_around_and_below_the_classes_make_none(tmp_path: Path) -> None:
     write_image(tmp_path / "data" / "wrapper" / "cat" / "deep" / "1.png")
     write_image(tmp_path / "data" / "wrapper" / "cat" / "2.png")

@@ -1,11 +1,8 @@
 import tarfile
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 import torch
-from lightning.pytorch.plugins import Precision
-from lightning.pytorch.trainer.states import TrainerState
 from PIL import Image
 from torchvision import transforms
 from torchvision.transforms import functional
@@ -15,7 +12,7 @@ from datamodules.base import to_unit_interval
 from datamodules.loading.augment import horizontal_flip
 from datamodules.loading.pairs import UnpairedBatches, shift_target
 from datamodules.loading.samplers import ShuffledBatches
-from tests.support.data_modules import real_root, set_up
+from tests.support.data_modules import real_root, set_up, with_trainer
 from tests.support.pairs import everything, only_a_subset, place_of_window, resized, write_maps
 
 pytestmark = [only_a_subset, pytest.mark.usefixtures("seeds")]
@@ -106,15 +103,7 @@ def test_a_subset_is_noted(tmp_path: Path) -> None:
 
 def seen_in_training(data: Maps, epochs: int = 1) -> list[tuple[torch.Tensor, torch.Tensor]]:
     """The pairs that a model would get, as bytes again."""
-    data.trainer = SimpleNamespace(
-        precision_plugin=Precision(),
-        training=True,
-        state=TrainerState(),
-        global_rank=0,
-        world_size=1,
-        strategy=SimpleNamespace(root_device=torch.device("cpu")),
-    )
-    loader = data.train_dataloader()
+    loader = with_trainer(data).train_dataloader()
     pairs = []
     for epoch in range(epochs):
         loader.set_epoch(epoch)
@@ -235,8 +224,7 @@ def test_an_unpaired_data_set_on_another_device_stays_unpaired(tmp_path: Path) -
 
 def test_evaluation_is_not_augmented(tmp_path: Path) -> None:
     write_maps(tmp_path / "maps")
-    data = prepared(tmp_path)
-    data.trainer = SimpleNamespace(precision_plugin=Precision(), training=False)
+    data = with_trainer(prepared(tmp_path), training=False)
     batch = everything(data.val_set)
     assert all(
         torch.equal(a, b) for a, b in zip(data.on_after_batch_transfer(batch, 0), to_unit_interval(batch), strict=True)

@@ -1,6 +1,7 @@
 import gzip
 import struct
 import zlib
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ from torchvision.datasets.mnist import read_image_file, read_label_file
 from datamodules import MNIST, DataError, DataWarning
 from datamodules.mnist import FILES, read_idx
 from tests.support.data_modules import real_root, set_up
+from tests.support.smallest_data import idx
 
 
 @pytest.fixture
@@ -18,29 +20,27 @@ def real_mnist() -> Path:
     return real_root(f"mnist/{FILES['train-images'].name}")
 
 
-def idx(values: np.ndarray) -> bytes:
-    return struct.pack(f">HBB{values.ndim}I", 0, 8, values.ndim, *values.shape) + values.astype(np.uint8).tobytes()
-
-
-def write_official_files(folder: Path) -> dict[str, np.ndarray]:
-    """The official number of images, which all show their own number in the first two pixels."""
-    folder.mkdir(parents=True)
-    arrays = {}
+def write_official_files(root: Path, draw: Callable[[np.ndarray], None]) -> Path:
+    """The official numbers of images, which a function draws, and of labels."""
+    (root / "mnist").mkdir()
     for split, count in (("train", 60_000), ("test", 10_000)):
         images = np.zeros((count, 28, 28), np.uint8)
-        images[:, 0, 0], images[:, 0, 1] = np.arange(count) // 256, np.arange(count) % 256
-        images[:, 27, 27] = 255
-        arrays |= {f"{split}-images": images, f"{split}-labels": np.arange(count) % 10}
-    for name, values in arrays.items():
-        (folder / FILES[name].name).write_bytes(gzip.compress(idx(values), 1))
-    return arrays
+        draw(images)
+        for kind, values in (("images", images), ("labels", np.arange(count) % 10)):
+            (root / "mnist" / FILES[f"{split}-{kind}"].name).write_bytes(gzip.compress(idx(values), 1))
+    return root
 
 
 @pytest.fixture(scope="module")
 def official(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    root = tmp_path_factory.mktemp("official")
-    write_official_files(root / "mnist")
-    return root
+    """Images that show their own number in the first two pixels."""
+
+    def draw(images: np.ndarray) -> None:
+        numbers = np.arange(len(images))
+        images[:, 0, 0], images[:, 0, 1] = numbers // 256, numbers % 256
+        images[:, 27, 27] = 255
+
+    return write_official_files(tmp_path_factory.mktemp("official"), draw)
 
 
 @pytest.mark.filterwarnings("ignore:.*checksum:datamodules.DataWarning")
@@ -136,15 +136,12 @@ def test_another_count_or_shape_is_an_error(official: Path, tmp_path: Path, name
 
 @pytest.fixture(scope="module")
 def gray_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The official number of images: black, white, and a quarter white."""
-    folder = tmp_path_factory.mktemp("gray") / "mnist"
-    folder.mkdir()
-    for split, count in (("train", 60_000), ("test", 10_000)):
-        images = np.zeros((count, 28, 28), np.uint8)
+    """Images with a white row, a row of a quarter of white, and black ones."""
+
+    def draw(images: np.ndarray) -> None:
         images[:, 1], images[:, 2] = 255, 64
-        for kind, values in (("images", images), ("labels", np.arange(count) % 10)):
-            (folder / FILES[f"{split}-{kind}"].name).write_bytes(gzip.compress(idx(values), 1))
-    return folder.parent
+
+    return write_official_files(tmp_path_factory.mktemp("gray"), draw)
 
 
 @pytest.mark.long

@@ -4,7 +4,7 @@ import os
 import shutil
 import tempfile
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -17,6 +17,7 @@ from lit_models import VAE, TransferClassifier
 from tests.support.data_modules import sizes
 from tests.support.fixtures import Output, Patch, Relit
 from tests.support.folders import make, notes_of, prepared
+from tests.support.processes import exit_code_in_a_fork
 from tests.support.trainers import quiet_trainer
 
 pytestmark = pytest.mark.usefixtures("default_root")
@@ -173,19 +174,16 @@ def nobody() -> int:
     return 65534
 
 
-def as_user(user: int, action) -> int:  # a function without arguments
-    """Runs a function in a child process as another user; 0 if it returned True."""
-    child = os.fork()
-    if child == 0:
-        try:
-            os.setgroups([])
-            os.setgid(user)
-            os.setuid(user)
-            os._exit(0 if action() else 3)
-        except BaseException as error:
-            os.write(2, repr(error).encode())
-            os._exit(4)
-    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+def is_true_of_user(user: int, action: Callable[[], bool]) -> bool:
+    """What a function returns in a child process that runs as another user."""
+
+    def run() -> None:
+        os.setgroups([])
+        os.setgid(user)
+        os.setuid(user)
+        assert action()
+
+    return exit_code_in_a_fork(run) == 0
 
 
 @pytest.fixture
@@ -206,7 +204,7 @@ def test_folders_that_may_not_be_read_are_said(shared: Path, nobody: int) -> Non
         (shared / name).mkdir()
         (shared / name).chmod(0o777)
     said = "you may not read these folders, which are left out: b"
-    assert as_user(nobody, lambda: said in notes_of(folder)[1]) == 0
+    assert is_true_of_user(nobody, lambda: said in notes_of(folder)[1])
     assert said not in notes_of(folder)[1]
 
 
@@ -225,8 +223,8 @@ def test_arrays_of_another_user_are_read(shared: Path, nobody: int) -> None:
         data = prepared(folder, image_size=9)
         return len(data.predict_set) == 8 and len(list((shared / "cache").rglob("image.npy"))) == 1
 
-    assert as_user(nobody, read_prepared) == 0
-    assert as_user(nobody, prepare_more) == 0
+    assert is_true_of_user(nobody, read_prepared)
+    assert is_true_of_user(nobody, prepare_more)
 
 
 # --- sizes and channels that aren't given -----------------------------------------------------------------------------

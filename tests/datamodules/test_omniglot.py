@@ -274,13 +274,6 @@ def test_defaults_are_those_of_the_papers_authors() -> None:
     assert module.num_classes == len(module.class_names) == 4 * 1623
 
 
-def test_more_ways_than_characters_are_refused(root: Path) -> None:
-    module = OmniglotEpisodes(str(root), n_way=17)
-    module.prepare_data()
-    with pytest.raises(DataError, match=r"17 classes can't be drawn from 16 classes: set --data.n_way to 16 or less"):
-        module.setup("fit")
-
-
 @pytest.mark.long
 def test_the_full_split_has_the_papers_classes(real_omniglot: Path) -> None:
     module = set_up(OmniglotEpisodes(str(real_omniglot), n_way=60, k_shot=5, n_query=5))
@@ -409,12 +402,6 @@ def emptied(name: str, content: bytes) -> tuple[str, bytes]:
     return name, b"" if name.endswith("Tibetan/character07/1562_09.png") else content
 
 
-def empty_folders(folder: Path) -> None:
-    for part in CHOSEN:
-        (folder / f"images_{part}.zip").unlink()
-        (folder / f"images_{part}").mkdir()
-
-
 def cut_zip(folder: Path) -> None:
     path = folder / "images_evaluation.zip"
     path.write_bytes(path.read_bytes()[:-1000])
@@ -428,7 +415,6 @@ def damaged_zip(folder: Path) -> None:
 
 
 BAD: dict[str, tuple[Callable[[Path], object], str]] = {
-    "empty folders": (empty_folders, r"images_background holds no drawing of Omniglot .*: delete it"),
     "a zip cut off": (cut_zip, r"images_evaluation.zip can't be read \(.*\): if it is damaged, delete it"),
     "a damaged zip": (damaged_zip, r"images_evaluation.zip can't be read|is not a whole PNG image"),
     "an empty PNG": (

@@ -15,6 +15,7 @@ from lit_models.errors import ModelError
 from tests.support.data_modules import set_up, sizes
 from tests.support.fixtures import Output, Relit
 from tests.support.pairs import everything, picture, place_of_window, resized, side_by_side
+from tests.support.tiny import QUIET
 from tests.support.trainers import quiet_trainer
 
 pytestmark = pytest.mark.usefixtures("default_root", "seeds")
@@ -285,7 +286,6 @@ SMALL = (
     *("--model.patch_size=16", "--data=PairedFolder", "--data.image_size=32", "--trainer.max_epochs=1"),
     *("--trainer.limit_train_batches=2", "--trainer.callbacks=Triptychs", "--run.id=one"),
 )
-QUIET = ("--trainer.enable_progress_bar=false", "--trainer.enable_model_summary=false", "--trainer.accelerator=cpu")
 
 
 @pytest.mark.parametrize(

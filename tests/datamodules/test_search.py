@@ -1,16 +1,15 @@
 from itertools import islice
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
-from lightning.pytorch.plugins import Precision
 from torch import Tensor
 
 from datamodules import CIFAR10, DataError, ImageDataModule, LabeledImages, SearchBatch, SearchDataModule
 from datamodules.loading.samplers import ShuffledBatches
 from datamodules.loading.tensors import GatherDataset
 from datamodules.search import PairedBatches
+from tests.support.data_modules import with_trainer
 
 
 class Numbered(ImageDataModule):
@@ -34,10 +33,9 @@ class Numbered(ImageDataModule):
         return batch._replace(image=batch.image + 100 / 255)
 
 
-def module_of(trainer: Any = None, **arguments: Any) -> SearchDataModule:
+def module_of(**arguments: Any) -> SearchDataModule:
     module = SearchDataModule(**({"images": Numbered(), "batch_size": 4} | arguments))
     module.setup("fit")
-    module.trainer = trainer
     return module
 
 
@@ -72,10 +70,8 @@ def test_the_labels_are_of_the_images() -> None:
 
 def test_two_ranks_share_out_the_global_batches() -> None:
     whole = list(module_of(batch_size=4).train_dataloader())
-    strategy = SimpleNamespace(root_device=torch.device("cpu"))
     for rank in range(2):
-        trainer = SimpleNamespace(global_rank=rank, world_size=2, strategy=strategy)
-        share = list(module_of(trainer, batch_size=2).train_dataloader())
+        share = list(with_trainer(module_of(batch_size=2), global_rank=rank, world_size=2).train_dataloader())
         assert len(share) == len(whole)
         for mine, together in zip(share, whole, strict=True):
             assert rows(mine.train) == rows(together.train)[rank::2]
@@ -106,12 +102,10 @@ def test_the_second_sampler_may_be_longer() -> None:
 def test_only_the_weights_images_are_augmented(augment_val: bool) -> None:
     module = module_of(augment_val=augment_val)
     batch = next(iter(module.train_dataloader()))
-    module.trainer = SimpleNamespace(precision_plugin=Precision(), training=True)
-    changed = module.on_after_batch_transfer(batch, 0)
+    changed = with_trainer(module).on_after_batch_transfer(batch, 0)
     assert torch.allclose(changed.train.image, (batch.train.image.float() + 100) / 255)
     assert torch.allclose(changed.val.image, (batch.val.image.float() + 100 * augment_val) / 255)
-    module.trainer = SimpleNamespace(precision_plugin=Precision(), training=False)
-    evaluated = module.on_after_batch_transfer(batch.val, 0)
+    evaluated = with_trainer(module, training=False).on_after_batch_transfer(batch.val, 0)
     assert torch.allclose(evaluated.image, batch.val.image.float() / 255)
 
 

@@ -5,11 +5,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from lightning.pytorch.plugins import Precision
-from lightning.pytorch.trainer.states import TrainerState
 from PIL import Image
 
 from datamodules import DataError, EpisodeDataModule, ImageFolder, LabeledImages, SupportQuery
+from tests.support.data_modules import with_trainer
 
 
 def picture(path: Path, value: int, width: int = 20, height: int = 20, mode: str = "RGB") -> None:
@@ -21,18 +20,7 @@ def ready(folder: Path, image_shape: tuple[int, int, int] = (1, 8, 8), **argumen
     """The data module of ``folder/support`` and ``folder/query``, set up for a model of that image shape."""
     settings = {"support": str(folder / "support"), "query": str(folder / "query"), "root": str(folder / "root")}
     data = SupportQuery(**(settings | arguments))
-    model = SimpleNamespace(image_shape=image_shape)
-    strategy = SimpleNamespace(root_device=torch.device("cpu"))
-    trainer = SimpleNamespace(
-        lightning_module=model,
-        training=False,
-        state=TrainerState(),
-        global_rank=0,
-        world_size=1,
-        strategy=strategy,
-        precision_plugin=Precision(),
-    )
-    data.trainer = trainer  # type: ignore[assignment]
+    with_trainer(data, lightning_module=SimpleNamespace(image_shape=image_shape), training=False)
     data.prepare_data()
     data.setup("predict")
     return data

@@ -252,11 +252,6 @@ def test_class_balanced_batches(root: Path) -> None:
         assert batch.label.max() < 50
 
 
-def test_class_balanced_batches_that_are_impossible(root: Path) -> None:
-    with pytest.raises(DataError, match=r"--data\.samples_per_class"):
-        prepared(root, classes_per_batch=6, samples_per_class=5).train_dataloader()
-
-
 # --- what training images become --------------------------------------------------------------------------------------
 
 

@@ -3,11 +3,8 @@ import hashlib
 import pickle
 import shutil
 import tarfile
-import threading
 import warnings
-from collections.abc import Callable, Iterator
-from functools import partial
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +22,8 @@ from datamodules.torch_dataset import as_picture
 from lit_models import VAE
 from tests.support.data_modules import set_up, sizes
 from tests.support.fixtures import Patch
+from tests.support.smallest_data import idx
+from tests.support.smallest_data import write as write_bytes
 from tests.support.trainers import quiet_trainer
 
 HERE = __name__
@@ -142,13 +141,6 @@ def test_a_data_set_of_torchvisions(monkeypatch: Patch) -> None:
     assert padded.image_shape == (3, 32, 32)
 
 
-def write_idx(path: Path, values: np.ndarray) -> None:
-    """As MNIST's files: a type, the number of dimensions, their lengths, the bytes."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    lengths = b"".join(length.to_bytes(4, "big") for length in values.shape)
-    path.write_bytes(bytes([0, 0, 8, values.ndim]) + lengths + values.tobytes())
-
-
 def md5(path: Path) -> str:
     return hashlib.md5(path.read_bytes(), usedforsecurity=False).hexdigest()
 
@@ -156,10 +148,8 @@ def md5(path: Path) -> str:
 def write_as_mnist(name: str) -> Callable[[Path, Pixels, Patch], None]:
     def write(root: Path, pixels: Pixels, _: Patch) -> None:
         for split, start in (("train", "train"), ("test", "t10k")):
-            write_idx(root / name / "raw" / f"{start}-images-idx3-ubyte", pixels[split][:, 0])
-            write_idx(
-                root / name / "raw" / f"{start}-labels-idx1-ubyte", (np.arange(len(pixels[split])) % 10).astype("u1")
-            )
+            write_bytes(root / name / "raw" / f"{start}-images-idx3-ubyte", idx(pixels[split][:, 0]))
+            write_bytes(root / name / "raw" / f"{start}-labels-idx1-ubyte", idx(np.arange(len(pixels[split])) % 10))
 
     return write
 
@@ -196,40 +186,6 @@ FILES = {
 }
 
 
-@pytest.mark.parametrize("name", FILES)
-def test_torchvisions_files_by_name(tmp_path: Path, monkeypatch: Patch, name: str) -> None:
-    """Its classes read files in their published formats; nothing is downloaded."""
-    write, shape, num_classes, first_class = FILES[name]
-    pixels = {
-        split: np.random.default_rng(len(split)).integers(0, 256, (count, *shape), np.uint8)
-        for split, count in (("train", 110), ("test", 20))
-    }
-    write(tmp_path / "root", pixels, monkeypatch)
-    data = prepared(train=name)
-    assert (data.image_shape, data.num_classes, data.class_names[0]) == (shape, num_classes, first_class)
-    assert sizes(data) == [99, 11, 20]
-    for row, file_row in enumerate(data.train_set.rows.tolist()):  # type: ignore[union-attr]
-        sample = data.train_set[row]
-        assert int(sample.label) == file_row % num_classes
-        assert np.array_equal(sample.image, pixels["train"][file_row])
-    assert np.array_equal(data.test_set.columns.image, pixels["test"])
-    assert data.test_set.column("label").tolist() == [row % num_classes for row in range(20)]
-
-
-@pytest.fixture
-def site(tmp_path: Path, monkeypatch: Patch) -> Iterator[tuple[str, Path]]:
-    """A server of files on this machine: its address and its folder."""
-    for name in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"):
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.setattr(SimpleHTTPRequestHandler, "log_message", lambda *_: None)
-    folder = tmp_path / "site"
-    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(SimpleHTTPRequestHandler, directory=str(folder)))
-    threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
-    yield f"http://127.0.0.1:{server.server_port}", folder
-    server.shutdown()
-    server.server_close()
-
-
 def publish(name: str, address: str, site: Path, monkeypatch: Patch) -> None:
     """Puts the files of a data set onto the site as its authors do, and directs torchvision's class to them."""
     made: Any = getattr(torchvision.datasets, name)
@@ -255,23 +211,32 @@ def publish(name: str, address: str, site: Path, monkeypatch: Patch) -> None:
 
 
 @pytest.mark.parametrize("name", FILES)
-def test_torchvision_downloads_files_and_they_are_read(
-    tmp_path: Path, monkeypatch: Patch, site: tuple[str, Path], name: str
+def test_torchvisions_files_by_name(
+    tmp_path: Path, monkeypatch: Patch, serve: Callable[[Path], tuple[str, list[str]]], name: str
 ) -> None:
-    """By its own code, from a server on this machine; without the server one sentence is left."""
-    write, shape, *_ = FILES[name]
+    """Torchvision's own code downloads them, here from this machine, and reads their published formats. Files that are
+    there need no server; without files and server one sentence is left."""
+    write, shape, num_classes, first_class = FILES[name]
     pixels = {
         split: np.random.default_rng(len(split)).integers(0, 256, (count, *shape), np.uint8)
         for split, count in (("train", 110), ("test", 20))
     }
-    address, folder = site
+    folder = tmp_path / "site"
     write(folder, pixels, monkeypatch)
-    publish(name, address, folder, monkeypatch)
+    publish(name, serve(folder)[0].removesuffix("/"), folder, monkeypatch)
     data = prepared(train=name)
-    assert np.array_equal(data.train_set.columns.image, pixels["train"])
+    assert (data.image_shape, data.num_classes, data.class_names[0]) == (shape, num_classes, first_class)
+    assert sizes(data) == [99, 11, 20]
+    for row, file_row in enumerate(data.train_set.rows.tolist()):  # type: ignore[union-attr]
+        sample = data.train_set[row]
+        assert int(sample.label) == file_row % num_classes
+        assert np.array_equal(sample.image, pixels["train"][file_row])
     assert np.array_equal(data.test_set.columns.image, pixels["test"])
+    assert data.test_set.column("label").tolist() == [row % num_classes for row in range(20)]
     shutil.rmtree(folder)
     assert len(prepared(train=name, val_fraction=0).train_set) == 110, "prepared once"
+    shutil.rmtree(data.store.folder)
+    assert np.array_equal(prepared(train=name).train_set.columns.image, pixels["train"])
 
     publish_nowhere = {
         "SVHN": {"split_list": {split: ["http://127.0.0.1:9/x", f"{split}.mat", "0" * 32] for split in pixels}},

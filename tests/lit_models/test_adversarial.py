@@ -230,8 +230,6 @@ def test_schedules_are_stepped_with_the_generator() -> None:
 def test_an_interval_without_a_schedule_is_refused() -> None:
     with pytest.raises(ModelError, match="schedule_interval is step, but there is no schedule"):
         fit(tiny(schedule_interval="step"), 1)
-    with pytest.raises(ModelError, match="schedule_interval is batch; it must be epoch or step"):
-        tiny(schedule_interval="batch")
 
 
 def test_augmented_images_are_all_that_the_discriminator_gets(monkeypatch: Patch) -> None:

@@ -17,6 +17,7 @@ from lit_models.errors import RunError
 from lit_models.layerwise_mlp import MLP, Decoder, mask
 from lit_models.support import phase_data
 from lit_models.support.phase_data import allocate_codes
+from tests.support.data_modules import digits_of
 from tests.support.fixtures import Patch
 from tests.support.trainers import Rates, quiet_trainer, trainer_of
 
@@ -210,9 +211,7 @@ def test_pretraining_a_narrow_layer_turns_no_unit_off(digits_root: Path) -> None
     """With random decoders, all twelve units are off for all images after the first epoch."""
     torch.manual_seed(0)
     model = trained(digits_root, LayerwiseMLP(**TINY), StopAfter(epochs=2))
-    data = Digits(root=str(digits_root))
-    data.setup("fit")
-    image = data.transform(data.train_set.__getitems__(range(300)), training=False).image
+    image = digits_of(digits_root, "train", 300).image
     assert (model.mlp.encode(image, 1) > 0).any(0).all()
     assert model.eval().reconstruction_loss(LabeledImages(image, torch.zeros(0)), 1) < 0.6, (
         "with all units off it is 0.97"
@@ -369,9 +368,7 @@ def test_augmented_images_are_cached_plain(tmp_path: Path, digits_root: Path) ->
 
 
 def test_without_our_data_modules_the_layers_below_run_again(digits_root: Path) -> None:
-    data = Digits(root=str(digits_root))
-    data.setup("fit")
-    plain = data.transform(data.train_set.__getitems__(range(64)), training=False)
+    plain = digits_of(digits_root, "train", 64)
     batches = [LabeledImages(plain.image[rows], plain.label[rows]) for rows in torch.arange(64).split(16)]
     loader = torch.utils.data.DataLoader(batches, batch_size=None)
     model = LayerwiseMLP(**{**TINY, "pretrain_epochs": 1, "finetune_epochs": 1})

@@ -1,6 +1,5 @@
 """Runs of LayerwiseMLP, as a user meets them."""
 
-import multiprocessing
 import re
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ from lit_models import LayerwiseMLP
 from lit_models.errors import ModelError
 from lit_models.support.phase_data import labeled_rows
 from tests.lit_models.test_layerwise_mlp import TINY
+from tests.support.data_modules import digits_of
 from tests.support.fixtures import Output, Relit
 from tests.support.small_data import stl10
 from tests.support.tables import rows_of, table_of
@@ -81,17 +81,10 @@ def test_fit_logs_every_phase_and_keeps_the_best_classifier(uninterrupted: Path)
 
 @pytest.mark.long
 def test_the_progress_bar_names_phase_and_layer(relit: Relit, capsys: Output) -> None:
-    arguments = ["fit", *FIT, "--trainer.enable_progress_bar=true"]
-    killer = [
-        "--trainer.callbacks+=tests.support.tiny.KillAt",
-        "--trainer.callbacks.batch=15",
-        "--checkpoint.every_n_steps=7",
-    ]
-    process = multiprocessing.get_context("fork").Process(target=relit, args=(*arguments, *killer))
-    process.start()
-    process.join(120)
+    arguments = [*FIT, "--trainer.enable_progress_bar=true"]
+    killed_fit(relit, *arguments, *killer(batch=15), "--checkpoint.every_n_steps=7")
     capsys.readouterr()
-    assert relit(*arguments, "--ckpt_path=last") == 0
+    assert relit("fit", *arguments, "--ckpt_path=last") == 0
     lines = [line for line in re.split(r"[\r\n]", capsys.readouterr().out) if line.startswith("Epoch ")]
     shown = {int(line[6:].split("/")[0]): line for line in lines}
     phases = [*[f"pretraining layer {layer} of 3" for layer in (1, 2, 3) for _ in range(2)], *["fine-tuning"] * 3]
@@ -112,9 +105,7 @@ def test_tests_write_tables_and_figures(relit: Relit, uninterrupted: Path, digit
     figures = uninterrupted / "figures"
     model = LayerwiseMLP.load_from_checkpoint(checkpoint).eval()
     assert model.class_names == tuple("0123456789")
-    data = Digits(root=str(digits_root))
-    data.setup("test")
-    batch = data.transform(data.test_set.__getitems__(range(300)), training=False)
+    batch = digits_of(digits_root)
     with torch.no_grad():
         guesses = model(batch.image).argmax(1).tolist()
     pairs = list(zip(batch.label.tolist(), guesses, strict=True))
@@ -132,9 +123,7 @@ def test_tests_write_tables_and_figures(relit: Relit, uninterrupted: Path, digit
 def test_predictions_name_files_classes_and_probabilities(
     relit: Relit, uninterrupted: Path, digits_root: Path, tmp_path: Path
 ) -> None:
-    data = Digits(root=str(digits_root))
-    data.setup("predict")
-    batch = data.transform(data.test_set.__getitems__(range(7)), training=False)
+    batch = digits_of(digits_root, count=7)
     folder = tmp_path / "scans"
     folder.mkdir()
     for number, image in enumerate(batch.image):

@@ -11,6 +11,7 @@ from torch import nn
 
 import lit_models
 from lit_models import METHODS, module
+from lit_models.cli.export import INPUTS, OUTPUTS
 from lit_models.module import Export, Method
 from lit_models.support.lightning_internals import data_of
 from lit_models.support.weights import hyperparameter_names, state_of
@@ -23,7 +24,6 @@ TITLES = {name: name for name in METHODS}
 PROTOCOLS = [
     kind for kind in vars(module).values() if getattr(kind, "_is_protocol", False) and "lit" in kind.__module__
 ]
-KINDS = {"image", "source", "latent", "code", "label"}
 
 
 def strings(values: Any) -> bool:
@@ -50,8 +50,8 @@ def test_a_method_keeps_the_contract(name: str) -> None:
     for export in kind.exports:
         assert isinstance(export, Export)
         assert callable(getattr(model, export.method))
-        assert set(export.inputs) <= KINDS
-        assert export.output in ("image", "logits", "embedding")
+        assert set(export.inputs) <= INPUTS.keys()
+        assert export.output in OUTPUTS
     checkpoint = checkpoint_of(model)
     assert kind.training_only <= checkpoint.keys()
     assert not kind.training_only & state_of(checkpoint, name).keys()

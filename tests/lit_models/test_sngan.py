@@ -5,19 +5,15 @@ import torch
 from torch import nn
 from torch.nn.utils import parametrize
 
-from datamodules import LabeledImages
 from lit_models import DCGAN, SNGAN
 from lit_models.losses.gan import discriminator_bce, discriminator_hinge
 from lit_models.sngan import CNNDiscriminator, CNNGenerator
+from tests.support.data_modules import noise
 
 
 def tiny(**arguments: Any) -> SNGAN:
     torch.manual_seed(0)
     return SNGAN(**{"image_size": 16, "channels": 1, "latent_dim": 3, "feature_maps": 2, **arguments})
-
-
-def batch(size: int = 4, image_size: int = 16) -> LabeledImages:
-    return LabeledImages(torch.rand(size, 1, image_size, image_size), torch.zeros(size, dtype=torch.long))
 
 
 def test_the_networks_of_table_3() -> None:
@@ -77,7 +73,7 @@ def test_same_generator_as_dcgan_and_same_discriminator_but_for_the_norms() -> N
 
 
 def test_the_loss_that_is_asked_for() -> None:
-    data, fake = batch(), torch.rand(4, 1, 16, 16) * 2 - 1
+    data, fake = noise(), torch.rand(4, 1, 16, 16) * 2 - 1
     for loss, function in (("bce", discriminator_bce), ("hinge", discriminator_hinge)):
         model = tiny(loss=loss).eval()
         real_score, fake_score = model.discriminator(data.image * 2 - 1), model.discriminator(fake)
@@ -94,7 +90,7 @@ def test_r1_joins_the_loss(method: type[SNGAN] | type[DCGAN]) -> None:
     """Against the slopes at one image at a time."""
     torch.manual_seed(0)
     model = method(image_size=16, channels=1, latent_dim=3, feature_maps=2, r1_weight=6.0).eval()
-    data, fake = batch(), torch.rand(4, 1, 16, 16) * 2 - 1
+    data, fake = noise(), torch.rand(4, 1, 16, 16) * 2 - 1
     assert not any(isinstance(m, nn.BatchNorm2d) for m in model.discriminator.modules())
     assert model.not_compiled == ("discriminator",)
     assert tiny().not_compiled == ()

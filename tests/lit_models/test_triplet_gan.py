@@ -5,8 +5,8 @@ import torch
 from torch import nn
 from torch.nn.utils import parametrize
 
-from datamodules import LabeledImages
 from lit_models import TripletGAN
+from tests.support.data_modules import noise
 
 OBJECTIVES = ["distance", "norm", "negative_norm"]
 
@@ -17,14 +17,10 @@ def tiny(**arguments: Any) -> TripletGAN:
     return TripletGAN(**{**defaults, **arguments})
 
 
-def batch(size: int = 4) -> LabeledImages:
-    return LabeledImages(torch.rand(size, 1, 16, 16), torch.zeros(size, dtype=torch.long))
-
-
 @pytest.mark.parametrize("size", [4, 5])
 def test_the_losses_of_a_batch_image_by_image(size: int) -> None:
     """Each image is once an anchor, with the image half a batch further on as its positive and a fake of its own."""
-    model, data, fake = tiny(margin=0.01).eval(), batch(size), torch.rand(size, 1, 16, 16)
+    model, data, fake = tiny(margin=0.01).eval(), noise(size), torch.rand(size, 1, 16, 16)
     f = [model.discriminator(image[None] * 2 - 1)[0] for image in data.image]
     g = [model.discriminator(image[None])[0] for image in fake]
     positives = [f[(i - size // 2) % size] for i in range(size)]

@@ -16,6 +16,7 @@ from lit_models import WGAN
 from lit_models.cli.trainer import compile_networks
 from lit_models.losses.gan import gradient_penalty
 from tests.lit_models.test_adversarial import assert_trained_alike, fit, loader
+from tests.support.data_modules import noise
 from tests.support.fixtures import Patch, Relit
 from tests.support.tables import rows_of
 from tests.support.tiny import CONFIGS, the_run
@@ -30,10 +31,6 @@ RESNET = {**PENALTY, "architecture": "resnet", "image_size": 32}
 def tiny(**arguments: Any) -> WGAN:
     torch.manual_seed(1)
     return WGAN(**{"image_size": 16, "channels": 1, "latent_dim": 3, "feature_maps": 2, **arguments})
-
-
-def batch(size: int = 4, image_size: int = 16) -> LabeledImages:
-    return LabeledImages(torch.rand(size, 1, image_size, image_size), torch.zeros(size, dtype=torch.long))
 
 
 class ClipBounds(Callback):
@@ -100,7 +97,7 @@ def test_batch_norm_is_in_the_critic_with_clipping_alone(arguments: dict[str, An
 @pytest.mark.parametrize("mode", [torch.enable_grad, torch.no_grad, torch.inference_mode])
 def test_the_whole_loss_is_logged_in_any_grad_mode(mode: Any) -> None:
     model = tiny(**PENALTY)
-    data, fake = batch(), torch.rand(4, 1, 16, 16)
+    data, fake = noise(), torch.rand(4, 1, 16, 16)
     with mode():
         values = model.discriminator_loss(LabeledImages(data.image.clone(), data.label), fake.clone())
     assert values["gradient_penalty"] > 0

@@ -1,6 +1,4 @@
 import runpy
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -9,6 +7,7 @@ import pytest
 
 from lit_models.runs.reading import read_run
 from tests.support.fixtures import Output, Patch, Relit
+from tests.support.processes import started_here
 from tests.support.tiny import CONFIGS
 
 SCRIPTS = CONFIGS.parent / "scripts" / "analyses"
@@ -26,17 +25,11 @@ checkpoint: {monitor: val/accuracy, mode: max}
 @pytest.fixture
 def control(relit: Relit, monkeypatch: Patch) -> Callable[..., Any]:
     """Runs the script, and what it would start as processes in this one."""
-    start_process = subprocess.run
-
-    def run(command: list[str], **options: Any) -> subprocess.CompletedProcess[str]:
-        if command[:3] != [sys.executable, "-m", "lit_models"]:
-            return start_process(command, **options)
-        return subprocess.CompletedProcess(command, relit(*command[3:], "--trainer.accelerator=cpu"))
 
     def start(*arguments: str) -> Any:
         monkeypatch.syspath_prepend(str(SCRIPTS))
         monkeypatch.setattr("sys.argv", ["darts_control.py", *arguments])
-        monkeypatch.setattr(subprocess, "run", run)
+        monkeypatch.setattr("subprocess.run", started_here(relit, "--trainer.accelerator=cpu"))
         with pytest.raises(SystemExit) as exit_:
             runpy.run_path(str(SCRIPTS / "darts_control.py"), run_name="__main__")
         return exit_.value.code

@@ -1,6 +1,5 @@
 """A headless Chromium that is driven over a pipe, without any library."""
 
-import base64
 import json
 import os
 import select
@@ -87,11 +86,6 @@ class Page:
     def point_at(self, x: float, y: float) -> None:
         """Moves the pointer there, in CSS pixels of the window."""
         self.send("Input.dispatchMouseEvent", type="mouseMoved", x=x, y=y)
-
-    def screenshot(self, path: Path) -> None:
-        """Writes the whole page as a PNG file."""
-        shot = self.send("Page.captureScreenshot", captureBeyondViewport=True, format="png")
-        path.write_bytes(base64.b64decode(shot["data"]))
 
     def send(self, method: str, **parameters: Any) -> dict[str, Any]:
         """Calls a method of the DevTools protocol and returns its result."""

@@ -8,11 +8,12 @@ import base64
 import hashlib
 import json
 import re
-import threading
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from typing import Any
 from urllib.parse import urlsplit
+
+from tests.support.local_server import LocalServer, Quiet
 
 TOKEN = "hf_stand_in"
 
@@ -36,8 +37,8 @@ class Repository:
         return hashlib.sha1(repr(sorted(self.files.items())).encode()).hexdigest()
 
 
-class HubServer:
-    """The server; ``with HubServer() as server`` listens at ``server.url`` on a free port of this machine.
+class HubServer(LocalServer):
+    """The server.
 
     Attributes:
         repositories: By ``OWNER/NAME``.
@@ -47,17 +48,7 @@ class HubServer:
     def __init__(self) -> None:
         self.repositories: dict[str, Repository] = {}
         self.downloaded: list[str] = []
-        handler = type("Handler", (_Handler,), {"hub": self})
-        self._http = ThreadingHTTPServer(("127.0.0.1", 0), handler)
-        self.url = f"http://127.0.0.1:{self._http.server_port}"
-
-    def __enter__(self) -> "HubServer":
-        threading.Thread(target=self._http.serve_forever, daemon=True).start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._http.shutdown()
-        self._http.server_close()
+        super().__init__(_Handler)
 
     def environment(self, cache: Any) -> dict[str, str]:
         """The environment variables with which ``huggingface_hub`` talks to this server."""
@@ -79,12 +70,8 @@ class HubServer:
         return {"success": True, "commitOid": repository.commit, "commitUrl": address}
 
 
-class _Handler(BaseHTTPRequestHandler):
-    hub: HubServer
-    protocol_version = "HTTP/1.1"
-
-    def log_message(self, format: str, *_: Any) -> None:
-        """Nothing: a test's output is no place for a log of requests."""
+class _Handler(Quiet, BaseHTTPRequestHandler):
+    server: HubServer
 
     def do_POST(self) -> None:
         body = self.rfile.read(int(self.headers["Content-Length"]))
@@ -94,15 +81,15 @@ class _Handler(BaseHTTPRequestHandler):
         elif path == "/api/repos/create":
             asked = json.loads(body)
             name = f"{asked['organization']}/{asked['name']}"
-            is_new = name not in self.hub.repositories
-            self.hub.repositories.setdefault(name, Repository(asked.get("visibility") == "private"))
-            self._reply({"url": f"{self.hub.url}/{name}"}, 200 if is_new else 409)
+            is_new = name not in self.server.repositories
+            self.server.repositories.setdefault(name, Repository(asked.get("visibility") == "private"))
+            self._reply({"url": f"{self.server.url}/{name}"}, 200 if is_new else 409)
         elif path == "/api/validate-yaml":
             assert json.loads(body)["content"].startswith("---\n")
             self._reply({"errors": [], "warnings": []})
         elif found := re.fullmatch(r"/api/models/([\w.-]+/[\w.-]+)/(preupload|commit)/main", path):
             if found[2] == "commit":
-                self._reply(self.hub.commit(found[1], body))
+                self._reply(self.server.commit(found[1], body))
             else:
                 names = [file["path"] for file in json.loads(body)["files"]]
                 modes = [{"path": name, "uploadMode": "regular", "shouldIgnore": False} for name in names]
@@ -115,7 +102,7 @@ class _Handler(BaseHTTPRequestHandler):
         found = re.fullmatch(r"/api/models/([\w.-]+/[\w.-]+)(?:/(revision|tree)/(\w+))?", path)
         file = re.fullmatch(r"/([\w.-]+/[\w.-]+)/resolve/(\w+)/([\w.-]+)", path)
         asked = found or file
-        repository = None if asked is None else self.hub.repositories.get(asked[1])
+        repository = None if asked is None else self.server.repositories.get(asked[1])
         if repository is None:
             self._refuse(404, "Repository not found", "RepoNotFound")
         elif found is not None and found[2] == "revision" and found[3] != "main":
@@ -124,7 +111,7 @@ class _Handler(BaseHTTPRequestHandler):
             content = repository.files[file[3]]
             headers = {"X-Repo-Commit": repository.commit, "ETag": f'"{hashlib.sha1(content).hexdigest()}"'}
             if self.command == "GET":
-                self.hub.downloaded.append(file[3])
+                self.server.downloaded.append(file[3])
             self._send(200, content, "application/octet-stream", headers)
         elif found is not None and found[2] == "tree":
             files = repository.files.items()

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch import Trainer
 
 from datamodules import (
     EpisodeDataModule,
@@ -15,12 +15,11 @@ from datamodules import (
     LabeledImages,
     SearchDataModule,
 )
+from lit_models.module import Method
 from tests.methods import ALL_MODELS
 from tests.support.small_data import write_autoencoder
 from tests.support.small_models import built
 from tests.support.trainers import quiet_trainer
-
-IMAGES_OF_A_CLASS = 8
 
 
 class ImagesInMemory(ImageDataModule):
@@ -56,7 +55,7 @@ class ImagesInMemory(ImageDataModule):
 
 def small_fit(
     title: str, folder: Path, batch_size: int = 6, eval_batch_size: int = 6, count: int = 24, **trainer: Any
-) -> tuple[LightningModule, ImageDataModule, Trainer]:
+) -> tuple[Method, ImageDataModule, Trainer]:
     """A model of :data:`tests.methods.ALL_MODELS` in training mode, data that it takes, and a trainer.
 
     Args:
@@ -102,11 +101,11 @@ def small_fit(
     return model, data, small_trainer(model, folder, **trainer)
 
 
-def small_trainer(model: LightningModule, folder: Path, **arguments: Any) -> Trainer:
+def small_trainer(model: Method, folder: Path, **arguments: Any) -> Trainer:
     """A silent trainer on the CPU, of two batches an epoch and a split, and as many epochs as the model plans, or 1."""
     return quiet_trainer(
         **{
-            "max_epochs": getattr(model, "planned_epochs", None) or 1,
+            "max_epochs": model.planned_epochs or 1,
             **dict.fromkeys(("limit_train_batches", "limit_val_batches", "limit_test_batches"), 2),
             "num_sanity_val_steps": 0,
             "use_distributed_sampler": False,

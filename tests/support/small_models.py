@@ -3,16 +3,16 @@
 from typing import Any
 
 import torch
-from lightning.pytorch import LightningModule
 from torch import nn
 
 import lit_models
+from lit_models.module import Method
 from lit_models.support.pretrained import StartsFromWeights
 from tests.methods import ALL_MODELS
 from tests.support.trainers import quiet_trainer
 
 
-def built(title: str, **others: Any) -> LightningModule:
+def built(title: str, **others: Any) -> Method:
     """A model of :data:`tests.methods.ALL_MODELS`, in training mode.
 
     Args:
@@ -26,7 +26,7 @@ def built(title: str, **others: Any) -> LightningModule:
     return model
 
 
-def small_model(title: str) -> LightningModule:
+def small_model(title: str) -> Method:
     """A tiny model in evaluation mode, whose parameters and statistics are all random."""
     torch.manual_seed(0)
     model = built(title).eval()
@@ -43,11 +43,11 @@ def small_model(title: str) -> LightningModule:
 def called(model: Any, inputs: tuple[str, ...]) -> torch.Tensor:
     """The model's forward of two inputs."""
     torch.manual_seed(0)
-    kinds = {"latent": (getattr(model, "latent_dim", 1),), "image": model.image_shape}
+    kinds = {"latent": (model.latent_dim,), "image": model.image_shape}
     return model(*(torch.arange(2) if kind == "label" else torch.rand(2, *kinds[kind]) for kind in inputs))
 
 
-def checkpoint_of(model: LightningModule, experiment: str = "an_experiment") -> dict[str, Any]:
+def checkpoint_of(model: Method, experiment: str = "an_experiment") -> dict[str, Any]:
     """A checkpoint of a model as `relit fit` would have written it."""
     content: dict[str, Any] = {
         "pytorch-lightning_version": "2.6.0",

@@ -53,14 +53,14 @@ def write(path: Path, content: bytes) -> None:
 
 
 def idx(values: np.ndarray) -> bytes:
-    header = struct.pack(f">HBB{values.ndim}I", 0, 8, values.ndim, *values.shape)
-    return gzip.compress(header + values.astype(np.uint8).tobytes(), 1)
+    """Bytes in the format of MNIST's files."""
+    return struct.pack(f">HBB{values.ndim}I", 0, 8, values.ndim, *values.shape) + values.astype(np.uint8).tobytes()
 
 
 def write_mnist(root: Path, train_images: int = 60_000) -> None:
     for prefix, images, labels in (("train", train_images, 60_000), ("t10k", 10_000, 10_000)):
-        write(root / "mnist" / f"{prefix}-images-idx3-ubyte.gz", idx(np.zeros((images, 28, 28))))
-        write(root / "mnist" / f"{prefix}-labels-idx1-ubyte.gz", idx(np.zeros(labels)))
+        for kind, values in (("images-idx3", np.zeros((images, 28, 28))), ("labels-idx1", np.zeros(labels))):
+            write(root / "mnist" / f"{prefix}-{kind}-ubyte.gz", gzip.compress(idx(values), 1))
 
 
 def write_omniglot(root: Path, side: int = 105) -> None:

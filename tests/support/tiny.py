@@ -1,6 +1,5 @@
 """Small runs that many tests share, and callbacks that disturb them."""
 
-import multiprocessing
 import os
 import signal
 import time
@@ -14,6 +13,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lit_models.runs.folder import is_restarted
 from lit_models.support.files import write_atomically
 from tests.support.compare import assert_alike
+from tests.support.processes import exit_code_in_a_fork
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 
@@ -132,6 +132,11 @@ def weights(run: Path) -> dict[str, torch.Tensor]:
     return torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"]
 
 
+def contents(folder: Path) -> dict[str, bytes | None]:
+    """All that is in a folder: the bytes of files, None for folders."""
+    return {str(path): path.read_bytes() if path.is_file() else None for path in sorted(folder.rglob("*"))}
+
+
 def the_run(root: Path = Path("runs")) -> Path:
     """The only run below ``runs/``."""
     (run,) = root.glob("*/*")
@@ -148,10 +153,7 @@ def finished_run(root: Path, *arguments: str) -> Path:
 
 def killed_fit(relit: Callable[..., int], *arguments: str) -> None:
     """Runs ``relit fit`` in a forked process, which a callback or another process kills."""
-    process = multiprocessing.get_context("fork").Process(target=relit, args=("fit", *arguments))
-    process.start()
-    process.join(120)
-    assert process.exitcode == -signal.SIGKILL
+    assert exit_code_in_a_fork(relit, "fit", *arguments) == -signal.SIGKILL
 
 
 def killer(**moment: int) -> list[str]:
@@ -161,10 +163,7 @@ def killer(**moment: int) -> list[str]:
 
 def assert_same_run(run: Path, other: Path) -> None:
     """Weights, metrics and pictures are equal, bit for bit."""
-    state, expected = weights(run), weights(other)
-    assert state.keys() == expected.keys()
-    for name in expected:
-        assert torch.equal(state[name], expected[name]), name
+    assert_alike(weights(run), weights(other), "weights")
     best, expected_best = ((one / "checkpoints" / "best.ckpt") for one in (run, other))
     assert best.is_file() == expected_best.is_file()
     if best.is_file():

@@ -36,6 +36,31 @@ def seeded_fit(model: LightningModule, data: Any, *callbacks: Callback, **argume
     return trainer
 
 
+class Recorder(LightningModule):
+    """Keeps its batches, and has one weight, which learns nothing.
+
+    Attributes:
+        train_batches: Batches of training.
+        val_batches: Batches of validation.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = torch.nn.Parameter(torch.zeros(()))
+        self.train_batches: list[Any] = []
+        self.val_batches: list[Any] = []
+
+    def training_step(self, batch: Any, batch_idx: int) -> torch.Tensor:
+        self.train_batches.append(batch)
+        return self.weight * 0
+
+    def validation_step(self, batch: Any, batch_idx: int) -> None:
+        self.val_batches.append(batch)
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        return torch.optim.SGD(self.parameters(), lr=0.1)
+
+
 class Rates(Callback):
     """Keeps the optimizers' learning rates as each training batch begins."""
 

@@ -9,12 +9,13 @@ import itertools
 import json
 import re
 import threading
-from collections.abc import Iterator
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from typing import Any
 
 import yaml
+
+from tests.support.local_server import LocalServer, Quiet
 
 ENTITY = "somebody"
 
@@ -38,8 +39,8 @@ class StoredRun:
         return [json.loads(line) for _, line in sorted(self.lines.get("wandb-history.jsonl", {}).items())]
 
 
-class WandbServer:
-    """The server; ``with WandbServer() as server`` listens at ``server.url`` on a free port of this machine.
+class WandbServer(LocalServer):
+    """The server.
 
     Attributes:
         runs: Runs by id.
@@ -62,17 +63,7 @@ class WandbServer:
         self._numbers = itertools.count(1)
         self._runs_of_sweep: dict[str, int] = {}
         self._lock = threading.Lock()
-        handler = type("Handler", (_Handler,), {"server_state": self})
-        self._http = ThreadingHTTPServer(("127.0.0.1", 0), handler)
-        self.url = f"http://127.0.0.1:{self._http.server_port}"
-
-    def __enter__(self) -> "WandbServer":
-        threading.Thread(target=self._http.serve_forever, daemon=True).start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._http.shutdown()
-        self._http.server_close()
+        super().__init__(_Handler)
 
     # --- GraphQL ------------------------------------------------------------------------------------------------------
 
@@ -264,12 +255,8 @@ def _viewer() -> dict[str, Any]:
     return {**names, "id": "u", "flags": "{}", "admin": False, "email": "", "teams": {"edges": []}}
 
 
-class _Handler(BaseHTTPRequestHandler):
-    server_state: WandbServer
-    protocol_version = "HTTP/1.1"
-
-    def log_message(self, format: str, *_: Any) -> None:
-        """Nothing: a test's output is no place for a log of requests."""
+class _Handler(Quiet, BaseHTTPRequestHandler):
+    server: WandbServer
 
     def _body(self) -> bytes:
         body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
@@ -287,22 +274,16 @@ class _Handler(BaseHTTPRequestHandler):
         self._reply({})
 
     def do_PUT(self) -> None:
-        self.server_state.upload(self.path, self._body())
+        self.server.upload(self.path, self._body())
         self._reply({})
 
     def do_POST(self) -> None:
         body = self._body()
         if found := re.fullmatch(r"/files/[^/]+/[^/]+/([^/]+)/file_stream", self.path):
-            self.server_state.stream(found[1], json.loads(body))
+            self.server.stream(found[1], json.loads(body))
             self._reply({"exitcode": None, "limits": {}})
         elif self.path == "/graphql":
             asked = json.loads(body)
-            self._reply({"data": self.server_state.answer(asked["query"], asked.get("variables") or {})})
+            self._reply({"data": self.server.answer(asked["query"], asked.get("variables") or {})})
         else:
             self._reply({})
-
-
-def serve() -> Iterator[WandbServer]:
-    """A server for as long as a fixture lasts."""
-    with WandbServer() as server:
-        yield server

@@ -5,10 +5,9 @@ import hashlib
 import io
 import multiprocessing
 import os
-import threading
 import time
 from collections import defaultdict
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 
 import pytest
@@ -17,19 +16,15 @@ from datamodules.errors import DataError, DataWarning
 from datamodules.loading import archives
 from datamodules.loading.archives import RemoteFile, fetch
 from tests.support.data_modules import visible_files
+from tests.support.local_server import LocalServer, Quiet, without_proxies
 
 CONTENT = bytes(range(256)) * 4096  # 1 MiB
 MD5 = "md5:" + hashlib.md5(CONTENT).hexdigest()
 SHA256 = "sha256:" + hashlib.sha256(CONTENT).hexdigest()
 
 
-class Handler(BaseHTTPRequestHandler):
+class Handler(Quiet, BaseHTTPRequestHandler):
     """Serves CONTENT under every path; ``server.faults[path]`` says what goes wrong at each request of it, in turn."""
-
-    protocol_version = "HTTP/1.1"
-
-    def log_message(self, *arguments):
-        pass
 
     def do_GET(self):
         server, path = self.server, self.path
@@ -93,18 +88,12 @@ class Handler(BaseHTTPRequestHandler):
 def server(monkeypatch):
     monkeypatch.setattr(archives, "RETRY_DELAYS", (0.01, 0.01))
     monkeypatch.setattr(archives, "TIMEOUT", 0.3)
-    for name in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"):
-        monkeypatch.delenv(name, raising=False)
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    server.daemon_threads = True
-    server.faults = defaultdict(list)
-    server.always = {}
-    server.requests = []
-    server.url = f"http://127.0.0.1:{server.server_port}"
-    threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
-    yield server
-    server.shutdown()
-    server.server_close()
+    without_proxies(monkeypatch)
+    with LocalServer(Handler) as server:
+        server.faults = defaultdict(list)
+        server.always = {}
+        server.requests = []
+        yield server
 
 
 def remote(server, *mirrors: str, checksum: str = MD5) -> RemoteFile:
@@ -221,9 +210,9 @@ def test_redirect_to_a_local_file_is_refused(server, tmp_path):
 
 
 def test_unreachable_host_then_mirror(server, tmp_path):
-    closed = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    closed = LocalServer(Handler)
     closed.server_close()
-    file = RemoteFile("data.bin", (f"http://127.0.0.1:{closed.server_port}/", f"{server.url}/"), MD5)
+    file = RemoteFile("data.bin", (f"{closed.url}/", f"{server.url}/"), MD5)
     assert fetch(file, tmp_path).read_bytes() == CONTENT
 
 

@@ -1,4 +1,4 @@
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -7,7 +7,7 @@ import pytest
 import torch
 from lightning.fabric import Fabric
 from lightning.fabric.utilities.data import _update_dataloader
-from lightning.pytorch import LightningDataModule, LightningModule, Trainer
+from lightning.pytorch import LightningDataModule
 from lightning.pytorch.callbacks import BasePredictionWriter, BatchSizeFinder, ModelCheckpoint
 from torch import Tensor
 from torch.utils.data import (
@@ -26,6 +26,7 @@ from datamodules.loading.samplers import ClassBalancedBatches, SequentialBatches
 from datamodules.loading.tensors import GatherDataset, LabeledImages
 from datamodules.search import PairedBatches
 from lit_models import DigitClassifier
+from tests.support.trainers import Recorder, quiet_trainer
 
 SIZE = 20
 
@@ -36,23 +37,27 @@ def loader(batch_size: int = 4, seed: int = 0) -> BatchLoader[LabeledImages]:
     return BatchLoader(data, batch_sampler=ShuffledBatches(SIZE, batch_size, seed))
 
 
-def labels(batches: BatchLoader[LabeledImages]) -> list[list[int]]:
+def labels(batches: Iterable[LabeledImages]) -> list[list[int]]:
     return [batch.label.tolist() for batch in batches]
+
+
+def epoch_of(batches: BatchLoader[LabeledImages], epoch: int) -> list[list[int]]:
+    """The labels of an epoch that is gone through from its start."""
+    batches.set_epoch(epoch)
+    return labels(batches)
 
 
 def test_an_epoch_is_the_samplers() -> None:
     batches = loader()
-    batches.set_epoch(3)
     assert len(batches) == 5
-    assert labels(batches) == [rows.tolist() for rows in batches.batches.epoch(3)]
+    assert epoch_of(batches, 3) == [rows.tolist() for rows in batches.batches.epoch(3)]
 
 
 def test_an_epoch_that_is_gone_through_again_is_the_same_and_the_next_another() -> None:
     batches = loader()
     first = labels(batches)
     assert labels(batches) == first
-    batches.set_epoch(1)
-    assert labels(batches) != first
+    assert epoch_of(batches, 1) != first
 
 
 def test_an_iteration_that_was_left_starts_again() -> None:
@@ -74,28 +79,22 @@ def test_the_state_says_how_far_the_epoch_is() -> None:
 def test_a_resumed_epoch_is_resumed_once_only() -> None:
     resumed = loader()
     resumed.load_state_dict({"epoch": 1, "batches_seen": 3, "batches": 5})
-    whole = loader()
-    whole.set_epoch(1)
-    expected = labels(whole)
+    expected = epoch_of(loader(), 1)
     assert labels(resumed) == expected[3:]
     assert labels(resumed) == expected
 
 
 def test_the_epoch_after_a_resumed_one_is_whole() -> None:
-    resumed, whole = loader(), loader()
+    resumed = loader()
     resumed.load_state_dict({"epoch": 1, "batches_seen": 3, "batches": 5})
-    for one in (resumed, whole):
-        one.set_epoch(2)
-    assert labels(resumed) == labels(whole)
+    assert epoch_of(resumed, 2) == epoch_of(loader(), 2)
 
 
 def test_with_another_batch_size_the_epoch_starts_again() -> None:
-    resumed, whole = loader(batch_size=5), loader(batch_size=5)
+    resumed = loader(batch_size=5)
     resumed.load_state_dict({"epoch": 1, "batches_seen": 3, "batches": 5})
-    resumed.set_epoch(1)
-    whole.set_epoch(1)
-    assert labels(resumed) == labels(whole)
-    assert len(whole) == 4
+    assert len(resumed) == 4
+    assert epoch_of(resumed, 1) == epoch_of(loader(batch_size=5), 1)
 
 
 @pytest.mark.parametrize("batch_size", [2, 3, 5, 8])
@@ -192,47 +191,17 @@ def test_any_source_of_batches_will_do() -> None:
     ]
 
 
-class Recorder(LightningModule):
-    """Notes the labels of every batch; dies at a given step."""
-
-    def __init__(self, dies_at: int | None = None) -> None:
-        super().__init__()
-        self.weight = torch.nn.Parameter(torch.zeros(()))
-        self.dies_at = dies_at
-        self.seen: list[list[int]] = []
-
-    def training_step(self, batch: LabeledImages, batch_idx: int) -> Tensor:
-        if len(self.seen) == self.dies_at:
-            raise KeyboardInterrupt
-        self.seen.append(batch.label.tolist())
-        return self.weight * batch.image.mean()
-
-    def configure_optimizers(self) -> torch.optim.Optimizer:
-        return torch.optim.SGD(self.parameters(), lr=0.1)
-
-
 @pytest.mark.filterwarnings("ignore")
 def test_lightning_sets_the_epoch_and_resumes_in_its_middle(tmp_path: Path) -> None:
     def fit(model: Recorder, checkpoint: Path | None = None) -> list[list[int]]:
         every_step = ModelCheckpoint(tmp_path / "checkpoints", every_n_train_steps=1, save_top_k=-1)
-        trainer = Trainer(
-            max_epochs=3,
-            accelerator="cpu",
-            logger=False,
-            callbacks=[every_step],
-            enable_progress_bar=False,
-            enable_model_summary=False,
-        )
+        trainer = quiet_trainer(max_epochs=3, callbacks=[every_step], enable_checkpointing=True)
         options: dict[str, Any] = {"ckpt_path": checkpoint, "weights_only": True} if checkpoint else {}
         trainer.fit(model, loader(), **options)
-        return model.seen
+        return labels(model.train_batches)
 
     whole = fit(Recorder())
-    expected = []
-    for epoch in range(3):
-        batches = loader()
-        batches.set_epoch(epoch)
-        expected += labels(batches)
+    expected = [batch for epoch in range(3) for batch in epoch_of(loader(), epoch)]
     assert whole == expected
 
     checkpoint = tmp_path / "checkpoints" / "epoch=1-step=7.ckpt"
@@ -240,15 +209,6 @@ def test_lightning_sets_the_epoch_and_resumes_in_its_middle(tmp_path: Path) -> N
 
 
 # --- as a DataLoader of torch's ---------------------------------------------------------------------------------------
-
-QUIET: dict[str, Any] = {
-    "accelerator": "cpu",
-    "devices": 1,
-    "logger": False,
-    "enable_checkpointing": False,
-    "enable_progress_bar": False,
-    "enable_model_summary": False,
-}
 
 
 class Rows(BasePredictionWriter):
@@ -281,7 +241,7 @@ def test_a_prediction_notes_the_rows_of_each_batch(by_hook: bool, recwarn: pytes
 
     writer = Rows()
     given: dict[str, Any] = {"datamodule": Data()} if by_hook else {"dataloaders": in_order()}
-    Trainer(callbacks=[writer], **QUIET).predict(Labels(), **given, return_predictions=False)
+    quiet_trainer(callbacks=[writer]).predict(Labels(), **given, return_predictions=False)
     expected = [list(range(8)), list(range(8, 16)), list(range(16, SIZE))]
     assert writer.seen == [(rows, rows) for rows in expected]
     assert not any("batch sampler" in str(warning.message) or "indices" in str(warning.message) for warning in recwarn)
@@ -305,11 +265,7 @@ def test_lightning_and_fabric_share_out_torchs_samplers_only() -> None:
 
 def test_fabric_takes_it_and_goes_from_epoch_to_epoch() -> None:
     batches: Any = Fabric(accelerator="cpu", devices=1).setup_dataloaders(loader())
-    seen = [labels(batches) for _ in range(2)]
-    for epoch in range(2):
-        expected = loader()
-        expected.set_epoch(epoch)
-        assert seen[epoch] == labels(expected)
+    assert [labels(batches) for _ in range(2)] == [epoch_of(loader(), epoch) for epoch in range(2)]
 
 
 def test_torchs_own_samplers_train_and_go_on_after_an_epoch(tmp_path: Path) -> None:
@@ -328,10 +284,10 @@ def test_torchs_own_samplers_train_and_go_on_after_an_epoch(tmp_path: Path) -> N
     def fit(epochs: int, **options: Any) -> list[list[int]]:
         model = Recorder()
         batches = BatchLoader(loader().dataset, batch_size=8, sampler=Backwards())
-        trainer = Trainer(max_epochs=epochs, **QUIET)
+        trainer = quiet_trainer(max_epochs=epochs)
         trainer.fit(model, batches, **options)
         trainer.save_checkpoint(tmp_path / "last.ckpt")
-        return model.seen
+        return labels(model.train_batches)
 
     rows = list(range(SIZE - 1, -1, -1))
     epochs = [[rows[start:][i : i + 8] for i in range(0, SIZE - start, 8)] for start in range(2)]
@@ -351,9 +307,10 @@ class Data(ImageDataModule):
 
 def test_overfit_batches_are_the_same_in_every_epoch() -> None:
     model = Recorder()
-    Trainer(max_epochs=3, overfit_batches=2, **QUIET).fit(model, Data(batch_size=4))
-    assert len(model.seen) == 6
-    assert model.seen[:2] == model.seen[2:4] == model.seen[4:]
+    quiet_trainer(max_epochs=3, overfit_batches=2).fit(model, Data(batch_size=4))
+    seen = labels(model.train_batches)
+    assert len(seen) == 6
+    assert seen[:2] == seen[2:4] == seen[4:]
 
 
 @pytest.mark.long
@@ -362,7 +319,7 @@ def test_lightnings_search_for_a_batch_size(tmp_path: Path) -> None:
     def search(**options: Any) -> int:
         data = Data(batch_size=2)
         finder = BatchSizeFinder(steps_per_trial=1, **options)
-        Trainer(max_epochs=1, callbacks=[finder], default_root_dir=str(tmp_path), **QUIET).fit(Recorder(), data)
+        quiet_trainer(max_epochs=1, callbacks=[finder], default_root_dir=str(tmp_path)).fit(Recorder(), data)
         return data.batch_size
 
     assert search(max_trials=3) == 8
@@ -378,7 +335,7 @@ def test_images_of_a_loader_without_its_data_module_come_in_unit_interval() -> N
     seen: list[Tensor] = []
     model.network.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0]))
     weighted = WeightedRandomSampler([1.0, 0.0, 1.0, 0.0], 4)
-    trainer = Trainer(max_epochs=1, num_sanity_val_steps=0, **QUIET)
+    trainer = quiet_trainer(max_epochs=1, num_sanity_val_steps=0)
     trainer.fit(model, BatchLoader(data, batch_size=2, sampler=weighted))
     assert len(seen) == 2
     assert all(torch.equal(image, torch.ones(2, 1, 16, 16)) for image in seen)

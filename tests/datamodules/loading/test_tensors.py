@@ -18,6 +18,7 @@ from datamodules import DataError, DataWarning
 from datamodules.loading import tensors
 from datamodules.loading.folders import files_below
 from datamodules.loading.tensors import ArrayWriter, Episodes, GatherDataset, LabeledImages, TensorStore
+from tests.support.data_modules import visible_files
 from tests.support.fixtures import Patch
 
 needs_fork = pytest.mark.skipif(sys.platform != "linux", reason="the test forks")
@@ -49,9 +50,19 @@ def assert_whole(store: TensorStore) -> None:
     assert torch.equal(arrays["label"], torch.arange(50))
 
 
-def assert_nothing_left(folder: Path) -> None:
-    """Nothing but the lock next to where the folder would be."""
-    assert [path.name for path in folder.parent.iterdir() if path.suffix != ".lock"] == []
+def assert_stale(store: TensorStore) -> None:
+    """The sources have changed, which is noted, and the arrays are written again."""
+    with pytest.warns(DataWarning, match="the source files have changed"):
+        store.prepare(build)
+
+
+@pytest.fixture
+def source(folder: Path) -> Path:
+    """A file that arrays are made from."""
+    source = folder.parents[1] / "digits.gz"
+    source.parent.mkdir(parents=True)
+    source.write_bytes(b"1234")
+    return source
 
 
 # --- the store --------------------------------------------------------------------------------------------------------
@@ -65,7 +76,7 @@ def test_arrays_are_written_once_and_read_back(folder: Path) -> None:
         store.prepare(never)
         TensorStore(folder, {}).prepare(never)
     assert_whole(store)
-    assert [path.name for path in folder.parent.iterdir() if path.suffix != ".lock"] == ["8x8"]
+    assert visible_files(folder.parent) == ["8x8"]
 
 
 def test_arrays_are_mapped_and_writing_to_them_leaves_the_file_alone(folder: Path) -> None:
@@ -150,31 +161,23 @@ def test_arrays_of_another_version_are_stale(folder: Path, monkeypatch: Patch) -
         TensorStore(folder, {}).prepare(build)
 
 
-def test_arrays_of_another_source_file_are_stale_but_not_those_of_one_that_is_gone(folder: Path) -> None:
-    source = folder.parents[1] / "digits.gz"
-    source.parent.mkdir(parents=True)
-    source.write_bytes(b"1234")
+def test_arrays_of_another_source_file_are_stale_but_not_those_of_one_that_is_gone(folder: Path, source: Path) -> None:
     store = TensorStore(folder, {}, [source])
     store.prepare(build)
     store.prepare(never)
     source.write_bytes(b"12345")
-    with pytest.warns(DataWarning, match="the source files have changed"):
-        store.prepare(build)
+    assert_stale(store)
     source.unlink()
     store.prepare(never)
 
 
-def test_a_source_of_the_same_size_is_stale_by_its_content(folder: Path) -> None:
-    source = folder.parents[1] / "digits.gz"
-    source.parent.mkdir(parents=True)
-    source.write_bytes(b"1234")
+def test_a_source_of_the_same_size_is_stale_by_its_content(folder: Path, source: Path) -> None:
     store = TensorStore(folder, {}, [source])
     store.prepare(build)
     os.utime(source, ns=(1, 1))  # copied, or touched
     store.prepare(never)
     source.write_bytes(b"4321")
-    with pytest.warns(DataWarning, match="the source files have changed"):
-        store.prepare(build)
+    assert_stale(store)
     meta = json.loads((folder / "meta.json").read_text())
     meta["sources"] = {"digits.gz": 4}  # as an older relit wrote it
     (folder / "meta.json").write_text(json.dumps(meta))
@@ -191,8 +194,7 @@ def test_each_of_two_sources_of_one_name_is_noticed(folder: Path) -> None:
     store.prepare(never)
     for source in sources:
         source.write_bytes(b"4321")
-        with pytest.warns(DataWarning, match="the source files have changed"):
-            store.prepare(build)
+        assert_stale(store)
 
 
 def test_arrays_of_a_folder_with_other_files_are_stale(folder: Path) -> None:
@@ -203,12 +205,10 @@ def test_arrays_of_a_folder_with_other_files_are_stale(folder: Path) -> None:
     store.prepare(build)
     store.prepare(never)
     (source / "cats" / "2.jpg").write_bytes(b"1234")
-    with pytest.warns(DataWarning, match="the source files have changed"):
-        store.prepare(build)
+    assert_stale(store)
     (source / "cats" / "2.jpg").write_bytes(b"5678")
     os.utime(source / "cats" / "2.jpg", ns=(0, 1))
-    with pytest.warns(DataWarning, match="the source files have changed"):
-        store.prepare(build)
+    assert_stale(store)
     store.prepare(never)
 
 
@@ -225,8 +225,7 @@ def test_a_folder_that_changes_while_it_is_read_is_read_again(folder: Path) -> N
     with pytest.warns(DataWarning, match="Files in photos changed while they were read"):
         store.prepare(build_slowly)
     assert_whole(store)
-    with pytest.warns(DataWarning, match="the source files have changed"):
-        store.prepare(build)
+    assert_stale(store)
     store.prepare(never)
 
 
@@ -247,7 +246,7 @@ def test_a_failed_build_leaves_nothing(folder: Path) -> None:
 
     with pytest.raises(DataError, match="The source is bad"):
         TensorStore(folder, {}).prepare(fails)
-    assert_nothing_left(folder)
+    assert visible_files(folder.parent) == []
 
 
 def test_an_interrupted_rebuild_leaves_nothing_half_written(folder: Path) -> None:
@@ -258,7 +257,7 @@ def test_an_interrupted_rebuild_leaves_nothing_half_written(folder: Path) -> Non
     store = TensorStore(folder, {})
     with pytest.raises(KeyboardInterrupt):
         store.prepare(interrupted)
-    assert_nothing_left(folder)
+    assert visible_files(folder.parent) == []
     store.prepare(build)
     assert_whole(store)
 
@@ -274,7 +273,7 @@ def test_an_error_of_a_source_is_not_taken_for_a_full_disk(folder: Path) -> None
         TensorStore(folder, {}).prepare(truncated)
     with pytest.raises(PermissionError, match=r"/elsewhere/photo\.jpg"):
         TensorStore(folder, {}).prepare(forbidden)
-    assert_nothing_left(folder)
+    assert visible_files(folder.parent) == []
 
 
 FULL = (
@@ -291,7 +290,7 @@ def test_a_full_disk_is_one_error_and_leaves_nothing(folder: Path, monkeypatch: 
     with pytest.raises(DataError) as error:
         TensorStore(folder, {}).prepare(build)
     assert FULL.format(folder) in str(error.value)
-    assert_nothing_left(folder)
+    assert visible_files(folder.parent) == []
 
 
 @needs_fork
@@ -307,7 +306,7 @@ def test_a_limit_of_file_sizes_is_one_error_and_leaves_nothing(folder: Path) -> 
         os._exit(1)
 
     assert run(limited) == 0
-    assert_nothing_left(folder)
+    assert visible_files(folder.parent) == []
 
 
 def test_a_root_that_is_a_file_is_one_error(folder: Path) -> None:
@@ -372,13 +371,10 @@ def test_a_process_killed_in_the_middle_leaves_nothing_that_is_read(folder: Path
         warnings.simplefilter("error")
         store.prepare(build)
     assert_whole(store)
-    assert [path.name for path in folder.parent.iterdir() if path.suffix != ".lock"] == ["8x8"]
+    assert visible_files(folder.parent) == ["8x8"]
 
 
-def test_the_description_names_what_the_arrays_were_made_from(folder: Path) -> None:
-    source = folder.parents[1] / "digits.gz"
-    source.parent.mkdir(parents=True)
-    source.write_bytes(b"1234")
+def test_the_description_names_what_the_arrays_were_made_from(folder: Path, source: Path) -> None:
     TensorStore(folder, {"image_size": 8}, [source]).prepare(build)
     meta = json.loads((folder / "meta.json").read_text())
     assert meta["identity"]["image_size"] == 8

@@ -14,6 +14,7 @@ from lit_models.callbacks import EmbeddingPlot, embeddings
 from lit_models.callbacks.embeddings import draw_embedding
 from lit_models.errors import RunError
 from lit_models.metrics.retrieval import first_of_each_class
+from tests.support.data_modules import digits_of
 from tests.support.fixtures import Patch
 from tests.support.trainers import trainer_of
 
@@ -59,9 +60,7 @@ def test_one_process_and_two_draw_the_first_of_each_class(
         Image.new("RGB", (1, 1)).save(path)
 
     monkeypatch.setattr(embeddings, "draw_embedding", keep)
-    data = Digits(root=str(digits_root))
-    data.setup("test")
-    batch = data.transform(data.test_set.__getitems__(range(300)), training=False)
+    batch = digits_of(digits_root)
     rows = torch.cat([(batch.label == one).nonzero()[:4, 0] for one in range(7)]).sort().values
     for devices in (1, 2):
         plot = EmbeddingPlot(per_class=4, max_classes=7)

@@ -13,6 +13,7 @@ from lit_models.callbacks import ClassExamples, examples
 from lit_models.callbacks.examples import chosen_label, draw_examples
 from lit_models.errors import RunError
 from tests.lit_models.callbacks.test_classification import Guesser
+from tests.support.data_modules import digits_of
 from tests.support.fixtures import Patch
 from tests.support.trainers import trainer_of
 
@@ -30,9 +31,7 @@ def test_the_first_images_of_a_class(tmp_path: Path, digits_root: Path, monkeypa
     trainer = trainer_of(devices, callbacks=[ClassExamples("7", count=11)], default_root_dir=tmp_path)
     trainer.test(Guesser(), Digits(root=str(digits_root), batch_size=23), verbose=False)
     image, probability, label, names = torch.load(tmp_path / "figures" / "examples_7.pt")
-    data = Digits(root=str(digits_root))
-    data.setup("test")
-    everything = data.transform(data.test_set.__getitems__(range(300)), training=False)
+    everything = digits_of(digits_root)
     rows = (everything.label == 7).nonzero().flatten()[:11]
     assert torch.equal(image, everything.image[rows])
     expected = Guesser().test_step(LabeledImages(everything.image[rows], everything.label[rows]), 0).softmax(1)

@@ -10,6 +10,7 @@ from lit_models import MetricResNet
 from lit_models.callbacks import FeaturePlane
 from lit_models.callbacks.feature_plane import spread
 from lit_models.errors import RunError
+from tests.support.data_modules import digits_of
 from tests.support.trainers import trainer_of
 
 
@@ -29,9 +30,7 @@ def test_features_are_drawn_over_the_epochs(tmp_path: Path, digits_root: Path) -
     fit(model, callback, tmp_path, digits_root)
     assert np.asarray(Image.open(tmp_path / "figures" / "feature_plane.png")).std() > 0
     assert list(callback.epochs) == [1, 2]
-    data = Digits(root=str(digits_root))
-    data.setup("fit")
-    image, label = data.transform(data.val_set.__getitems__(torch.arange(len(data.val_set))), training=False)
+    image, label = digits_of(digits_root, "val")
     rows = sorted(int(row) for one in range(10) for row in (label == one).nonzero()[:3])
     feature, drawn = callback.epochs[2]
     assert torch.equal(drawn, label[rows])

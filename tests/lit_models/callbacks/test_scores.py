@@ -26,19 +26,18 @@ from lit_models.metrics.variety import (
 from lit_models.support.weights import build_model, read_weights
 from tests.support.fixtures import Output, Patch
 from tests.support.small_fits import ImagesInMemory
-from tests.support.trainers import quiet_trainer, trainer_of
+from tests.support.trainers import Recorder, quiet_trainer, trainer_of
 
 WEIGHTS = Path(__file__).parents[3] / "weights"
 
 
-class Copier(LightningModule):
+class Copier(Recorder):
     """Gives real digits back: of the class that is asked for, but 8 in place of every 3."""
 
     num_classes = 10
 
     def __init__(self, root: Path) -> None:
         super().__init__()
-        self.weight = torch.nn.Parameter(torch.zeros(1))
         data = Digits(root=str(root))
         data.setup("fit")
         self.image, self.label = data.train_set.column("image").float() / 255, data.train_set.column("label")
@@ -52,15 +51,7 @@ class Copier(LightningModule):
         self.made.append(self.image[rows])
         return self.image[rows]
 
-    def training_step(self, batch: Any, batch_idx: int) -> Tensor:
-        return self.weight.sum()
-
-    def validation_step(self, batch: Any, batch_idx: int) -> None: ...
-
     def test_step(self, batch: Any, batch_idx: int) -> None: ...
-
-    def configure_optimizers(self) -> Any:
-        return torch.optim.SGD(self.parameters(), lr=0.0)
 
 
 class Truth(torch.nn.Module):
@@ -188,7 +179,7 @@ def test_without_inceptions_weights_training_goes_on(digits_root: Path, tmp_path
 
     monkeypatch.setattr(feature_extractor_inceptionv3, "load_state_dict_from_url", no_network)
     trainer = trainer_with(GenerationScores(extractor="inception"), tmp_path)
-    with pytest.warns(UserWarning, match="can't be downloaded .*; the run goes on without scores"):
+    with pytest.warns(UserWarning, match="Inception's weights can't be downloaded .*; the run goes on without"):
         trainer.fit(Copier(digits_root), Digits(root=str(digits_root)))
     assert trainer.global_step == 1
     assert "val/fid" not in trainer.callback_metrics

@@ -1,10 +1,7 @@
 """Lightning's own options work with every method, or are refused in a sentence."""
 
-import os
 import re
 import shutil
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -20,6 +17,7 @@ from lit_models.errors import RunError
 from lit_models.support.lightning_internals import find_unused_parameters
 from tests.methods import RUNS
 from tests.support.fixtures import Output, Patch, Relit
+from tests.support.processes import run_relit
 from tests.support.small_runs import small_run
 from tests.support.tables import rows_of
 from tests.support.tiny import TINY, the_run
@@ -289,10 +287,7 @@ STRATEGIES = [
 @pytest.mark.parametrize(("method", "strategy"), STRATEGIES)
 def test_ddp_by_name_with_a_gan(relit: Relit, digits_root: Path, method: str, strategy: str) -> None:
     two = (f"--trainer.strategy={strategy}", "--trainer.devices=2", "--data.batch_size=2")
-
-    command = [sys.executable, "-m", "lit_models", "fit", *small_run(METHODS[method], digits_root), *two]
-    environment = {**os.environ, "PYTHONPATH": str(Path(TINY[1]).parents[1])}
-    ran = subprocess.run(command, capture_output=True, text=True, timeout=200, check=False, env=environment)
+    ran = run_relit("fit", *small_run(METHODS[method], digits_root), *two)
     assert ran.returncode == 0, ran.stderr
     assert rows_of(the_run() / "metrics.csv")
 

@@ -23,6 +23,7 @@ from lit_models.support.animation import sample_frames
 from tests.lit_models.cli.test_report import EVIL, Parsed, require_self_contained
 from tests.support.browser import CHROMIUM, Page
 from tests.support.fixtures import Output, Patch
+from tests.support.processes import wait_until
 
 browser = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium")
 
@@ -330,12 +331,12 @@ def test_the_overview_in_a_browser(runs: Path, width: int) -> None:
         assert "± " in page.evaluate("document.querySelector('.best').innerText")
         page.evaluate("document.getElementById('seeds').click()")
         assert page.evaluate(rows) == 12
-        choose(page, "experiment", "wgan_digits")
+        choose(page, "#experiment", "wgan_digits")
         assert page.evaluate(rows) == 6
-        choose(page, "sort", "best")
+        choose(page, "#sort", "best")
         shown = page.evaluate("[...document.querySelectorAll('.best b')].map((best) => Number(best.textContent))")
         assert shown == sorted(shown)
-        choose(page, "filter", "latent_dim=16")
+        choose(page, "#filter", "latent_dim=16")
         assert page.evaluate(rows) == 3
         page.evaluate("[...document.querySelectorAll('.run input')].forEach((box) => box.click())")
         assert page.evaluate("document.querySelectorAll('#comparison .line').length") == 3
@@ -364,15 +365,16 @@ def test_runs_with_other_metrics_have_other_plots(runs: Path) -> None:
         assert sorted(page.evaluate(plots)) == [["val/accuracy", 1], ["val/fid", 2]]
         rows = "[...document.querySelectorAll('#settings tr')].map((row) => row.textContent)"
         assert sum("best val/" in row for row in page.evaluate(rows)) == 2
-        choose(page, "sort", "best")
+        choose(page, "#sort", "best")
         shown = page.evaluate("[...document.querySelectorAll('.best .quiet')].map((metric) => metric.textContent)")
         assert shown == ["val/accuracy", *["val/fid"] * 4]
     assert page.complaints == []
 
 
-def choose(page: Page, name: str, value: str) -> None:
+def choose(page: Page, field: str, value: str) -> None:
+    """Gives a value to the field that a selector finds."""
     page.evaluate(
-        f"{{ const field = document.getElementById('{name}'); field.value = {json.dumps(value)};"
+        f'{{ const field = document.querySelector("{field}"); field.value = {json.dumps(value)};'
         " field.dispatchEvent(new Event('input')); }"
     )
 
@@ -400,12 +402,7 @@ def test_a_served_page_follows_a_training(server: Server) -> None:
         page.evaluate(f"{box}.focus()")
         make_run(server.root / "dcgan_digits" / "new", dim=999, finished=False, epochs=5)
         owner = Ownership(server.root / "dcgan_digits" / "new")
-        deadline = time.monotonic() + 30
-        seen: Any = False
-        while not seen and time.monotonic() < deadline:
-            time.sleep(0.3)
-            seen = page.evaluate("document.body.innerText.includes('dcgan_digits/new')")
-        assert seen
+        wait_until(lambda: page.evaluate("document.body.innerText.includes('dcgan_digits/new')"), seconds=30)
         assert "training" in page.evaluate("document.querySelector('.run[data-id=\"dcgan_digits/new\"]').innerText")
         assert page.evaluate(focused) == "choose wgan_digits/run-0001", "other rows are not drawn again"
         owner.release()
@@ -426,12 +423,12 @@ def test_the_curves_of_a_run_can_be_changed(runs: Path) -> None:
         assert page.evaluate(bands) == 1, "runs that differ only in the seed"
         page.evaluate("document.querySelector('[name=seeds]').click()")
         assert page.evaluate(bands) == 0
-        set_control(page, "axis", "time")
+        choose(page, "#controls [name=axis]", "time")
         assert "minutes" in page.evaluate(text)
-        set_control(page, "axis", "step")
+        choose(page, "#controls [name=axis]", "step")
         assert "step" in page.evaluate(text)
-        set_control(page, "scale", "logarithmic")
-        set_control(page, "smooth", "0.8")
+        choose(page, "#controls [name=scale]", "logarithmic")
+        choose(page, "#controls [name=smooth]", "0.8")
         assert page.evaluate("document.querySelectorAll('.plot[data-plot=\"0\"] .pale').length") == 2
         page.evaluate("document.querySelector('[data-hides]').click()")
         assert page.evaluate("document.querySelectorAll('.plot[data-plot=\"0\"] .pale').length") == 1
@@ -442,13 +439,6 @@ def test_the_curves_of_a_run_can_be_changed(runs: Path) -> None:
         page.evaluate("document.getElementById('viewer').click()")
         assert not page.evaluate("document.getElementById('viewer').open")
     assert page.complaints == []
-
-
-def set_control(page: Page, name: str, value: str) -> None:
-    page.evaluate(
-        f"{{ const field = document.querySelector('#controls [name={name}]'); field.value = '{value}';"
-        " field.dispatchEvent(new Event('input')); }"
-    )
 
 
 def test_seeds_in_compare_and_report(runs: Path, capsys: Output) -> None:

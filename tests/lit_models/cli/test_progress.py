@@ -1,18 +1,18 @@
 """What a training shows: the header, lines and bars, and the message of Ctrl-C."""
 
-import os
 import re
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from lit_models.__main__ import main
 from tests.support.fixtures import Output, Patch, Relit
-from tests.support.tiny import CONFIGS, the_run
+from tests.support.processes import environment, run_relit, wait_until
+from tests.support.tiny import the_run
 
 SMALL = (
     *("vae_digits", "--model.feature_maps=2", "--model.latent_dim=4", "--trainer.limit_train_batches=3"),
@@ -56,17 +56,11 @@ def test_ctrl_c_names_the_folder_and_a_command_that_continues(saved: bool, tmp_p
     pace = '--trainer.callbacks=[{"class_path": "tests.support.tiny.Pace", "init_args": {"seconds": 0.1}}]'
     given = [*SMALL[:4], "--trainer.limit_val_batches=1", "--trainer.accelerator=cpu", pace]
     given += ["--trainer.max_epochs=30"] if saved else ["--trainer.max_epochs=30", "--trainer.log_every_n_steps=1"]
-    environment = {**os.environ, "RELIT_DATA": str(digits_root), "PYTHONPATH": str(CONFIGS.parent)}
     command = [sys.executable, "-m", "lit_models", "fit", *given]
-    process = subprocess.Popen(
-        command, cwd=tmp_path, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE
-    )
+    options: dict[str, Any] = {"cwd": tmp_path, "env": environment(RELIT_DATA=digits_root), "text": True}
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, **options)
     wanted = "runs/*/*/checkpoints/last.ckpt" if saved else "runs/*/*/metrics.csv"
-    deadline = time.monotonic() + 120
-    while not list(tmp_path.glob(wanted)):
-        assert time.monotonic() < deadline
-        assert process.poll() is None, process.communicate()
-        time.sleep(0.05)
+    wait_until(lambda: list(tmp_path.glob(wanted)), process)
     process.send_signal(signal.SIGINT)
     _, told = process.communicate(timeout=60)
     assert process.returncode == 130
@@ -77,10 +71,8 @@ def test_ctrl_c_names_the_folder_and_a_command_that_continues(saved: bool, tmp_p
     (run,) = tmp_path.glob("runs/*/*")
     assert re.search(rf"relit: interrupted in epoch \d+\. The run is in {run.relative_to(tmp_path)}\. ", told)
     (shown,) = (line.split() for line in told.splitlines() if line.startswith("  relit fit "))
-    resumed = subprocess.run(
-        [sys.executable, "-m", "lit_models", *shown[1:], "--trainer.max_epochs=3", "--trainer.callbacks=null"],
-        cwd=tmp_path, env=environment, text=True, capture_output=True, check=False,
-    )  # fmt: skip
+    short = ("--trainer.max_epochs=3", "--trainer.callbacks=null")
+    resumed = run_relit(*shown[1:], *short, cwd=tmp_path, RELIT_DATA=digits_root)
     assert resumed.returncode == 0, resumed.stderr
     assert list(tmp_path.glob("runs/*/*")) == [run], "the same run goes on"
 

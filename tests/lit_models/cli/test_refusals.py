@@ -12,12 +12,7 @@ from lit_models.cli.proper_files import require_proper_files
 from lit_models.errors import UsageError
 from lit_models.runs.ownership import LOCK, Ownership
 from tests.support.fixtures import Output, Relit
-from tests.support.tiny import CONFIGS, TINY, the_run
-
-
-def contents(folder: Path) -> dict[str, bytes | None]:
-    return {str(path): path.read_bytes() if path.is_file() else None for path in sorted(folder.rglob("*"))}
-
+from tests.support.tiny import CONFIGS, TINY, contents, the_run
 
 BEST = ("--checkpoint.monitor=val/generator_loss",)
 PLATEAU = "lightning.pytorch.cli.ReduceLROnPlateau"

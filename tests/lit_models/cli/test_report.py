@@ -1,7 +1,6 @@
 import base64
 import json
 import re
-import time
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +13,7 @@ from lit_models.cli.report import pictures
 from lit_models.support.animation import write_movie
 from tests.support.browser import CHROMIUM, Page
 from tests.support.fixtures import Output, Patch, Relit
+from tests.support.processes import wait_until
 from tests.support.report_page import EVIL, Parsed, measured, picture, require_self_contained, write_tests, written
 from tests.support.tiny import TINY, the_run
 
@@ -284,10 +284,7 @@ def test_in_a_browser(gan: Path) -> None:
         )
         assert page.evaluate(shown) == ["samples of one after epoch 1", "triptychs of one after epoch 2"]
         page.evaluate("document.querySelector('.play').click()")
-        deadline = time.monotonic() + 10
-        while page.evaluate(shown)[0] != "samples of one after epoch 2":
-            assert time.monotonic() < deadline
-            time.sleep(0.1)
+        wait_until(lambda: page.evaluate(shown)[0] == "samples of one after epoch 2", seconds=10)
         page.evaluate("document.querySelector('.play').click()")
         assert page.evaluate("document.querySelector('.play').innerText") == "play"
 

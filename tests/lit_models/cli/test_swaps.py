@@ -14,9 +14,7 @@ from lit_models.cli.given_classes import GivenClasses
 from lit_models.cli.processes import fit_command
 from lit_models.cli.swaps import typed
 from tests.support.fixtures import Output, Patch, Relit
-from tests.support.tiny import CONFIGS, TINY, the_run
-
-QUIET = ("--trainer.enable_progress_bar=false", "--trainer.enable_model_summary=false", "--trainer.accelerator=cpu")
+from tests.support.tiny import CONFIGS, QUIET, TINY, the_run
 
 
 @pytest.fixture

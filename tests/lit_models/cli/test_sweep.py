@@ -4,7 +4,6 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -17,12 +16,11 @@ from lit_models.cli import processes, sweep, sweep_settings, sweep_training, swe
 from lit_models.errors import RunError
 from tests.support import fake_training
 from tests.support.fixtures import Output, Patch
+from tests.support.processes import environment, wait_until
 from tests.support.tables import rows_of
-from tests.support.tiny import CONFIGS
 
 optuna = pytest.importorskip("optuna")
 
-REPOSITORY = CONFIGS.parent
 SCORE = ("--metric", "val/score", "--direction", "minimize")
 IN_A_PROCESS = """
 import sys
@@ -234,11 +232,11 @@ def test_names_of_runs() -> None:
     assert len(made.run_id({f"model.argument{n}": "value" for n in range(30)})) <= sweep_settings.LONGEST_ID
 
 
-def in_a_process(folder: Path, *given: object, **environment: str) -> "subprocess.Popen[str]":
+def in_a_process(folder: Path, *given: object, **variables: str) -> "subprocess.Popen[str]":
     return subprocess.Popen(
         [sys.executable, "-c", IN_A_PROCESS, "toy.yaml", *SCORE, *map(str, given)],
         cwd=folder,
-        env={**os.environ, "PYTHONPATH": str(REPOSITORY), **environment},
+        env=environment(**variables),
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -265,10 +263,7 @@ def test_a_killed_sweep_takes_its_trial_up_again(toy: Any) -> None:
 @pytest.mark.parametrize(("name", "code"), [("SIGTERM", 143), ("SIGUSR1", 138)])
 def test_a_schedulers_signal_ends_the_training_and_is_no_failure(toy: Any, name: str, code: int) -> None:
     process = in_a_process(Path.cwd(), "--vary", "model.x", 1, 2, FAKE_SECONDS="0.5")
-    deadline = time.monotonic() + 60
-    while not Path("runs/toy/x=1/metrics.csv").is_file():
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
+    wait_until(Path("runs/toy/x=1/metrics.csv").is_file, process)
     process.send_signal(getattr(signal, name))
     said = process.communicate(timeout=60)[1]
     assert process.returncode == code
@@ -310,14 +305,9 @@ def test_a_real_sweep_that_is_killed_goes_on(tmp_path: Path, digits_root: Path) 
         *("--metric", "val/discriminator_loss", "--direction", "maximize", "--"),
         *("--model.feature_maps=2", "--trainer.max_epochs=2", "--trainer.accelerator=cpu", pace),
     ]
-    environment = {**os.environ, "RELIT_DATA": str(digits_root), "PYTHONPATH": str(REPOSITORY)}
-    options: dict[str, Any] = {"cwd": tmp_path, "env": environment, "text": True}
+    options: dict[str, Any] = {"cwd": tmp_path, "env": environment(RELIT_DATA=digits_root), "text": True}
     process = subprocess.Popen(command, start_new_session=True, **options)
-    deadline = time.monotonic() + 120
-    while not list(tmp_path.glob("runs/dcgan_digits/latent_dim=4/checkpoints/last.ckpt")):
-        assert time.monotonic() < deadline
-        assert process.poll() is None
-        time.sleep(0.05)
+    wait_until((tmp_path / "runs/dcgan_digits/latent_dim=4/checkpoints/last.ckpt").is_file, process)
     os.killpg(process.pid, 9)
     process.wait()
     ended = subprocess.run(command, capture_output=True, timeout=200, check=False, **options)

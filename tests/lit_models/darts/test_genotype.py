@@ -113,10 +113,5 @@ def test_wrong_genotypes_are_refused_in_a_sentence(tmp_path: Path, content: str,
     assert str(path) in str(error.value)
 
 
-def test_a_name_that_is_none() -> None:
-    with pytest.raises(ModelError, match=r"genotype is 'DARTS_V3', but there is no such file: give the genotype.json"):
-        read_genotype("DARTS_V3")
-
-
 def test_genotypes_are_plain_values() -> None:
     assert Genotype(*json.loads(DARTS_V2.to_json()).values()).normal[0] == ["sep_conv_3x3", 0]

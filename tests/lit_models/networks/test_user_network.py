@@ -15,10 +15,9 @@ from lit_models.errors import ModelError, RunError
 from lit_models.networks import user_network
 from lit_models.networks.user_network import import_encoder, register_encoder
 from tests.support.fixtures import Output, Patch, Relit
-from tests.support.tiny import the_run, weights
+from tests.support.tiny import QUIET, the_run, weights
 
 METHODS = ("ProtoNet", "MetricResNet", "TransferClassifier")
-QUIET = ("--trainer.enable_progress_bar=false", "--trainer.enable_model_summary=false", "--trainer.accelerator=cpu")
 LIMITS = ("--trainer.limit_train_batches=1", "--trainer.limit_val_batches=1", "--trainer.limit_test_batches=1")
 
 

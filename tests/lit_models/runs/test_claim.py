@@ -1,6 +1,5 @@
 """The claim to a run's folder, before a trainer has ranked the processes."""
 
-import os
 from pathlib import Path
 
 import pytest
@@ -11,14 +10,7 @@ from lit_models.runs.folder import RunOptions
 from tests.support.fixtures import Patch
 
 ONE = RunOptions("x", id="one")
-
-
-@pytest.fixture(autouse=True)
-def _in_an_empty_folder(tmp_path: Path, monkeypatch: Patch) -> None:
-    monkeypatch.chdir(tmp_path)
-    for name in list(os.environ):
-        if name.startswith(("SLURM_", "TORCHELASTIC_", "RELIT_")) or name in ("NODE_RANK", "GROUP_RANK"):
-            monkeypatch.delenv(name)
+pytestmark = pytest.mark.usefixtures("no_job")
 
 
 def test_of_several_nodes_only_the_first_owns_the_run(monkeypatch: Patch) -> None:

@@ -1,6 +1,5 @@
 """What goes wrong around a run: it is said in a sentence, and what was reached is kept."""
 
-import multiprocessing
 import os
 import pickle
 import signal
@@ -19,6 +18,8 @@ from lit_models.runs.loggers import MetricsCSV
 from lit_models.support.checkpoint_files import put_in_place, read_checkpoint, read_or_fall_back
 from tests.lit_models.runs.test_resume import assert_same_run
 from tests.support.fixtures import Output, Relit
+from tests.support.malicious import Malicious
+from tests.support.processes import exit_code_in_a_fork
 from tests.support.tables import rows_of
 from tests.support.tiny import CONFIGS, TINY, the_run, weights
 
@@ -30,10 +31,7 @@ def in_a_process(relit: Relit, *args: str, before: Callable[[], object] = lambda
         before()
         os._exit(relit("fit", *TINY, *args))
 
-    process = multiprocessing.get_context("fork").Process(target=run)
-    process.start()
-    process.join(120)
-    return process.exitcode
+    return exit_code_in_a_fork(run)
 
 
 # --- a last.ckpt that can't be read -----------------------------------------------------------------------------------
@@ -328,12 +326,8 @@ LOADED_BY = {
 @pytest.fixture
 def malicious(tmp_path: Path) -> Path:
     """``malicious.ckpt`` and the plain pickle ``plain.ckpt`` in this folder; what they make when they are unpickled."""
-
-    class Malicious:
-        def __reduce__(self) -> tuple:
-            return (os.mkdir, (str(tmp_path / "executed"),))
-
-    content = {"state_dict": {"weight": torch.zeros(1)}, "hyper_parameters": Malicious()}
+    harm = Malicious(os.mkdir, str(tmp_path / "executed"))
+    content = {"state_dict": {"weight": torch.zeros(1)}, "hyper_parameters": harm}
     torch.save(content, tmp_path / "malicious.ckpt")
     (tmp_path / "plain.ckpt").write_bytes(pickle.dumps(content))
     torch.load(tmp_path / "malicious.ckpt", weights_only=False)

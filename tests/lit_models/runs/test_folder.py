@@ -17,13 +17,7 @@ from lit_models.runs.folder import (
 from lit_models.support.checkpoint_paths import checkpoint_in
 from tests.support.fixtures import Patch
 
-
-@pytest.fixture(autouse=True)
-def _in_an_empty_folder(tmp_path: Path, monkeypatch: Patch) -> None:
-    monkeypatch.chdir(tmp_path)
-    for name in list(os.environ):
-        if name.startswith(("SLURM_", "TORCHELASTIC_", "RELIT_", "WANDB_")):
-            monkeypatch.delenv(name)
+pytestmark = pytest.mark.usefixtures("no_job")
 
 
 def made_checkpoint(run: str, name: str, age: float) -> Path:

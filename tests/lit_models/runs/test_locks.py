@@ -19,6 +19,7 @@ from lit_models.errors import RunError
 from lit_models.runs import ownership
 from lit_models.runs.ownership import LOCK, Ownership
 from tests.support.fixtures import Output, Patch, Relit
+from tests.support.processes import wait_until
 from tests.support.tiny import TINY
 
 NO_LOCKS = ("ENOLCK", "ENOTSUP", "EOPNOTSUPP", "ENOSYS", "EINVAL")
@@ -135,10 +136,7 @@ def test_one_that_stood_still_ends_when_it_was_replaced(tmp_path: Path, monkeypa
         first = on("a", tmp_path, patch)
         second = on("b", tmp_path, patch)
         first.require()
-        deadline = time.monotonic() + 10
-        while first.taken_by is None:
-            assert time.monotonic() < deadline
-            time.sleep(0.05)
+        wait_until(lambda: first.taken_by, seconds=10)
     with pytest.raises(RunError, match=f"stood still so long that the run .* by process {os.getpid()} on b"):
         first.require()
     second.require()

@@ -5,7 +5,6 @@ import os
 import re
 import signal
 import socket
-import time
 from collections.abc import Callable, Iterator
 from multiprocessing.process import BaseProcess
 from pathlib import Path
@@ -16,6 +15,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 
 from lit_models.runs.ownership import LOCK
 from tests.support.fixtures import Output, Patch, Relit
+from tests.support.processes import wait_until
 from tests.support.tiny import TINY, Pace, assert_same_run, the_run
 
 SLOW = (
@@ -55,17 +55,6 @@ def start(relit: Relit) -> Iterator[Callable[..., BaseProcess]]:
         process.join()
 
 
-def wait_for(event: Callable[[], object]) -> None:
-    deadline = time.monotonic() + PATIENCE
-    while not event():
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
-
-
-def has_checkpoint() -> bool:
-    return bool(list(Path("runs").glob("*/*/checkpoints/last.ckpt")))
-
-
 def contents(run: Path) -> dict[str, bytes]:
     """All that a training that goes on doesn't change."""
     return {name: (run / name).read_bytes() for name in ("config.yaml", LOCK)}
@@ -76,7 +65,7 @@ def test_a_second_start_and_a_second_resume_are_refused_and_a_dead_owner_is_repl
     relit: Relit, start: Callable[..., BaseProcess], uninterrupted: Path, capfd: Output
 ) -> None:
     first = start("fit", *TINY, *SLOW, ONE)
-    wait_for(has_checkpoint)
+    wait_until(lambda: list(Path("runs").glob("*/*/checkpoints/last.ckpt")))
     run = the_run()
     before = contents(run)
     for arguments, sentence in (
@@ -124,7 +113,7 @@ def test_ctrl_c_names_the_folder_and_leaves_whole_files(
     relit: Relit, start: Callable[..., BaseProcess], uninterrupted: Path, capfd: Output
 ) -> None:
     process = start("fit", *TINY, *SLOW, ONE)
-    wait_for(lambda: Pace.read(0, Path())[1] >= 25)
+    wait_until(lambda: Pace.read(0, Path())[1] >= 25)
     os.kill(process.pid or 0, signal.SIGINT)
     process.join(PATIENCE)
     assert process.exitcode == 130

@@ -1,6 +1,5 @@
 """A run that gets a signal goes on, in its next life, as if nothing had happened."""
 
-import multiprocessing
 import os
 import shutil
 import signal
@@ -17,9 +16,11 @@ import torch
 from lightning.pytorch import Callback, Trainer
 
 from lit_models.runs.loggers import finish_wandb
+from tests.support.compare import assert_alike
 from tests.support.fixtures import Output, Patch, Relit
+from tests.support.processes import exit_code_in_a_fork
 from tests.support.tables import rows_of
-from tests.support.tiny import CONFIGS, TINY, assert_same_run, finished_run, killed_fit, the_run, weights
+from tests.support.tiny import CONFIGS, QUIET, TINY, assert_same_run, finished_run, killed_fit, killer, the_run, weights
 
 USR1, TERM = 138, 143
 FIT = (*TINY, "--trainer.max_epochs=2", "--trainer.log_every_n_steps=1")
@@ -141,7 +142,7 @@ def test_metrics_of_a_critic_whose_round_is_cut_in_two(relit: Relit, log_every: 
     batch, in which the critic alone has learnt, the run logs each row once, with the generator's latest loss."""
     fit = ["--model.n_critic=3", f"--trainer.log_every_n_steps={log_every}", "--trainer.max_epochs=2"]
     assert relit("fit", *TINY, *fit, "--run.root=whole") == 0
-    killed_fit(relit, *TINY, *fit, "--trainer.callbacks+=tests.support.tiny.KillAt", "--trainer.callbacks.batch=25")
+    killed_fit(relit, *TINY, *fit, *killer(batch=25))
     assert relit("fit", *TINY, *fit, *sending(signal.SIGUSR1, batch=31), "--ckpt_path=last") == USR1
     assert relit("fit", *TINY, *fit, "--ckpt_path=last") == 0
     assert_same_run(the_run(), the_run(Path("whole")))
@@ -182,14 +183,9 @@ def test_killed_in_a_validation_within_an_epoch(relit: Relit) -> None:
 @pytest.mark.long
 def test_a_warned_test_goes_on_and_a_terminated_one_ends(relit: Relit) -> None:
     assert relit("fit", *FIT, "--trainer.max_epochs=1", "--trainer.limit_train_batches=2") == 0
-    warned = sending(signal.SIGUSR1, test=True)
+    warned, ended = (sending(number, test=True) for number in (signal.SIGUSR1, signal.SIGTERM))
     assert relit("test", *FIT, *warned, "--ckpt_path=last") == 0
-    process = multiprocessing.get_context("fork").Process(
-        target=relit, args=("test", *FIT, *sending(signal.SIGTERM, test=True), "--ckpt_path=last")
-    )
-    process.start()
-    process.join(120)
-    assert process.exitcode == -signal.SIGTERM
+    assert exit_code_in_a_fork(relit, "test", *FIT, *ended, "--ckpt_path=last") == -signal.SIGTERM
 
 
 def test_several_tasks_without_srun_are_refused(relit: Relit, slurm: Path, monkeypatch: Patch, capsys: Output) -> None:
@@ -205,7 +201,7 @@ def test_accumulated_gradients_are_not_left_behind(relit: Relit) -> None:
     fit = [
         *("fit", "--config", CONFIGS / "vae_digits.yaml", "--model.feature_maps=2", "--trainer.callbacks=null"),
         *("--trainer.accumulate_grad_batches=4", "--trainer.val_check_interval=10", "--trainer.max_epochs=1"),
-        *("--trainer.accelerator=cpu", "--trainer.enable_progress_bar=false", "--trainer.enable_model_summary=false"),
+        *QUIET,
     ]
     assert relit(*fit, "--run.root=whole") == 0
     for life, (moment, step) in enumerate((({"batch": 6}, 2), ({"batch": 10}, 3))):
@@ -213,8 +209,7 @@ def test_accumulated_gradients_are_not_left_behind(relit: Relit) -> None:
         assert relit(*fit, *goes_on, *sending(signal.SIGUSR1, **moment)) == USR1
         assert torch.load(the_run() / "checkpoints" / "last.ckpt", weights_only=True)["global_step"] == step
     assert relit(*fit, "--ckpt_path=last") == 0
-    state, expected = weights(the_run()), weights(the_run(Path("whole")))
-    assert all(torch.equal(state[name], expected[name]) for name in expected)
+    assert_alike(weights(the_run()), weights(the_run(Path("whole"))))
 
 
 def test_scontrol_that_fails_or_is_missing_is_told(
@@ -271,8 +266,7 @@ def test_a_requeued_job_goes_on_with_the_run_that_it_went_on_with(
     assert all(path.read_bytes() == content for path, content in saved.items())
     if given == "copy.ckpt":
         run = run.parent / "slurm-17"
-    state, expected = weights(run), weights(uninterrupted)
-    assert all(torch.equal(state[name], expected[name]) for name in expected)
+    assert_alike(weights(run), weights(uninterrupted))
 
 
 def test_a_warning_followed_by_the_time_limit_is_still_a_warning(relit: Relit, slurm: Path, capsys: Output) -> None:

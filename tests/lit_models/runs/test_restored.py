@@ -27,26 +27,18 @@ from lit_models.runs.settings import tell_changes
 from tests.methods import RUNS
 from tests.support.fixtures import Output, Relit
 from tests.support.small_runs import small_run
-from tests.support.tiny import CONFIGS, TINY, the_run
+from tests.support.tiny import CONFIGS, TINY, contents, the_run
+from tests.support.trainers import Recorder, quiet_trainer
 
 ROWS = 240
 
 
-class Counting(LightningModule):
-    """Notes the rows of every batch."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.weight = torch.nn.Parameter(torch.zeros(()))
-        self.seen: list[list[int]] = []
+class Counting(Recorder):
+    """No batch comes after as many as Lightning counts."""
 
     def training_step(self, batch: LabeledImages, batch_idx: int) -> Tensor:
-        self.seen.append(batch.image.flatten().long().tolist())
         assert batch_idx + 1 <= self.trainer.num_training_batches
-        return self.weight * batch.image.mean()
-
-    def configure_optimizers(self) -> torch.optim.Optimizer:
-        return torch.optim.SGD(self.parameters(), lr=0.1)
+        return super().training_step(batch, batch_idx)
 
 
 def loader(batch_size: int, balanced: bool = False, rows: int = ROWS) -> BatchLoader[Any]:
@@ -59,17 +51,10 @@ def loader(batch_size: int, balanced: bool = False, rows: int = ROWS) -> BatchLo
 
 def fit(folder: Path, batches: BatchLoader[Any], steps: int, checkpoint: Path | None = None) -> list[list[int]]:
     model = Counting()
-    trainer = Trainer(
-        max_epochs=2,
-        max_steps=steps,
-        accelerator="cpu",
-        logger=False,
-        callbacks=[RestoredSettings("{}"), ModelCheckpoint(folder, every_n_train_steps=1, save_top_k=-1)],
-        enable_progress_bar=False,
-        enable_model_summary=False,
-    )
+    callbacks = [RestoredSettings("{}"), ModelCheckpoint(folder, every_n_train_steps=1, save_top_k=-1)]
+    trainer = quiet_trainer(max_epochs=2, max_steps=steps, callbacks=callbacks, enable_checkpointing=True)
     trainer.fit(model, batches, ckpt_path=checkpoint, weights_only=True if checkpoint else None)
-    return model.seen
+    return [batch.image.flatten().long().tolist() for batch in model.train_batches]
 
 
 @pytest.mark.filterwarnings("ignore")
@@ -223,12 +208,12 @@ CHANGES: dict[str, tuple[tuple[str, ...], str]] = {
 def test_what_a_checkpoint_overrides_cannot_be_changed(
     relit: Relit, finished: Path, arguments: tuple[str, ...], sentence: str, capsys: Output
 ) -> None:
-    before = {path: path.read_bytes() for path in finished.rglob("*") if path.is_file()}
+    before = contents(finished)
     assert relit("fit", *TINY, "--ckpt_path=last", "--trainer.max_epochs=4", *arguments) == 1
     said = capsys.readouterr().err
     assert sentence in said
     assert "Traceback" not in said
-    assert {path: path.read_bytes() for path in finished.rglob("*") if path.is_file()} == before
+    assert contents(finished) == before
 
 
 @pytest.mark.parametrize("changed", [["resnet18"], [None, True, [0.1], {"lr": 0.1}], [0.2], [0.1], ["1e-1"]], ids=str)
@@ -293,10 +278,6 @@ def test_with_another_order_of_the_images_the_epoch_starts_over(relit: Relit, se
 
 def last_checkpoint(name: str = "last") -> dict[str, Any]:
     return torch.load(the_run() / "checkpoints" / f"{name}.ckpt", weights_only=True)
-
-
-def contents(run: Path) -> dict[Path, bytes]:
-    return {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
 
 
 @pytest.mark.long

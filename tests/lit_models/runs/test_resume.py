@@ -5,7 +5,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -13,10 +12,11 @@ import torch
 import yaml
 
 from tests.methods import METHODS, RUNS
+from tests.support.compare import assert_alike
 from tests.support.fixtures import Output, Relit
+from tests.support.processes import environment, wait_until
 from tests.support.small_runs import small_run
 from tests.support.tiny import (
-    CONFIGS,
     QUIET,
     TINY,
     assert_same_run,
@@ -132,11 +132,7 @@ def test_a_run_killed_from_outside(relit: Relit, uninterrupted: Path) -> None:
     """The same through the real command in a separate process, killed whenever its first checkpoint is there."""
     command = [sys.executable, "-m", "lit_models", "fit", *TINY, "--checkpoint.every_n_steps=3"]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    deadline = time.monotonic() + 100
-    while not list(Path("runs").glob("*/*/checkpoints/last.ckpt")):
-        assert process.poll() is None, "the run ended before it was killed"
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
+    wait_until(lambda: list(Path("runs").glob("*/*/checkpoints/last.ckpt")), process)
     os.kill(process.pid, signal.SIGKILL)
     process.wait()
     killed = the_run()
@@ -151,8 +147,7 @@ def test_torchrun_with_one_process_goes_on_after_a_kill(relit: Relit, uninterrup
     """Killed 25 batches after each start: in the second epoch, and again in the third."""
     fit = [*TINY, *killer(batch=25)]
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=1", "--max-restarts=3"]
-    environment = {**os.environ, "PYTHONPATH": str(CONFIGS.parent)}
-    subprocess.run([*torchrun, "-m", "lit_models", "fit", *fit], env=environment, timeout=300, check=True)
+    subprocess.run([*torchrun, "-m", "lit_models", "fit", *fit], env=environment(), timeout=300, check=True)
     assert_same_run(the_run(), uninterrupted)
 
 
@@ -162,8 +157,7 @@ def test_resume_from_a_file_with_optimizer_state(relit: Relit, uninterrupted: Pa
     assert relit("fit", *TINY, "--trainer.max_epochs=2") == 0
     checkpoint = the_run() / "checkpoints" / "last.ckpt"
     assert relit("fit", *TINY, f"--ckpt_path={checkpoint}") == 0
-    state, expected = weights(the_run()), weights(uninterrupted)
-    assert all(torch.equal(state[name], expected[name]) for name in expected)
+    assert_alike(weights(the_run()), weights(uninterrupted))
 
 
 @pytest.mark.long

@@ -14,9 +14,7 @@ from lit_models.runs.loggers import MetricsCSV
 from lit_models.runs.reading import read_logged
 from tests.lit_models.runs.test_resume import assert_same_run
 from tests.support.fixtures import Output, Relit
-from tests.support.tiny import CONFIGS, TINY, killed_fit, the_run
-
-QUIET = ("--trainer.enable_progress_bar=false", "--trainer.enable_model_summary=false", "--trainer.accelerator=cpu")
+from tests.support.tiny import CONFIGS, QUIET, TINY, killed_fit, the_run
 
 
 class KillAfter(Callback):

@@ -7,14 +7,11 @@ from typing import Any
 import numpy as np
 import pytest
 import yaml
-from lightning.pytorch.loggers import Logger
 from packaging.version import Version
 from PIL import Image
 from torch import Tensor
 
-from lit_models.errors import RunError
 from lit_models.runs.loggers import WandbOptions, wandb_logger
-from lit_models.runs.trackers import MLflow, TensorBoard
 from lit_models.support.logging import log_figure, log_image, log_table
 from tests.support.fixtures import Output, Patch, Relit
 from tests.support.tables import rows_of
@@ -136,15 +133,6 @@ def test_any_logger_with_a_picture_method_gets_pictures_and_tables(tmp_path: Pat
     assert [call[2:] for call in comet.calls[:2]] == [("samples", 7), ("figures/plane", 7)]
     assert comet.calls[2] == ("log_table", str(table))
     log_image(Tracker(object()), "samples", image)  # type: ignore[arg-type]  # a logger that takes no pictures
-
-
-@pytest.mark.parametrize(("logger", "extra"), [(TensorBoard, "tensorboard"), (MLflow, "mlflow")])
-def test_a_missing_package_is_one_sentence(monkeypatch: Patch, logger: type[Logger], extra: str) -> None:
-    monkeypatch.setitem(__import__("sys").modules, extra, None)
-    monkeypatch.setattr("lightning.fabric.loggers.tensorboard._TENSORBOARD_AVAILABLE", False)
-    monkeypatch.setattr("lightning.fabric.loggers.tensorboard._TENSORBOARDX_AVAILABLE", False)
-    with pytest.raises(RunError, match=rf"isn't installed: pip install 'relit\[{extra}\]'\.$"):
-        logger()
 
 
 def test_mlflow_without_a_store_or_a_server_is_one_sentence(relit: Relit, monkeypatch: Patch, capsys: Output) -> None:

@@ -92,6 +92,13 @@ def with_value(place: tuple[Any, ...], value: Any, key: str | None = None) -> di
     return config
 
 
+def models_and_data() -> LightningArgumentParser:
+    parser = LightningArgumentParser(exit_on_error=False)
+    for kind, name in ((LightningModule, "model"), (LightningDataModule, "data")):
+        parser.add_lightning_class_args(kind, name, subclass_mode=True, required=False)
+    return parser
+
+
 @pytest.fixture
 def traps(tmp_path: Path, monkeypatch: Patch) -> Callable[[], bool]:
     """Modules and files that say so if they are imported or read; returns whether one was."""
@@ -120,9 +127,7 @@ def test_nothing_is_imported_whatever_a_checkpoints_configuration_says(
     traps: Callable[[], bool], place: tuple[Any, ...], value: Any, key: str | None
 ) -> None:
     config = with_value(place, value, key)
-    parser = LightningArgumentParser(exit_on_error=False)
-    parser.add_lightning_class_args(LightningModule, "model", subclass_mode=True, required=False)
-    parser.add_lightning_class_args(LightningDataModule, "data", subclass_mode=True, required=False)
+    parser = models_and_data()
     if foreign_class(config) is None:
         with suppress(Exception):  # to refuse it is right, too
             parsed = parse_as_data(parser, config)
@@ -131,9 +136,7 @@ def test_nothing_is_imported_whatever_a_checkpoints_configuration_says(
 
 
 def test_the_configuration_without_anything_hostile_is_made(traps: Callable[[], bool]) -> None:
-    parser = LightningArgumentParser(exit_on_error=False)
-    parser.add_lightning_class_args(LightningModule, "model", subclass_mode=True, required=False)
-    parser.add_lightning_class_args(LightningDataModule, "data", subclass_mode=True, required=False)
+    parser = models_and_data()
     assert foreign_class(CONFIG) is None
     made = parser.instantiate_classes(parse_as_data(parser, CONFIG))
     assert (type(made.model).__name__, type(made.data).__name__) == ("DCGAN", "FewLabels")
@@ -141,10 +144,8 @@ def test_the_configuration_without_anything_hostile_is_made(traps: Callable[[], 
 
 def test_the_traps_work(traps: Callable[[], bool]) -> None:
     """Without the guard, the parser imports what a text names."""
-    parser = LightningArgumentParser(exit_on_error=False)
-    parser.add_lightning_class_args(LightningDataModule, "data", subclass_mode=True, required=False)
     with pytest.raises(Exception, match="data"):
-        parser.parse_object({"data": "{class_path: payload.Thing}"})
+        models_and_data().parse_object({"data": "{class_path: payload.Thing}"})
     assert traps()
 
 

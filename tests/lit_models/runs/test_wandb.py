@@ -2,7 +2,6 @@
 
 import csv
 import json
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,11 +12,10 @@ from lightning.pytorch.loggers import WandbLogger
 from PIL import Image
 
 from tests.support.fixtures import Output, Patch, Relit
-from tests.support.tiny import CONFIGS, TINY, the_run
+from tests.support.processes import wait_until
+from tests.support.tiny import CONFIGS, QUIET, TINY, the_run
 
 wandb = pytest.importorskip("wandb")
-
-QUIET = ("--trainer.enable_progress_bar=false", "--trainer.enable_model_summary=false", "--trainer.accelerator=cpu")
 
 
 def items(record: Any) -> dict[str, Any]:
@@ -45,12 +43,9 @@ def records(path: Path) -> Iterator[Any]:
 def read_back(run: Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     """The configuration and the history of the run's only ``.wandb`` file."""
     (path,) = run.glob("wandb/offline-run-*/*.wandb")
-    deadline = time.monotonic() + 30
-    found: list[Any] = []
-    while not any(record.HasField("exit") for record in found):  # W&B writes from a separate process
-        assert time.monotonic() < deadline, "W&B didn't finish its file"
-        time.sleep(0.1)
-        found = list(records(path))
+    # W&B writes from a separate process.
+    wait_until(lambda: any(record.HasField("exit") for record in records(path)), seconds=30)
+    found = list(records(path))
     config: dict[str, Any] = {}
     for record in found:
         for update in (record.run.config.update, record.config.update):

@@ -15,6 +15,7 @@ from lit_models.networks.resnet_generator import ResNetGenerator
 from lit_models.networks.unet import UNet
 from lit_models.support.authors_weights import load_authors_weights
 from lit_models.support.checkpoint_files import read_checkpoint
+from tests.support.malicious import Malicious
 
 
 class Block(nn.Module):
@@ -276,18 +277,10 @@ def test_weights_in_place_of_a_checkpoint_are_refused(tmp_path: Path) -> None:
         read_checkpoint(path)
 
 
-class Dangerous:
-    def __init__(self, path: Path) -> None:
-        self.path = path
-
-    def __reduce__(self) -> object:
-        return Path.touch, (self.path,)
-
-
 @pytest.mark.parametrize("zipped", [True, False])
 def test_code_in_a_file_is_not_run(zipped: bool, tmp_path: Path, recwarn: pytest.WarningsRecorder) -> None:
     path, touched = tmp_path / "latest_net_G.pth", tmp_path / "touched"
-    content = {**AuthorsUNet(5, 2).state_dict(), "more": Dangerous(touched)}
+    content = {**AuthorsUNet(5, 2).state_dict(), "more": Malicious(Path.touch, touched)}
     if zipped:
         torch.save(content, path)
     else:

@@ -1,6 +1,5 @@
 """A user's own loaders of (image, label), in a Trainer and by the command, on one process and on two."""
 
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ from lit_models import DCGAN, VAE, DigitClassifier
 from lit_models.errors import ModelError
 from lit_models.support.plain_batches import reference_batches
 from tests.support.fixtures import Patch
+from tests.support.processes import run_relit
 from tests.support.trainers import quiet_trainer
 
 SMALL: dict[str, dict[str, Any]] = {
@@ -213,15 +213,13 @@ def test_ranks_take_turns_with_references_in_batches_of_one(tmp_path: Path, monk
 @pytest.mark.parametrize("devices", [1, 2])
 def test_the_command_shares_plain_data_out(tmp_path: Path, devices: int) -> None:
     """By `relit fit --data mine.Module`: each process gets its part, as in a plain Trainer."""
-    import subprocess
-
-    command = [sys.executable, "-m", "lit_models", "fit", f"--model={__name__}.CountedVAE", f"--data={__name__}.Plain"]
+    classes = [f"--model={__name__}.CountedVAE", f"--data={__name__}.Plain"]
     small = [f"--model.{key}={value}" for key, value in SMALL["VAE"].items()]
     loop = ["--trainer.max_epochs=1", f"--trainer.devices={devices}", "--trainer.accelerator=cpu"]
     quiet = ["--trainer.enable_progress_bar=false", "--trainer.num_sanity_val_steps=0", f"--run.root={tmp_path}"]
     if devices > 1:
         loop.append("--trainer.strategy=ddp_fork")
-    done = subprocess.run([*command, *small, *loop, *quiet], check=False, capture_output=True, text=True, timeout=200)
+    done = run_relit("fit", *classes, *small, *loop, *quiet)
     assert done.returncode == 0, done.stderr
     counts = [path.read_text() for path in sorted(tmp_path.glob("*/*/rank*"))]
     assert counts == [f"{8 // devices} {64 // devices}"] * devices
