@@ -133,6 +133,20 @@ def retrained(model: Any) -> Tensor:
     return logits + auxiliary
 
 
+# --- losses, image by image -------------------------------------------------------------------------------------------
+
+
+def cross_entropy(model: Any, batch: Any) -> Tensor:
+    """The mean over images of the cross-entropy to targets of which all classes share a part, the label smoothing."""
+    losses = []
+    for logits, label in zip(model(batch.image), batch.label, strict=True):
+        probability = logits.exp() / logits.exp().sum()
+        shared, own = model.label_smoothing / len(logits), 1 - model.label_smoothing
+        target = [shared + own * (place == label) for place in range(len(logits))]
+        losses.append(-sum(share * p.log() for share, p in zip(target, probability, strict=True)))
+    return torch.stack(losses).mean()
+
+
 # --- the records ------------------------------------------------------------------------------------------------------
 
 GAN: Settings = {"image_size": 16, "channels": 1, "latent_dim": 4, "feature_maps": 2}
@@ -352,11 +366,12 @@ METHODS: dict[str, Method] = {
     ),
     "DigitClassifier": Method(
         "digit_classifier",
-        {**CLASSES, "widths": [2, 3]},
+        {**CLASSES, "widths": [2, 3], "label_smoothing": 0.1},
         (("digit_classifier_mnist", "--data=Digits", "--model.widths=[2,2]", NO_CALLBACKS),),
         classified,
         Scale("digit_classifier_mnist"),
         {"": Case(two_ranks.digit_classifier)},
+        loss=cross_entropy,
     ),
     "TransferClassifier": Method(
         "autoencoder",
