@@ -444,7 +444,7 @@ WHEN_IT_STARTS = """
 fit dcgan_digits --data.batch_size 0         | --data.batch_size | is 0 | at least 1
 fit dcgan_digits --model.feature_maps 0      | feature_maps is 0 | at least 1
 fit vae_digits --model.feature_maps -2       | feature_maps is -2 | at least 1
-fit dcgan_digits --model.feature_maps 1000000 | more memory | feature_maps is 1000000
+fit dcgan_digits --model.feature_maps 100000000 | more memory | feature_maps is 100000000
 fit dcgan_digits --model.n_critic 0          | n_critic is 0 | at least 1
 fit wgan_gp_digits --model.gradient_penalty_weight -1 | gradient_penalty_weight is -1.0 | not be negative
 fit vae_digits --model.kl_weight -1          | kl_weight is -1.0 | at least 0
