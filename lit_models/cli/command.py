@@ -62,7 +62,7 @@ from lit_models.runs.folder import (
     run_of,
 )
 from lit_models.runs.loggers import WandbOptions, as_list, finish_wandb
-from lit_models.runs.memory import keep_freed_memory
+from lit_models.runs.memory import keep_freed_memory, within_memory
 from lit_models.runs.preemption import Preemption
 from lit_models.runs.record import RunRecord
 from lit_models.runs.restored import RestoredSettings
@@ -363,6 +363,10 @@ class RelitCLI(LightningCLI):
             return []
         path, content = self.starting_weights
         return [StartingWeights(path, state_of_source(content), content.get("hyper_parameters"))]
+
+    def instantiate_classes(self) -> None:
+        with within_memory():
+            super().instantiate_classes()
 
     def after_instantiate_classes(self) -> None:
         config = self._settings

@@ -1,12 +1,17 @@
 """Memory: how much a run takes, and that it is used again instead of being given back."""
 
 import ctypes
+import os
 import re
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
 
 import torch
+from torch import nn
+from torch.nn.modules.module import register_module_parameter_registration_hook
 
 resource: ModuleType | None
 try:
@@ -34,6 +39,40 @@ def keep_freed_memory(limit: int = 2**30) -> bool:
         return False
     done = [library.mallopt(option, limit) for option in (M_TRIM_THRESHOLD, M_MMAP_THRESHOLD)]
     return all(done)
+
+
+@contextmanager
+def within_memory() -> Iterator[None]:
+    """Refuses modules built within the block whose parameters together are larger than the machine's memory.
+
+    Kernels lend more than they have, and kill a process that writes to it. Parameters are counted as they are
+    registered, before they get their values.
+
+    Raises:
+        RuntimeError: They are larger.
+    """
+    most = memory_of_machine()
+    held = 0
+
+    def count(_: nn.Module, name: str, parameter: nn.Parameter | None) -> None:
+        nonlocal held
+        if parameter is not None and parameter.device.type == "cpu":
+            held += parameter.nbytes
+            if most is not None and held > most:
+                raise RuntimeError(f"out of memory: the parameters up to {name} take {held:,} of {most:,} bytes")
+
+    hook = register_module_parameter_registration_hook(count)
+    try:
+        yield
+    finally:
+        hook.remove()
+
+
+def memory_of_machine() -> int | None:
+    """The bytes of main memory; None on Windows, which doesn't tell them this way."""
+    if not hasattr(os, "sysconf"):
+        return None
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
 def peak_memory(device: torch.device) -> dict[str, int | None]:
