@@ -138,6 +138,11 @@ class ImageDataModule(LightningDataModule):
         self.classes_per_batch, self.samples_per_class = classes_per_batch, samples_per_class
 
     @property
+    def tiles_of_an_image(self) -> int:
+        """Windows into which an image is cut for evaluation; they follow each other in a split."""
+        return 1
+
+    @property
     def folder(self) -> Path:
         """Where this data set's source files lie or are downloaded to."""
         return self.root / self.name

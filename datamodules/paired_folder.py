@@ -342,7 +342,6 @@ class PairedFolder(ImageDataModule):
 
     @property
     def tiles_of_an_image(self) -> int:
-        """Windows into which an image is cut for evaluation."""
         return len(tile_starts(self.load_size, self.image_shape[-1])) ** 2 if self.evaluation == "tiles" else 1
 
     # --- batches ------------------------------------------------------------------------------------------------------

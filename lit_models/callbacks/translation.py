@@ -45,6 +45,7 @@ class Triptychs(SampleGrid):
         self, count: int = 4, every_n_epochs: int | None = None, epochs: list[int] | None = None, across: int = 1
     ) -> None:
         super().__init__(count, columns=3 * across, every_n_epochs=every_n_epochs, epochs=epochs)
+        self.pictures_in_a_row = 3 * across
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         require_translator(type(self).__name__, trainer, pl_module)
@@ -62,17 +63,18 @@ class Triptychs(SampleGrid):
             warnings.warn(f"Triptychs draws nothing: there are no {split} pairs.", RunWarning, stacklevel=1)
             return
         images = self._drawn(trainer, pl_module, pairs)
-        assert self.columns is not None
         if split == "test":
-            self._write(trainer, images, self.columns, "test_triptychs", "test_triptychs")
+            self._write(trainer, images, self.pictures_in_a_row, "test_triptychs", "test_triptychs")
         else:
-            self._write(trainer, images, self.columns, f"triptychs_{trainer.current_epoch + 1:04d}", "triptychs")
+            name = f"triptychs_{trainer.current_epoch + 1:04d}"
+            self._write(trainer, images, self.pictures_in_a_row, name, "triptychs")
 
     def _drawn(self, trainer: Trainer, pl_module: LightningModule, pairs: GatherDataset[ImagePair]) -> Tensor:
         """Source, truth, translation, source, …: ``(3 · count, C, H, W)`` in [0, 1]."""
         data = require_image_data(self, trainer)
-        tiles = getattr(data, "tiles_of_an_image", 1)  # neighbors of one image would look alike
-        batch = data.transform(pairs.__getitems__(torch.arange(0, len(pairs), tiles)[: self.count]), training=False)
+        # The first tile of each image: its neighbors would look alike.
+        rows = torch.arange(0, len(pairs), data.tiles_of_an_image)[: self.count]
+        batch = data.transform(pairs.__getitems__(rows), training=False)
         source = trainer.precision_plugin.convert_input(batch.source.to(pl_module.device))
         with trainer.precision_plugin.forward_context():
             translated = require_ability(self, pl_module, Translating).translate(source)

@@ -21,6 +21,7 @@ from typing import Any
 
 from lit_models.cli.command_parser import CommandParser
 from lit_models.support.extras import packages_by_extra
+from lit_models.support.machine import memory_of_machine
 
 NEEDED = ("torch", "torchvision", "lightning", "torchmetrics", "jsonargparse", "numpy")
 OTHER_LOGGERS = ("comet-ml", "neptune")
@@ -165,9 +166,7 @@ def allowed_processors() -> float:
 
 def memory() -> Line:
     """Main memory: all, what is available, and a container's limit."""
-    values: dict[str, Any] = {"bytes": None, "available": None, "limit": None}
-    with suppress(OSError, ValueError, AttributeError):  # Windows has no sysconf
-        values["bytes"] = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    values: dict[str, Any] = {"bytes": memory_of_machine(), "available": None, "limit": None}
     meminfo = Path("/proc/meminfo")
     if meminfo.is_file() and (found := re.search(r"MemAvailable:\s*(\d+) kB", meminfo.read_text(encoding="utf-8"))):
         values["available"] = 1024 * int(found[1])

@@ -1,7 +1,6 @@
 """Memory: how much a run takes, and that it is used again instead of being given back."""
 
 import ctypes
-import os
 import re
 import sys
 from collections.abc import Iterator
@@ -12,6 +11,8 @@ from types import ModuleType
 import torch
 from torch import nn
 from torch.nn.modules.module import register_module_parameter_registration_hook
+
+from lit_models.support.machine import memory_of_machine
 
 resource: ModuleType | None
 try:
@@ -66,13 +67,6 @@ def within_memory() -> Iterator[None]:
         yield
     finally:
         hook.remove()
-
-
-def memory_of_machine() -> int | None:
-    """The bytes of main memory; None on Windows, which doesn't tell them this way."""
-    if not hasattr(os, "sysconf"):
-        return None
-    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
 def peak_memory(device: torch.device) -> dict[str, int | None]:
