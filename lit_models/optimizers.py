@@ -34,6 +34,8 @@ class FusedAdam(Adam):
         weight_decay: float = 0.0,
     ) -> None:
         super().__init__(params, lr=lr, betas=(beta1, beta2), eps=eps, weight_decay=weight_decay, fused=True)
+        # Lightning clips no gradients in mixed precision that the step itself would unscale.
+        self._step_supports_amp_scaling = False
 
 
 def one_cycle(step: int, steps: int, warmup: float = 0.3, start: float = 1 / 25) -> float:

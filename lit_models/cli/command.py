@@ -34,7 +34,7 @@ from lit_models.cli.refusals import (
     slurm_environment,
     warn_of_slow_bf16,
 )
-from lit_models.cli.rehearsal import rehearse, steps_of_schedules
+from lit_models.cli.rehearsal import clips_mixed, rehearse, steps_of_schedules
 from lit_models.cli.swaps import (
     class_of,
     draws_from_nothing,
@@ -232,7 +232,7 @@ class RelitCLI(LightningCLI):
         for name in ("model", "data", "trainer"):
             require_numbers(f"--{name}", config.get(name))
         if command == "fit" and config.model.get("init_args") is not None:
-            rehearse(config.model.init_args, steps_of_schedules(config))
+            rehearse(config.model.init_args, steps_of_schedules(config), clips_mixed(config))
         if self.checkpoint is not None:
             require_same_method(self.checkpoint, Path(config.ckpt_path), class_of(config.model.class_path))
         if command == "predict" and (config.data is None or draws_from_nothing(self.typed, config)):

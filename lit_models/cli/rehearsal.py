@@ -28,14 +28,16 @@ FROM_0_TO_1 = ("beta1", "beta2", "betas", "alpha", "rho", "momentum", "dampening
 """Arguments that must be at least 0 and less than 1, or at most 1 where they are in :data:`MAY_BE_1`."""
 MAY_BE_1 = ("rho", "momentum", "dampening", "max_momentum", "alpha")
 MOST_EPOCHS = 10_000
+MIXED = ("16", "16-mixed", "bf16", "bf16-mixed")
 
 
-def rehearse(arguments: Namespace, epochs: int) -> None:
+def rehearse(arguments: Namespace, epochs: int, clips_mixed: bool = False) -> None:
     """Refuses optimizers and schedules of a model that would fail, or make a learning rate that is none.
 
     Args:
         arguments: The model's.
         epochs: Steps of each schedule.
+        clips_mixed: Whether the Trainer clips gradients in mixed precision.
 
     Raises:
         ModelError: One does; the message names its option.
@@ -46,7 +48,7 @@ def rehearse(arguments: Namespace, epochs: int) -> None:
             _require_sensible(name, value)
     for name, value in given.items():
         if name.endswith("optimizer"):
-            _try_optimizer(name, value)
+            _try_optimizer(name, value, clips_mixed)
     for name, value in given.items():
         if name.endswith("scheduler"):
             optimizer = given.get("optimizer" if name == "lr_scheduler" else name.replace("scheduler", "optimizer"))
@@ -64,6 +66,15 @@ def steps_of_schedules(config: Namespace) -> int:
     known = trainer.max_epochs is not None and trainer.max_steps in (None, -1) and trainer.max_time is None
     by_epoch = arguments.get("schedule_interval", "epoch") == "epoch"
     return max(1, trainer.max_epochs) if known and by_epoch else 1
+
+
+def clips_mixed(config: Namespace) -> bool:
+    """Whether the Trainer clips gradients in mixed precision, which Lightning can't with fused optimizers of torch's.
+
+    Args:
+        config: A training's settings.
+    """
+    return bool(config.trainer.gradient_clip_val) and str(config.trainer.precision) in MIXED
 
 
 def _is_tried(value: Any) -> bool:
@@ -102,10 +113,15 @@ def _made(value: Namespace, first: Any) -> Any:
     return instantiate_class((first,), {"class_path": value.class_path, "init_args": _arguments(value)})
 
 
-def _try_optimizer(name: str, value: Namespace) -> None:
+def _try_optimizer(name: str, value: Namespace, clips_mixed: bool) -> None:
     parameters = _parameters()
     with _told_by(name, value):
         optimizer: Optimizer = _made(value, parameters)
+        if clips_mixed and vars(optimizer).get("_step_supports_amp_scaling"):
+            raise ModelError(
+                f"{_described(name, value)} can't have its gradients clipped in mixed precision: leave its fused out, "
+                "or --trainer.gradient_clip_val, or choose FusedAdam."
+            )
         # A step asks CUDA for its state, and so would start it in this process; a capturable one needs it.
         if _arguments(value).get("capturable") or torch.cuda.is_available():
             return

@@ -1,0 +1,52 @@
+"""The optimizer in mixed precision; its schedules are tested with the methods that use them."""
+
+import torch
+from torch import Tensor
+from torch.nn.utils import clip_grad_norm_
+from torch.optim import Adam
+
+from lit_models.optimizers import FusedAdam
+from tests.support.fixtures import Output, Relit
+from tests.support.tiny import assert_refused, quick_run
+
+GRADIENTS = torch.tensor([[3.0, -4.0], [0.1, 0.2], [-30.0, 40.0]])
+CLIPPED = quick_run("vae_digits", "--trainer.gradient_clip_val=0.5", "--trainer.precision=bf16-mixed")
+
+
+def stepped(kind: type[Adam], scaled: bool) -> Tensor:
+    """Weights after steps with clipped gradients, which a scaler has multiplied or not."""
+    weights = torch.ones(2, requires_grad=True)
+    optimizer = kind([weights], lr=0.1)
+    scaler = torch.amp.GradScaler("cpu", init_scale=1024.0, enabled=scaled)
+    for gradient in GRADIENTS:
+        optimizer.zero_grad()
+        scaler.scale((weights * gradient).sum()).backward()
+        scaler.unscale_(optimizer)
+        clip_grad_norm_([weights], 5.0)
+        scaler.step(optimizer)
+        scaler.update()
+    return weights.detach()
+
+
+def test_clipped_gradients_of_a_scaler_give_adams_steps() -> None:
+    torch.testing.assert_close(stepped(FusedAdam, scaled=True), stepped(Adam, scaled=False), rtol=1e-6, atol=1e-6)
+
+
+def test_a_scalers_infinite_gradient_is_no_step() -> None:
+    weights = torch.ones(2, requires_grad=True)
+    optimizer, scaler = FusedAdam([weights], lr=0.1), torch.amp.GradScaler("cpu", init_scale=1024.0)
+    scaler.scale((weights * torch.inf).sum()).backward()
+    scaler.step(optimizer)
+    scaler.update()
+    assert weights.tolist() == [1.0, 1.0]
+    assert scaler.get_scale() == 512.0
+
+
+def test_gradients_are_clipped_in_bfloat16(relit: Relit) -> None:
+    """Those of torch's fused optimizers can't be; resnet18_tiny_imagenet_triplet clips those of this one."""
+    assert relit("fit", *CLIPPED, "--trainer.max_steps=2") == 0
+
+
+def test_a_fused_optimizer_that_cant_be_clipped_is_refused(relit: Relit, capsys: Output) -> None:
+    fused = ("--model.optimizer=AdamW", "--model.optimizer.fused=true")
+    assert_refused(relit, capsys, "fit", *CLIPPED, *fused, sentence="can't have its gradients clipped in mixed")
