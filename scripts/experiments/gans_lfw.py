@@ -22,4 +22,5 @@ EXPERIMENT = Experiment(
         "gpu": Budget({"*": GPU}),
         "paper": Budget(),
     },
+    drawn=("val/fid", "val/coverage"),
 )
