@@ -149,7 +149,7 @@ class Omniglot(ImageDataModule):
 
     @property
     def runs_store(self) -> TensorStore:
-        return TensorStore(self.prepared_folder / f"one-shot-runs-{self._resized}", {}, self._local(RUNS_FILE))
+        return self.tensor_store(f"one-shot-runs-{self._resized}", {}, self._local(RUNS_FILE))
 
     @property
     def _resized(self) -> str:

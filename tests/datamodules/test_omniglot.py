@@ -331,6 +331,21 @@ def test_the_runs_are_not_for_models_that_train_on_their_characters() -> None:
         OmniglotEpisodes("anywhere", split="vinyals", test_on="one_shot_runs")
 
 
+def test_without_write_permission_the_runs_go_to_the_users_cache(root: Path) -> None:
+    write_runs(root / "omniglot")
+    folders = [path for path in root.rglob("*") if path.is_dir()]
+    for folder in folders:
+        folder.chmod(0o555)
+    module = OmniglotEpisodes(str(root), split="background", test_on="one_shot_runs", n_way=5, test_query=3)
+    module.prepare_data()
+    module.setup("test")
+    batches = list(module.test_dataloader())
+    for folder in folders:
+        folder.chmod(0o755)
+    assert len(batches) == 20
+    assert not list(root.rglob("prepared"))
+
+
 def test_runs_that_are_not_whole_are_refused(root: Path) -> None:
     with zipfile.ZipFile(root / "omniglot" / "all_runs.zip", "w") as archive:
         archive.writestr("run01/class_labels.txt", "run01/test/item01.png run01/training/class01.png\n")
