@@ -314,8 +314,8 @@ def draw_samples(runs: list[Run], path: Path) -> None:
         axes.set_axis_off()
     for axes, (run, files) in zip(figure.axes, grids, strict=False):
         axes.imshow(np.asarray(Image.open(files[-1]).convert("RGB")))
-        axes.set_title(f"{run.name}\n{files[-1].stem.replace('_', ' ')}", fontsize=10)
-    figure.savefig(path, dpi=100)
+        axes.set_title(f"{run.name}, epoch {int(files[-1].stem.removeprefix('epoch_'))}", fontsize=10)
+    figure.savefig(path, dpi=100, bbox_inches="tight")
 
 
 def _values(run: Run, metric: str) -> list[float]:
