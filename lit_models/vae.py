@@ -293,11 +293,11 @@ class VAE(Method):
         if self.lr_scheduler_callable is None:
             return optimizer
         schedule = self.lr_scheduler_callable(optimizer)
-        # A lightning.pytorch.cli.ReduceLROnPlateau names the metric that it goes by.
-        return {
-            "optimizer": optimizer,
-            "lr_scheduler": {"scheduler": schedule, "monitor": vars(schedule).get("monitor")},
-        }
+        # A lightning.pytorch.cli.ReduceLROnPlateau names the metric that it goes by, and rests in epochs without it.
+        monitor = vars(schedule).get("monitor")
+        every = self.trainer.check_val_every_n_epoch if str(monitor).startswith("val/") else None
+        schedule = {"scheduler": schedule, "monitor": monitor, "frequency": every or 1}
+        return {"optimizer": optimizer, "lr_scheduler": schedule}
 
     @torch.no_grad()
     def sample(self, n: int, labels: Tensor | None = None, generator: torch.Generator | None = None) -> Tensor:
