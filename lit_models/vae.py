@@ -296,8 +296,10 @@ class VAE(Method):
         # A lightning.pytorch.cli.ReduceLROnPlateau names the metric that it goes by, and rests in epochs without it.
         monitor = vars(schedule).get("monitor")
         every = self.trainer.check_val_every_n_epoch if str(monitor).startswith("val/") else None
-        schedule = {"scheduler": schedule, "monitor": monitor, "frequency": every or 1}
-        return {"optimizer": optimizer, "lr_scheduler": schedule}
+        return {
+            "optimizer": optimizer,
+            "lr_scheduler": {"scheduler": schedule, "monitor": monitor, "frequency": every or 1},
+        }
 
     @torch.no_grad()
     def sample(self, n: int, labels: Tensor | None = None, generator: torch.Generator | None = None) -> Tensor:

@@ -80,7 +80,7 @@ def clips_mixed(config: Namespace) -> bool:
     """
     if str(config.trainer.precision) not in MIXED:
         return False
-    method = class_of(config.model.class_path)
+    method: Any = class_of(config.model.class_path)
     overrides = method.configure_gradient_clipping is not LightningModule.configure_gradient_clipping
     return overrides or bool(config.trainer.gradient_clip_val)
 
