@@ -163,6 +163,9 @@ class Method(LightningModule):
     def configure_callbacks(self) -> Any:
         """Add the method's; refuse Lightning's averages of weights where they would average more than one training."""
         require_one_training(self)
+        # Lightning converts the module after it has loaded a checkpoint into it and callbacks have copied it: by then
+        # double precision would be rounded to float32.
+        self.trainer.precision_plugin.convert_module(self)
         return [getattr(import_module("lit_models.callbacks"), name)() for name in self.training_callbacks]
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:

@@ -293,10 +293,12 @@ class VAE(Method):
         if self.lr_scheduler_callable is None:
             return optimizer
         schedule = self.lr_scheduler_callable(optimizer)
-        # A lightning.pytorch.cli.ReduceLROnPlateau names the metric that it goes by.
+        # A lightning.pytorch.cli.ReduceLROnPlateau names the metric that it goes by, and rests in epochs without it.
+        monitor = vars(schedule).get("monitor")
+        every = self.trainer.check_val_every_n_epoch if str(monitor).startswith("val/") else None
         return {
             "optimizer": optimizer,
-            "lr_scheduler": {"scheduler": schedule, "monitor": vars(schedule).get("monitor")},
+            "lr_scheduler": {"scheduler": schedule, "monitor": monitor, "frequency": every or 1},
         }
 
     @torch.no_grad()

@@ -8,10 +8,10 @@ from lightning.pytorch import LightningModule
 
 from lit_models.losses.gan import generator_linear
 from lit_models.support.abilities import classes_of
-from tests.methods import SMALL_MODELS
+from tests.methods import NO_CALLBACKS, SMALL_MODELS
 from tests.support.fixtures import Output, Relit
 from tests.support.small_fits import small_fit
-from tests.support.tiny import TINY
+from tests.support.tiny import TINY, assert_same_training, quick_run, the_run, weights
 
 
 @pytest.mark.parametrize("title", SMALL_MODELS)
@@ -31,6 +31,22 @@ def test_double_precision(title: str, tmp_path: Path) -> None:
     predicts = type(model).predict_step is not LightningModule.predict_step
     if predicts and not hasattr(model, "sample") and title != "ProtoNet":  # which predicts from other data
         assert trainer.predict(model, data)
+
+
+@pytest.mark.parametrize("average", [(), ("--trainer.callbacks=EMAWeightAveraging", "--trainer.callbacks.decay=0.8")])
+@pytest.mark.filterwarnings("ignore")
+def test_a_run_in_double_precision_goes_on_in_it(relit: Relit, average: tuple[str, ...]) -> None:
+    """Lightning loads a checkpoint, and copies the weights to average them, before it converts a module."""
+    fit = (
+        "fit",
+        *quick_run("vae_digits", "--trainer.precision=64-true", NO_CALLBACKS, *average, model={"feature_maps": 2}),
+    )
+    few = ("--trainer.limit_train_batches=2", "--trainer.limit_val_batches=1", "--trainer.log_every_n_steps=1")
+    assert relit(*fit, *few, "--trainer.max_epochs=2", "--run.root=whole") == 0
+    assert relit(*fit, *few, "--trainer.max_epochs=1") == 0
+    assert {value.dtype for value in weights(the_run()).values()} == {torch.float64}
+    assert relit(*fit, *few, "--trainer.max_epochs=2", "--ckpt_path=last") == 0
+    assert_same_training(the_run(), the_run(Path("whole")))
 
 
 def test_losses_of_doubles_are_doubles() -> None:

@@ -99,6 +99,12 @@ def test_lightnings_average_of_weights_is_right_or_refused(title: str, tmp_path:
     trainer.test(model, data, verbose=False)  # by the average
 
 
+SHORT_VAE = (
+    *("--config=vae_digits", "--model.feature_maps=2", *QUIET),
+    *("--trainer.limit_train_batches=4", "--trainer.limit_val_batches=1"),
+)
+
+
 @pytest.mark.parametrize("average", [("EMAWeightAveraging",), ("StochasticWeightAveraging", "swa_lrs=0.01")])
 def test_lightnings_averages_of_weights_are_refused_for_gans(
     relit: Relit, capsys: Output, average: tuple[str, ...]
@@ -111,11 +117,7 @@ def test_lightnings_averages_of_weights_are_refused_for_gans(
 
 @pytest.mark.long
 def test_lightnings_average_goes_on_in_a_resumed_run_and_is_what_is_exported(relit: Relit) -> None:
-    fit = (
-        *("fit", "--config=vae_digits", "--model.feature_maps=2", *QUIET),
-        *("--trainer.callbacks=EMAWeightAveraging", "--trainer.callbacks.decay=0.8"),
-        *("--trainer.limit_train_batches=4", "--trainer.limit_val_batches=1"),
-    )
+    fit = ("fit", *SHORT_VAE, "--trainer.callbacks=EMAWeightAveraging", "--trainer.callbacks.decay=0.8")
     assert relit(*fit, "--trainer.max_epochs=2", "--run.root=whole") == 0
     assert relit(*fit, "--trainer.max_epochs=1") == 0
     assert relit(*fit, "--trainer.max_epochs=2", "--ckpt_path=last") == 0
@@ -127,6 +129,31 @@ def test_lightnings_average_goes_on_in_a_resumed_run_and_is_what_is_exported(rel
     exported = load_file("vae.safetensors")
     assert exported
     assert all(torch.equal(value, average[name]) for name, value in exported.items())
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_an_average_is_no_place_to_go_on_from_without_its_callback(relit: Relit, capsys: Output) -> None:
+    average = ("--trainer.callbacks=EMAWeightAveraging", "--trainer.callbacks.decay=0.8")
+    assert relit("fit", *SHORT_VAE, *average, "--trainer.max_epochs=1") == 0
+    assert relit("fit", f"--ckpt_path={the_run()}", *QUIET, "--trainer.max_epochs=2") == 1
+    assert "The checkpoint's weights are an average that a callback of the run has taken" in capsys.readouterr().err
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_stochastic_weight_average_is_in_the_last_checkpoint(relit: Relit, capsys: Output) -> None:
+    """Also of a network without batch normalization, which takes the average after its last epoch."""
+    average = ("--trainer.callbacks=StochasticWeightAveraging", "--trainer.callbacks.swa_lrs=0.01")
+    fit = ("fit", *SHORT_VAE, *average, "--trainer.callbacks.swa_epoch_start=1")
+    assert relit(*fit, "--trainer.max_epochs=3") == 0
+    content = torch.load(the_run() / "checkpoints" / "last.ckpt", weights_only=True)
+    assert (content["epoch"], content["global_step"]) == (2, 12)
+    (state,) = (state for name, state in content["callbacks"].items() if name.startswith("StochasticWeight"))
+    assert state["n_averaged"] == 3
+    for name, value in state["average_model_state"].items():
+        if not name.endswith("s2"):  # which is no parameter
+            assert torch.equal(content["state_dict"][name], value), name
+    assert relit(*fit, "--trainer.max_epochs=4", "--ckpt_path=last") == 1
+    assert "can't go on once StochasticWeightAveraging has begun" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("command", NEED_EVERY_PACKAGE)

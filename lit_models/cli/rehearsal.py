@@ -10,10 +10,12 @@ from typing import Any
 
 import torch
 from jsonargparse import Namespace
+from lightning.pytorch import LightningModule
 from lightning.pytorch.cli import ReduceLROnPlateau, instantiate_class
 from torch import Tensor
 from torch.optim import SGD, Optimizer, lr_scheduler
 
+from lit_models.cli.swaps import class_of
 from lit_models.errors import ModelError
 
 TRIED = ("torch.optim.", "lit_models.", "lightning.pytorch.cli.")
@@ -71,10 +73,16 @@ def steps_of_schedules(config: Namespace) -> int:
 def clips_mixed(config: Namespace) -> bool:
     """Whether the Trainer clips gradients in mixed precision, which Lightning can't with fused optimizers of torch's.
 
+    A method that overrides Lightning's clipping, such as DARTSRetrain, always clips.
+
     Args:
         config: A training's settings.
     """
-    return bool(config.trainer.gradient_clip_val) and str(config.trainer.precision) in MIXED
+    if str(config.trainer.precision) not in MIXED:
+        return False
+    method: Any = class_of(config.model.class_path)
+    overrides = method.configure_gradient_clipping is not LightningModule.configure_gradient_clipping
+    return overrides or bool(config.trainer.gradient_clip_val)
 
 
 def _is_tried(value: Any) -> bool:
@@ -120,7 +128,7 @@ def _try_optimizer(name: str, value: Namespace, clips_mixed: bool) -> None:
         if clips_mixed and vars(optimizer).get("_step_supports_amp_scaling"):
             raise ModelError(
                 f"{_described(name, value)} can't have its gradients clipped in mixed precision: leave its fused out, "
-                "or --trainer.gradient_clip_val, or choose FusedAdam."
+                "choose FusedAdam, or set --trainer.precision 32-true."
             )
         # A step asks CUDA for its state, and so would start it in this process; a capturable one needs it.
         if _arguments(value).get("capturable") or torch.cuda.is_available():

@@ -6,16 +6,23 @@ from pathlib import Path
 from typing import Any, Literal
 
 from lightning.pytorch import LightningModule, Trainer
-from lightning.pytorch.callbacks import Checkpoint
+from lightning.pytorch.callbacks import Checkpoint, StochasticWeightAveraging
 from lightning.pytorch.utilities import rank_zero_warn
 
 from lit_models.errors import RunError, RunWarning
 from lit_models.module import Method
 from lit_models.runs.finite import losses_are_finite, training_losses, weights_are_finite
 from lit_models.runs.loggers import rows_of
-from lit_models.support.checkpoint_files import put_in_place, with_rows
+from lit_models.support.checkpoint_files import put_in_place, with_rows, with_weights
 from lit_models.support.checkpoint_paths import BEST, CHECKPOINTS, LAST
-from lit_models.support.lightning_internals import accumulates, ends_epoch, logs_this_batch, validation_follows
+from lit_models.support.checks import lack_of_validation
+from lit_models.support.lightning_internals import (
+    accumulates,
+    callbacks_of,
+    ends_epoch,
+    logs_this_batch,
+    validation_follows,
+)
 
 
 class Checkpoints(Checkpoint):
@@ -79,9 +86,7 @@ class Checkpoints(Checkpoint):
         self._has_saved = trainer.ckpt_path is not None
         if not self._awaits_validation():
             return
-        is_empty = trainer.val_dataloaders is not None and not sum(trainer.num_val_batches)
-        if is_empty or not trainer.enable_validation:
-            fault = "the validation split is empty: give it images" if is_empty else "validation is off: switch it on"
+        if fault := lack_of_validation(trainer):
             raise RunError(f"--checkpoint.monitor is {self.monitor!r}, but {fault}, or set --checkpoint.monitor null.")
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
@@ -94,6 +99,10 @@ class Checkpoints(Checkpoint):
         self._has_validated = self._has_validated or not trainer.sanity_checking
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        averages = any(isinstance(one, StochasticWeightAveraging) for one in callbacks_of(trainer))
+        if averages and LAST in self._waiting and trainer.is_global_zero:
+            # Without batch normalization the average becomes the model's only now, after the last checkpoint.
+            with_weights(_waiting(trainer, LAST), trainer.strategy.lightning_module_state_dict())
         self.put_in_place(trainer)
         if self._awaits_validation() and self.best_score is None and not self._has_validated:
             rank_zero_warn(

@@ -18,6 +18,7 @@ from lit_models.adversarial import AdversarialModule
 from lit_models.errors import ModelError, RunError, RunWarning
 from lit_models.runs.reading import flattened
 from lit_models.runs.settings import as_typed, differences
+from lit_models.support.checks import averages_weights, lack_of_validation
 from lit_models.support.lightning_internals import (
     callbacks_of,
     data_of,
@@ -98,6 +99,7 @@ class RestoredSettings(Callback):
         checkpoint, self._checkpoint = self._checkpoint, None
         if checkpoint is None:
             return
+        _require_callbacks_of_averages(trainer, checkpoint)
         for callback, patience in self._patience:
             callback.patience = patience  # a setting, which Lightning takes from the checkpoint
         before, now = checkpoint.get("config"), yaml.safe_load(self.config)
@@ -141,10 +143,26 @@ class RestoredSettings(Callback):
             if trainer.is_global_zero:
                 print(f"relit: note: {reason}: epoch {trainer.current_epoch + 1} {changes[0].change}.", file=sys.stderr)
         _require_schedules_to_last(trainer, pl_module)
+        _require_validation_for_schedules(trainer)
 
 
 def _is_of_length(setting: str) -> bool:
     return setting.startswith(LENGTH)
+
+
+def _require_callbacks_of_averages(trainer: Trainer, checkpoint: dict[str, Any]) -> None:
+    """Refuses a run that would go on from an average as if it were the trained weights, or in the middle of Lightning's
+    stochastic weight averaging, which restores neither its learning rates nor its place in an epoch."""
+    if "averaging_state" in checkpoint and not averages_weights(trainer):
+        raise RunError(
+            "The checkpoint's weights are an average that a callback of the run has taken: add that callback "
+            "(--trainer.callbacks+=EMAWeightAveraging, as before), or start a new run from the average by --weights."
+        )
+    if "SWALR" in (checkpoint.get("optimizer_classes") or {}).get("schedules", ()):
+        raise RunError(
+            "A run can't go on once StochasticWeightAveraging has begun to average: start a new run. One with "
+            "EMAWeightAveraging can."
+        )
 
 
 def class_names(trainer: Trainer) -> dict[str, list[str]]:
@@ -292,4 +310,15 @@ def _require_metric_of_schedules(trainer: Trainer, model: LightningModule) -> No
         if not model.automatic_optimization and _own_interval(model) == "step":
             raise ModelError(
                 "ReduceLROnPlateau goes by a metric of an epoch, not of a step: set --model.schedule_interval epoch."
+            )
+
+
+def _require_validation_for_schedules(trainer: Trainer) -> None:
+    """Refuses a schedule that waits for a metric of validation in a training that has none."""
+    fault = lack_of_validation(trainer)
+    for config in trainer.lr_scheduler_configs if fault else ():
+        monitor = vars(config.scheduler).get("monitor")
+        if str(monitor).startswith("val/"):
+            raise ModelError(
+                f"ReduceLROnPlateau's monitor is {monitor!r}, but {fault}, or set the monitor to a training metric."
             )

@@ -116,6 +116,11 @@ def with_rows(path: Path, rows: int) -> None:
     AtomicCheckpointIO().save_checkpoint({**load_tensors(path), "rows_logged": rows}, path)
 
 
+def with_weights(path: Path, weights: dict[str, Any]) -> None:
+    """Replaces the weights of a checkpoint."""
+    AtomicCheckpointIO().save_checkpoint({**load_tensors(path), "state_dict": weights}, path)
+
+
 def load_safely(path: Path) -> Any:
     """What ``torch.save`` wrote to ``path``, if it is made of tensors and plain values only; or exported weights as the
     checkpoint that they were exported from, without what only training needs."""

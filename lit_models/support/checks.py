@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from inspect import signature
 from typing import Any, Literal, NamedTuple
 
-from lightning.pytorch import LightningDataModule, LightningModule
+from lightning.pytorch import LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.callbacks import StochasticWeightAveraging, WeightAveraging
 from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities import rank_zero_warn
@@ -314,6 +314,18 @@ def require_r1_weight(r1_weight: float) -> None:
     """
     if r1_weight < 0:
         raise ModelError(f"r1_weight is {r1_weight}; it must not be negative.")
+
+
+def averages_weights(trainer: Trainer) -> bool:
+    """Whether a callback of Lightning's keeps an average of the weights, by which the model is validated and saved."""
+    return any(isinstance(one, WeightAveraging) for one in callbacks_of(trainer))
+
+
+def lack_of_validation(trainer: Trainer) -> str:
+    """Why a training has no validation, with a remedy; empty if it has one, or its loaders aren't known yet."""
+    if trainer.val_dataloaders is not None and not sum(trainer.num_val_batches):
+        return "the validation split is empty: give it images"
+    return "" if trainer.enable_validation else "validation is off: switch it on"
 
 
 AVERAGES = (WeightAveraging, StochasticWeightAveraging)

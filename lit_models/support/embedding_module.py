@@ -22,6 +22,7 @@ from lit_models.metrics.retrieval import (
     retrieval,
     share_of_hits,
 )
+from lit_models.support.checks import averages_weights
 from lit_models.support.classes import Classifier
 from lit_models.support.lightning_internals import data_of
 from lit_models.support.plain_batches import reference_batches
@@ -271,6 +272,9 @@ class EmbeddingModule(Classifier):
     def on_validation_epoch_end(self) -> None:
         self._evaluate_split("val")
         if self.trainer.state.fn == TrainerFn.FITTING:
+            if averages_weights(self.trainer) and not self.trainer.sanity_checking:
+                # The trained weights are back in place of their average, which follows their centroids, too.
+                self.keep_centroids(self.evaluation)
             scores = centroid_scores(self.evaluation.reference, self.evaluation.centroid)
             accuracy = share_of_hits(scores.argmax(1, keepdim=True), self.evaluation.label)
             names = ["train/centroid_accuracy", *["train/accuracy"] * (self.loss == "triplet")]

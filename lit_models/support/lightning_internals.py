@@ -274,11 +274,22 @@ def resume_after_epoch(trainer: Trainer, checkpoint: dict[str, Any]) -> None:
     """Has a training that is limited by ``max_steps`` go on with the next epoch where the checkpoint is of an epoch's
     end. Lightning would take that epoch for one that is still going on, and count the next one as done.
 
+    Where ``max_steps`` has ended it within an epoch, that epoch goes on: for Lightning the loader's next epoch would
+    have begun, whose images would come in place of the rest.
+
     Only when the checkpoint is loaded.
     """
     loops = (checkpoint.get("loops") or {}).get("fit_loop") or {}
-    if (loops.get("epoch_loop.batch_progress") or {}).get("is_last_batch"):
+    batches, epochs = loops.get("epoch_loop.batch_progress") or {}, loops.get("epoch_progress") or {}
+    if batches.get("is_last_batch"):
         cast(Any, trainer.fit_loop)._iteration_based_training = lambda: False
+    elif trainer.max_steps != -1 and epochs and epochs["current"]["processed"] > epochs["current"]["completed"]:
+        # As after a checkpoint in the batch's end, from which Lightning neither validates again nor steps schedules.
+        for part in ("current", "total"):
+            epochs[part]["processed"] -= 1
+            batches[part]["completed"] -= 1
+        if batches["current"]["ready"] % trainer.accumulate_grad_batches == 0:
+            loops["epoch_loop.state_dict"]["_batches_that_stepped"] -= 1
 
 
 def set_batches_done(trainer: Trainer, count: int) -> None:

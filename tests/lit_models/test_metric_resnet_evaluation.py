@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from lightning.pytorch.callbacks import EMAWeightAveraging
 from sklearn.neighbors import KNeighborsClassifier, NearestCentroid
 from torch import Tensor, nn
 from torch.nn import functional
@@ -160,6 +161,22 @@ def test_validation_takes_few_references_and_says_how_training_images_fare(digit
     assert seen == [2, 30, 1297]
     trainer.validate(model, data, verbose=False)
     assert not {"train/accuracy", "train/centroid_accuracy"} & set(trainer.callback_metrics)
+
+
+def test_centroids_are_those_of_the_averaged_weights_until_the_next_validation(digits_root: Path) -> None:
+    """An average of the centroids, too, would by then have followed those of the trained weights, which are zeros."""
+    model, data = MetricResNet(**TINY, loss="triplet"), Digits(root=str(digits_root), batch_size=64)
+    trainer = trainer_of(
+        1,
+        max_epochs=3,
+        check_val_every_n_epoch=2,
+        limit_train_batches=2,
+        num_sanity_val_steps=0,
+        callbacks=[EMAWeightAveraging(decay=0.5)],
+    )
+    trainer.fit(model, data)
+    assert torch.equal(model.centroid, model.evaluation.centroid)
+    assert model.centroid.any()
 
 
 def test_predictions_by_triplets_need_the_centroids_of_a_validation(digits_root: Path) -> None:

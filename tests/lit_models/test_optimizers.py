@@ -50,3 +50,5 @@ def test_gradients_are_clipped_in_bfloat16(relit: Relit) -> None:
 def test_a_fused_optimizer_that_cant_be_clipped_is_refused(relit: Relit, capsys: Output) -> None:
     fused = ("--model.optimizer=AdamW", "--model.optimizer.fused=true")
     assert_refused(relit, capsys, "fit", *CLIPPED, *fused, sentence="can't have its gradients clipped in mixed")
+    retrain = quick_run("darts_retrain_cifar10_small", "--trainer.precision=bf16-mixed")  # which always clips
+    assert_refused(relit, capsys, "fit", *retrain, *fused, sentence="can't have its gradients clipped in mixed")

@@ -20,7 +20,7 @@ from tests.support.fixtures import Output, Patch, Relit
 from tests.support.processes import run_relit
 from tests.support.small_runs import small_run
 from tests.support.tables import rows_of
-from tests.support.tiny import TINY, the_run
+from tests.support.tiny import TINY, quick_run, the_run
 
 
 def exits_well(run: Path, said: str) -> bool:
@@ -131,6 +131,14 @@ def test_a_schedule_rests_in_epochs_without_validation(relit: Relit) -> None:
     schedule = "--model.generator_scheduler"
     plateau = (f"{schedule}=lightning.pytorch.cli.ReduceLROnPlateau", f"{schedule}.monitor=val/generator_loss")
     assert relit("fit", *TINY, *plateau, "--trainer.check_val_every_n_epoch=2", "--trainer.max_epochs=3") == 0
+    assert [state["last_epoch"] for state in checkpoint(the_run())["lr_schedulers"]] == [1]
+
+
+def test_a_vaes_schedule_rests_in_epochs_without_validation(relit: Relit) -> None:
+    plateau = ("--model.lr_scheduler=lightning.pytorch.cli.ReduceLROnPlateau", "--model.lr_scheduler.monitor=val/loss")
+    fit = quick_run("vae_digits", *plateau, "--trainer.callbacks=null", model={"feature_maps": 2})
+    few = ("--trainer.limit_train_batches=1", "--trainer.limit_val_batches=1", "--trainer.max_epochs=3")
+    assert relit("fit", *fit, *few, "--trainer.check_val_every_n_epoch=2") == 0
     assert [state["last_epoch"] for state in checkpoint(the_run())["lr_schedulers"]] == [1]
 
 

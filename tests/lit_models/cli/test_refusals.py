@@ -105,6 +105,13 @@ MISTAKES = {
         (f"--model.generator_scheduler={PLATEAU}", "--model.generator_scheduler.monitor=val/nothing"),
         "ReduceLROnPlateau's monitor is 'val/nothing', which DCGAN doesn't log; it logs ",
     ),
+    "a plateau without validation": (
+        (
+            *(f"--model.generator_scheduler={PLATEAU}", "--model.generator_scheduler.monitor=val/generator_loss"),
+            *("--trainer.limit_val_batches=0", "--checkpoint.monitor=null"),
+        ),
+        "ReduceLROnPlateau's monitor is 'val/generator_loss', but validation is off: switch it on",
+    ),
     "a picture grid": (
         ("--trainer.callbacks+=ReconstructionGrid",),
         "ReconstructionGrid needs a model with `reconstruct`, which DCGAN doesn't have",

@@ -11,7 +11,7 @@ import pytest
 import torch
 import yaml
 
-from tests.methods import METHODS, RUNS
+from tests.methods import METHODS, NO_CALLBACKS, RUNS
 from tests.support.compare import assert_alike
 from tests.support.fixtures import Output, Relit
 from tests.support.processes import environment, wait_until
@@ -23,6 +23,7 @@ from tests.support.tiny import (
     assert_same_training,
     killed_fit,
     killer,
+    quick_run,
     the_run,
     weights,
 )
@@ -94,6 +95,29 @@ def test_a_run_of_so_many_steps_goes_on_after_an_epoch(relit: Relit) -> None:
     assert relit("fit", *steps, "--ckpt_path=last") == 0
     assert torch.load(the_run() / "checkpoints" / "last.ckpt", weights_only=True)["global_step"] == 50
     assert_same_run(the_run(), the_run(Path("whole")))
+
+
+@pytest.mark.parametrize(
+    "run",
+    [
+        ("vae_digits", "--trainer.accumulate_grad_batches=2", "--trainer.max_steps=4"),
+        (
+            *("dcgan_digits", "--model.schedule_interval=step", "--model.generator_scheduler=StepLR"),
+            *("--model.generator_scheduler.step_size=2", "--trainer.max_steps=7"),
+        ),
+    ],
+    ids=lambda run: run[0],
+)
+def test_a_run_that_has_ended_within_an_epoch_goes_on_with_its_other_images(relit: Relit, run: tuple[str, ...]) -> None:
+    """By more steps, right after a validation within the epoch; each image is seen once, as are steps of a schedule."""
+    config, *arguments, ended = run
+    more = ("--model.feature_maps=2", NO_CALLBACKS, "--trainer.max_epochs=3", "--trainer.limit_val_batches=1")
+    few = ("--trainer.limit_train_batches=5", "--trainer.val_check_interval=0.5", "--trainer.log_every_n_steps=1")
+    fit = ("fit", *quick_run(config, *arguments, *more, *few))
+    assert relit(*fit, "--trainer.max_steps=9", "--run.root=whole") == 0
+    assert relit(*fit, ended) == 0
+    assert relit(*fit, "--trainer.max_steps=9", "--ckpt_path=last") == 0
+    assert_same_training(the_run(), the_run(Path("whole")))
 
 
 @pytest.mark.long
