@@ -11,6 +11,7 @@ from PIL import Image
 from torch import Tensor
 
 from lit_models import callbacks
+from lit_models.metrics.retrieval import first_of_each_class
 from tests.methods import METHODS
 from tests.support.cuda_on_cpu import cuda_on_cpu
 from tests.support.fake_cuda import CUDA
@@ -119,3 +120,10 @@ def test_what_cuda_takes() -> None:
         assert layer.weight is weight
         assert weight.is_cuda
         assert layer(value).is_cuda
+
+
+def test_rows_of_classes_on_the_device() -> None:
+    with cuda_on_cpu():
+        rows = first_of_each_class(torch.tensor([1, 0, 1, 1, 0], device=CUDA), 1)
+        assert rows.is_cuda
+        assert rows.tolist() == [0, 1]

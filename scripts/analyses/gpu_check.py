@@ -128,7 +128,7 @@ def main() -> int:
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the table to this file, too")
     given = parser.parse_args()
     start_fork_server()
-    wrong = []
+    wrong: list[str] = []
     if given.accelerator != "cpu":  # in a rehearsal, `relit doctor` shows the same
         for line in examine():
             print(line, flush=True)

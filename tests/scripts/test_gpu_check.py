@@ -65,8 +65,8 @@ def test_a_wrong_kernel_is_a_failure(monkeypatch: Patch, capsys: Output) -> None
     monkeypatch.setenv("PYTHONPATH", "")
     monkeypatch.setenv("RELIT_DATA", "")
     monkeypatch.setattr(gpu_check, "examine", examine)
-    monkeypatch.setattr(gpu_check.forkserver, "ensure_running", lambda: calls.append("server"))
-    monkeypatch.setattr(gpu_check.multiprocessing, "set_forkserver_preload", calls.extend)
+    monkeypatch.setattr("multiprocessing.forkserver.ensure_running", lambda: calls.append("server"))
+    monkeypatch.setattr("multiprocessing.set_forkserver_preload", calls.extend)
     patience: dict[str, float] = {}
 
     def check(title: str, run: Any, mode: str, *arguments: Any) -> Row:
