@@ -49,6 +49,8 @@ def main(args: list[str]) -> int:
         runs = read_runs(given.runs, given.names or shortest_ends(given.runs))
         try:
             compare(runs if given.each_seed else with_seeds_together(runs), Path(given.output), given.metrics)
+        except BrokenPipeError:  # `relit compare … | head`, not the folder's fault
+            raise
         except OSError as error:
             raise RunError(
                 f"The folder {given.output} can't be written into ({error.strerror}): choose another --output."
@@ -60,7 +62,7 @@ def main(args: list[str]) -> int:
 
 
 def compare(runs: list[Run], output: Path, metrics: list[str] | None = None) -> None:
-    """Prints the table and writes ``comparison.csv``, ``comparison.md``, ``metrics.png`` and ``samples.png``.
+    """Writes ``comparison.csv``, ``comparison.md``, ``metrics.png`` and ``samples.png``, and prints the table.
 
     Raises:
         RunError: None of the runs has the metrics.
@@ -75,10 +77,10 @@ def compare(runs: list[Run], output: Path, metrics: list[str] | None = None) -> 
     write_values(with_calibration(runs), chosen, output / "comparison.csv")
     table = markdown_table(with_calibration(runs), chosen)
     (output / "comparison.md").write_text(table, encoding="utf-8")
-    print(table)
     if drawn := [name for name in chosen if any(name in run.curves for run in runs)]:
         draw_metrics(runs, drawn, output / "metrics.png")
     draw_samples(runs, output / "samples.png")
+    print(table)
     print(f"Written to {output}: {', '.join(sorted(path.name for path in output.iterdir()))}")
 
 
@@ -314,8 +316,8 @@ def draw_samples(runs: list[Run], path: Path) -> None:
         axes.set_axis_off()
     for axes, (run, files) in zip(figure.axes, grids, strict=False):
         axes.imshow(np.asarray(Image.open(files[-1]).convert("RGB")))
-        axes.set_title(f"{run.name}\n{files[-1].stem.replace('_', ' ')}", fontsize=10)
-    figure.savefig(path, dpi=100)
+        axes.set_title(f"{run.name}, epoch {int(files[-1].stem.removeprefix('epoch_'))}", fontsize=10)
+    figure.savefig(path, dpi=100, bbox_inches="tight")
 
 
 def _values(run: Run, metric: str) -> list[float]:

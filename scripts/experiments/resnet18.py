@@ -10,12 +10,12 @@ RESNETS: dict[str, tuple[str, str, tuple[str, ...]]] = {
     "plain": ("ResNet18, cross-entropy, plain", "resnet18_tiny_imagenet", ()),
     "strong": ("ResNet18, cross-entropy", "resnet18_tiny_imagenet_strong", ()),
     "center": ("ResNet18, center loss", "resnet18_tiny_imagenet_center", ()),
-    "triplet": ("ResNet18, batch-hard triplet loss", "resnet18_tiny_imagenet_triplet", ()),
-    "triplet_all": (
-        "ResNet18, triplet loss of all triplets",
+    "triplet": (
+        "ResNet18, batch-hard triplet loss",
         "resnet18_tiny_imagenet_triplet",
-        ("--model.mining=batch_all",),
+        ("--model.mining=batch_hard",),
     ),
+    "triplet_all": ("ResNet18, triplet loss of all triplets", "resnet18_tiny_imagenet_triplet", ()),
 }
 share = partial(Figure, kind="percent", of_images=True, main=False)
 PUBLISHED = {"plain": "tiny_imagenet_plain", "strong": "tiny_imagenet_400_epochs"}

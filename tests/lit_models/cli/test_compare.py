@@ -1,3 +1,5 @@
+import errno
+import io
 import json
 import os
 import shutil
@@ -48,6 +50,21 @@ def test_table_and_figures(runs: list[Path], tmp_path: Path, capsys: Output) -> 
     assert Image.open(output / "metrics.png").size[0] > 500
     pixels = np.asarray(Image.open(output / "samples.png").convert("L"))
     assert pixels[pixels.shape[0] // 2, pixels.shape[1] // 2] == 255, "the sample grid, not the black reconstructions"
+
+
+def test_a_reader_that_has_gone_leaves_all_files(runs: list[Path], tmp_path: Path, monkeypatch: Patch) -> None:
+    class Gone(io.StringIO):
+        def write(self, text: str) -> int:
+            raise BrokenPipeError(errno.EPIPE, "Broken pipe")
+
+    output, said = tmp_path / "out", io.StringIO()
+    monkeypatch.setattr("sys.stdout", Gone())
+    monkeypatch.setattr("sys.stderr", said)
+    assert main(["compare", *map(str, runs), "--output", str(output)]) == 0
+    assert said.closed  # without a word
+    assert {path.name for path in output.iterdir()} == {
+        *("comparison.csv", "comparison.md", "metrics.png", "samples.png")
+    }
 
 
 def test_chosen_metrics_and_names(runs: list[Path], tmp_path: Path, capsys: Output) -> None:
