@@ -37,6 +37,11 @@ def data_root(root: str | os.PathLike[str] | None = None) -> Path:
     return expanded(root or os.environ.get("RELIT_DATA") or user_cache())
 
 
+def arrays_in_cache(root: Path) -> Path:
+    """The user's folder for arrays of data sets below a root that may only be read."""
+    return user_cache() / "prepared" / hashlib.sha256(os.fsencode(root)).hexdigest()[:12]
+
+
 def run_seed() -> int:
     """The seed that Lightning's ``seed_everything`` gave to this run (and to all its ranks); 0 without one."""
     return int(os.environ.get("PL_GLOBAL_SEED", "0"))
@@ -165,8 +170,7 @@ class ImageDataModule(LightningDataModule):
         store = TensorStore(self.prepared_folder / name, identity, sources)
         if store.may_be_written() or store.is_current():
             return store
-        root_name = hashlib.sha256(os.fsencode(self.root)).hexdigest()[:12]
-        return TensorStore(user_cache() / "prepared" / root_name / self.name / name, identity, sources)
+        return TensorStore(arrays_in_cache(self.root) / self.name / name, identity, sources)
 
     def reorder_classes(self, class_names: Sequence[str]) -> None:
         """Gives the classes, after ``setup``, the labels that their names have in ``class_names``."""

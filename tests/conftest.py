@@ -38,7 +38,7 @@ versions.requires, versions.version = cache(versions.requires), cache(versions.v
 LONGEST = (
     *("test_kernels.py", "test_fake_cuda.py", "test_site.py", "test_compile.py", "test_types.py"),
     *("test_add_a_method.py", "test_configs.py", "test_distributed.py", "test_docs.py", "test_preemption.py"),
-    *("test_resume.py", "test_reproduce.py", "test_sweep.py", "test_laptops.py"),
+    *("test_resume.py", "test_reproduce.py", "test_sweep.py", "test_laptops.py", "test_cuda_on_cpu.py"),
 )
 """Files that take long, more than by the number of their tests."""
 

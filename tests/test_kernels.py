@@ -1,7 +1,7 @@
 """Every convolution that a shipped configuration takes, forwards and backwards, is right on this machine."""
 
 import json
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any
 
@@ -9,8 +9,9 @@ import pytest
 import torch
 import yaml
 from benchmark.sides import CONFIGS, model_of
-from torch import nn
+from torch import Tensor, nn
 
+from lit_models.losses.gan import gradient_penalty
 from tests.methods import METHODS
 from tests.support.fixtures import Patch
 from tests.support.kernels import check, error_of, recorded
@@ -25,6 +26,18 @@ EXTRA = {
 """Networks that no configuration has, but a command line may make of one, in channels-last order."""
 
 
+def penalized(model: Any) -> Tensor:
+    """A critic's gradient penalty on two pairs, whose backward pass takes second derivatives."""
+    image = torch.rand(2, *model.image_shape)
+    return gradient_penalty(model.discriminator, image, torch.rand_like(image))
+
+
+def passes_of(model: Any, method: str) -> list[Callable[[Any], Tensor]]:
+    """What a training of the model computes."""
+    passes = [METHODS[method].networks]
+    return [*passes, penalized] if getattr(model, "gradient_penalty_weight", 0) else passes
+
+
 def calls_of(methods: Collection[str]) -> set[str]:
     """The convolutions of all configurations of these methods."""
     contents = {path.stem: yaml.safe_load(path.read_text()) for path in sorted(CONFIGS.glob("*.yaml"))}
@@ -34,9 +47,11 @@ def calls_of(methods: Collection[str]) -> set[str]:
         method = content["model"]["class_path"].rpartition(".")[2]
         if method in methods:
             model = model_of(content)
-            network = f"{model} {model.image_shape} {[(one.shape, one.stride()) for one in model.parameters()]}"
+            passes = passes_of(model, method)
+            sizes = [(one.shape, one.stride()) for one in model.parameters()]
+            network = f"{model} {model.image_shape} {sizes} {len(passes)}"
             if network not in seen:
-                found = set().union(*(recorded(model, METHODS[method].networks, bf16) for bf16 in (False, True)))
+                found = set().union(*(recorded(model, run, bf16) for run in passes for bf16 in (False, True)))
                 assert found, name
                 calls |= found
                 seen.add(network)
@@ -55,6 +70,15 @@ def test_every_convolution_is_right(group: str) -> None:
     assert len(calls) > 100
     faults = check(calls)
     assert not faults, "\n".join(faults)
+
+
+def test_second_derivatives_are_recorded() -> None:
+    """A critic with a gradient penalty takes convolutions of other shapes than one without."""
+    critic = model_of(yaml.safe_load((CONFIGS / "wgan_gp_digits.yaml").read_text()))
+    first, second = (recorded(critic, run, False) for run in passes_of(critic, "WGAN"))
+    assert len(second - first) > 3
+    clipped = model_of(yaml.safe_load((CONFIGS / "wgan_mnist.yaml").read_text()))
+    assert len(passes_of(clipped, "WGAN")) == 1
 
 
 def test_a_wrong_kernel_is_noticed(monkeypatch: Patch) -> None:

@@ -204,19 +204,27 @@ def accelerator() -> tuple[str, Line]:
 
 
 def data() -> Line:
-    """The folder of all data sets."""
-    from datamodules.base import data_root
+    """The folder of all data sets; wrong if it can't be read."""
+    from datamodules.base import arrays_in_cache, data_root
+    from datamodules.errors import DataError
+    from datamodules.loading.paths import is_writable
 
-    root = data_root()
-    existing = next(folder for folder in (root, *root.parents) if folder.exists())
-    free = shutil.disk_usage(existing).free
-    folders = sorted(path.name for path in root.iterdir() if path.is_dir()) if root.is_dir() else []
-    prepared = [name for name in folders if (root / name / "prepared").is_dir()]
+    try:
+        root = data_root()
+        cache = arrays_in_cache(root)
+        existing = next(folder for folder in (root, *root.parents) if folder.exists())
+        free = shutil.disk_usage(existing).free
+        folders = sorted(path.name for path in root.iterdir() if path.is_dir()) if root.is_dir() else []
+        prepared = [name for name in folders if (root / name / "prepared").is_dir() or (cache / name).is_dir()]
+    except DataError as error:
+        return Line("data", str(error), "wrong")
+    except OSError as error:
+        return Line("data", f"{error.filename} can't be read ({error.strerror})", "wrong")
     values = {"root": str(root), "folders": folders, "prepared": prepared, "free": free}
     listed = ", ".join(f"{name} (prepared)" if name in prepared else name for name in folders) or "nothing yet"
     text = f"{root}, {_gigabytes(free)} free: {listed}"
-    if not os.access(existing, os.W_OK):
-        return Line("data", f"{text}; can't be written to", "note", values)
+    if not is_writable(root):
+        return Line("data", f"{text}; can't be written to: arrays are prepared in {cache}", "note", values)
     return Line("data", text, values=values)
 
 

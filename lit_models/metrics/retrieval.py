@@ -184,5 +184,5 @@ def first_of_each_class(label: Tensor, count: int) -> Tensor:
     order = label.argsort(stable=True)
     _, sizes = label.unique(return_counts=True)
     starts = sizes.cumsum(0) - sizes
-    place_in_class = torch.arange(len(label)) - starts.repeat_interleave(sizes)
+    place_in_class = torch.arange(len(label), device=label.device) - starts.repeat_interleave(sizes)
     return order[place_in_class < count].sort().values

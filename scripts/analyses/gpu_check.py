@@ -6,7 +6,8 @@
 Modes: float32, bfloat16, float16, DDP with one process and with two processes that share the GPU (by gloo, because NCCL
 refuses that), a run that is killed and goes on, which is compared with one that was not, data held on the device, and
 compiled networks. Each run is a `relit fit` of the tests' small networks on small data that need no download. Processes
-are forked from one that has imported everything, so a run takes seconds. Exit code 1 if one fails.
+are forked from one that has imported everything, so a run takes seconds. Exit code 1 if one fails, or if `relit doctor`
+finds something wrong.
 
 The speed is that of small networks, after the first batches; `scripts/benchmark.py` measures the published ones. Run
 `pytest -m gpu` there, too.
@@ -22,7 +23,7 @@ import socket
 import sys
 import tempfile
 import time
-from multiprocessing import connection
+from multiprocessing import connection, forkserver
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -55,6 +56,8 @@ REHEARSED = [mode for mode in MODES if mode not in ("fp16", "compile")]
 """Modes of a rehearsal: on a CPU float16 is slow beyond use, and each network's compilation takes half a minute."""
 REFUSED = {("DARTSSearch", "fp16"): "α's gradient is made by hand, without loss scaling"}
 """Runs that relit refuses, with the reason."""
+COMPILATION = 4
+"""How many times as long as others a command that compiles may take: DARTS's supernet takes 11 minutes on one core."""
 WARM_UP = 3
 """Batches before the speed is measured."""
 NEAR = 1e-3
@@ -116,14 +119,20 @@ def main() -> int:
         "--modes", nargs="+", choices=list(MODES), metavar="MODE", help="default: all; in a rehearsal, what a CPU can"
     )
     parser.add_argument("--batches", type=int, default=8, help="training batches of an epoch (default: %(default)s)")
-    parser.add_argument("--timeout", type=float, default=300.0, help="seconds for a command (default: %(default)s)")
+    parser.add_argument(
+        "--timeout",
+        type=float,
+        default=300.0,
+        help="seconds for a command, four times as many if it compiles (default: %(default)s)",
+    )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the table to this file, too")
     given = parser.parse_args()
+    start_fork_server()
+    wrong: list[str] = []
     if given.accelerator != "cpu":  # in a rehearsal, `relit doctor` shows the same
         for line in examine():
             print(line, flush=True)
-    # For the process that the others are forked from.
-    os.environ["PYTHONPATH"] = os.pathsep.join([str(REPOSITORY), str(REPOSITORY / "scripts")])
+            wrong += [line.name] * (line.status == "wrong")
     rows = []
     modes = given.modes or (REHEARSED if given.accelerator == "cpu" else list(MODES))
     with tempfile.TemporaryDirectory() as folder:
@@ -133,7 +142,8 @@ def main() -> int:
         for title, run in runs_of(given.methods).items():
             for mode in modes:
                 place = Path(folder, f"{title}, {mode}")
-                rows.append(check(title, run, mode, given.accelerator, data, place, given.batches, given.timeout))
+                patience = given.timeout * (COMPILATION if mode == "compile" else 1)
+                rows.append(check(title, run, mode, given.accelerator, data, place, given.batches, patience))
                 print(f"{title}, {mode}: {rows[-1].result}", file=sys.stderr, flush=True)
     print("| run | mode | result | seconds | images/s | peak on the device / MB | loss |")
     print("| --- | --- | --- | ---: | ---: | ---: | ---: |")
@@ -142,9 +152,20 @@ def main() -> int:
         print(f"| {row.run} | {row.mode} | {row.result} | {' | '.join(numbers)} |")
     failed = [row for row in rows if not as_expected(row)]
     print(f"\n{len(rows) - len(failed)} of {len(rows)} as expected.")
+    if wrong:
+        print(f"`relit doctor` finds something wrong: {', '.join(wrong)}.")
     if given.json:
         given.json.write_text(json.dumps([row._asdict() for row in rows], indent=1), encoding="utf-8")
-    return 1 if failed else 0
+    return 1 if failed or wrong else 0
+
+
+def start_fork_server() -> None:
+    """Starts the process that the others are forked from, with all imports. There is only one, so it has to come before
+    the one of `relit doctor`, which imports less."""
+    os.environ["PYTHONPATH"] = os.pathsep.join([str(REPOSITORY), str(REPOSITORY / "scripts")])
+    modules = ["lit_models.cli.command", "lit_models.cli.kernels", "benchmark.scale", "tests.support.small_runs"]
+    multiprocessing.set_forkserver_preload(modules)
+    forkserver.ensure_running()
 
 
 def as_expected(row: Row) -> bool:
@@ -244,7 +265,6 @@ def two_processes() -> list[str]:
 def together(commands: list[list[str]], timeout: float) -> str:
     """Runs commands at the same time, as nodes of one job; "ok", or the last line of what the first failed one said."""
     context: Any = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["lit_models.cli.command", "benchmark.scale", "tests.support.small_runs"])
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]

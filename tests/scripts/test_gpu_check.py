@@ -1,6 +1,7 @@
 """The check of a GPU machine: what it runs and expects, and a rehearsal on the CPU."""
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -9,6 +10,7 @@ import pytest
 from analyses import gpu_check
 from analyses.gpu_check import MODES, Row, as_expected, ending, runs_of
 
+from lit_models.cli.doctor import Line
 from tests.methods import METHODS
 from tests.support.fixtures import Output, Patch
 
@@ -49,6 +51,35 @@ def test_how_a_process_has_ended(tmp_path: Path, code: int | None, said: str, ex
     process: Any = SimpleNamespace(exitcode=code, kill=lambda: None, join=lambda: None)
     (tmp_path / "said").write_text(said)
     assert ending(process, tmp_path / "said", 5) == expected
+
+
+def test_a_wrong_kernel_is_a_failure(monkeypatch: Patch, capsys: Output) -> None:
+    """Of the only server that processes are forked from, the check chooses what it has imported."""
+    calls: list[str] = []
+
+    def examine() -> Iterator[Line]:
+        calls.append("examined")
+        yield Line("GPU", "one")
+        yield Line("kernels", "20 of 21 agree with float64", "wrong")
+
+    monkeypatch.setenv("PYTHONPATH", "")
+    monkeypatch.setenv("RELIT_DATA", "")
+    monkeypatch.setattr(gpu_check, "examine", examine)
+    monkeypatch.setattr("multiprocessing.forkserver.ensure_running", lambda: calls.append("server"))
+    monkeypatch.setattr("multiprocessing.set_forkserver_preload", calls.extend)
+    patience: dict[str, float] = {}
+
+    def check(title: str, run: Any, mode: str, *arguments: Any) -> Row:
+        patience[mode] = arguments[-1]
+        return Row(title, mode, "ok", 1.0)
+
+    monkeypatch.setattr(gpu_check, "check", check)
+    monkeypatch.setattr("sys.argv", ["gpu_check.py", "--methods", "DCGAN", "--modes", "fp32", "compile"])
+    assert gpu_check.main() == 1
+    assert calls[-2:] == ["server", "examined"]
+    assert "lit_models.cli.command" in calls
+    assert patience == {"fp32": 300, "compile": 1200}
+    assert capsys.readouterr().out.endswith("2 of 2 as expected.\n`relit doctor` finds something wrong: kernels.\n")
 
 
 @pytest.mark.long

@@ -4,12 +4,14 @@ import json
 import os
 import signal
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
 
+from datamodules.base import arrays_in_cache
 from lit_models.cli import doctor, kernels
 from lit_models.cli.doctor import Line, precision
 from lit_models.cli.kernels import Fault, Kernel, errors_of, faults, problem_of
@@ -55,6 +57,38 @@ def test_a_package_that_fails_to_load_is_wrong(relit: Relit, capsys: Output, mon
     monkeypatch.setattr(doctor, "NEEDED", ("numpy", "no_such_package"))
     assert relit("doctor") == 1
     assert "wrong  packages   no_such_package can't be imported (ModuleNotFoundError" in capsys.readouterr().out
+
+
+def test_data_that_may_only_be_read_are_prepared_in_the_cache(tmp_path: Path, monkeypatch: Patch) -> None:
+    root = tmp_path / "data"
+    for name in ("digits/prepared", "mnist", "lfw"):
+        (root / name).mkdir(parents=True)
+    monkeypatch.setenv("RELIT_DATA", str(root))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    line = doctor.data()
+    assert (line.status, line.values["prepared"]) == ("ok", ["digits"])
+    (arrays_in_cache(root) / "mnist").mkdir(parents=True)
+    root.chmod(0o555)
+    line = doctor.data()
+    assert (line.status, line.values["prepared"]) == ("note", ["digits", "mnist"])
+    assert line.text.endswith(
+        f": digits (prepared), lfw, mnist (prepared); can't be written to: arrays are prepared in "
+        f"{arrays_in_cache(root)}"
+    )
+    root.chmod(0o755)
+
+
+def test_a_data_root_that_cannot_be_read_is_wrong(tmp_path: Path, monkeypatch: Patch) -> None:
+    def refuse(folder: Path) -> Any:
+        raise PermissionError(13, "Permission denied", str(folder))
+
+    monkeypatch.setenv("RELIT_DATA", str(tmp_path))
+    monkeypatch.setattr(Path, "iterdir", refuse)
+    assert doctor.data() == Line("data", f"{tmp_path} can't be read (Permission denied)", "wrong")
+    monkeypatch.setenv("RELIT_DATA", "/data/$NO_SUCH_VARIABLE")
+    line = doctor.data()
+    assert line.status == "wrong"
+    assert "$NO_SUCH_VARIABLE" in line.text
 
 
 @pytest.mark.parametrize("kernel", USED[::3], ids=lambda kernel: kernel.name)
