@@ -9,7 +9,9 @@ from torch.nn import functional
 
 from datamodules import LabeledImages
 from lit_models import DenoisingAutoencoder
-from tests.support.fixtures import Relit
+from tests.support.data_modules import real_root
+from tests.support.fixtures import Patch, Relit
+from tests.support.tables import rows_of
 from tests.support.tiny import quick_run, the_run
 
 TINY = quick_run(
@@ -111,3 +113,14 @@ def test_it_learns_to_remove_noise() -> None:
         optimizer.step()
     noisy = model.corrupt(clean)
     assert functional.mse_loss(model.reconstruct(noisy), clean) < 0.3 * functional.mse_loss(noisy, clean)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("seed", [1, 2])
+def test_mnist_is_learned_with_any_seed(relit: Relit, monkeypatch: Patch, seed: int) -> None:
+    """By the squared error, these end with black images: an error of 0.085."""
+    monkeypatch.setenv("RELIT_DATA", str(real_root("mnist")))
+    limits = ("--trainer.max_epochs=1", "--trainer.limit_train_batches=150", "--trainer.callbacks=[]")
+    assert relit("fit", *quick_run("autoencoder_mnist", f"--seed_everything={seed}", *limits)) == 0
+    (row,) = [row for row in rows_of(the_run() / "metrics.csv") if row["val/squared_error"]]
+    assert float(row["val/squared_error"]) < 0.055
