@@ -137,10 +137,9 @@ class Method(LightningModule):
         return facts_of(self.data)
 
     def log_means(self, stage: str, values: Mapping[str, Tensor], size: int, prog_bar: bool = False) -> None:
-        """Log ``stage/name`` as the mean over all images of the split, exact over ranks.
+        """Log ``stage/name`` ("val" or "test") as the mean over all images of the split, exact over ranks.
 
         Args:
-            stage: "val" or "test".
             values: Means over a batch, by name.
             size: Images in the batch.
         """
@@ -163,9 +162,7 @@ class Method(LightningModule):
     def configure_callbacks(self) -> Any:
         """Add the method's; refuse Lightning's averages of weights where they would average more than one training."""
         require_one_training(self)
-        # Lightning converts the module after it has loaded a checkpoint into it and callbacks have copied it: by then
-        # double precision would be rounded to float32.
-        self.trainer.precision_plugin.convert_module(self)
+        self.trainer.precision_plugin.convert_module(self)  # Lightning does after loading a checkpoint
         return [getattr(import_module("lit_models.callbacks"), name)() for name in self.training_callbacks]
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
