@@ -8,6 +8,7 @@ os.environ["WANDB_MODE"] = "offline"
 import gc
 import re
 import shutil
+import signal
 import warnings
 from collections import Counter
 from collections.abc import Iterator
@@ -24,6 +25,10 @@ torch.set_num_threads(1)
 # The first backward pass starts autograd's threads, one for each kind of device that is known by then, and after that a
 # process can't be forked for a training. An export makes more kinds known; here there is none.
 torch.ones((), requires_grad=True).backward()
+
+# A shell starts what it puts in the background with Ctrl-C ignored, and so would everything that the tests start and then
+# interrupt.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 if os.name == "nt":
     # What kills, forks or limits processes as only POSIX can; the rest runs in hosted CI.
