@@ -11,8 +11,10 @@ no prior to sample its codes from; m learns one. The decoder stays as it is ("fr
 3x3 convolution, at first the identity, corrects the decoder's logits before the tanh. There is no paper of this very
 method. Choices:
 
-1. The discriminator is DCGAN's, on images and not on codes: it has to notice what is wrong in the picture. It has batch
-   normalization, and weights from N(0, 0.02²).
+1. The discriminator is DCGAN's, on images and not on codes: it has to notice what is wrong in the picture. Its weights
+   are from N(0, 0.02²). With batch normalization (the default) it soon tells nearly all images, as a frozen decoder
+   can't follow real ones in every detail, and samples lose their variety. ``spectral_norm``, set in MNIST's
+   configuration, bounds its slope instead (Miyato et al. 2018, arXiv:1802.05957).
 2. The decoder is frozen by default, and its logits, not its sigmoid's output, are brought to [−1, 1].
 3. m has two hidden layers with batch normalization and ReLU, and PyTorch's default initial weights. z is drawn from
    N(0, I); Goodfellow et al. leave its distribution open.
@@ -39,6 +41,7 @@ from lit_models.errors import ModelError
 from lit_models.losses.gan import discriminator_bce, generator_bce
 from lit_models.losses.precision import at_least_float32
 from lit_models.networks.convolutional import Decoder, require_power_of_two
+from lit_models.networks.spectral import spectrally_normalized
 from lit_models.optimizers import FusedAdam
 from lit_models.support.checks import require_several_images
 from lit_models.support.interpolation import Path, decoded_between
@@ -103,6 +106,8 @@ class LatentGAN(StartsFromWeights, UnconditionalGAN):
         code_dim: Components of the code (the autoencoder's ``latent_dim``).
         feature_maps: Width of the decoder's layer next to the image (the autoencoder's).
         discriminator_feature_maps: Width of the discriminator's layer next to the image.
+        spectral_norm: Divide the discriminator's weights by their largest singular value, in place of batch
+            normalization.
         generator_optimizer: Optimizer of the generator.
         discriminator_optimizer: Optimizer of the discriminator.
         **training: Arguments of :class:`lit_models.adversarial.AdversarialModule`.
@@ -120,6 +125,7 @@ class LatentGAN(StartsFromWeights, UnconditionalGAN):
         code_dim: int = 64,
         feature_maps: int = 32,
         discriminator_feature_maps: int = 32,
+        spectral_norm: bool = False,
         generator_optimizer: OptimizerCallable = lambda p: FusedAdam(p, lr=1e-3, beta1=0.5),
         discriminator_optimizer: OptimizerCallable = lambda p: FusedAdam(p, lr=2e-4, beta1=0.5),
         **training: Any,
@@ -133,9 +139,10 @@ class LatentGAN(StartsFromWeights, UnconditionalGAN):
         generator = LatentGenerator(image_size, channels, latent_dim, hidden, code_dim, feature_maps, extra_convolution)
         if freeze_decoder:
             generator.decoder.requires_grad_(False)
+        discriminator = Discriminator(image_size, channels, discriminator_feature_maps, batch_norm=not spectral_norm)
         super().__init__(
             generator,
-            Discriminator(image_size, channels, discriminator_feature_maps),
+            spectrally_normalized(discriminator) if spectral_norm else discriminator,
             image_shape=(channels, image_size, image_size),
             latent_dim=latent_dim,
             generator_optimizer=generator_optimizer,

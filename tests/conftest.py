@@ -26,8 +26,8 @@ torch.set_num_threads(1)
 # process can't be forked for a training. An export makes more kinds known; here there is none.
 torch.ones((), requires_grad=True).backward()
 
-# A shell starts what it puts in the background with Ctrl-C ignored, and so would everything that the tests start and then
-# interrupt.
+# A shell starts what it puts in the background with Ctrl-C ignored, and so would everything be that the tests start and
+# then interrupt.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 if os.name == "nt":

@@ -263,7 +263,7 @@ METHODS: dict[str, Method] = {
             "": Case(partial(two_ranks.latent_gan, freeze_decoder=True), frozen=("generator.decoder",)),
             "decoder learns": Case(partial(two_ranks.latent_gan, freeze_decoder=False)),
         },
-        paths={"decoder learns": {"freeze_decoder": False}},
+        paths={"decoder learns": {"freeze_decoder": False}, "spectral norm": {"spectral_norm": True}},
         inputs=("latent",),
         starts_from="decoder_checkpoint",
     ),

@@ -3,6 +3,7 @@
 from experiments.budgets import FEW_BATCHES, GPU
 from experiments.data_sets import FIFTY_LABELS, MNIST
 from experiments.declaration import Analysis, Budget, Experiment, Figure, Step
+from experiments.gans_mnist import DIGITS
 from experiments.vae import GRAY_DIGITS, VAE_MNIST
 
 AUTOENCODER = {"--model.encoder_checkpoint": "autoencoder"}
@@ -63,19 +64,21 @@ EXPERIMENT = Experiment(
                 *((name, "test/sure_of_either_slerp") for name in LATENT_GANS),
             )
         ),
+        *(Figure(name, f"FID ({DIGITS}) of 10,000", "test/fid", features=DIGITS) for name in LATENT_GANS),
     ),
     budgets={
         "smoke": Budget(
             {
                 "*": FEW_BATCHES,
-                **dict.fromkeys(("classifier", "autoencoder", "latent_gan"), ("--data=Digits",)),
+                **dict.fromkeys(("classifier", "autoencoder"), ("--data=Digits",)),
+                "latent_gan": ("--data=Digits", "--trainer.callbacks=SampleGrid"),
                 "vae_bernoulli": GRAY_DIGITS,
                 **dict.fromkeys((*TRANSFERS, "scratch"), ("--data.images=Digits",)),
             },
             only=("classifier", "autoencoder", *TRANSFERS, "scratch", "vae_bernoulli", "latent_gan"),
             analysis=("--data", "Digits", "--per_pair", "1"),
         ),
-        "cpu": Budget(dict.fromkeys(LATENT_GANS, ("--trainer.max_epochs=30",))),
+        "cpu": Budget(dict.fromkeys(LATENT_GANS, ("--trainer.max_epochs=30", "--trainer.precision=bf16-mixed"))),
         "gpu": Budget({"*": GPU}),
         "paper": Budget(),
     },

@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import nn
 from torch.nn import functional
+from torch.nn.utils import parametrize
 
 from datamodules import Digits
 from lit_models import DenoisingAutoencoder, LatentGAN
@@ -32,6 +33,16 @@ def gan(decoder: Path, **arguments: Any) -> LatentGAN:
     torch.manual_seed(0)
     sizes = {"latent_dim": 3, "hidden": 8, "code_dim": 4, "feature_maps": 2, "discriminator_feature_maps": 2}
     return LatentGAN(str(decoder), **{**sizes, **arguments})
+
+
+@pytest.mark.parametrize("bounded", [True, False])
+def test_spectral_norm_takes_the_place_of_the_discriminators_batch_norm(bounded: bool, decoder: Path) -> None:
+    model = gan(decoder, spectral_norm=bounded)
+    layers = list(model.discriminator.modules())
+    assert any(isinstance(layer, nn.BatchNorm2d) for layer in layers) != bounded
+    convolutions = [layer for layer in layers if isinstance(layer, nn.Conv2d)]
+    assert all(parametrize.is_parametrized(layer, "weight") == bounded for layer in convolutions)
+    assert not any(parametrize.is_parametrized(layer) for layer in model.generator.modules())
 
 
 def trained(root: Path, model: LatentGAN, batches: int = 3) -> LatentGAN:
