@@ -81,7 +81,7 @@ def altered(results: Path) -> Iterator[str]:
     for path, content in _files(results):
         for name, record in _records(content):
             if DIGEST not in record:
-                yield f"{path.name}: the record of {name} has no digest yet: run scripts/results_table.py"
+                yield f"{path.name}: the record of {name} has no digest: check it, then run results_table.py --seal"
             elif digest(record) != record[DIGEST]:
                 yield f"{path.name}: the record of {name} was changed after it was made"
 
