@@ -180,9 +180,11 @@ def test_pictures_name_what_made_them(tmp_path: Path, monkeypatch: Patch) -> Non
 def test_records_that_were_changed_or_name_lost_commits_are_found(tmp_path: Path, monkeypatch: Patch) -> None:
     path = tmp_path / "toy.json"
     path.write_text(json.dumps({"steps": {"plain": [entry([0.5, 0.6])]}}))
-    (tmp_path / "judge.json").write_text(json.dumps({"rows": {}}))  # no trainings
-    assert len(list(records.altered(tmp_path))) == 3, "what the seeds share, and each of them, has no digest"
-    assert records.seal_all(tmp_path) == [path]
+    one, several = tmp_path / "judge.json", tmp_path / "map_baselines.json"  # measurements without a training
+    one.write_text(json.dumps({"git_commit": COMMIT, "rows": {"ten": {"fid": 0.5}}}))
+    several.write_text(json.dumps({"64": {"commit": COMMIT, "l1": 0.5}, "128": {"commit": COMMIT, "l1": 0.5}}))
+    assert len(list(records.altered(tmp_path))) == 6, "what the seeds share, each of them, and each measurement"
+    assert records.seal_all(tmp_path) == [one, several, path]
     assert records.seal_all(tmp_path) == []
     assert list(records.altered(tmp_path)) == []
     good = path.read_text()
@@ -195,10 +197,16 @@ def test_records_that_were_changed_or_name_lost_commits_are_found(tmp_path: Path
         (found,) = records.altered(tmp_path)
         assert said in found
     path.write_text(good)
+    for file, said in ((one, "the measurement was changed"), (several, "the record of 64 was changed")):
+        sealed = file.read_text()
+        file.write_text(sealed.replace("0.5", "0.6", 1))
+        (found,) = records.altered(tmp_path)
+        assert said.removeprefix("the ") in found
+        file.write_text(sealed)
     monkeypatch.setattr(records, "_history", lambda: {COMMIT})
     assert list(records.lost_commits(tmp_path)) == []
     monkeypatch.setattr(records, "_history", lambda: {"b" * 40})
-    assert len(list(records.lost_commits(tmp_path))) == 2
+    assert len(list(records.lost_commits(tmp_path))) == 2 + 3
     monkeypatch.setattr(records, "_history", set)
     assert list(records.lost_commits(tmp_path)) == [], "where there is no history"
 
