@@ -1,6 +1,7 @@
 """Scores the shipped generators of MNIST, real digits and ten memorized ones, and writes the table of docs/scores.md.
 
 python scripts/analyses/judge_table.py            # needs MNIST; about a minute; writes results/judge.json and the table
+python scripts/results_table.py --seal            # then gives the record its digest
 python scripts/analyses/judge_table.py --check    # exit code 1 if the table isn't that of results/judge.json
 """
 

@@ -5,7 +5,8 @@
 
 Measured on the test pairs of the data set ``Maps``, photographs to maps; with ``--load_size``, on the tiles of
 photographs of that size, as ``pix2pix_maps_128`` and ``pix2pix_maps_128_small`` are tested. ``--record`` adds the
-metrics to a file, from which docs/methods/pix2pix.md takes them.
+metrics to a file, from which docs/methods/pix2pix.md takes them; give them their digest by
+``scripts/results_table.py --seal``.
 
 - mean map: for every photograph the same picture, of each pixel the mean over all training maps at that place.
 - nearest color of the photograph: each pixel of the photograph painted in the main color of maps

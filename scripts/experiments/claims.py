@@ -5,18 +5,22 @@ A number in prose that is a result is followed by a comment that names its recor
     right for 89.2 %<!-- = autoencoders_transfer/mlp_finetuned test/accuracy --> of the test images
     a FID of 0.032<!-- = weights/conditional_gan_mnist.json figures > test/fid -->
     2.9 points<!-- = darts/random test/accuracy - darts/retrain test/accuracy -->
+    an error of 31.37 %<!-- = 1 - darts/retrain test/accuracy -->
     84.2 %<!-- = darts_statistics/batch val/accuracy@2 --> after two epochs
 
 The first form is the mean over the seeds of a value of a step's test (or, below `val/`, of its curve's last epoch, and
 with `@3` of the third) for one of the recorded choices of settings. ` ± ` before the comment is their standard
 deviation, or half the interval that the test of a single seed recorded. The second is a place in a JSON file. Two of
-them with ` - ` between are a difference, whose ` ± ` is the standard deviation of the seeds' differences. A share
-counts as itself, in percent, or as what it lacks to 100 %.
+them with ` - ` between are a difference, whose ` ± ` is the standard deviation of the seeds' differences; `1 - ` before
+one is what a share lacks. A number with `%` or `points` is 100 times what the record holds, any other is the value.
 
-Among a page's results and known failures, each decimal number, percentage and number of points is marked so, unless its
-paragraph (or item of a list) says why there is no record:
+Among a page's results and known failures, each decimal number, percentage, number of points and integer value of a
+score is marked so, unless its paragraph (or item of a list) says why there is no record:
 
     The paper has 7.42. <!-- no record: cited -->
+
+So are the numbers in every other paragraph that names a score, on any page, except in the generated parts.
+Percentages are written with digits and `%`: in words they couldn't be checked.
 """
 
 import json
@@ -31,47 +35,75 @@ from typing import Any
 import yaml
 
 REPOSITORY = Path(__file__).parents[2]
-NUMBER = r"(?P<number>[-−]?\d[\d,]*(?:\.\d+)?)(?: ± (?P<deviation>\d+(?:\.\d+)?))?(?: (?:%|points?))?"
+NUMBER = r"(?P<number>[-−]?\d[\d,]*(?:\.\d+)?)(?: ± (?P<deviation>\d+(?:\.\d+)?))?(?P<unit> (?:%|points?))?"
 CLAIM = re.compile(rf"{NUMBER}<!-- = (?P<source>.+?) -->")
-PICTURE = re.compile(r'!\[[^\]]*\]\(([^)\s]+)\)|<img src="([^"]+)"')
+MARK = re.compile(r"<!-- *=.*?-->", re.DOTALL)
+PICTURE = re.compile(
+    r"""!\[[^\]]*\]\(\s*<?([^)>\s]+)|<img\b[^>]*?\bsrc\s*=\s*["']?([^"'>\s]+)|"""
+    r"""^\[[^\]]+\]:\s*<?(\S+?\.(?:png|jpe?g|gif|svg|webp))>?""",
+    re.MULTILINE | re.IGNORECASE,
+)
 MADE_BY = REPOSITORY / "docs" / "images" / "made_by.yaml"
-RUN = re.compile(r"\bruns? `(\w+)/([\w-]+)`(?:, seed (\d+))?")
+RUN = re.compile(r"`(\w+)/([\w-]+)`(?:, seed (\d+))?")
+RUNS = re.compile(r"\bruns of `(\w+)`")
 SECTIONS = re.compile(r"^## (?:Results|Known failure modes)\n(.*?)(?=^## |\Z)", re.DOTALL | re.MULTILINE)
 EXEMPT = re.compile(r"<!-- no record: .+? -->")
-NO_PROSE = re.compile(
-    r"^```.*?^```|<!-- (?:results|differences)\b.*?<!-- end of \w+ -->|`[^`\n]*`|\]\([^)\s]*\)",
-    re.DOTALL | re.MULTILINE,
+MARKERS = (r"results: \w+", "items", "methods", "gallery", r"differences: \S+", "judge")
+"""What stands at the start of a part that is generated: by scripts/analyses/judge_table.py the last, else by
+scripts/results_table.py."""
+GENERATED = "|".join(rf"<!-- {one} -->\n.*?<!-- end of {one.partition(':')[0]} -->" for one in MARKERS)
+NO_PROSE = re.compile(rf"^```.*?^```|{GENERATED}|`[^`\n]*`|\]\([^)\s]*\)", re.DOTALL | re.MULTILINE)
+SCORE = r"\b(?:FID|KID|Inception Score|accuracy|nats|MAP@R|recall|precision|coverage|L1|SSIM|PSNR|top-[15])\b"
+SCORED = re.compile(SCORE)
+COUNTED = r"(?!\d|[.,]\d|(?: \w+){0,2} (?:samples|images|digits|faces|epochs|classes|draws)\b)"
+INTEGER = r"\d+(?:,\d{3})*"
+A_RESULT = re.compile(
+    rf"(?<!= )(?<!arXiv:)\b(?:{INTEGER}\.\d+|{INTEGER}(?= ?%(?! (?:confidence|CI)))|{INTEGER}(?= (?:points?|nats)\b))"
+    rf"|{SCORE}(?: \([^)]*\))?(?: of| is|:)? ({INTEGER}){COUNTED}"
 )
-A_RESULT = re.compile(r"(?<!= )(?<!arXiv:)\b(?:\d[\d,]*\.\d+|\d[\d,]*(?= ?%)|\d[\d,]*(?= points?\b))")
+IN_WORDS = re.compile(r"\b[\w.-]+[ -](?:per ?cent\b|percentage points?\b)", re.IGNORECASE)
 
 
 def unmarked(text: str) -> Iterator[str]:
-    """The numbers among a page's results that name no record, where the paragraph doesn't say why."""
-    for section in SECTIONS.findall(text):
-        prose = CLAIM.sub("", NO_PROSE.sub("", section))
-        for paragraph in re.split(r"\n(?=\n|- |\d+\. )", prose):
-            if (numbers := A_RESULT.findall(paragraph)) and EXEMPT.search(paragraph) is None:
-                yield f"{', '.join(numbers)} without a mark in “{' '.join(paragraph.split())[:60]} …”"
+    """The numbers among a page's results, and in other paragraphs about scores, that name no record.
+
+    Not those of paragraphs that say why there is none.
+    """
+    kept = NO_PROSE.sub("", text)
+    sections = SECTIONS.findall(kept)
+    prose = [*((section, True) for section in sections), (SECTIONS.sub("", kept), False)]
+    for part, of_results in prose:
+        for paragraph in re.split(r"\n(?=\n|- |\d+\. |\|)", CLAIM.sub("", part)):
+            if EXEMPT.search(paragraph) or not (of_results or SCORED.search(paragraph)):
+                continue
+            told = f"in “{' '.join(paragraph.split())[:60]} …”"
+            if numbers := [one[1] or one[0] for one in A_RESULT.finditer(paragraph)]:
+                yield f"{', '.join(numbers)} without a mark {told}"
+            if words := IN_WORDS.findall(paragraph):
+                yield f"{', '.join(words)} instead of digits and “%” {told}"
 
 
 def unsupported(text: str) -> Iterator[str]:
     """The marked numbers of a page that no record has, each with what the records say."""
+    for mark in MARK.findall(CLAIM.sub("", text)):
+        yield f"{mark}: no number stands before it"
     for claim in CLAIM.finditer(text):
         digits = len(claim["number"].partition(".")[2])
         number = float(claim["number"].replace(",", "").replace("−", "-"))
         try:
             found = list(values_of(claim["source"]))
-        except (KeyError, OSError, ValueError, TypeError) as error:
+        except (LookupError, OSError, ValueError, TypeError) as error:
             yield f"{claim[0]}: there is no such record ({error})"
             continue
-        meant = [spread for value, spread in found if _is_written(number, value, digits)]
+        scale = 100 if claim["unit"] else 1
+        meant = [spread for value, spread in found if abs(scale * value - number) <= 0.501 * 10**-digits]
         if not meant:
             said = ", ".join(f"{value:.6g}" for value, _ in found)
             yield f"{claim[0]}: the records say {said or 'nothing'}"
         elif claim["deviation"]:
             digits, deviation = len(claim["deviation"].partition(".")[2]), float(claim["deviation"])
             spreads = [spread for spread in meant if spread is not None]
-            if not any(round(scale * spread, digits) == deviation for spread in spreads for scale in (1, 100)):
+            if not any(round(scale * spread, digits) == deviation for spread in spreads):
                 said = ", ".join(f"{one:.4g}" for one in spreads)
                 yield f"{claim[0]}: the standard deviations are {said or 'unknown'}"
 
@@ -85,6 +117,10 @@ def values_of(source: str) -> Iterator[tuple[float, float | None]]:
 def _by_seed(source: str) -> Iterator[tuple[dict[str, float], float | None]]:
     """For each choice of settings that a source may mean, the value of each seed, and half the interval of one seed."""
     terms = source.split(" - ")
+    if len(terms) == 2 and terms[0] == "1":
+        for seeds, half in _by_seed(terms[1]):
+            yield {seed: 1 - value for seed, value in seeds.items()}, half
+        return
     if len(terms) == 2:
         for (mine, _), (theirs, _) in product(*map(_by_seed, terms)):
             common = {seed: mine[seed] - theirs[seed] for seed in mine if seed in theirs}
@@ -94,7 +130,7 @@ def _by_seed(source: str) -> Iterator[tuple[dict[str, float], float | None]]:
     if place.endswith(".json"):
         value: Any = json.loads((REPOSITORY / place).read_text(encoding="utf-8"))
         for key in name.split(" > "):
-            value = value[key]
+            value = value[int(key) if isinstance(value, list) else key]
         yield {"": float(value)}, None
         return
     experiment, _, step = place.partition("/")
@@ -119,11 +155,6 @@ def _of_a_seed(run: dict[str, Any], test: str, name: str) -> float | None:
     return dict(curve).get(int(epoch)) if epoch else curve[-1][1] if curve else None
 
 
-def _is_written(number: float, value: float, digits: int) -> bool:
-    """Whether a value, a share in percent or what it lacks to 100 % is written so."""
-    return any(abs(one - number) <= 0.501 * 10**-digits for one in (value, 100 * value, 100 - 100 * value))
-
-
 def made_by() -> dict[str, str]:
     """What made each picture, by its path in the repository."""
     return yaml.safe_load(MADE_BY.read_text(encoding="utf-8"))
@@ -140,6 +171,8 @@ def unsourced(page: Path, text: str) -> Iterator[str]:
         if path not in known:
             yield f"{path}: docs/images/made_by.yaml doesn't say which run or command made it"
             continue
+        if not (REPOSITORY / path).is_file():
+            yield f"{path}: there is no such picture"
         named = re.findall(r"\b(?:configs|scripts|weights)/[\w/.]+\.\w+", known[path])
         yield from (
             f"{path} is said to be made by {one}, which isn't there" for one in named if not (REPOSITORY / one).exists()
@@ -147,6 +180,9 @@ def unsourced(page: Path, text: str) -> Iterator[str]:
         for experiment, step, seed in RUN.findall(known[path]):
             if not _is_recorded(experiment, step, seed):
                 yield f"{path} is said to be of {experiment}/{step}{seed and f', seed {seed}'}, which has no record"
+        for experiment in RUNS.findall(known[path]):
+            if not (REPOSITORY / "results" / f"{experiment}.json").is_file():
+                yield f"{path} is said to be of runs of {experiment}, which has no record"
 
 
 def _is_recorded(experiment: str, step: str, seed: str) -> bool:

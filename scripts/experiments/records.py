@@ -1,7 +1,8 @@
 """The files of results: how they are written, and whether what they hold can be vouched for.
 
 Each seed's record ends with a digest of its content, and so does what the seeds of a step share (data, settings,
-command). `scripts/results_table.py --check` thus finds what was edited by hand, or mixed from two records by a merge.
+command), and each measurement without a training (results/judge.json, results/map_baselines.json).
+`scripts/results_table.py --check` thus finds what was edited by hand, or mixed from two records by a merge.
 """
 
 import hashlib
@@ -81,7 +82,7 @@ def altered(results: Path) -> Iterator[str]:
     for path, content in _files(results):
         for name, record in _records(content):
             if DIGEST not in record:
-                yield f"{path.name}: the record of {name} has no digest yet: run scripts/results_table.py"
+                yield f"{path.name}: the record of {name} has no digest: check it, then run results_table.py --seal"
             elif digest(record) != record[DIGEST]:
                 yield f"{path.name}: the record of {name} was changed after it was made"
 
@@ -91,7 +92,11 @@ def lost_commits(results: Path) -> Iterator[str]:
     known = _history()
     for path, content in _files(results) if known else ():
         for name, record in _records(content):
-            named = {record.get("commit"), *(test["commit"] for test in record.get("tests", {}).values())} - {None}
+            named = {
+                record.get("commit"),
+                record.get("git_commit"),
+                *(test["commit"] for test in record.get("tests", {}).values()),
+            } - {None}
             for commit in named:
                 if commit.partition("+")[0] not in known:
                     yield f"{path.name}: {name} is of the commit {commit[:8]}, which isn't in the history"
@@ -99,13 +104,15 @@ def lost_commits(results: Path) -> Iterator[str]:
 
 def _files(results: Path) -> Iterator[tuple[Path, Settings]]:
     for path in sorted(results.glob("*.json")):
-        content = json.loads(path.read_text(encoding="utf-8"))
-        if "steps" in content:
-            yield path, content
+        yield path, json.loads(path.read_text(encoding="utf-8"))
 
 
 def _records(content: Settings) -> Iterator[tuple[str, Settings]]:
-    """What has a digest: each choice of a step's settings, and each seed with it."""
+    """What has a digest: each choice of a step's settings, and each seed with it; else each measurement."""
+    if "steps" not in content:
+        several = all(isinstance(part, dict) for part in content.values())
+        yield from content.items() if several else [("the measurement", content)]
+        return
     for name, entries in content["steps"].items():
         for entry in entries:
             yield name, entry

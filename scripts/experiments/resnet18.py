@@ -18,6 +18,7 @@ RESNETS: dict[str, tuple[str, str, tuple[str, ...]]] = {
     "triplet_all": ("ResNet18, triplet loss of all triplets", "resnet18_tiny_imagenet_triplet", ()),
 }
 share = partial(Figure, kind="percent", of_images=True, main=False)
+ON_ALL = "on all 10,000 official validation images, of which ours are half"
 PUBLISHED = {"plain": "tiny_imagenet_plain", "strong": "tiny_imagenet_400_epochs"}
 
 EXPERIMENT = Experiment(
@@ -30,7 +31,12 @@ EXPERIMENT = Experiment(
         figure
         for name in RESNETS
         for figure in (
-            share(name, "top-1 accuracy / %", "test/accuracy", main=True, published=PUBLISHED.get(name)),
+            share(
+                *(name, "top-1 accuracy / %", "test/accuracy"),
+                main=True,
+                published=PUBLISHED.get(name),
+                unlike=f"{ON_ALL}, after 400 epochs" if name == "strong" else ON_ALL,
+            ),
             share(name, "top-5 accuracy / %", "test/accuracy_top5"),
             share(name, "accuracy by nearest neighbors / %", "test/knn_accuracy"),
             share(name, "recall at 1 / %", "test/recall_at_1"),

@@ -48,8 +48,8 @@ EXPERIMENT = Experiment(
                 Figure(name, f"FID ({IMAGENET}) of 2,000", "test/fid", main=False, features=IMAGENET),
             )
         ),
-        Figure("vae_faces", "nats, bound", "test/nats", main=False),
-        Figure("vae_faces", "nats, independent pixels (histogram)", "test/nats_histogram", main=False),
+        Figure("vae_faces", "nats, bound", "test/nats", main=False, digits=0),
+        Figure("vae_faces", "nats, independent pixels (histogram)", "test/nats_histogram", main=False, digits=0),
     ),
     budgets={
         "smoke": Budget(

@@ -118,6 +118,10 @@ def test_an_experiment_is_consistent(name: str) -> None:
         assert {*budget.arguments, *budget.configs, *(budget.only or ())} <= {"*", *steps}
         for step in experiment.steps:
             assert (CONFIGS / f"{budget.configs.get(step.name, step.config)}.yaml").is_file()
+            if budget.only is None or step.name in budget.only:
+                own = {argument.partition("=")[0]: argument for argument in step.arguments}
+                for argument in budget.of(step):  # else the run isn't taken for the step's
+                    assert own.get(argument.partition("=")[0], argument) == argument, step.name
     for number, step in enumerate(experiment.steps):
         assert all(source.partition("/")[0] in steps[:number] for source in step.uses.values())
 

@@ -29,7 +29,15 @@ NOT_ITEMS = ("resnet18/plain",)
     [
         ("about 91 %<!-- = toy/plain test/accuracy --> of them", None),
         ("91.0 ± 1.4 %<!-- = toy/plain test/accuracy -->", None),
-        ("an error of 9.0 %<!-- = toy/plain test/accuracy -->", None),
+        ("an error of 9.0 %<!-- = 1 - toy/plain test/accuracy -->", None),
+        ("an error of 9.0 ± 1.4 %<!-- = 1 - toy/plain test/accuracy -->", None),
+        ("right for 9.0 %<!-- = toy/plain test/accuracy --> of them", "the records say 0.91, 0.6"),
+        ("an accuracy of 91<!-- = toy/plain test/accuracy -->", "the records say 0.91, 0.6"),
+        ("0.91 %<!-- = toy/plain test/accuracy -->", "the records say 0.91, 0.6"),
+        ("0.91 ± 1.4<!-- = toy/plain test/accuracy -->", "the standard deviations are 0.01414"),
+        ("most<!-- = toy/plain test/accuracy --> of them", "no number stands before it"),
+        ("91 % of them <!-- = toy/plain test/accuracy -->", "no number stands before it"),
+        ("0.6<!-- = results/toy.json steps > plain > 1 > seeds > 0 > tests > test > figures > test/accuracy -->", None),
         ("0.60<!-- = toy/plain test/accuracy --> after one epoch", None),
         ("30 points<!-- = toy/plain test/accuracy - toy/plain test/other -->", None),
         ("30 ± 1.4 points<!-- = toy/plain test/accuracy - toy/plain test/other -->", None),
@@ -79,6 +87,16 @@ def test_numbers_in_prose_have_records(tmp_path: Path, monkeypatch: Patch, text:
         ("```sh\nrelit fit --model.rate 0.2\n```", None),
         ("<!-- results: dcgan -->\n| 0.25 |\n<!-- end of results -->", None),
         ("12 epochs, 3 seeds, arXiv:1909.09656", None),
+        ("A FID of 63 after the last epoch", "63 without a mark"),
+        ("*The FID (digits, block 2) is 105.*", "105 without a mark"),
+        ("It needs 206 nats.", "206 without a mark"),
+        ("the FID of 1,000 validation samples", None),
+        ("right for ninety-one percent of them", "ninety-one percent instead of digits"),
+        ("three percentage points more", "three percentage points instead of digits"),
+        ("![an accuracy of 0.91](a.png)", "0.91 without a mark"),
+        ("<!-- results: by eye -->\n0.25\n<!-- end of results -->", "0.25 without a mark"),
+        ("<!-- results -->0.25<!-- end of all -->", "0.25 without a mark"),
+        ("<!-- items -->\n0.25\n<!-- end of results -->", "0.25 without a mark"),
     ],
 )
 def test_numbers_without_a_mark_are_found(text: str, fault: str | None) -> None:
@@ -86,6 +104,40 @@ def test_numbers_without_a_mark_are_found(text: str, fault: str | None) -> None:
         found = list(claims.unmarked(f"## Usage\n\n50 %\n\n## {section}\n\n{text}\n\n## More\n\n60 %\n"))
         assert len(found) == (fault is not None)
         assert fault is None or fault in found[0]
+
+
+@pytest.mark.parametrize(
+    ("text", "faults"),
+    [
+        ("Its accuracy was 0.91 in a try.", 1),
+        ("Its accuracy was 0.91 in a try. <!-- no record: a try -->", 0),
+        ("| weights | accuracy 0.91 |\n| others | 5 epochs |", 1),
+        ("The FID is 63.", 1),
+        ("The rate is 0.91.", 0),
+        ("half of the 95 % confidence interval of the accuracy", 0),
+    ],
+)
+def test_numbers_near_a_score_are_marked_on_any_page(text: str, faults: int) -> None:
+    assert len(list(claims.unmarked(f"# Page\n\n{text}\n"))) == faults
+
+
+@pytest.mark.parametrize(
+    "picture",
+    [
+        '<img src="../images/c.png">',
+        '<img height="20" alt="digits" src="../images/c.png" />',
+        "<img src='../images/c.png'>",
+        "<IMG\n  width=3 src=../images/c.png>",
+        "![digits](<../images/c.png>)",
+        "![digits][c]\n\n[c]: ../images/c.png",
+    ],
+)
+def test_pictures_are_found_however_they_are_written(tmp_path: Path, monkeypatch: Patch, picture: str) -> None:
+    monkeypatch.setattr(claims, "REPOSITORY", tmp_path)
+    monkeypatch.setattr(claims, "MADE_BY", tmp_path / "made_by.yaml")
+    (tmp_path / "made_by.yaml").write_text("images/a.png: relit fit\n")
+    (fault,) = claims.unsourced(tmp_path / "docs" / "page.md", picture)
+    assert fault.startswith("images/c.png: docs/images/made_by.yaml doesn't say")
 
 
 def test_pictures_name_what_made_them(tmp_path: Path, monkeypatch: Patch) -> None:
@@ -96,6 +148,9 @@ def test_pictures_name_what_made_them(tmp_path: Path, monkeypatch: Patch) -> Non
     )
     (tmp_path / "configs").mkdir()
     (tmp_path / "configs" / "here.yaml").touch()
+    (tmp_path / "images").mkdir()
+    for name in ("a", "b"):
+        (tmp_path / "images" / f"{name}.png").touch()
     text = '![a](../images/a.png) ![b](../images/b.png) <img src="../images/c.png"> ![d](https://x.org/d.png)'
     assert list(claims.unsourced(tmp_path / "docs" / "page.md", text)) == [
         "images/b.png is said to be made by scripts/gone.py, which isn't there",
@@ -103,18 +158,33 @@ def test_pictures_name_what_made_them(tmp_path: Path, monkeypatch: Patch) -> Non
     ]
     (tmp_path / "results").mkdir()
     (tmp_path / "results" / "toy.json").write_text(json.dumps({"steps": {"plain": [entry([0.5])]}}))
-    for run, missing in (("toy/plain`, seed 0", 0), ("toy/plain`, seed 1", 1), ("toy/other`", 1), ("other/plain`", 1)):
+    for run, missing in (
+        ("toy/plain`, seed 0", 0),
+        ("toy/plain`, seed 1", 1),
+        ("toy/other`", 1),
+        ("other/plain`", 1),
+        ("toy/plain` and `toy/other`", 1),
+    ):
         (tmp_path / "made_by.yaml").write_text(f'images/a.png: "a picture of the run `{run}"\n')
         found = list(claims.unsourced(tmp_path / "docs" / "page.md", "![a](../images/a.png)"))
         assert [one.rpartition(", ")[2] for one in found] == ["which has no record"] * missing, run
+    for experiment, missing in (("toy", 0), ("other", 1)):
+        (tmp_path / "made_by.yaml").write_text(f'images/a.png: "the recorded runs of `{experiment}`"\n')
+        assert len(list(claims.unsourced(tmp_path / "docs" / "page.md", "![a](../images/a.png)"))) == missing
+    (tmp_path / "images" / "a.png").unlink()
+    (tmp_path / "made_by.yaml").write_text("images/a.png: relit fit\n")
+    found = list(claims.unsourced(tmp_path / "docs" / "page.md", "![a](../images/a.png)"))
+    assert found == ["images/a.png: there is no such picture"]
 
 
 def test_records_that_were_changed_or_name_lost_commits_are_found(tmp_path: Path, monkeypatch: Patch) -> None:
     path = tmp_path / "toy.json"
     path.write_text(json.dumps({"steps": {"plain": [entry([0.5, 0.6])]}}))
-    (tmp_path / "judge.json").write_text(json.dumps({"rows": {}}))  # no trainings
-    assert len(list(records.altered(tmp_path))) == 3, "what the seeds share, and each of them, has no digest"
-    assert records.seal_all(tmp_path) == [path]
+    one, several = tmp_path / "judge.json", tmp_path / "map_baselines.json"  # measurements without a training
+    one.write_text(json.dumps({"git_commit": COMMIT, "rows": {"ten": {"fid": 0.5}}}))
+    several.write_text(json.dumps({"64": {"commit": COMMIT, "l1": 0.5}, "128": {"commit": COMMIT, "l1": 0.5}}))
+    assert len(list(records.altered(tmp_path))) == 6, "what the seeds share, each of them, and each measurement"
+    assert records.seal_all(tmp_path) == [one, several, path]
     assert records.seal_all(tmp_path) == []
     assert list(records.altered(tmp_path)) == []
     good = path.read_text()
@@ -127,10 +197,16 @@ def test_records_that_were_changed_or_name_lost_commits_are_found(tmp_path: Path
         (found,) = records.altered(tmp_path)
         assert said in found
     path.write_text(good)
+    for file, said in ((one, "the measurement was changed"), (several, "the record of 64 was changed")):
+        sealed = file.read_text()
+        file.write_text(sealed.replace("0.5", "0.6", 1))
+        (found,) = records.altered(tmp_path)
+        assert said.removeprefix("the ") in found
+        file.write_text(sealed)
     monkeypatch.setattr(records, "_history", lambda: {COMMIT})
     assert list(records.lost_commits(tmp_path)) == []
     monkeypatch.setattr(records, "_history", lambda: {"b" * 40})
-    assert len(list(records.lost_commits(tmp_path))) == 2
+    assert len(list(records.lost_commits(tmp_path))) == 2 + 3
     monkeypatch.setattr(records, "_history", set)
     assert list(records.lost_commits(tmp_path)) == [], "where there is no history"
 
@@ -367,6 +443,43 @@ def test_scores_over_other_features_are_not_shown_and_calibration_rows_are(tmp_p
     text = results_table.with_tables("<!-- results: all -->\n<!-- end of results -->", tmp_path)
     assert "\n|  | ten training images repeated | 9.50 |" in text
     assert "\n| 1 | DCGAN | 0.25 | 2 min |" in text
+
+
+def test_one_image_repeated_is_not_called_ten(tmp_path: Path, monkeypatch: Patch) -> None:
+    figure = Figure("plain", "FID (digits, block 2)", "test/fid", features="digits, block 2")
+    toy = dataclasses.replace(TOY, steps=TOY.steps[:1], figures=(figure,))
+    monkeypatch.setattr(results_table, "EXPERIMENTS", {"toy": toy})
+    for score, name in ((1.0, "one training image repeated"), (1.5, "ten training images repeated")):
+        record = entry([0.5])
+        test = record["seeds"]["0"]["tests"]["test"]
+        test["figures"]["test/fid"] = 2.0
+        calibration = {"ten training images repeated": {"fid": 9.5, "inception_score": score}}
+        test["judge"] = {"features": "digits, block 2", "calibration": calibration}
+        (tmp_path / "toy.json").write_text(json.dumps({"steps": {"plain": [record]}}))
+        assert [row.method for row in results_table.all_rows(tmp_path)] == ["DCGAN", name]
+
+
+def test_records_without_a_digest_get_one_only_on_demand(tmp_path: Path, monkeypatch: Patch, capsys: Any) -> None:
+    for folder in ("results", "docs/methods", "docs/images", "weights"):
+        (tmp_path / folder).mkdir(parents=True)
+    for page in ("README.md", "docs/methods/README.md", "weights/README.md"):
+        (tmp_path / page).write_text("| [DCGAN](dcgan.md) | draws |\n")
+    monkeypatch.setattr(results_table, "REPOSITORY", tmp_path)
+    monkeypatch.setattr(results_table, "INDEX", tmp_path / "docs" / "methods" / "README.md")
+    monkeypatch.setattr(records, "_history", set)
+    record = tmp_path / "results" / "toy.json"
+    record.write_text(json.dumps({"steps": {"plain": [entry([0.5])]}}))
+    unsealed = record.read_text()
+    for arguments, kept, code in (
+        ([], True, 0),
+        (["--check"], True, 1),
+        (["--seal"], False, 0),
+        (["--check"], False, 0),
+    ):
+        monkeypatch.setattr("sys.argv", ["results_table.py", *arguments])
+        assert results_table.main() == code, arguments
+        assert (record.read_text() == unsealed) is kept, arguments
+        assert ("has no digest" in capsys.readouterr().err) is kept, arguments
 
 
 def test_a_record_from_before_the_argument_on_which_a_figure_depends_is_not_shown(
