@@ -32,6 +32,11 @@ ITEMS = (
     Item("DCGAN on MNIST: samples over the epochs, losses, scores", "dcgan", steps("gans_mnist", "dcgan")),
     Item("DCGAN on faces", "dcgan", steps("gans_lfw", "dcgan")),
     Item("SN-GAN against DCGAN on faces", "sngan", steps("gans_lfw", "dcgan", "sngan")),
+    Item(
+        "SN-GAN on faces with differentiable augmentation",
+        "sngan",
+        steps("gans_lfw", "sngan", "sngan_augmented"),
+    ),
     Item("SN-GAN on MNIST", "sngan", steps("gans_mnist", "sngan")),
     Item(
         "WGAN with 1, 2, 5 and 20 steps of the critic", "wgan", steps("wgan_n_critic", *(f"wgan-{n}" for n in CRITICS))
