@@ -365,14 +365,16 @@ class Chain:
         and a band of one standard deviation."""
         steps = json.loads(self.path.read_text(encoding="utf-8"))["steps"] if self.path.is_file() else {}
         of_this_call = {f"{folder.parent.name}/{folder.name}": folder for folder in self.runs.values()}
+        methods = {step.name: step.method for step in self.experiment.steps}
         runs = []
         for step, entries in steps.items():
-            if all(step != declared.name for declared in self.experiment.steps):
+            if step not in methods:
                 continue
+            label = methods[step] if list(methods.values()).count(methods[step]) == 1 else step
             chosen = (e for e in entries if any(record["run"] in of_this_call for record in e["seeds"].values()))
             seeds = next(chosen, entries[0])["seeds"]
             members = [
-                recorded_run(f"{step}-seed{seed}" if len(seeds) > 1 else step, record, of_this_call)
+                recorded_run(f"{label}-seed{seed}" if len(seeds) > 1 else label, record, of_this_call)
                 for seed, record in seeds.items()
             ]
             runs.append(mean_run(members) if len(members) > 1 else members[0])

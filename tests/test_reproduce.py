@@ -213,7 +213,7 @@ def test_a_run_by_hand_is_recorded(start: Relit, relit: Relit, capfd: Output) ->
     shutil.move(mine, "elsewhere")
     assert start("toy", "--results", "results", "--take", f"noisy={noisy}") == 0
     drawn = {row["run"]: float(row["final"]) for row in rows_of(Path("results/toy/comparison.csv"))}
-    curves = {name: entry["seeds"]["7"]["curves"] for name, entry in (("plain", plain), ("noisy", other))}
+    curves = {name: entry["seeds"]["7"]["curves"] for name, entry in (("DCGAN", plain), ("DCGAN, noisy", other))}
     assert drawn == {name: curve["val/generator_loss"][-1][1] for name, curve in curves.items()}, (
         "what is recorded is drawn, its run being there or not"
     )
