@@ -30,6 +30,9 @@ torch.ones((), requires_grad=True).backward()
 # then interrupt.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
+# It waits for the disk, some milliseconds for each checkpoint, which only a loss of power could show.
+os.fsync = lambda file: None
+
 if os.name == "nt":
     # What kills, forks or limits processes as only POSIX can; the rest runs in hosted CI.
     _POSIX = re.compile(r"\b(SIGKILL|SIGUSR1|KillAt|killpg|fcntl|resource)\b|os\.fork|start_new_session")
@@ -44,6 +47,7 @@ LONGEST = (
     *("test_kernels.py", "test_fake_cuda.py", "test_site.py", "test_compile.py", "test_types.py"),
     *("test_add_a_method.py", "test_configs.py", "test_distributed.py", "test_docs.py", "test_preemption.py"),
     *("test_resume.py", "test_reproduce.py", "test_sweep.py", "test_laptops.py", "test_cuda_on_cpu.py"),
+    *("test_every_moment.py", "test_options.py", "test_rows.py", "test_typed_modules.py"),
 )
 """Files that take long, more than by the number of their tests."""
 

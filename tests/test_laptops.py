@@ -1,8 +1,10 @@
 """Machines without Linux's conveniences: Windows, and Apple's GPUs, which have no double precision."""
 
 import ast
+import json
 import subprocess
 import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +29,7 @@ import multiprocessing, os, signal, sys
 import filelock, jsonargparse, lightning.pytorch, lightning.pytorch.cli, lightning.pytorch.loggers, matplotlib.pyplot
 import safetensors.torch, sklearn.datasets, sklearn.manifold, torch, torchmetrics.image, torchvision, tqdm, yaml
 
+fork_of_this_test = os.fork
 for name in ("fcntl", "resource", "pwd", "grp", "termios", "readline"):
     sys.modules[name] = None
 for name in ("SIGUSR1", "SIGUSR2", "SIGKILL", "SIGALRM", "SIGHUP", "SIGQUIT", "SIGCHLD", "alarm"):
@@ -58,19 +61,50 @@ def CALLER():
 multiprocessing.get_context = without_fork
 os.open = without_folders
 """
+RunOnWindows = Callable[[str, Path], None]
+FORKING = (
+    AS_ON_WINDOWS
+    + """
+import json
+
+if __name__ == "__main__":
+    for line in sys.stdin:
+        folder, code = json.loads(line)
+        child = fork_of_this_test()
+        if child == 0:
+            os.chdir(folder)
+            output = open_("output", os.O_WRONLY | os.O_CREAT)
+            os.dup2(output, 1)
+            os.dup2(output, 2)
+            exec(code)
+            sys.exit()
+        print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
+"""
+)
+"""Runs the code of each line, which names a folder, too, in a fork that has imported no module of ours."""
 
 
-def run_on_windows(code: str, folder: Path, root: Path) -> None:
-    """Runs a script in a fresh process, in a folder, with the data in another one."""
-    script = folder / "windows.py"
-    script.write_text(code, encoding="utf-8")
-    options: dict[str, Any] = {"cwd": folder, "env": environment(RELIT_DATA=root), "capture_output": True}
-    ran = subprocess.run([sys.executable, str(script)], text=True, check=False, **options)
-    assert ran.returncode == 0, ran.stderr
+@pytest.fixture(scope="module")
+def run_on_windows(tmp_path_factory: pytest.TempPathFactory, digits_root: Path) -> Iterator[RunOnWindows]:
+    """Runs code in a folder. The other packages, which take seconds, are imported once for all."""
+    script = tmp_path_factory.mktemp("windows") / "windows.py"
+    script.write_text(FORKING, encoding="utf-8")
+    options: dict[str, Any] = {"env": environment(RELIT_DATA=digits_root), "text": True}
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    with subprocess.Popen([sys.executable, str(script)], **pipes, **options) as process:
+
+        def run(code: str, folder: Path) -> None:
+            print(json.dumps([str(folder), code]), file=process.stdin, flush=True)
+            exit_code = process.stdout.readline()  # type: ignore[union-attr]
+            assert exit_code == "0\n", (folder / "output").read_text()
+
+        yield run
 
 
 @pytest.mark.long
-def test_as_on_windows_everything_imports_and_a_run_trains(tmp_path: Path, digits_root: Path) -> None:
+def test_as_on_windows_everything_imports_and_a_run_trains(
+    run_on_windows: RunOnWindows, tmp_path: Path, digits_root: Path
+) -> None:
     """Every module of both packages, so every method; then a training of 2 batches, its test and its export."""
     modules = [
         ".".join(path.relative_to(REPOSITORY).with_suffix("").parts).removesuffix(".__init__")
@@ -84,19 +118,17 @@ def test_as_on_windows_everything_imports_and_a_run_trains(tmp_path: Path, digit
         *("--trainer.enable_progress_bar=false", "--trainer.enable_model_summary=false"),
     ]
     code = f"""
-{AS_ON_WINDOWS}
-if __name__ == "__main__":
-    import importlib
-    for module in {modules}:
-        importlib.import_module(module)
-    from lit_models.__main__ import main
-    limits = ["--trainer.limit_train_batches=2", "--trainer.max_epochs=2"]
-    assert main(["fit", *{arguments}, *limits]) == 0
-    assert main(["fit", *{arguments}, *limits, "--ckpt_path=last", "--trainer.max_epochs=3"]) == 0
-    assert main(["export", "runs/dcgan_digits"]) == 0
-    assert main(["predict", "--weights", "dcgan_digits.safetensors", "--trainer.accelerator=cpu"]) == 0
+import importlib
+for module in {modules}:
+    importlib.import_module(module)
+from lit_models.__main__ import main
+limits = ["--trainer.limit_train_batches=2", "--trainer.max_epochs=2"]
+assert main(["fit", *{arguments}, *limits]) == 0
+assert main(["fit", *{arguments}, *limits, "--ckpt_path=last", "--trainer.max_epochs=3"]) == 0
+assert main(["export", "runs/dcgan_digits"]) == 0
+assert main(["predict", "--weights", "dcgan_digits.safetensors", "--trainer.accelerator=cpu"]) == 0
 """
-    run_on_windows(code, tmp_path, digits_root)
+    run_on_windows(code, tmp_path)
     assert (tmp_path / "dcgan_digits.safetensors").is_file()
     (metrics,) = tmp_path.glob("runs/dcgan_digits/*/metrics.csv")
     assert len(metrics.read_text().splitlines()) > 1
@@ -105,20 +137,19 @@ if __name__ == "__main__":
 @pytest.mark.long
 @pytest.mark.parametrize("method", METHODS)
 def test_as_on_windows_a_method_imports_alone_trains_and_is_tested(
-    method: str, tmp_path: Path, digits_root: Path
+    method: str, run_on_windows: RunOnWindows, tmp_path: Path, digits_root: Path
 ) -> None:
     """On the digits, or on small data of the kind that the method takes."""
     arguments = small_run(RECORDS[method].runs[-1], digits_root)
     code = f"""
-{AS_ON_WINDOWS}
-if __name__ == "__main__":
-    import importlib
-    importlib.import_module({METHODS[method]!r})
-    from lit_models.__main__ import main
-    assert main(["fit", *{arguments}]) == 0
-    assert main(["test", *{arguments}, "--ckpt_path=last"]) == 0
+import importlib
+assert not any(name.startswith(("lit_models", "datamodules")) for name in sys.modules)
+importlib.import_module({METHODS[method]!r})
+from lit_models.__main__ import main
+assert main(["fit", *{arguments}]) == 0
+assert main(["test", *{arguments}, "--ckpt_path=last"]) == 0
 """
-    run_on_windows(code, tmp_path, digits_root)
+    run_on_windows(code, tmp_path)
     (run,) = tmp_path.glob("runs/*/*")
     assert (run / "checkpoints" / "last.ckpt").is_file()
 

@@ -36,7 +36,7 @@ def test_ctrl_c_waits_for_the_run_and_stops_the_script(
 ) -> None:
     """A terminal sends SIGINT to the script and to what it has started; a second, impatient one changes nothing."""
     name, *arguments = script
-    pace = '--trainer.callbacks=[{"class_path": "tests.support.tiny.Pace", "init_args": {"seconds": 0.2}}]'
+    pace = '--trainer.callbacks=[{"class_path": "tests.support.tiny.Pace", "init_args": {"seconds": 0.05}}]'
     training = (*FAST[:2], "--trainer.max_epochs=9", "--checkpoint.monitor=null", pace)
     process = subprocess.Popen(
         [sys.executable, str(CONFIGS.parent / "scripts" / name), *arguments, *training],

@@ -10,6 +10,7 @@ import yaml
 
 from lit_models.cli.commands import OPTIONS
 from lit_models.cli.names import shipped
+from lit_models.support.yaml_loader import LOADER
 
 SETTINGS = (
     r"(?:--)?(?P<name>[a-z][\w.]*) is (?P<value>\S+?)[;:,]? ",  # --data.batch_size is large; it must be a whole number.
@@ -56,7 +57,7 @@ def _names(word: str) -> list[str]:
 def _holds(path: Path, setting: str, value: str | None) -> bool:
     """Whether a configuration has the setting, and the value if there is one."""
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        content = yaml.load(path.read_text(encoding="utf-8"), LOADER)
     except (OSError, UnicodeDecodeError, yaml.YAMLError):
         return False
     return any(

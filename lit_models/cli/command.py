@@ -78,6 +78,7 @@ from lit_models.support.checks import facts_of, require_precision
 from lit_models.support.lightning_internals import find_unused_parameters
 from lit_models.support.weight_sources import find_weights
 from lit_models.support.weights import digest_of
+from lit_models.support.yaml_loader import LOADER
 
 # Short class names (`--model DCGAN`) are looked up among the classes that are imported.
 for _package in (lit_models, lit_models.callbacks, datamodules):
@@ -260,7 +261,7 @@ class RelitCLI(LightningCLI):
         path = checkpoint_before_restart(_run_options(self._settings), goes_on)
         if path is None or goes_on:  # what differs from the run that it went on with isn't a change
             return None if path is None else str(path)
-        changed = changes(path.parents[1], yaml.safe_load(self._dumped_config()))
+        changed = changes(path.parents[1], yaml.load(self._dumped_config(), LOADER))
         if changed:
             key, (before, now) = next(iter(changed.items()))
             raise RunError(

@@ -15,6 +15,7 @@ from typing import Any
 import yaml
 
 from lit_models.errors import RunError
+from lit_models.support.yaml_loader import LOADER
 
 RELIT = [sys.executable, "-m", "lit_models"]
 """The command, in this Python."""
@@ -67,7 +68,7 @@ def resolved(arguments: Sequence[str], command: str = "fit") -> dict[str, Any]:
         raise KeyboardInterrupt
     if code != 0:
         raise RunError(last_words(errors.getvalue()) or f"relit {command} refuses {shlex.join(arguments)}.")
-    return yaml.safe_load(output.getvalue())
+    return yaml.load(output.getvalue(), LOADER)
 
 
 def last_words(output: str) -> str | None:

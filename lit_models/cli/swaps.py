@@ -15,6 +15,7 @@ from lit_models.cli.given_classes import IMAGES, ONLY_PREDICTED
 from lit_models.errors import RunWarning
 from lit_models.module import Generative, Reconstructing
 from lit_models.support.renamed import with_new_names
+from lit_models.support.yaml_loader import LOADER
 
 
 def typed(args: list[str], option: str) -> bool:
@@ -83,7 +84,7 @@ def _section(files: list[Path], part: str) -> dict[str, Any] | None:
     """The class and the arguments of a part that the files give, later ones over earlier ones."""
     found: dict[str, Any] | None = None
     for file in files:
-        content = with_new_names(yaml.safe_load(file.read_text(encoding="utf-8")) or {})
+        content = with_new_names(yaml.load(file.read_text(encoding="utf-8"), LOADER) or {})
         section = content.get(part.partition(".")[0])
         if part == IMAGES:
             section = (section.get("init_args") or {}).get("images") if isinstance(section, dict) else None

@@ -11,6 +11,7 @@ from lightning.pytorch.utilities import rank_zero_warn
 from lit_models.errors import RunWarning
 from lit_models.support.arguments import OURS
 from lit_models.support.current_folder import hidden_module, import_from_current_folder
+from lit_models.support.yaml_loader import LOADER
 
 CLASS_PATH = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)+")
 WITH_CLASSES = ("config", "model", "data", "trainer")
@@ -63,6 +64,6 @@ def _modules_in(values: Any, folder: Path, seen: set[Path]) -> set[str]:
 
 def _content(text: str) -> Any:
     try:
-        return yaml.safe_load(text)
+        return yaml.load(text, LOADER)
     except yaml.YAMLError:  # which the parser refuses
         return None

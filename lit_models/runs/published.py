@@ -7,6 +7,8 @@ from typing import Any
 
 import yaml
 
+from lit_models.support.yaml_loader import LOADER
+
 
 @dataclass(frozen=True)
 class Citation:
@@ -48,7 +50,7 @@ class Published:
 @functools.cache
 def all_published() -> tuple[Published, ...]:
     """Every published value, in the file's order."""
-    content = yaml.safe_load(Path(__file__).with_suffix(".yaml").read_text(encoding="utf-8"))
+    content = yaml.load(Path(__file__).with_suffix(".yaml").read_text(encoding="utf-8"), LOADER)
     return tuple(
         Published(
             name,

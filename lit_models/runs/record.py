@@ -32,6 +32,7 @@ from lit_models.support.checks import facts_of
 from lit_models.support.files import locked, write_atomically
 from lit_models.support.lightning_internals import awaits_row, callbacks_of, data_of, epochs_done
 from lit_models.support.ranks import gather
+from lit_models.support.yaml_loader import LOADER
 
 
 class RunRecord(Callback):
@@ -97,7 +98,7 @@ class RunRecord(Callback):
         if fits and (run / "config.yaml").is_file() and trainer.ckpt_path is not None:
             model = trainer.lightning_module
             restored = model.restored_arguments if isinstance(model, Method) else ()
-            tell_changes(run, yaml.safe_load(self.config), restored)
+            tell_changes(run, yaml.load(self.config, LOADER), restored)
         self._write(run, may_replace=fits)
         for logger in trainer.loggers:
             if isinstance(logger, MetricsCSV) and fits:
@@ -105,7 +106,7 @@ class RunRecord(Callback):
             # A test of a trained model leaves the training's configuration in place, here and in the loggers.
             if (run / "config.yaml").read_text(encoding="utf-8") == self.config:
                 machine = {**environment(trainer), "folder": str(run.absolute())}
-                log_configuration(logger, {**yaml.safe_load(self.config), "environment": machine}, run)
+                log_configuration(logger, {**yaml.load(self.config, LOADER), "environment": machine}, run)
         if fits:
             self._write_progress(trainer, finished=False)
 
@@ -123,7 +124,7 @@ class RunRecord(Callback):
         """Puts the batch size that a BatchSizeFinder has found into the configuration."""
         if not any(isinstance(callback, BatchSizeFinder) for callback in callbacks_of(trainer)):
             return
-        config, found = yaml.safe_load(self.config), facts_of(data_of(trainer)).batch_size
+        config, found = yaml.load(self.config, LOADER), facts_of(data_of(trainer)).batch_size
         given = (config["data"].get("init_args") or {}).get("batch_size")
         if found is not None and found != given:
             config["data"].setdefault("init_args", {})["batch_size"] = found
@@ -254,7 +255,7 @@ class RunRecord(Callback):
         """Adds the test to ``tests.json``, in place of an earlier one of the same checkpoint on the same data."""
         if not trainer.is_global_zero or self._started is None:
             return
-        config = yaml.safe_load(self.config)
+        config = yaml.load(self.config, LOADER)
         test = {
             "experiment": config["run"]["experiment"],
             "checkpoint": config["ckpt_path"] and Path(config["ckpt_path"]).name,
@@ -275,7 +276,7 @@ class RunRecord(Callback):
         add_test(Path(trainer.default_root_dir), test)
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
-        checkpoint["config"] = yaml.safe_load(self.config)
+        checkpoint["config"] = yaml.load(self.config, LOADER)
         checkpoint["relit_version"] = lit_models.__version__
         # The row of a batch or an epoch comes after the hooks in which it may be saved.
         awaited = awaits_row(trainer)

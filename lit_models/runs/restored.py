@@ -29,6 +29,7 @@ from lit_models.support.lightning_internals import (
     set_batches_done,
     training_loaders,
 )
+from lit_models.support.yaml_loader import LOADER
 
 PROGRESS = {
     *("last_epoch", "_step_count", "_last_lr", "last_lr", "_get_lr_called_within_step", "_is_initial", "verbose"),
@@ -102,7 +103,7 @@ class RestoredSettings(Callback):
         _require_callbacks_of_averages(trainer, checkpoint)
         for callback, patience in self._patience:
             callback.patience = patience  # a setting, which Lightning takes from the checkpoint
-        before, now = checkpoint.get("config"), yaml.safe_load(self.config)
+        before, now = checkpoint.get("config"), yaml.load(self.config, LOADER)
         before = before if isinstance(before, dict) else {}
         settings = differences(before, now) if before else {}
         trainer.should_stop = bool(checkpoint.get("should_stop")) and not any(map(_is_of_length, settings))

@@ -10,6 +10,7 @@ import yaml
 from lit_models.runs import reading
 from lit_models.runs.reading import flattened
 from lit_models.support.renamed import with_new_names
+from lit_models.support.yaml_loader import LOADER
 
 
 def tell_changes(run: Path, now: dict[str, Any], restored: Sequence[str] = ()) -> None:
@@ -47,7 +48,7 @@ def as_typed(name: str) -> str:
 
 def changes(run: Path, now: dict[str, Any]) -> dict[str, tuple[Any, Any]]:
     """The settings that differ from those that the run was started with: what they were, and what they are."""
-    return differences(with_new_names(yaml.safe_load((run / "config.yaml").read_text(encoding="utf-8"))), now)
+    return differences(with_new_names(yaml.load((run / "config.yaml").read_text(encoding="utf-8"), LOADER)), now)
 
 
 def differences(before: dict[str, Any], now: dict[str, Any]) -> dict[str, tuple[Any, Any]]:

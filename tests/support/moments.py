@@ -63,16 +63,21 @@ class Moments:
 
 
 def _place(path: Path) -> tuple[Any, ...]:
-    """The place in a training at which a checkpoint was saved."""
-    content = torch.load(path, weights_only=True)
-    progress = content["loops"]["fit_loop"]
-    return (
-        content["rows_logged"],
-        *progress["epoch_loop.batch_progress"]["total"].values(),
-        *progress["epoch_progress"]["total"].values(),
-    )
+    """The place in a training at which a checkpoint was saved. A checkpoint is never changed, but replaced."""
+    file = path.stat()
+    key = (file.st_ino, file.st_mtime_ns, file.st_size)
+    if key not in _places:
+        content = torch.load(path, weights_only=True)
+        progress = content["loops"]["fit_loop"]
+        _places[key] = (
+            content["rows_logged"],
+            *progress["epoch_loop.batch_progress"]["total"].values(),
+            *progress["epoch_progress"]["total"].values(),
+        )
+    return _places[key]
 
 
+_places: dict[tuple[int, int, int], tuple[Any, ...]] = {}
 _all: list[Moments] = []
 
 

@@ -1,3 +1,4 @@
+import multiprocessing
 import os
 import re
 import signal
@@ -15,8 +16,8 @@ from lit_models.__main__ import main
 from lit_models.cli import processes, sweep, sweep_settings, sweep_training, sweep_worker
 from lit_models.errors import RunError
 from tests.support import fake_training
-from tests.support.fixtures import Output, Patch
-from tests.support.processes import environment, wait_until
+from tests.support.fixtures import Output, Patch, Relit
+from tests.support.processes import REPOSITORY, environment, wait_until
 from tests.support.tables import rows_of
 
 optuna = pytest.importorskip("optuna")
@@ -298,21 +299,31 @@ def test_two_sweeps_begin_at_once_on_one_file(toy: Any) -> None:
 
 
 @pytest.mark.long
-def test_a_real_sweep_that_is_killed_goes_on(tmp_path: Path, digits_root: Path) -> None:
-    pace = '--trainer.callbacks=[{"class_path": "tests.support.tiny.Pace", "init_args": {"seconds": 0.1}}]'
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_a_real_sweep_that_is_killed_goes_on(relit: Relit, tmp_path: Path, monkeypatch: Patch, capsys: Output) -> None:
+    """Its trainings are commands, in the process group of the sweep, which are killed with it."""
+    monkeypatch.setenv("PYTHONPATH", str(REPOSITORY))
+    pace = '--trainer.callbacks=[{"class_path": "tests.support.tiny.Pace", "init_args": {"seconds": 0.03}}]'
     command = [
-        *(sys.executable, "-m", "lit_models", "sweep", "dcgan_digits", "--vary", "model.latent_dim", "4", "8"),
+        *("sweep", "dcgan_digits", "--vary", "model.latent_dim", "4", "8"),
         *("--metric", "val/discriminator_loss", "--direction", "maximize", "--"),
         *("--model.feature_maps=2", "--trainer.max_epochs=2", "--trainer.accelerator=cpu", pace),
     ]
-    options: dict[str, Any] = {"cwd": tmp_path, "env": environment(RELIT_DATA=digits_root), "text": True}
-    process = subprocess.Popen(command, start_new_session=True, **options)
-    wait_until((tmp_path / "runs/dcgan_digits/latent_dim=4/checkpoints/last.ckpt").is_file, process)
-    os.killpg(process.pid, 9)
-    process.wait()
-    ended = subprocess.run(command, capture_output=True, timeout=200, check=False, **options)
-    assert ended.returncode == 0, ended.stderr
-    assert ended.stdout.count("val/discriminator_loss") == 3, "two trials and the table"
+
+    def in_a_group() -> None:
+        os.setsid()
+        os._exit(relit(*command))
+
+    process = multiprocessing.get_context("fork").Process(target=in_a_group)
+    process.start()
+    wait_until((tmp_path / "runs/dcgan_digits/latent_dim=4/checkpoints/last.ckpt").is_file)
+    assert process.is_alive()
+    os.killpg(process.pid or 0, 9)
+    process.join()
+    assert process.exitcode == -9
+    capsys.readouterr()
+    assert relit(*command) == 0
+    assert capsys.readouterr().out.count("val/discriminator_loss") == 3, "two trials and the table"
     logs = [path.read_text() for path in sorted(tmp_path.glob("runs/dcgan_digits/sweeps/*/trial-*.log"))]
     assert [log.count("--ckpt_path=last") for log in logs] == [1, 0]
     for run in ("latent_dim=4", "latent_dim=8"):
