@@ -196,8 +196,9 @@ def digit_classifier() -> ConvNet:
     """The classifier of MNIST's digits that comes with relit: gray images ``(N, 1, 32, 32)`` in [0, 1] to logits
     ``(N, 10)``, in evaluation mode on the CPU."""
     with safe_open(DIGIT_CLASSIFIER, "pt") as file:
-        network = ConvNet(1, 10, json.loads(file.metadata()["widths"]))
-        network.load_state_dict({name: file.get_tensor(name) for name in file.keys()})  # noqa: SIM118
+        with torch.device("meta"):  # first weights would take random numbers from the training that it judges
+            network = ConvNet(1, 10, json.loads(file.metadata()["widths"]))
+        network.load_state_dict({name: file.get_tensor(name) for name in file.keys()}, assign=True)  # noqa: SIM118
     return network.eval().requires_grad_(False)
 
 

@@ -24,9 +24,11 @@ from lit_models.networks.backbones import is_backbone, require_known, require_ti
 from lit_models.networks.convnet import ConvNet
 from lit_models.registry import METHODS
 from lit_models.support.checkpoint_files import read_checkpoint
+from lit_models.support.random_states import separate_random_numbers
 from lit_models.support.weights import build_model
 
 
+@separate_random_numbers(0)  # a training goes on with the same random numbers, whatever judges it
 def load_extractor(which: str) -> AnyExtractor:
     """The extractor of that name.
 

@@ -37,7 +37,7 @@ EXPERIMENT = Experiment(
         ),
         "cpu": Budget(
             {
-                "sngan_cnn": ("--model.feature_maps=32", "--trainer.max_epochs=16", "--trainer.precision=bf16-mixed"),
+                "sngan_cnn": ("--model.feature_maps=32", "--trainer.max_epochs=8", "--trainer.precision=bf16-mixed"),
                 **dict.fromkeys(
                     CIFAR10_RESNETS,
                     ("--model.feature_maps=16", "--trainer.max_epochs=5", "--trainer.callbacks=SampleGrid"),

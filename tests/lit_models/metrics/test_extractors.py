@@ -20,6 +20,7 @@ from lit_models.networks.convnet import ConvNet
 from lit_models.support import named_extractors as extractors
 from lit_models.support.named_extractors import export_digit_classifier, load_extractor
 from tests.support.fixtures import Patch, Relit
+from tests.support.small_models import checkpoint_of, small_model
 from tests.support.tiny import TINY, the_run
 
 TINY_CLASSIFIER = (
@@ -159,6 +160,22 @@ def test_imagenets_extractor_sees_what_its_packages_network_sees() -> None:
     assert torch.allclose(extractor(image).logits, expected, atol=1e-4)
     assert torch.allclose(extractor(image).embedding, maps.mean((2, 3)), atol=1e-4)
     assert extractor(torch.rand(1, 1, 32, 32)).embedding.shape == (1, 1280)
+
+
+@pytest.mark.parametrize("which", ["digits", "imagenet", "classifier"])
+def test_a_training_draws_the_same_random_numbers_whatever_judges_it(which: str, tmp_path: Path) -> None:
+    if which == "imagenet":
+        pytest.importorskip("efficientnet_lite_pytorch")
+    elif which == "classifier":
+        torch.save(checkpoint_of(small_model("DigitClassifier")), tmp_path / "classifier.ckpt")
+        which = str(tmp_path / "classifier.ckpt")
+    torch.manual_seed(5)
+    expected = torch.rand(3)
+    torch.manual_seed(5)
+    extractor = load_extractor(which)
+    assert torch.equal(torch.rand(3), expected)
+    torch.manual_seed(6)
+    assert extractor(torch.rand(1, 1, 32, 32)).embedding.isfinite().all()
 
 
 def test_torchvisions_classifier_gets_images_as_it_was_trained_on(monkeypatch: Patch) -> None:
