@@ -26,12 +26,12 @@ torch.set_num_threads(1)
 # process can't be forked for a training. An export makes more kinds known; here there is none.
 torch.ones((), requires_grad=True).backward()
 
-# A shell starts what it puts in the background with Ctrl-C ignored, and so would everything be that the tests start and
-# then interrupt.
+# What a shell puts in the background ignores Ctrl-C, and so would every process that the tests start and interrupt.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
-# It waits for the disk, some milliseconds for each checkpoint, which only a loss of power could show.
-os.fsync = lambda file: None
+# It waits for the disk, some milliseconds for each checkpoint, which only a loss of power could show. A closed or wrong
+# file remains an error.
+os.fsync = lambda file: os.fstat(file if isinstance(file, int) else file.fileno())
 
 if os.name == "nt":
     # What kills, forks or limits processes as only POSIX can; the rest runs in hosted CI.

@@ -244,9 +244,7 @@ DDP = [f"{start}{unused}" for start in ("ddp", "ddp_fork", "ddp_notebook") for u
 def test_every_strategy_of_ddp_looks_for_unused_parameters_of_a_gan(
     relit: Relit, digits_root: Path, method: str, monkeypatch: Patch
 ) -> None:
-    """Whatever its name says, as each backward pass reaches one of the networks only. It is the method that says so,
-    and the strategy that is set, so one GAN stands for all of them with every name."""
-    strategies = DDP if method == GANS[0] else ["ddp_fork_find_unused_parameters_false"]
+    """Whatever its name says, as each backward pass reaches one of the networks only."""
     made: list[Any] = []
 
     def note(trainer: Trainer) -> None:
@@ -255,12 +253,12 @@ def test_every_strategy_of_ddp_looks_for_unused_parameters_of_a_gan(
         raise RunError("That's enough.")
 
     monkeypatch.setattr("lit_models.cli.command.find_unused_parameters", note)
-    for strategy in strategies:
+    for strategy in DDP:
         two = (f"--trainer.strategy={strategy}", "--trainer.devices=2")
         assert relit("fit", *small_run(METHODS[method], digits_root), *two) == 1
         assert isinstance(made[-1], DDPStrategy)
         assert made[-1]._ddp_kwargs["find_unused_parameters"] is True, strategy
-    assert len(made) == len(strategies)
+    assert len(made) == len(DDP)
 
 
 @pytest.mark.parametrize(
