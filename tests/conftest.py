@@ -26,9 +26,6 @@ torch.set_num_threads(1)
 # process can't be forked for a training. An export makes more kinds known; here there is none.
 torch.ones((), requires_grad=True).backward()
 
-# What a shell puts in the background ignores Ctrl-C, and so would every process that the tests start and interrupt.
-signal.signal(signal.SIGINT, signal.default_int_handler)
-
 # It waits for the disk, some milliseconds for each checkpoint, which only a loss of power could show. A closed or wrong
 # file remains an error.
 os.fsync = lambda file: os.fstat(file if isinstance(file, int) else file.fileno())
@@ -65,6 +62,12 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     if hasattr(config, "workerinput"):
         count = Counter(item.path for item in items)
         items.sort(key=lambda item: (item.path.name not in LONGEST, -count[item.path], item.path))
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Has the processes that a test starts and interrupts hear Ctrl-C. What a shell puts in the background ignores it,
+    and so does a process in which Lightning has ended a training by it."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -1,6 +1,7 @@
 """The ``relit`` command: LightningCLI with this project's fixes, and nothing of any one method."""
 
 import os
+import signal
 import sys
 import traceback
 from argparse import ArgumentError
@@ -387,12 +388,15 @@ class RelitCLI(LightningCLI):
 
     def _run_subcommand(self, subcommand: str) -> None:
         announce_to_child_ranks(self.claim.folder)
+        on_interrupt = signal.getsignal(signal.SIGINT)
         try:
             super()._run_subcommand(subcommand)
         except SystemExit as exit_:
             if not isinstance(exit_.__context__, KeyboardInterrupt):
                 raise
-            raise KeyboardInterrupt(self._where_interrupted()) from exit_  # Lightning turns Ctrl-C into sys.exit(1)
+            # Lightning turns Ctrl-C into sys.exit(1), and has this process ignore the next.
+            signal.signal(signal.SIGINT, on_interrupt)
+            raise KeyboardInterrupt(self._where_interrupted()) from exit_
         finally:
             announce_to_child_ranks(None)
             finish_wandb(exit_code=1)

@@ -315,13 +315,13 @@ def test_compiled_networks_train_and_leave_an_ordinary_checkpoint(relit: Relit) 
 
 
 @pytest.mark.long
-def test_interrupted_from_the_keyboard(relit: Relit, capsys: Output, monkeypatch: Patch) -> None:
-    monkeypatch.setattr(signal, "signal", lambda *_: None)  # Lightning would have pytest ignore Ctrl-C from here on
+def test_interrupted_from_the_keyboard(relit: Relit, capsys: Output) -> None:
     assert (
         relit("fit", *TINY, "--trainer.callbacks+=tests.support.tiny.InterruptAt", "--trainer.callbacks.batch=25")
         == 130
     )
     assert "interrupted in epoch 2. The run is in runs/dcgan_digits/" in capsys.readouterr().err
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler, "Ctrl-C is heard again"
     assert relit("fit", *TINY, "--ckpt_path=last") == 0, "the epochs before are kept"
 
 
