@@ -65,9 +65,12 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
-    """Has the processes that a test starts and interrupts hear Ctrl-C. What a shell puts in the background ignores it,
-    and so does a process in which Lightning has ended a training by it."""
+    """Has the processes that a test starts and interrupts hear Ctrl-C, whatever started pytest and whatever a test
+    before has left: what a shell puts in the background ignores it, and so does a process in which Lightning has ended
+    a training by it."""
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    if hasattr(signal, "pthread_sigmask"):
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
 
 
 @pytest.fixture(scope="module", autouse=True)
