@@ -3,6 +3,7 @@
     python scripts/reproduce.py --list
     python scripts/reproduce.py gans_mnist --list
     python scripts/reproduce.py gans_mnist --seeds 3 --budget cpu
+    python scripts/reproduce.py gans_mnist --first_seed 1 --seeds 2
     python scripts/reproduce.py darts --budget paper -- --trainer.devices 4
 
 What follows `--` goes to every `relit fit`. The experiments are in `scripts/experiments/`. The command can be
@@ -77,7 +78,13 @@ def _parser() -> argparse.ArgumentParser:
         help="list what is recorded of each training with its minutes, and what each budget keeps and cuts; of one "
         "experiment, or of all",
     )
-    parser.add_argument("--seeds", type=int, default=1, help="how many seeds, from 0 (default: %(default)s)")
+    parser.add_argument("--seeds", type=int, default=1, help="how many seeds (default: %(default)s)")
+    parser.add_argument(
+        "--first_seed",
+        type=int,
+        default=0,
+        help="the first of them, where another machine trains others (default: %(default)s)",
+    )
     parser.add_argument(
         "--budget", choices=("smoke", "cpu", "gpu", "paper"), default="cpu", help="(default: %(default)s)"
     )
@@ -149,7 +156,7 @@ def reproduce(given: argparse.Namespace, passed_on: list[str]) -> int:
             print("\n  ".join([f"{experiment.title}: budget {given.budget}", *keeps_and_cuts(experiment, budget)]))
             chosen = given.steps or budget.only or [step.name for step in experiment.steps]
             steps = [step for step in experiment.steps if step.name in chosen]
-            for seed in range(given.seeds):
+            for seed in range(given.first_seed, given.first_seed + given.seeds):
                 for step in steps:
                     chain.train(step, budget, f"{given.budget}-seed{seed}", seed, given.root, passed_on)
             chain.analyze(budget)
@@ -343,7 +350,7 @@ class Chain:
         write_results(self.path, {"experiment": self.name, "title": self.experiment.title, "steps": steps})
 
     def analyze(self, budget: Budget) -> None:
-        """Runs the experiment's scripts on the first seed's runs."""
+        """Runs the experiment's scripts on the runs of seed 0."""
         for analysis in self.experiment.analyses:
             if any((step, 0) not in self.runs for step in analysis.needs):
                 continue

@@ -49,8 +49,11 @@ def results() -> dict[str, Any]:
 @pytest.mark.long
 def test_a_chain_is_run_once_and_recorded(start: Relit, capfd: Output) -> None:
     command = ("toy", "--seeds", "2", "--steps", "plain", "--results", "results")
+    assert start("toy", "--first_seed", "1", "--steps", "plain", "--results", "results") == 0
+    assert capfd.readouterr().out.count("== relit fit") == 1
+    assert [*results()["steps"]["plain"][0]["seeds"]] == ["1"]
     assert start(*command) == 0
-    assert capfd.readouterr().out.count("== relit fit") == 2
+    assert capfd.readouterr().out.count("== relit fit") == 1, "seed 1 is there"
     (plain,) = results()["steps"]["plain"]
     assert plain["changed"]["model.init_args.feature_maps"] == [2, 32]
     assert "model.init_args.label_noise" not in plain["changed"]
@@ -65,6 +68,7 @@ def test_a_chain_is_run_once_and_recorded(start: Relit, capfd: Output) -> None:
         "test_images": 300,
     }
     assert plain["settings"]["model"]["init_args"]["latent_dim"] == 4
+    assert [*plain["seeds"]] == ["0", "1"]
     for seed, run in plain["seeds"].items():
         folder = Path("runs/dcgan_digits") / f"plain-cpu-seed{seed}"
         assert run["run"] == f"dcgan_digits/plain-cpu-seed{seed}"
