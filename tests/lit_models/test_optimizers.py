@@ -1,5 +1,8 @@
-"""The optimizer in mixed precision; its schedules are tested with the methods that use them."""
+"""The optimizer in mixed precision and in any memory order; its schedules are tested with the methods that use them."""
 
+from itertools import product
+
+import pytest
 import torch
 from torch import Tensor
 from torch.nn.utils import clip_grad_norm_
@@ -40,6 +43,33 @@ def test_a_scalers_infinite_gradient_is_no_step() -> None:
     scaler.update()
     assert weights.tolist() == [1.0, 1.0]
     assert scaler.get_scale() == 512.0
+
+
+@pytest.mark.parametrize("orders", [*product((torch.contiguous_format, torch.channels_last), repeat=3)])
+@pytest.mark.parametrize("shape", [(8, 6, 3, 3), (8, 6, 1, 1), (8, 1, 5, 5)])
+def test_the_memory_order_of_weights_gradients_and_means_changes_nothing(
+    shape: tuple[int, ...], orders: tuple[torch.memory_format, ...]
+) -> None:
+    """As after a resume in another order. torch's kernel would mix up the numbers of a tensor."""
+    draw = torch.Generator().manual_seed(0)
+    start, *gradients = torch.randn(5, *shape, generator=draw)
+    of_weights, of_gradients, of_means = orders
+    weights = torch.nn.Parameter(start.contiguous(memory_format=of_weights))
+    optimizer = FusedAdam([weights], lr=0.1, beta1=0.5)
+    mean, mean_of_squares, expected = torch.zeros(shape), torch.zeros(shape), start.clone()
+    for step, gradient in enumerate(gradients, 1):
+        weights.grad = gradient.contiguous(memory_format=of_gradients)
+        if step == 3:
+            state = optimizer.state_dict()
+            for name in ("exp_avg", "exp_avg_sq"):
+                state["state"][0][name] = state["state"][0][name].clone(memory_format=of_means)
+            optimizer.load_state_dict(state)
+        optimizer.step()
+        mean = 0.5 * mean + 0.5 * gradient
+        mean_of_squares = 0.999 * mean_of_squares + 0.001 * gradient**2
+        expected -= 0.1 * mean / (1 - 0.5**step) / ((mean_of_squares / (1 - 0.999**step)).sqrt() + 1e-8)
+    torch.testing.assert_close(weights.detach(), expected, rtol=1e-5, atol=1e-6)
+    assert weights.is_contiguous(memory_format=of_weights)
 
 
 def test_gradients_are_clipped_in_bfloat16(relit: Relit) -> None:
