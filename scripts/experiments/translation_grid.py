@@ -46,7 +46,7 @@ EXPERIMENT = Experiment(
             {"*": (*FEW_BATCHES, "--model.feature_maps=4", "--model.discriminator_feature_maps=4")},
             only=("gan_paired", "pix2pix_loose", "cyclegan_unpaired"),
         ),
-        "cpu": Budget({"*": ("--trainer.max_epochs=5",)}),
+        "cpu": Budget({"*": ("--trainer.max_epochs=10",)}),
         "gpu": Budget({"*": GPU}),
         "paper": Budget(),
     },
