@@ -11,8 +11,11 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import EMAWeightAveraging
 from safetensors.torch import load_file
+from torchvision.io import read_image
+from torchvision.utils import make_grid
 
 import lit_models
+from lit_models import VAE
 from lit_models.cli import versions
 from lit_models.cli.commands import NEED_EVERY_PACKAGE
 from lit_models.errors import ModelError
@@ -132,9 +135,19 @@ def test_lightnings_average_goes_on_in_a_resumed_run_and_is_what_is_exported(rel
 
 
 @pytest.mark.filterwarnings("ignore")
-def test_an_average_is_no_place_to_go_on_from_without_its_callback(relit: Relit, capsys: Output) -> None:
-    average = ("--trainer.callbacks=EMAWeightAveraging", "--trainer.callbacks.decay=0.8")
-    assert relit("fit", *SHORT_VAE, *average, "--trainer.max_epochs=1") == 0
+def test_an_average_draws_the_pictures_and_is_no_place_to_go_on_from_without_its_callback(
+    relit: Relit, capsys: Output
+) -> None:
+    average = ("--trainer.callbacks=EMAWeightAveraging", "--trainer.callbacks.decay=0.99", "--model.optimizer.lr=0.03")
+    grids = [f"--trainer.callbacks+={name}" for name in ("SampleGrid", "ReconstructionGrid")]
+    assert relit("fit", *SHORT_VAE, *average, *grids, "--trainer.max_epochs=1") == 0
+    model = VAE.load_from_checkpoint(the_run() / "checkpoints" / "last.ckpt").eval()
+    drawn = read_image(str(the_run() / "samples" / "epoch_0001.png"))
+    expected = make_grid(model.sample(64, generator=torch.Generator().manual_seed(0)), nrow=8)
+    assert (drawn / 255 - expected).abs().max() < 0.004
+    grid = read_image(str(the_run() / "samples" / "reconstructions_0001.png"))[None, :1] / 255
+    image, reconstruction = grid[..., 2:34, 2:34], grid[..., 36:68, 2:34]
+    assert (model.reconstruct(image) - reconstruction).abs().max() < 0.004
     assert relit("fit", f"--ckpt_path={the_run()}", *QUIET, "--trainer.max_epochs=2") == 1
     assert "The checkpoint's weights are an average that a callback of the run has taken" in capsys.readouterr().err
 

@@ -1,16 +1,20 @@
 """Grids of generated and of reconstructed images while a model learns."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.callbacks import WeightAveraging
 from torch import Tensor
 from torchvision.utils import make_grid, save_image
 
 from lit_models.errors import RunError
 from lit_models.module import Generative, Reconstructing
 from lit_models.support.abilities import classes_of, require_ability
+from lit_models.support.lightning_internals import callbacks_of
 from lit_models.support.logging import log_image
 from lit_models.support.random_states import separate_random_numbers
 
@@ -74,7 +78,9 @@ class SampleGrid(Callback):
         if not trainer.is_global_zero or not self._is_due(epoch, trainer.max_epochs):
             return
         generator = torch.Generator().manual_seed(self.seed)
-        images = require_ability(self, pl_module, Generative).sample(self.count, self.labels(pl_module), generator)
+        model = require_ability(self, pl_module, Generative)
+        with validated_weights(trainer, pl_module):
+            images = model.sample(self.count, self.labels(pl_module), generator)
         columns = self.columns or columns_of_classes(classes_of(pl_module))
         self._write(trainer, images, columns, f"epoch_{epoch:04d}", "samples")
 
@@ -165,15 +171,30 @@ class ReconstructionGrid(SampleGrid):
             return
         model = require_ability(self, pl_module, Reconstructing)
         self._images = self._images.to(pl_module.device)
-        rows = [self._images, model.reconstruct(self._images)]
-        if isinstance(model, Corrupting):
-            with separate_random_numbers(self.seed):  # those of the run stay what they are without the picture
-                corrupted = model.corrupt(self._images)
-            rows += [corrupted.clamp(0, 1), model.reconstruct(corrupted)]
+        with validated_weights(trainer, pl_module):
+            rows = [self._images, model.reconstruct(self._images)]
+            if isinstance(model, Corrupting):
+                with separate_random_numbers(self.seed):  # those of the run stay what they are without the picture
+                    corrupted = model.corrupt(self._images)
+                rows += [corrupted.clamp(0, 1), model.reconstruct(corrupted)]
         columns = min(self.originals_in_a_row, len(self._images))
         self._write(
             trainer, interleaved_rows(rows, columns), columns, f"reconstructions_{epoch:04d}", "reconstructions"
         )
+
+
+@contextmanager
+def validated_weights(trainer: Trainer, pl_module: LightningModule) -> Iterator[None]:
+    """Within the block, the model has the weights that are validated and saved: an average's, if a callback of
+    Lightning's takes one."""
+    averages = [one for one in callbacks_of(trainer) if isinstance(one, WeightAveraging)]
+    for average in averages:
+        average.on_validation_epoch_start(trainer, pl_module)
+    try:
+        yield
+    finally:
+        for average in averages:
+            average.on_validation_epoch_end(trainer, pl_module)
 
 
 def columns_of_classes(num_classes: int) -> int:
