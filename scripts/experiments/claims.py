@@ -51,7 +51,7 @@ RUNS = re.compile(r"\bruns of `(\w+)`")
 SECTIONS = re.compile(r"^## (?:Results|Known failure modes)\b[^\n]*\n(.*?)(?=^## |\Z)", re.DOTALL | re.MULTILINE)
 EXEMPT = re.compile(r"<!-- no record: .+? -->")
 EXEMPT_NUMBER = re.compile(r"\d[\d.,]*(?: ± [\d.]+)?(?: (?:%|points?|nats))?\Z")
-SENTENCE_END = re.compile(r"""(?<!\bal)(?<!\bvs)(?<!\bcf)(?<!\be\.g)(?<!\bi\.e)[.!?][)\]*_”"]*\s+(?=[^\sa-z])""")
+SENTENCE_END = re.compile(r"""(?<!\bal)(?<!\bvs)(?<!\bcf)(?<!\be\.g)(?<!\bi\.e)[.!?…][)\]*_”"]*\s+(?=[^\sa-z])""")
 SPACES = re.compile(r"&nbsp;|[\u00a0\u2009\u202f]")
 MARKERS = (r"results: \w+", "items", "methods", "gallery", r"differences: \S+", "judge")
 """What stands at the start of a part that scripts/results_table.py generates."""
@@ -63,12 +63,13 @@ COUNTABLES = r"(?:samples|images|digits|faces|epochs|classes|draws)\b"
 COUNTED = rf"(?!\d|[.,]\d|(?: (?!after|at|by|for|in|of|over|with)\w+){{0,2}} {COUNTABLES})"
 INTEGER = r"\d+(?:,\d{3})*"
 BETWEEN = (
-    r"(?:of|is|was|are|were|has|had|to|at|from|only|just|near|about|around|below|above|under|over|falls|rises|reaches)"
+    r"(?:of|is|was|are|were|has|had|to|at|from|by|than|between|only|just|near|about|around|below|above|under|over"
+    r"|falls|fell|drops|dropped|rises|rose|reaches|reached)"
 )
 A_RESULT = re.compile(
     rf"(?<!= )(?<!arXiv:)\b(?:{INTEGER}\.\d+|{INTEGER}(?= ?%(?! (?:confidence|CI)))|{INTEGER}(?= (?:points?|nats)\b))"
     rf"|(?<![\w.= ])\.\d+|(?<!=) \.\d+"
-    rf"|{SCORE}(?: \([^)]*\))?(?: =|:)?(?: {BETWEEN})* ({INTEGER}(?:\.\d+)?){COUNTED}"
+    rf"|{SCORE}(?: \([^)]*\))?(?: =|:)?(?: {BETWEEN})* ?[(≈~]?({INTEGER}(?:\.\d+)?){COUNTED}"
 )
 IN_WORDS = re.compile(r"\b[\w.-]+[ -](?:per ?cent\b|percentage points?\b)", re.IGNORECASE)
 
@@ -82,7 +83,8 @@ def unmarked(text: str) -> Iterator[str]:
         for paragraph in re.split(r"\n(?=\n|- |\d+\. |\|)", CLAIM.sub("", part)):
             if not (of_results or SCORED.search(paragraph)):
                 continue
-            told, rest = f"in “{' '.join(paragraph.split())[:60]} …”", without_exempt(paragraph)
+            told = f"in “{' '.join(paragraph.split())[:60]} …”"
+            rest = " ".join(without_exempt(paragraph).replace("*", "").split())
             if numbers := [one[1] or one[0] for one in A_RESULT.finditer(rest)]:
                 yield f"{', '.join(numbers)} without a mark {told}"
             if words := IN_WORDS.findall(rest):
