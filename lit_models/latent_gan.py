@@ -12,9 +12,9 @@ no prior to sample its codes from; m learns one. The decoder stays as it is ("fr
 method. Choices:
 
 1. The discriminator is DCGAN's, on images and not on codes: it has to notice what is wrong in the picture. Its weights
-   are from N(0, 0.02²). With batch normalization (the default) it soon tells nearly all images, as a frozen decoder
-   can't follow real ones in every detail, and samples lose their variety. ``spectral_norm``, set in MNIST's
-   configuration, bounds its slope instead (Miyato et al. 2018, arXiv:1802.05957).
+   are from N(0, 0.02²). With batch normalization (the default) it can win, as a frozen decoder can't follow real
+   images in every detail; samples then lose their variety. ``spectral_norm``, set in MNIST's configuration, bounds its
+   slope instead (Miyato et al. 2018, arXiv:1802.05957).
 2. The decoder is frozen by default, and its logits, not its sigmoid's output, are brought to [−1, 1].
 3. m has two hidden layers with batch normalization and ReLU, and PyTorch's default initial weights. z is drawn from
    N(0, I); Goodfellow et al. leave its distribution open.

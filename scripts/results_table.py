@@ -17,6 +17,7 @@ Each part stands between two comments:
     <!-- results: all --> … <!-- end of results -->            docs/results.md: the main values of all methods
     <!-- methods --> … <!-- end of methods -->                 README.md: a row for each method's page
     <!-- gallery --> … <!-- end of gallery -->                 docs/gallery.md: the pictures of the methods' pages
+    <!-- judge --> … <!-- end of judge -->                     docs/scores.md: the scores of images of known quality
     <!-- differences: lit_models/dcgan.py --> … <!-- end of differences -->
 
 docs/methods/README.md gets a row for each page that it lacks.
@@ -41,6 +42,7 @@ from typing import Any
 from experiments import EXPERIMENTS, Figure, Step
 from experiments.claims import made_by, unmarked, unsourced, unsupported
 from experiments.items import ITEMS, Item
+from experiments.judge import judge_table
 from experiments.listing import faults_of
 from experiments.records import altered, lost_commits, seal_all
 
@@ -52,6 +54,7 @@ MARKED = re.compile(r"<!-- results: (\w+) -->\n.*?<!-- end of results -->", re.D
 METHODS = re.compile(r"<!-- methods -->\n.*?<!-- end of methods -->", re.DOTALL)
 ITEM_TABLE = re.compile(r"<!-- items -->\n.*?<!-- end of items -->", re.DOTALL)
 GALLERY = re.compile(r"<!-- gallery -->\n.*?<!-- end of gallery -->", re.DOTALL)
+JUDGED = re.compile(r"<!-- judge -->\n.*?<!-- end of judge -->", re.DOTALL)
 DIFFERENCES = re.compile(r"<!-- differences: (\S+) -->\n.*?<!-- end of differences -->", re.DOTALL)
 CUTS = {
     "max_epochs": "epochs",
@@ -139,7 +142,7 @@ def main() -> int:
 
 def with_tables(text: str, results: Path) -> str:
     """The text with each generated part brought up to date."""
-    if not any(pattern.search(text) for pattern in (MARKED, METHODS, ITEM_TABLE, GALLERY, DIFFERENCES)):
+    if not any(pattern.search(text) for pattern in (MARKED, METHODS, ITEM_TABLE, GALLERY, JUDGED, DIFFERENCES)):
         return text
     rows = list(all_rows(results))
 
@@ -158,11 +161,17 @@ def with_tables(text: str, results: Path) -> str:
         part = METHODS.sub(lambda _: f"<!-- methods -->\n{methods_table(rows)}\n<!-- end of methods -->", part)
         part = ITEM_TABLE.sub(lambda _: f"<!-- items -->\n{items_table(rows)}\n<!-- end of items -->", part)
         part = GALLERY.sub(lambda _: f"<!-- gallery -->\n{gallery()}\n<!-- end of gallery -->", part)
+        part = JUDGED.sub(lambda _: f"<!-- judge -->\n{judged(results)}\n<!-- end of judge -->", part)
         return DIFFERENCES.sub(_differences, part)
 
     # What stands in a block of code is shown as it is.
     parts = re.split(r"(^```.*?^```)", text, flags=re.DOTALL | re.MULTILINE)
     return "".join(part if part.startswith("```") else brought_up_to_date(part) for part in parts)
+
+
+def judged(results: Path) -> str:
+    """The table of what scores say of images of known quality."""
+    return judge_table(json.loads((results / "judge.json").read_text(encoding="utf-8")))
 
 
 def overview(rows: list[Row]) -> list[str]:
@@ -176,10 +185,13 @@ def overview(rows: list[Row]) -> list[str]:
 
 
 def page_tables(rows: list[Row]) -> list[str]:
-    """For each data set, a table of the trainings on it and of what others published, and their commands."""
+    """For each data set and experiment, a table of its trainings and of what others published, and their commands.
+
+    Experiments have different figures: in one table, most cells would be empty.
+    """
     parts = []
-    for data in dict.fromkeys(row.data for row in rows if row.ours):
-        mine = [row for row in rows if row.ours and row.data == data]
+    for data, experiment in dict.fromkeys((row.data, row.experiment) for row in rows if row.ours):
+        mine = [row for row in rows if row.ours and (row.data, row.experiment) == (data, experiment)]
         parts += [training_table(data, mine), commands(mine)]
     if published := [row for row in rows if not row.ours and (row.paper or row.others)]:
         cells = [(row.method, row.data, row.figure, *_cited(row), row.unlike) for row in published]
@@ -442,7 +454,7 @@ def all_rows(results: Path) -> Iterator[Row]:
                 for _, figure, entry in chosen
             ]
             for row in calibration_rows(found, runs):
-                calibrated.setdefault((row.page, row.method, row.data, row.figure), row)
+                calibrated.setdefault((row.experiment, row.page, row.method, row.data, row.figure), row)
             yield from without_comparison(unmeasured, found)
     yield from calibrated.values()
 
@@ -569,7 +581,8 @@ def shown(figure: Figure, values: list[float], half_intervals: Sequence[float | 
     scale = 1 if figure.kind == "number" else 100
     numbers = [100 - 100 * value if figure.kind == "error" else scale * value for value in values]
     digits = 2 if figure.interval or figure.kind == "error" or max(map(abs, numbers)) < 10 else 1
-    if figure.kind == "number" and max(map(abs, numbers)) < 0.1:
+    # Scores of generated images have the same decimals in all rows of a column, be they good or bad.
+    if figure.kind == "number" and not figure.features and max(map(abs, numbers)) < 0.1:
         digits = 4
     if figure.digits is not None:
         digits = figure.digits

@@ -70,6 +70,14 @@ def test_a_picture_is_what_its_command_draws(relit: Relit, tmp_path: Path) -> No
     assert np.abs(ours - shown).mean() < 1
 
 
+@pytest.mark.parametrize(
+    "path", sorted((REPOSITORY / "results").glob("*/metrics.png")), ids=lambda path: path.parent.name
+)
+def test_curves_keep_their_colors(path: Path) -> None:
+    """In a reduced palette the pale points of one run take the color of another."""
+    assert Image.open(path).mode in ("RGB", "RGBA")
+
+
 def test_pictures_with_a_source_are_there() -> None:
     assert all((REPOSITORY / path).is_file() for path in made_by())
 

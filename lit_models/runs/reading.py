@@ -29,7 +29,7 @@ LIMIT = "limit_test_batches"
 STAGES = {"train": 0, "val": 1, "test": 2}
 COLORS = (
     *("#1f77b4", "#d95f02", "#1b8a5a", "#7b4fb5", "#b8860b"),
-    *("#c2357f", "#0b8a97", "#8c564b", "#5b7f1e", "#6b7280"),
+    *("#c2357f", "#6b7280", "#8c564b", "#5b7f1e", "#0b8a97"),
 )
 """Of runs and curves, in their order; also in `cli/report/templates/report.css`, with lighter ones for dark pages."""
 FEWEST_NOISY_POINTS = 60

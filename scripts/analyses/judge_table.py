@@ -1,13 +1,11 @@
-"""Scores the shipped generators of MNIST, real digits and ten memorized ones, and writes the table of docs/scores.md.
+"""Scores the shipped generators of MNIST, real digits and ten memorized ones, for the table of docs/scores.md.
 
-python scripts/analyses/judge_table.py            # needs MNIST; about a minute; writes results/judge.json and the table
-python scripts/results_table.py --seal            # then gives the record its digest
-python scripts/analyses/judge_table.py --check    # exit code 1 if the table isn't that of results/judge.json
+python scripts/analyses/judge_table.py    # needs MNIST; about a minute; writes results/judge.json
+python scripts/results_table.py --seal    # then gives the record its digest and writes the table
 """
 
 import argparse
 import json
-import re
 import sys
 import tempfile
 from pathlib import Path
@@ -15,45 +13,26 @@ from typing import Any
 
 from lightning.pytorch import Trainer
 
-from datamodules import MNIST
-from lit_models.callbacks import GenerationScores
-from lit_models.runs.loggers import environment
-from lit_models.support.files import write_atomically
-from lit_models.support.judge import read_judge
-from lit_models.support.weights import build_model, read_weights
-
 REPOSITORY = Path(__file__).parents[2]
+sys.path[:0] = [str(REPOSITORY / "scripts")]
+
+from experiments.judge import COLUMNS  # noqa: E402
+
+from datamodules import MNIST  # noqa: E402
+from lit_models.callbacks import GenerationScores  # noqa: E402
+from lit_models.runs.loggers import environment  # noqa: E402
+from lit_models.support.files import write_atomically  # noqa: E402
+from lit_models.support.judge import read_judge  # noqa: E402
+from lit_models.support.weights import build_model, read_weights  # noqa: E402
+
 RECORD = REPOSITORY / "results" / "judge.json"
-PAGE = REPOSITORY / "docs" / "scores.md"
-MARKED = re.compile(r"<!-- judge -->\n.*?<!-- end of judge -->", re.DOTALL)
 GENERATORS = {"shipped DCGAN": "dcgan_mnist", "shipped conditional GAN": "conditional_gan_mnist"}
-COLUMNS = {
-    "fid": ("FID", 3),
-    "kid": ("KID", 5),
-    "inception_score": ("IS", 2),
-    "precision": ("precision", 3),
-    "recall": ("recall", 3),
-    "density": ("density", 3),
-    "coverage": ("coverage", 3),
-    "memorized": ("memorized", 4),
-    "spread": ("spread", 3),
-    "label_accuracy": ("label accuracy", 4),
-}
 
 
-def main() -> int:
-    """Reads the command line; returns an exit code."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--check", action="store_true", help="change nothing; exit code 1 if the table is out of date")
-    if not parser.parse_args().check:
-        write_atomically(RECORD, json.dumps(measured(), indent=1) + "\n")
-    text = PAGE.read_text(encoding="utf-8")
-    shown = table(json.loads(RECORD.read_text(encoding="utf-8")))
-    new = MARKED.sub(lambda _: f"<!-- judge -->\n{shown}\n<!-- end of judge -->", text)
-    if not parser.parse_args().check:
-        PAGE.write_text(new, encoding="utf-8")
-        return 0
-    return int(new != text)
+def main() -> None:
+    """Reads the command line."""
+    argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
+    write_atomically(RECORD, json.dumps(measured(), indent=1) + "\n")
 
 
 def measured() -> dict[str, Any]:
@@ -81,14 +60,5 @@ def measured() -> dict[str, Any]:
     return {**record, "rows": rows}
 
 
-def table(record: dict[str, Any]) -> str:
-    """The record as Markdown."""
-    lines = [["images", *(label for label, _ in COLUMNS.values())], ["---"] * (len(COLUMNS) + 1)]
-    for row, scores in record["rows"].items():
-        values = (f"{scores[s]:.{digits}f}" if s in scores else "" for s, (_, digits) in COLUMNS.items())
-        lines.append([row, *values])
-    return "\n".join("| " + " | ".join(cells) + " |" for cells in lines)
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

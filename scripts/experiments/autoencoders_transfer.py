@@ -18,6 +18,7 @@ AS_THEY_ARE = ("--data.max_rotation=0", "--data.max_translation=0", "--data.max_
 LATENT_GANS: dict[str, tuple[str, tuple[str, ...]]] = {
     "latent_gan": ("latent-space GAN", ()),
     "latent_gan_convolution": ("latent-space GAN, a last convolution", ("--model.extra_convolution=true",)),
+    "latent_gan_batch_norm": ("latent-space GAN, batch normalization", ("--model.spectral_norm=false",)),
 }
 
 EXPERIMENT = Experiment(
@@ -57,14 +58,22 @@ EXPERIMENT = Experiment(
             for name in (*TRANSFERS, "scratch")
         ),
         *(
-            Figure(name, "images on the way that are surely one of both digits / %", metric, kind="percent", main=False)
-            for name, metric in (
-                ("autoencoder", "test/sure_of_either_lerp"),
-                ("vae_bernoulli", "test/sure_of_either_slerp"),
-                *((name, "test/sure_of_either_slerp") for name in LATENT_GANS),
+            Figure(
+                *(
+                    name,
+                    "images on the way (slerp) that are surely one of both digits / %",
+                    "test/sure_of_either_slerp",
+                ),
+                kind="percent",
+                main=False,
             )
+            for name in ("autoencoder", "vae_bernoulli", *LATENT_GANS)
         ),
-        *(Figure(name, f"FID ({DIGITS}) of 10,000", "test/fid", features=DIGITS) for name in LATENT_GANS),
+        *(
+            Figure(name, f"{score} ({DIGITS}) of 10,000", metric, main=score == "FID", features=DIGITS)
+            for name in LATENT_GANS
+            for score, metric in (("FID", "test/fid"), ("recall", "test/recall"), ("coverage", "test/coverage"))
+        ),
     ),
     budgets={
         "smoke": Budget(

@@ -15,8 +15,10 @@ them with ` - ` between are a difference, whose ` ± ` is the standard deviation
 one is what a share lacks. A number with `%` or `points` is 100 times what the record holds, any other is the value.
 
 Among a page's results and known failures, each decimal number, percentage, number of points and integer value of a
-score is marked so, unless its paragraph (or item of a list) says why there is no record:
+score is marked so, or a comment says why there is no record. It exempts the number that it follows at once, or else
+those of the sentence before it:
 
+    near 1.39<!-- no record: 2 ln 2 -->, but DCGAN ends at 0.31<!-- = gans_mnist/dcgan val/discriminator_loss -->
     The paper has 7.42. <!-- no record: cited -->
 
 So are the numbers in every other paragraph that names a score, on any page, except in the generated parts.
@@ -46,41 +48,60 @@ PICTURE = re.compile(
 MADE_BY = REPOSITORY / "docs" / "images" / "made_by.yaml"
 RUN = re.compile(r"`(\w+)/([\w-]+)`(?:, seed (\d+))?")
 RUNS = re.compile(r"\bruns of `(\w+)`")
-SECTIONS = re.compile(r"^## (?:Results|Known failure modes)\n(.*?)(?=^## |\Z)", re.DOTALL | re.MULTILINE)
+SECTIONS = re.compile(r"^## (?:Results|Known failure modes)\b[^\n]*\n(.*?)(?=^## |\Z)", re.DOTALL | re.MULTILINE)
 EXEMPT = re.compile(r"<!-- no record: .+? -->")
+EXEMPT_NUMBER = re.compile(r"\d[\d.,]*(?: ± [\d.]+)?(?: (?:%|points?|nats))?\Z")
+SENTENCE_END = re.compile(r"""(?<!\bal)(?<!\bvs)(?<!\bcf)(?<!\be\.g)(?<!\bi\.e)[.!?…][)\]*_”"]*\s+(?=[^\sa-z])""")
+SPACES = re.compile(r"&nbsp;|[\u00a0\u2009\u202f]")
 MARKERS = (r"results: \w+", "items", "methods", "gallery", r"differences: \S+", "judge")
-"""What stands at the start of a part that is generated: by scripts/analyses/judge_table.py the last, else by
-scripts/results_table.py."""
+"""What stands at the start of a part that scripts/results_table.py generates."""
 GENERATED = "|".join(rf"<!-- {one} -->\n.*?<!-- end of {one.partition(':')[0]} -->" for one in MARKERS)
-NO_PROSE = re.compile(rf"^```.*?^```|{GENERATED}|`[^`\n]*`|\]\([^)\s]*\)", re.DOTALL | re.MULTILINE)
+NO_PROSE = re.compile(rf"^```.*?^```|{GENERATED}|`(?![\d.,]+ ?%?`)[^`\n]*`|\]\([^)\s]*\)", re.DOTALL | re.MULTILINE)
 SCORE = r"\b(?:FID|KID|Inception Score|accuracy|nats|MAP@R|recall|precision|coverage|L1|SSIM|PSNR|top-[15])\b"
 SCORED = re.compile(SCORE)
-COUNTED = r"(?!\d|[.,]\d|(?: \w+){0,2} (?:samples|images|digits|faces|epochs|classes|draws)\b)"
+COUNTABLES = r"(?:samples|images|digits|faces|epochs|classes|draws)\b"
+COUNTED = rf"(?!\d|[.,]\d|(?: (?!after|at|by|for|in|of|over|with)\w+){{0,2}} {COUNTABLES})"
 INTEGER = r"\d+(?:,\d{3})*"
+BETWEEN = (
+    r"(?:of|is|was|are|were|has|had|to|at|from|by|than|between|only|just|near|about|around|below|above|under|over"
+    r"|falls|fell|drops|dropped|rises|rose|reaches|reached)"
+)
 A_RESULT = re.compile(
     rf"(?<!= )(?<!arXiv:)\b(?:{INTEGER}\.\d+|{INTEGER}(?= ?%(?! (?:confidence|CI)))|{INTEGER}(?= (?:points?|nats)\b))"
-    rf"|{SCORE}(?: \([^)]*\))?(?: of| is|:)? ({INTEGER}){COUNTED}"
+    rf"|(?<![\w.= ])\.\d+|(?<!=) \.\d+"
+    rf"|{SCORE}(?: \([^)]*\))?(?: =|:)?(?: {BETWEEN})* ?[(≈~]?({INTEGER}(?:\.\d+)?){COUNTED}"
 )
 IN_WORDS = re.compile(r"\b[\w.-]+[ -](?:per ?cent\b|percentage points?\b)", re.IGNORECASE)
 
 
 def unmarked(text: str) -> Iterator[str]:
-    """The numbers among a page's results, and in other paragraphs about scores, that name no record.
-
-    Not those of paragraphs that say why there is none.
-    """
-    kept = NO_PROSE.sub("", text)
+    """The numbers among a page's results, and in other paragraphs about scores, that name no record, nor why not."""
+    kept = NO_PROSE.sub("", SPACES.sub(" ", text))
     sections = SECTIONS.findall(kept)
     prose = [*((section, True) for section in sections), (SECTIONS.sub("", kept), False)]
     for part, of_results in prose:
         for paragraph in re.split(r"\n(?=\n|- |\d+\. |\|)", CLAIM.sub("", part)):
-            if EXEMPT.search(paragraph) or not (of_results or SCORED.search(paragraph)):
+            if not (of_results or SCORED.search(paragraph)):
                 continue
             told = f"in “{' '.join(paragraph.split())[:60]} …”"
-            if numbers := [one[1] or one[0] for one in A_RESULT.finditer(paragraph)]:
+            rest = " ".join(without_exempt(paragraph).replace("*", "").split())
+            if numbers := [one[1] or one[0] for one in A_RESULT.finditer(rest)]:
                 yield f"{', '.join(numbers)} without a mark {told}"
-            if words := IN_WORDS.findall(paragraph):
+            if words := IN_WORDS.findall(rest):
                 yield f"{', '.join(words)} instead of digits and “%” {told}"
+
+
+def without_exempt(paragraph: str) -> str:
+    """A paragraph without what its comments exempt: the number right before a comment, or else the sentence."""
+    kept, *rest = EXEMPT.split(paragraph)
+    for following in rest:
+        if number := EXEMPT_NUMBER.search(kept):
+            kept = kept[: number.start()]
+        else:
+            ends = [one.end() for one in SENTENCE_END.finditer(kept.rstrip())]
+            kept = kept[: ends[-1]] if ends else ""
+        kept += following
+    return kept
 
 
 def unsupported(text: str) -> Iterator[str]:

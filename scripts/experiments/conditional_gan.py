@@ -75,6 +75,7 @@ EXPERIMENT = Experiment(
                 "FID (digits, block 2) of 10,000",
                 "test/fid",
                 main=name in ("concat", "projection"),
+                digits=3,
                 features=DIGITS,
             ),
             Figure(name, "Inception Score (digits) of 10,000", "test/inception_score", main=False, features=DIGITS),

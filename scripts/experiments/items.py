@@ -93,6 +93,10 @@ ITEMS = (
         steps("autoencoders_transfer", "latent_gan", "latent_gan_convolution"),
     ),
     Item(
+        *("GAN in the latent space with batch normalization in the discriminator", "latent_gan"),
+        steps("autoencoders_transfer", "latent_gan_batch_norm"),
+    ),
+    Item(
         *("ways between digits: autoencoder, VAE, GAN", "autoencoder"),
         steps("autoencoders_transfer", "autoencoder", "vae_bernoulli", "latent_gan"),
     ),

@@ -12,6 +12,7 @@ from datamodules import Digits
 from lit_models import DenoisingAutoencoder, LatentGAN
 from lit_models.errors import ModelError, RunError
 from tests.support.small_data import write_autoencoder
+from tests.support.small_models import checkpoint_of
 from tests.support.tiny import quick_run
 from tests.support.trainers import quiet_trainer
 
@@ -112,3 +113,35 @@ def test_no_decoder_and_one_of_another_size(tmp_path: Path, digits_root: Path, d
         ModelError, match=r"code_dim is 8, but the decoder in .* trained with 4: set --model.code_dim 4"
     ):
         trained(digits_root, gan(decoder, code_dim=8))
+
+
+def test_a_checkpoint_without_the_argument_keeps_batch_normalization(
+    digits_root: Path, decoder: Path, tmp_path: Path
+) -> None:
+    """Checkpoints from before ``spectral_norm`` existed."""
+    old = trained(digits_root, gan(decoder, ema_decay=0.9))
+    content = checkpoint_of(old)
+    assert content["hyper_parameters"].pop("spectral_norm") is False
+    torch.save(content, tmp_path / "old.ckpt")
+    new = LatentGAN.load_from_checkpoint(tmp_path / "old.ckpt", weights_only=True).eval()
+    assert any(isinstance(layer, nn.BatchNorm2d) for layer in new.discriminator.modules())
+    images = torch.rand(3, 1, 32, 32)
+    assert torch.equal(new.discriminator(images), old.eval().discriminator(images))
+    bounded = gan(decoder, spectral_norm=True, ema_decay=0.9)
+    with pytest.raises(RuntimeError, match="loading state_dict"):
+        bounded.load_state_dict(content["state_dict"])
+
+
+def test_a_checkpoint_with_spectral_normalization_judges_as_before(
+    digits_root: Path, decoder: Path, tmp_path: Path
+) -> None:
+    """σ goes by the vectors of the power iteration, which have to be in the checkpoint."""
+    model = trained(digits_root, gan(decoder, spectral_norm=True))
+    torch.save(checkpoint_of(model), tmp_path / "x.ckpt")
+    new = LatentGAN.load_from_checkpoint(tmp_path / "x.ckpt", weights_only=True).eval()
+    images = torch.rand(3, 1, 32, 32)
+    assert torch.equal(new.discriminator(images), model.eval().discriminator(images))
+    for layer in new.discriminator.modules():
+        if isinstance(layer, nn.Conv2d):
+            matrix = layer.weight.detach().flatten(1)
+            assert torch.linalg.matrix_norm(matrix, 2) == pytest.approx(1, abs=0.05)

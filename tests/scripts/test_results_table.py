@@ -83,6 +83,31 @@ def test_numbers_in_prose_have_records(tmp_path: Path, monkeypatch: Patch, text:
         ("The paper has 7.42. <!-- no record: cited -->\n\nOurs has 7.5.", "7.5 without a mark"),
         ("- The paper has 7.42. <!-- no record: cited -->\n- Ours has 7.5.", "7.5 without a mark"),
         ("1. The paper has 7.42. <!-- no record: cited -->\n2. Ours has 7.5.", "7.5 without a mark"),
+        ("Ours has 7.5. The paper has 7.42. <!-- no record: cited -->", "7.5 without a mark"),
+        ("Ours has 7.5.\nThe paper has 7.42.\n<!-- no record: cited -->", "7.5 without a mark"),
+        ("**Ours has 7.5.** *Theirs* has 7.42 <!-- no record: cited -->.", "7.5 without a mark"),
+        ("The paper has 7.42. <!-- no record: cited --> Ours has 7.5.", "7.5 without a mark"),
+        (
+            "Theirs: 7.42. <!-- no record: cited --> Ours: 7.5. That is 1 % <!-- no record: by hand --> more.",
+            "7.5 without",
+        ),
+        ("Miyato et al. 2018 report 7.42. <!-- no record: cited -->", None),
+        ("Theirs: 7.42, 7.3; ours: 7.5<!-- = toy/plain test/loss --> (table 2). <!-- no record: cited -->", None),
+        ("near 1.39<!-- no record: 2 ln 2 -->, but ours has 0.31", "0.31 without a mark"),
+        ("ours has 0.31, but chance 1.39<!-- no record: 2 ln 2 -->", "0.31 without a mark"),
+        ("chance has 50 %<!-- no record: of two classes -->, theirs 7.42 nats<!-- no record: cited -->", None),
+        ("ninety percent. Theirs: 7.42 <!-- no record: cited -->", "ninety percent instead of digits"),
+        ("right for 91\u00a0% and 92&nbsp;% of the images", "91, 92 without a mark"),
+        ("an accuracy of .91", ".91 without a mark"),
+        ("accuracy = 0.91", "0.91 without a mark"),
+        ("with β = .91", None),
+        ("an accuracy of `0.91`", "0.91 without a mark"),
+        ("The FID falls from 369 after 2 epochs", "369 without a mark"),
+        ("The FID of these samples has a FID\nof\n63", "63 without a mark"),
+        ("a recall of **1**", "1 without a mark"),
+        ("FID≈63", "63 without a mark"),
+        ("a FID (63)", "63 without a mark"),
+        ("It has 0.31… Theirs has 0.5. <!-- no record: cited -->", "0.31 without a mark"),
         ("with λ = 0.1 and `--model.rate 0.2`, [a page](x_0.5.md)", None),
         ("```sh\nrelit fit --model.rate 0.2\n```", None),
         ("<!-- results: dcgan -->\n| 0.25 |\n<!-- end of results -->", None),
@@ -100,7 +125,7 @@ def test_numbers_in_prose_have_records(tmp_path: Path, monkeypatch: Patch, text:
     ],
 )
 def test_numbers_without_a_mark_are_found(text: str, fault: str | None) -> None:
-    for section in ("Results", "Known failure modes"):
+    for section in ("Results", "Results on digits", "Known failure modes"):
         found = list(claims.unmarked(f"## Usage\n\n50 %\n\n## {section}\n\n{text}\n\n## More\n\n60 %\n"))
         assert len(found) == (fault is not None)
         assert fault is None or fault in found[0]
@@ -391,6 +416,17 @@ def test_a_training_is_a_row_and_its_figures_are_columns(tmp_path: Path) -> None
 
 
 @pytest.mark.usefixtures("toy")
+def test_scores_of_known_images_are_those_of_their_record_on_any_page(tmp_path: Path) -> None:
+    (tmp_path / "judge.json").write_text(json.dumps({"rows": {"ten": {"fid": 1.8909, "recall": 0.0}}}))
+    text = "a\n<!-- judge -->\n| ten | 0.001 |\n<!-- end of judge -->\nb"
+    lines = results_table.with_tables(text, tmp_path).splitlines()
+    assert lines[:2] == ["a", "<!-- judge -->"]
+    assert lines[2].startswith("| images | FID | KID |")
+    assert lines[4] == "| ten | 1.891 |  |  |  | 0.000 |  |  |  |  |  |"
+    assert lines[5:] == ["<!-- end of judge -->", "b"]
+
+
+@pytest.mark.usefixtures("toy")
 def test_shared_settings_stand_above(tmp_path: Path) -> None:
     changes = {"trainer.max_epochs": [1, 9], "model.init_args.loss": ["hinge", "bce"]}
     entries = [entry([0.5, 0.6], **changes), entry([0.5, 0.7], **changes, **{"model.init_args.feature_maps": [8, 64]})]
@@ -443,6 +479,40 @@ def test_scores_over_other_features_are_not_shown_and_calibration_rows_are(tmp_p
     text = results_table.with_tables("<!-- results: all -->\n<!-- end of results -->", tmp_path)
     assert "\n|  | ten training images repeated | 9.50 |" in text
     assert "\n| 1 | DCGAN | 0.25 | 2 min |" in text
+
+
+def test_scores_of_a_column_have_the_same_decimals() -> None:
+    score = Figure("plain", "FID", "test/accuracy", features="digits, block 2")
+    assert [results_table.shown(score, [value]) for value in (0.0798, 0.102, 1.891, 0.0)] == [
+        "0.08",
+        "0.10",
+        "1.89",
+        "0.00",
+    ]
+    error = Figure("plain", "squared error", "test/accuracy")
+    assert results_table.shown(error, [0.0407]) == "0.0407", "other small values keep theirs"
+
+
+def test_each_experiment_has_a_table_on_a_page(tmp_path: Path, monkeypatch: Patch) -> None:
+    """With rows of its own for real images, as its figures are its own."""
+    digits = "digits, block 2"
+    judge = {"features": digits, "calibration": {"other real images": {"accuracy": 0.125}}}
+    toys = {}
+    for name, label in (("one", "FID"), ("two", "FID")):
+        figures = (
+            Figure("plain", label, "test/accuracy", features=digits),
+            Figure("plain", f"of {name}", "test/other"),
+        )
+        toys[name] = dataclasses.replace(TOY, steps=TOY.steps[:1], figures=figures)
+        record = entry([0.5])
+        record["seeds"]["0"]["tests"]["test"]["judge"] = judge
+        record["seeds"]["0"]["tests"]["test"]["figures"]["test/other"] = 0.75
+        (tmp_path / f"{name}.json").write_text(json.dumps({"steps": {"plain": [record]}}))
+    monkeypatch.setattr(results_table, "EXPERIMENTS", toys)
+    text = results_table.with_tables("<!-- results: dcgan -->\n<!-- end of results -->", tmp_path)
+    for name in toys:
+        assert f"| # | training | FID | of {name} | time |\n" in text
+    assert text.count("\n| 1 | DCGAN | 0.50 | 0.75 | 2 min |\n|  | other real images | 0.12 |  |  |\n") == 2
 
 
 def test_one_image_repeated_is_not_called_ten(tmp_path: Path, monkeypatch: Patch) -> None:

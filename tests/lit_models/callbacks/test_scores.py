@@ -12,6 +12,7 @@ from lightning.pytorch import LightningModule, Trainer
 from torch import Tensor
 
 from datamodules import MNIST, Digits, GatherDataset, LabeledImages
+from lit_models import DCGAN
 from lit_models.callbacks import GenerationScores
 from lit_models.callbacks import scores as scores_module
 from lit_models.errors import RunError
@@ -113,6 +114,19 @@ def test_scores_are_those_of_all_images_at_once(digits_root: Path, truth: Truth,
     assert memorized_share(training_distance(fake.embedding, training.embedding), held_out) == 1
     for name, value in expected.items():
         assert float(trainer.callback_metrics[name]) == pytest.approx(value, rel=1e-4), name
+
+
+def test_a_training_is_the_same_without_scores(digits_root: Path, tmp_path: Path) -> None:
+    weights = []
+    for callbacks in ([], [GenerationScores(count=20, real_count=20)]):
+        torch.manual_seed(3)
+        model = DCGAN(image_size=32, channels=1, feature_maps=2, latent_dim=4, label_noise=0.1)
+        few = {"limit_train_batches": 2, "limit_val_batches": 1}
+        trainer = trainer_of(1, callbacks=callbacks, max_epochs=2, default_root_dir=tmp_path, **few)
+        trainer.fit(model, Digits(root=str(digits_root), batch_size=8))
+        assert ("val/fid" in trainer.callback_metrics) is bool(callbacks)
+        weights.append(torch.cat([parameter.detach().flatten() for parameter in model.parameters()]))
+    assert torch.equal(*weights)
 
 
 def test_two_ranks_share_the_images_of_one_process(digits_root: Path, truth: Truth, tmp_path: Path) -> None:
