@@ -183,7 +183,7 @@ class RunRecord(Callback):
     def _seconds_so_far(self) -> float:
         """Training time up to now, without the pauses between a run's processes."""
         now = 0.0 if self._started is None else time.monotonic() - self._started
-        return round(self._before.get("training_seconds", 0.0) + now, 1)
+        return round(self._before.get("training_seconds", 0.0) + now, 3)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._begin(trainer)  # an epoch whose last batch was saved goes on with its end
