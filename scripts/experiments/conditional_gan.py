@@ -86,10 +86,7 @@ EXPERIMENT = Experiment(
             {"*": GAN_SMOKE},
             only=("concat", "concat_image", "embedding_20_latent", "embedding_20_image", "projection"),
         ),
-        "cpu": Budget(
-            {"*": ("--trainer.precision=bf16-mixed",)},
-            only=("concat", "concat_image", "projection"),
-        ),
+        "cpu": Budget({"*": ("--trainer.precision=bf16-mixed",)}),
         "gpu": Budget({"*": GPU}),
         "paper": Budget(),
     },
