@@ -11,7 +11,7 @@ import yaml
 from benchmark.sides import CONFIGS, model_of
 from torch import Tensor, nn
 
-from lit_models.losses.gan import gradient_penalty
+from lit_models.losses.gan import IMAGES_IN_BF16, gradient_penalty
 from tests.methods import METHODS
 from tests.support.fixtures import Patch
 from tests.support.kernels import check, error_of, recorded
@@ -27,8 +27,8 @@ EXTRA = {
 
 
 def penalized(model: Any) -> Tensor:
-    """A critic's gradient penalty on two pairs, whose backward pass takes second derivatives."""
-    image = torch.rand(2, *model.image_shape)
+    """A critic's gradient penalty, whose backward pass takes second derivatives, on as few pairs as bfloat16 gets."""
+    image = torch.rand(IMAGES_IN_BF16, *model.image_shape)
     return gradient_penalty(model.discriminator, image, torch.rand_like(image))
 
 

@@ -76,6 +76,17 @@ KERNELS = (
         False,
     ),
     Kernel("Convolution 7x7, 3 to 64 (CycleGAN)", partial(_conv, 3, 64, 7, padding=3), (1, 3, 64, 64)),
+    Kernel(
+        "Convolution 32x32, 8 to 16 (derivative of a gradient penalty of 8 images)",
+        partial(_conv, 8, 16, 32, padding=1),
+        (3, 8, 32, 32),
+        avoided="relit computes penalties of fewer than 16 images in float32",
+    ),
+    Kernel(
+        "Convolution 32x32, 16 to 16 (derivative of a gradient penalty of 16 images)",
+        partial(_conv, 16, 16, 32, padding=1),
+        (3, 16, 32, 32),
+    ),
     Kernel("Depthwise convolution 3x3 (DARTS)", partial(_conv, 16, 16, 3, padding=1, groups=16), (8, 16, 32, 32)),
     Kernel(
         "Depthwise convolution 3x3, dilated, 32x32 (DARTS)",

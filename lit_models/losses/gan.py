@@ -1,12 +1,18 @@
 """Losses of the two players of a generative adversarial network, on the discriminator's outputs."""
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
 from lit_models.losses.precision import at_least_float32
+
+IMAGES_IN_BF16 = 16
+"""On a CPU, penalties of fewer images are computed in float32. The gradient of a penalty convolves feature maps by
+feature maps, with the images of the batch as channels, and the bfloat16 kernel of oneDNN 3.12 for AMX returns numbers
+without meaning for fewer than 16 channels and wide kernels (torch 2.14.1; seen with the ResNet critic at 32x32)."""
 
 
 def discriminator_bce(
@@ -125,7 +131,7 @@ def gradient_penalty(
     """``E[(‖∇_x̂ f(x̂)‖₂ − 1)²]`` at ``x̂ = ε x + (1 − ε) G(z)`` (Gulrajani et al. 2017, eq. 3 without its λ).
 
     Works in every grad mode, and so for held-out losses, too. The points and the norms of the slopes are in float32,
-    whatever precision the critic computes in.
+    whatever precision the critic computes in; on a CPU, the critic computes in float32 for fewer than 16 images, too.
 
     Args:
         critic: f; each of its outputs must depend on one image only, which rules out batch normalization.
@@ -144,7 +150,8 @@ def gradient_penalty(
         # Copies, because autograd refuses tensors that were made in inference mode.
         real, fake = real.detach().clone(), fake.detach().clone()
         between = (mix * real + (1 - mix) * fake).requires_grad_()
-        (slope,) = torch.autograd.grad(critic(between).sum(), between, create_graph=graph)
+        with _precision_of_penalty(between):
+            (slope,) = torch.autograd.grad(critic(between).sum(), between, create_graph=graph)
     norm: Tensor = slope.flatten(1).norm(dim=1)
     return (norm - 1).square().mean()
 
@@ -152,7 +159,8 @@ def gradient_penalty(
 def r1_penalty(discriminator: Callable[[Tensor], Tensor], real: Tensor) -> Tensor:
     """``E_x[‖∇_x D(x)‖²]`` on real images (Mescheder, Geiger & Nowozin 2018, arXiv:1801.04406, eq. 9 without its γ/2).
 
-    Works in every grad mode. The slopes are squared in float32.
+    Works in every grad mode. The slopes are squared in float32; on a CPU, those of fewer than 16 images are computed in
+    float32, too.
 
     Args:
         discriminator: D; each of its outputs must depend on one image only, which rules out batch normalization.
@@ -163,8 +171,9 @@ def r1_penalty(discriminator: Callable[[Tensor], Tensor], real: Tensor) -> Tenso
     """
     graph = torch.is_grad_enabled()
     with torch.inference_mode(False), torch.enable_grad():
-        real = real.detach().clone().requires_grad_()
-        (slope,) = torch.autograd.grad(discriminator(real).sum(), real, create_graph=graph)
+        real = at_least_float32(real.detach().clone()).requires_grad_()
+        with _precision_of_penalty(real):
+            (slope,) = torch.autograd.grad(discriminator(real).sum(), real, create_graph=graph)
     return slope.flatten(1).float().square().sum(1).mean()
 
 
@@ -176,6 +185,12 @@ def with_r1(
         return loss
     penalty = r1_penalty(discriminator, real)
     return {"loss": loss + weight / 2 * penalty, "r1_penalty": penalty}
+
+
+def _precision_of_penalty(images: Tensor) -> AbstractContextManager[object]:
+    """Without autocast where its second derivatives can't be trusted."""
+    few = images.device.type == "cpu" and len(images) < IMAGES_IN_BF16
+    return torch.autocast("cpu", enabled=False) if few else nullcontext()
 
 
 def _bce(logits: Tensor, label: float, noise: float) -> Tensor:
