@@ -284,7 +284,7 @@ def methods_table(rows: list[Row]) -> str:
             paper = "not comparable" if known else "–"
             paper = f"[{best.paper.value}]({best.paper.url})" if best.paper else paper
             smaller = any(step.smaller for step in EXPERIMENTS[best.experiment].steps if step.name == best.step)
-            mark = "†" if best.cut or smaller or "**subset**" in best.data else ""
+            mark = "†" if best.cut or smaller or "**" in best.data else ""
             value = f"{best.figure.removesuffix(' / %')}{' (%)' if best.figure.endswith('/ %') else ''}: "
             on = f" on {best.data.split(',')[0]}" if len(data) > 1 else ""
             ours = best.ours.partition(" ±")[0] if "CI" in best.ours else best.ours  # ± is over seeds here
@@ -341,7 +341,8 @@ def state_of(item: Item, rows: list[Row]) -> tuple[str, str]:
     seeds = sorted({row.seeds for row in kept})
     counted = f"{seeds[0]} seed{'' if seeds == [1] else 's'}" if len(seeds) == 1 else f"{seeds[0]} to {seeds[-1]} seeds"
     smaller = ["cut"] if any(row.cut for row in kept) else []
-    return ("part" if lacks else "whole"), "; ".join([*lacks, counted, *smaller])
+    splits = ["own test split"] if any("**own test split**" in row.data for row in kept) else []
+    return ("part" if lacks else "whole"), "; ".join([*lacks, counted, *smaller, *splits])
 
 
 def _faulty(row: Row) -> bool:
@@ -466,7 +467,8 @@ def without_comparison(unmeasured: list[Row], found: list[Row]) -> Iterator[Row]
         if not ours:
             yield replace(row, unlike=row.unlike or "no training recorded")
         elif (row.paper or row.others) and not any(one.paper or one.others for one in ours):
-            yield replace(row, unlike=row.unlike or "recorded on a subset only")
+            own = all("**own test split**" in one.data for one in ours)
+            yield replace(row, unlike=row.unlike or ("other test images" if own else "recorded on a subset only"))
 
 
 def _unmeasured(experiment: str, step: Step, figure: Figure, published: Published | None) -> Row:
@@ -602,10 +604,15 @@ def _own(step: Step) -> set[str]:
 def _data(step: Step, data: dict[str, Any]) -> str:
     if data["whole"]:
         return data["name"]
-    if remarks := data.get("remarks"):
+    remarks = data.get("remarks", [])
+    train = data["train_images"] + data["val_images"]
+    own = step.data.own_test
+    others = any("not the published" in remark for remark in remarks)
+    if others and (train, data["test_images"]) == (step.data.train - own, own):
+        return f"{data['name']}, **own test split**: {own:,} of the {step.data.train:,} training images"
+    if remarks:
         told = (re.sub(r"^\w+ is a subset: ", "", remark).rstrip(".") for remark in remarks)
         return f"{data['name']}, **subset**: {'; '.join(told)}"
-    train = data["train_images"] + data["val_images"]
     return (
         f"{data['name']}, **subset**: {train:,} of {step.data.train:,} training and validation, "
         f"{data['test_images']:,} of {step.data.test:,} test images"

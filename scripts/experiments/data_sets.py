@@ -5,7 +5,7 @@ from experiments.declaration import Data
 MNIST = Data("MNIST", 60_000, 10_000)
 DIGITS = Data("scikit-learn's digits", 1_297 + 200, 300)
 FIFTY_LABELS = Data("MNIST, 50 labels", 100, 10_000)  # these images are the validation split, too
-CIFAR10 = Data("CIFAR-10", 50_000, 10_000)
+CIFAR10 = Data("CIFAR-10", 50_000, 10_000, own_test=10_000)
 STL10 = Data("STL-10", 5_000, 8_000)
 TINY_IMAGENET = Data("Tiny ImageNet", 105_000, 5_000)  # half of the official validation images are for the test
 OMNIGLOT = Data("Omniglot", 20 * (4_112 + 688), 20 * 1_692)  # Vinyals's split, whose classes include quarter turns

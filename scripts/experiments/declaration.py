@@ -16,11 +16,13 @@ class Data:
         name: What the results call it.
         train: Images of the training and the validation split together.
         test: Images of the test split.
+        own_test: So many of the training images are the test split where the published test images can't be had.
     """
 
     name: str
     train: int
     test: int
+    own_test: int = 0
 
 
 @dataclass(frozen=True)

@@ -62,8 +62,12 @@ ITEMS = (
         ),
     ),
     Item(
-        *("classes as embeddings of 20 and 65 components", "conditional_gan"),
-        steps("conditional_gan", *(f"embedding_{size}_{place}" for place in ("latent", "image") for size in (20, 65))),
+        *("classes as embeddings of 20 and 65 components, joined before decoding", "conditional_gan"),
+        steps("conditional_gan", "concat", *(f"embedding_{size}_latent" for size in (20, 65))),
+    ),
+    Item(
+        *("classes as embeddings of 20 and 65 components, joined after decoding", "conditional_gan"),
+        steps("conditional_gan", "concat_image", *(f"embedding_{size}_image" for size in (20, 65))),
     ),
     Item("projection discriminator", "conditional_gan", steps("conditional_gan", "projection")),
     Item("VAE on MNIST: nats", "vae", steps("vae", "vae_bernoulli", "vae_dynamic")),
@@ -136,7 +140,11 @@ ITEMS = (
         steps("layerwise_mlp", "masked", "pretrained", "scratch"),
     ),
     Item(
-        *("layer-wise pretraining on MNIST, at 96x96 and on STL-10", "layerwise_mlp"),
-        steps("layerwise_mlp", "mnist", "mnist_scratch", "96", "96_scratch", "stl10"),
+        *("layer-wise pretraining on MNIST and on images enlarged to 96x96", "layerwise_mlp"),
+        steps("layerwise_mlp", "mnist", "mnist_scratch", "96", "96_scratch"),
+    ),
+    Item(
+        *("layer-wise pretraining on STL-10", "layerwise_mlp"),
+        steps("layerwise_mlp", "stl10"),
     ),
 )

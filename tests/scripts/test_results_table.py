@@ -296,6 +296,25 @@ def test_the_state_of_an_item(tmp_path: Path, monkeypatch: Patch) -> None:
         assert results_table.state_of(item, list(results_table.all_rows(tmp_path))) == expected
 
 
+def test_training_images_in_place_of_the_published_test_images(monkeypatch: Patch) -> None:
+    """They are all images that can be had, but papers' values don't stand beside them."""
+    plain = TOY.steps[0]
+    step = dataclasses.replace(plain, data=dataclasses.replace(plain.data, own_test=300))
+    figure = Figure("plain", "accuracy", "test/accuracy")
+    own, other = entry([0.5]), entry([0.5])
+    for record in (own, other):
+        record["data"] |= {"whole": False, "train_images": record["data"]["train_images"] - 300}
+    own["data"]["remarks"] = ["ToySet's 300 test images are not the published ones: their labels differ."]
+    row = row_of(step, figure, own)
+    assert row.data == "digits, **own test split**: 300 of the 1,497 training images"
+    assert "**subset**" in row_of(step, figure, other).data, "nothing says that these aren't the published ones"
+    assert "**subset**" in row_of(plain, figure, own).data, "this data set can be had whole"
+    monkeypatch.setattr(results_table, "EXPERIMENTS", {"toy": TOY})
+    row = dataclasses.replace(row, experiment="toy", step="plain")
+    item = Item("a toy", "dcgan", ("toy/plain",))
+    assert results_table.state_of(item, [row]) == ("whole", "1 seed; own test split")
+
+
 @pytest.mark.parametrize(
     ("figure", "shown"),
     [
