@@ -90,5 +90,5 @@ EXPERIMENT = Experiment(
         "gpu": Budget({"*": GPU}),
         "paper": Budget(),
     },
-    drawn=("val/label_accuracy", "val/fid"),
+    drawn=("val/label_accuracy", "val/fid", "val/discriminator_loss", "val/generator_loss"),
 )
