@@ -5,9 +5,10 @@ import math
 import re
 import statistics
 import sys
+import textwrap
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from PIL import Image
@@ -25,6 +26,10 @@ from lit_models.runs.reading import (
     settings_of,
     smooth,
 )
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+    from matplotlib.legend import Legend
 
 PART = "†"
 """Marks the values of a test of some batches only."""
@@ -297,8 +302,20 @@ def draw_metrics(runs: list[Run], metrics: list[str], path: Path) -> None:
         axes.set_xlabel("epoch")
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.grid(alpha=0.3)
-    figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=min(len(runs), 4), frameon=False)
+    add_legend(figure, handles)
     figure.savefig(path, dpi=120)
+
+
+def add_legend(figure: "Figure", handles: dict[str, Any]) -> "Legend":
+    """A legend below the plots, in up to four columns: as many as the figure is wide enough for."""
+    for columns in range(min(len(handles), 4), 1, -1):
+        legend = figure.legend(
+            handles.values(), handles.keys(), loc="outside lower center", ncols=columns, frameon=False
+        )
+        if legend.get_window_extent().width <= figure.bbox.width:
+            return legend
+        legend.remove()
+    return figure.legend(handles.values(), handles.keys(), loc="outside lower center", frameon=False)
 
 
 def draw_samples(runs: list[Run], path: Path) -> None:
@@ -316,7 +333,8 @@ def draw_samples(runs: list[Run], path: Path) -> None:
         axes.set_axis_off()
     for axes, (run, files) in zip(figure.axes, grids, strict=False):
         axes.imshow(np.asarray(Image.open(files[-1]).convert("RGB")))
-        axes.set_title(f"{run.name}, epoch {int(files[-1].stem.removeprefix('epoch_'))}", fontsize=10)
+        title = f"{run.name}, epoch {int(files[-1].stem.removeprefix('epoch_'))}"
+        axes.set_title(textwrap.fill(title, 48), fontsize=10)
     figure.savefig(path, dpi=100, bbox_inches="tight")
 
 

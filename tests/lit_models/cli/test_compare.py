@@ -7,10 +7,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
 from PIL import Image
 
 from lit_models.__main__ import main
-from lit_models.cli.compare import shortest_ends
+from lit_models.cli.compare import add_legend, shortest_ends
 from lit_models.runs.reading import read_run
 from tests.support.fixtures import Output, Patch, Relit
 from tests.support.tables import rows_of
@@ -71,6 +72,17 @@ def test_chosen_metrics_and_names(runs: list[Path], tmp_path: Path, capsys: Outp
     arguments = ["--output", str(tmp_path / "out"), "--metrics", "train/loss", "--names", "DCGAN", "WGAN"]
     assert main(["compare", *map(str, runs), *arguments]) == 0
     assert "| DCGAN | 5.5 (0.5 – 5.5) | 1.5 min" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(("length", "columns"), [(5, 4), (40, 2), (200, 1)])
+def test_the_legend_is_no_wider_than_the_figure(length: int, columns: int) -> None:
+    figure = Figure(figsize=(11, 4), layout="constrained")
+    axes = figure.subplots()
+    handles = {f"{number}{length * 'n'}": axes.plot([number])[0] for number in range(5)}
+    legend = add_legend(figure, handles)
+    assert figure.legends == [legend]
+    assert legend._ncols == columns
+    assert columns == 1 or legend.get_window_extent().width <= figure.bbox.width
 
 
 def test_the_last_test_counts(runs: list[Path]) -> None:
