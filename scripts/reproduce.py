@@ -465,7 +465,7 @@ def remarks_on_data(settings: Settings) -> list[str]:
         getattr(datamodules, name)  # class names are looked up among what is imported
     parser = ArgumentParser(exit_on_error=False)
     parser.add_subclass_arguments(datamodules.ImageDataModule, "data")
-    data = parser.instantiate_classes(parser.parse_object({"data": settings})).data
+    data = parser.instantiate(parser.parse_object({"data": settings})).data
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", datamodules.DataWarning)
         data.prepare_data()

@@ -95,7 +95,7 @@ def model_of(config: dict[str, Any]) -> Any:
         getattr(lit_models, name)  # short class names are looked up among what is imported
     parser = ArgumentParser(exit_on_error=False)
     parser.add_subclass_arguments(LightningModule, "model")
-    model = parser.instantiate_classes(parser.parse_object({"model": config["model"]})).model
+    model = parser.instantiate(parser.parse_object({"model": config["model"]})).model
     if isinstance(model, StartsFromWeights):
         model.has_weights = True
     return model.to(memory_format=torch.channels_last) if config.get("channels_last") else model

@@ -131,14 +131,14 @@ def test_nothing_is_imported_whatever_a_checkpoints_configuration_says(
     if foreign_class(config) is None:
         with suppress(Exception):  # to refuse it is right, too
             parsed = parse_as_data(parser, config)
-            parser.instantiate_classes(parsed)
+            parser.instantiate(parsed)
     assert not traps()
 
 
 def test_the_configuration_without_anything_hostile_is_made(traps: Callable[[], bool]) -> None:
     parser = models_and_data()
     assert foreign_class(CONFIG) is None
-    made = parser.instantiate_classes(parse_as_data(parser, CONFIG))
+    made = parser.instantiate(parse_as_data(parser, CONFIG))
     assert (type(made.model).__name__, type(made.data).__name__) == ("DCGAN", "FewLabels")
 
 
