@@ -31,6 +31,8 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from matplotlib.legend import Legend
 
+LEGEND_LINE = 0.21
+"""Height of a legend's line, in inches."""
 PART = "†"
 """Marks the values of a test of some batches only."""
 
@@ -276,7 +278,7 @@ def draw_metrics(runs: list[Run], metrics: list[str], path: Path) -> None:
 
     columns = 2 if len(metrics) == 4 else min(len(metrics), 3)
     rows = math.ceil(len(metrics) / columns)
-    figure = Figure(figsize=(max(7, 5.2 * columns), 3.8 * rows + 0.6), layout="constrained")
+    figure = Figure(figsize=(max(7, 5.2 * columns), 3.8 * rows + 0.2), layout="constrained")
     plots = figure.subplots(rows, columns, squeeze=False).flatten()
     handles: dict[str, Any] = {}
     for axes in plots[len(metrics) :]:
@@ -307,15 +309,19 @@ def draw_metrics(runs: list[Run], metrics: list[str], path: Path) -> None:
 
 
 def add_legend(figure: "Figure", handles: dict[str, Any]) -> "Legend":
-    """A legend below the plots, in up to four columns: as many as the figure is wide enough for."""
-    for columns in range(min(len(handles), 4), 1, -1):
+    """A legend below the plots, in up to four columns: as many as the figure is wide enough for. Its lines make the
+    figure higher."""
+    columns = min(len(handles), 4)
+    while True:
         legend = figure.legend(
             handles.values(), handles.keys(), loc="outside lower center", ncols=columns, frameon=False
         )
-        if legend.get_window_extent().width <= figure.bbox.width:
-            return legend
+        if columns == 1 or legend.get_window_extent().width <= figure.bbox.width:
+            break
         legend.remove()
-    return figure.legend(handles.values(), handles.keys(), loc="outside lower center", frameon=False)
+        columns -= 1
+    figure.set_figheight(figure.get_figheight() + LEGEND_LINE * math.ceil(len(handles) / columns))
+    return legend
 
 
 def draw_samples(runs: list[Run], path: Path) -> None:

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from lit_models.__main__ import main
-from lit_models.cli.compare import add_legend, shortest_ends
+from lit_models.cli.compare import LEGEND_LINE, add_legend, shortest_ends
 from lit_models.runs.reading import read_run
 from tests.support.fixtures import Output, Patch, Relit
 from tests.support.tables import rows_of
@@ -81,6 +81,7 @@ def test_the_legend_is_no_wider_than_the_figure(length: int, columns: int) -> No
     handles = {f"{number}{length * 'n'}": axes.plot([number])[0] for number in range(5)}
     legend = add_legend(figure, handles)
     assert figure.legends == [legend]
+    assert figure.get_figheight() == pytest.approx(4 + LEGEND_LINE * -(-5 // columns))
     assert legend._ncols == columns
     assert columns == 1 or legend.get_window_extent().width <= figure.bbox.width
 
