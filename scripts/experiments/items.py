@@ -63,11 +63,11 @@ ITEMS = (
     ),
     Item(
         *("classes as embeddings of 20 and 65 components, joined before decoding", "conditional_gan"),
-        steps("conditional_gan", "concat", *(f"embedding_{size}_latent" for size in (20, 65))),
+        steps("conditional_gan", *(f"embedding_{size}_latent" for size in (20, 65))),
     ),
     Item(
         *("classes as embeddings of 20 and 65 components, joined after decoding", "conditional_gan"),
-        steps("conditional_gan", "concat_image", *(f"embedding_{size}_image" for size in (20, 65))),
+        steps("conditional_gan", *(f"embedding_{size}_image" for size in (20, 65))),
     ),
     Item("projection discriminator", "conditional_gan", steps("conditional_gan", "projection")),
     Item("VAE on MNIST: nats", "vae", steps("vae", "vae_bernoulli", "vae_dynamic")),
