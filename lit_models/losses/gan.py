@@ -11,8 +11,9 @@ from lit_models.losses.precision import at_least_float32
 
 IMAGES_IN_BF16 = 16
 """On a CPU, penalties of fewer images are computed in float32. The gradient of a penalty convolves feature maps by
-feature maps, with the images of the batch as channels, and the bfloat16 kernel of oneDNN 3.12 for AMX returns numbers
-without meaning for fewer than 16 channels and wide kernels (torch 2.14.1; seen with the ResNet critic at 32x32)."""
+feature maps, with the images of the batch as channels. With an even number of channels below 16, and a kernel so wide
+that channels times width is a multiple of 32 above 32, oneDNN 3.12 returns numbers without meaning in bfloat16 on a CPU
+with AMX (torch 2.14.1; seen with the ResNet critic at 32x32)."""
 
 
 def discriminator_bce(

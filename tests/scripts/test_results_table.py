@@ -297,7 +297,7 @@ def test_the_state_of_an_item(tmp_path: Path, monkeypatch: Patch) -> None:
 
 
 def test_training_images_in_place_of_the_published_test_images(monkeypatch: Patch) -> None:
-    """They are all images that can be had, but papers' values don't stand beside them."""
+    """Such a training counts as one on all data, although papers' values aren't shown next to it."""
     plain = TOY.steps[0]
     step = dataclasses.replace(plain, data=dataclasses.replace(plain.data, own_test=300))
     figure = Figure("plain", "accuracy", "test/accuracy")
